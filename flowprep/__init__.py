@@ -1,0 +1,75 @@
+"""Videos in, a complete and checkable optical-flow data set out.
+
+    report = flowprep.extract("videos/", "flow/", flowprep.PRESETS["tsn"])
+    dataset = flowprep.open_dataset("flow/")
+    clip = dataset.flow(dataset.videos[0].key, start=0, length=10)  # (10, H, W, 2) float32, px
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flowprep._version import __version__
+from flowprep.config import (
+    PRESETS,
+    DecodeSpec,
+    EncodeSpec,
+    ExecutorName,
+    ExtractConfig,
+    FlowSpec,
+    RunOptions,
+)
+from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.errors import FlowprepError
+from flowprep.flow import FlowEstimator, create_estimator
+from flowprep.flow.quantize import dequantize, quantize
+from flowprep.run.progress import RunReport
+
+if TYPE_CHECKING:
+    from flowprep.video.manifest import Manifest
+
+__all__ = [
+    "PRESETS",
+    "DecodeSpec",
+    "EncodeSpec",
+    "ExtractConfig",
+    "FlowDataset",
+    "FlowEstimator",
+    "FlowSpec",
+    "FlowprepError",
+    "RunOptions",
+    "RunReport",
+    "__version__",
+    "create_estimator",
+    "dequantize",
+    "extract",
+    "open_dataset",
+    "quantize",
+]
+
+
+def extract(
+    videos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Manifest,
+    out: str | os.PathLike[str],
+    config: ExtractConfig | None = None,
+    *,
+    executor: ExecutorName = "ray",
+    options: RunOptions | None = None,
+) -> RunReport:
+    """Extracts `videos` into the data set `out`; run again, it goes on where it left off.
+
+    `videos` is a file, folder, glob, list file, several of them, or a Manifest from
+    `flowprep.video.manifest.collect_videos`, which also reads UCF101, HMDB51 and Kinetics annotations.
+    Returns the report of the run; videos that failed are in it and in `failures.jsonl`. Raises a
+    FlowprepError where nothing can be planned or written.
+    """
+    import dataclasses
+
+    from flowprep.run.driver import run_extract
+    from flowprep.video.manifest import Manifest, collect_videos
+
+    manifest = videos if isinstance(videos, Manifest) else collect_videos(videos, out=out)
+    options = dataclasses.replace(options or RunOptions(), executor=executor)
+    return run_extract(manifest, os.fspath(out), config or ExtractConfig(), options)

@@ -1,0 +1,339 @@
+"""What a run computes: frozen dataclasses that check themselves, and the published recipes.
+
+The whole `ExtractConfig` is stored in the data set (`dataset.json`) and a later run with another one
+is refused. How a run is carried out (workers, retries) is `RunOptions`; it never changes a number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from flowprep.errors import ConfigError
+from flowprep.flow.parameters import PARAMETERS, FlowParameters, TVL1Parameters
+
+__all__ = [
+    "PRESETS",
+    "DecodeSpec",
+    "Direction",
+    "EncodeSpec",
+    "ExtractConfig",
+    "FlowSpec",
+    "Resize",
+    "RunOptions",
+]
+
+DecoderName = Literal["pyav", "decord"]
+Direction = Literal["forward", "backward"]
+Interpolation = Literal["area", "bilinear", "bicubic"]
+Quantizer = Literal["round", "floor", "centered"]
+ResizeMode = Literal["none", "short", "height", "exact"]
+ExecutorName = Literal["ray", "inline"]
+
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+
+MAX_SIDE_PX = 16384
+"""Largest stored side. JPEG ends at 65,535; past this a typing error is likelier than a wish."""
+
+
+def _check_choice(name: str, value: object, literal: object) -> None:
+    choices = get_args(literal)
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How the size of the stored frame follows from the decoded one; written `short:256`, `340x256`, ..."""
+
+    mode: ResizeMode = "short"
+    width_px: int | None = None
+    """Only for `exact`."""
+    height_px: int | None = None
+    """For `exact` and `height`; for `short` it is None and `short_px` counts."""
+    short_px: int | None = 256
+    """Only for `short`: the shorter side."""
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "none": (),
+            "short": ("short_px",),
+            "height": ("height_px",),
+            "exact": ("width_px", "height_px"),
+        }
+        _check_choice("resize mode", self.mode, ResizeMode)
+        for name in ("width_px", "height_px", "short_px"):
+            value = getattr(self, name)
+            if name not in wanted[self.mode]:
+                if value is not None:
+                    raise ConfigError(f"resize {self.mode} takes no {name}, got {value}")
+            elif not isinstance(value, int) or not 8 <= value <= MAX_SIDE_PX:
+                raise ConfigError(
+                    f"resize {self.mode}: {name} must be an integer from 8 to {MAX_SIDE_PX}, "
+                    f"got {value!r}"
+                )
+
+    @classmethod
+    def parse(cls, text: str) -> Resize:
+        """Reads `none`, `short:256`, `height:256` or `340x256`; raises ConfigError otherwise."""
+        if text == "none":
+            return cls("none", None, None, None)
+        if match := re.fullmatch(r"short:(\d+)", text):
+            return cls("short", None, None, int(match[1]))
+        if match := re.fullmatch(r"height:(\d+)", text):
+            return cls("height", None, int(match[1]), None)
+        if match := re.fullmatch(r"(\d+)x(\d+)", text):
+            return cls("exact", int(match[1]), int(match[2]), None)
+        raise ConfigError(
+            f"resize must be none, short:PX, height:PX or WIDTHxHEIGHT (such as short:256 or "
+            f"340x256), got {text!r}"
+        )
+
+    def __str__(self) -> str:
+        if self.mode == "short":
+            return f"short:{self.short_px}"
+        if self.mode == "height":
+            return f"height:{self.height_px}"
+        if self.mode == "exact":
+            return f"{self.width_px}x{self.height_px}"
+        return "none"
+
+
+@dataclass(frozen=True)
+class DecodeSpec:
+    """From a file to the frames that flow is computed on. Order: decode, rotate, sample, resize, gray."""
+
+    decoder: DecoderName = "pyav"
+    """Backend. Both give the same frames, so a data set may be continued with the other one."""
+    fps: float | None = None
+    """Frames per second to sample by timestamps; None keeps every frame of the source."""
+    resize: Resize = field(default_factory=Resize)
+    """Size of the stored frames; flow is in px of this size."""
+    interpolation: Interpolation = "area"
+    """`area` averages when it shrinks (and is bilinear when it enlarges)."""
+    allow_upscale: bool = False
+    """Enlarge smaller videos to the wanted size; otherwise they keep their own."""
+
+    def __post_init__(self) -> None:
+        _check_choice("decoder", self.decoder, DecoderName)
+        _check_choice("interpolation", self.interpolation, Interpolation)
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ConfigError(f"fps must be > 0 and <= 1000, got {self.fps}")
+
+
+@dataclass(frozen=True)
+class FlowSpec:
+    """What a stored level means: algorithm, step, bound and quantiser. A reader decodes by this alone."""
+
+    algorithm: str = "tvl1-opencv"
+    """A name in `flowprep.flow.ESTIMATORS`."""
+    parameters: FlowParameters | None = None
+    """The algorithm's parameters; None stands for its defaults and is replaced by them."""
+    step: int = 1
+    """Flow goes from frame t to frame t + step."""
+    bound_px: float = 20.0
+    """Components are clipped to [-bound_px, bound_px]."""
+    quantizer: Quantizer = "round"
+    """`round` is denseflow's, `floor` MediaPipe's, `centered` maps 0 px to 128 and back exactly."""
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in PARAMETERS:
+            raise ConfigError(
+                f"algorithm must be one of {', '.join(PARAMETERS)}, got {self.algorithm!r}"
+            )
+        _check_choice("quantizer", self.quantizer, Quantizer)
+        if not isinstance(self.step, int) or self.step < 1:
+            raise ConfigError(f"step must be an integer >= 1, got {self.step}")
+        if not self.bound_px > 0:
+            raise ConfigError(f"bound_px must be > 0, got {self.bound_px:g}")
+        if self.bound_px > 10000:
+            raise ConfigError(f"bound_px must be <= 10000, got {self.bound_px:g}")
+        kind = PARAMETERS[self.algorithm]
+        if self.parameters is None:
+            object.__setattr__(self, "parameters", kind())
+        elif type(self.parameters) is not kind:
+            raise ConfigError(
+                f"algorithm {self.algorithm} takes {kind.__name__}, "
+                f"got {type(self.parameters).__name__}"
+            )
+
+    @property
+    def center_level(self) -> float:
+        """The level that decodes to exactly 0 px: 127.5 (round), 127 (floor), 128 (centered)."""
+        return {"round": 127.5, "floor": 127.0, "centered": 128.0}[self.quantizer]
+
+    @property
+    def zero_level(self) -> int:
+        """The level that 0 px and every invalid value are stored as: 128, 127 or 128."""
+        return {"round": 128, "floor": 127, "centered": 128}[self.quantizer]
+
+    @property
+    def px_per_level(self) -> float:
+        """The distance between two levels, in px."""
+        return self.bound_px / 128 if self.quantizer == "centered" else 2 * self.bound_px / 255
+
+
+@dataclass(frozen=True)
+class EncodeSpec:
+    """Which streams are stored, and how."""
+
+    directions: tuple[Direction, ...] = DIRECTIONS
+    """`forward` flow goes from t to t + step, `backward` from t + step to t."""
+    keep_rgb: bool = True
+    """Store the RGB frames (at the size of the flow) beside it."""
+    jpeg_quality: int = 95
+    """Of the flow's JPEGs, 1 to 100."""
+    rgb_jpeg_quality: int = 90
+    """Of the RGB frames' JPEGs, 1 to 100."""
+    videos_per_shard: int = 100
+    """How many videos one tar file holds; a set may be continued with another number."""
+
+    def __post_init__(self) -> None:
+        if not self.directions or not set(self.directions) <= set(DIRECTIONS):
+            raise ConfigError(
+                f"directions must name forward, backward or both, got {self.directions!r}"
+            )
+        ordered = tuple(name for name in DIRECTIONS if name in self.directions)
+        object.__setattr__(self, "directions", ordered)
+        for name in ("jpeg_quality", "rgb_jpeg_quality"):
+            if not 1 <= getattr(self, name) <= 100:
+                raise ConfigError(f"{name} must be from 1 to 100, got {getattr(self, name)}")
+        if self.videos_per_shard < 1:
+            raise ConfigError(f"videos_per_shard must be >= 1, got {self.videos_per_shard}")
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Everything that decides the numbers and bytes of a data set."""
+
+    decode: DecodeSpec = field(default_factory=DecodeSpec)
+    flow: FlowSpec = field(default_factory=FlowSpec)
+    encode: EncodeSpec = field(default_factory=EncodeSpec)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the configuration as JSON values; `from_dict` is its inverse."""
+        values = dataclasses.asdict(self)
+        values["decode"]["resize"] = str(self.decode.resize)
+        values["encode"]["directions"] = list(self.encode.directions)
+        values["flow"]["center_level"] = self.flow.center_level
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ExtractConfig:
+        """Rebuilds a stored configuration; raises ConfigError for a field it does not know."""
+        decode = dict(values["decode"])
+        decode["resize"] = Resize.parse(decode["resize"])
+        flow = dict(values["flow"])
+        center_level = flow.pop("center_level")
+        algorithm = flow.get("algorithm")
+        if algorithm in PARAMETERS:
+            flow["parameters"] = _build(PARAMETERS[algorithm], flow["parameters"])
+        encode = dict(values["encode"])
+        encode["directions"] = tuple(encode["directions"])
+        config = cls(_build(DecodeSpec, decode), _build(FlowSpec, flow), _build(EncodeSpec, encode))
+        if config.flow.center_level != center_level:
+            raise ConfigError(
+                f"center_level of quantizer {config.flow.quantizer} must be "
+                f"{config.flow.center_level}, got {center_level}"
+            )
+        return config
+
+
+INTERCHANGEABLE_FIELDS = frozenset({"decode.decoder", "encode.videos_per_shard"})
+"""Fields that may differ between two runs into one data set, because no stored number depends on them."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out. Nothing here changes a stored number."""
+
+    num_workers: int | None = None
+    """Worker processes of one core each; None takes every core there is."""
+    executor: ExecutorName = "ray"
+    """`inline` computes everything in this process, for debugging."""
+    address: str | None = None
+    """An existing Ray cluster; None starts Ray on this machine."""
+    max_attempts: int = 3
+    """How often a video that ends its worker is tried before it counts as failed."""
+    stall_timeout_seconds: float = 120.0
+    """A worker that makes no progress for so long is ended."""
+    keep_partial: bool = False
+    """Keep what came before the damage of a damaged video."""
+    retry_failed: bool = False
+    """Try the videos in failures.jsonl again."""
+    progress: bool | None = None
+    """Draw a progress bar on stderr; None does so on a terminal."""
+
+    def __post_init__(self) -> None:
+        _check_choice("executor", self.executor, ExecutorName)
+        if self.num_workers is not None and self.num_workers < 1:
+            raise ConfigError(f"workers must be >= 1, got {self.num_workers}")
+        if self.max_attempts < 1:
+            raise ConfigError(f"max_attempts must be >= 1, got {self.max_attempts}")
+        if not self.stall_timeout_seconds > 0:
+            raise ConfigError(
+                f"stall_timeout_seconds must be > 0, got {self.stall_timeout_seconds:g}"
+            )
+
+
+# denseflow, dense_flow and gpu_flow run OpenCV's CUDA TV-L1: 300 iterations a warp and no median
+# filter. OpenCV's CPU class does the same with 10 x 30 iterations and the filter off.
+_CUDA_TVL1 = TVL1Parameters(median_filtering=1)
+
+PRESETS: dict[str, ExtractConfig] = {
+    # yjxiong/temporal-segment-networks: extract_gpu, 340x256, bound 20.
+    "tsn": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("340x256"), interpolation="bilinear", allow_upscale=True),
+        FlowSpec("tvl1-opencv", _CUDA_TVL1),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # mmaction2's data preparation with denseflow: short side 256 for Kinetics, native for smaller.
+    "mmaction2": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear"),
+        FlowSpec("tvl1-opencv", _CUDA_TVL1),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # MediaPipe's preprocessing graph for the released I3D: 25 fps, height 256, floor, quality 100.
+    "i3d": ExtractConfig(
+        DecodeSpec(
+            fps=25.0,
+            resize=Resize.parse("height:256"),
+            interpolation="bilinear",
+            allow_upscale=True,
+        ),
+        FlowSpec("tvl1-opencv", TVL1Parameters(), quantizer="floor"),
+        EncodeSpec(jpeg_quality=100, rgb_jpeg_quality=100),
+    ),
+    # google-deepmind/kinetics-i3d README: 25 fps, short side 256 bilinear, TV-L1, bound 20.
+    "i3d-readme": ExtractConfig(
+        DecodeSpec(
+            fps=25.0,
+            resize=Resize.parse("short:256"),
+            interpolation="bilinear",
+            allow_upscale=True,
+        ),
+        FlowSpec("tvl1-opencv", TVL1Parameters()),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # feichtenhofer/gpu_flow: short side 256, bound 20, CUDA TV-L1.
+    "feichtenhofer": ExtractConfig(
+        DecodeSpec(
+            resize=Resize.parse("short:256"), interpolation="bilinear", allow_upscale=True
+        ),
+        FlowSpec("tvl1-opencv", _CUDA_TVL1),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+}
+"""Published recipes by name: fps, resize, algorithm, bound, quantiser and JPEG quality of each."""
+
+
+def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    known = {item.name for item in dataclasses.fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(
+            f"{kind.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+        )
+    return kind(**values)

@@ -1,0 +1,114 @@
+"""Rebuilding a lost sidecar: a shard's tar describes itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Sequence
+from typing import Any
+
+from flowprep.config import ExtractConfig
+from flowprep.dataset.layout import (
+    Failure,
+    ManifestEntry,
+    Sidecar,
+    VideoRecord,
+    shard_name,
+    stream_names,
+)
+from flowprep.dataset.storage import Storage
+from flowprep.errors import DatasetError
+
+__all__ = ["rebuild_sidecar", "record_from_metadata"]
+
+
+def rebuild_sidecar(
+    storage: Storage,
+    shard: int,
+    config: ExtractConfig,
+    entries: Sequence[ManifestEntry],
+    failures: dict[str, Failure],
+) -> Sidecar:
+    """Returns the sidecar of a shard from its tar; seconds spent and attempts are not in there.
+
+    `entries` are the manifest's lines of this shard. Raises DatasetError where the tar is cut or holds
+    something else than the manifest says.
+    """
+    name = shard_name(shard)
+    found: dict[str, VideoRecord] = {}
+    members: dict[str, dict[str, tuple[int, int]]] = {}
+    metadata: dict[str, dict[str, Any]] = {}
+    digest = hashlib.sha256()
+    size = storage.size(name)
+    try:
+        with storage.open_read(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                key, _, suffix = member.name.rpartition("/")[2].partition(".")
+                folder = member.name.rpartition("/")[0]
+                key = f"{folder}/{key}" if folder else key
+                kind = suffix.removesuffix(".mjpg")
+                members.setdefault(key, {})[kind] = (member.offset_data, member.size)
+                if kind == "json":
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    metadata[key] = json.loads(content.read())
+        with storage.open_read(name) as file:
+            while block := file.read(4 << 20):
+                digest.update(block)
+    except (tarfile.TarError, ValueError) as error:
+        raise DatasetError(f"{name} is not a whole tar: {error}") from error
+    for key, positions in members.items():
+        if key not in metadata or set(positions) != {"json", *stream_names(config.encode)}:
+            raise DatasetError(f"{name}: {key} lacks members; it has {', '.join(positions)}")
+        end = max(offset + length for offset, length in positions.values())
+        if end > size:
+            raise DatasetError(f"{name} is cut: {key} ends at byte {end}, the file at {size}")
+        found[key] = record_from_metadata(metadata[key], positions)
+    records = []
+    for entry in entries:
+        key = entry.video.key
+        if key in found:
+            records.append(found.pop(key))
+        elif key in failures:
+            failure = failures[key]
+            records.append(
+                VideoRecord(
+                    key,
+                    "failed",
+                    reason=failure.reason,
+                    message=failure.message,
+                    attempts=failure.attempts,
+                )
+            )
+        else:
+            raise DatasetError(f"{name} lacks {key}, which the manifest puts there")
+    if found:
+        raise DatasetError(f"{name} holds {', '.join(found)}, which the manifest does not put there")
+    return Sidecar(shard, size, digest.hexdigest(), tuple(records))
+
+
+def record_from_metadata(
+    metadata: dict[str, Any],
+    members: dict[str, tuple[int, int]],
+    seconds: dict[str, float] | None = None,
+    attempts: int = 1,
+) -> VideoRecord:
+    """Returns the sidecar's record of a video from its `KEY.json` and the place of its members."""
+    statistics = metadata["flow"].values()
+    return VideoRecord(
+        key=metadata["key"],
+        status=metadata["status"],
+        labels=tuple(metadata["labels"]),
+        split=metadata["split"],
+        num_frames=metadata["num_frames"],
+        num_flows=metadata["num_flows"],
+        width=metadata["width"],
+        height=metadata["height"],
+        fps=metadata["fps"],
+        num_values=sum(item["num_values"] for item in statistics),
+        num_clipped=sum(item["num_clipped"] for item in statistics),
+        members=members,
+        seconds=seconds or {},
+        attempts=attempts,
+    )

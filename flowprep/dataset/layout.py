@@ -1,0 +1,347 @@
+"""The names and records of a data set on disk, format version 1.
+
+    OUT/
+      dataset.json            format version, the whole configuration, library versions, class names
+      manifest.jsonl          one line per input video: key, source, labels, split, shard
+      shards/000012.tar       KEY.json, KEY.flow_x.mjpg, KEY.flow_y.mjpg, KEY.back_x.mjpg, ... per video
+      shards/000012.json      the sidecar, written after the tar: size, checksum, a record per video
+      failures.jsonl          every video that gave nothing: key, source, reason, message, attempts
+      logs/                   a log per run
+      .parts/000012/          finished videos of shards that are not published yet; gone at the end
+
+A tar depends on nothing but the videos, the configuration and the library versions, so that a resumed
+run ends in the same bytes; what differs from run to run (seconds spent, attempts) is in the sidecar.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flowprep.config import INTERCHANGEABLE_FIELDS, Direction, EncodeSpec, ExtractConfig
+from flowprep.dataset.storage import Storage
+from flowprep.errors import ConfigError, ConfigMismatchError, DatasetError, FailureReason
+from flowprep.video.types import Video
+
+__all__ = [
+    "DATASET_FILE",
+    "FAILURES_FILE",
+    "FLOW_STREAMS",
+    "FORMAT_VERSION",
+    "LOCK_FILE",
+    "LOGS_FOLDER",
+    "MANIFEST_FILE",
+    "PARTS_FOLDER",
+    "RGB_STREAM",
+    "SHARDS_FOLDER",
+    "DatasetHeader",
+    "Failure",
+    "ManifestEntry",
+    "Sidecar",
+    "VideoRecord",
+    "flatten",
+    "part_name",
+    "read_failures",
+    "read_manifest",
+    "read_sidecar",
+    "shard_name",
+    "sidecar_name",
+    "stream_names",
+    "write_failures",
+    "write_manifest",
+]
+
+FORMAT_VERSION = 1
+DATASET_FILE = "dataset.json"
+MANIFEST_FILE = "manifest.jsonl"
+FAILURES_FILE = "failures.jsonl"
+SHARDS_FOLDER = "shards"
+LOGS_FOLDER = "logs"
+PARTS_FOLDER = ".parts"
+LOCK_FILE = ".lock"
+
+FLOW_STREAMS: dict[Direction, tuple[str, str]] = {
+    "forward": ("flow_x", "flow_y"),
+    "backward": ("back_x", "back_y"),
+}
+"""Names of the x and the y stream of each direction."""
+RGB_STREAM = "rgb"
+
+VideoStatus = Literal["complete", "partial", "failed"]
+
+
+def shard_name(shard: int) -> str:
+    """Name of a shard's tar."""
+    return f"{SHARDS_FOLDER}/{shard:06d}.tar"
+
+
+def sidecar_name(shard: int) -> str:
+    """Name of a shard's sidecar; its presence says that the shard is published."""
+    return f"{SHARDS_FOLDER}/{shard:06d}.json"
+
+
+def part_name(shard: int, index: int, suffix: Literal["tar", "json", "stall"]) -> str:
+    """Name of a finished video's file before its shard is published; `index` is its manifest line."""
+    return f"{PARTS_FOLDER}/{shard:06d}/{index:08d}.{suffix}"
+
+
+def stream_names(encode: EncodeSpec) -> list[str]:
+    """The streams that every sample has, in their order in the tar."""
+    names = [name for direction in encode.directions for name in FLOW_STREAMS[direction]]
+    return [*names, RGB_STREAM] if encode.keep_rgb else names
+
+
+@dataclass(frozen=True)
+class DatasetHeader:
+    """The content of `dataset.json`."""
+
+    config: ExtractConfig
+    implementation: str
+    """The estimator's implementation (`opencv-5`): two of them never share a data set."""
+    class_names: tuple[str, ...] = ()
+    """Index = label; empty where labels have no names."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Library versions of the run that began the data set."""
+
+    def to_json(self) -> bytes:
+        """Returns the file's content."""
+        values = {
+            "format": "flowprep",
+            "format_version": FORMAT_VERSION,
+            "config": self.config.to_dict(),
+            "implementation": self.implementation,
+            "class_names": list(self.class_names),
+            "versions": dict(self.versions),
+        }
+        return (json.dumps(values, indent=2) + "\n").encode()
+
+    @classmethod
+    def read(cls, storage: Storage) -> DatasetHeader:
+        """Reads `dataset.json`; raises DatasetError where it is missing, foreign or too new."""
+        if not storage.exists(DATASET_FILE):
+            raise DatasetError(f"{storage.location} is not a flowprep data set: no {DATASET_FILE}")
+        try:
+            values = json.loads(storage.read_bytes(DATASET_FILE))
+            if values["format"] != "flowprep":
+                raise DatasetError(f"{storage.location}: {DATASET_FILE} is not flowprep's")
+            if values["format_version"] != FORMAT_VERSION:
+                raise DatasetError(
+                    f"{storage.location} has format version {values['format_version']}, this "
+                    f"flowprep reads version {FORMAT_VERSION}; install a newer flowprep"
+                )
+            return cls(
+                ExtractConfig.from_dict(values["config"]),
+                values["implementation"],
+                tuple(values["class_names"]),
+                values["versions"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, ConfigError):
+                detail = str(error)
+            else:
+                detail = f"{type(error).__name__}: {error}"
+            raise DatasetError(f"{storage.location}: {DATASET_FILE} is damaged: {detail}") from error
+
+    def check_same(self, config: ExtractConfig, implementation: str, location: str) -> None:
+        """Raises ConfigMismatchError with both values of each field that changes the numbers."""
+        stored = flatten(self.config.to_dict()) | {"implementation": self.implementation}
+        wanted = flatten(config.to_dict()) | {"implementation": implementation}
+        differences = {
+            name: (stored.get(name), wanted.get(name))
+            for name in sorted(stored | wanted)
+            if name not in INTERCHANGEABLE_FIELDS and stored.get(name) != wanted.get(name)
+        }
+        if differences:
+            lines = [
+                f"  {name}: {_show(old)} in the data set, {_show(new)} in this run"
+                for name, (old, new) in differences.items()
+            ]
+            raise ConfigMismatchError(
+                "\n".join(
+                    [
+                        f"{location} was made with another configuration:",
+                        *lines,
+                        "Repeat the run with the data set's values, or choose another output folder.",
+                    ]
+                ),
+                differences,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """One line of `manifest.jsonl`: a video and the shard that it belongs to."""
+
+    video: Video
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """What became of one video: a record of the sidecar."""
+
+    key: str
+    status: VideoStatus
+    labels: tuple[int, ...] = ()
+    split: str | None = None
+    num_frames: int = 0
+    num_flows: int = 0
+    """Per direction: num_frames - step."""
+    width: int = 0
+    height: int = 0
+    fps: float | None = None
+    num_values: int = 0
+    """Flow components, all directions."""
+    num_clipped: int = 0
+    """Those of them that were beyond the bound."""
+    members: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Byte offset and size of each member's data in the tar; keys `json`, `flow_x`, ..., `rgb`."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds spent in decode, flow, encode and write; empty in a rebuilt sidecar."""
+    reason: FailureReason | None = None
+    message: str | None = None
+    attempts: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the record as JSON values, without the fields that say nothing."""
+        values = dataclasses.asdict(self)
+        return {
+            name: value
+            for name, value in values.items()
+            if name in ("key", "status") or value not in (None, (), {}, 0)
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VideoRecord:
+        """Rebuilds a record."""
+        values = dict(values)
+        values["labels"] = tuple(values.get("labels", ()))
+        values["members"] = {name: (o, n) for name, (o, n) in values.get("members", {}).items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One line of `failures.jsonl`."""
+
+    key: str
+    source: str
+    reason: FailureReason
+    message: str
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """The content of `shards/NNNNNN.json`."""
+
+    shard: int
+    size: int
+    """Of the tar, in bytes."""
+    sha256: str
+    """Of the tar."""
+    videos: tuple[VideoRecord, ...]
+    """A record for every video of the plan, failed ones too, in the manifest's order."""
+
+    def to_json(self) -> bytes:
+        """Returns the file's content: one video a line, so that it can be read by eye."""
+        head = {
+            "format_version": FORMAT_VERSION,
+            "shard": self.shard,
+            "size": self.size,
+            "sha256": self.sha256,
+        }
+        lines = ",\n".join(_compact(video.to_dict()) for video in self.videos)
+        return (json.dumps(head)[:-1] + ', "videos": [\n' + lines + "\n]}\n").encode()
+
+
+def read_sidecar(storage: Storage, shard: int) -> Sidecar:
+    """Reads a shard's sidecar; raises DatasetError where it is damaged."""
+    name = sidecar_name(shard)
+    try:
+        values = json.loads(storage.read_bytes(name))
+        if values["format_version"] != FORMAT_VERSION or values["shard"] != shard:
+            raise ValueError("it is of another version or shard")
+        videos = tuple(VideoRecord.from_dict(video) for video in values["videos"])
+        return Sidecar(shard, values["size"], values["sha256"], videos)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(
+            f"{storage.location}: {name} is damaged ({error}); "
+            "remove it and run `flowprep verify --repair` to rebuild it from the tar"
+        ) from error
+
+
+def read_manifest(storage: Storage) -> list[ManifestEntry]:
+    """Reads the plan; raises DatasetError where it is missing or damaged."""
+    entries = []
+    for line in _read_lines(storage, MANIFEST_FILE):
+        shard = line.pop("shard")
+        line["labels"] = tuple(line.get("labels", ()))
+        entries.append(ManifestEntry(Video(**line), shard))
+    return entries
+
+
+def write_manifest(storage: Storage, entries: Iterable[ManifestEntry]) -> None:
+    """Publishes the plan."""
+    lines = []
+    for entry in entries:
+        video = entry.video
+        values: dict[str, Any] = {"key": video.key, "source": video.source}
+        values["labels"] = list(video.labels)
+        values["split"] = video.split
+        if video.start_seconds is not None:
+            values["start_seconds"] = video.start_seconds
+        if video.end_seconds is not None:
+            values["end_seconds"] = video.end_seconds
+        values["shard"] = entry.shard
+        lines.append(_compact(values) + "\n")
+    storage.write_bytes(MANIFEST_FILE, "".join(lines).encode())
+
+
+def read_failures(storage: Storage) -> dict[str, Failure]:
+    """Reads `failures.jsonl` as key -> failure; empty where there is no such file."""
+    if not storage.exists(FAILURES_FILE):
+        return {}
+    failures = [Failure(**line) for line in _read_lines(storage, FAILURES_FILE)]
+    return {failure.key: failure for failure in failures}
+
+
+def write_failures(storage: Storage, failures: Iterable[Failure]) -> None:
+    """Publishes `failures.jsonl`, sorted by key."""
+    ordered = sorted(failures, key=lambda failure: failure.key)
+    lines = [_compact(dataclasses.asdict(failure)) + "\n" for failure in ordered]
+    storage.write_bytes(FAILURES_FILE, "".join(lines).encode())
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested dicts as one, `{"flow": {"step": 1}}` as `{"flow.step": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _read_lines(storage: Storage, name: str) -> list[dict[str, Any]]:
+    if not storage.exists(name):
+        raise DatasetError(f"{storage.location} has no {name}")
+    lines = []
+    for number, line in enumerate(storage.read_bytes(name).decode().splitlines(), start=1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise DatasetError(f"{storage.location}: {name} line {number}: {error}") from error
+    return lines
+
+
+def _compact(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, separators=(",", ":"))
+
+
+def _show(value: Any) -> str:
+    return "nothing" if value is None else str(value)

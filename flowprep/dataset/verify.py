@@ -1,0 +1,294 @@
+"""Proof that a data set is whole: every video accounted for, every flow there, every byte as written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from flowprep.config import ExtractConfig
+from flowprep.dataset.index import rebuild_sidecar
+from flowprep.dataset.layout import (
+    DATASET_FILE,
+    FAILURES_FILE,
+    LOCK_FILE,
+    LOGS_FOLDER,
+    MANIFEST_FILE,
+    PARTS_FOLDER,
+    RGB_STREAM,
+    SHARDS_FOLDER,
+    DatasetHeader,
+    Failure,
+    ManifestEntry,
+    Sidecar,
+    VideoRecord,
+    read_failures,
+    read_manifest,
+    read_sidecar,
+    shard_name,
+    sidecar_name,
+    stream_names,
+)
+from flowprep.dataset.storage import Storage
+from flowprep.dataset.write import BLOCK_SIZE
+from flowprep.errors import DatasetError
+from flowprep.video.keys import check_key
+
+__all__ = ["VerifyReport", "verify_dataset"]
+
+JPEG_BEGIN = b"\xff\xd8"
+JPEG_END = b"\xff\xd9"
+
+
+@dataclass
+class VerifyReport:
+    """What `verify_dataset` found."""
+
+    location: str
+    num_videos: int = 0
+    """In the manifest."""
+    num_stored: int = 0
+    num_partial: int = 0
+    num_failed: int = 0
+    num_flows: int = 0
+    """Fields in one direction."""
+    num_jpegs: int = 0
+    num_bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+    """A sentence each: where, what, and what to do."""
+    repaired: list[str] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong; failed videos that are listed as failed are not wrong."""
+        return not self.problems
+
+
+def verify_dataset(
+    out: str | os.PathLike[str],
+    *,
+    deep: bool = False,
+    repair: bool = False,
+    progress: bool | None = False,
+) -> VerifyReport:
+    """Checks a data set against its own plan, index and checksums.
+
+    Reads every byte once; `deep` also decodes every JPEG; `repair` rebuilds lost or damaged sidecars
+    from their tars. Raises DatasetError only where there is no readable data set at all.
+    """
+    storage = Storage(out)
+    header = DatasetHeader.read(storage)
+    entries = read_manifest(storage)
+    failures = read_failures(storage)
+    report = VerifyReport(storage.location, num_videos=len(entries))
+    by_shard: dict[int, list[ManifestEntry]] = {}
+    for entry in entries:
+        by_shard.setdefault(entry.shard, []).append(entry)
+    duplicates = [key for key, n in Counter(e.video.key for e in entries).items() if n > 1]
+    report.problems += [f"{MANIFEST_FILE} names {key} more than once" for key in duplicates]
+    _check_stray_files(storage, set(by_shard), report)
+
+    placed: Counter[str] = Counter()
+    bar = tqdm(sorted(by_shard), unit="shard", disable=None if progress is None else not progress)
+    for shard in bar:
+        sidecar = _load_sidecar(storage, shard, header, by_shard[shard], failures, repair, report)
+        if sidecar is not None:
+            _check_shard(storage, sidecar, header.config, by_shard[shard], deep, report)
+            placed.update(video.key for video in sidecar.videos if video.status != "failed")
+
+    for entry in entries:
+        key = entry.video.key
+        if placed[key] > 1:
+            report.problems.append(f"{key} is in {placed[key]} shards")
+        if placed[key] and key in failures:
+            report.problems.append(f"{key} is in a shard and in {FAILURES_FILE}")
+        if not placed[key] and key not in failures:
+            report.problems.append(
+                f"{key} is in no shard and not in {FAILURES_FILE}; run the same extract command again"
+            )
+    known = {entry.video.key for entry in entries}
+    report.problems += [
+        f"{FAILURES_FILE} names {key}, which is not in {MANIFEST_FILE}"
+        for key in failures
+        if key not in known
+    ]
+    report.num_failed = len(failures)
+    return report
+
+
+def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport) -> None:
+    ours = {DATASET_FILE, MANIFEST_FILE, FAILURES_FILE, SHARDS_FOLDER, LOGS_FOLDER, LOCK_FILE}
+    for name in storage.list_names():
+        if name == PARTS_FOLDER:
+            report.problems.append(
+                f"{PARTS_FOLDER} holds videos of an unfinished run; run the same extract command again"
+            )
+        elif name not in ours:
+            report.problems.append(f"{name} does not belong to the data set; remove it")
+    wanted = {os.path.basename(name(s)) for s in shards for name in (shard_name, sidecar_name)}
+    for name in storage.list_names(SHARDS_FOLDER):
+        if name not in wanted:
+            report.problems.append(
+                f"{SHARDS_FOLDER}/{name} does not belong to the data set; remove it"
+            )
+
+
+def _load_sidecar(
+    storage: Storage,
+    shard: int,
+    header: DatasetHeader,
+    entries: list[ManifestEntry],
+    failures: dict[str, Failure],
+    repair: bool,
+    report: VerifyReport,
+) -> Sidecar | None:
+    if not storage.exists(shard_name(shard)):
+        report.problems.append(f"{shard_name(shard)} is missing; run the same extract command again")
+        return None
+    try:
+        if not storage.exists(sidecar_name(shard)):
+            raise DatasetError(
+                f"{sidecar_name(shard)} is missing; `flowprep verify --repair` rebuilds it"
+            )
+        return read_sidecar(storage, shard)
+    except DatasetError as error:
+        if not repair:
+            report.problems.append(str(error))
+            return None
+    try:
+        sidecar = rebuild_sidecar(storage, shard, header.config, entries, failures)
+    except DatasetError as error:
+        report.problems.append(f"{sidecar_name(shard)} cannot be rebuilt: {error}")
+        return None
+    storage.write_bytes(sidecar_name(shard), sidecar.to_json())
+    report.repaired.append(sidecar_name(shard))
+    return sidecar
+
+
+def _check_shard(
+    storage: Storage,
+    sidecar: Sidecar,
+    config: ExtractConfig,
+    entries: list[ManifestEntry],
+    deep: bool,
+    report: VerifyReport,
+) -> None:
+    name = shard_name(sidecar.shard)
+    problems = report.problems
+    size = storage.size(name)
+    report.num_bytes += size
+    if size != sidecar.size:
+        problems.append(f"{name} has {size} bytes, its sidecar says {sidecar.size}; it is damaged")
+        return
+    # A failed video may have moved to a later shard, where it was tried again.
+    stored = [video for video in sidecar.videos if video.status != "failed"]
+    planned = {entry.video.key for entry in entries}
+    for video in stored:
+        if video.key not in planned:
+            problems.append(f"{name} holds {video.key}, which the manifest does not put there")
+    listed = {video.key for video in sidecar.videos}
+    problems += [
+        f"{name} lacks {key}, which the manifest puts there" for key in sorted(planned - listed)
+    ]
+    by_key = {entry.video.key: entry.video for entry in entries}
+    digest = hashlib.sha256()
+    with storage.open_read(name) as tar:
+        position = 0
+        for video in stored:
+            begin = min(offset for offset, _ in video.members.values())
+            end = max(offset + length for offset, length in video.members.values())
+            end += -end % BLOCK_SIZE
+            if begin < position or end > size:
+                problems.append(f"{name}: the index of {video.key} points outside of its place")
+                return
+            block = tar.read(end - position)
+            digest.update(block)
+            found = _check_video(video, memoryview(block), position, config, deep, report)
+            planned_video = by_key.get(video.key)
+            if planned_video is not None and video.labels != planned_video.labels:
+                found.append(f"labels are {video.labels}, the manifest says {planned_video.labels}")
+            problems += [f"{name}: {video.key}: {problem}" for problem in found]
+            report.num_stored += 1
+            report.num_partial += video.status == "partial"
+            report.num_flows += video.num_flows
+            position = end
+        while block := tar.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != sidecar.sha256:
+        problems.append(f"{name} has another SHA-256 than its sidecar says; it is damaged")
+
+
+def _check_video(
+    video: VideoRecord,
+    block: memoryview,
+    origin: int,
+    config: ExtractConfig,
+    deep: bool,
+    report: VerifyReport,
+) -> list[str]:
+    """Returns what is wrong with one video; `block` is the tar's bytes from `origin` on."""
+    try:
+        check_key(video.key)
+    except DatasetError as error:
+        return [str(error)]
+    streams = stream_names(config.encode)
+    if set(video.members) != {"json", *streams}:
+        return [f"its members are {', '.join(video.members)}, wanted json, {', '.join(streams)}"]
+    offset, length = video.members["json"]
+    try:
+        metadata: dict[str, Any] = json.loads(bytes(block[offset - origin :][:length]))
+        sizes: dict[str, list[int]] = metadata["sizes"]
+    except (ValueError, KeyError, TypeError) as error:
+        return [f"its metadata is damaged: {error}"]
+    problems = []
+    for field_name in ("key", "num_frames", "num_flows", "width", "height"):
+        if metadata.get(field_name) != getattr(video, field_name):
+            problems.append(
+                f"{field_name} is {metadata.get(field_name)} in its metadata and "
+                f"{getattr(video, field_name)} in the sidecar"
+            )
+    if video.num_flows != video.num_frames - config.flow.step:
+        problems.append(
+            f"{video.num_frames} frames give {video.num_frames - config.flow.step} flows at step "
+            f"{config.flow.step}, it has {video.num_flows}"
+        )
+    for stream in streams:
+        offset, length = video.members[stream]
+        data = block[offset - origin : offset - origin + length]
+        wanted = video.num_frames if stream == RGB_STREAM else video.num_flows
+        lengths = sizes.get(stream, [])
+        if len(lengths) != wanted:
+            problems.append(f"{stream} has {len(lengths)} JPEGs, wanted {wanted}")
+        elif sum(lengths) != length:
+            problems.append(f"{stream} has {length} bytes, its index says {sum(lengths)}")
+        else:
+            problems += _check_jpegs(video, stream, data, lengths, deep)
+            report.num_jpegs += len(lengths)
+    return problems
+
+
+def _check_jpegs(
+    video: VideoRecord, stream: str, data: memoryview, lengths: Iterable[int], deep: bool
+) -> list[str]:
+    begin = 0
+    for number, length in enumerate(lengths):
+        jpeg = data[begin : begin + length]
+        begin += length
+        if jpeg[:2] != JPEG_BEGIN or jpeg[-2:] != JPEG_END:
+            return [f"{stream} {number} is not a whole JPEG"]
+        if deep:
+            image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+            wanted = (video.height, video.width) + ((3,) if stream == RGB_STREAM else ())
+            if image is None:
+                return [f"{stream} {number} does not decode"]
+            if image.shape != wanted:
+                return [f"{stream} {number} has shape {image.shape}, wanted {wanted}"]
+    return []

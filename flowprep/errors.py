@@ -1,0 +1,118 @@
+"""Every error that flowprep raises on purpose.
+
+    FlowprepError
+    |-- ConfigError            an option breaks a rule                         (exit code 2)
+    |-- InputError             the inputs cannot be planned                    (exit code 2)
+    |-- DatasetError           a data set on disk is damaged or not understood (exit code 1)
+    |   `-- ConfigMismatchError  a run's configuration is not the data set's
+    |-- StorageError           the output cannot be read or written            (exit code 1)
+    |-- ExecutorError          workers cannot be had                           (exit code 1)
+    `-- VideoError             one video cannot be extracted; costs that video alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+__all__ = [
+    "FAILURE_REASONS",
+    "ConfigError",
+    "ConfigMismatchError",
+    "DatasetError",
+    "ExecutorError",
+    "FailureReason",
+    "FlowprepError",
+    "InputError",
+    "StorageError",
+    "VideoError",
+]
+
+FailureReason = Literal[
+    "missing",
+    "unreadable",
+    "no-video-stream",
+    "no-frames",
+    "too-few-frames",
+    "damaged",
+    "too-small",
+    "size-change",
+    "crashed",
+    "stalled",
+    "out-of-memory",
+    "internal-error",
+]
+
+FAILURE_REASONS: dict[FailureReason, str] = {
+    "missing": "the source file or folder does not exist or may not be read",
+    "unreadable": "the file is empty or not a video that the decoder knows",
+    "no-video-stream": "the file has sound or subtitles but no video",
+    "no-frames": "the file has a video stream that decodes to no frame",
+    "too-few-frames": "the video has no pair of frames at this step",
+    "too-small": "the frames are smaller than the algorithm's least side",
+    "damaged": "decoding broke off in the middle",
+    "size-change": "the picture size changes in mid-stream",
+    "crashed": "the video ended its worker process, every time it was tried",
+    "stalled": "no frame came for the time limit, and the worker was ended",
+    "out-of-memory": "the worker ran out of memory, every time it was tried",
+    "internal-error": "an error in flowprep itself; the log has the traceback",
+}
+"""What each reason code in `failures.jsonl` means."""
+
+
+class FlowprepError(Exception):
+    """The root of all errors that flowprep raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(FlowprepError, ValueError):
+    """An option or a configuration value breaks a rule."""
+
+    exit_code = 2
+
+
+class InputError(FlowprepError):
+    """The inputs cannot be turned into a list of videos."""
+
+    exit_code = 2
+
+
+class DatasetError(FlowprepError):
+    """A data set on disk is damaged, incomplete or of a version that this one does not know."""
+
+
+class ConfigMismatchError(DatasetError):
+    """A run's configuration differs from the stored one; `differences` maps field to both values."""
+
+    def __init__(self, message: str, differences: Mapping[str, tuple[Any, Any]]) -> None:
+        super().__init__(message)
+        self.differences = dict(differences)
+
+
+class StorageError(FlowprepError):
+    """The output location cannot be read or written (disk full, no permission, unreachable)."""
+
+
+class ExecutorError(FlowprepError):
+    """Workers cannot be started, or a cluster lacks what the run needs."""
+
+
+class VideoError(FlowprepError):
+    """One video cannot be extracted.
+
+    `reason` is one of `FAILURE_REASONS`; `num_frames` counts the good frames that came before.
+    """
+
+    def __init__(self, reason: FailureReason, message: str, *, num_frames: int = 0) -> None:
+        super().__init__(message)
+        self.reason: FailureReason = reason
+        self.message = message
+        self.num_frames = num_frames
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild_video_error, (self.reason, self.message, self.num_frames))
+
+
+def _rebuild_video_error(reason: FailureReason, message: str, num_frames: int) -> VideoError:
+    return VideoError(reason, message, num_frames=num_frames)

@@ -1,0 +1,45 @@
+"""Dense optical flow between grayscale frames: one interface, several algorithms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flowprep.errors import ConfigError
+from flowprep.flow.base import FlowEstimator, FlowPair
+from flowprep.flow.opencv import OpenCVDIS, OpenCVFarneback, OpenCVTVL1
+from flowprep.flow.parameters import PARAMETERS, FlowParameters
+
+__all__ = ["ESTIMATORS", "FlowEstimator", "FlowPair", "create_estimator", "parse_parameters"]
+
+ESTIMATORS: dict[str, type[FlowEstimator]] = {
+    "tvl1-opencv": OpenCVTVL1,
+    "farneback": OpenCVFarneback,
+    "dis": OpenCVDIS,
+}
+"""The estimator class of each algorithm's name."""
+
+
+def create_estimator(name: str, *, device: str = "cpu", **parameters: Any) -> FlowEstimator:
+    """Creates the estimator called `name` with the given parameters, the others at their defaults.
+
+    The parameters are the fields of `flowprep.flow.parameters.PARAMETERS[name]`. Raises ConfigError
+    for an unknown name, device or parameter, or for a value that breaks a parameter's rule.
+    """
+    if device != "cpu":
+        raise ConfigError(f"device of {name} must be cpu, got {device!r}")
+    checked = parse_parameters(name, parameters)
+    return ESTIMATORS[name](checked)  # type: ignore[call-arg]
+
+
+def parse_parameters(name: str, parameters: Mapping[str, Any]) -> FlowParameters:
+    """Returns the parameter object of algorithm `name`; raises ConfigError for what it does not take."""
+    if name not in PARAMETERS:
+        raise ConfigError(f"algorithm must be one of {', '.join(ESTIMATORS)}, got {name!r}")
+    kind = PARAMETERS[name]
+    known = list(kind.__dataclass_fields__)
+    if unknown := [key for key in parameters if key not in known]:
+        raise ConfigError(
+            f"algorithm {name} has no parameter {', '.join(unknown)}; it takes {', '.join(known)}"
+        )
+    return kind(**parameters)

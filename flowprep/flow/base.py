@@ -1,0 +1,73 @@
+"""What every flow estimator is: one pair in, one field out, and whole videos as they stream."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FlowEstimator", "FlowPair"]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowPair:
+    """The flow between frame `index` and frame `index + step`.
+
+    Each field is (H, W, 2) float32, (u right, v down) in px, or None where it was not asked for.
+    """
+
+    index: int
+    forward: NDArray[np.float32] | None
+    """From frame `index` to `index + step`, on the grid of frame `index`."""
+    backward: NDArray[np.float32] | None
+    """From frame `index + step` to `index`, on the grid of frame `index + step`."""
+
+
+class FlowEstimator(ABC):
+    """Computes dense optical flow between 8-bit grayscale frames of one size."""
+
+    implementation: str
+    """The library and the part of its version that the numbers depend on, such as `opencv-5`.
+
+    It is stored with the data: two implementations never share a data set.
+    """
+
+    min_side_px: int = 16
+    """Frames with a smaller side are refused: no pyramid, patch or filter window fits into them."""
+
+    @abstractmethod
+    def __call__(
+        self, prev: NDArray[np.uint8], next: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        """Returns the flow from `prev` to `next`, on the grid of `prev`.
+
+        Both are (H, W) uint8; the result is (H, W, 2) float32: u right and v down, in px.
+        """
+
+    def pairs(
+        self,
+        frames: Iterable[NDArray[np.uint8]],
+        *,
+        step: int = 1,
+        directions: Sequence[Literal["forward", "backward"]] = ("forward", "backward"),
+    ) -> Iterator[FlowPair]:
+        """Yields the N - step pairs of a video of N frames, in order, as its frames arrive.
+
+        `frames` are (H, W) uint8 of one size. Only step + 1 of them are held. An estimator that can
+        share a frame's preparation between its pairs, or work on several pairs at once, overrides this.
+        """
+        window: deque[NDArray[np.uint8]] = deque(maxlen=step + 1)
+        for number, frame in enumerate(frames):
+            window.append(frame)
+            if number >= step:
+                first, last = window[0], window[-1]
+                yield FlowPair(
+                    index=number - step,
+                    forward=self(first, last) if "forward" in directions else None,
+                    backward=self(last, first) if "backward" in directions else None,
+                )

@@ -1,0 +1,132 @@
+"""The parameters of each algorithm, under OpenCV's names, with OpenCV's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from flowprep.errors import ConfigError
+
+__all__ = [
+    "PARAMETERS",
+    "DISParameters",
+    "FarnebackParameters",
+    "FlowParameters",
+    "TVL1Parameters",
+]
+
+DISPreset = Literal["ultrafast", "fast", "medium"]
+
+
+@dataclass(frozen=True)
+class TVL1Parameters:
+    """TV-L1 (Zach, Pock and Bischof 2007); defaults of OpenCV's CPU class DualTVL1OpticalFlow."""
+
+    tau: float = 0.25
+    """Time step of the dual update."""
+    lambda_: float = 0.15
+    """Weight of the data term; smaller is smoother."""
+    theta: float = 0.3
+    """Tightness of the coupling between the data and the smoothness part."""
+    nscales: int = 5
+    """Levels of the image pyramid."""
+    warps: int = 5
+    """Warps a level."""
+    epsilon: float = 0.01
+    """Stop threshold of the iterations."""
+    inner_iterations: int = 30
+    """Iterations between two median filters."""
+    outer_iterations: int = 10
+    """Rounds of inner iterations, each after a median filter."""
+    scale_step: float = 0.8
+    """Ratio between two levels of the pyramid."""
+    gamma: float = 0.0
+    """Weight of the illumination term; 0 leaves it out."""
+    median_filtering: int = 5
+    """Side of the median filter: 5, 3, or 1 for none (as OpenCV's CUDA version)."""
+
+    def __post_init__(self) -> None:
+        for name in ("tau", "lambda_", "theta", "epsilon"):
+            _check(name, getattr(self, name), getattr(self, name) > 0, "> 0")
+        for name in ("nscales", "warps", "inner_iterations", "outer_iterations"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
+        _check("scale_step", self.scale_step, 0 < self.scale_step < 1, "> 0 and < 1")
+        _check("gamma", self.gamma, self.gamma >= 0, ">= 0")
+        _check("median_filtering", self.median_filtering, self.median_filtering in (1, 3, 5),
+               "1 (off), 3 or 5")
+
+
+@dataclass(frozen=True)
+class FarnebackParameters:
+    """Farneback (2003); defaults of OpenCV's sample, which mmaction2 and video2dataset use."""
+
+    pyr_scale: float = 0.5
+    """Ratio between two levels of the pyramid."""
+    levels: int = 3
+    """Levels of the pyramid, the full image included."""
+    winsize: int = 15
+    """Side of the averaging window, px."""
+    iterations: int = 3
+    """Iterations a level."""
+    poly_n: int = 5
+    """Side of the neighbourhood of the polynomial expansion: 5 or 7."""
+    poly_sigma: float = 1.2
+    """Standard deviation of the Gaussian that weighs that neighbourhood."""
+    gaussian: bool = False
+    """Average with a Gaussian window instead of a box: slower, a little more exact."""
+
+    def __post_init__(self) -> None:
+        _check("pyr_scale", self.pyr_scale, 0 < self.pyr_scale < 1, "> 0 and < 1")
+        for name in ("levels", "winsize", "iterations"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
+        _check("poly_n", self.poly_n, self.poly_n in (5, 7), "5 or 7")
+        _check("poly_sigma", self.poly_sigma, self.poly_sigma > 0, "> 0")
+
+
+@dataclass(frozen=True)
+class DISParameters:
+    """Dense inverse search (Kroeger et al. 2016); None takes the value of the preset."""
+
+    dis_preset: DISPreset = "medium"
+    """OpenCV's preset: ultrafast, fast or medium."""
+    finest_scale: int | None = None
+    """Finest level of the pyramid on which flow is computed; 0 is the full image."""
+    patch_size: int | None = None
+    """Side of a patch, px."""
+    patch_stride: int | None = None
+    """Distance between neighbouring patches, px."""
+    gradient_descent_iterations: int | None = None
+    """Iterations of the patch search."""
+    variational_refinement_iterations: int | None = None
+    """Iterations of the refinement; 0 switches it off."""
+
+    def __post_init__(self) -> None:
+        if self.dis_preset not in get_args(DISPreset):
+            raise ConfigError(
+                f"dis_preset must be one of {', '.join(get_args(DISPreset))}, "
+                f"got {self.dis_preset!r}"
+            )
+        for name, least in (
+            ("finest_scale", 0),
+            ("patch_size", 4),
+            ("patch_stride", 1),
+            ("gradient_descent_iterations", 1),
+            ("variational_refinement_iterations", 0),
+        ):
+            value = getattr(self, name)
+            _check(name, value, value is None or value >= least, f">= {least}")
+
+
+FlowParameters = TVL1Parameters | FarnebackParameters | DISParameters
+
+PARAMETERS: dict[str, type[TVL1Parameters] | type[FarnebackParameters] | type[DISParameters]] = {
+    "tvl1-opencv": TVL1Parameters,
+    "farneback": FarnebackParameters,
+    "dis": DISParameters,
+}
+"""The parameter class of each algorithm; its keys are those of `flowprep.flow.ESTIMATORS`."""
+
+
+def _check(name: str, value: object, holds: bool, rule: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name.rstrip('_')} must be {rule}, got {value}")

@@ -1,0 +1,365 @@
+"""A run: the manifest becomes a plan, videos go to workers, shards are published, a report comes out.
+
+The driver holds names and counts, never frames. What it knows it can always read again: a finished
+video is a part with a record in `.parts`, a finished shard has a sidecar. So the same command goes on
+after any crash, and computes again only what was in flight.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flowprep.config import ExtractConfig, RunOptions
+from flowprep.dataset.index import rebuild_sidecar
+from flowprep.dataset.layout import (
+    LOCK_FILE,
+    LOGS_FOLDER,
+    PARTS_FOLDER,
+    SHARDS_FOLDER,
+    Failure,
+    ManifestEntry,
+    VideoRecord,
+    part_name,
+    read_failures,
+    read_sidecar,
+    shard_name,
+    sidecar_name,
+    write_failures,
+    write_manifest,
+)
+from flowprep.dataset.read import published_shards
+from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
+from flowprep.errors import ExecutorError, StorageError, VideoError
+from flowprep.run.executors import EXECUTORS, Executor, WorkerLost
+from flowprep.run.job import (
+    ExtractJob,
+    Job,
+    JobResult,
+    PublishJob,
+    failed_record,
+    read_part_record,
+    write_part_record,
+)
+from flowprep.run.plan import begin_or_extend, move_to_new_shards
+from flowprep.run.progress import Progress, RunReport
+from flowprep.video.manifest import Manifest
+
+__all__ = ["run_extract"]
+
+log = logging.getLogger("flowprep.run")
+
+_WAIT_SECONDS = 1.0
+
+
+def run_extract(
+    manifest: Manifest, out: str, config: ExtractConfig, options: RunOptions | None = None
+) -> RunReport:
+    """Extracts the videos of `manifest` into the data set `out`, and goes on where a run left off.
+
+    Returns the report; videos that failed are in it and in `failures.jsonl`, and stop nothing. Raises
+    ConfigMismatchError where `out` was made with another configuration, InputError or DatasetError
+    where the plan cannot be extended, StorageError where `out` cannot be written (what is published
+    stays whole), ExecutorError where there are no workers.
+    """
+    options = options or RunOptions()
+    storage = Storage(out)
+    storage.make_folder()
+    with _locked(storage), _run_log(storage) as log_name:
+        log.info("run with %s and %s", config, options)
+        _, entries = begin_or_extend(storage, manifest, config)
+        _remove_temporary_files(storage)
+        run = _Run(storage, config, options, entries)
+        run.report.log_name = log_name
+        try:
+            run.go()
+        finally:
+            log.info("%s", run.report.summary())
+        return run.report
+
+
+class _Run:
+    def __init__(
+        self,
+        storage: Storage,
+        config: ExtractConfig,
+        options: RunOptions,
+        entries: list[ManifestEntry],
+    ) -> None:
+        self.storage = storage
+        self.config = config
+        self.options = options
+        self.entries = entries
+        self.waiting: deque[Job] = deque()
+        self.unfinished: Counter[int] = Counter()
+        self.report = RunReport(storage.location, len(entries))
+        self._recover()
+
+    def _recover(self) -> None:
+        """Finds out what earlier runs have done, and queues the rest."""
+        stored_failures = read_failures(self.storage)
+        published = set(published_shards(self.storage))
+        self._rebuild_lost_sidecars(published, stored_failures)
+        self.failures = {
+            entry.video.key: stored_failures[entry.video.key]
+            for entry in self.entries
+            if entry.shard in published and entry.video.key in stored_failures
+        }
+        if self.options.retry_failed and self.failures:
+            log.info("trying %d failed videos again", len(self.failures))
+            self.entries = move_to_new_shards(
+                self.entries, set(self.failures), self.config.encode.videos_per_shard
+            )
+            write_manifest(self.storage, self.entries)
+            self.failures = {}
+        self.indices: dict[int, list[int]] = {}
+        for index, entry in enumerate(self.entries):
+            if entry.shard not in published:
+                self.indices.setdefault(entry.shard, []).append(index)
+        num_open = 0
+        for shard, indices in self.indices.items():
+            finished = self._finished_parts(shard)
+            remaining = [index for index in indices if index not in finished]
+            num_open += len(remaining)
+            self.unfinished[shard] = len(remaining)
+            self.waiting.extend(self._extract_job(index) for index in remaining)
+            if not remaining:
+                self._queue_publication(shard)
+        for shard in published:
+            self.storage.remove(f"{PARTS_FOLDER}/{shard:06d}")
+        if self.failures != stored_failures:
+            write_failures(self.storage, self.failures.values())
+        self.report.num_failed = len(self.failures)
+        self.report.failures.update(failure.reason for failure in self.failures.values())
+        self.report.num_done_before = len(self.entries) - num_open - len(self.failures)
+        log.info(
+            "%d videos: %d done, %d failed, %d to do",
+            len(self.entries),
+            self.report.num_done_before,
+            len(self.failures),
+            num_open,
+        )
+
+    def _rebuild_lost_sidecars(self, published: set[int], failures: dict[str, Failure]) -> None:
+        """A tar without a sidecar and without parts was published once, and describes itself."""
+        names = self.storage.list_names(SHARDS_FOLDER)
+        tars = {int(name[:-4]) for name in names if name.endswith(".tar")}
+        for shard in sorted(tars - published):
+            if self.storage.list_names(f"{PARTS_FOLDER}/{shard:06d}"):
+                continue
+            log.warning("%s is lost; rebuilding it from the tar", sidecar_name(shard))
+            entries = [entry for entry in self.entries if entry.shard == shard]
+            sidecar = rebuild_sidecar(self.storage, shard, self.config, entries, failures)
+            self.storage.write_bytes(sidecar_name(shard), sidecar.to_json())
+            published.add(shard)
+
+    def _finished_parts(self, shard: int) -> set[int]:
+        finished = set()
+        for name in self.storage.list_names(f"{PARTS_FOLDER}/{shard:06d}"):
+            stem, _, suffix = name.partition(".")
+            if suffix != "json":
+                continue
+            index = int(stem)
+            record = read_part_record(self.storage, shard, index)
+            if record.status == "failed" and self.options.retry_failed:
+                self.storage.remove(part_name(shard, index, "json"))
+                continue
+            if record.status == "failed":
+                self.failures[record.key] = self._failure(index, record)
+            finished.add(index)
+        return finished
+
+    def go(self) -> None:
+        """Works until every shard is published."""
+        began = time.monotonic()
+        progress = Progress(self.report, enabled=self.options.progress)
+        executor: Executor | None = None
+        try:
+            if self.waiting:
+                executor = EXECUTORS[self.options.executor](self.options)
+                log.info("%s with %d workers", type(executor).__name__, executor.num_workers)
+                self._work(executor, progress)
+            self.storage.remove(PARTS_FOLDER)
+        finally:
+            if executor is not None:
+                executor.close()
+            progress.close()
+            self.report.wall_seconds = time.monotonic() - began
+
+    def _work(self, executor: Executor, progress: Progress) -> None:
+        in_flight = 0
+        while self.waiting or in_flight:
+            while self.waiting and in_flight < executor.window:
+                executor.submit(self.waiting.popleft())
+                in_flight += 1
+            for job, outcome in executor.wait(_WAIT_SECONDS):
+                in_flight -= 1
+                if isinstance(outcome, JobResult) and outcome.error is not None:
+                    raise outcome.error
+                if isinstance(job, PublishJob):
+                    self._after_publication(job, outcome)
+                    continue
+                record = self._after_extraction(job, outcome)
+                if record is not None:
+                    self._finish(job, record)
+                    progress.advance()
+
+    def _after_extraction(
+        self, job: ExtractJob, outcome: JobResult | WorkerLost
+    ) -> VideoRecord | None:
+        """Returns the record of a video that is finished, or None where it is to be tried again."""
+        if isinstance(outcome, JobResult):
+            if outcome.traceback is not None:
+                log.error("%s: internal error\n%s", job.video.key, outcome.traceback)
+            return outcome.record
+        self.report.num_lost_workers += 1
+        error = self._why_lost(job, outcome)
+        log.warning(
+            "%s: attempt %d of %d lost its worker: %s: %s",
+            job.video.key,
+            job.attempt,
+            self.options.max_attempts,
+            error.reason,
+            error.message,
+        )
+        if self.storage.exists(part_name(job.shard, job.index, "json")):
+            # The worker had finished the video and went before it could say so.
+            return read_part_record(self.storage, job.shard, job.index)
+        if job.attempt < self.options.max_attempts:
+            self.waiting.appendleft(dataclasses.replace(job, attempt=job.attempt + 1))
+            return None
+        record = failed_record(job, error)
+        write_part_record(self.storage, job.shard, job.index, record)
+        return record
+
+    def _why_lost(self, job: ExtractJob, lost: WorkerLost) -> VideoError:
+        name = part_name(job.shard, job.index, "stall")
+        if self.storage.exists(name):
+            trace = self.storage.read_bytes(name).decode(errors="replace")
+            self.storage.remove(name)
+            if trace:
+                log.warning("%s: stalled\n%s", job.video.key, trace)
+                seconds = job.stall_timeout_seconds or 0
+                return VideoError("stalled", f"no progress for {seconds:g} s; the worker was ended")
+        return VideoError(lost.reason, lost.message)
+
+    def _after_publication(self, job: PublishJob, outcome: JobResult | WorkerLost) -> None:
+        if isinstance(outcome, WorkerLost):
+            self.report.num_lost_workers += 1
+            log.warning("shard %d lost its worker: %s", job.shard, outcome.message)
+            if job.attempt == self.options.max_attempts:
+                raise ExecutorError(
+                    f"shard {job.shard} could not be joined in {job.attempt} attempts: "
+                    f"{outcome.message}"
+                )
+            self.waiting.appendleft(dataclasses.replace(job, attempt=job.attempt + 1))
+            return
+        self.storage.remove(f"{PARTS_FOLDER}/{job.shard:06d}")
+        log.info("published %s", shard_name(job.shard))
+
+    def _finish(self, job: ExtractJob, record: VideoRecord) -> None:
+        self.report.add(record)
+        if record.status == "failed":
+            failure = self._failure(job.index, record)
+            self.failures[record.key] = failure
+            log.warning("%s: failed: %s: %s", record.key, failure.reason, failure.message)
+        else:
+            log.info("%s: %s, %d flows", record.key, record.status, record.num_flows)
+        self.unfinished[job.shard] -= 1
+        if self.unfinished[job.shard] == 0:
+            self._queue_publication(job.shard)
+
+    def _queue_publication(self, shard: int) -> None:
+        # Before the sidecar says that the shard is public, so that no failed video is ever in neither.
+        keys = {self.entries[index].video.key for index in self.indices[shard]}
+        if keys & self.failures.keys():
+            write_failures(self.storage, self.failures.values())
+        self.waiting.appendleft(PublishJob(self.storage, shard, tuple(self.indices[shard])))
+
+    def _failure(self, index: int, record: VideoRecord) -> Failure:
+        assert record.reason is not None
+        source = self.entries[index].video.source
+        return Failure(record.key, source, record.reason, record.message or "", record.attempts)
+
+    def _extract_job(self, index: int) -> ExtractJob:
+        entry = self.entries[index]
+        return ExtractJob(
+            storage=self.storage,
+            config=self.config,
+            video=entry.video,
+            shard=entry.shard,
+            index=index,
+            attempt=1,
+            keep_partial=self.options.keep_partial,
+            # The watchdog ends the process, which must then be a worker's own.
+            stall_timeout_seconds=(
+                None
+                if self.options.executor == "inline"
+                else self.options.stall_timeout_seconds
+            ),
+        )
+
+
+@contextmanager
+def _locked(storage: Storage) -> Iterator[None]:
+    """Holds OUT's lock, which the system frees when this process ends in whatever way."""
+    if not storage.is_local:
+        yield
+        return
+    with translated_errors("write", LOCK_FILE):
+        file = open(storage.path(LOCK_FILE), "a+")  # noqa: SIM115
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise StorageError(
+                f"another run is writing to {storage.location} ({file.read().strip()}); "
+                "wait for it or end it"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+@contextmanager
+def _run_log(storage: Storage) -> Iterator[str]:
+    """Writes what flowprep logs to `logs/run-TIME.log`, whose name it yields."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    name = f"{LOGS_FOLDER}/run-{stamp}-{os.getpid()}.log"
+    storage.make_folder(LOGS_FOLDER)
+    with tempfile.TemporaryDirectory() as folder:
+        path = storage.path(name) if storage.is_local else f"{folder}/log"
+        with translated_errors("write", name):
+            handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger = logging.getLogger("flowprep")
+        before = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield name
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before)
+            handler.close()
+            if not storage.is_local:
+                with open(path, "rb") as file:
+                    storage.write_bytes(name, file.read())
+
+
+def _remove_temporary_files(storage: Storage) -> None:
+    """Removes what a killed run was in the middle of writing."""
+    for folder in ("", SHARDS_FOLDER):
+        for name in storage.list_names(folder):
+            if TEMPORARY_MARK in name:
+                storage.remove(f"{folder}/{name}" if folder else name)

@@ -1,0 +1,246 @@
+"""One video: decode -> flow -> quantise -> JPEG. No Ray, no files but its own temporary ones."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import flowprep._version
+from flowprep.config import ExtractConfig
+from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, VideoStatus, stream_names
+from flowprep.dataset.write import JpegStream
+from flowprep.errors import VideoError
+from flowprep.flow.base import FlowEstimator
+from flowprep.flow.quantize import FlowStatistics, quantize
+from flowprep.video.decode import FrameReader, open_video
+from flowprep.video.types import Video
+
+__all__ = ["ExtractedVideo", "extract_video", "library_versions"]
+
+
+@dataclass
+class ExtractedVideo:
+    """What one video gave: its metadata and its streams, which a `with` block frees."""
+
+    status: VideoStatus
+    metadata: dict[str, Any]
+    """The content of `KEY.json`."""
+    streams: dict[str, JpegStream]
+    """`flow_x`, `flow_y`, `back_x`, `back_y`, `rgb`: those that the configuration asks for."""
+    seconds: dict[str, float]
+    """Seconds spent in `decode`, `flow` and `encode`."""
+
+    def __enter__(self) -> ExtractedVideo:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for stream in self.streams.values():
+            stream.close()
+
+
+def extract_video(
+    video: Video,
+    config: ExtractConfig,
+    estimator: FlowEstimator,
+    *,
+    keep_partial: bool = False,
+    on_progress: Callable[[], None] | None = None,
+) -> ExtractedVideo:
+    """Computes the flow of one video, as `config` says, in memory that its length does not change.
+
+    `on_progress` is called for every frame and pair. Raises VideoError with the reason why the video
+    gives nothing; a damaged video gives what came before the damage under `keep_partial`.
+    """
+    flow_spec, encode = config.flow, config.encode
+    streams = {
+        name: JpegStream(encode.rgb_jpeg_quality if name == RGB_STREAM else encode.jpeg_quality)
+        for name in stream_names(encode)
+    }
+    statistics = {direction: FlowStatistics(flow_spec) for direction in encode.directions}
+    clock = _Clock()
+    damage: VideoError | None = None
+    num_frames = 0
+    tick = on_progress or _no_progress
+
+    try:
+        with clock.spent("decode"):
+            reader = open_video(video, config.decode)
+        with reader:
+
+            def gray_frames() -> Iterator[NDArray[np.uint8]]:
+                nonlocal damage, num_frames
+                frames = iter(reader)
+                while True:
+                    try:
+                        with clock.spent("decode"):
+                            frame = next(frames, None)
+                    except VideoError as error:
+                        if not (keep_partial and error.reason == "damaged"):
+                            raise
+                        # Ended here and not raised, so that the estimator gives the pairs it holds.
+                        damage = error
+                        return
+                    if frame is None:
+                        return
+                    _check_size(frame.gray, estimator)
+                    if encode.keep_rgb:
+                        with clock.spent("encode"):
+                            streams[RGB_STREAM].append(cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR))
+                    num_frames += 1
+                    tick()
+                    yield frame.gray
+
+            num_flows = 0
+            pairs = estimator.pairs(
+                gray_frames(), step=flow_spec.step, directions=encode.directions
+            )
+            while True:
+                with clock.spent("flow"):
+                    pair = next(pairs, None)
+                if pair is None:
+                    break
+                with clock.spent("encode"):
+                    for direction in encode.directions:
+                        flow = pair.forward if direction == "forward" else pair.backward
+                        assert flow is not None, f"{estimator} gave no {direction} flow"
+                        statistics[direction].add(flow)
+                        levels = quantize(flow, flow_spec)
+                        for axis, name in enumerate(FLOW_STREAMS[direction]):
+                            streams[name].append(np.ascontiguousarray(levels[..., axis]))
+                num_flows += 1
+                tick()
+        if num_flows == 0:
+            if damage is not None:
+                raise damage
+            raise VideoError(
+                "too-few-frames" if num_frames else "no-frames",
+                f"{num_frames} frame{'s' * (num_frames != 1)} give no flow at step "
+                f"{flow_spec.step}; at least {flow_spec.step + 1} are needed",
+                num_frames=num_frames,
+            )
+        metadata = _describe(video, config, reader, num_frames, num_flows)
+        metadata["status"] = "partial" if damage else "complete"
+        if damage:
+            metadata["damage"] = damage.message
+        metadata["flow"] = {name: item.to_dict() for name, item in statistics.items()}
+        metadata["sizes"] = {name: stream.sizes for name, stream in streams.items()}
+    except BaseException:
+        for stream in streams.values():
+            stream.close()
+        raise
+    return ExtractedVideo(
+        status="partial" if damage else "complete",
+        metadata=metadata,
+        streams=streams,
+        seconds=clock.seconds,
+    )
+
+
+def library_versions(config: ExtractConfig) -> dict[str, str]:
+    """Returns the versions of the libraries that take part in the numbers."""
+    package = {"pyav": "av", "decord": "decord"}[config.decode.decoder]
+    return {
+        "flowprep": flowprep._version.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        package: importlib.metadata.version(package),
+    }
+
+
+def _describe(
+    video: Video, config: ExtractConfig, reader: FrameReader, num_frames: int, num_flows: int
+) -> dict[str, Any]:
+    info = reader.info
+    width, height = reader.size
+    stat = os.stat(video.source)
+    is_folder = os.path.isdir(video.source)
+    return {
+        "key": video.key,
+        "source": video.source,
+        "source_bytes": None if is_folder else stat.st_size,
+        "source_mtime_ns": stat.st_mtime_ns,
+        "start_seconds": video.start_seconds,
+        "end_seconds": video.end_seconds,
+        "labels": list(video.labels),
+        "split": video.split,
+        "codec": info.codec,
+        "duration_seconds": info.duration_seconds,
+        "source_fps": info.fps,
+        "fps": config.decode.fps or info.fps,
+        "source_width": info.width,
+        "source_height": info.height,
+        "rotation": info.rotation,
+        "width": width,
+        "height": height,
+        "num_frames_decoded": reader.num_frames_decoded,
+        "num_frames": num_frames,
+        "num_flows": num_flows,
+        "step": config.flow.step,
+        "versions": library_versions(config),
+    }
+
+
+def _check_size(gray: NDArray[np.uint8], estimator: FlowEstimator) -> None:
+    height, width = gray.shape
+    if min(height, width) < estimator.min_side_px:
+        raise VideoError(
+            "too-small",
+            f"frames of {width}x{height} px are too small for flow; "
+            f"each side needs at least {estimator.min_side_px} px",
+        )
+
+
+def _no_progress() -> None:
+    pass
+
+
+class _Clock:
+    """Sums up seconds by stage; a stage entered inside another one counts for itself alone."""
+
+    def __init__(self) -> None:
+        self.seconds = {"decode": 0.0, "flow": 0.0, "encode": 0.0}
+        self._stack: list[str] = []
+        self._since = 0.0
+
+    def spent(self, stage: str) -> _Stage:
+        return _Stage(self, stage)
+
+    def _switch(self) -> None:
+        now = time.perf_counter()
+        if self._stack:
+            self.seconds[self._stack[-1]] += now - self._since
+        self._since = now
+
+    def enter(self, stage: str) -> None:
+        self._switch()
+        self._stack.append(stage)
+
+    def leave(self) -> None:
+        self._switch()
+        self._stack.pop()
+
+
+@dataclass(slots=True)
+class _Stage:
+    clock: _Clock
+    name: str
+
+    def __enter__(self) -> None:
+        self.clock.enter(self.name)
+
+    def __exit__(self, *exception: object) -> None:
+        self.clock.leave()

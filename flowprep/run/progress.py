@@ -1,0 +1,155 @@
+"""What a run shows while it works, and what it says at its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from flowprep.dataset.layout import VideoRecord
+from flowprep.errors import FAILURE_REASONS, FailureReason
+
+__all__ = ["Progress", "RunReport", "format_bytes", "format_duration"]
+
+
+@dataclass
+class RunReport:
+    """What a run did, and what the data set holds after it."""
+
+    location: str
+    num_videos: int
+    """In the data set's manifest."""
+    num_done_before: int = 0
+    """Videos that earlier runs had finished."""
+    num_complete: int = 0
+    """Videos that this run extracted whole."""
+    num_partial: int = 0
+    """Damaged videos of which this run kept the part before the damage."""
+    num_failed: int = 0
+    """Videos in failures.jsonl, of this run and of earlier ones."""
+    num_pairs: int = 0
+    """Frame pairs that this run computed (one for both directions)."""
+    num_bytes: int = 0
+    """Of JPEGs and metadata that this run stored."""
+    num_values: int = 0
+    num_clipped: int = 0
+    """Flow components of this run beyond the bound, of `num_values`."""
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("decode", "flow", "encode", "write"), 0.0)
+    )
+    """Seconds that this run's workers spent by stage, summed over workers."""
+    wall_seconds: float = 0.0
+    failures: Counter[FailureReason] = field(default_factory=Counter)
+    """Failed videos by reason."""
+    num_lost_workers: int = 0
+    log_name: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every video of the manifest gave flow."""
+        return self.num_done_before + self.num_complete + self.num_partial == self.num_videos
+
+    @property
+    def exit_code(self) -> int:
+        """0 when complete, 1 otherwise."""
+        return 0 if self.is_complete else 1
+
+    def add(self, record: VideoRecord) -> None:
+        """Adds a video that this run finished."""
+        if record.status == "failed":
+            assert record.reason is not None
+            self.num_failed += 1
+            self.failures[record.reason] += 1
+            return
+        self.num_complete += record.status == "complete"
+        self.num_partial += record.status == "partial"
+        self.num_pairs += record.num_flows
+        self.num_values += record.num_values
+        self.num_clipped += record.num_clipped
+        self.num_bytes += sum(size for _, size in record.members.values())
+        for stage, seconds in record.seconds.items():
+            self.seconds[stage] += seconds
+
+    def summary(self) -> str:
+        """Returns the report as lines of text."""
+        done = self.num_done_before + self.num_complete + self.num_partial
+        lines = [
+            f"{'complete' if self.is_complete else 'INCOMPLETE'}: "
+            f"{done} of {self.num_videos} videos in {self.location}"
+        ]
+        if self.num_done_before:
+            lines.append(f"  done before   {self.num_done_before} videos")
+        lines.append(
+            f"  this run      {self.num_complete + self.num_partial} videos, "
+            f"{self.num_pairs} frame pairs in {format_duration(self.wall_seconds)}"
+            + (f" ({self.num_pairs / self.wall_seconds:.1f} pairs/s)" if self.num_pairs else "")
+        )
+        if self.num_partial:
+            lines.append(f"  partial       {self.num_partial} damaged videos, kept up to the damage")
+        if self.num_pairs:
+            spent = ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items())
+            lines.append(f"  workers spent {spent}")
+            lines.append(f"  stored        {format_bytes(self.num_bytes)}")
+            share = 100 * self.num_clipped / max(1, self.num_values)
+            lines.append(f"  clipped       {share:.3f} % of the flow components")
+        if self.num_lost_workers:
+            lines.append(f"  lost workers  {self.num_lost_workers}, replaced")
+        if self.num_failed:
+            lines.append(f"  failed        {self.num_failed} videos, listed in failures.jsonl:")
+            for reason, count in self.failures.most_common():
+                lines.append(f"    {count:6d}  {reason}: {FAILURE_REASONS[reason]}")
+        if self.log_name:
+            lines.append(f"  log           {self.log_name}")
+        return "\n".join(lines)
+
+
+class Progress:
+    """A bar on stderr: videos, pairs per second, time left, failures."""
+
+    def __init__(self, report: RunReport, *, enabled: bool | None) -> None:
+        self._report = report
+        self._began = time.monotonic()
+        self._bar = tqdm(
+            total=report.num_videos,
+            initial=report.num_done_before + report.num_failed,
+            unit="video",
+            dynamic_ncols=True,
+            file=sys.stderr,
+            # tqdm's None means: quiet where stderr is no terminal.
+            disable=None if enabled is None else not enabled,
+        )
+
+    def advance(self) -> None:
+        """Counts one more video, finished or failed."""
+        seconds = max(1e-9, time.monotonic() - self._began)
+        rate = f"{self._report.num_pairs / seconds:.1f}"
+        self._bar.set_postfix({"pairs/s": rate, "failed": self._report.num_failed}, refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leaves the bar as it is and goes to the next line."""
+        self._bar.close()
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Returns a size such as `1.2 GB`, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if num_bytes < 1000 or unit == "TB":
+            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    raise AssertionError
+
+
+def format_duration(seconds: float) -> str:
+    """Returns a duration such as `8.1 s`, `3 min 20 s`, `5 h 2 min` or `12 d 4 h`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 2 * 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

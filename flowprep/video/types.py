@@ -1,0 +1,54 @@
+"""The two things that travel between the rooms: a video to extract, and what its file says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Frame", "Video", "VideoInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One input: a video file, a range of one, or a folder of frame images."""
+
+    key: str
+    """Its name in the data set: escaped, unique, `/` between folders, no dots."""
+    source: str
+    """Path of the file or folder, absolute."""
+    labels: tuple[int, ...] = ()
+    """Class numbers, 0-based; empty where the input has none."""
+    split: str | None = None
+    """`train`, `test`, `val` or what the annotation says; None where it says nothing."""
+    start_seconds: float | None = None
+    """Begin of the range to cut from an untrimmed file, in seconds from its first frame."""
+    end_seconds: float | None = None
+    """End of the range, exclusive."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of a source when it is opened; width and height are as displayed (rotated)."""
+
+    width: int
+    height: int
+    rotation: int
+    """Clockwise turn in degrees (0, 90, 180, 270) that was applied to the decoded picture."""
+    fps: float | None
+    """Average frame rate of the source; None for a folder of images."""
+    duration_seconds: float | None
+    """As the container says; None where it does not."""
+    codec: str
+    """The codec's name; `images` for a folder of images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame at its stored size."""
+
+    rgb: NDArray[np.uint8]  # (H, W, 3), C-contiguous
+    gray: NDArray[np.uint8]  # (H, W), C-contiguous, BT.601 full range: cv2.COLOR_RGB2GRAY of rgb
+    seconds: float
+    """Presentation time in the source, from its first frame."""

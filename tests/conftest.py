@@ -1,0 +1,32 @@
+"""Fixtures that many tests share: the real data, an ffmpeg, and small videos."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+
+REQUIRE_DATA = os.environ.get("FLOWPREP_REQUIRE_DATA") == "1"
+DATA = Path(
+    os.environ.get("FLOWPREP_TEST_DATA")
+    or Path(__file__).resolve().parents[2] / "shared" / "data"
+)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real videos; a test without it skips, or fails under FLOWPREP_REQUIRE_DATA=1."""
+    if not DATA.is_dir():
+        message = f"no test data at {DATA}; set FLOWPREP_TEST_DATA"
+        if REQUIRE_DATA:
+            pytest.fail(message)
+        pytest.skip(message)
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> str:
+    """Path of an ffmpeg executable."""
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
