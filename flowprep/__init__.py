@@ -1,8 +1,8 @@
 """Videos in, a complete and checkable optical-flow data set out.
 
-    report = flowprep.extract("videos/", "flow/", flowprep.PRESETS["tsn"])
-    dataset = flowprep.open_dataset("flow/")
-    clip = dataset.flow(dataset.videos[0].key, start=0, length=10)  # (10, H, W, 2) float32, px
+report = flowprep.extract("videos/", "flow/", flowprep.PRESETS["tsn"])
+dataset = flowprep.open_dataset("flow/")
+clip = dataset.flow(dataset.videos[0].key, start=0, length=10)  # (10, H, W, 2) float32, px
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def extract(
     """Extracts `videos` into the data set `out`; run again, it goes on where it left off.
 
     `videos` is a file, folder, glob, list file, several of them, or a Manifest from
-    `flowprep.video.manifest.collect_videos`, which also reads UCF101, HMDB51 and Kinetics annotations.
-    Returns the report of the run; videos that failed are in it and in `failures.jsonl`. Raises a
-    FlowprepError where nothing can be planned or written.
+    `flowprep.video.manifest.collect_videos`, which also reads UCF101, HMDB51 and Kinetics
+    annotations. Returns the report of the run; videos that failed are in it and in
+    `failures.jsonl`. Raises a FlowprepError where nothing can be planned or written.
     """
     import dataclasses
 

@@ -1,7 +1,8 @@
 """What a run computes: frozen dataclasses that check themselves, and the published recipes.
 
-The whole `ExtractConfig` is stored in the data set (`dataset.json`) and a later run with another one
-is refused. How a run is carried out (workers, retries) is `RunOptions`; it never changes a number.
+The whole `ExtractConfig` is stored in the data set (`dataset.json`) and a later run with another
+one is refused. How a run is carried out (workers, retries) is `RunOptions`; it never changes a
+number.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _check_choice(name: str, value: object, literal: object) -> None:
 
 @dataclass(frozen=True)
 class Resize:
-    """How the size of the stored frame follows from the decoded one; written `short:256`, `340x256`, ..."""
+    """How the stored size follows from the decoded one; written `short:256`, `340x256`, ..."""
 
     mode: ResizeMode = "short"
     width_px: int | None = None
@@ -104,12 +105,12 @@ class Resize:
 
 @dataclass(frozen=True)
 class DecodeSpec:
-    """From a file to the frames that flow is computed on. Order: decode, rotate, sample, resize, gray."""
+    """From a file to the frames of the flow: decode, rotate, sample, resize, gray, in this order."""
 
     decoder: DecoderName = "pyav"
-    """Backend. Both give the same frames, so a data set may be continued with the other one."""
+    """The library that decodes; both give the same frames, so a run may go on with the other."""
     fps: float | None = None
-    """Frames per second to sample by timestamps; None keeps every frame of the source."""
+    """Frames per second to sample, by timestamps; where it is not given, every frame is kept."""
     resize: Resize = field(default_factory=Resize)
     """Size of the stored frames; flow is in px of this size."""
     interpolation: Interpolation = "area"
@@ -126,7 +127,7 @@ class DecodeSpec:
 
 @dataclass(frozen=True)
 class FlowSpec:
-    """What a stored level means: algorithm, step, bound and quantiser. A reader decodes by this alone."""
+    """What a stored level means: algorithm, step, bound, quantiser. A reader decodes by it alone."""
 
     algorithm: str = "tvl1-opencv"
     """A name in `flowprep.flow.ESTIMATORS`."""
@@ -135,7 +136,7 @@ class FlowSpec:
     step: int = 1
     """Flow goes from frame t to frame t + step."""
     bound_px: float = 20.0
-    """Components are clipped to [-bound_px, bound_px]."""
+    """In px: components are clipped to +-bound before they become levels."""
     quantizer: Quantizer = "round"
     """`round` is denseflow's, `floor` MediaPipe's, `centered` maps 0 px to 128 and back exactly."""
 
@@ -243,7 +244,7 @@ class ExtractConfig:
 
 
 INTERCHANGEABLE_FIELDS = frozenset({"decode.decoder", "encode.videos_per_shard"})
-"""Fields that may differ between two runs into one data set, because no stored number depends on them."""
+"""Fields that may differ between runs into one data set: no stored number depends on them."""
 
 
 @dataclass(frozen=True)
@@ -251,21 +252,21 @@ class RunOptions:
     """How a run is carried out. Nothing here changes a stored number."""
 
     num_workers: int | None = None
-    """Worker processes of one core each; None takes every core there is."""
+    """Worker processes, one core each; as many as there are cores where it is not given."""
     executor: ExecutorName = "ray"
     """`inline` computes everything in this process, for debugging."""
     address: str | None = None
-    """An existing Ray cluster; None starts Ray on this machine."""
+    """An existing Ray cluster, such as `auto`; Ray starts on this machine where it is not given."""
     max_attempts: int = 3
     """How often a video that ends its worker is tried before it counts as failed."""
     stall_timeout_seconds: float = 120.0
-    """A worker that makes no progress for so long is ended."""
+    """In seconds: a worker that finishes no frame for so long is ended and replaced."""
     keep_partial: bool = False
     """Keep what came before the damage of a damaged video."""
     retry_failed: bool = False
     """Try the videos in failures.jsonl again."""
     progress: bool | None = None
-    """Draw a progress bar on stderr; None does so on a terminal."""
+    """Draw a progress bar on stderr; only on a terminal where it is not given."""
 
     def __post_init__(self) -> None:
         _check_choice("executor", self.executor, ExecutorName)
@@ -320,9 +321,7 @@ PRESETS: dict[str, ExtractConfig] = {
     ),
     # feichtenhofer/gpu_flow: short side 256, bound 20, CUDA TV-L1.
     "feichtenhofer": ExtractConfig(
-        DecodeSpec(
-            resize=Resize.parse("short:256"), interpolation="bilinear", allow_upscale=True
-        ),
+        DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear", allow_upscale=True),
         FlowSpec("tvl1-opencv", _CUDA_TVL1),
         EncodeSpec(rgb_jpeg_quality=95),
     ),

@@ -1,13 +1,13 @@
 """Every error that flowprep raises on purpose.
 
-    FlowprepError
-    |-- ConfigError            an option breaks a rule                         (exit code 2)
-    |-- InputError             the inputs cannot be planned                    (exit code 2)
-    |-- DatasetError           a data set on disk is damaged or not understood (exit code 1)
-    |   `-- ConfigMismatchError  a run's configuration is not the data set's
-    |-- StorageError           the output cannot be read or written            (exit code 1)
-    |-- ExecutorError          workers cannot be had                           (exit code 1)
-    `-- VideoError             one video cannot be extracted; costs that video alone
+FlowprepError
+|-- ConfigError            an option breaks a rule                         (exit code 2)
+|-- InputError             the inputs cannot be planned                    (exit code 2)
+|-- DatasetError           a data set on disk is damaged or not understood (exit code 1)
+|   `-- ConfigMismatchError  a run's configuration is not the data set's
+|-- StorageError           the output cannot be read or written            (exit code 1)
+|-- ExecutorError          workers cannot be had                           (exit code 1)
+`-- VideoError             one video cannot be extracted; costs that video alone
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class DatasetError(FlowprepError):
 
 
 class ConfigMismatchError(DatasetError):
-    """A run's configuration differs from the stored one; `differences` maps field to both values."""
+    """A run's configuration is not the stored one; `differences` maps fields to both values."""
 
     def __init__(self, message: str, differences: Mapping[str, tuple[Any, Any]]) -> None:
         super().__init__(message)

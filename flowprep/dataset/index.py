@@ -32,8 +32,8 @@ def rebuild_sidecar(
 ) -> Sidecar:
     """Returns the sidecar of a shard from its tar; seconds spent and attempts are not in there.
 
-    `entries` are the manifest's lines of this shard. Raises DatasetError where the tar is cut or holds
-    something else than the manifest says.
+    `entries` are the manifest's lines of this shard. Raises DatasetError where the tar is cut or
+    holds something else than the manifest says.
     """
     name = shard_name(shard)
     found: dict[str, VideoRecord] = {}
@@ -84,7 +84,9 @@ def rebuild_sidecar(
         else:
             raise DatasetError(f"{name} lacks {key}, which the manifest puts there")
     if found:
-        raise DatasetError(f"{name} holds {', '.join(found)}, which the manifest does not put there")
+        raise DatasetError(
+            f"{name} holds {', '.join(found)}, which the manifest does not put there"
+        )
     return Sidecar(shard, size, digest.hexdigest(), tuple(records))
 
 

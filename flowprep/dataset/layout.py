@@ -3,14 +3,15 @@
     OUT/
       dataset.json            format version, the whole configuration, library versions, class names
       manifest.jsonl          one line per input video: key, source, labels, split, shard
-      shards/000012.tar       KEY.json, KEY.flow_x.mjpg, KEY.flow_y.mjpg, KEY.back_x.mjpg, ... per video
-      shards/000012.json      the sidecar, written after the tar: size, checksum, a record per video
-      failures.jsonl          every video that gave nothing: key, source, reason, message, attempts
-      logs/                   a log per run
-      .parts/000012/          finished videos of shards that are not published yet; gone at the end
+      shards/000012.tar       KEY.json, KEY.flow_x.mjpg, KEY.flow_y.mjpg, KEY.back_x.mjpg, ... per
+      video shards/000012.json      the sidecar, written after the tar: size, checksum, a record per
+      video failures.jsonl          every video that gave nothing: key, source, reason, message,
+      attempts logs/                   a log per run .parts/000012/          finished videos of
+      shards that are not published yet; gone at the end
 
-A tar depends on nothing but the videos, the configuration and the library versions, so that a resumed
-run ends in the same bytes; what differs from run to run (seconds spent, attempts) is in the sidecar.
+A tar depends on nothing but the videos, the configuration and the library versions, so that a
+resumed run ends in the same bytes; what differs from run to run (seconds spent, attempts) is in the
+sidecar.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def sidecar_name(shard: int) -> str:
 
 
 def part_name(shard: int, index: int, suffix: Literal["tar", "json", "stall"]) -> str:
-    """Name of a finished video's file before its shard is published; `index` is its manifest line."""
+    """Name of a finished video's file until its shard is published; `index` is its manifest line."""
     return f"{PARTS_FOLDER}/{shard:06d}/{index:08d}.{suffix}"
 
 
@@ -143,7 +144,9 @@ class DatasetHeader:
                 detail = str(error)
             else:
                 detail = f"{type(error).__name__}: {error}"
-            raise DatasetError(f"{storage.location}: {DATASET_FILE} is damaged: {detail}") from error
+            raise DatasetError(
+                f"{storage.location}: {DATASET_FILE} is damaged: {detail}"
+            ) from error
 
     def check_same(self, config: ExtractConfig, implementation: str, location: str) -> None:
         """Raises ConfigMismatchError with both values of each field that changes the numbers."""
@@ -164,7 +167,7 @@ class DatasetHeader:
                     [
                         f"{location} was made with another configuration:",
                         *lines,
-                        "Repeat the run with the data set's values, or choose another output folder.",
+                        "Run with the data set's values, or choose another output folder.",
                     ]
                 ),
                 differences,

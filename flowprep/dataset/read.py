@@ -75,7 +75,7 @@ class VideoList(Sequence[StoredVideo]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[StoredVideo]: ...
     def __getitem__(self, index: int | str | slice) -> StoredVideo | Sequence[StoredVideo]:
-        """Returns the video at a position, or with a key; raises DatasetError for an unknown key."""
+        """Returns the video at a position or with a key; raises DatasetError for an unknown key."""
         if isinstance(index, str):
             if index not in self._by_key:
                 raise DatasetError(f"no video has the key {index!r}")
@@ -129,7 +129,7 @@ class FlowDataset:
         return f"FlowDataset({self._storage.location!r}, {len(self.videos)} videos)"
 
     def metadata(self, key: str) -> dict[str, Any]:
-        """Returns a video's `KEY.json`: source, sizes of its JPEGs, statistics, library versions."""
+        """Returns a video's `KEY.json`: source, sizes of its JPEGs, statistics, versions."""
         if key in self._metadata:
             self._metadata.move_to_end(key)
             return self._metadata[key]
@@ -152,9 +152,9 @@ class FlowDataset:
     ) -> NDArray[np.uint8]:
         """Returns `length` fields from `start` as stored: (L, H, W, 2) uint8 levels, (x, y).
 
-        `forward` field t goes from frame t to t + step; `backward` field t from t + step to t. Raises
-        DatasetError for an unknown key or a range outside [0, num_flows), ConfigError for a direction
-        that the data set does not hold.
+        `forward` field t goes from frame t to t + step; `backward` field t from t + step to t.
+        Raises DatasetError for an unknown key or a range outside [0, num_flows), ConfigError for a
+        direction that the data set does not hold.
         """
         if direction not in FLOW_STREAMS:
             raise ConfigError(f"direction must be forward or backward, got {direction!r}")
@@ -166,8 +166,7 @@ class FlowDataset:
         video = self.videos[key]
         if length < 1 or start < 0 or start + length > video.num_flows:
             raise DatasetError(
-                f"{key} has flows 0 to {video.num_flows - 1}, "
-                f"got start {start} and length {length}"
+                f"{key} has flows 0 to {video.num_flows - 1}, got start {start} and length {length}"
             )
         levels = np.empty((length, video.height, video.width, 2), dtype=np.uint8)
         for axis, stream in enumerate(FLOW_STREAMS[direction]):
@@ -189,8 +188,8 @@ class FlowDataset:
     def frames(self, key: str, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Returns RGB frames: (n, H, W, 3) uint8, in the order of `indices`; one read spans them.
 
-        Raises DatasetError for an unknown key or an index outside [0, num_frames), ConfigError for a
-        data set without RGB frames.
+        Raises DatasetError for an unknown key or an index outside [0, num_frames), ConfigError for
+        a data set without RGB frames.
         """
         if not self.config.encode.keep_rgb:
             raise ConfigError(f"{self._storage.location} holds no RGB frames")
@@ -215,7 +214,7 @@ class FlowDataset:
         begin, size = video.members[stream]
         if end > size:
             raise DatasetError(
-                f"{shard_name(video.shard)}: the index of {video.key}.{stream}.mjpg goes past its end"
+                f"{shard_name(video.shard)}: the index of {video.key}.{stream} goes past its end"
             )
         data = self._read(video.shard, begin + first, end - first)
         return [
@@ -252,8 +251,8 @@ class FlowDataset:
 def open_dataset(out: str | os.PathLike[str]) -> FlowDataset:
     """Opens the published videos of a data set; a run may still be adding to it.
 
-    `out` is a folder or an fsspec URL. Raises DatasetError where it is not a flowprep data set, is of a
-    version that this one does not know, or has a damaged sidecar.
+    `out` is a folder or an fsspec URL. Raises DatasetError where it is not a flowprep data set, is
+    of a version that this one does not know, or has a damaged sidecar.
     """
     storage = Storage(out)
     header = DatasetHeader.read(storage)

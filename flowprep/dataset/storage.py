@@ -1,8 +1,8 @@
 """Files of a data set, on this machine or an object store, by way of fsspec.
 
 A name below is relative to the data set's folder and uses `/`. Publishing is atomic: on a local or
-shared file system a file is written beside its place, synced and renamed; an object store has one PUT.
-Every OSError leaves here as a StorageError that says what could not be done, and why.
+shared file system a file is written beside its place, synced and renamed; an object store has one
+PUT. Every OSError leaves here as a StorageError that says what could not be done, and why.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TEMPORARY_MARK = ".tmp-"
 
 @contextmanager
 def translated_errors(action: str, name: str) -> Iterator[None]:
-    """Turns an OSError in the block into a StorageError that says what could not be done, and why."""
+    """Turns an OSError in the block into a StorageError that says what failed, and why."""
     try:
         yield
     except OSError as error:
@@ -99,7 +99,7 @@ class Storage:
 
     @contextmanager
     def atomic_file(self, name: str) -> Iterator[Any]:
-        """Yields a file to write; it appears under `name` when the block ends well, else not at all."""
+        """Yields a file to write; it appears under `name` if the block ends well, else not at all."""
         with translated_errors("write", name):
             if not self.is_local:
                 with self._fs.transaction, self._fs.open(self.path(name), "wb") as file:

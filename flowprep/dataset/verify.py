@@ -1,4 +1,4 @@
-"""Proof that a data set is whole: every video accounted for, every flow there, every byte as written."""
+"""Proof that a data set is whole: every video accounted for, every flow there, every byte right."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def verify_dataset(
 ) -> VerifyReport:
     """Checks a data set against its own plan, index and checksums.
 
-    Reads every byte once; `deep` also decodes every JPEG; `repair` rebuilds lost or damaged sidecars
-    from their tars. Raises DatasetError only where there is no readable data set at all.
+    Reads every byte once; `deep` also decodes every JPEG; `repair` rebuilds lost or damaged
+    sidecars from their tars. Raises DatasetError only where there is no readable data set at all.
     """
     storage = Storage(out)
     header = DatasetHeader.read(storage)
@@ -112,7 +112,7 @@ def verify_dataset(
             report.problems.append(f"{key} is in a shard and in {FAILURES_FILE}")
         if not placed[key] and key not in failures:
             report.problems.append(
-                f"{key} is in no shard and not in {FAILURES_FILE}; run the same extract command again"
+                f"{key} is in no shard and not in {FAILURES_FILE}; run the same extract again"
             )
     known = {entry.video.key for entry in entries}
     report.problems += [
@@ -129,7 +129,7 @@ def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport)
     for name in storage.list_names():
         if name == PARTS_FOLDER:
             report.problems.append(
-                f"{PARTS_FOLDER} holds videos of an unfinished run; run the same extract command again"
+                f"{PARTS_FOLDER} holds videos of an unfinished run; run the same extract again"
             )
         elif name not in ours:
             report.problems.append(f"{name} does not belong to the data set; remove it")
@@ -151,7 +151,9 @@ def _load_sidecar(
     report: VerifyReport,
 ) -> Sidecar | None:
     if not storage.exists(shard_name(shard)):
-        report.problems.append(f"{shard_name(shard)} is missing; run the same extract command again")
+        report.problems.append(
+            f"{shard_name(shard)} is missing; run the same extract command again"
+        )
         return None
     try:
         if not storage.exists(sidecar_name(shard)):

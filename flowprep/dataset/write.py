@@ -30,8 +30,8 @@ BLOCK_SIZE = 512
 """A tar's unit: a header is one or more of these, data is padded to it."""
 END_OF_TAR = b"\0" * (2 * BLOCK_SIZE)
 
-# A video's streams stay in memory up to this size each; longer ones go to a temporary file, so that a
-# worker's memory does not grow with the length of its video.
+# A video's streams stay in memory up to this size each; longer ones go to a temporary file, so that
+# a worker's memory does not grow with the length of its video.
 _SPOOL_BYTES = 8 << 20
 _COPY_BYTES = 4 << 20
 
@@ -43,7 +43,7 @@ class JpegStream:
         self.sizes: list[int] = []
         """Size of each JPEG in bytes."""
         self.num_bytes = 0
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
         # Optimised Huffman tables: the same pixels in 25 to 50 % less space for flow.
         self._parameters = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
 
@@ -100,9 +100,9 @@ def publish_shard(
 ) -> Sidecar:
     """Joins the parts of a shard into its tar, then writes the sidecar that makes it public.
 
-    `records` are the parts' records for the manifest lines `indices`, failed videos included; offsets
-    in them are moved from the part to the shard. Raises DatasetError where a part is not what its
-    record says, StorageError where storage fails; either way nothing is published.
+    `records` are the parts' records for the manifest lines `indices`, failed videos included;
+    offsets in them are moved from the part to the shard. Raises DatasetError where a part is not
+    what its record says, StorageError where storage fails; either way nothing is published.
     """
     digest = hashlib.sha256()
     size = 0

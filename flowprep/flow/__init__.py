@@ -33,7 +33,7 @@ def create_estimator(name: str, *, device: str = "cpu", **parameters: Any) -> Fl
 
 
 def parse_parameters(name: str, parameters: Mapping[str, Any]) -> FlowParameters:
-    """Returns the parameter object of algorithm `name`; raises ConfigError for what it does not take."""
+    """Returns the parameters of algorithm `name`; raises ConfigError for what it does not take."""
     if name not in PARAMETERS:
         raise ConfigError(f"algorithm must be one of {', '.join(ESTIMATORS)}, got {name!r}")
     kind = PARAMETERS[name]

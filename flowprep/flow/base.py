@@ -41,9 +41,7 @@ class FlowEstimator(ABC):
     """Frames with a smaller side are refused: no pyramid, patch or filter window fits into them."""
 
     @abstractmethod
-    def __call__(
-        self, prev: NDArray[np.uint8], next: NDArray[np.uint8]
-    ) -> NDArray[np.float32]:
+    def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the flow from `prev` to `next`, on the grid of `prev`.
 
         Both are (H, W) uint8; the result is (H, W, 2) float32: u right and v down, in px.
@@ -59,7 +57,8 @@ class FlowEstimator(ABC):
         """Yields the N - step pairs of a video of N frames, in order, as its frames arrive.
 
         `frames` are (H, W) uint8 of one size. Only step + 1 of them are held. An estimator that can
-        share a frame's preparation between its pairs, or work on several pairs at once, overrides this.
+        share a frame's preparation between its pairs, or work on several pairs at once, overrides
+        this.
         """
         window: deque[NDArray[np.uint8]] = deque(maxlen=step + 1)
         for number, frame in enumerate(frames):

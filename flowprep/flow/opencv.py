@@ -42,10 +42,8 @@ class OpenCVTVL1(FlowEstimator):
             useInitialFlow=False,
         )
 
-    def __call__(
-        self, prev: NDArray[np.uint8], next: NDArray[np.uint8]
-    ) -> NDArray[np.float32]:
-        return np.asarray(self._flow.calc(prev, next, None), dtype=np.float32)
+    def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.asarray(self._flow.calc(prev, next, None), dtype=np.float32)  # type: ignore[call-overload]
 
 
 class OpenCVFarneback(FlowEstimator):
@@ -56,9 +54,7 @@ class OpenCVFarneback(FlowEstimator):
     def __init__(self, parameters: FarnebackParameters) -> None:
         self._parameters = parameters
 
-    def __call__(
-        self, prev: NDArray[np.uint8], next: NDArray[np.uint8]
-    ) -> NDArray[np.float32]:
+    def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
         p = self._parameters
         flow = cv2.calcOpticalFlowFarneback(
             prev,
@@ -101,11 +97,9 @@ class OpenCVDIS(FlowEstimator):
                 setter(value)
         self._finest_scale = self._flow.getFinestScale()
 
-    def __call__(
-        self, prev: NDArray[np.uint8], next: NDArray[np.uint8]
-    ) -> NDArray[np.float32]:
-        # OpenCV chooses its coarsest level by the longer side; on long, thin frames the shorter side
-        # then no longer holds a patch, and it reads outside the image (a segmentation fault).
+    def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # OpenCV chooses its coarsest level by the longer side; on long, thin frames the shorter
+        # side then no longer holds a patch, and it reads outside the image (a segmentation fault).
         height, width = prev.shape
         patch_size = self._flow.getPatchSize()
         by_longer_side = int(math.log2(max(height, width) / (4 * patch_size)) + 0.5)

@@ -52,8 +52,12 @@ class TVL1Parameters:
             _check(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
         _check("scale_step", self.scale_step, 0 < self.scale_step < 1, "> 0 and < 1")
         _check("gamma", self.gamma, self.gamma >= 0, ">= 0")
-        _check("median_filtering", self.median_filtering, self.median_filtering in (1, 3, 5),
-               "1 (off), 3 or 5")
+        _check(
+            "median_filtering",
+            self.median_filtering,
+            self.median_filtering in (1, 3, 5),
+            "1 (off), 3 or 5",
+        )
 
 
 @dataclass(frozen=True)

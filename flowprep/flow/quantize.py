@@ -5,9 +5,10 @@
     floor       floor(255 (v + b) / 2b)              127       MediaPipe, mmaction2's fallback
     centered    rint(128 + 128 v / b), up to 255     128       agethen/dense-flow
 
-Decoding is `(level - centre) * px_per_level` for all three, with the middle of `floor`'s interval, so
-that no quantiser is biased: the error is at most half a level (a whole one at +b for `centered`, which
-has no level 256). MediaPipe's own decoder, `(level / 255 - .5) * 2b`, leaves its bias of half a level in.
+Decoding is `(level - centre) * px_per_level` for all three, with the middle of `floor`'s interval,
+so that no quantiser is biased: the error is at most half a level (a whole one at +b for `centered`,
+which has no level 256). MediaPipe's own decoder, `(level / 255 - .5) * 2b`, leaves its bias of half
+a level in.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ def quantize(flow: NDArray[np.floating[Any]], spec: FlowSpec) -> NDArray[np.uint
     """Returns the levels of `flow` under the spec's bound and quantiser.
 
     `flow` is any shape, float, px; the result has its shape, uint8. Values beyond the bound are
-    clipped; NaN and infinities become `spec.zero_level`. Zero of `round` encodes as 128, which decodes
-    to +0.078 px at bound 20 (source of `round`: denseflow, src/common.cpp, CAST).
+    clipped; NaN and infinities become `spec.zero_level`. Zero of `round` encodes as 128, which
+    decodes to +0.078 px at bound 20 (source of `round`: denseflow, src/common.cpp, CAST).
     """
     bound = spec.bound_px
-    levels = np.clip(flow, -bound, bound, dtype=np.float64)
+    levels: NDArray[np.float64] = np.clip(flow, -bound, bound, dtype=np.float64)
     if spec.quantizer == "centered":
         levels *= 128.0 / bound
         levels += 128.0
@@ -57,10 +58,9 @@ def quantize(flow: NDArray[np.floating[Any]], spec: FlowSpec) -> NDArray[np.uint
 
 
 def dequantize(levels: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
-    """Returns the flow in px that `levels` stand for: same shape, float32, within [-bound, bound]."""
+    """Returns the flow in px that `levels` stand for: same shape, float32, in [-bound, bound]."""
     table = (np.arange(256, dtype=np.float64) - spec.center_level) * spec.px_per_level
-    table = np.clip(table, -spec.bound_px, spec.bound_px).astype(np.float32)
-    return table[levels]
+    return np.clip(table, -spec.bound_px, spec.bound_px).astype(np.float32)[levels]
 
 
 class FlowStatistics:
@@ -112,7 +112,7 @@ class FlowStatistics:
         return self._num_clipped
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the statistics as JSON values; the histogram ends at its last bin that is not 0."""
+        """Returns the statistics as JSON values; the histogram ends at its last non-zero bin."""
         empty = self._num_fields == 0
         last = int(np.flatnonzero(self._histogram)[-1]) + 1 if not empty else 0
         return {

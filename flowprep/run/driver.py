@@ -1,8 +1,8 @@
-"""A run: the manifest becomes a plan, videos go to workers, shards are published, a report comes out.
+"""A run: a manifest becomes a plan, videos go to workers, shards are published, a report is made.
 
 The driver holds names and counts, never frames. What it knows it can always read again: a finished
-video is a part with a record in `.parts`, a finished shard has a sidecar. So the same command goes on
-after any crash, and computes again only what was in flight.
+video is a part with a record in `.parts`, a finished shard has a sidecar. So the same command goes
+on after any crash, and computes again only what was in flight.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.index import rebuild_sidecar
 from flowprep.dataset.layout import (
+    FAILURES_FILE,
     LOCK_FILE,
     LOGS_FOLDER,
     PARTS_FOLDER,
@@ -30,7 +31,6 @@ from flowprep.dataset.layout import (
     VideoRecord,
     part_name,
     read_failures,
-    read_sidecar,
     shard_name,
     sidecar_name,
     write_failures,
@@ -65,10 +65,10 @@ def run_extract(
 ) -> RunReport:
     """Extracts the videos of `manifest` into the data set `out`, and goes on where a run left off.
 
-    Returns the report; videos that failed are in it and in `failures.jsonl`, and stop nothing. Raises
-    ConfigMismatchError where `out` was made with another configuration, InputError or DatasetError
-    where the plan cannot be extended, StorageError where `out` cannot be written (what is published
-    stays whole), ExecutorError where there are no workers.
+    Returns the report; videos that failed are in it and in `failures.jsonl`, and stop nothing.
+    Raises ConfigMismatchError where `out` was made with another configuration, InputError or
+    DatasetError where the plan cannot be extended, StorageError where `out` cannot be written (what
+    is published stays whole), ExecutorError where there are no workers.
     """
     options = options or RunOptions()
     storage = Storage(out)
@@ -135,7 +135,7 @@ class _Run:
                 self._queue_publication(shard)
         for shard in published:
             self.storage.remove(f"{PARTS_FOLDER}/{shard:06d}")
-        if self.failures != stored_failures:
+        if self.failures != stored_failures or not self.storage.exists(FAILURES_FILE):
             write_failures(self.storage, self.failures.values())
         self.report.num_failed = len(self.failures)
         self.report.failures.update(failure.reason for failure in self.failures.values())
@@ -278,7 +278,8 @@ class _Run:
             self._queue_publication(job.shard)
 
     def _queue_publication(self, shard: int) -> None:
-        # Before the sidecar says that the shard is public, so that no failed video is ever in neither.
+        # Before the sidecar says that the shard is public, so that no failed video is ever in
+        # neither.
         keys = {self.entries[index].video.key for index in self.indices[shard]}
         if keys & self.failures.keys():
             write_failures(self.storage, self.failures.values())
@@ -301,9 +302,7 @@ class _Run:
             keep_partial=self.options.keep_partial,
             # The watchdog ends the process, which must then be a worker's own.
             stall_timeout_seconds=(
-                None
-                if self.options.executor == "inline"
-                else self.options.stall_timeout_seconds
+                None if self.options.executor == "inline" else self.options.stall_timeout_seconds
             ),
         )
 

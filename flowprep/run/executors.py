@@ -141,7 +141,9 @@ class RayExecutor(Executor):
             raise ExecutorError(f"a worker cannot run flowprep: {error}") from error
         except errors.RayError as error:
             summary = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            return WorkerLost("crashed", f"the worker process ended ({type(error).__name__}: {summary})")
+            return WorkerLost(
+                "crashed", f"the worker process ended ({type(error).__name__}: {summary})"
+            )
         return result
 
 

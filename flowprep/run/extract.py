@@ -62,8 +62,8 @@ def extract_video(
 ) -> ExtractedVideo:
     """Computes the flow of one video, as `config` says, in memory that its length does not change.
 
-    `on_progress` is called for every frame and pair. Raises VideoError with the reason why the video
-    gives nothing; a damaged video gives what came before the damage under `keep_partial`.
+    `on_progress` is called for every frame and pair. Raises VideoError with the reason why the
+    video gives nothing; a damaged video gives what came before the damage under `keep_partial`.
     """
     flow_spec, encode = config.flow, config.encode
     streams = {
@@ -99,7 +99,8 @@ def extract_video(
                     _check_size(frame.gray, estimator)
                     if encode.keep_rgb:
                         with clock.spent("encode"):
-                            streams[RGB_STREAM].append(cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR))
+                            bgr = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR)
+                            streams[RGB_STREAM].append(np.asarray(bgr, dtype=np.uint8))
                     num_frames += 1
                     tick()
                     yield frame.gray

@@ -170,8 +170,9 @@ def _estimator(spec: FlowSpec) -> FlowEstimator:
 class _Watch:
     """Ends this process when it is not called for a while.
 
-    The thread that does so is faulthandler's own, in C: it also ends native code that hangs with the
-    GIL held, as decord does on some damaged files. Its traceback, in a file, says where it hung.
+    The thread that does so is faulthandler's own, in C: it also ends native code that hangs with
+    the GIL held, as decord does on some damaged files. Its traceback, in a file, says where it
+    hung.
     """
 
     def __init__(self, timeout_seconds: float, file: IO[str]) -> None:
@@ -197,7 +198,7 @@ def _watchdog(job: ExtractJob) -> Iterator[_Watch | None]:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         file: IO[str] = open(path, "w")  # noqa: SIM115
     else:
-        file = tempfile.TemporaryFile("w")
+        file = tempfile.TemporaryFile("w")  # noqa: SIM115
     try:
         watch = _Watch(job.stall_timeout_seconds, file)
         watch()

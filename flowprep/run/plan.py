@@ -1,4 +1,4 @@
-"""The plan: which video belongs to which shard. It only ever grows, so published shards stay true."""
+"""The plan: which video belongs to which shard. It only grows, so published shards stay true."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ __all__ = ["assign_shards", "begin_or_extend", "extend_plan", "move_to_new_shard
 def begin_or_extend(
     storage: Storage, manifest: Manifest, config: ExtractConfig
 ) -> tuple[DatasetHeader, list[ManifestEntry]]:
-    """Writes `dataset.json` and `manifest.jsonl` for a new data set, or adds new videos to an old one.
+    """Begins a data set with `dataset.json` and `manifest.jsonl`, or adds new videos to an old one.
 
-    Raises ConfigMismatchError where the stored configuration gives other numbers, InputError where a
-    known video has got other labels, DatasetError where the folder holds something else.
+    Raises ConfigMismatchError where the stored configuration gives other numbers, InputError where
+    a known video has got other labels, DatasetError where the folder holds something else.
     """
     implementation = ESTIMATORS[config.flow.algorithm].implementation
     if storage.exists(DATASET_FILE):
@@ -129,9 +129,7 @@ def _merge_class_names(
 def _refuse_foreign_files(storage: Storage) -> None:
     ours = {LOCK_FILE, LOGS_FOLDER}
     foreign = [
-        name
-        for name in storage.list_names()
-        if name not in ours and TEMPORARY_MARK not in name
+        name for name in storage.list_names() if name not in ours and TEMPORARY_MARK not in name
     ]
     if foreign:
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")

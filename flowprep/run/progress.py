@@ -88,7 +88,9 @@ class RunReport:
             + (f" ({self.num_pairs / self.wall_seconds:.1f} pairs/s)" if self.num_pairs else "")
         )
         if self.num_partial:
-            lines.append(f"  partial       {self.num_partial} damaged videos, kept up to the damage")
+            lines.append(
+                f"  partial       {self.num_partial} damaged videos, kept up to the damage"
+            )
         if self.num_pairs:
             spent = ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items())
             lines.append(f"  workers spent {spent}")

@@ -1,4 +1,4 @@
-"""The two things that travel between the rooms: a video to extract, and what its file says of itself."""
+"""What travels between the rooms: a video to extract, what its file says of itself, a frame."""
 
 from __future__ import annotations
 

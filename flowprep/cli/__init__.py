@@ -1,0 +1,54 @@
+"""The command line: `flowprep COMMAND`. Each command ends in one library call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from flowprep._version import __version__
+from flowprep.cli.dataset import info, verify
+from flowprep.cli.extract import extract
+from flowprep.cli.synthetic import synthetic
+from flowprep.errors import FlowprepError
+
+__all__ = ["cli", "main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="flowprep")
+def cli() -> None:
+    """Turn video collections into optical-flow data sets that train.
+
+    \b
+    flowprep extract VIDEOS OUT     decode, compute flow both ways, store shards
+    flowprep verify OUT             prove that nothing is missing
+    flowprep info OUT               say what is there
+
+    Exit codes: 0 complete, 1 incomplete or failed, 2 wrong usage.
+    """
+
+
+cli.add_command(extract)
+cli.add_command(verify)
+cli.add_command(info)
+cli.add_command(synthetic)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with its code."""
+    try:
+        code = cli.main(arguments, prog_name="flowprep", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FlowprepError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nInterrupted; the same command goes on where this one stopped.", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,73 @@
+"""`flowprep verify` and `flowprep info`: what a data set holds, and whether all of it is there."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from flowprep.run.progress import format_bytes
+
+__all__ = ["info", "verify"]
+
+_MAX_SHOWN_PROBLEMS = 50
+
+
+@click.command()
+@click.argument("out")
+@click.option("--deep", is_flag=True, help="Decode every JPEG too.")
+@click.option("--repair", is_flag=True, help="Rebuild lost or damaged sidecars from their tars.")
+def verify(out: str, deep: bool, repair: bool) -> int:
+    """Prove that the data set OUT is complete.
+
+    Every video of the manifest is in exactly one shard or in failures.jsonl; N frames give N - step
+    flows a direction, x beside y; every JPEG is whole; checksums hold; no file is there that should
+    not be. Exit code 1 when something is wrong.
+    """
+    from flowprep.dataset.verify import verify_dataset
+
+    report = verify_dataset(out, deep=deep, repair=repair, progress=None)
+    for name in report.repaired:
+        click.echo(f"rebuilt {name}")
+    for problem in report.problems[:_MAX_SHOWN_PROBLEMS]:
+        click.echo(f"problem: {problem}")
+    if (hidden := len(report.problems) - _MAX_SHOWN_PROBLEMS) > 0:
+        click.echo(f"... and {hidden} more")
+    counts = (
+        f"{report.num_stored} of {report.num_videos} videos stored, {report.num_failed} failed, "
+        f"{report.num_flows} flows a direction, {report.num_jpegs} JPEGs"
+        f"{' decoded' if deep else ''}, {format_bytes(report.num_bytes)}"
+    )
+    if report.is_whole:
+        click.echo(f"whole: {counts}")
+        return 0
+    click.echo(f"NOT WHOLE: {len(report.problems)} problems; {counts}")
+    return 1
+
+
+@click.command()
+@click.argument("out")
+@click.option("--videos", "list_videos", is_flag=True, help="List the videos, tab-separated.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def info(out: str, list_videos: bool, as_json: bool) -> None:
+    """Print what the data set OUT holds."""
+    from flowprep.dataset.describe import describe_dataset
+    from flowprep.dataset.read import open_dataset
+
+    if list_videos:
+        dataset = open_dataset(out)
+        click.echo("key\tlabels\tsplit\tframes\tflows\twidth\theight\tfps\tstatus")
+        for video in dataset.videos:
+            labels = ",".join(map(str, video.labels))
+            status = "partial" if video.is_partial else "complete"
+            fps = "" if video.fps is None else f"{video.fps:.3f}"
+            click.echo(
+                f"{video.key}\t{labels}\t{video.split or ''}\t{video.num_frames}\t"
+                f"{video.num_flows}\t{video.width}\t{video.height}\t{fps}\t{status}"
+            )
+        return
+    description = describe_dataset(out)
+    if as_json:
+        click.echo(json.dumps(description.to_dict(), indent=2))
+    else:
+        click.echo(description.summary())

@@ -1,0 +1,184 @@
+"""`flowprep extract`: from videos to a flow data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowprep.cli.options import (
+    GroupedCommand,
+    GroupedOption,
+    dataclass_options,
+    given_values,
+    read_config,
+)
+from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
+from flowprep.errors import ConfigError
+from flowprep.flow import ESTIMATORS
+from flowprep.flow.parameters import PARAMETERS
+from flowprep.video.manifest import FORMATS, ManifestFormat, collect_videos
+
+__all__ = ["extract"]
+
+
+def _parameter_options(command: Any) -> Any:
+    for algorithm, kind in reversed(PARAMETERS.items()):
+        command = dataclass_options(kind, f"Parameters of {algorithm}")(command)
+    return command
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("videos", nargs=-1, required=True)
+@click.argument("out")
+@click.option(
+    "--format",
+    "manifest_format",
+    type=click.Choice(("auto", *FORMATS)),
+    default="auto",
+    show_default=True,
+    cls=GroupedOption,
+    group="Input",
+    help="What VIDEOS is.",
+)
+@click.option(
+    "--annotations",
+    metavar="PATH",
+    cls=GroupedOption,
+    group="Input",
+    help="UCF101's or HMDB51's folder of split files, or Kinetics' CSV.",
+)
+@click.option(
+    "--split",
+    type=int,
+    metavar="1|2|3",
+    cls=GroupedOption,
+    group="Input",
+    help="Which of UCF101's or HMDB51's splits; 1 where it is not given.",
+)
+@click.option(
+    "--root",
+    metavar="PATH",
+    cls=GroupedOption,
+    group="Input",
+    help="The folder that a list's paths are relative to; the list's own where it is not given.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(tuple(PRESETS)),
+    cls=GroupedOption,
+    group="Recipe",
+    help="A published recipe; options that are given beside it count more.",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    callback=read_config,
+    expose_value=False,
+    cls=GroupedOption,
+    group="Recipe",
+    help='A TOML file of options, such as algorithm = "dis"; the command line counts more.',
+)
+@dataclass_options(DecodeSpec, "Decoding", names={"allow_upscale": "upscale"})
+@click.option(
+    "--algorithm",
+    type=click.Choice(tuple(ESTIMATORS)),
+    default=FlowSpec().algorithm,
+    show_default=True,
+    cls=GroupedOption,
+    group="Flow",
+    help="How flow is computed.",
+)
+@dataclass_options(FlowSpec, "Flow", names={"bound_px": "bound"}, skip=("algorithm", "parameters"))
+@_parameter_options
+@dataclass_options(
+    EncodeSpec, "Storing", names={"keep_rgb": "rgb", "videos_per_shard": "shard-size"}
+)
+@dataclass_options(
+    RunOptions,
+    "Running",
+    names={"num_workers": "workers", "stall_timeout_seconds": "stall-timeout"},
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    cls=GroupedOption,
+    group="Running",
+    help="Show the plan, and estimate time and bytes from a short probe; write nothing.",
+)
+@click.pass_context
+def extract(
+    ctx: click.Context,
+    /,
+    videos: tuple[str, ...],
+    out: str,
+    manifest_format: ManifestFormat,
+    annotations: str | None,
+    split: int | None,
+    root: str | None,
+    preset: str | None,
+    dry_run: bool,
+    **_: Any,
+) -> int:
+    """Extract optical flow from VIDEOS into the data set OUT.
+
+    VIDEOS is a folder (class folders become labels), a file, a quoted glob, a list of paths (.txt)
+    or a Kinetics CSV, or several of them. UCF101 and HMDB51 are read with --annotations. A file
+    whose name begins with a dash goes after `--`.
+
+    The same command run again goes on where it left off, after a crash too; new videos are added.
+
+    \b
+    flowprep extract UCF-101 flow --annotations ucfTrainTestlist --split 1
+    flowprep extract 'clips/*.mp4' flow --algorithm dis --no-rgb
+    flowprep extract train.csv flow --root videos --preset i3d
+    """
+    # Imported late: --help and usage errors need neither Ray nor a decoder.
+    from flowprep.run.driver import run_extract
+    from flowprep.run.estimate import estimate_run
+
+    config = _config(ctx, PRESETS[preset] if preset else ExtractConfig())
+    run_fields = [item.name for item in dataclasses.fields(RunOptions)]
+    options = RunOptions(**given_values(ctx, run_fields))
+    manifest = collect_videos(
+        videos, format=manifest_format, annotations=annotations, split=split, root=root, out=out
+    )
+    for note in manifest.notes:
+        click.echo(f"note: {note}", err=True)
+    if dry_run:
+        click.echo(estimate_run(manifest, out, config, options).summary())
+        return 0
+    report = run_extract(manifest, out, config, options)
+    click.echo(report.summary())
+    return report.exit_code
+
+
+def _config(ctx: click.Context, base: ExtractConfig) -> ExtractConfig:
+    """Returns `base` with the options that the user gave put over it."""
+    decode = given_values(ctx, [item.name for item in dataclasses.fields(DecodeSpec)])
+    encode = given_values(ctx, [item.name for item in dataclasses.fields(EncodeSpec)])
+    flow = given_values(ctx, ["algorithm", "step", "bound_px", "quantizer"])
+    algorithm = flow.get("algorithm", base.flow.algorithm)
+    known = [item.name for item in dataclasses.fields(PARAMETERS[algorithm])]
+    for other, kind in PARAMETERS.items():
+        strange = given_values(
+            ctx, [i.name for i in dataclasses.fields(kind) if i.name not in known]
+        )
+        if strange:
+            name = next(iter(strange)).strip("_").replace("_", "-")
+            raise ConfigError(
+                f"--{name} is a parameter of {other}, and the algorithm is {algorithm}; "
+                f"add --algorithm {other} or leave it out"
+            )
+    parameters = given_values(ctx, known)
+    start = base.flow.parameters if algorithm == base.flow.algorithm else PARAMETERS[algorithm]()
+    assert start is not None
+    flow["parameters"] = dataclasses.replace(start, **parameters)
+    return ExtractConfig(
+        dataclasses.replace(base.decode, **decode),
+        dataclasses.replace(base.flow, **flow),
+        dataclasses.replace(base.encode, **encode),
+    )

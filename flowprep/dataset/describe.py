@@ -1,0 +1,158 @@
+"""What a data set holds, in numbers: from its manifest, its sidecars and its failures alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flowprep.dataset.layout import DatasetHeader, read_failures, read_manifest, read_sidecar
+from flowprep.dataset.read import published_shards
+from flowprep.dataset.storage import Storage
+from flowprep.run.progress import format_bytes, format_duration
+
+__all__ = ["DatasetDescription", "describe_dataset"]
+
+_MAX_SHOWN_CLASSES = 12
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """The numbers of one data set."""
+
+    location: str
+    header: DatasetHeader
+    num_videos: int
+    """In the manifest."""
+    num_stored: int
+    num_partial: int
+    num_failed: int
+    num_shards: int
+    """Published."""
+    num_bytes: int
+    """Of the published tars."""
+    num_flows: int
+    """Fields in one direction."""
+    frames: tuple[int, float, int] | None
+    """Least, median and most frames of a video."""
+    sizes: Counter[str]
+    """Videos of each stored size."""
+    labels: Counter[int]
+    """Videos of each label."""
+    splits: Counter[str]
+    clipped_share: float
+    failures: Counter[str]
+    seconds: Counter[str]
+    """Seconds spent by stage, over all workers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the description as JSON values."""
+        values = {
+            item.name: getattr(self, item.name)
+            for item in dataclasses.fields(self)
+            if item.name not in ("header", "seconds")
+        }
+        values["seconds"] = {name: round(value, 3) for name, value in self.seconds.items()}
+        values["class_names"] = list(self.header.class_names)
+        values["config"] = self.header.config.to_dict()
+        values["implementation"] = self.header.implementation
+        values["versions"] = dict(self.header.versions)
+        return values
+
+    def summary(self) -> str:
+        """Returns the description as lines of text."""
+        config = self.header.config
+        flow, decode, encode = config.flow, config.decode, config.encode
+        waiting = self.num_videos - self.num_stored - self.num_failed
+        lines = [
+            f"{self.location}",
+            f"  videos      {self.num_stored} of {self.num_videos} stored, {self.num_failed} failed"
+            + (f", {waiting} not published yet" if waiting else "")
+            + (f", {self.num_partial} partial" if self.num_partial else ""),
+            f"  flow        {self.num_flows} fields a direction, {' and '.join(encode.directions)}"
+            f"{', with RGB frames' if encode.keep_rgb else ''}",
+            f"  shards      {self.num_shards}, {format_bytes(self.num_bytes)}",
+            f"  algorithm   {flow.algorithm} ({self.header.implementation}), step {flow.step}",
+            f"  quantised   {flow.quantizer}, bound {flow.bound_px:g} px, "
+            f"{flow.px_per_level:.4f} px a level, {100 * self.clipped_share:.3f} % clipped",
+            f"  frames      {decode.resize}, {decode.interpolation}, "
+            f"{'source frame rate' if decode.fps is None else f'{decode.fps:g} fps'}",
+        ]
+        if self.frames is not None:
+            least, median, most = self.frames
+            lines.append(f"  lengths     {least} to {most} frames, median {median:g}")
+        if self.sizes:
+            common = ", ".join(f"{size} ({n})" for size, n in self.sizes.most_common(4))
+            more = len(self.sizes) - 4
+            lines.append(f"  sizes       {common}{f' and {more} more' if more > 0 else ''}")
+        if self.splits:
+            lines.append(
+                "  splits      "
+                + ", ".join(f"{name} {n}" for name, n in sorted(self.splits.items()))
+            )
+        if self.labels:
+            shown = [self._class_line(label, n) for label, n in sorted(self.labels.items())]
+            more = len(shown) - _MAX_SHOWN_CLASSES
+            tail = f" and {more} more" if more > 0 else ""
+            lines.append(f"  classes     {', '.join(shown[:_MAX_SHOWN_CLASSES])}{tail}")
+        if self.seconds:
+            spent = ", ".join(f"{n} {format_duration(s)}" for n, s in self.seconds.items())
+            lines.append(f"  time spent  {spent}")
+        for reason, count in self.failures.most_common():
+            lines.append(f"  failed      {count} {reason}")
+        return "\n".join(lines)
+
+    def _class_line(self, label: int, count: int) -> str:
+        names = self.header.class_names
+        return f"{names[label] if label < len(names) else label} ({count})"
+
+
+def describe_dataset(out: str | os.PathLike[str]) -> DatasetDescription:
+    """Counts what the data set `out` holds; raises DatasetError where it cannot be read."""
+    storage = Storage(out)
+    header = DatasetHeader.read(storage)
+    failures = read_failures(storage)
+    sizes: Counter[str] = Counter()
+    labels: Counter[int] = Counter()
+    splits: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    lengths: list[int] = []
+    num_bytes = num_flows = num_partial = num_values = num_clipped = 0
+    shards = published_shards(storage)
+    for shard in shards:
+        sidecar = read_sidecar(storage, shard)
+        num_bytes += sidecar.size
+        for video in sidecar.videos:
+            if video.status == "failed":
+                continue
+            num_partial += video.status == "partial"
+            num_flows += video.num_flows
+            num_values += video.num_values
+            num_clipped += video.num_clipped
+            lengths.append(video.num_frames)
+            sizes[f"{video.width}x{video.height}"] += 1
+            labels.update(video.labels)
+            splits.update([video.split] if video.split else [])
+            seconds.update(video.seconds)
+    return DatasetDescription(
+        location=storage.location,
+        header=header,
+        num_videos=len(read_manifest(storage)),
+        num_stored=len(lengths),
+        num_partial=num_partial,
+        num_failed=len(failures),
+        num_shards=len(shards),
+        num_bytes=num_bytes,
+        num_flows=num_flows,
+        frames=(min(lengths), float(np.median(lengths)), max(lengths)) if lengths else None,
+        sizes=sizes,
+        labels=labels,
+        splits=splits,
+        clipped_share=num_clipped / max(1, num_values),
+        failures=Counter(failure.reason for failure in failures.values()),
+        seconds=seconds,
+    )

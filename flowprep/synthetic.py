@@ -1,0 +1,694 @@
+"""Moving scenes whose optical flow is known exactly, and actions that only motion tells apart.
+
+    Scene = layers, back to front   Layer = texture + shape + motions   frame(t), flow(t), valid(t)
+
+A layer's place at time t is one 3x3 affine matrix, the product of its motions, outermost first.
+A frame looks every pixel up in the layer's texture through the inverse of that matrix, and the flow
+is a product of two such matrices: no rendered picture is ever resampled, so the truth is exact.
+
+Axes: x is right, y is down, the centre of the first pixel is (0, 0). Angles are in radians and
+positive ones turn clockwise on the screen. Times are in frames and need not be whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import cv2
+import numpy as np
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from flowprep.config import MAX_SIDE_PX
+from flowprep.errors import ConfigError
+
+__all__ = [
+    "ACTIONS",
+    "Action",
+    "Layer",
+    "Motion",
+    "Scene",
+    "Shape",
+    "Sway",
+    "action_scene",
+    "textured_image",
+    "write_action_dataset",
+    "write_video",
+]
+
+TILE_PX = 256
+"""A texture repeats after so many px."""
+
+OVERSAMPLING = 2
+"""Texture samples per px. With the blur below, linear interpolation between them is off by less
+than a grey level, and OpenCV 4, which rounds coordinates to 1/32 sample, by less than .01 px."""
+
+BLUR_PX = 1.1
+"""Standard deviation of the low-pass that limits a texture's band: -60 dB at 1.9 px wavelength."""
+
+Matrix = NDArray[np.float64]  # (3, 3), affine, from a layer's coordinates to the screen's
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A translation, turn, shear and zoom about a pivot, at steady or steadily changing speed.
+
+    With `s = (t - rest_frame) + acceleration / 2 * (t - rest_frame) ** 2` a point p goes to
+
+        pivot + offset + velocity * s + scale * exp(zoom_rate * s)
+            * R(angle + turn_rate * s) @ [[1, shear_rate * s], [0, 1]] @ (p - pivot)
+
+    All pairs are (x, y) in px, rates are per frame.
+    """
+
+    pivot_px: tuple[float, float] = (0.0, 0.0)
+    offset_px: tuple[float, float] = (0.0, 0.0)
+    angle: float = 0.0
+    scale: float = 1.0
+    velocity_px: tuple[float, float] = (0.0, 0.0)
+    turn_rate: float = 0.0
+    zoom_rate: float = 0.0
+    """Change of the logarithm of the scale; above 0 the layer grows."""
+    shear_rate: float = 0.0
+    """Change of x displacement per px of y."""
+    rest_frame: float = 0.0
+    """The time at which only offset, angle and scale count."""
+    acceleration: float = 0.0
+    """Relative change of all rates, per frame."""
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ConfigError(f"scale of a Motion must be > 0, got {self.scale:g}")
+
+    def matrix(self, t: float) -> Matrix:
+        """Returns the (3, 3) float64 matrix from the layer's coordinates to the outer ones at t."""
+        elapsed = t - self.rest_frame
+        s = elapsed + self.acceleration / 2 * elapsed**2
+        shear = np.array([[1.0, self.shear_rate * s], [0.0, 1.0]])
+        linear = _rotation(self.angle + self.turn_rate * s) @ shear
+        linear *= self.scale * math.exp(self.zoom_rate * s)
+        shift_px = np.add(self.offset_px, np.multiply(self.velocity_px, s))
+        return _affine(linear, self.pivot_px, shift_px)
+
+
+@dataclass(frozen=True)
+class Sway:
+    """A swinging translation and turn about a pivot: `amplitude * sin(2 pi t / period + phase)`."""
+
+    pivot_px: tuple[float, float] = (0.0, 0.0)
+    amplitude_px: tuple[float, float] = (0.0, 0.0)
+    amplitude_angle: float = 0.0
+    period_frames: float = 12.0
+    phase: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.period_frames > 0:
+            raise ConfigError(f"period_frames of a Sway must be > 0, got {self.period_frames:g}")
+
+    def matrix(self, t: float) -> Matrix:
+        """Returns the (3, 3) float64 matrix from the layer's coordinates to the outer ones at t."""
+        swing = math.sin(2 * math.pi * t / self.period_frames + self.phase)
+        shift_px = np.multiply(self.amplitude_px, swing)
+        return _affine(_rotation(self.amplitude_angle * swing), self.pivot_px, shift_px)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A rounded rectangle about the origin: a disc where both halves are 0, a limb where one is."""
+
+    half_width_px: float
+    half_height_px: float
+    radius_px: float
+    """By how much the rectangle of the halves grows on every side, with round corners."""
+
+    def __post_init__(self) -> None:
+        if min(self.half_width_px, self.half_height_px, self.radius_px) < 0 or self.reach_px == 0:
+            raise ConfigError(f"sizes of a Shape must be >= 0 and not all 0, got {self}")
+
+    @property
+    def reach_px(self) -> float:
+        """The greatest distance of a point of the shape from its origin."""
+        return math.hypot(self.half_width_px, self.half_height_px) + self.radius_px
+
+    def distance(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns how far points are from the outline in px, below 0 inside; all (H, W) or (N,)."""
+        dx, dy = np.abs(x) - self.half_width_px, np.abs(y) - self.half_height_px
+        outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
+        return np.asarray(outside + np.minimum(np.maximum(dx, dy), 0) - self.radius_px)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A texture seen through a shape, moved by the product of its motions, the outermost first."""
+
+    texture_seed: int
+    motions: tuple[Motion | Sway, ...] = ()
+    shape: Shape | None = None
+    """None covers the whole plane."""
+    brightness: float = 1.0
+    """Factor on the texture; colours saturate at 255."""
+
+    def matrix(self, t: float) -> Matrix:
+        """Returns the (3, 3) float64 matrix from the layer's coordinates to the screen's at t."""
+        return _product(self.motions, t)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Layers from back to front, seen through a window of width x height px.
+
+    Pixels on an outline blend both layers; the truth gives them the motion of the layer that covers
+    their centre. Flicker and noise spoil the frames, never the truth.
+    """
+
+    width: int
+    height: int
+    layers: tuple[Layer, ...]
+    flicker: float = 0.0
+    """Relative amplitude of a swinging brightness, from 0 to 1."""
+    noise: float = 0.0
+    """Standard deviation of the Gaussian noise of each frame, in grey levels."""
+    seed: int = 0
+    """Of the noise and the flicker's phase."""
+
+    def __post_init__(self) -> None:
+        _check_size(self.width, self.height)
+        if not self.layers or self.layers[0].shape is not None:
+            raise ConfigError(
+                f"the first of a Scene's layers must have shape None so that it fills the "
+                f"background, got {self.layers[:1]}"
+            )
+        if not 0 <= self.flicker < 1 or self.noise < 0:
+            raise ConfigError(
+                f"flicker must be >= 0 and < 1, and noise >= 0, "
+                f"got {self.flicker:g} and {self.noise:g}"
+            )
+
+    def frame(self, t: float) -> NDArray[np.uint8]:
+        """Returns the picture at time t, (H, W, 3) uint8 RGB; the same for the same scene and t."""
+        picture = np.empty((self.height, self.width, 3), np.uint8)
+        for layer in self.layers:
+            matrix = layer.matrix(t)
+            if (window := self._window(layer, matrix)) is None:
+                continue
+            rows, columns = window
+            inverse = _invert(matrix)
+            x, y = _transform(inverse, *_grid(rows, columns))
+            color = _look_up(layer, x, y)
+            if layer.shape is None:
+                picture[rows, columns] = color
+                continue
+            # Distances in screen px, up to the anisotropy of a shear.
+            scale = math.sqrt(abs(np.linalg.det(matrix)))
+            distance_px = layer.shape.distance(x, y) * scale
+            cover = np.clip(0.5 - distance_px, 0, 1).astype(np.float32)[..., None]
+            # A darker rim sets a figure off from what is behind; it is a part of the figure.
+            rim = np.clip(0.35 - distance_px / scale / 4, 0.35, 1).astype(np.float32)[..., None]
+            behind = picture[rows, columns].astype(np.float32)
+            blend = behind + cover * (rim * color - behind)
+            picture[rows, columns] = np.rint(blend).astype(np.uint8)
+        return self._spoil(picture, t) if self.flicker or self.noise else picture
+
+    def flow(self, t: float, step: float = 1) -> NDArray[np.float32]:
+        """Returns the exact motion from time t to t + step on the grid of t.
+
+        (H, W, 2) float32 in px, [..., 0] is u to the right, [..., 1] is v down. A negative step
+        gives the motion into the past.
+        """
+        owner = self.layer_map(t)
+        result = np.empty((self.height, self.width, 2), np.float32)
+        for index in np.unique(owner):
+            layer = self.layers[index]
+            there = layer.matrix(t + step) @ _invert(layer.matrix(t))
+            y, x = np.nonzero(owner == index)
+            moved_x, moved_y = _transform(there, x, y)
+            result[y, x] = np.stack([moved_x - x, moved_y - y], axis=-1)
+        return result
+
+    def backward_flow(self, t: float, step: float = 1) -> NDArray[np.float32]:
+        """Returns the exact motion from t + step to t on the grid of t + step; else as `flow`."""
+        return self.flow(t + step, -step)
+
+    def valid(self, t: float, step: float = 1) -> NDArray[np.bool_]:
+        """Returns where `flow(t, step)` ends at a point that is in the frame and not occluded.
+
+        (H, W) bool on the grid of t. For `backward_flow(t, step)` ask `valid(t + step, -step)`.
+        """
+        flow = self.flow(t, step)
+        x, y = _grid(slice(0, self.height), slice(0, self.width))
+        end_x, end_y = x + flow[..., 0], y + flow[..., 1]
+        in_columns = (end_x >= 0) & (end_x <= self.width - 1)
+        in_rows = (end_y >= 0) & (end_y <= self.height - 1)
+        unoccluded = self._owner(t + step, end_x, end_y) == self.layer_map(t)
+        return np.asarray(in_columns & in_rows & unoccluded)
+
+    def layer_map(self, t: float) -> NDArray[np.int64]:
+        """Returns the index in `layers` of what each pixel centre shows at t, (H, W) int64."""
+        x, y = _grid(slice(0, self.height), slice(0, self.width))
+        return self._owner(t, *np.broadcast_arrays(x, y))
+
+    def _owner(self, t: float, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Returns the index of the front layer at points x, y (H, W) of the screen at t, int64."""
+        owner = np.zeros(x.shape, np.int64)
+        for index, layer in enumerate(self.layers):
+            if layer.shape is None:
+                owner[:] = index
+                continue
+            matrix = layer.matrix(t)
+            if self._window(layer, matrix) is None:
+                continue
+            reach_px = _reach_px(layer.shape, matrix)
+            near = (np.abs(x - matrix[0, 2]) <= reach_px) & (np.abs(y - matrix[1, 2]) <= reach_px)
+            local_x, local_y = _transform(_invert(matrix), x[near], y[near])
+            owner[near] = np.where(layer.shape.distance(local_x, local_y) <= 0, index, owner[near])
+        return owner
+
+    def _window(self, layer: Layer, matrix: Matrix) -> tuple[slice, slice] | None:
+        """Returns the rows and columns that the layer can touch, None if it is out of the frame."""
+        if layer.shape is None:
+            return slice(0, self.height), slice(0, self.width)
+        reach_px = _reach_px(layer.shape, matrix) + 1
+        x, y = matrix[:2, 2].tolist()
+        left, top = max(0, math.floor(x - reach_px)), max(0, math.floor(y - reach_px))
+        right = min(self.width, math.ceil(x + reach_px) + 1)
+        bottom = min(self.height, math.ceil(y + reach_px) + 1)
+        return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
+
+    def _spoil(self, picture: NDArray[np.uint8], t: float) -> NDArray[np.uint8]:
+        # A phase from the seed and a generator per frame: any frame alone comes out as in its clip.
+        gain = 1 + self.flicker * math.sin(2 * math.pi * t / 6.3 + self.seed)
+        rng = np.random.default_rng((self.seed, round(1000 * t) % 2**32))
+        spoiled = picture * np.float32(gain)
+        spoiled += self.noise * rng.standard_normal(picture.shape, np.float32)
+        return np.asarray(np.clip(np.rint(spoiled), 0, 255).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Action:
+    """What sets a class apart: the signs of its motion."""
+
+    direction: tuple[int, int] = (0, 0)
+    """(x, y): right and down are positive."""
+    turn: int = 0
+    """1 is clockwise."""
+    zoom: int = 0
+    """1 comes nearer."""
+
+
+ACTIONS: dict[str, Action] = {
+    "move_left": Action(direction=(-1, 0)),
+    "move_right": Action(direction=(1, 0)),
+    "move_up": Action(direction=(0, -1)),
+    "move_down": Action(direction=(0, 1)),
+    "rotate_clockwise": Action(turn=1),
+    "rotate_counterclockwise": Action(turn=-1),
+    "zoom_in": Action(zoom=1),
+    "zoom_out": Action(zoom=-1),
+}
+"""Four pairs. Each class is the other of its pair played backwards, with the same chances for every
+clip, so that neither one frame nor an unordered heap of them tells the two apart."""
+
+
+def textured_image(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+    """Returns overlapping pebbles of many sizes with a fine grain, (H, W, 3) uint8 RGB.
+
+    The picture has no detail finer than about 2 px, continues across its edges, and is decided by
+    its size, the seed and the version of OpenCV. Raises ConfigError for a size out of range.
+    """
+    _check_size(width, height)
+    return np.ascontiguousarray(_texture(height, width, seed)[::OVERSAMPLING, ::OVERSAMPLING])
+
+
+def action_scene(
+    action: str,
+    *,
+    num_frames: int = 32,
+    width: int = 128,
+    height: int = 96,
+    seed: int | tuple[int, ...] = 0,
+    shake_px: float = 0.8,
+    flicker: float = 0.06,
+    noise: float = 3.0,
+) -> Scene:
+    """Returns a random scene of one class; frames 0 to num_frames - 1 are the clip.
+
+    All but the sign of the motion is drawn from the same distribution for all classes. Figures
+    perform the action in full, the background a part of it; limbs swing and the camera shakes.
+    `shake_px`, `flicker` and `noise` are the greatest that a clip draws; the last two are as in
+    `Scene`. Raises ConfigError for an unknown action and for sizes out of range.
+    """
+    if action not in ACTIONS:
+        raise ConfigError(f"action must be one of {', '.join(ACTIONS)}, got {action!r}")
+    if num_frames < 2:
+        raise ConfigError(f"num_frames must be >= 2 for a motion to show, got {num_frames}")
+    _check_size(width, height)
+    wanted = ACTIONS[action]
+    rng = np.random.default_rng(seed)
+    side_px = min(width, height)
+    # A long clip moves slower: it zooms by at most e^.7, and its figures stay comparable in size.
+    pace = min(1.0, 0.7 / (0.03 * num_frames))
+    speed_px = side_px * rng.uniform(0.012, 0.03) * pace
+    rate = rng.uniform(0.015, 0.03) * pace
+    share = rng.uniform(0.3, 0.7)
+    # Poses are drawn for the middle of the clip; this makes a pair's clips each other's reversal.
+    middle = (num_frames - 1) / 2
+    acceleration = rng.uniform(-0.5, 0.5) / num_frames
+
+    def perform(part: float, pivot_px: tuple[float, float]) -> Motion:
+        strength_px = part * speed_px
+        return Motion(
+            pivot_px,
+            velocity_px=(strength_px * wanted.direction[0], strength_px * wanted.direction[1]),
+            turn_rate=part * rate * wanted.turn,
+            zoom_rate=part * rate * wanted.zoom,
+            rest_frame=middle,
+            acceleration=acceleration,
+        )
+
+    def draw_sway(amplitude_px: tuple[float, float]) -> Sway:
+        period, phase = rng.uniform(8, 20), rng.uniform(0, 2 * math.pi)
+        return Sway(amplitude_px=amplitude_px, period_frames=period, phase=phase)
+
+    shake_px *= rng.uniform(0, 1)
+    shakes = draw_sway((shake_px, 0.0)), draw_sway((0.0, shake_px))
+    camera = (*shakes, perform(share, ((width - 1) / 2, (height - 1) / 2)))
+    x, y = rng.uniform(0, TILE_PX, 2)
+    grain = Motion(offset_px=(x, y), scale=rng.uniform(0.8, 1.6))
+    layers = [Layer(int(rng.integers(2**31)), (*camera, grain), brightness=0.75)]
+    seeds = [int(value) for value in rng.integers(2**31, size=3)]
+    # Figures stand on a lattice of random origin, jittered, that reaches beyond the frame by what
+    # they can travel: at every time and place a figure is as likely, whichever way they move.
+    cell_px = 0.8 * side_px
+    margin_px = 0.5 * side_px + speed_px * num_frames / 2
+    origin_px = rng.uniform(0, cell_px, 2)
+    for row_px in np.arange(origin_px[1] - margin_px - cell_px, height + margin_px, cell_px):
+        for column_px in np.arange(origin_px[0] - margin_px - cell_px, width + margin_px, cell_px):
+            x, y = rng.uniform(-0.15, 0.15, 2) * cell_px + (column_px, row_px)
+            angle, scale = rng.uniform(0, 2 * math.pi), math.exp(rng.uniform(-0.3, 0.3))
+            pose = Motion(offset_px=(x, y), angle=angle, scale=scale)
+            motions = (*camera, perform(1 - share, (x, y)), pose)
+            layers += _figure(rng, motions, seeds[int(rng.integers(len(seeds)))], side_px)
+    return Scene(
+        width,
+        height,
+        tuple(layers),
+        flicker=flicker * rng.uniform(0, 1),
+        noise=noise * rng.uniform(0, 1),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def write_video(
+    path: str | Path,
+    frames: Iterable[NDArray[np.uint8]],
+    fps: float = 25.0,
+    *,
+    codec: str = "libx264",
+    quality: int | None = None,
+    pixel_format: str = "yuv420p",
+) -> None:
+    """Writes frames of one size, (H, W, 3) uint8 RGB each; the path's ending says the container.
+
+    `quality` is the CRF (16 by default) or, for codecs without one, the quantiser (2): smaller is
+    better. The same frames give the same bytes with the same FFmpeg. The file appears when it is
+    complete. Raises ConfigError for an unknown codec or pixel format, for frames that differ in
+    size or are not uint8 RGB, for none at all, and for odd sizes that the pixel format cannot hold.
+    """
+    path = Path(path)
+    if not 0 < fps <= 1000:
+        raise ConfigError(f"fps must be > 0 and <= 1000, got {fps:g}")
+    iterator = iter(frames)
+    if (first := next(iterator, None)) is None:
+        raise ConfigError(f"frames for {path} must hold at least one frame, got none")
+    _check_frame(first, first)
+    _check_subsampling(first.shape[1], first.shape[0], pixel_format)
+    _check_codec(codec)
+    if codec in _CRF_CODECS:
+        options = {"crf": str(16 if quality is None else quality)}
+    else:
+        options = dict.fromkeys(("qmin", "qmax"), str(2 if quality is None else quality))
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        with av.open(str(partial), "w", options={"fflags": "+bitexact"}) as container:
+            rate = Fraction(fps).limit_denominator(1001)
+            stream = cast(VideoStream, container.add_stream(codec, rate, options))
+            stream.height, stream.width = first.shape[:2]
+            stream.pix_fmt = pixel_format
+            # Several threads may share out the bits of a frame, and then the machine decides them.
+            stream.codec_context.thread_count = 1
+            stream.codec_context.flags |= av.codec.context.Flags.bitexact
+            for frame in itertools.chain([first], iterator):
+                _check_frame(frame, first)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(None))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_action_dataset(
+    root: str | Path,
+    *,
+    num_videos_per_class: int = 20,
+    num_frames: int = 32,
+    width: int = 128,
+    height: int = 96,
+    seed: int = 0,
+    fps: float = 25.0,
+) -> list[Path]:
+    """Writes a small data set in which only motion tells the classes apart; returns its videos.
+
+    Videos are `root/videos/CLASS/CLASS_g01_c01.mp4`, one group each, and `root/annotations` has
+    UCF101's `classInd.txt`, `trainlist01.txt` and `testlist01.txt`; the last quarter of each class
+    is the test split. Raises ConfigError for sizes, counts and rates that cannot be.
+    """
+    if num_videos_per_class < 2:
+        raise ConfigError(
+            f"num_videos_per_class must be >= 2, one to train and one to test, "
+            f"got {num_videos_per_class}"
+        )
+    _check_subsampling(width, height, "yuv420p")
+    root = Path(root)
+    num_train = num_videos_per_class - math.ceil(num_videos_per_class / 4)
+    paths, train, test = [], [], []
+    for number, action in enumerate(ACTIONS, start=1):
+        (root / "videos" / action).mkdir(parents=True, exist_ok=True)
+        for video in range(num_videos_per_class):
+            name = f"{action}/{action}_g{video + 1:02d}_c01.mp4"
+            path = root / "videos" / name
+            scene = action_scene(
+                action,
+                num_frames=num_frames,
+                width=width,
+                height=height,
+                seed=(seed, number, video),
+            )
+            write_video(path, (scene.frame(t) for t in range(num_frames)), fps)
+            paths.append(path)
+            if video < num_train:
+                train.append(f"{name} {number}\n")
+            else:
+                test.append(f"{name}\n")
+    annotations = root / "annotations"
+    annotations.mkdir(exist_ok=True)
+    classes = [f"{number} {action}\n" for number, action in enumerate(ACTIONS, start=1)]
+    for name, lines in (("classInd", classes), ("trainlist01", train), ("testlist01", test)):
+        (annotations / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
+    return paths
+
+
+_CRF_CODECS = frozenset({"libx264", "libx265", "libvpx-vp9", "libaom-av1", "libsvtav1"})
+
+
+def _figure(
+    rng: np.random.Generator,
+    motions: tuple[Motion | Sway, ...],
+    texture_seed: int,
+    side_px: int,
+) -> list[Layer]:
+    """Draws a disc, a box or a gymnast with swinging limbs, about half as high as the frame."""
+    unit_px = side_px / 96
+
+    def part(half_width: float, half_height: float, radius: float, *own: Motion | Sway) -> Layer:
+        shape = Shape(half_width * unit_px, half_height * unit_px, radius * unit_px)
+        return Layer(texture_seed, (*motions, *own), shape, brightness=1.2)
+
+    kind = rng.choice(["disc", "box", "gymnast", "gymnast"])
+    if kind == "disc":
+        return [part(0, 0, rng.uniform(15, 21))]
+    if kind == "box":
+        return [part(rng.uniform(9, 17), rng.uniform(9, 17), 4)]
+    period, phase = rng.uniform(14, 24), rng.uniform(0, 2 * math.pi)
+    parts = []
+    # Two legs, then two arms: the joint, the angle at rest, half the length and the sense of swing.
+    # One phase for all, or the limbs of a clip played backwards would not be those of another clip.
+    for x, y, angle, half_length, sense in (
+        (-4.0, 8.0, 0.35, 8.5, -1),
+        (4.0, 8.0, -0.35, 8.5, 1),
+        (-6.0, -8.0, 1.3, 7.5, 1),
+        (6.0, -8.0, -1.3, 7.5, -1),
+    ):
+        pivot_px = (0.0, -half_length * unit_px)
+        hang = Motion(pivot_px, (x * unit_px, (y + half_length) * unit_px), angle)
+        swing = Sway(pivot_px, amplitude_angle=0.4 * sense, period_frames=period, phase=phase)
+        parts.append(part(0, half_length, 3.6, hang, swing))
+    head = Motion(offset_px=(0.0, -19.0 * unit_px))
+    return [*parts, part(2.5, 7, 5.5), part(0, 0, 7, head)]
+
+
+@functools.lru_cache(maxsize=32)
+def _tile(seed: int, brightness: float) -> NDArray[np.uint8]:
+    return _texture(TILE_PX, TILE_PX, seed, brightness)
+
+
+def _texture(height: int, width: int, seed: int, brightness: float = 1.0) -> NDArray[np.uint8]:
+    """Returns a texture, periodic both ways: height, width times OVERSAMPLING, uint8 RGB."""
+    rng = np.random.default_rng(seed)
+    rows, columns = height * OVERSAMPLING, width * OVERSAMPLING
+    num_leaves = max(40, height * width // 70)
+    # Few colours that go together: one hue, its neighbours, and sometimes its complement.
+    hue = rng.uniform(0, 360) + rng.normal(0, 20, num_leaves)
+    hue += 180 * (rng.random(num_leaves) < 0.1)
+    saturation, value = rng.uniform(0.1, 0.55, num_leaves), rng.uniform(0.25, 1.0, num_leaves)
+    hsv = np.stack([hue % 360, saturation, value], axis=-1)[None].astype(np.float32)
+    colors = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0] * 255
+    # Radii by a power law give detail at every scale, as occlusion does in nature.
+    radii = OVERSAMPLING * 2.5 * (1 - rng.random(num_leaves) * 0.98) ** (-1 / 1.6)
+    centers = rng.uniform(0, (columns, rows), (num_leaves, 2))
+    axes = radii[:, None] * np.exp(rng.uniform(-0.35, 0.35, (num_leaves, 2)))
+    turns = rng.uniform(0, 180, num_leaves)
+    image = np.full((rows, columns, 3), colors.mean(axis=0).astype(np.uint8), np.uint8)
+    for (x, y), (a, b), turn, color in zip(centers, axes, turns, colors, strict=True):
+        reach = max(a, b) + 2
+        # What crosses an edge comes in again on the other side.
+        for shift_x in {0, columns * (x < reach) - columns * (x > columns - reach)}:
+            for shift_y in {0, rows * (y < reach) - rows * (y > rows - reach)}:
+                box = ((x + shift_x, y + shift_y), (2 * a, 2 * b), turn)
+                cv2.ellipse(image, box, color.tolist(), cv2.FILLED, cv2.LINE_AA)
+    # White noise, of which the blur leaves an eighth, keeps large pebbles from being blank.
+    grain = 0.5 * rng.standard_normal((rows, columns, 1), np.float32)
+    margin = math.ceil(4 * BLUR_PX * OVERSAMPLING)
+    shaded = image * (brightness * (1 + grain))
+    padded = cv2.copyMakeBorder(shaded, margin, margin, margin, margin, cv2.BORDER_WRAP)
+    blurred = cv2.GaussianBlur(padded, (0, 0), BLUR_PX * OVERSAMPLING)
+    blurred = blurred[margin:-margin, margin:-margin]
+    return np.asarray(np.clip(np.rint(blurred), 0, 255).astype(np.uint8))
+
+
+def _look_up(layer: Layer, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Returns the texture's colours at x, y (H, W) in px of the layer, (H, W, 3) uint8 RGB."""
+    # By whole tiles towards the origin: OpenCV's coordinates end at 32767.
+    near_x, near_y = (axis - TILE_PX * np.floor(axis[0, 0] / TILE_PX) for axis in (x, y))
+    map_x, map_y = ((axis * OVERSAMPLING).astype(np.float32) for axis in (near_x, near_y))
+    colors = cv2.remap(
+        _tile(layer.texture_seed, layer.brightness),
+        map_x,
+        map_y,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_WRAP,
+    )
+    return np.asarray(colors, np.uint8)
+
+
+def _grid(rows: slice, columns: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the pixel centres' x (1, W) and y (H, 1), float64, to be broadcast."""
+    x = np.arange(columns.start, columns.stop, dtype=np.float64)
+    y = np.arange(rows.start, rows.stop, dtype=np.float64)
+    return x[None, :], y[:, None]
+
+
+def _transform(
+    matrix: Matrix, x: NDArray[np.float64 | np.int64], y: NDArray[np.float64 | np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Applies a (3, 3) affine matrix to points, float64; x and y are broadcast."""
+    (xx, xy, x0), (yx, yy, y0), _ = matrix
+    return xx * x + (xy * y + x0), yx * x + (yy * y + y0)
+
+
+def _rotation(angle: float) -> Matrix:
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return np.array([[cosine, -sine], [sine, cosine]])
+
+
+@functools.lru_cache(maxsize=1024)
+def _product(motions: tuple[Motion | Sway, ...], t: float) -> Matrix:
+    # By recursion, as layers share their outer motions: all the camera's, and limbs their body's.
+    product = _product(motions[:-1], t) @ motions[-1].matrix(t) if motions else np.eye(3)
+    product.setflags(write=False)
+    return product
+
+
+def _reach_px(shape: Shape, matrix: Matrix) -> float:
+    """Returns the greatest distance on the screen of a point of the shape from its origin."""
+    # The larger singular value, in closed form since this runs for every layer of every frame.
+    xx, xy, yx, yy = matrix[:2, :2].ravel().tolist()
+    half = (xx * xx + xy * xy + yx * yx + yy * yy) / 2
+    root = math.sqrt(max(half**2 - (xx * yy - xy * yx) ** 2, 0))
+    return shape.reach_px * math.sqrt(half + root)
+
+
+def _invert(matrix: Matrix) -> Matrix:
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
+def _affine(linear: Matrix, pivot_px: tuple[float, float], shift_px: NDArray[np.float64]) -> Matrix:
+    """Returns p -> pivot + shift + linear @ (p - pivot) as a (3, 3) matrix."""
+    matrix = np.eye(3)
+    matrix[:2, :2] = linear
+    matrix[:2, 2] = pivot_px + shift_px - linear @ np.array(pivot_px)
+    return matrix
+
+
+def _check_size(width: int, height: int) -> None:
+    if not 8 <= min(width, height) <= max(width, height) <= MAX_SIDE_PX:
+        raise ConfigError(
+            f"width and height must be from 8 to {MAX_SIDE_PX} px, got {width}x{height}"
+        )
+
+
+def _check_frame(frame: NDArray[np.uint8], first: NDArray[np.uint8]) -> None:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ConfigError(
+            f"a frame must be (H, W, 3) uint8 RGB, got {frame.dtype} of shape {frame.shape}"
+        )
+    if frame.shape != first.shape:
+        raise ConfigError(
+            f"all frames of a video must have one size, got {frame.shape} after {first.shape}"
+        )
+
+
+def _check_codec(codec: str) -> None:
+    try:
+        is_video = av.Codec(codec, "w").type == "video"
+    except av.codec.codec.UnknownCodecError:
+        is_video = False
+    if not is_video:
+        raise ConfigError(
+            f"codec must be a video encoder of PyAV's FFmpeg, such as libx264 or mpeg4, "
+            f"got {codec!r}"
+        )
+
+
+def _check_subsampling(width: int, height: int, pixel_format: str) -> None:
+    try:
+        chroma = av.VideoFormat(pixel_format)
+    except ValueError as error:
+        raise ConfigError(
+            f"pixel_format must be one of FFmpeg's, such as yuv420p, got {pixel_format!r}"
+        ) from error
+    # Two px across share one colour, so the last column of an odd width would have none.
+    odd_width = width % 2 == 1 and chroma.chroma_width(2) == 1
+    if odd_width or (height % 2 == 1 and chroma.chroma_height(2) == 1):
+        raise ConfigError(
+            f"width and height must be even for pixel_format {pixel_format}, got {width}x{height}; "
+            f"take an even size or pixel_format='yuv444p'"
+        )
