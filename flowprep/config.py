@@ -105,10 +105,11 @@ class Resize:
 
 @dataclass(frozen=True)
 class DecodeSpec:
-    """From a file to the frames of the flow: decode, rotate, sample, resize, gray, in this order."""
+    """From a file to the frames of the flow: decode, rotate, sample, resize, gray, in order."""
 
     decoder: DecoderName = "pyav"
-    """The library that decodes; both give the same frames, so a run may go on with the other."""
+    """The library that decodes. Both give the same frames bit by bit, but for MPEG-4 part 2 (old AVI),
+    where single pixels differ by a level or two; so a run goes on with the one that began it."""
     fps: float | None = None
     """Frames per second to sample, by timestamps; where it is not given, every frame is kept."""
     resize: Resize = field(default_factory=Resize)
@@ -127,7 +128,7 @@ class DecodeSpec:
 
 @dataclass(frozen=True)
 class FlowSpec:
-    """What a stored level means: algorithm, step, bound, quantiser. A reader decodes by it alone."""
+    """What a stored level means: algorithm, step, bound, quantiser; a reader needs no more."""
 
     algorithm: str = "tvl1-opencv"
     """A name in `flowprep.flow.ESTIMATORS`."""
@@ -243,7 +244,7 @@ class ExtractConfig:
         return config
 
 
-INTERCHANGEABLE_FIELDS = frozenset({"decode.decoder", "encode.videos_per_shard"})
+INTERCHANGEABLE_FIELDS = frozenset({"encode.videos_per_shard"})
 """Fields that may differ between runs into one data set: no stored number depends on them."""
 
 

@@ -10,8 +10,7 @@ import pytest
 
 REQUIRE_DATA = os.environ.get("FLOWPREP_REQUIRE_DATA") == "1"
 DATA = Path(
-    os.environ.get("FLOWPREP_TEST_DATA")
-    or Path(__file__).resolve().parents[2] / "shared" / "data"
+    os.environ.get("FLOWPREP_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
 )
 
 

@@ -85,7 +85,7 @@ def sidecar_name(shard: int) -> str:
 
 
 def part_name(shard: int, index: int, suffix: Literal["tar", "json", "stall"]) -> str:
-    """Name of a finished video's file until its shard is published; `index` is its manifest line."""
+    """Name of a finished video's file until its shard is published; `index`: its manifest line."""
     return f"{PARTS_FOLDER}/{shard:06d}/{index:08d}.{suffix}"
 
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -207,4 +207,6 @@ def _watchdog(job: ExtractJob) -> Iterator[_Watch | None]:
         faulthandler.cancel_dump_traceback_later()
         file.close()
         if job.storage.is_local:
-            os.unlink(path)
+            # A worker of a driver that was killed may have ended the same video a moment ago.
+            with suppress(FileNotFoundError):
+                os.unlink(path)

@@ -1,0 +1,734 @@
+"""Manifests: what is taken for a video, its key, label and split, and what the user reads."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from flowprep.errors import ConfigError, InputError
+from flowprep.video.manifest import (
+    FORMATS,
+    VIDEO_EXTENSIONS,
+    Manifest,
+    ManifestFormat,
+    collect_videos,
+    is_frame_image,
+)
+
+KNOWN = (
+    f"Videos are files with the extensions {' '.join(sorted(VIDEO_EXTENSIONS))}, and folders of "
+    f"numbered images"
+)
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def frames(folder: Path, count: int = 3) -> Path:
+    return touch(folder, *(f"img_{i:05d}.jpg" for i in range(1, count + 1)))
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def keys(manifest: Manifest) -> list[str]:
+    return [video.key for video in manifest.videos]
+
+
+def labels(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    return {video.key: video.labels for video in manifest.videos}
+
+
+def message(call: Callable[[], object], kind: type[Exception] = InputError) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    return str(caught.value)
+
+
+def test_formats_are_those_of_the_type() -> None:
+    assert set(get_args(ManifestFormat)) == {"auto", *FORMATS}
+
+
+class TestFolders:
+    def test_class_folders_become_labels(self, tmp_path: Path) -> None:
+        touch(tmp_path, "walk/b.avi", "walk/more/a.MP4", "run/c.mkv", "run/notes.txt", "README")
+        manifest = collect_videos(tmp_path)
+        assert keys(manifest) == ["run/c", "walk/b", "walk/more/a"]
+        assert manifest.class_names == ("run", "walk")
+        assert [video.labels for video in manifest.videos] == [(0,), (1,), (1,)]
+        assert manifest.videos[2].source == str(tmp_path / "walk/more/a.MP4")
+        assert manifest.num_ignored_files == 2
+        assert manifest.notes == ("ignored 2 files without a video extension",)
+
+    def test_no_labels_where_videos_lie_in_the_folder_itself(self, tmp_path: Path) -> None:
+        touch(tmp_path, "walk/a.avi", "b.avi")
+        manifest = collect_videos(tmp_path)
+        assert manifest.class_names == ()
+        assert labels(manifest) == {"b": (), "walk/a": ()}
+        assert manifest.notes == ("gave no labels: 1 video of 2 not in a class folder",)
+
+    def test_flat_folder_has_neither_labels_nor_notes(self, tmp_path: Path) -> None:
+        manifest = collect_videos(str(touch(tmp_path, "2.avi", "1.avi", "10.avi")))
+        assert keys(manifest) == ["1", "10", "2"]
+        assert manifest.class_names == manifest.notes == ()
+
+    def test_hidden_files_and_folders_do_not_count(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.avi", ".b.avi", ".cache/c.avi", ".DS_Store")
+        manifest = collect_videos(tmp_path)
+        assert keys(manifest) == ["a"]
+        assert manifest.num_ignored_files == 0
+
+    def test_odd_names_survive(self, tmp_path: Path) -> None:
+        names = ["-dash.avi", "a.b.c.avi", "50% #1 (x)&;!.avi", "手.avi", os.fsdecode(b"\xff.avi")]
+        manifest = collect_videos(touch(tmp_path, *names))
+        assert sorted(Path(video.source).name for video in manifest.videos) == sorted(names)
+        assert sorted(keys(manifest)) == [
+            "%2Ddash",
+            "%E6%89%8B",
+            "%FF",
+            "50%25%20%231%20%28x%29%26%3B%21",
+            "a%2Eb%2Ec",
+        ]
+
+    def test_class_names_are_unescaped(self, tmp_path: Path) -> None:
+        manifest = collect_videos(touch(tmp_path, "tie (bow)/a.avi", "jump/a.avi"))
+        assert manifest.class_names == ("jump", "tie (bow)")
+        assert labels(manifest) == {"jump/a": (0,), "tie%20%28bow%29/a": (1,)}
+
+    def test_frame_folders_are_videos(self, tmp_path: Path) -> None:
+        frames(tmp_path / "walk/v.1")
+        frames(tmp_path / "run/v2")
+        touch(tmp_path / "run/v2", "flow_x_00001.jpg", "x_00001.jpg", "n_frames.txt", ".done")
+        touch(tmp_path / "run", "v3.avi")
+        manifest = collect_videos(tmp_path)
+        assert labels(manifest) == {"run/v2": (0,), "run/v3": (0,), "walk/v%2E1": (1,)}
+        assert manifest.videos[0].source == str(tmp_path / "run/v2")
+        assert manifest.num_ignored_files == 0
+
+    def test_a_frame_folder_by_itself(self, tmp_path: Path) -> None:
+        manifest = collect_videos(frames(tmp_path / "imgs"))
+        assert [(v.key, v.source) for v in manifest.videos] == [("imgs", str(tmp_path / "imgs"))]
+
+    def test_images_beside_videos_are_no_frame_folder(self, tmp_path: Path) -> None:
+        frames(touch(tmp_path, "a.avi"))
+        assert keys(collect_videos(tmp_path)) == ["a"]
+        assert collect_videos(tmp_path).num_ignored_files == 3
+
+    def test_real_tree(self, test_data: Path) -> None:
+        manifest = collect_videos(test_data / "ucf101/videos")
+        assert len(manifest.videos) == 24
+        assert manifest.class_names[0] == "Biking"
+        assert len(manifest.class_names) == 6
+        odd = collect_videos(test_data / "odd")
+        assert "%2Dvideo-with-dash-" in keys(odd)
+        assert keys(collect_videos(test_data / "rawframes")) == ["imgs"]
+
+    def test_links(self, tmp_path: Path) -> None:
+        touch(tmp_path, "real/walk/a.avi", "videos/b.avi")
+        videos = tmp_path / "videos"
+        (videos / "linked").symlink_to(tmp_path / "real")
+        (videos / "c.avi").symlink_to(tmp_path / "real/walk/a.avi")
+        (videos / "broken.avi").symlink_to(tmp_path / "nowhere.avi")
+        (videos / "itself").symlink_to("itself")
+        (tmp_path / "real/loop").symlink_to(videos)
+        manifest = collect_videos(videos)
+        assert keys(manifest) == ["b", "broken", "c", "linked/walk/a"]
+        assert (
+            f"did not follow {videos}/linked/loop: the link leads back to a folder around it"
+            in manifest.notes
+        )
+
+    def test_a_fifo_is_not_a_video(self, tmp_path: Path) -> None:
+        os.mkfifo(touch(tmp_path, "a.avi") / "b.avi")
+        assert keys(collect_videos(tmp_path)) == ["a"]
+
+    def test_nothing_found(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.flo", "b.flo", "c/flow_x_00001.jpg")
+        assert message(lambda: collect_videos(tmp_path)) == (
+            f"no videos in {tmp_path} or its subfolders (other files: 2 .flo, 1 .jpg). "
+            f"{KNOWN}; for other files name them one by one or in a .txt list"
+        )
+
+    def test_a_folder_that_cannot_be_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        touch(tmp_path, "a.avi")
+
+        def refuse(path: str) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        assert message(lambda: collect_videos(tmp_path)) == (
+            f"cannot read the folder {tmp_path}: Permission denied; make it readable, or name the "
+            f"folders beside it one by one"
+        )
+
+
+class TestInputs:
+    def test_missing_with_suggestion(self, tmp_path: Path) -> None:
+        touch(tmp_path, "videos/a.avi")
+        assert message(lambda: collect_videos(tmp_path / "vidoes")) == (
+            f"VIDEOS does not exist: {tmp_path}/vidoes; did you mean {tmp_path}/videos?"
+        )
+        assert message(lambda: collect_videos(tmp_path / "vidoes/x/a.avi")) == (
+            f"VIDEOS does not exist: {tmp_path}/vidoes/x/a.avi; did you mean {tmp_path}/videos?"
+        )
+        assert message(lambda: collect_videos(tmp_path / "zzz")) == (
+            f"VIDEOS does not exist: {tmp_path}/zzz"
+        )
+
+    def test_no_input_and_urls(self) -> None:
+        empty = "VIDEOS is empty: name a folder, a video, a glob pattern or a list"
+        assert message(lambda: collect_videos([])) == empty
+        assert message(lambda: collect_videos("")) == empty
+        assert message(lambda: collect_videos("s3://bucket/videos")) == (
+            "VIDEOS must be a path of this machine's file system, got s3://bucket/videos; mount or "
+            "copy it"
+        )
+
+    def test_single_file_of_any_extension(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.b.avi", "odd.xyz")
+        assert keys(collect_videos(tmp_path / "a.b.avi")) == ["a%2Eb"]
+        assert keys(collect_videos(tmp_path / "odd.xyz")) == ["odd%2Exyz"]
+        (tmp_path / "gone.avi").symlink_to("nowhere")
+        assert keys(collect_videos(tmp_path / "gone.avi")) == ["gone"]
+
+    def test_relative_sources_become_absolute(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        touch(tmp_path, "a.avi")
+        monkeypatch.chdir(tmp_path)
+        for inputs in ("a.avi", ".", "*.avi", "./*"):
+            assert collect_videos(inputs).videos[0].source == str(tmp_path / "a.avi")
+
+    def test_globs(self, tmp_path: Path) -> None:
+        touch(tmp_path, "v/walk/a.avi", "v/walk/b.mp4", "v/run/deep/c.avi", "v/.h/d.avi", "v/e.txt")
+        frames(tmp_path / "v/run/imgs")
+
+        def found(pattern: str) -> list[str]:
+            return keys(collect_videos(f"{tmp_path}/{pattern}"))
+
+        assert found("v/**/*.avi") == ["run/deep/c", "walk/a"]
+        assert found("v/**") == ["run/deep/c", "run/imgs", "walk/a", "walk/b"]
+        assert found("v/*/*") == ["run/deep/c", "run/imgs", "walk/a", "walk/b"]
+        assert found("v/w*") == ["walk/a", "walk/b"]
+        assert found("v/walk/[ab].*") == ["a", "b"]
+        assert found("v/*/im?s") == ["run/imgs"]
+        assert collect_videos(f"{tmp_path}/v/*/*.avi").class_names == ("walk",)
+        assert message(lambda: found("v/*.avi")) == (
+            f"no video matches {tmp_path}/v/*.avi (searched in {tmp_path}/v). {KNOWN}"
+        )
+
+    def test_a_literal_path_comes_before_the_pattern(self, tmp_path: Path) -> None:
+        touch(tmp_path, "[a]/x.avi", "a/y.avi", "what?.avi", "whats.avi")
+        assert keys(collect_videos(tmp_path / "[a]")) == ["x"]
+        assert keys(collect_videos(tmp_path / "what?.avi")) == ["what%3F"]
+
+    def test_several_inputs(self, tmp_path: Path) -> None:
+        touch(tmp_path, "v/run/a.avi", "v/walk/b.avi", "v/top.avi")
+        inputs = [tmp_path / "v/walk", tmp_path / "v/run/a.avi"]
+        assert keys(collect_videos(inputs)) == ["b", "a"]
+        manifest = collect_videos(inputs, root=tmp_path / "v")
+        assert labels(manifest) == {"walk/b": (1,), "run/a": (0,)}
+        assert message(lambda: collect_videos(inputs, root=tmp_path / "v/walk")) == (
+            f"VIDEOS {tmp_path}/v/run/a.avi lies outside root {tmp_path}/v/walk: choose a root "
+            f"that holds it"
+        )
+
+    def test_same_key_twice(self, tmp_path: Path) -> None:
+        touch(tmp_path, "p/a.avi", "p/a.mp4", "q/a.avi")
+        assert message(lambda: collect_videos(tmp_path / "p")) == (
+            f"two videos have the key 'a': {tmp_path}/p/a.avi and {tmp_path}/p/a.mp4; keep one of "
+            f"them, or rename one"
+        )
+        roots = [tmp_path / "p/a.avi", tmp_path / "q"]
+        assert message(lambda: collect_videos(roots)) == (
+            f"two videos have the key 'a': {tmp_path}/p/a.avi and {tmp_path}/q/a.avi; name their "
+            f"common folder {tmp_path} instead, or give it as root"
+        )
+        assert keys(collect_videos(roots, root=tmp_path)) == ["p/a", "q/a"]
+
+    def test_same_video_twice(self, tmp_path: Path) -> None:
+        touch(tmp_path, "v/walk/a.avi")
+        assert message(lambda: collect_videos([tmp_path / "v", tmp_path / "v/walk"])) == (
+            f"VIDEOS names the same video twice: {tmp_path}/v/walk/a.avi; name it once"
+        )
+
+    def test_options_that_do_not_go_together(self, tmp_path: Path) -> None:
+        video = touch(tmp_path, "a.avi") / "a.avi"
+        text = write(tmp_path / "list.txt", "a.avi\n")
+
+        def refused(inputs: object = tmp_path, **options: object) -> str:
+            return message(lambda: collect_videos(inputs, **options), ConfigError)  # type: ignore[arg-type]
+
+        assert refused(format="ucf") == (
+            "format must be one of auto, folder, file, glob, list, ucf101, hmdb51, kinetics, "
+            "got 'ucf'"
+        )
+        assert refused(format="ucf101") == (
+            "format ucf101 needs annotations: the folder with classInd.txt"
+        )
+        assert refused(split=1) == (
+            "split goes with the formats ucf101 and hmdb51 only, not with folder"
+        )
+        assert refused(format="hmdb51", annotations=tmp_path, split=4) == (
+            "split must be 1, 2 or 3, got 4"
+        )
+        assert refused(annotations=text, root=tmp_path) == (
+            "with annotations VIDEOS is the folder of the videos: root cannot be given as well"
+        )
+        assert refused(format="folder", annotations=text) == (
+            f"format folder takes no annotations, got {text}"
+        )
+        assert refused([tmp_path, tmp_path], annotations=text) == (
+            "annotations go with one folder of videos, got 2"
+        )
+        assert refused([video, text]) == (
+            "VIDEOS mixes the formats file, list: lists cannot be joined with anything else, "
+            "because their labels would mix; extract them one by one"
+        )
+
+    def test_wrong_kinds_of_paths(self, tmp_path: Path) -> None:
+        video = touch(tmp_path, "a.avi") / "a.avi"
+        assert message(lambda: collect_videos(video, format="folder")) == (
+            f"VIDEOS must be a folder, got the file {video}"
+        )
+        assert "a folder is format folder" in message(
+            lambda: collect_videos(tmp_path, format="file")
+        )
+        assert message(lambda: collect_videos(video, root=tmp_path / "gone")) == (
+            f"root does not exist: {tmp_path}/gone"
+        )
+        assert message(lambda: collect_videos(tmp_path, annotations=tmp_path)) == (
+            f"annotations {tmp_path} must be a .txt list, a Kinetics .csv, or a folder with "
+            f"UCF101's classInd.txt or HMDB51's *_test_split1.txt files; or name its format"
+        )
+        assert message(lambda: collect_videos(tmp_path, annotations=video, format="ucf101")) == (
+            f"annotations must be a folder, got the file {video}"
+        )
+        assert message(lambda: collect_videos(tmp_path, format="list")) == (
+            f"VIDEOS {tmp_path} is a folder and no list: name the list as VIDEOS, or as "
+            f"annotations with the folder of its videos as VIDEOS"
+        )
+
+
+class TestOut:
+    def test_out_inside_videos(self, tmp_path: Path) -> None:
+        videos = touch(tmp_path, "videos/walk/a.avi") / "videos"
+        assert message(lambda: collect_videos(videos, out=videos / "flow")) == (
+            f"OUT {videos}/flow lies inside VIDEOS {videos}: its own files would be taken for "
+            f"inputs; choose a folder outside"
+        )
+        assert message(lambda: collect_videos(videos, out=videos)) == (
+            f"OUT {videos} is the same folder as VIDEOS {videos}: its own files would be taken "
+            f"for inputs; choose a folder outside"
+        )
+        assert message(lambda: collect_videos(videos, out=tmp_path)) == (
+            f"VIDEOS {videos} lies inside OUT {tmp_path}: inputs and data set would mix; choose a "
+            f"folder outside"
+        )
+        for out in (tmp_path / "flow", tmp_path / "videos2", "s3://bucket/videos", None):
+            assert len(collect_videos(videos, out=out).videos) == 1
+
+    def test_through_links(self, tmp_path: Path) -> None:
+        videos = touch(tmp_path, "videos/walk/a.avi", "flow/shards/x.tar") / "videos"
+        (tmp_path / "link").symlink_to(videos)
+        assert "lies inside" in message(lambda: collect_videos(videos, out=tmp_path / "link/flow"))
+        assert "lies inside" in message(lambda: collect_videos(tmp_path / "link", out=videos / "x"))
+        (videos / "back").symlink_to(tmp_path / "flow")
+        assert "lies inside" in message(lambda: collect_videos(videos, out=tmp_path / "flow"))
+
+    def test_beside_files_lists_and_patterns(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.avi", "walk/b.avi")
+        write(tmp_path / "list.txt", "a.avi\n")
+        for inputs in ("a.avi", "list.txt", "*.avi", "walk/*.avi"):
+            assert len(collect_videos(tmp_path / inputs, out=tmp_path / "flow").videos) == 1
+        assert "lies inside" in message(
+            lambda: collect_videos(tmp_path / "**/*.avi", out=tmp_path / "flow")
+        )
+
+    def test_inside_a_listed_frame_folder(self, tmp_path: Path) -> None:
+        frames(tmp_path / "imgs")
+        text = write(tmp_path / "list.txt", "imgs 0\n")
+        assert "lies inside" in message(lambda: collect_videos(text, out=tmp_path / "imgs/flow"))
+
+
+class TestLists:
+    def collect(self, tmp_path: Path, text: str | bytes, **options: Path) -> Manifest:
+        return collect_videos(write(tmp_path / "list.txt", text), **options)  # type: ignore[arg-type]
+
+    def test_labels_and_order(self, tmp_path: Path) -> None:
+        touch(tmp_path, "b.avi", "a.avi", "walk/c.avi")
+        manifest = self.collect(tmp_path, "# head\nb.avi 7\n\n  walk/c.avi\t1  2\n./a.avi\n")
+        assert labels(manifest) == {"b": (7,), "walk/c": (1, 2), "a": ()}
+        assert keys(manifest) == ["b", "walk/c", "a"]
+        assert manifest.class_names == manifest.notes == ()
+
+    @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+    def test_windows_line_ends_and_bom(self, tmp_path: Path, bom: bytes) -> None:
+        touch(tmp_path, "a.avi", "b.avi")
+        manifest = self.collect(tmp_path, bom + b"a.avi 0\r\n\r\nb.avi 1\r\n")
+        assert labels(manifest) == {"a": (0,), "b": (1,)}
+        assert manifest.notes == ()
+
+    def test_paths_with_spaces(self, tmp_path: Path) -> None:
+        names = ["my clip.avi", "take 2", "take 2 3", "q 1.avi", "手 é.avi", "#hash.avi"]
+        touch(tmp_path, *names)
+        text = 'my clip.avi 4\ntake 2\ntake 2 3 5\n"q 1.avi" 6 7\n手 é.avi 8\n"#hash.avi" 9\n'
+        manifest = self.collect(tmp_path, text)
+        assert [Path(video.source).name for video in manifest.videos] == names
+        assert [v.labels for v in manifest.videos] == [(4,), (), (5,), (6, 7), (8,), (9,)]
+
+    def test_names_that_are_not_utf8(self, tmp_path: Path) -> None:
+        name = os.fsdecode(b"caf\xe9.avi")
+        touch(tmp_path, name)
+        manifest = self.collect(tmp_path, b"caf\xe9.avi 1\n")
+        assert manifest.videos[0].source == str(tmp_path / name)
+        assert labels(manifest) == {"caf%E9": (1,)}
+
+    def test_missing_videos_stay(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.avi")
+        manifest = self.collect(tmp_path, "a.avi 0\ngone 1.avi 1\ngone_folder 30 2\n")
+        assert labels(manifest) == {"a": (0,), "gone%201": (1,), "gone_folder": (2,)}
+        assert manifest.notes == (
+            f"2 of 3 listed videos not found; first: {tmp_path}/gone 1.avi, {tmp_path}/gone_folder",
+        )
+
+    def test_relative_to_root(self, tmp_path: Path) -> None:
+        videos = touch(tmp_path, "videos/walk/a.avi", "outside.avi") / "videos"
+        manifest = self.collect(tmp_path, "walk/a.avi 3\n", root=videos)
+        assert labels(manifest) == {"walk/a": (3,)}
+        manifest = collect_videos(videos, annotations=tmp_path / "list.txt")
+        assert manifest.videos[0].source == str(videos / "walk/a.avi")
+        absolute = f"{videos}/walk/a.avi 3\n"
+        assert keys(self.collect(tmp_path, absolute, root=videos)) == ["walk/a"]
+        assert message(lambda: self.collect(tmp_path, "../outside.avi 1\n", root=videos)) == (
+            f"line 1 of {tmp_path}/list.txt: {tmp_path}/outside.avi lies outside root {videos}; "
+            f"choose a root that holds every listed video, or leave it out"
+        )
+
+    def test_outside_of_the_lists_folder(self, tmp_path: Path) -> None:
+        touch(tmp_path, "videos/walk/a.avi", "videos/run/b.avi")
+        text = f"{tmp_path}/videos/walk/a.avi 0\n../videos/run/b.avi 1\n"
+        manifest = collect_videos(write(tmp_path / "lists/train.txt", text))
+        assert labels(manifest) == {"walk/a": (0,), "run/b": (1,)}
+        assert manifest.notes == (
+            f"keys are relative to {tmp_path}/videos, the common folder of the listed videos",
+        )
+
+    def test_listed_twice(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.avi", "a.mp4")
+        name = tmp_path / "list.txt"
+        assert message(lambda: self.collect(tmp_path, "a.avi 0\n\n./a.avi 1\n")) == (
+            f"line 1 of {name} and line 3 of {name} name the same video twice: {tmp_path}/a.avi; "
+            f"name it once"
+        )
+        assert "two videos have the key 'a'" in message(
+            lambda: self.collect(tmp_path, "a.avi 0\na.mp4 1\n")
+        )
+
+    @pytest.mark.parametrize(
+        ("line", "named", "rest"),
+        [
+            ("a.avi -1", "a.avi", "-1"),
+            ("a.avi walk", "a.avi", "walk"),
+            ("a.avi,3", "a.avi", "3"),
+            ("gone.avi 1.0 2", "gone.avi", "1.0 2"),
+            ("imgs 5 walk", "imgs", "5 walk"),
+        ],
+    )
+    def test_bad_labels(self, tmp_path: Path, line: str, named: str, rest: str) -> None:
+        frames(touch(tmp_path, "a.avi") / "imgs")
+        assert message(lambda: self.collect(tmp_path, f"a.avi 0\n{line}\n")) == (
+            f"line 2 of {tmp_path}/list.txt: a path (in quotes, if it is an odd one) and labels "
+            f"that are integers >= 0 must stand with spaces between, got {rest!r} after {named!r}"
+        )
+
+    def test_unclosed_quote_empty_list_and_binary(self, tmp_path: Path) -> None:
+        assert "got '\"a.avi 3'" in message(lambda: self.collect(tmp_path, '"a.avi 3\n'))
+        assert message(lambda: self.collect(tmp_path, "# nothing\n")) == (
+            f"the list {tmp_path}/list.txt names no video: write one path a line"
+        )
+        assert message(lambda: self.collect(tmp_path, "a.avi".encode("utf-16"))) == (
+            f"{tmp_path}/list.txt is not text in UTF-8 (it has NUL bytes); save it as UTF-8"
+        )
+
+    def test_rawframes(self, tmp_path: Path) -> None:
+        for name in "abcdef":
+            frames(tmp_path / name, 10)
+        touch(tmp_path, "a/x_00001.jpg", "a/flow_y_00001.jpg", "a/n.txt")
+        manifest = self.collect(tmp_path, "a 10 3\nb 9 4\nc 5\nd\ne 10 1 2\nf 0 10 6\n")
+        expected = {"a": (3,), "b": (4,), "c": (5,), "d": (), "e": (1, 2), "f": (6,)}
+        assert labels(manifest) == expected
+
+    @pytest.mark.parametrize("integers", ["5 127", "2 5 127", "11 0", "0 5 1", "1 9 127"])
+    def test_parts_of_frame_folders_are_refused(self, tmp_path: Path, integers: str) -> None:
+        frames(tmp_path / "imgs", 10)
+        assert message(lambda: self.collect(tmp_path, f"imgs {integers}\n")) == (
+            f"line 1 of {tmp_path}/list.txt: 'imgs {integers}' asks for a part of {tmp_path}/imgs, "
+            f"which has 10 frame images; folders are extracted whole: write 'imgs 10 LABEL' or "
+            f"'imgs LABEL', or move the frames into a folder of their own"
+        )
+
+    @pytest.mark.parametrize("suffix", ["", "_multi_label", "_with_offset"])
+    def test_real_rawframe_lists_ask_for_parts(self, test_data: Path, suffix: str) -> None:
+        path = test_data / f"rawframes/rawframe_test_list{suffix}.txt"
+        assert "which has 10 frame images" in message(lambda: collect_videos(path))
+
+    def test_several_lists(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.avi", "b.avi")
+        lists = [write(tmp_path / "1.txt", "a.avi 0\n"), write(tmp_path / "2.txt", "b.avi 1\n")]
+        assert labels(collect_videos(lists)) == {"a": (0,), "b": (1,)}
+
+    def test_a_long_list_is_parsed_in_seconds(self, tmp_path: Path) -> None:
+        (tmp_path / "class").mkdir()
+        lines = [f"class/clip_{i:06d}.avi {i % 700}\n" for i in range(100_000)]
+        begin = time.perf_counter()
+        manifest = self.collect(tmp_path, "".join(lines))
+        assert len(manifest.videos) == 100_000
+        assert time.perf_counter() - begin < 15  # about 1 s; a stat a line or worse takes longer
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("img_00001.jpg", True),
+        ("frame000001.JPG", True),
+        ("00001.png", True),
+        ("flow_x_00001.jpg", False),
+        ("flow_x_p2_00000.jpg", False),
+        ("flow_00001.jpg", False),
+        ("x_00001.jpg", False),
+        ("v_00001.png", False),
+        ("VID-000001x.jpg", False),
+        ("cover.jpg", False),
+        ("00001.txt", False),
+    ],
+)
+def test_frame_images(name: str, expected: bool) -> None:
+    assert is_frame_image(name) is expected
+
+
+class TestUCF101:
+    @pytest.fixture
+    def lists(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "ucfTrainTestlist"
+        write(folder / "classInd.txt", "1 Walk\r\n2 Run\r\n")
+        write(folder / "trainlist01.txt", "Walk/v_Walk_g02_c01.avi 1\r\nRun/v_Run_g02_c01.avi 2\n")
+        write(folder / "testlist01.txt", "Walk/v_Walk_g01_c01.avi\r\n")
+        write(folder / "trainlist02.txt", "Walk/v_Walk_g01_c01.avi 1\n")
+        write(folder / "testlist02.txt", "Walk/v_Walk_g02_c01.avi\n")
+        return folder
+
+    FILES = ("Walk/v_Walk_g02_c01.avi", "Run/v_Run_g02_c01.avi", "Walk/v_Walk_g01_c01.avi")
+
+    @pytest.mark.parametrize("flat", [False, True])
+    def test_split_and_labels(self, tmp_path: Path, lists: Path, flat: bool) -> None:
+        root = tmp_path / "videos"
+        touch(root, *(Path(name).name if flat else name for name in self.FILES))
+        manifest = collect_videos(root, annotations=lists)
+        assert manifest.class_names == ("Walk", "Run")
+        assert [(v.key, v.labels, v.split) for v in manifest.videos] == [
+            ("Walk/v_Walk_g02_c01", (0,), "train"),
+            ("Run/v_Run_g02_c01", (1,), "train"),
+            ("Walk/v_Walk_g01_c01", (0,), "test"),
+        ]
+        assert manifest.notes == ()
+        second = collect_videos(root, annotations=lists, split=2)
+        assert [video.split for video in second.videos] == ["train", "test"]
+        assert second.notes == (f"ignored 1 video under {root} that {lists} does not name",)
+
+    def test_absent(self, tmp_path: Path, lists: Path) -> None:
+        root = touch(tmp_path / "videos", self.FILES[0])
+        note = (
+            f"2 of 3 listed videos are not under {root}; first: Run/v_Run_g02_c01.avi, "
+            f"Walk/v_Walk_g01_c01.avi"
+        )
+        assert collect_videos(root, annotations=lists).notes == (note,)
+        assert message(lambda: collect_videos(root, annotations=lists, strict=True)) == (
+            f"{note}; check the folder of the videos against {lists}"
+        )
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        assert "3 of 3 listed videos are not under" in message(
+            lambda: collect_videos(empty, annotations=lists)
+        )
+
+    def test_converted_and_frame_folders(self, tmp_path: Path, lists: Path) -> None:
+        root = touch(tmp_path / "videos", "Walk/v_Walk_g02_c01.mp4")
+        frames(root / "Run/v_Run_g02_c01")
+        assert len(collect_videos(root, annotations=lists).videos) == 2
+        touch(root, self.FILES[0])
+        assert message(lambda: collect_videos(root, annotations=lists)) == (
+            f"two files could be the listed video v_Walk_g02_c01: {root}/Walk/v_Walk_g02_c01.avi "
+            f"and {root}/Walk/v_Walk_g02_c01.mp4; keep one of them"
+        )
+
+    def test_damaged_lists(self, tmp_path: Path, lists: Path) -> None:
+        root = touch(tmp_path / "videos", *self.FILES)
+        assert message(lambda: collect_videos(root, annotations=lists, split=3)) == (
+            f"cannot read the list {lists}/trainlist03.txt: No such file or directory"
+        )
+        write(lists / "testlist01.txt", "Walk/v_Walk_g01_c01.avi 2\n")
+        assert message(lambda: collect_videos(root, annotations=lists)) == (
+            f"line 1 of {lists}/testlist01.txt: Walk is class 1 in {lists}/classInd.txt, got 2"
+        )
+        write(lists / "testlist01.txt", "Jump/v_Jump_g01_c01.avi\n")
+        assert message(lambda: collect_videos(root, annotations=lists)) == (
+            f"line 1 of {lists}/testlist01.txt: class 'Jump' is not in {lists}/classInd.txt"
+        )
+        write(lists / "classInd.txt", "0 Walk\n")
+        assert message(lambda: collect_videos(root, annotations=lists)) == (
+            f"line 1 of {lists}/classInd.txt must be '1 CLASS', got '0 Walk'"
+        )
+
+    def test_real_annotations(self, test_data: Path) -> None:
+        root, lists = test_data / "ucf101/videos", test_data / "ucf101/ucfTrainTestlist"
+        manifest = collect_videos(root, annotations=lists)
+        index = (lists / "classInd.txt").read_text().split()
+        assert list(manifest.class_names) == index[1::2]
+        tested = (lists / "testlist01.txt").read_text().split()
+        assert len(manifest.videos) == 24
+        for video in manifest.videos:
+            class_name, name = video.key.split("/")
+            assert video.labels == (index.index(class_name) // 2,)
+            assert video.split == ("test" if f"{class_name}/{name}.avi" in tested else "train")
+            assert Path(video.source).is_file()
+        assert manifest.notes[0].startswith("13,296 of 13,320 listed videos are not under")
+        assert message(lambda: collect_videos(root, annotations=lists, split=2)).startswith(
+            "cannot read the list"
+        )
+
+
+class TestHMDB51:
+    @pytest.fixture
+    def lists(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "splits"
+        write(folder / "walk_test_split1.txt", "a#1(x)!&;.avi 1 \nb.avi 2 \nc.avi 0 \n")
+        write(folder / "run_test_split1.txt", "d.avi 2 \r\ngone.avi 1 \r\n")
+        write(folder / "run_test_split2.txt", "d.avi 1 \n")
+        return folder
+
+    def test_split_and_labels(self, tmp_path: Path, lists: Path) -> None:
+        names = ("walk/a#1(x)!&;.avi", "walk/b.avi", "walk/c.avi", "run/d.avi", "run/new.avi")
+        root = touch(tmp_path / "hmdb", *names)
+        touch(root, "run/b.avi")  # the name of another class's video
+        manifest = collect_videos(root, annotations=lists)
+        assert manifest.class_names == ("run", "walk")
+        assert [(v.key, v.labels, v.split) for v in manifest.videos] == [
+            ("run/d", (0,), "test"),
+            ("walk/a%231%28x%29%21%26%3B", (1,), "train"),
+            ("walk/b", (1,), "test"),
+        ]
+        assert manifest.videos[2].source == str(root / "walk/b.avi")
+        assert manifest.notes == (
+            f"1 of 4 listed videos are not under {root}; first: run/gone.avi",
+            f"ignored 2 videos under {root} that {lists} does not name",
+            "left out 1 video that split 1 does not use",
+        )
+
+    def test_errors(self, tmp_path: Path, lists: Path) -> None:
+        root = touch(tmp_path / "hmdb", "run/d.avi")
+        assert message(lambda: collect_videos(root, annotations=lists, split=3)) == (
+            f"annotations {lists} has no file CLASS_test_split3.txt"
+        )
+        write(lists / "run_test_split2.txt", "d.avi 3\n")
+        assert message(lambda: collect_videos(root, annotations=lists, split=2)) == (
+            f"line 1 of {lists}/run_test_split2.txt must be 'NAME.avi 0', 1 or 2, got 'd.avi 3'"
+        )
+
+
+class TestKinetics:
+    HEADER = "label,youtube_id,time_start,time_end,split\n"
+
+    def test_trimmed_in_every_layout(self, tmp_path: Path) -> None:
+        root = touch(
+            tmp_path / "k",
+            "-abc_def-12_000010_000020.mp4",
+            "tying knot (not on a tie)/abcdefghij1_000000_000010.mp4",
+            "abseiling_down/abcdefghij2_000001_000011.mkv",
+            "val/x, y/abcdefghij3_000002_000012.mp4",
+        )
+        text = self.HEADER + (
+            "abseiling down,-abc_def-12,10,20,train\r\n"
+            "tying knot (not on a tie),abcdefghij1,0,10,train\r\n"
+            "abseiling down,abcdefghij2,1,11,test\r\n"
+            '"x, y",abcdefghij3,2,12,validate\r\n'
+        )
+        manifest = collect_videos(root, annotations=write(tmp_path / "k.csv", "\ufeff" + text))
+        assert manifest.class_names == ("abseiling down", "tying knot (not on a tie)", "x, y")
+        assert [(v.key, v.labels, v.split) for v in manifest.videos] == [
+            ("abseiling%20down/%2Dabc_def-12_000010_000020", (0,), "train"),
+            ("tying%20knot%20%28not%20on%20a%20tie%29/abcdefghij1_000000_000010", (1,), "train"),
+            ("abseiling%20down/abcdefghij2_000001_000011", (0,), "test"),
+            ("x%2C%20y/abcdefghij3_000002_000012", (2,), "val"),
+        ]
+        assert all(video.start_seconds is None for video in manifest.videos)
+        assert manifest.notes == ()
+
+    def test_untrimmed_gives_ranges(self, tmp_path: Path) -> None:
+        touch(tmp_path, "abcdefghij1.webm", "abcdefghij2.mp4", "abcdefghij2_000000_000010.mp4")
+        rows = "a,abcdefghij1,0,10,train\nb,abcdefghij1,5,15,train\na,abcdefghij2,0,10,test\n"
+        manifest = collect_videos(write(tmp_path / "k.csv", self.HEADER + rows))
+        assert [(v.key, v.start_seconds, v.end_seconds) for v in manifest.videos] == [
+            ("a/abcdefghij1_000000_000010", 0.0, 10.0),
+            ("b/abcdefghij1_000005_000015", 5.0, 15.0),
+            ("a/abcdefghij2_000000_000010", None, None),
+        ]
+
+    def test_without_labels_and_absent(self, tmp_path: Path) -> None:
+        touch(tmp_path, "abcdefghij1_000000_000010.mp4")
+        rows = "youtube_id,time_start,time_end,split\nabcdefghij1,0,10,test\ngone,1,11,test\n"
+        path = write(tmp_path / "k.csv", rows)
+        manifest = collect_videos(path, out=tmp_path / "flow")
+        assert labels(manifest) == {"abcdefghij1_000000_000010": ()}
+        assert manifest.class_names == ()
+        note = f"1 of 2 listed videos are not under {tmp_path}; first: gone_000001_000011"
+        assert note in manifest.notes
+        assert note in message(lambda: collect_videos(path, strict=True))
+
+    def test_several_files_share_their_classes(self, tmp_path: Path) -> None:
+        root = touch(tmp_path, "aaaaaaaaaa1_000000_000010.mp4", "aaaaaaaaaa2_000000_000010.mp4")
+        train = write(tmp_path / "train.csv", self.HEADER + "run,aaaaaaaaaa1,0,10,train\n")
+        val = write(tmp_path / "val.csv", self.HEADER + "jump,aaaaaaaaaa2,0,10,validate\n")
+        manifest = collect_videos([train, val], root=root)
+        assert manifest.class_names == ("jump", "run")
+        assert [video.labels for video in manifest.videos] == [(1,), (0,)]
+
+    def test_damaged_files(self, tmp_path: Path) -> None:
+        touch(tmp_path, "aaaaaaaaaa1_000000_000010.mp4")
+        path = tmp_path / "k.csv"
+
+        def refused(text: str) -> str:
+            write(path, text)
+            return message(lambda: collect_videos(path))
+
+        assert refused("name,id\nx,1\n") == (
+            f"{path} is no Kinetics CSV: its first line must name the columns "
+            f"label,youtube_id,time_start,time_end,split (label and split may lack), got 'name,id'"
+        )
+        assert refused(self.HEADER + "run,aaaaaaaaaa1,10,0,train\n") == (
+            f"line 2 of {path} needs a youtube_id and times in seconds with 0 <= time_start < "
+            f"time_end, got 'run,aaaaaaaaaa1,10,0,train'"
+        )
+        assert "needs a youtube_id" in refused(self.HEADER + "run,aaaaaaaaaa1\n")
+        row = "run,aaaaaaaaaa1,0,10,train\n"
+        assert refused(self.HEADER + row + row) == (
+            f"line 2 of {path} and line 3 of {path} name the same video twice: "
+            f"{tmp_path}/aaaaaaaaaa1_000000_000010.mp4; name it once"
+        )
+        assert refused(self.HEADER) == f"{path} names no video"
