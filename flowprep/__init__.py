@@ -22,7 +22,7 @@ from flowprep.config import (
     RunOptions,
 )
 from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.errors import FlowprepError
+from flowprep.errors import FlowprepError, VideoError
 from flowprep.flow import FlowEstimator, create_estimator
 from flowprep.flow.quantize import dequantize, quantize
 from flowprep.run.progress import RunReport
@@ -41,6 +41,7 @@ __all__ = [
     "FlowprepError",
     "RunOptions",
     "RunReport",
+    "VideoError",
     "__version__",
     "create_estimator",
     "dequantize",
