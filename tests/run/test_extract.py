@@ -157,11 +157,13 @@ def test_two_extractions_give_the_same_bytes(tmp_path: Path) -> None:
     config = ExtractConfig(flow=FlowSpec("farneback"))
     estimator = create_estimator("farneback")
     video = Video("clip", str(path))
-    with extract_video(video, config, estimator) as one:
-        with extract_video(video, config, estimator) as other:
-            assert one.metadata == other.metadata
-            for name, stream in one.streams.items():
-                assert stream.read() == other.streams[name].read()
+    with (
+        extract_video(video, config, estimator) as one,
+        extract_video(video, config, estimator) as other,
+    ):
+        assert one.metadata == other.metadata
+        for name, stream in one.streams.items():
+            assert stream.read() == other.streams[name].read()
 
 
 def test_metadata_says_what_was_read_and_computed(tmp_path: Path) -> None:
