@@ -111,11 +111,11 @@ class DecodeSpec:
     """The library that decodes. Both give the same frames bit by bit, but for MPEG-4 part 2 (old AVI),
     where single pixels differ by a level or two; so a run goes on with the one that began it."""
     fps: float | None = None
-    """Frames per second to sample, by timestamps; where it is not given, every frame is kept."""
+    """Frames per second to sample, by timestamps; the source's own keeps every frame."""
     resize: Resize = field(default_factory=Resize)
     """Size of the stored frames; flow is in px of this size."""
     interpolation: Interpolation = "area"
-    """`area` averages when it shrinks (and is bilinear when it enlarges)."""
+    """How frames are resized; `area` averages when it shrinks and is bilinear when it enlarges."""
     allow_upscale: bool = False
     """Enlarge smaller videos to the wanted size; otherwise they keep their own."""
 
@@ -137,9 +137,9 @@ class FlowSpec:
     step: int = 1
     """Flow goes from frame t to frame t + step."""
     bound_px: float = 20.0
-    """In px: components are clipped to +-bound before they become levels."""
+    """In px: longer x and y components are cut to it; all of them then become 256 levels."""
     quantizer: Quantizer = "round"
-    """`round` is denseflow's, `floor` MediaPipe's, `centered` maps 0 px to 128 and back exactly."""
+    """`round` is denseflow's, `floor` MediaPipe's; `centered` gives 0 px back as exactly 0 px."""
 
     def __post_init__(self) -> None:
         if self.algorithm not in PARAMETERS:
@@ -183,15 +183,15 @@ class EncodeSpec:
     """Which streams are stored, and how."""
 
     directions: tuple[Direction, ...] = DIRECTIONS
-    """`forward` flow goes from t to t + step, `backward` from t + step to t."""
+    """`forward` flow goes from frame t to t + step, `backward` from t + step to t."""
     keep_rgb: bool = True
-    """Store the RGB frames (at the size of the flow) beside it."""
+    """Store the RGB frames too, at the size of the flow."""
     jpeg_quality: int = 95
-    """Of the flow's JPEGs, 1 to 100."""
+    """JPEG quality of the flow, 1 to 100."""
     rgb_jpeg_quality: int = 90
-    """Of the RGB frames' JPEGs, 1 to 100."""
+    """JPEG quality of the RGB frames, 1 to 100."""
     videos_per_shard: int = 100
-    """How many videos one tar file holds; a set may be continued with another number."""
+    """How many videos one tar file holds; a data set may be continued with another number."""
 
     def __post_init__(self) -> None:
         if not self.directions or not set(self.directions) <= set(DIRECTIONS):
@@ -200,6 +200,9 @@ class EncodeSpec:
             )
         ordered = tuple(name for name in DIRECTIONS if name in self.directions)
         object.__setattr__(self, "directions", ordered)
+        for name in ("jpeg_quality", "rgb_jpeg_quality", "videos_per_shard"):
+            if not isinstance(getattr(self, name), int):
+                raise ConfigError(f"{name} must be an integer, got {getattr(self, name)!r}")
         for name in ("jpeg_quality", "rgb_jpeg_quality"):
             if not 1 <= getattr(self, name) <= 100:
                 raise ConfigError(f"{name} must be from 1 to 100, got {getattr(self, name)}")
@@ -255,15 +258,15 @@ class RunOptions:
     num_workers: int | None = None
     """Worker processes, one core each; as many as there are cores where it is not given."""
     executor: ExecutorName = "ray"
-    """`inline` computes everything in this process, for debugging."""
+    """`ray` works in many processes; `inline` does all in this one, for debugging."""
     address: str | None = None
     """An existing Ray cluster, such as `auto`; Ray starts on this machine where it is not given."""
     max_attempts: int = 3
     """How often a video that ends its worker is tried before it counts as failed."""
     stall_timeout_seconds: float = 120.0
-    """In seconds: a worker that finishes no frame for so long is ended and replaced."""
+    """A worker that finishes no frame for so many seconds is ended and replaced."""
     keep_partial: bool = False
-    """Keep what came before the damage of a damaged video."""
+    """Of a damaged video keep what came before the damage."""
     retry_failed: bool = False
     """Try the videos in failures.jsonl again."""
     progress: bool | None = None

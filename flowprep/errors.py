@@ -89,6 +89,9 @@ class ConfigMismatchError(DatasetError):
         super().__init__(message)
         self.differences = dict(differences)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ConfigMismatchError, (*self.args, self.differences))
+
 
 class StorageError(FlowprepError):
     """The output location cannot be read or written (disk full, no permission, unreachable)."""

@@ -16,15 +16,27 @@ from flowprep.errors import FlowprepError
 __all__ = ["cli", "main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _OrderedGroup(click.Group):
+    """A group whose help lists the commands in the order in which they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the commands in the order in which they were added."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=_OrderedGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="flowprep")
 def cli() -> None:
     """Turn video collections into optical-flow data sets that train.
 
     \b
-    flowprep extract VIDEOS OUT     decode, compute flow both ways, store shards
-    flowprep verify OUT             prove that nothing is missing
-    flowprep info OUT               say what is there
+    flowprep synthetic demo                 make a few clips to try it on
+    flowprep extract demo/videos demo-flow  compute their flow, store it in shards
+    flowprep verify demo-flow               prove that nothing is missing
+    flowprep info demo-flow                 say what is there
 
     Exit codes: 0 complete, 1 incomplete or failed, 2 wrong usage.
     """
@@ -47,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nInterrupted; the same command goes on where this one stopped.", err=True)
+        click.echo("\nInterrupted.", err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 
+from flowprep.errors import DatasetError
 from flowprep.run.progress import format_bytes
 
 __all__ = ["info", "verify"]
@@ -13,12 +15,16 @@ __all__ = ["info", "verify"]
 _MAX_SHOWN_PROBLEMS = 50
 
 
-@click.command()
+@click.command(short_help="Prove that a data set is complete and undamaged.")
 @click.argument("out")
-@click.option("--deep", is_flag=True, help="Decode every JPEG too.")
-@click.option("--repair", is_flag=True, help="Rebuild lost or damaged sidecars from their tars.")
+@click.option("--deep", is_flag=True, help="Decode every JPEG too; slower.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Rebuild lost or damaged indices (shards/NNNNNN.json) from their tars.",
+)
 def verify(out: str, deep: bool, repair: bool) -> int:
-    """Prove that the data set OUT is complete.
+    """Prove that the data set OUT is complete and undamaged.
 
     Every video of the manifest is in exactly one shard or in failures.jsonl; N frames give N - step
     flows a direction, x beside y; every JPEG is whole; checksums hold; no file is there that should
@@ -26,6 +32,7 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     """
     from flowprep.dataset.verify import verify_dataset
 
+    _check_exists(out)
     report = verify_dataset(out, deep=deep, repair=repair, progress=None)
     for name in report.repaired:
         click.echo(f"rebuilt {name}")
@@ -45,15 +52,23 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     return 1
 
 
-@click.command()
+@click.command(short_help="Print what a data set holds.")
 @click.argument("out")
-@click.option("--videos", "list_videos", is_flag=True, help="List the videos, tab-separated.")
+@click.option(
+    "--videos",
+    "list_videos",
+    is_flag=True,
+    help="List the videos instead, one a line with tabs between.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def info(out: str, list_videos: bool, as_json: bool) -> None:
-    """Print what the data set OUT holds."""
+    """Print what the data set OUT holds: how many videos and fields, of which kind and size."""
     from flowprep.dataset.describe import describe_dataset
     from flowprep.dataset.read import open_dataset
 
+    if list_videos and as_json:
+        raise click.UsageError("--videos and --json cannot be given together.")
+    _check_exists(out)
     if list_videos:
         dataset = open_dataset(out)
         click.echo("key\tlabels\tsplit\tframes\tflows\twidth\theight\tfps\tstatus")
@@ -71,3 +86,8 @@ def info(out: str, list_videos: bool, as_json: bool) -> None:
         click.echo(json.dumps(description.to_dict(), indent=2))
     else:
         click.echo(description.summary())
+
+
+def _check_exists(out: str) -> None:
+    if "://" not in out and not os.path.exists(out):
+        raise DatasetError(f"OUT does not exist: {out}; name the folder that extract wrote")

@@ -9,10 +9,12 @@ from typing import Any
 import click
 
 from flowprep.cli.options import (
+    ChoiceType,
     GroupedCommand,
     GroupedOption,
     dataclass_options,
     given_values,
+    options_named,
     read_config,
 )
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
@@ -25,30 +27,34 @@ __all__ = ["extract"]
 
 
 def _parameter_options(command: Any) -> Any:
-    for algorithm, kind in reversed(PARAMETERS.items()):
-        command = dataclass_options(kind, f"Parameters of {algorithm}")(command)
+    # Algorithms with one set of parameters share the options.
+    for kind in reversed(dict.fromkeys(PARAMETERS.values())):
+        names = [name for name, other in PARAMETERS.items() if other is kind]
+        command = dataclass_options(kind, f"Parameters of {' and '.join(names)}")(command)
     return command
 
 
-@click.command(cls=GroupedCommand)
-@click.argument("videos", nargs=-1, required=True)
+@click.command(cls=GroupedCommand, short_help="Extract optical flow from videos into a data set.")
+@click.argument("videos", nargs=-1, metavar="VIDEOS...")
 @click.argument("out")
 @click.option(
     "--format",
     "manifest_format",
-    type=click.Choice(("auto", *FORMATS)),
+    type=ChoiceType(("auto", *FORMATS)),
     default="auto",
     show_default=True,
     cls=GroupedOption,
     group="Input",
-    help="What VIDEOS is.",
+    metavar="FORMAT",
+    help=f"What VIDEOS is: {', '.join(FORMATS)}; auto finds out.",
 )
 @click.option(
     "--annotations",
     metavar="PATH",
     cls=GroupedOption,
     group="Input",
-    help="UCF101's or HMDB51's folder of split files, or Kinetics' CSV.",
+    help="The list that belongs to the folder VIDEOS: UCF101's or HMDB51's folder of split files, "
+    "Kinetics' CSV, or a list of paths.",
 )
 @click.option(
     "--split",
@@ -56,21 +62,22 @@ def _parameter_options(command: Any) -> Any:
     metavar="1|2|3",
     cls=GroupedOption,
     group="Input",
-    help="Which of UCF101's or HMDB51's splits; 1 where it is not given.",
+    help="Which split of UCF101 or HMDB51; 1 where it is not given.",
 )
 @click.option(
     "--root",
     metavar="PATH",
     cls=GroupedOption,
     group="Input",
-    help="The folder that a list's paths are relative to; the list's own where it is not given.",
+    help="The folder that the paths in a list start from; the list's own where it is not given.",
 )
 @click.option(
     "--preset",
-    type=click.Choice(tuple(PRESETS)),
+    type=ChoiceType(tuple(PRESETS)),
     cls=GroupedOption,
     group="Recipe",
-    help="A published recipe; options that are given beside it count more.",
+    metavar="NAME",
+    help=f"A published recipe: {', '.join(PRESETS)}. Options given beside it count more.",
 )
 @click.option(
     "--config",
@@ -80,19 +87,30 @@ def _parameter_options(command: Any) -> Any:
     expose_value=False,
     cls=GroupedOption,
     group="Recipe",
-    help='A TOML file of options, such as algorithm = "dis"; the command line counts more.',
+    help='A TOML file with options, such as algorithm = "dis"; the command line counts more.',
 )
-@dataclass_options(DecodeSpec, "Decoding", names={"allow_upscale": "upscale"})
+@dataclass_options(
+    DecodeSpec,
+    "Decoding",
+    names={"allow_upscale": "upscale"},
+    metavars={"fps": "NUMBER|source"},
+)
 @click.option(
     "--algorithm",
-    type=click.Choice(tuple(ESTIMATORS)),
+    type=ChoiceType(tuple(ESTIMATORS)),
     default=FlowSpec().algorithm,
     show_default=True,
     cls=GroupedOption,
     group="Flow",
     help="How flow is computed.",
 )
-@dataclass_options(FlowSpec, "Flow", names={"bound_px": "bound"}, skip=("algorithm", "parameters"))
+@dataclass_options(
+    FlowSpec,
+    "Flow",
+    names={"bound_px": "bound"},
+    skip=("algorithm", "parameters"),
+    metavars={"bound_px": "PX"},
+)
 @_parameter_options
 @dataclass_options(
     EncodeSpec, "Storing", names={"keep_rgb": "rgb", "videos_per_shard": "shard-size"}
@@ -101,6 +119,8 @@ def _parameter_options(command: Any) -> Any:
     RunOptions,
     "Running",
     names={"num_workers": "workers", "stall_timeout_seconds": "stall-timeout"},
+    switches=("keep_partial", "retry_failed"),
+    metavars={"address": "HOST:PORT|auto", "stall_timeout_seconds": "SECONDS"},
 )
 @click.option(
     "--dry-run",
@@ -126,8 +146,8 @@ def extract(
     """Extract optical flow from VIDEOS into the data set OUT.
 
     VIDEOS is a folder (class folders become labels), a file, a quoted glob, a list of paths (.txt)
-    or a Kinetics CSV, or several of them. UCF101 and HMDB51 are read with --annotations. A file
-    whose name begins with a dash goes after `--`.
+    or a Kinetics CSV; or several folders, files and globs. UCF101 and HMDB51 are read with
+    --annotations. Put -- before a file whose name begins with a dash.
 
     The same command run again goes on where it left off, after a crash too; new videos are added.
 
@@ -140,18 +160,25 @@ def extract(
     from flowprep.run.driver import run_extract
     from flowprep.run.estimate import estimate_run
 
-    config = _config(ctx, PRESETS[preset] if preset else ExtractConfig())
-    run_fields = [item.name for item in dataclasses.fields(RunOptions)]
-    options = RunOptions(**given_values(ctx, run_fields))
-    manifest = collect_videos(
-        videos, format=manifest_format, annotations=annotations, split=split, root=root, out=out
-    )
+    if not videos:
+        raise click.UsageError(f"Give VIDEOS and OUT; got one name only, {out!r}.", ctx)
+    with options_named(ctx):
+        config = _config(ctx, PRESETS[preset] if preset else ExtractConfig())
+        run_fields = [item.name for item in dataclasses.fields(RunOptions)]
+        options = RunOptions(**given_values(ctx, run_fields))
+        manifest = collect_videos(
+            videos, format=manifest_format, annotations=annotations, split=split, root=root, out=out
+        )
     for note in manifest.notes:
         click.echo(f"note: {note}", err=True)
     if dry_run:
         click.echo(estimate_run(manifest, out, config, options).summary())
         return 0
-    report = run_extract(manifest, out, config, options)
+    try:
+        report = run_extract(manifest, out, config, options)
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted; the same command goes on where this one stopped.", err=True)
+        return 1
     click.echo(report.summary())
     return report.exit_code
 

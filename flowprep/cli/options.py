@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,8 +21,20 @@ import click
 from click.core import ParameterSource
 
 from flowprep.config import Resize
+from flowprep.errors import ConfigError, InputError
 
-__all__ = ["GroupedCommand", "GroupedOption", "dataclass_options", "given_values", "read_config"]
+__all__ = [
+    "ChoiceType",
+    "GroupedCommand",
+    "GroupedOption",
+    "dataclass_options",
+    "given_values",
+    "options_named",
+    "read_config",
+]
+
+_HELP_COLUMN = 34
+"""Widest first column of the help; longer options have their words on the next line."""
 
 
 class GroupedOption(click.Option):
@@ -29,6 +43,13 @@ class GroupedOption(click.Option):
     def __init__(self, *args: Any, group: str = "Other", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
+
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
+        """Returns what the help puts in brackets; numbers without needless zeros."""
+        extra = super().get_help_extra(ctx)
+        if "default" in extra and isinstance(self.default, float):
+            extra["default"] = f"{self.default:g}"
+        return extra
 
 
 class GroupedCommand(click.Command):
@@ -45,7 +66,10 @@ class GroupedCommand(click.Command):
                 groups.setdefault(group, []).append(record)
         for group, records in groups.items():
             with formatter.section(group):
-                formatter.write_dl(records)
+                # The same column in all groups, so that the eye can run down it.
+                first, words = records[0]
+                records[0] = (first.ljust(_HELP_COLUMN), words)
+                formatter.write_dl(records, col_max=_HELP_COLUMN)
 
 
 class ResizeType(click.ParamType[Resize]):
@@ -57,7 +81,10 @@ class ResizeType(click.ParamType[Resize]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Resize:
         """Reads a size; a ConfigError says what is wrong with it."""
-        return value if isinstance(value, Resize) else Resize.parse(value)
+        if isinstance(value, Resize):
+            return value
+        with options_named(ctx):
+            return Resize.parse(value)
 
 
 class SourceOr(click.ParamType["float | None"]):
@@ -71,10 +98,24 @@ class SourceOr(click.ParamType["float | None"]):
         """Reads a number or `source`."""
         if value in (None, "source"):
             return None
-        return click.FLOAT.convert(value, param, ctx)
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor 'source'.", param, ctx)
 
 
-class DirectionsType(click.Choice[str]):
+class ChoiceType(click.Choice[str]):
+    """One of several words; a wrong one gets the nearest word as a hint."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Says which words there are."""
+        choices = [str(choice) for choice in self.choices]
+        close = get_close_matches(str(value), choices, 1)
+        hint = f"; did you mean {close[0]}?" if close else "."
+        return f"{value!r} is not one of {', '.join(choices)}{hint}"
+
+
+class DirectionsType(ChoiceType):
     """`forward`, `backward` or `both`, as a tuple."""
 
     def __init__(self) -> None:
@@ -94,11 +135,14 @@ def dataclass_options(
     *,
     names: Mapping[str, str] | None = None,
     skip: tuple[str, ...] = (),
+    switches: tuple[str, ...] = (),
+    metavars: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a command with an option for each field of a dataclass.
 
     Type and default are the field's, the help is the docstring under it. `names` gives fields other
-    option names. The value arrives under the field's own name.
+    option names, `metavars` other words for their values; `switches` are bools that can only be
+    switched on. The value arrives under the field's own name.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,9 +152,18 @@ def dataclass_options(
             if item.name in skip:
                 continue
             option = (names or {}).get(item.name, item.name.strip("_").replace("_", "-"))
-            command = _option(item, option, hints[item.name], docs.get(item.name, ""), group)(
-                command
-            )
+            settings = _option_settings(item, hints[item.name])
+            # `doc` is written for Python, where names are marked; a terminal needs no marks.
+            settings |= {"help": docs.get(item.name, "").replace("`", ""), "group": group}
+            if item.name in (metavars or {}):
+                settings["metavar"] = (metavars or {})[item.name]
+            is_switch = settings["type"] is bool and item.name in switches
+            flag = f"--{option}"
+            if is_switch:
+                settings["is_flag"] = True
+            elif settings["type"] is bool:
+                flag = f"{flag}/--no-{option}"
+            command = click.option(flag, item.name, cls=GroupedOption, **settings)(command)
         return command
 
     return decorate
@@ -120,6 +173,20 @@ def given_values(ctx: click.Context, names: typing.Iterable[str]) -> dict[str, A
     """Returns the values that the user gave, on the command line or in the configuration file."""
     given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
     return {name: ctx.params[name] for name in names if ctx.get_parameter_source(name) in given}
+
+
+@contextmanager
+def options_named(ctx: click.Context | None) -> Iterator[None]:
+    """Names the option in an error that begins with the name of its field: bound_px -> --bound."""
+    try:
+        yield
+    except (ConfigError, InputError) as error:
+        field, space, rest = str(error).partition(" ")
+        for item in [] if ctx is None else ctx.command.params:
+            names = ((item.name or "").strip("_"), f"num_{item.name}")
+            if isinstance(item, click.Option) and field in names:
+                raise type(error)(f"{item.opts[0]}{space}{rest}") from error
+        raise
 
 
 def read_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -141,41 +208,80 @@ def read_config(ctx: click.Context, parameter: click.Parameter, path: Path | Non
     }
     defaults: dict[str, Any] = {}
     for name, value in values.items():
-        option = options.get(name.replace("_", "-"))
+        flag = name.replace("_", "-")
+        option = options.get(flag)
         if option is None or option.name is None:
-            close = get_close_matches(name.replace("_", "-"), options, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise click.BadParameter(f"{path}: no option is called {name!r}{hint}", ctx, parameter)
+            raise click.BadParameter(
+                f"{path}: no option is called {name}{_hint(flag, value, options)}", ctx, parameter
+            )
+        if not _has_type(value, option):
+            wanted, got = _wanted(option), json.dumps(value, default=str)
+            raise click.BadParameter(f"{path}: {name} must be {wanted}, got {got}", ctx, parameter)
+        try:
+            option.type.convert(value, option, ctx)
+        except click.BadParameter as error:
+            raise click.BadParameter(f"{path}: {name}: {error.message}", ctx, parameter) from error
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {str(error).removeprefix('--')}") from error
         defaults[option.name] = value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
 
 
-def _option(
-    item: Field[Any], name: str, hint: Any, doc: str, group: str
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:
+    if isinstance(value, dict):
+        return "; options stand at the top of the file, not in tables"
+    if flag.startswith("no-") and flag[3:] in options:
+        return f"; write {flag[3:]} = false"
+    close = get_close_matches(flag, options, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _has_type(value: object, option: click.Option) -> bool:
+    """Whether a TOML value can be meant for an option; click alone takes 1.5 for the integer 1."""
+    if isinstance(option.type, click.types.BoolParamType):
+        return isinstance(value, bool)
+    if isinstance(option.type, click.types.IntParamType):
+        return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(option.type, click.types.FloatParamType):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(option.type, SourceOr):
+        return isinstance(value, (int, float, str)) and not isinstance(value, bool)
+    return isinstance(value, str)
+
+
+def _wanted(option: click.Option) -> str:
+    if isinstance(option.type, click.types.BoolParamType):
+        return "true or false"
+    if isinstance(option.type, click.types.IntParamType):
+        return "an integer"
+    if isinstance(option.type, click.types.FloatParamType):
+        return "a number"
+    if isinstance(option.type, SourceOr):
+        return 'a number or "source"'
+    return "a text in quotes"
+
+
+def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:
     default = item.default_factory() if item.default_factory is not MISSING else item.default
-    # `doc` is written for Python, where names are marked; a terminal needs no marks.
-    settings: dict[str, Any] = {"default": default, "help": doc.replace("`", ""), "group": group}
-    settings["show_default"] = default is not None
-    flag = f"--{name}"
     if get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(one for one in get_args(hint) if one is not type(None))
+    settings: dict[str, Any] = {"type": hint, "default": default, "show_default": True}
+    # Defaults are given as the user would write them, because the help shows them so.
     if item.name == "directions":
-        settings |= {"type": DirectionsType(), "show_default": "both"}
+        settings |= {"type": DirectionsType(), "default": "both"}
     elif item.name == "fps":
-        settings |= {"type": SourceOr(), "metavar": "NUMBER|source", "show_default": "source"}
+        settings |= {"type": SourceOr(), "default": "source"}
     elif hint is Resize:
-        settings |= {"type": ResizeType(), "metavar": "none|short:PX|height:PX|WxH"}
-        settings["show_default"] = str(default)
-    elif hint is bool:
-        flag = f"{flag}/--no-{name}"
-        settings["show_default"] = default is not None and (name if default else f"no-{name}")
+        settings |= {"type": ResizeType(), "default": str(default)}
+        settings["metavar"] = "none|short:PX|height:PX|WxH"
     elif get_origin(hint) is Literal:
-        settings["type"] = click.Choice(get_args(hint))
-    else:
-        settings["type"] = hint
-    return click.option(flag, item.name, cls=GroupedOption, **settings)
+        settings["type"] = ChoiceType(get_args(hint))
+    elif hint is int:
+        settings["metavar"] = "N"
+    elif hint is float:
+        settings["metavar"] = "NUMBER"
+    return settings
 
 
 def _field_docs(kind: type[Any]) -> dict[str, str]:

@@ -6,17 +6,25 @@ from pathlib import Path
 
 import click
 
+from flowprep.cli.options import options_named
+
 __all__ = ["synthetic"]
 
 
-@click.command()
+@click.command(short_help="Make a few small clips to try everything on.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--videos-per-class", default=4, show_default=True, help="Clips of each class.")
-@click.option("--frames", default=24, show_default=True, help="Frames of each clip.")
-@click.option("--width", default=128, show_default=True, help="In px, even.")
-@click.option("--height", default=96, show_default=True, help="In px, even.")
-@click.option("--fps", default=25.0, show_default=True, help="Frames per second.")
-@click.option("--seed", default=0, show_default=True, help="The same seed makes the same clips.")
+@click.option(
+    "--videos-per-class", default=4, metavar="N", show_default=True, help="Clips of each class."
+)
+@click.option("--frames", default=24, metavar="N", show_default=True, help="Frames of each clip.")
+@click.option("--width", default=128, metavar="PX", show_default=True, help="Even.")
+@click.option("--height", default=96, metavar="PX", show_default=True, help="Even.")
+@click.option(
+    "--fps", default=25, type=float, metavar="NUMBER", show_default=True, help="Frames per second."
+)
+@click.option(
+    "--seed", default=0, metavar="N", show_default=True, help="The same seed makes the same clips."
+)
 def synthetic(
     folder: Path,
     videos_per_class: int,
@@ -28,17 +36,25 @@ def synthetic(
 ) -> None:
     """Make a small set of action clips in FOLDER, in classes that only motion tells apart.
 
-    FOLDER/videos/CLASS/*.mp4 with UCF101's kind of split files in FOLDER/annotations.
+    The clips are FOLDER/videos/CLASS/*.mp4; FOLDER/annotations has split files of UCF101's kind.
+
+    \b
+    flowprep synthetic demo
+    flowprep extract demo/videos demo-flow --annotations demo/annotations --algorithm dis
     """
+    from flowprep.dataset.storage import translated_errors
     from flowprep.synthetic import write_action_dataset
 
-    paths = write_action_dataset(
-        folder,
-        num_videos_per_class=videos_per_class,
-        num_frames=frames,
-        width=width,
-        height=height,
-        fps=fps,
-        seed=seed,
-    )
+    if width % 2 or height % 2:
+        raise click.UsageError(f"--width and --height must be even, got {width}x{height}.")
+    with translated_errors("write", str(folder)), options_named(click.get_current_context()):
+        paths = write_action_dataset(
+            folder,
+            num_videos_per_class=videos_per_class,
+            num_frames=frames,
+            width=width,
+            height=height,
+            fps=fps,
+            seed=seed,
+        )
     click.echo(f"{len(paths)} clips in {folder}/videos, their splits in {folder}/annotations")

@@ -64,7 +64,12 @@ def rebuild_sidecar(
         end = max(offset + length for offset, length in positions.values())
         if end > size:
             raise DatasetError(f"{name} is cut: {key} ends at byte {end}, the file at {size}")
-        found[key] = record_from_metadata(metadata[key], positions)
+        try:
+            found[key] = record_from_metadata(metadata[key], positions)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DatasetError(
+                f"{name}: {key}.json is damaged: {type(error).__name__}: {error}"
+            ) from error
     records = []
     for entry in entries:
         key = entry.video.key
@@ -76,6 +81,8 @@ def rebuild_sidecar(
                 VideoRecord(
                     key,
                     "failed",
+                    labels=entry.video.labels,
+                    split=entry.video.split,
                     reason=failure.reason,
                     message=failure.message,
                     attempts=failure.attempts,

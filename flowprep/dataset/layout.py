@@ -1,13 +1,13 @@
 """The names and records of a data set on disk, format version 1.
 
     OUT/
-      dataset.json            format version, the whole configuration, library versions, class names
-      manifest.jsonl          one line per input video: key, source, labels, split, shard
-      shards/000012.tar       KEY.json, KEY.flow_x.mjpg, KEY.flow_y.mjpg, KEY.back_x.mjpg, ... per
-      video shards/000012.json      the sidecar, written after the tar: size, checksum, a record per
-      video failures.jsonl          every video that gave nothing: key, source, reason, message,
-      attempts logs/                   a log per run .parts/000012/          finished videos of
-      shards that are not published yet; gone at the end
+      dataset.json        format version, the whole configuration, library versions, class names
+      manifest.jsonl      one line per input video: key, source, labels, split, shard
+      shards/000012.tar   KEY.json, KEY.flow_x.mjpg, KEY.flow_y.mjpg, KEY.back_x.mjpg, ... per video
+      shards/000012.json  the sidecar, written after the tar: size, checksum, a record per video
+      failures.jsonl      every video that gave nothing: key, source, reason, message, attempts
+      logs/               a log per run
+      .parts/000012/      finished videos of shards that are not published yet; gone at the end
 
 A tar depends on nothing but the videos, the configuration and the library versions, so that a
 resumed run ends in the same bytes; what differs from run to run (seconds spent, attempts) is in the
@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from flowprep.config import INTERCHANGEABLE_FIELDS, Direction, EncodeSpec, ExtractConfig
 from flowprep.dataset.storage import Storage
@@ -72,6 +72,8 @@ FLOW_STREAMS: dict[Direction, tuple[str, str]] = {
 RGB_STREAM = "rgb"
 
 VideoStatus = Literal["complete", "partial", "failed"]
+
+T = TypeVar("T")
 
 
 def shard_name(shard: int) -> str:
@@ -279,12 +281,13 @@ def read_sidecar(storage: Storage, shard: int) -> Sidecar:
 
 def read_manifest(storage: Storage) -> list[ManifestEntry]:
     """Reads the plan; raises DatasetError where it is missing or damaged."""
-    entries = []
-    for line in _read_lines(storage, MANIFEST_FILE):
+
+    def entry(line: dict[str, Any]) -> ManifestEntry:
         shard = line.pop("shard")
         line["labels"] = tuple(line.get("labels", ()))
-        entries.append(ManifestEntry(Video(**line), shard))
-    return entries
+        return ManifestEntry(Video(**line), shard)
+
+    return _read_lines(storage, MANIFEST_FILE, entry)
 
 
 def write_manifest(storage: Storage, entries: Iterable[ManifestEntry]) -> None:
@@ -308,7 +311,7 @@ def read_failures(storage: Storage) -> dict[str, Failure]:
     """Reads `failures.jsonl` as key -> failure; empty where there is no such file."""
     if not storage.exists(FAILURES_FILE):
         return {}
-    failures = [Failure(**line) for line in _read_lines(storage, FAILURES_FILE)]
+    failures = _read_lines(storage, FAILURES_FILE, lambda line: Failure(**line))
     return {failure.key: failure for failure in failures}
 
 
@@ -330,16 +333,19 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_lines(storage: Storage, name: str) -> list[dict[str, Any]]:
+def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T]) -> list[T]:
     if not storage.exists(name):
         raise DatasetError(f"{storage.location} has no {name}")
-    lines = []
-    for number, line in enumerate(storage.read_bytes(name).decode().splitlines(), start=1):
+    records = []
+    for number, line in enumerate(storage.read_bytes(name).splitlines(), start=1):
         try:
-            lines.append(json.loads(line))
-        except ValueError as error:
-            raise DatasetError(f"{storage.location}: {name} line {number}: {error}") from error
-    return lines
+            records.append(build(json.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DatasetError(
+                f"{storage.location}: {name} line {number} is damaged: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    return records
 
 
 def _compact(values: Mapping[str, Any]) -> str:

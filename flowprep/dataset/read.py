@@ -23,6 +23,7 @@ from flowprep.dataset.layout import (
     VideoRecord,
     read_sidecar,
     shard_name,
+    stream_names,
 )
 from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigError, DatasetError
@@ -64,7 +65,7 @@ class StoredVideo:
 
 
 class VideoList(Sequence[StoredVideo]):
-    """The videos of a data set in the order of its manifest; also found by key."""
+    """The videos of a data set, shard by shard; also found by key."""
 
     def __init__(self, videos: Sequence[StoredVideo]) -> None:
         self._videos = videos
@@ -136,12 +137,21 @@ class FlowDataset:
         video = self.videos[key]
         try:
             values: dict[str, Any] = json.loads(self._read(video.shard, *video.members["json"]))
-        except ValueError as error:
-            raise DatasetError(f"{shard_name(video.shard)}: {key}.json is damaged") from error
-        values["offsets"] = {
-            name: np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
-            for name, sizes in values["sizes"].items()
-        }
+            values["offsets"] = {
+                name: np.concatenate(([0], np.cumsum(values["sizes"][name], dtype=np.int64)))
+                for name in stream_names(self.config.encode)
+            }
+            if values["key"] != key:
+                raise ValueError(f"it is of {values['key']}")
+            for name, offsets in values["offsets"].items():
+                wanted = video.num_frames if name == RGB_STREAM else video.num_flows
+                if len(offsets) != wanted + 1 or offsets[-1] != video.members[name][1]:
+                    raise ValueError(f"{name} is not {wanted} JPEGs in {video.members[name][1]} B")
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(
+                f"{shard_name(video.shard)}: {key}.json is damaged: {type(error).__name__}: "
+                f"{error}; run `flowprep verify`"
+            ) from error
         self._metadata[key] = values
         if len(self._metadata) > _METADATA_CACHE:
             self._metadata.popitem(last=False)
@@ -211,11 +221,7 @@ class FlowDataset:
     def _jpegs(self, video: StoredVideo, stream: str, start: int, length: int) -> list[bytes]:
         offsets = self.metadata(video.key)["offsets"][stream]
         first, end = int(offsets[start]), int(offsets[start + length])
-        begin, size = video.members[stream]
-        if end > size:
-            raise DatasetError(
-                f"{shard_name(video.shard)}: the index of {video.key}.{stream} goes past its end"
-            )
+        begin, _ = video.members[stream]
         data = self._read(video.shard, begin + first, end - first)
         return [
             data[int(offsets[t]) - first : int(offsets[t + 1]) - first]
@@ -264,9 +270,11 @@ def open_dataset(out: str | os.PathLike[str]) -> FlowDataset:
 
 
 def published_shards(storage: Storage) -> list[int]:
-    """Returns the numbers of the shards that have a sidecar."""
+    """Returns the numbers of the shards that have a sidecar, in order."""
     names = storage.list_names(SHARDS_FOLDER)
-    return [int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()]
+    return sorted(
+        int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()
+    )
 
 
 def _stored(record: VideoRecord, shard: int) -> StoredVideo:
@@ -286,7 +294,7 @@ def _stored(record: VideoRecord, shard: int) -> StoredVideo:
 
 
 def _decode(jpeg: bytes, flags: int, video: StoredVideo, what: str) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), flags)
+    image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), flags) if jpeg else None
     if image is None:
         raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")
     if image.shape[:2] != (video.height, video.width):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,10 +14,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from flowprep.config import ExtractConfig
-from flowprep.dataset.index import rebuild_sidecar
+from flowprep.dataset.index import rebuild_sidecar, record_from_metadata
 from flowprep.dataset.layout import (
     DATASET_FILE,
     FAILURES_FILE,
@@ -205,8 +208,8 @@ def _check_shard(
     with storage.open_read(name) as tar:
         position = 0
         for video in stored:
-            begin = min(offset for offset, _ in video.members.values())
-            end = max(offset + length for offset, length in video.members.values())
+            begin = min((offset for offset, _ in video.members.values()), default=-1)
+            end = max((offset + length for offset, length in video.members.values()), default=-1)
             end += -end % BLOCK_SIZE
             if begin < position or end > size:
                 problems.append(f"{name}: the index of {video.key} points outside of its place")
@@ -215,8 +218,15 @@ def _check_shard(
             digest.update(block)
             found = _check_video(video, memoryview(block), position, config, deep, report)
             planned_video = by_key.get(video.key)
-            if planned_video is not None and video.labels != planned_video.labels:
-                found.append(f"labels are {video.labels}, the manifest says {planned_video.labels}")
+            if planned_video is not None:
+                found += [
+                    f"{what} is {stored_value}, the manifest says {planned_value}"
+                    for what, stored_value, planned_value in (
+                        ("labels", video.labels, planned_video.labels),
+                        ("split", video.split, planned_video.split),
+                    )
+                    if stored_value != planned_value
+                ]
             problems += [f"{name}: {video.key}: {problem}" for problem in found]
             report.num_stored += 1
             report.num_partial += video.status == "partial"
@@ -247,16 +257,15 @@ def _check_video(
     offset, length = video.members["json"]
     try:
         metadata: dict[str, Any] = json.loads(bytes(block[offset - origin :][:length]))
-        sizes: dict[str, list[int]] = metadata["sizes"]
-    except (ValueError, KeyError, TypeError) as error:
-        return [f"its metadata is damaged: {error}"]
+        sizes = {name: [int(size) for size in metadata["sizes"][name]] for name in streams}
+        described = record_from_metadata(metadata, video.members, video.seconds, video.attempts)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"its metadata is damaged: {type(error).__name__}: {error}"]
     problems = []
-    for field_name in ("key", "num_frames", "num_flows", "width", "height"):
-        if metadata.get(field_name) != getattr(video, field_name):
-            problems.append(
-                f"{field_name} is {metadata.get(field_name)} in its metadata and "
-                f"{getattr(video, field_name)} in the sidecar"
-            )
+    for item in dataclasses.fields(VideoRecord):
+        own, indexed = getattr(described, item.name), getattr(video, item.name)
+        if own != indexed:
+            problems.append(f"{item.name} is {own} in its metadata and {indexed} in the sidecar")
     if video.num_flows != video.num_frames - config.flow.step:
         problems.append(
             f"{video.num_frames} frames give {video.num_frames - config.flow.step} flows at step "
@@ -266,7 +275,7 @@ def _check_video(
         offset, length = video.members[stream]
         data = block[offset - origin : offset - origin + length]
         wanted = video.num_frames if stream == RGB_STREAM else video.num_flows
-        lengths = sizes.get(stream, [])
+        lengths = sizes[stream]
         if len(lengths) != wanted:
             problems.append(f"{stream} has {len(lengths)} JPEGs, wanted {wanted}")
         elif sum(lengths) != length:
@@ -287,10 +296,31 @@ def _check_jpegs(
         if jpeg[:2] != JPEG_BEGIN or jpeg[-2:] != JPEG_END:
             return [f"{stream} {number} is not a whole JPEG"]
         if deep:
-            image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+            image, complaint = _decode_strictly(jpeg)
             wanted = (video.height, video.width) + ((3,) if stream == RGB_STREAM else ())
             if image is None:
                 return [f"{stream} {number} does not decode"]
+            if complaint:
+                return [f"{stream} {number} is damaged: {complaint}"]
             if image.shape != wanted:
                 return [f"{stream} {number} has shape {image.shape}, wanted {wanted}"]
     return []
+
+
+def _decode_strictly(jpeg: memoryview) -> tuple[NDArray[np.uint8] | None, str]:
+    """Returns the image, None where there is none, and what libjpeg says against it.
+
+    libjpeg guesses what a damaged stream should have said, OpenCV returns the guess, and only a
+    line on the C library's stderr tells of it. So stderr is a file while the image is decoded.
+    """
+    with tempfile.TemporaryFile() as said:
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        said.seek(0)
+        lines = said.read().decode(errors="replace").splitlines()
+    return image, lines[0] if lines else ""  # type: ignore[return-value]

@@ -96,6 +96,9 @@ class OpenCVDIS(FlowEstimator):
             if value is not None:
                 setter(value)
         self._finest_scale = self._flow.getFinestScale()
+        # Below this OpenCV finds no level that holds a patch, and refuses the frames.
+        patch_sides = math.ceil(1.5 * self._flow.getPatchSize())
+        self.min_side_px = max(FlowEstimator.min_side_px, patch_sides)
 
     def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
         # OpenCV chooses its coarsest level by the longer side; on long, thin frames the shorter

@@ -17,6 +17,9 @@ __all__ = [
 
 DISPreset = Literal["ultrafast", "fast", "medium"]
 
+_DIS_PATCH_SIZE = 8
+"""Of all three presets."""
+
 
 @dataclass(frozen=True)
 class TVL1Parameters:
@@ -31,7 +34,7 @@ class TVL1Parameters:
     nscales: int = 5
     """Levels of the image pyramid."""
     warps: int = 5
-    """Warps a level."""
+    """Warps at each level of the pyramid."""
     epsilon: float = 0.01
     """Stop threshold of the iterations."""
     inner_iterations: int = 30
@@ -49,6 +52,7 @@ class TVL1Parameters:
         for name in ("tau", "lambda_", "theta", "epsilon"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "> 0")
         for name in ("nscales", "warps", "inner_iterations", "outer_iterations"):
+            _check_integer(name, getattr(self, name))
             _check(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
         _check("scale_step", self.scale_step, 0 < self.scale_step < 1, "> 0 and < 1")
         _check("gamma", self.gamma, self.gamma >= 0, ">= 0")
@@ -71,7 +75,7 @@ class FarnebackParameters:
     winsize: int = 15
     """Side of the averaging window, px."""
     iterations: int = 3
-    """Iterations a level."""
+    """Iterations at each level of the pyramid."""
     poly_n: int = 5
     """Side of the neighbourhood of the polynomial expansion: 5 or 7."""
     poly_sigma: float = 1.2
@@ -82,6 +86,7 @@ class FarnebackParameters:
     def __post_init__(self) -> None:
         _check("pyr_scale", self.pyr_scale, 0 < self.pyr_scale < 1, "> 0 and < 1")
         for name in ("levels", "winsize", "iterations"):
+            _check_integer(name, getattr(self, name))
             _check(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
         _check("poly_n", self.poly_n, self.poly_n in (5, 7), "5 or 7")
         _check("poly_sigma", self.poly_sigma, self.poly_sigma > 0, "> 0")
@@ -92,13 +97,13 @@ class DISParameters:
     """Dense inverse search (Kroeger et al. 2016); None takes the value of the preset."""
 
     dis_preset: DISPreset = "medium"
-    """OpenCV's preset: ultrafast, fast or medium."""
+    """OpenCV's preset; it sets what is not given of the parameters below."""
     finest_scale: int | None = None
     """Finest level of the pyramid on which flow is computed; 0 is the full image."""
     patch_size: int | None = None
     """Side of a patch, px."""
     patch_stride: int | None = None
-    """Distance between neighbouring patches, px."""
+    """Distance between neighbouring patches, px; at most the patch size."""
     gradient_descent_iterations: int | None = None
     """Iterations of the patch search."""
     variational_refinement_iterations: int | None = None
@@ -118,7 +123,15 @@ class DISParameters:
             ("variational_refinement_iterations", 0),
         ):
             value = getattr(self, name)
-            _check(name, value, value is None or value >= least, f">= {least}")
+            if value is not None:
+                _check_integer(name, value)
+                _check(name, value, value >= least, f">= {least}")
+        # Between patches that do not meet OpenCV divides by zero, and then reads anywhere.
+        patch_size = _DIS_PATCH_SIZE if self.patch_size is None else self.patch_size
+        if self.patch_stride is not None and self.patch_stride > patch_size:
+            raise ConfigError(
+                f"patch_stride must be <= patch_size, {patch_size}, got {self.patch_stride}"
+            )
 
 
 FlowParameters = TVL1Parameters | FarnebackParameters | DISParameters
@@ -134,3 +147,8 @@ PARAMETERS: dict[str, type[TVL1Parameters] | type[FarnebackParameters] | type[DI
 def _check(name: str, value: object, holds: bool, rule: str) -> None:
     if not holds:
         raise ConfigError(f"{name.rstrip('_')} must be {rule}, got {value}")
+
+
+def _check_integer(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(f"{name} must be an integer, got {value!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -14,6 +15,8 @@ from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.layout import (
     DATASET_FILE,
     MANIFEST_FILE,
+    PARTS_FOLDER,
+    RGB_STREAM,
     DatasetHeader,
     ManifestEntry,
     read_failures,
@@ -24,10 +27,11 @@ from flowprep.dataset.storage import Storage
 from flowprep.errors import VideoError
 from flowprep.flow import ESTIMATORS
 from flowprep.run.extract import extract_video
-from flowprep.run.plan import extend_plan
-from flowprep.run.progress import format_bytes, format_duration
+from flowprep.run.job import read_part_record
+from flowprep.run.plan import _merge_class_names, _refuse_foreign_files, extend_plan
+from flowprep.run.progress import format_bytes, format_count, format_duration
 from flowprep.video.decode import probe_video
-from flowprep.video.manifest import Manifest
+from flowprep.video.manifest import Manifest, is_frame_image
 from flowprep.video.types import Video
 
 __all__ = ["RunEstimate", "estimate_run"]
@@ -53,8 +57,11 @@ class RunEstimate:
     class_names: tuple[str, ...]
     splits: Counter[str]
     num_pairs: float | None
+    """Of the videos to do."""
+    num_bytes: float | None
+    """Of the JPEGs that these will give."""
     seconds_per_pair: float | None
-    bytes_per_pair: float | None
+    """On one worker."""
     probe_failures: tuple[str, ...]
     """What was wrong with probed videos, a sentence each."""
 
@@ -64,7 +71,7 @@ class RunEstimate:
         rate = "source frame rate" if decode.fps is None else f"{decode.fps:g} fps"
         lines = [
             f"dry run: {self.num_to_do} of {self.num_videos} videos to do in {self.location}, "
-            f"{self.num_shards} shards",
+            f"{format_count(self.num_shards, 'shard')}",
             f"  frames      {decode.resize}, {decode.interpolation}, {rate}, by {decode.decoder}",
             f"  flow        {flow.algorithm}, step {flow.step}, {' and '.join(encode.directions)}",
             f"  parameters  {_parameters(self.config)}",
@@ -84,15 +91,18 @@ class RunEstimate:
         if self.splits:
             shown = ", ".join(f"{name} {n}" for name, n in sorted(self.splits.items()))
             lines.append(f"  splits      {shown}")
-        if self.num_pairs is None or self.seconds_per_pair is None or self.bytes_per_pair is None:
+        if not self.num_to_do:
+            lines.append("  estimate    nothing to do: every video is finished or has failed")
+        elif self.num_pairs is None or self.num_bytes is None or self.seconds_per_pair is None:
             lines.append("  estimate    none: no video could be probed")
         else:
-            seconds = self.num_pairs * self.seconds_per_pair / self.num_workers
+            # A video is the work of one worker.
+            num_busy = min(self.num_workers, self.num_to_do)
+            seconds = self.num_pairs * self.seconds_per_pair / num_busy
             lines.append(
-                f"  estimate    {self.num_pairs:.0f} frame pairs at "
+                f"  estimate    {format_count(round(self.num_pairs), 'frame pair')} at "
                 f"{1 / self.seconds_per_pair:.1f} pairs/s a worker: {format_duration(seconds)} "
-                f"with {self.num_workers} workers, "
-                f"{format_bytes(self.num_pairs * self.bytes_per_pair)}"
+                f"with {format_count(num_busy, 'worker')}, {format_bytes(self.num_bytes)}"
             )
         lines += [f"  probe       {failure}" for failure in self.probe_failures]
         lines.append("nothing was written")
@@ -109,42 +119,76 @@ def estimate_run(
     storage = Storage(out)
     known: list[ManifestEntry] = []
     done: set[str] = set()
+    class_names = manifest.class_names
     if storage.exists(DATASET_FILE):
         header = DatasetHeader.read(storage)
         implementation = ESTIMATORS[config.flow.algorithm].implementation
         header.check_same(config, implementation, storage.location)
+        class_names, labels = _merge_class_names(header.class_names, class_names)
+        if labels is not None:
+            videos = tuple(
+                replace(video, labels=tuple(labels[label] for label in video.labels))
+                for video in manifest.videos
+            )
+            manifest = replace(manifest, videos=videos)
         if storage.exists(MANIFEST_FILE):
             known = read_manifest(storage)
-        published = set(published_shards(storage))
-        done = {entry.video.key for entry in known if entry.shard in published}
-        if options.retry_failed:
-            done -= read_failures(storage).keys()
+        done = _finished_keys(storage, known, options)
+    else:
+        _refuse_foreign_files(storage)
     entries = extend_plan(known, manifest, config.encode.videos_per_shard)
-    videos = [entry.video for entry in entries if entry.video.key not in done]
+    to_do = [entry.video for entry in entries if entry.video.key not in done]
     failures: list[str] = []
-    num_frames = _mean_num_frames(_spread(videos, _NUM_HEADERS), config, failures)
-    cost = _cost_of_a_pair(_spread(videos, _NUM_TIMED), config, failures)
+    counts = _count_frames(_spread(to_do, _NUM_HEADERS), config, failures)
+    cost = _cost(_spread(to_do, _NUM_TIMED), config, failures) if counts else None
+    num_pairs = num_bytes = None
+    if counts:
+        share = len(to_do) / len(counts)
+        num_pairs = share * sum(max(0.0, count - config.flow.step) for count in counts)
+        if cost is not None:
+            num_frames = share * sum(counts)
+            num_bytes = num_pairs * cost.bytes_per_pair + num_frames * cost.bytes_per_frame
+    is_inline = options.executor == "inline"
     return RunEstimate(
         location=storage.location,
         config=config,
         num_videos=len(entries),
-        num_to_do=len(videos),
+        num_to_do=len(to_do),
         num_shards=len({entry.shard for entry in entries}),
-        num_workers=options.num_workers or os.cpu_count() or 1,
-        class_names=manifest.class_names,
+        num_workers=1 if is_inline else options.num_workers or os.cpu_count() or 1,
+        class_names=class_names,
         splits=Counter(entry.video.split for entry in entries if entry.video.split),
-        num_pairs=None
-        if num_frames is None
-        else max(0.0, num_frames - config.flow.step) * len(videos),
-        seconds_per_pair=None if cost is None else cost[0],
-        bytes_per_pair=None if cost is None else cost[1],
+        num_pairs=num_pairs,
+        num_bytes=num_bytes,
+        seconds_per_pair=None if cost is None else cost.seconds_per_pair,
         probe_failures=tuple(dict.fromkeys(failures)),
     )
 
 
-def _mean_num_frames(
+def _finished_keys(
+    storage: Storage, known: Sequence[ManifestEntry], options: RunOptions
+) -> set[str]:
+    """Returns the keys of videos that a run would not compute again, published or not yet."""
+    published = set(published_shards(storage))
+    done = {entry.video.key for entry in known if entry.shard in published}
+    if options.retry_failed:
+        done -= read_failures(storage).keys()
+    for shard in {entry.shard for entry in known} - published:
+        for name in storage.list_names(f"{PARTS_FOLDER}/{shard:06d}"):
+            stem, _, suffix = name.partition(".")
+            if suffix != "json":
+                continue
+            index = int(stem)
+            if options.retry_failed and read_part_record(storage, shard, index).status == "failed":
+                continue
+            done.add(known[index].video.key)
+    return done
+
+
+def _count_frames(
     videos: Sequence[Video], config: ExtractConfig, failures: list[str]
-) -> float | None:
+) -> list[float]:
+    """Returns the frames of each video, as headers say; adds a sentence for each without one."""
     counts = []
     for video in videos:
         try:
@@ -152,26 +196,36 @@ def _mean_num_frames(
         except VideoError as error:
             failures.append(f"{video.key}: {error.message}")
             continue
-        seconds = info.duration_seconds
+        if info.codec == "images":
+            # A folder has no clock: its range counts in frames.
+            fps, length = 1.0, float(sum(map(is_frame_image, os.listdir(video.source))))
+        elif info.fps is None or (info.duration_seconds is None and video.end_seconds is None):
+            failures.append(f"{video.key}: its header does not say how long it is")
+            continue
+        else:
+            fps = config.decode.fps or info.fps
+            length = math.inf if info.duration_seconds is None else info.duration_seconds
         if video.end_seconds is not None:
-            seconds = min(seconds or video.end_seconds, video.end_seconds)
-        fps = config.decode.fps or info.fps
-        if seconds is not None and fps is not None:
-            counts.append((seconds - (video.start_seconds or 0)) * fps)
-        elif seconds is not None:
-            counts.append(seconds)
-    return sum(counts) / len(counts) if counts else None
+            length = min(length, video.end_seconds)
+        counts.append(max(0.0, length - (video.start_seconds or 0.0)) * fps)
+    return counts
 
 
-def _cost_of_a_pair(
-    videos: Sequence[Video], config: ExtractConfig, failures: list[str]
-) -> tuple[float, float] | None:
-    """Returns (seconds, bytes) of one frame pair, from the first pairs of some videos."""
+@dataclass(frozen=True)
+class _Cost:
+    seconds_per_pair: float
+    bytes_per_pair: float
+    bytes_per_frame: float
+    """Of the RGB frames."""
+
+
+def _cost(videos: Sequence[Video], config: ExtractConfig, failures: list[str]) -> _Cost | None:
+    """Measures the first pairs of some videos; adds a sentence for each that gives none."""
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     estimator = ESTIMATORS[config.flow.algorithm](config.flow.parameters)  # type: ignore[call-arg]
-    seconds = num_bytes = 0.0
-    num_pairs = 0
+    seconds = num_bytes = num_rgb_bytes = 0.0
+    num_pairs = num_frames = 0
     began = time.monotonic()
     try:
         for video in videos:
@@ -184,13 +238,20 @@ def _cost_of_a_pair(
                 head = replace(video, end_seconds=min(end, video.end_seconds or end))
                 with extract_video(head, config, estimator) as extracted:
                     seconds += sum(extracted.seconds.values())
-                    num_bytes += sum(stream.num_bytes for stream in extracted.streams.values())
+                    for name, stream in extracted.streams.items():
+                        if name == RGB_STREAM:
+                            num_rgb_bytes += stream.num_bytes
+                        else:
+                            num_bytes += stream.num_bytes
                     num_pairs += extracted.metadata["num_flows"]
+                    num_frames += extracted.metadata["num_frames"]
             except VideoError as error:
                 failures.append(f"{video.key}: {error.message}")
     finally:
         cv2.setNumThreads(num_threads)
-    return (seconds / num_pairs, num_bytes / num_pairs) if num_pairs else None
+    if not num_pairs:
+        return None
+    return _Cost(seconds / num_pairs, num_bytes / num_pairs, num_rgb_bytes / num_frames)
 
 
 def _spread(videos: Sequence[Video], count: int) -> list[Video]:

@@ -129,7 +129,7 @@ def extract_video(
                 raise damage
             raise VideoError(
                 "too-few-frames" if num_frames else "no-frames",
-                f"{num_frames} frame{'s' * (num_frames != 1)} give no flow at step "
+                f"{num_frames} frame{'s give' if num_frames != 1 else ' gives'} no flow at step "
                 f"{flow_spec.step}; at least {flow_spec.step + 1} are needed",
                 num_frames=num_frames,
             )

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from flowprep.dataset.layout import VideoRecord
 from flowprep.errors import FAILURE_REASONS, FailureReason
 
-__all__ = ["Progress", "RunReport", "format_bytes", "format_duration"]
+__all__ = ["Progress", "RunReport", "format_bytes", "format_count", "format_duration"]
 
 
 @dataclass
@@ -76,20 +76,22 @@ class RunReport:
     def summary(self) -> str:
         """Returns the report as lines of text."""
         done = self.num_done_before + self.num_complete + self.num_partial
+        has_rate = self.num_pairs > 0 and self.wall_seconds > 0
         lines = [
             f"{'complete' if self.is_complete else 'INCOMPLETE'}: "
             f"{done} of {self.num_videos} videos in {self.location}"
         ]
         if self.num_done_before:
-            lines.append(f"  done before   {self.num_done_before} videos")
+            lines.append(f"  done before   {format_count(self.num_done_before, 'video')}")
         lines.append(
-            f"  this run      {self.num_complete + self.num_partial} videos, "
-            f"{self.num_pairs} frame pairs in {format_duration(self.wall_seconds)}"
-            + (f" ({self.num_pairs / self.wall_seconds:.1f} pairs/s)" if self.num_pairs else "")
+            f"  this run      {format_count(self.num_complete + self.num_partial, 'video')}, "
+            f"{format_count(self.num_pairs, 'frame pair')} in {format_duration(self.wall_seconds)}"
+            + (f" ({self.num_pairs / self.wall_seconds:.1f} pairs/s)" if has_rate else "")
         )
         if self.num_partial:
             lines.append(
-                f"  partial       {self.num_partial} damaged videos, kept up to the damage"
+                f"  partial       {format_count(self.num_partial, 'damaged video')}, kept up to "
+                "the damage"
             )
         if self.num_pairs:
             spent = ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items())
@@ -100,7 +102,8 @@ class RunReport:
         if self.num_lost_workers:
             lines.append(f"  lost workers  {self.num_lost_workers}, replaced")
         if self.num_failed:
-            lines.append(f"  failed        {self.num_failed} videos, listed in failures.jsonl:")
+            failed = format_count(self.num_failed, "video")
+            lines.append(f"  failed        {failed}, listed in failures.jsonl:")
             for reason, count in self.failures.most_common():
                 lines.append(f"    {count:6d}  {reason}: {FAILURE_REASONS[reason]}")
         if self.log_name:
@@ -136,10 +139,16 @@ class Progress:
         self._bar.close()
 
 
+def format_count(number: int, noun: str) -> str:
+    """Returns `1 video`, `2 videos`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def format_bytes(num_bytes: float) -> str:
     """Returns a size such as `1.2 GB`, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if num_bytes < 1000 or unit == "TB":
+        # 999.96 kB would be shown as 1000.0 kB.
+        if num_bytes < (999.5 if unit == "B" else 999.95) or unit == "TB":
             return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1000
     raise AssertionError
@@ -147,7 +156,7 @@ def format_bytes(num_bytes: float) -> str:
 
 def format_duration(seconds: float) -> str:
     """Returns a duration such as `8.1 s`, `3 min 20 s`, `5 h 2 min` or `12 d 4 h`."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 3600:

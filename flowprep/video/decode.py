@@ -441,7 +441,7 @@ class DecordReader(PyAVReader):
 
     def _rgb_reader(self, index: int, frame: VideoFrame) -> Callable[[], RGB]:
         if frame.format.components[0].bits > 8:
-            raise self._refusal("converts otherwise than FFmpeg")
+            raise self._refusal("has no right conversion to 8 bits for")
         return lambda: self._read(index, frame)
 
     def _read(self, index: int, frame: VideoFrame) -> RGB:

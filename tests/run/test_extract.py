@@ -225,7 +225,7 @@ def test_static_video_has_zero_flow_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("num_frames", "step", "message"),
     [
-        (1, 1, "1 frame give no flow at step 1; at least 2 are needed"),
+        (1, 1, "1 frame gives no flow at step 1; at least 2 are needed"),
         (3, 3, "3 frames give no flow at step 3; at least 4 are needed"),
     ],
 )
