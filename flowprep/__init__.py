@@ -25,6 +25,7 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import FlowprepError, VideoError
 from flowprep.flow import FlowEstimator, create_estimator
 from flowprep.flow.quantize import dequantize, quantize
+from flowprep.look.color import flow_to_color
 from flowprep.run.progress import RunReport
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ __all__ = [
     "create_estimator",
     "dequantize",
     "extract",
+    "flow_to_color",
     "open_dataset",
     "quantize",
 ]
