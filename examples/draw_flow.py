@@ -20,7 +20,7 @@ GAP_PX = 6
 TEXT_PX = 14
 
 
-def main(location: str, picture: str, num_videos: int = 7) -> None:
+def main(location: str, picture: str, num_videos: int = 8) -> None:
     """Draws one video of each class first, then further ones."""
     dataset = flowprep.open_dataset(location)
     seen: set[int | None] = set()
@@ -47,7 +47,7 @@ def main(location: str, picture: str, num_videos: int = 7) -> None:
     )
 
     width, height = max(t.width for t in tiles), max(t.height for t in tiles)
-    columns = min(len(tiles), max(1, 1100 // (width + GAP_PX)))
+    columns = min(3, len(tiles))
     rows = -(-len(tiles) // columns)
     size = (columns * (width + GAP_PX) + GAP_PX, rows * (height + GAP_PX) + GAP_PX)
     sheet = Image.new("RGB", size, "white")

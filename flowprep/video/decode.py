@@ -50,7 +50,7 @@ RGB = NDArray[np.uint8]
 SEEK_FROM_SECONDS = 5
 """A range that begins earlier than this is reached by decoding, which costs less than it saves."""
 
-DECORD_CHUNK_BYTES = 128 << 20
+DECORD_CHUNK_BYTES = 64 << 20
 """How much decord reads before it is stopped; see `DecordReader`."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -408,7 +408,7 @@ class DecordReader(PyAVReader):
 
     decord also decodes ahead without bound while nobody reads. Here it reads up to
     `DECORD_CHUNK_BYTES` at once and is then stopped, which costs a seek back to a key frame per
-    chunk: 513 MB and a sixth of PyAV's speed at 1080p, where decord alone held 1.5 GB after 4 s of
+    chunk: 460 MB and half of PyAV's speed at 1080p, where decord alone held 1.5 GB after 4 s of
     rest, and rising. A range is reached by decoding from the begin. Of a damaged file decord gives
     fewer frames than PyAV, and not always as many. MPEG-4 part 2 (old AVI files) differs from PyAV
     by a few levels in single pixels, as decord carries an older FFmpeg; other codecs are equal bit

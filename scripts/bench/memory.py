@@ -1,0 +1,64 @@
+"""Peak memory of a worker on a long, large video.
+
+Makes a 1080p H.264 video with ffmpeg's test picture, extracts its flow with one worker, and prints the
+largest resident memory of any worker process, for each decoder and length: a worker streams, so that
+length must not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import imageio_ffmpeg
+from processes import machine, watch
+
+import flowprep
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", nargs="+", type=float, default=[1, 10])
+    parser.add_argument("--decoders", nargs="+", default=["pyav", "decord"])
+    parser.add_argument("--size", default="1920x1080")
+    parser.add_argument("--resize", default="short:256", help="of the stored frames")
+    options = parser.parse_args()
+    print(f"flowprep {flowprep.__version__} on {machine()}")
+    print(f"{options.size} H.264 at 25 fps, stored at {options.resize}, DIS ultrafast\n")
+    print(f"{'decoder':8} {'minutes':>8} {'pairs':>7} {'pairs/s':>8} {'worker peak':>12}")
+    with tempfile.TemporaryDirectory() as folder:
+        for minutes in options.minutes:
+            video = Path(folder, f"{minutes:g}.mp4")
+            source = f"testsrc2=size={options.size}:rate=25:duration={60 * minutes}"
+            subprocess.run(
+                [
+                    *(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", source),
+                    *("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", str(video)),
+                ],
+                check=True,
+            )
+            for decoder in options.decoders:
+                out = Path(folder, f"{decoder}-{minutes:g}")
+                usage = watch(
+                    [
+                        *(sys.executable, "-m", "flowprep", "extract", str(video), str(out)),
+                        *("--algorithm", "dis", "--dis-preset", "ultrafast", "--workers", "1"),
+                        *("--resize", options.resize, "--decoder", decoder),
+                    ]
+                )
+                num_pairs = flowprep.open_dataset(out).videos[0].num_flows
+                print(
+                    f"{decoder:8} {minutes:8g} {num_pairs:7d} {num_pairs / usage.wall_seconds:8.1f}"
+                    f" {usage.peak_mb['worker']:9.0f} MB",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
