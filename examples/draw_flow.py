@@ -2,8 +2,8 @@
 
     python examples/draw_flow.py FLOW_DATASET PICTURE.png [NUM_VIDEOS]
 
-Hue is the direction and saturation the speed, at one scale for the whole sheet; the wheel in the last
-place has that scale at its rim.
+Hue is the direction and saturation the speed, at one scale for the whole sheet; the wheel in the
+last place has that scale at its rim.
 """
 
 from __future__ import annotations

@@ -108,8 +108,9 @@ class DecodeSpec:
     """From a file to the frames of the flow: decode, rotate, sample, resize, gray, in order."""
 
     decoder: DecoderName = "pyav"
-    """The library that decodes. Both give the same frames bit by bit, but for MPEG-4 part 2 (old AVI),
-    where single pixels differ by a level or two; so a run goes on with the one that began it."""
+    """The library that decodes. Both give the same frames bit by bit, but for MPEG-4 part 2 (old
+    AVI), where single pixels differ by a level or two; so a run goes on with the one that began
+    it."""
     fps: float | None = None
     """Frames per second to sample, by timestamps; the source's own keeps every frame."""
     resize: Resize = field(default_factory=Resize)

@@ -16,7 +16,7 @@ DATA = Path(
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder of real videos; a test without it skips, or fails under FLOWPREP_REQUIRE_DATA=1."""
+    """The folder of real videos; without it a test skips, or fails if FLOWPREP_REQUIRE_DATA=1."""
     if not DATA.is_dir():
         message = f"no test data at {DATA}; set FLOWPREP_TEST_DATA"
         if REQUIRE_DATA:

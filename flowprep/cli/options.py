@@ -72,7 +72,7 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records, col_max=_HELP_COLUMN)
 
 
-class ResizeType(click.ParamType[Resize]):
+class ResizeType(click.ParamType):  # type: ignore[type-arg]
     """`none`, `short:256`, `height:256` or `340x256`."""
 
     name = "SIZE"
@@ -87,7 +87,7 @@ class ResizeType(click.ParamType[Resize]):
             return Resize.parse(value)
 
 
-class SourceOr(click.ParamType["float | None"]):
+class SourceOr(click.ParamType):  # type: ignore[type-arg]
     """A number, or `source` for None."""
 
     name = "NUMBER|source"
@@ -104,7 +104,7 @@ class SourceOr(click.ParamType["float | None"]):
             self.fail(f"{value!r} is neither a number nor 'source'.", param, ctx)
 
 
-class ChoiceType(click.Choice[str]):
+class ChoiceType(click.Choice):  # type: ignore[type-arg]
     """One of several words; a wrong one gets the nearest word as a hint."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
@@ -183,7 +183,7 @@ def options_named(ctx: click.Context | None) -> Iterator[None]:
     except (ConfigError, InputError) as error:
         field, space, rest = str(error).partition(" ")
         for item in [] if ctx is None else ctx.command.params:
-            names = ((item.name or "").strip("_"), f"num_{item.name}")
+            names = ((item.name or "").strip("_"), f"num_{item.name}", item.opts[0][2:])
             if isinstance(item, click.Option) and field in names:
                 raise type(error)(f"{item.opts[0]}{space}{rest}") from error
         raise

@@ -235,8 +235,8 @@ class FlowDataset:
             data = os.pread(self._descriptor(shard), size, offset)
         if len(data) != size:
             raise DatasetError(
-                f"{shard_name(shard)} ends at byte {offset + len(data)}, wanted {offset + size}; "
-                "run `flowprep verify`"
+                f"{shard_name(shard)} is cut: it lacks bytes {offset + len(data)} to "
+                f"{offset + size - 1}; run `flowprep verify`"
             )
         return data
 

@@ -99,7 +99,7 @@ class Storage:
 
     @contextmanager
     def atomic_file(self, name: str) -> Iterator[Any]:
-        """Yields a file to write; it appears under `name` if the block ends well, else not at all."""
+        """Yields a file to write; it appears as `name` if the block ends well, else not at all."""
         with translated_errors("write", name):
             if not self.is_local:
                 with self._fs.transaction, self._fs.open(self.path(name), "wb") as file:

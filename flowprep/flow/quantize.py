@@ -37,7 +37,7 @@ def quantize(flow: NDArray[np.floating[Any]], spec: FlowSpec) -> NDArray[np.uint
     decodes to +0.078 px at bound 20 (source of `round`: denseflow, src/common.cpp, CAST).
     """
     bound = spec.bound_px
-    levels: NDArray[np.float64] = np.clip(flow, -bound, bound, dtype=np.float64)
+    levels: NDArray[np.float64] = np.asarray(np.clip(flow, -bound, bound, dtype=np.float64))
     if spec.quantizer == "centered":
         levels *= 128.0 / bound
         levels += 128.0

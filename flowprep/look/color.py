@@ -12,9 +12,9 @@ from flowprep.errors import ConfigError
 
 __all__ = ["flow_to_color"]
 
-# Steps from each primary and secondary colour to the next, after perceived differences
-# (Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011; colorcode.cpp).
-_WHEEL_STEPS = (15, 6, 4, 11, 13, 6)  # red-yellow-green-cyan-blue-magenta-red
+# Steps from each primary and secondary colour to the next, after perceived differences (Baker et
+# al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011; colorcode.cpp).
+_WHEEL_STEPS = (15, 6, 4, 11, 13, 6)  # red, yellow, green, cyan, blue, magenta
 
 
 def flow_to_color(flow: NDArray[np.floating[Any]], max_flow_px: float) -> NDArray[np.uint8]:
@@ -38,7 +38,8 @@ def flow_to_color(flow: NDArray[np.floating[Any]], max_flow_px: float) -> NDArra
     inside = 1 - np.minimum(radius, 1)[..., None] * (1 - hue)
     color = np.where((radius <= 1)[..., None], inside, 0.75 * hue)
     color[invalid] = 0
-    return (255 * color).astype(np.uint8)
+    levels: NDArray[np.uint8] = (255 * color).astype(np.uint8)
+    return levels
 
 
 @functools.cache

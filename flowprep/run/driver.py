@@ -49,7 +49,7 @@ from flowprep.run.job import (
     read_part_record,
     write_part_record,
 )
-from flowprep.run.plan import begin_or_extend, move_to_new_shards
+from flowprep.run.plan import make_plan, move_to_new_shards, write_plan
 from flowprep.run.progress import Progress, RunReport
 from flowprep.video.manifest import Manifest
 
@@ -75,9 +75,10 @@ def run_extract(
     storage.make_folder()
     with _locked(storage), _run_log(storage) as log_name:
         log.info("run with %s and %s", config, options)
-        _, entries = begin_or_extend(storage, manifest, config)
+        plan = make_plan(storage, manifest, config)
+        write_plan(storage, plan)
         _remove_temporary_files(storage)
-        run = _Run(storage, config, options, entries)
+        run = _Run(storage, config, options, plan.entries)
         run.report.log_name = log_name
         try:
             run.go()

@@ -13,14 +13,10 @@ import cv2
 
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.layout import (
-    DATASET_FILE,
-    MANIFEST_FILE,
     PARTS_FOLDER,
     RGB_STREAM,
-    DatasetHeader,
     ManifestEntry,
     read_failures,
-    read_manifest,
 )
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import Storage
@@ -28,7 +24,7 @@ from flowprep.errors import VideoError
 from flowprep.flow import ESTIMATORS
 from flowprep.run.extract import extract_video
 from flowprep.run.job import read_part_record
-from flowprep.run.plan import _merge_class_names, _refuse_foreign_files, extend_plan
+from flowprep.run.plan import make_plan
 from flowprep.run.progress import format_bytes, format_count, format_duration
 from flowprep.video.decode import probe_video
 from flowprep.video.manifest import Manifest, is_frame_image
@@ -117,26 +113,9 @@ def estimate_run(
     Raises ConfigMismatchError, InputError and DatasetError as the run itself would.
     """
     storage = Storage(out)
-    known: list[ManifestEntry] = []
-    done: set[str] = set()
-    class_names = manifest.class_names
-    if storage.exists(DATASET_FILE):
-        header = DatasetHeader.read(storage)
-        implementation = ESTIMATORS[config.flow.algorithm].implementation
-        header.check_same(config, implementation, storage.location)
-        class_names, labels = _merge_class_names(header.class_names, class_names)
-        if labels is not None:
-            videos = tuple(
-                replace(video, labels=tuple(labels[label] for label in video.labels))
-                for video in manifest.videos
-            )
-            manifest = replace(manifest, videos=videos)
-        if storage.exists(MANIFEST_FILE):
-            known = read_manifest(storage)
-        done = _finished_keys(storage, known, options)
-    else:
-        _refuse_foreign_files(storage)
-    entries = extend_plan(known, manifest, config.encode.videos_per_shard)
+    plan = make_plan(storage, manifest, config)
+    entries = plan.entries
+    done = _finished_keys(storage, plan.known, options)
     to_do = [entry.video for entry in entries if entry.video.key not in done]
     failures: list[str] = []
     counts = _count_frames(_spread(to_do, _NUM_HEADERS), config, failures)
@@ -156,7 +135,7 @@ def estimate_run(
         num_to_do=len(to_do),
         num_shards=len({entry.shard for entry in entries}),
         num_workers=1 if is_inline else options.num_workers or os.cpu_count() or 1,
-        class_names=class_names,
+        class_names=plan.header.class_names,
         splits=Counter(entry.video.split for entry in entries if entry.video.split),
         num_pairs=num_pairs,
         num_bytes=num_bytes,

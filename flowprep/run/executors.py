@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -93,7 +94,8 @@ class RayExecutor(Executor):
     def _start(self, options: RunOptions) -> None:
         try:
             if options.address is not None:
-                self._ray.init(address=options.address, log_to_driver=False)
+                _check_reachable(options.address)
+                self._ray.init(address=options.address, log_to_driver=False, logging_level="error")
                 return
             num_workers = options.num_workers or os.cpu_count() or 1
             self._ray.init(
@@ -152,6 +154,14 @@ EXECUTORS: dict[ExecutorName, type[InlineExecutor] | type[RayExecutor]] = {
     "inline": InlineExecutor,
 }
 """The executor class of each name."""
+
+
+def _check_reachable(address: str) -> None:
+    """Raises ConnectionError where nothing listens at HOST:PORT; Ray would try for a minute."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+            pass
 
 
 def _import_ray() -> Any:

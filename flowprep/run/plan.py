@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import (
@@ -23,55 +24,72 @@ from flowprep.run.extract import library_versions
 from flowprep.video.manifest import Manifest
 from flowprep.video.types import Video
 
-__all__ = ["assign_shards", "begin_or_extend", "extend_plan", "move_to_new_shards"]
+__all__ = [
+    "Plan",
+    "assign_shards",
+    "extend_plan",
+    "make_plan",
+    "move_to_new_shards",
+    "write_plan",
+]
 
 
-def begin_or_extend(
-    storage: Storage, manifest: Manifest, config: ExtractConfig
-) -> tuple[DatasetHeader, list[ManifestEntry]]:
-    """Begins a data set with `dataset.json` and `manifest.jsonl`, or adds new videos to an old one.
+@dataclass(frozen=True)
+class Plan:
+    """What a data set will hold when the run is through."""
 
-    Raises ConfigMismatchError where the stored configuration gives other numbers, InputError where
-    a known video has got other labels, DatasetError where the folder holds something else.
+    header: DatasetHeader
+    known: list[ManifestEntry]
+    """What the stored manifest says; empty for a new data set."""
+    entries: list[ManifestEntry]
+    """The known videos, then the new ones."""
+
+
+def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Plan:
+    """Returns the plan for `manifest` in a new data set, or added to the one that is there.
+
+    Writes nothing. Raises ConfigMismatchError where the stored configuration gives other numbers,
+    InputError where a known video has got other labels, DatasetError where the folder holds
+    something else.
     """
     implementation = ESTIMATORS[config.flow.algorithm].implementation
-    if storage.exists(DATASET_FILE):
-        header = DatasetHeader.read(storage)
-        header.check_same(config, implementation, storage.location)
-        known = read_manifest(storage) if storage.exists(MANIFEST_FILE) else []
-    else:
+    if not storage.exists(DATASET_FILE):
         _refuse_foreign_files(storage)
         header = DatasetHeader(
             config, implementation, manifest.class_names, library_versions(config)
         )
-        storage.write_bytes(DATASET_FILE, header.to_json())
-        known = []
+        return Plan(header, [], assign_shards(manifest.videos, 0, config.encode.videos_per_shard))
+    header = DatasetHeader.read(storage)
+    header.check_same(config, implementation, storage.location)
+    known = read_manifest(storage) if storage.exists(MANIFEST_FILE) else []
     class_names, labels = _merge_class_names(header.class_names, manifest.class_names)
-    if class_names != header.class_names:
-        header = dataclasses.replace(header, class_names=class_names)
-        storage.write_bytes(DATASET_FILE, header.to_json())
+    videos = manifest.videos
     if labels is not None:
-        manifest = dataclasses.replace(
-            manifest,
-            videos=tuple(
-                dataclasses.replace(video, labels=tuple(labels[label] for label in video.labels))
-                for video in manifest.videos
-            ),
+        videos = tuple(
+            dataclasses.replace(video, labels=tuple(labels[label] for label in video.labels))
+            for video in videos
         )
-    entries = extend_plan(known, manifest, config.encode.videos_per_shard)
-    if entries != known:
-        write_manifest(storage, entries)
-    return header, entries
+    header = dataclasses.replace(header, class_names=class_names)
+    return Plan(header, known, extend_plan(known, videos, config.encode.videos_per_shard))
+
+
+def write_plan(storage: Storage, plan: Plan) -> None:
+    """Stores a plan: `dataset.json` first, then `manifest.jsonl`, each only if it changes."""
+    header = plan.header.to_json()
+    if not storage.exists(DATASET_FILE) or storage.read_bytes(DATASET_FILE) != header:
+        storage.write_bytes(DATASET_FILE, header)
+    if plan.entries != plan.known:
+        write_manifest(storage, plan.entries)
 
 
 def extend_plan(
-    known: Sequence[ManifestEntry], manifest: Manifest, videos_per_shard: int
+    known: Sequence[ManifestEntry], videos: Sequence[Video], videos_per_shard: int
 ) -> list[ManifestEntry]:
     """Returns the known entries, with sources brought up to date, and new videos in new shards.
 
     Raises InputError where a known video has got other labels or another range.
     """
-    given = {video.key: video for video in manifest.videos}
+    given = {video.key: video for video in videos}
     entries = []
     for entry in known:
         video = given.pop(entry.video.key, entry.video)

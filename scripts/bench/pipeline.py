@@ -3,8 +3,8 @@
 Cuts equally long clips out of real videos (UCF101's, in FLOWPREP_TEST_DATA; synthetic ones without
 it), extracts them with each algorithm by one worker and by two, and prints for each
   outside     the share of all CPU time that did not go into flow, Ray and start-up included
-  of which    decode, encode (quantise and JPEG) and write, as the workers' own clocks say; the rest is
-              Ray, Python's start and the driver, and is the same for an hour's run as for a minute's
+  of which    decode, encode (quantise and JPEG) and write, by the workers' own clocks; the rest is
+              Ray, Python's start and the driver, and as much in an hour's run as in a minute's
   2 : 1       throughput of two workers against that of one, from the first job to the last shard
 """
 
@@ -60,8 +60,10 @@ def main() -> None:
     options = parser.parse_args()
     print(f"flowprep {flowprep.__version__} on {machine()}")
     print(f"{options.clips} clips at their own size, forward and backward, RGB frames kept\n")
-    print(f"{'algorithm':12} {'pairs':>6} {'pairs/s, 1':>11} {'pairs/s, 2':>11} {'2 : 1':>6}"
-          f" {'outside':>8}   of which decode, encode, write; Ray and start-up")
+    print(
+        f"{'algorithm':12} {'pairs':>6} {'pairs/s, 1':>11} {'pairs/s, 2':>11} {'2 : 1':>6}"
+        f" {'outside':>8}   of which decode, encode, write; Ray and start-up"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for algorithm in options.algorithms:
             factor = 1 if algorithm.startswith("tvl1") else options.more

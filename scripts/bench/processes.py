@@ -49,7 +49,7 @@ def machine() -> str:
     """Returns a line that names this machine."""
     text = Path("/proc/cpuinfo").read_text()
     model = next(line.split(":")[1].strip() for line in text.splitlines() if "model name" in line)
-    best = next((f for f in ("avx512f", "avx2", "sse4_2") if f" {f}" in text), "no vector unit known")
+    best = next((f for f in ("avx512f", "avx2", "sse4_2") if f" {f}" in text), "unknown vectors")
     return f"{model}, {best}, {os.cpu_count()} cores"
 
 

@@ -1,0 +1,67 @@
+"""A run under Ray, as a real process: quiet, ended by Ctrl-C, and continued."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import NUM_FRAMES, Command
+
+NUM_VIDEOS = 24
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_and_the_same_command_again(flowprep: Command, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for number in range(NUM_VIDEOS):
+        shutil.copy(clips / "zoom_in/a.mp4", tmp_path / f"videos/{number:02d}.mp4")
+    out = tmp_path / "out"
+    # TV-L1 is slow enough to be interrupted.
+    command = [sys.executable, "-m", "flowprep", "extract", str(tmp_path / "videos"), str(out)]
+    command += ["--workers", "1", "--shard-size", "2"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            end = time.monotonic() + 120
+            while not (out / "shards/000000.json").exists():
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < end, "no shard was published"
+                time.sleep(0.05)
+            # A terminal sends it to the whole group.
+            os.killpg(process.pid, signal.SIGINT)
+            began = time.monotonic()
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert time.monotonic() - began < 15
+    assert process.returncode == 1
+    assert stdout == ""
+    assert stderr == "\nInterrupted; the same command goes on where this one stopped.\n"
+    assert len(list((out / "shards").glob("*.json"))) < NUM_VIDEOS // 2
+
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    # Neither a bar nor a word of Ray's, as stderr is no terminal.
+    assert (again.returncode, again.stderr) == (0, "")
+    lines = again.stdout.splitlines()
+    assert lines[0] == f"complete: {NUM_VIDEOS} of {NUM_VIDEOS} videos in {out}"
+    assert lines[1].startswith("  done before   ")
+    assert lines[-1].startswith("  log           logs/run-")
+    assert all(line.startswith("  ") for line in lines[1:])
+    whole = flowprep("verify", "--deep", out)
+    assert whole.code == 0
+    num_flows = NUM_VIDEOS * (NUM_FRAMES - 1)
+    assert whole.stdout.startswith(
+        f"whole: {NUM_VIDEOS} of {NUM_VIDEOS} videos stored, 0 failed, {num_flows} flows"
+    )

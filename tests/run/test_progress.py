@@ -1,0 +1,111 @@
+"""What a run's report says, and how numbers are written."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowprep.dataset.layout import VideoRecord
+from flowprep.run.progress import (
+    Progress,
+    RunReport,
+    format_bytes,
+    format_count,
+    format_duration,
+)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.7, "1.0 kB"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_960, "1.0 MB"),
+        (1.25e9, "1.2 GB"),
+        (5e12, "5.0 TB"),
+        (5e15, "5000.0 TB"),
+    ],
+)
+def test_format_bytes(num_bytes: float, text: str) -> None:
+    assert format_bytes(num_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (8.14, "8.1 s"),
+        (59.94, "59.9 s"),
+        (59.97, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (3599.6, "1 h 0 min"),
+        (5 * 3600 + 125, "5 h 2 min"),
+        (47 * 3600, "47 h 0 min"),
+        (12 * 86400 + 4 * 3600, "12 d 4 h"),
+    ],
+)
+def test_format_duration(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_format_count() -> None:
+    counts = [format_count(number, "video") for number in (0, 1, 2)]
+    assert counts == ["0 videos", "1 video", "2 videos"]
+
+
+def record(status: str, **values: object) -> VideoRecord:
+    return VideoRecord.from_dict({"key": "a", "status": status, **values})
+
+
+def test_report_adds_records_up() -> None:
+    report = RunReport("out", num_videos=4, num_done_before=1, wall_seconds=2.0)
+    members = {"json": (512, 100), "flow_x": (1024, 900)}
+    seconds = {"decode": 0.5, "flow": 2.0, "encode": 0.25, "write": 0.25}
+    values = {"num_values": 1000, "num_clipped": 1, "members": members, "seconds": seconds}
+    report.add(record("complete", num_flows=6, **values))
+    report.add(record("partial", num_flows=4, **values))
+    assert not report.is_complete
+    assert report.exit_code == 1
+    report.add(record("failed", reason="damaged"))
+    report.log_name = "logs/run.log"
+    report.num_lost_workers = 2
+    assert report.summary().splitlines() == [
+        "INCOMPLETE: 3 of 4 videos in out",
+        "  done before   1 video",
+        "  this run      2 videos, 10 frame pairs in 2.0 s (5.0 pairs/s)",
+        "  partial       1 damaged video, kept up to the damage",
+        "  workers spent decode 1.0 s, flow 4.0 s, encode 0.5 s, write 0.5 s",
+        "  stored        2.0 kB",
+        "  clipped       0.100 % of the flow components",
+        "  lost workers  2, replaced",
+        "  failed        1 video, listed in failures.jsonl:",
+        "         1  damaged: decoding broke off in the middle",
+        "  log           logs/run.log",
+    ]
+    assert (report.is_complete, report.exit_code) == (False, 1)
+
+
+def test_complete_report() -> None:
+    report = RunReport("out", num_videos=1)
+    report.add(record("complete", num_flows=1))
+    assert (report.is_complete, report.exit_code) == (True, 0)
+    # No time has been taken yet, and no rate follows from it.
+    assert report.summary().splitlines()[:2] == [
+        "complete: 1 of 1 videos in out",
+        "  this run      1 video, 1 frame pair in 0.0 s",
+    ]
+
+
+@pytest.mark.parametrize(("enabled", "is_shown"), [(None, False), (False, False), (True, True)])
+def test_bar(capsys: pytest.CaptureFixture[str], enabled: bool | None, is_shown: bool) -> None:
+    report = RunReport("out", num_videos=2, num_done_before=1)
+    bar = Progress(report, enabled=enabled)
+    report.add(record("complete", num_flows=3))
+    bar.advance()
+    bar.close()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert ("2/2" in printed.err and "pairs/s=" in printed.err) == is_shown
+    assert bool(printed.err) == is_shown
