@@ -229,7 +229,7 @@ class ExtractConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExtractConfig:
-        """Rebuilds a stored configuration; raises ConfigError for a field it does not know."""
+        """Rebuilds a stored configuration; raises ConfigError for a field too many or too few."""
         decode = dict(values["decode"])
         decode["resize"] = Resize.parse(decode["resize"])
         flow = dict(values["flow"])
@@ -340,4 +340,7 @@ def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
         raise ConfigError(
             f"{kind.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
         )
+    # A default here would give numbers another meaning in silence.
+    if missing := sorted(known - set(values)):
+        raise ConfigError(f"{kind.__name__} lacks {', '.join(missing)}")
     return kind(**values)

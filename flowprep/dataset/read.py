@@ -94,7 +94,7 @@ class VideoList(Sequence[StoredVideo]):
 
 
 class FlowDataset:
-    """A published data set; made by `open_dataset`. Pickles, and is safe to use after a fork."""
+    """A published data set; made by `open_dataset`. Pickles; safe in threads and after a fork."""
 
     def __init__(
         self, storage: Storage, header: DatasetHeader, sidecars: Sequence[Sidecar]
@@ -112,18 +112,13 @@ class FlowDataset:
             ]
         )
         self._metadata: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._files: OrderedDict[int, int] = OrderedDict()
+        self._files: OrderedDict[int, _File] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_metadata": OrderedDict(), "_files": OrderedDict()}
 
-    def __del__(self) -> None:
-        self.close()
-
     def close(self) -> None:
         """Closes the files that reading opened; the next read opens them again."""
-        for descriptor in getattr(self, "_files", {}).values():
-            os.close(descriptor)
         self._files = OrderedDict()
 
     def __repr__(self) -> str:
@@ -131,9 +126,8 @@ class FlowDataset:
 
     def metadata(self, key: str) -> dict[str, Any]:
         """Returns a video's `KEY.json`: source, sizes of its JPEGs, statistics, versions."""
-        if key in self._metadata:
-            self._metadata.move_to_end(key)
-            return self._metadata[key]
+        if (known := self._metadata.get(key)) is not None:
+            return known
         video = self.videos[key]
         try:
             values: dict[str, Any] = json.loads(self._read(video.shard, *video.members["json"]))
@@ -232,7 +226,8 @@ class FlowDataset:
         if not self._storage.is_local:
             data = self._storage.read_range(shard_name(shard), offset, size)
         else:
-            data = os.pread(self._descriptor(shard), size, offset)
+            file = self._file(shard)  # a reference, which keeps it open
+            data = os.pread(file.descriptor, size, offset)
         if len(data) != size:
             raise DatasetError(
                 f"{shard_name(shard)} is cut: it lacks bytes {offset + len(data)} to "
@@ -240,18 +235,28 @@ class FlowDataset:
             )
         return data
 
-    def _descriptor(self, shard: int) -> int:
-        if shard in self._files:
-            self._files.move_to_end(shard)
-            return self._files[shard]
-        try:
-            descriptor = os.open(self._storage.path(shard_name(shard)), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise DatasetError(f"cannot read {shard_name(shard)}: {error.strerror}") from error
-        self._files[shard] = descriptor
-        if len(self._files) > _FILE_CACHE:
-            os.close(self._files.popitem(last=False)[1])
-        return descriptor
+    def _file(self, shard: int) -> _File:
+        file = self._files.get(shard)
+        if file is None:
+            try:
+                file = self._files[shard] = _File(self._storage.path(shard_name(shard)))
+            except OSError as error:
+                raise DatasetError(f"cannot read {shard_name(shard)}: {error.strerror}") from error
+            if len(self._files) > _FILE_CACHE:
+                self._files.popitem(last=False)
+        return file
+
+
+class _File:
+    """A shard, open until nobody refers to it: one thread may read it while another makes room."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 def open_dataset(out: str | os.PathLike[str]) -> FlowDataset:

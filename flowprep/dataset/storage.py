@@ -132,6 +132,8 @@ class Storage:
     def list_names(self, folder: str = "") -> list[str]:
         """Returns the sorted names directly in `folder`; empty when there is no such folder."""
         with translated_errors("list", folder or "."):
+            # Object stores' listings are cached, and other machines write here too.
+            self._fs.invalidate_cache(self.path(folder))
             try:
                 entries = self._fs.ls(self.path(folder), detail=False)
             except FileNotFoundError:

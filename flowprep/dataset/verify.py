@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -41,7 +41,6 @@ from flowprep.dataset.layout import (
     stream_names,
 )
 from flowprep.dataset.storage import Storage
-from flowprep.dataset.write import BLOCK_SIZE
 from flowprep.errors import DatasetError
 from flowprep.video.keys import check_key
 
@@ -204,19 +203,18 @@ def _check_shard(
         f"{name} lacks {key}, which the manifest puts there" for key in sorted(planned - listed)
     ]
     by_key = {entry.video.key: entry.video for entry in entries}
-    digest = hashlib.sha256()
-    with storage.open_read(name) as tar:
-        position = 0
+    with storage.open_read(name) as file:
+        tar = _HashingReader(file)
         for video in stored:
-            begin = min((offset for offset, _ in video.members.values()), default=-1)
-            end = max((offset + length for offset, length in video.members.values()), default=-1)
-            end += -end % BLOCK_SIZE
-            if begin < position or end > size:
+            places = sorted(video.members.values())
+            begins = [offset for offset, _ in places]
+            ends = [offset + length for offset, length in places]
+            if not places or any(
+                a > b for a, b in zip([tar.position, *ends], [*begins, size], strict=True)
+            ):
                 problems.append(f"{name}: the index of {video.key} points outside of its place")
                 return
-            block = tar.read(end - position)
-            digest.update(block)
-            found = _check_video(video, memoryview(block), position, config, deep, report)
+            found = _check_video(video, tar, config, deep, report)
             planned_video = by_key.get(video.key)
             if planned_video is not None:
                 found += [
@@ -231,22 +229,40 @@ def _check_shard(
             report.num_stored += 1
             report.num_partial += video.status == "partial"
             report.num_flows += video.num_flows
-            position = end
-        while block := tar.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != sidecar.sha256:
+        tar.skip_to(size)
+    if tar.digest.hexdigest() != sidecar.sha256:
         problems.append(f"{name} has another SHA-256 than its sidecar says; it is damaged")
+
+
+class _HashingReader:
+    """Reads a file from begin to end in small pieces, and hashes what it passes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.position = 0
+        self.digest = hashlib.sha256()
+        self._file = file
+
+    def take(self, size: int) -> bytes:
+        """Returns the next `size` bytes."""
+        data = self._file.read(size)
+        self.digest.update(data)
+        self.position += size
+        return data
+
+    def skip_to(self, position: int) -> None:
+        """Passes over what is before `position`."""
+        while self.position < position:
+            self.take(min(1 << 20, position - self.position))
 
 
 def _check_video(
     video: VideoRecord,
-    block: memoryview,
-    origin: int,
+    tar: _HashingReader,
     config: ExtractConfig,
     deep: bool,
     report: VerifyReport,
 ) -> list[str]:
-    """Returns what is wrong with one video; `block` is the tar's bytes from `origin` on."""
+    """Returns what is wrong with one video, whose members are the next in `tar`."""
     try:
         check_key(video.key)
     except DatasetError as error:
@@ -256,7 +272,8 @@ def _check_video(
         return [f"its members are {', '.join(video.members)}, wanted json, {', '.join(streams)}"]
     offset, length = video.members["json"]
     try:
-        metadata: dict[str, Any] = json.loads(bytes(block[offset - origin :][:length]))
+        tar.skip_to(offset)
+        metadata: dict[str, Any] = json.loads(tar.take(length))
         sizes = {name: [int(size) for size in metadata["sizes"][name]] for name in streams}
         described = record_from_metadata(metadata, video.members, video.seconds, video.attempts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -271,9 +288,8 @@ def _check_video(
             f"{video.num_frames} frames give {video.num_frames - config.flow.step} flows at step "
             f"{config.flow.step}, it has {video.num_flows}"
         )
-    for stream in streams:
+    for stream in sorted(streams, key=lambda name: video.members[name]):
         offset, length = video.members[stream]
-        data = block[offset - origin : offset - origin + length]
         wanted = video.num_frames if stream == RGB_STREAM else video.num_flows
         lengths = sizes[stream]
         if len(lengths) != wanted:
@@ -281,33 +297,32 @@ def _check_video(
         elif sum(lengths) != length:
             problems.append(f"{stream} has {length} bytes, its index says {sum(lengths)}")
         else:
-            problems += _check_jpegs(video, stream, data, lengths, deep)
+            tar.skip_to(offset)
+            problems += _check_jpegs(video, stream, tar, lengths, deep)
             report.num_jpegs += len(lengths)
     return problems
 
 
 def _check_jpegs(
-    video: VideoRecord, stream: str, data: memoryview, lengths: Iterable[int], deep: bool
+    video: VideoRecord, stream: str, tar: _HashingReader, lengths: Iterable[int], deep: bool
 ) -> list[str]:
-    begin = 0
+    shape = (video.height, video.width) + ((3,) if stream == RGB_STREAM else ())
     for number, length in enumerate(lengths):
-        jpeg = data[begin : begin + length]
-        begin += length
-        if jpeg[:2] != JPEG_BEGIN or jpeg[-2:] != JPEG_END:
+        jpeg = tar.take(length)
+        if not (jpeg.startswith(JPEG_BEGIN) and jpeg.endswith(JPEG_END)):
             return [f"{stream} {number} is not a whole JPEG"]
         if deep:
             image, complaint = _decode_strictly(jpeg)
-            wanted = (video.height, video.width) + ((3,) if stream == RGB_STREAM else ())
             if image is None:
                 return [f"{stream} {number} does not decode"]
             if complaint:
                 return [f"{stream} {number} is damaged: {complaint}"]
-            if image.shape != wanted:
-                return [f"{stream} {number} has shape {image.shape}, wanted {wanted}"]
+            if image.shape != shape:
+                return [f"{stream} {number} has shape {image.shape}, wanted {shape}"]
     return []
 
 
-def _decode_strictly(jpeg: memoryview) -> tuple[NDArray[np.uint8] | None, str]:
+def _decode_strictly(jpeg: bytes) -> tuple[NDArray[np.uint8] | None, str]:
     """Returns the image, None where there is none, and what libjpeg says against it.
 
     libjpeg guesses what a damaged stream should have said, OpenCV returns the guess, and only a

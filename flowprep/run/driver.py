@@ -134,8 +134,9 @@ class _Run:
             self.waiting.extend(self._extract_job(index) for index in remaining)
             if not remaining:
                 self._queue_publication(shard)
-        for shard in published:
-            self.storage.remove(f"{PARTS_FOLDER}/{shard:06d}")
+        for name in self.storage.list_names(PARTS_FOLDER):
+            if int(name) in published:
+                self.storage.remove(f"{PARTS_FOLDER}/{name}")
         if self.failures != stored_failures or not self.storage.exists(FAILURES_FILE):
             write_failures(self.storage, self.failures.values())
         self.report.num_failed = len(self.failures)

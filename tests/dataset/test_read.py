@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -500,3 +501,18 @@ def test_the_endpoint_error_of_rubber_whale_survives_storage(
     assert stored == pytest.approx(computed, abs=0.03)
     # Backward flow is not forward flow: 2.3 px off.
     assert mean_error(dataset.flow(video.key, 0, 1, "backward")[0]) > 2
+
+
+def test_threads_share_one_data_set_while_files_are_evicted(
+    dataset: FlowDataset, made_once: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowprep.dataset.read._FILE_CACHE", 1)
+    monkeypatch.setattr("flowprep.dataset.read._METADATA_CACHE", 1)
+    other = flowprep.open_dataset(made_once)
+    wanted = {video.key: other.quantized(video.key, 0, 2) for video in dataset.videos}
+    assert len({video.shard for video in dataset.videos}) > 1
+    keys = list(wanted) * 20
+    with ThreadPoolExecutor(8) as pool:
+        clips = pool.map(lambda key: dataset.quantized(key, 0, 2), keys)
+        for key, levels in zip(keys, clips, strict=True):
+            np.testing.assert_array_equal(levels, wanted[key])
