@@ -27,7 +27,8 @@ from flowprep.run.job import read_part_record
 from flowprep.run.plan import make_plan
 from flowprep.run.progress import format_bytes, format_count, format_duration
 from flowprep.video.decode import probe_video
-from flowprep.video.manifest import Manifest, is_frame_image
+from flowprep.video.manifest import Manifest
+from flowprep.video.tree import is_frame_image
 from flowprep.video.types import Video
 
 __all__ = ["RunEstimate", "estimate_run"]

@@ -21,7 +21,8 @@ from flowprep.dataset.write import JpegStream
 from flowprep.errors import VideoError
 from flowprep.flow.base import FlowEstimator
 from flowprep.flow.quantize import FlowStatistics, quantize
-from flowprep.video.decode import FrameReader, open_video
+from flowprep.video.decode import open_video
+from flowprep.video.reader import FrameReader
 from flowprep.video.types import Video
 
 __all__ = ["ExtractedVideo", "extract_video", "library_versions"]

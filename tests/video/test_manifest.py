@@ -11,14 +11,8 @@ from typing import get_args
 import pytest
 
 from flowprep.errors import ConfigError, InputError
-from flowprep.video.manifest import (
-    FORMATS,
-    VIDEO_EXTENSIONS,
-    Manifest,
-    ManifestFormat,
-    collect_videos,
-    is_frame_image,
-)
+from flowprep.video.manifest import FORMATS, Manifest, ManifestFormat, collect_videos
+from flowprep.video.tree import VIDEO_EXTENSIONS, is_frame_image
 
 KNOWN = (
     f"Videos are files with the extensions {' '.join(sorted(VIDEO_EXTENSIONS))}, and folders of "
@@ -581,7 +575,8 @@ class TestUCF101:
     def test_damaged_lists(self, tmp_path: Path, lists: Path) -> None:
         root = touch(tmp_path / "videos", *self.FILES)
         assert message(lambda: collect_videos(root, annotations=lists, split=3)) == (
-            f"cannot read the list {lists}/trainlist03.txt: No such file or directory"
+            f"annotations {lists} has no file trainlist03.txt, which split 3 needs; the split "
+            f"files there: testlist01.txt, testlist02.txt, trainlist01.txt, trainlist02.txt"
         )
         write(lists / "testlist01.txt", "Walk/v_Walk_g01_c01.avi 2\n")
         assert message(lambda: collect_videos(root, annotations=lists)) == (
@@ -609,8 +604,9 @@ class TestUCF101:
             assert video.split == ("test" if f"{class_name}/{name}.avi" in tested else "train")
             assert Path(video.source).is_file()
         assert manifest.notes[0].startswith("13,296 of 13,320 listed videos are not under")
-        assert message(lambda: collect_videos(root, annotations=lists, split=2)).startswith(
-            "cannot read the list"
+        assert message(lambda: collect_videos(root, annotations=lists, split=2)) == (
+            f"annotations {lists} has no file trainlist02.txt, which split 2 needs; the split "
+            f"files there: testlist01.txt, trainlist01.txt"
         )
 
 
@@ -644,8 +640,14 @@ class TestHMDB51:
     def test_errors(self, tmp_path: Path, lists: Path) -> None:
         root = touch(tmp_path / "hmdb", "run/d.avi")
         assert message(lambda: collect_videos(root, annotations=lists, split=3)) == (
-            f"annotations {lists} has no file CLASS_test_split3.txt"
+            f"annotations {lists} has no file run_test_split3.txt, which split 3 needs; the split "
+            f"files there: 2 files of split 1, 1 file of split 2"
         )
+        assert message(lambda: collect_videos(root, annotations=lists, split=2)) == (
+            f"annotations {lists} has no file walk_test_split2.txt, which split 2 needs; the split "
+            f"files there: 2 files of split 1, 1 file of split 2"
+        )
+        write(lists / "walk_test_split2.txt", "a.avi 1\n")
         write(lists / "run_test_split2.txt", "d.avi 3\n")
         assert message(lambda: collect_videos(root, annotations=lists, split=2)) == (
             f"line 1 of {lists}/run_test_split2.txt must be 'NAME.avi 0', 1 or 2, got 'd.avi 3'"

@@ -1,0 +1,116 @@
+"""Decoding with decord: its pixels, for the frames that PyAV finds (how many, when, how large).
+
+decord is there on x86-64 Linux only, so it is imported when a first video is opened with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+from av.video.frame import VideoFrame
+
+from flowprep.config import DecodeSpec
+from flowprep.errors import ConfigError, VideoError
+from flowprep.video.pyav_reader import PyAVReader
+from flowprep.video.reader import RGB
+from flowprep.video.types import Video
+
+__all__ = ["DecordReader"]
+
+DECORD_CHUNK_BYTES = 64 << 20
+"""How much decord reads before it is stopped; see `DecordReader`."""
+
+
+class DecordReader(PyAVReader):
+    """Takes the pixels from decord, in one thread, and everything else from PyAV.
+
+    decord 0.6 does not tell the truth about a file: it overstates lengths and repeats the last
+    frame, hides a change of size, and shows a neighbour in the place of a frame that it could not
+    decode (most of an MPEG-TS file). So PyAV decodes along: its frames say how many there are, when
+    and how large, and each of decord's is held against it. What decord shows wrongly, or in more
+    than 8 bits (it converts chroma otherwise), is `unreadable`.
+
+    decord also decodes ahead without bound while nobody reads. Here it reads up to
+    `DECORD_CHUNK_BYTES` at once and is then stopped, which costs a seek back to a key frame per
+    chunk: 460 MB and half of PyAV's speed at 1080p, where decord alone held 1.5 GB after 4 s of
+    rest, and rising. A range is reached by decoding from the begin. Of a damaged file decord gives
+    fewer frames than PyAV, and not always as many. MPEG-4 part 2 (old AVI files) differs from PyAV
+    by a few levels in single pixels, as decord carries an older FFmpeg; other codecs are equal bit
+    by bit.
+    """
+
+    seeks = False
+
+    def __init__(self, video: Video, spec: DecodeSpec) -> None:
+        self._chunk: list[RGB] = []
+        self._chunk_start = 0
+        decord = _import_decord()
+        super().__init__(video, spec)
+        try:
+            self._decord: Any = decord.VideoReader("file:" + video.source, num_threads=1)
+        except (RuntimeError, decord.DECORDError) as error:
+            self.close()
+            raise self._refusal("cannot open") from error
+
+    def close(self) -> None:
+        super().close()
+        self._chunk = []
+        self._decord = None
+
+    def _refusal(self, what: str) -> VideoError:
+        return VideoError(
+            "unreadable",
+            f"decord {what} this {self.info.codec} video; try --decoder pyav",
+        )
+
+    def _rgb_reader(self, index: int, frame: VideoFrame) -> Callable[[], RGB]:
+        if frame.format.components[0].bits > 8:
+            raise self._refusal("has no right conversion to 8 bits for")
+        return lambda: self._read(index, frame)
+
+    def _read(self, index: int, frame: VideoFrame) -> RGB:
+        while index >= self._chunk_start + len(self._chunk):
+            self._read_chunk()
+        rgb = self._chunk[index - self._chunk_start]
+        truth = self._rgb_of(frame)
+        if rgb.shape != truth.shape or cv2.norm(rgb, truth, cv2.NORM_L1) > 2 * rgb.size:
+            raise self._refusal(f"shows a wrong picture at frame {index} of")
+        return rgb
+
+    def _read_chunk(self) -> None:
+        frame_bytes = self.info.width * self.info.height * 3
+        start = self._chunk_start + len(self._chunk)
+        stop = min(start + max(1, DECORD_CHUNK_BYTES // frame_bytes), len(self._decord))
+        self._chunk, self._chunk_start = [], start
+        if start >= stop:
+            raise self._refusal(f"ends before frame {start} of")
+        try:
+            if start > 0:
+                self._decord.seek_accurate(start)
+            for _ in range(start, stop):
+                # A picture 1 px wide comes with the padding of its lines as further channels.
+                self._chunk.append(self._decord.next().asnumpy()[:, :, :3])
+            if stop < len(self._decord):
+                self._decord.seek(0)  # ends the decoding ahead
+        except MemoryError:
+            raise
+        except Exception as error:  # decord raises what its C++ says, in classes of several kinds
+            if not self._chunk:
+                raise VideoError("damaged", f"decord breaks off after frame {start}") from error
+
+
+def _import_decord() -> Any:
+    # decord warns about frames that it replaced; they are found by comparison, so it may be quiet.
+    os.environ.setdefault("DECORD_DUPLICATE_WARNING_THRESHOLD", "1.0")
+    try:
+        import decord
+    except ImportError as error:
+        raise ConfigError(
+            "the decoder decord is not installed: `pip install decord` (x86-64 Linux), or use "
+            "--decoder pyav"
+        ) from error
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord

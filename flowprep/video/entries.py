@@ -1,0 +1,87 @@
+"""What passes between `collect_videos` and the readers of its formats, and the words they share.
+
+A reader is a function (path, Request) -> Found, with an Entry for each video.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, field
+
+from flowprep.errors import InputError
+
+__all__ = ["Entry", "Found", "Request", "counted", "does_not_exist", "path_below"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `collect_videos` that readers look at."""
+
+    annotations: str | None
+    split: int | None
+    root: str | None
+    """Absolute."""
+    strict: bool
+    out: str | None
+    """Absolute; None where OUT is not on this machine's file system."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One video as a reader found it; its label gets a number when all entries are known."""
+
+    source: str
+    key: str
+    origin: str = ""
+    """`line 3 of LIST`; empty for what was found on disk."""
+    labels: tuple[int, ...] = ()
+    class_name: str | None = None
+    split: str | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+@dataclass
+class Found:
+    """What one input gave."""
+
+    entries: list[Entry]
+    class_names: tuple[str, ...] = ()
+    """In the order of the annotation; empty where labels have no names."""
+    num_ignored_files: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def path_below(path: str, base: str) -> str | None:
+    """Returns the path below `base`: empty if it is `base` itself, None if it lies outside."""
+    if path == base:
+        return ""
+    prefix = base.rstrip("/") + "/"
+    return path[len(prefix) :] if path.startswith(prefix) else None
+
+
+def does_not_exist(what: str, path: str) -> InputError:
+    """Returns the error for a path that is not there, with the nearest name that is."""
+    if "://" in path:
+        return InputError(
+            f"{what} must be a path of this machine's file system, got {path}; mount or copy it"
+        )
+    part = os.path.abspath(path)
+    while not os.path.isdir(os.path.dirname(part)):
+        part = os.path.dirname(part)
+    if os.path.exists(part):
+        return InputError(f"{what} must be a folder, got the file {part}")
+    folder, name = os.path.split(part)
+    try:
+        siblings = [sibling for sibling in os.listdir(folder) if sibling != name]
+    except OSError:
+        siblings = []
+    close = difflib.get_close_matches(name, siblings, n=1)
+    hint = f"; did you mean {os.path.join(folder, close[0])}?" if close else ""
+    return InputError(f"{what} does not exist: {path}{hint}")
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns `1 video`, `2 videos`, `1,000 videos`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

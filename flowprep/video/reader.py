@@ -1,0 +1,196 @@
+"""What every backend shares: from decoded pictures to the frames that flow is computed on.
+
+    Picture, Picture, ... -> cut the range -> sample by timestamps -> resize -> gray -> Frame
+
+All but the decoding is done here, so that a data set does not depend on which backend made it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import DecodeSpec
+from flowprep.errors import VideoError
+from flowprep.video.types import Frame, Video, VideoInfo
+
+__all__ = ["RGB", "FrameReader", "Picture", "target_size"]
+
+RGB = NDArray[np.uint8]
+
+_INTERPOLATION = {
+    "area": cv2.INTER_AREA,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One decoded source frame whose RGB is only made if the frame is wanted."""
+
+    time: Fraction  # seconds from the first frame of the file
+    duration: Fraction  # seconds, as the file says
+    read_rgb: Callable[[], RGB]  # () -> (H, W, 3), rotated
+
+
+class FrameReader:
+    """Yields the frames of one source in order, once; a context manager.
+
+    Iterating raises VideoError: `damaged` where decoding breaks off (`num_frames` then counts the
+    frames yielded before), `size-change`, and `no-frames` for a range without frames.
+    """
+
+    info: VideoInfo
+    size: tuple[int, int]
+    """Stored (width, height) in px."""
+    num_frames_decoded: int
+    """Source frames decoded so far, including those that sampling or the range leaves out."""
+
+    def __init__(self, video: Video, spec: DecodeSpec) -> None:
+        self.video = video
+        self.spec = spec
+        self.num_frames_decoded = 0
+        self._iterated = False
+        self._start = _exact(video.start_seconds or 0.0)
+        self._end = None if video.end_seconds is None else _exact(video.end_seconds)
+        # Where the sampling grid begins, in seconds from the first frame.
+        self._grid_start = self._start
+
+    def __enter__(self) -> FrameReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the file; more calls do nothing."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._iterated:
+            raise RuntimeError("a FrameReader can be read once; open the video again")
+        self._iterated = True
+        pictures: Iterable[Picture] = self._cut(self._pictures())
+        if self.spec.fps is not None:
+            pictures = _sample(pictures, _exact(self.spec.fps), self._grid_start, self._end)
+        num_frames = 0
+        last: tuple[Picture, Frame] | None = None
+        try:
+            for picture in pictures:
+                # A sampling rate above the source's own shows one picture several times.
+                if last is None or picture is not last[0]:
+                    last = picture, self._frame(picture)
+                yield last[1]
+                num_frames += 1
+        except VideoError as error:
+            raise VideoError(error.reason, error.message, num_frames=num_frames) from error
+        if num_frames == 0:
+            raise VideoError("no-frames", self._describe_empty_range())
+
+    def _pictures(self) -> Iterator[Picture]:
+        """Decodes in display order; may leave out what comes before the range."""
+        raise NotImplementedError
+
+    def _cut(self, pictures: Iterator[Picture]) -> Iterator[Picture]:
+        for picture in pictures:
+            if self._end is not None and picture.time >= self._end:
+                return
+            if picture.time >= self._start:
+                yield picture
+
+    def _frame(self, picture: Picture) -> Frame:
+        rgb = picture.read_rgb()
+        height, width = rgb.shape[:2]
+        if (width, height) != self.size:
+            grows = self.size[0] > width or self.size[1] > height
+            name = self.spec.interpolation
+            # Averaging areas can only shrink.
+            interpolation = _INTERPOLATION["bilinear" if name == "area" and grows else name]
+            rgb = np.asarray(cv2.resize(rgb, self.size, interpolation=interpolation), np.uint8)
+        rgb = np.ascontiguousarray(rgb)
+        gray = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+        return Frame(rgb, np.ascontiguousarray(gray), float(picture.time))
+
+    def _describe_empty_range(self) -> str:
+        end = "the end" if self._end is None else f"{float(self._end):g} s"
+        length = self.info.duration_seconds
+        of = "" if length is None else f" of a video of {length:g} s"
+        return f"no frame lies from {float(self._start):g} s to {end}{of}"
+
+
+def _sample(
+    pictures: Iterable[Picture], fps: Fraction, grid_start: Fraction, end: Fraction | None
+) -> Iterator[Picture]:
+    """Samples as FFmpeg's `fps` filter does at its default rounding.
+
+    Each picture moves to the nearest tick and stays until the next one's; of several on one tick
+    the last counts. The last picture stays for its duration. A video shorter than half a tick, of
+    which FFmpeg makes nothing, gives its last picture.
+    """
+
+    def tick_of(time: Fraction) -> int:
+        return math.floor((time - grid_start) * fps + Fraction(1, 2))
+
+    shown: Picture | None = None
+    tick = 0
+    num_yielded = 0
+    for picture in pictures:
+        if shown is None:
+            tick = tick_of(picture.time)
+        else:
+            while tick < tick_of(picture.time):
+                yield shown
+                tick += 1
+                num_yielded += 1
+        shown = picture
+    if shown is None:
+        return
+    stop = shown.time + shown.duration
+    if end is not None:
+        stop = min(stop, end)
+    for _ in range(max(tick_of(stop) - tick, 0 if num_yielded else 1)):
+        yield shown
+
+
+def _exact(seconds: float) -> Fraction:
+    # 0.2 is meant as 1/5 and 29.97 as 2997/100; as binary fractions they would miss a frame.
+    return Fraction(seconds).limit_denominator(1_001_000)
+
+
+def target_size(width: int, height: int, spec: DecodeSpec) -> tuple[int, int]:
+    """Returns the stored (width, height) in px of a picture of width x height px, as displayed.
+
+    Sides are rounded half up and are at least 1 px. Unless `spec.allow_upscale`, a picture keeps
+    its own size wherever the wanted one is larger; for `exact`, where either side would grow,
+    because shrinking the other one alone would distort the picture for nothing.
+    """
+    resize = spec.resize
+    if resize.mode == "none":
+        return width, height
+    if resize.mode == "exact":
+        assert resize.width_px is not None
+        assert resize.height_px is not None
+        wanted = resize.width_px, resize.height_px
+    else:
+        side = height if resize.mode == "height" else min(width, height)
+        wanted_side = resize.height_px if resize.mode == "height" else resize.short_px
+        assert wanted_side is not None
+        wanted = (
+            max(1, (2 * width * wanted_side + side) // (2 * side)),
+            max(1, (2 * height * wanted_side + side) // (2 * side)),
+        )
+    if not spec.allow_upscale and (wanted[0] > width or wanted[1] > height):
+        return width, height
+    return wanted
