@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -73,7 +74,9 @@ class RayExecutor(Executor):
     """
 
     def __init__(self, options: RunOptions) -> None:
-        self._ray = ray = _import_ray()
+        # `ray job submit` names the cluster in the environment.
+        self._address = options.address or os.environ.get("RAY_ADDRESS")
+        self._ray = ray = _import_ray(starts_here=self._address is None)
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             self._start(options)
@@ -86,16 +89,16 @@ class RayExecutor(Executor):
         self.num_workers = min(options.num_workers or num_cpus, num_cpus)
         # A second job in hand for each worker hides the driver's latency. Where the user caps the
         # workers of a shared cluster, only the window does so.
-        own_machine = self._owns_ray and options.address is None
+        own_machine = self._owns_ray and self._address is None
         self.window = self.num_workers * (2 if own_machine or not options.num_workers else 1)
         self._task: Any = ray.remote(num_cpus=1, max_retries=0)(run_job)
         self._in_flight: dict[Any, Job] = {}
 
     def _start(self, options: RunOptions) -> None:
         try:
-            if options.address is not None:
-                _check_reachable(options.address)
-                self._ray.init(address=options.address, log_to_driver=False, logging_level="error")
+            if self._address is not None:
+                _check_reachable(self._address)
+                self._ray.init(address=self._address, log_to_driver=False, logging_level="error")
                 return
             num_workers = options.num_workers or os.cpu_count() or 1
             self._ray.init(
@@ -109,7 +112,7 @@ class RayExecutor(Executor):
                 object_store_memory=100 << 20,
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            where = options.address or "this machine"
+            where = self._address or "this machine"
             raise ExecutorError(f"cannot reach or start Ray on {where}: {error}") from error
 
     def submit(self, job: Job) -> None:
@@ -164,7 +167,7 @@ def _check_reachable(address: str) -> None:
             pass
 
 
-def _import_ray() -> Any:
+def _import_ray(*, starts_here: bool) -> Any:
     # Read by Ray when it is imported or started; what the user has set stays.
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -175,8 +178,8 @@ def _import_ray() -> Any:
         # 2.60 announces a change that does not concern CPU tasks.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
-    if not {"RAY_AUTH_MODE", "RAY_ADDRESS"} & set(os.environ):
-        # Ray's ports listen on all interfaces; a token made for this run shuts them to others.
+    if starts_here and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        # Ray's ports listen on all interfaces; a token made for this process shuts them to others.
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for name, value in settings.items():
         os.environ.setdefault(name, value)

@@ -52,10 +52,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--algorithms", nargs="+", default=["tvl1-opencv", "farneback", "dis"])
-    parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--frames", type=int, default=20, help="frames of each clip for TV-L1")
+    parser.add_argument("--clips", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=9, help="frames of each clip for TV-L1")
     parser.add_argument(
-        "--more", type=int, default=8, help="times as many frames for the fast algorithms"
+        "--more", type=int, default=16, help="times as many frames for the fast algorithms"
     )
     options = parser.parse_args()
     print(f"flowprep {flowprep.__version__} on {machine()}")
