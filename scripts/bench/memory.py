@@ -55,7 +55,7 @@ def main() -> None:
                 num_pairs = flowprep.open_dataset(out).videos[0].num_flows
                 print(
                     f"{decoder:8} {minutes:8g} {num_pairs:7d} {num_pairs / usage.wall_seconds:8.1f}"
-                    f" {usage.peak_mb['worker']:9.0f} MB",
+                    f" {usage.peak_worker_mb:9.0f} MB",
                     flush=True,
                 )
 

@@ -2,9 +2,9 @@
 
 Cuts equally long clips out of real videos (UCF101's, in FLOWPREP_TEST_DATA; synthetic ones without
 it), extracts them with each algorithm by one worker and by two, and prints for each
-  outside     the share of all CPU time that did not go into flow, Ray and start-up included
-  of which    decode, encode (quantise and JPEG) and write, by the workers' own clocks; the rest is
-              Ray, Python's start and the driver, and as much in an hour's run as in a minute's
+  outside     the share of all CPU time that did not go into flow: what follows, added up
+  jobs        of it in the workers' jobs: decode, encode (quantise and JPEG) and write
+  start       of it in the start of Python, Ray and the driver: as much in an hour's run as in this
   2 : 1       throughput of two workers against that of one, from the first job to the last shard
 """
 
@@ -20,7 +20,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
-from processes import machine, watch
+from processes import Usage, machine, watch
 
 import flowprep
 from flowprep.config import DecodeSpec, Resize
@@ -35,15 +35,24 @@ class Run:
     """One extraction, measured."""
 
     num_pairs: int
-    cpu_seconds: float
     working_seconds: float
     """From the start of the workers to the last shard."""
+    usage: Usage
     stages: dict[str, float]
     """Seconds by the workers' clocks: decode, flow, encode, write."""
 
     @property
     def pairs_per_second(self) -> float:
+        """Throughput of all workers."""
         return self.num_pairs / self.working_seconds
+
+    def share(self, stage: str) -> float:
+        """Per cent of all CPU time that jobs spent in a stage.
+
+        The clocks give the proportion of the stages, the system the CPU time that they share.
+        """
+        part = self.stages[stage] / sum(self.stages.values())
+        return 100 * part * self.usage.job_cpu_seconds / self.usage.cpu_seconds
 
 
 def main() -> None:
@@ -52,17 +61,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--algorithms", nargs="+", default=["tvl1-opencv", "farneback", "dis"])
-    parser.add_argument("--clips", type=int, default=6)
-    parser.add_argument("--frames", type=int, default=9, help="frames of each clip for TV-L1")
+    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--frames", type=int, default=3, help="frames of each clip for TV-L1")
     parser.add_argument(
-        "--more", type=int, default=16, help="times as many frames for the fast algorithms"
+        "--more", type=int, default=32, help="times as many frames for the fast algorithms"
     )
     options = parser.parse_args()
     print(f"flowprep {flowprep.__version__} on {machine()}")
     print(f"{options.clips} clips at their own size, forward and backward, RGB frames kept\n")
     print(
         f"{'algorithm':12} {'pairs':>6} {'pairs/s, 1':>11} {'pairs/s, 2':>11} {'2 : 1':>6}"
-        f" {'outside':>8}   of which decode, encode, write; Ray and start-up"
+        f" {'outside':>8}   jobs: decode, encode, write; start"
     )
     with tempfile.TemporaryDirectory() as folder:
         for algorithm in options.algorithms:
@@ -70,14 +79,13 @@ def main() -> None:
             clips = cut_clips(Path(folder), options.clips, options.frames * factor)
             one = extract(clips, Path(folder, f"{algorithm}-1"), algorithm, 1)
             two = extract(clips, Path(folder, f"{algorithm}-2"), algorithm, 2)
-            total = two.cpu_seconds
-            parts = {n: 100 * two.stages[n] / total for n in ("decode", "encode", "write")}
-            outside = 100 * (1 - two.stages["flow"] / total)
+            ratio = two.pairs_per_second / one.pairs_per_second
+            jobs = ", ".join(f"{two.share(stage):.1f}" for stage in ("decode", "encode", "write"))
+            start = 100 - sum(map(two.share, two.stages))
             print(
                 f"{algorithm:12} {one.num_pairs:6d} {one.pairs_per_second:11.2f}"
-                f" {two.pairs_per_second:11.2f} {two.pairs_per_second / one.pairs_per_second:6.2f}"
-                f" {outside:7.1f} %   {parts['decode']:.1f}, {parts['encode']:.1f},"
-                f" {parts['write']:.1f}; {outside - sum(parts.values()):.1f} %",
+                f" {two.pairs_per_second:11.2f} {ratio:6.2f} {100 - two.share('flow'):7.1f} %"
+                f"   {jobs}; {start:.1f} %",
                 flush=True,
             )
 
@@ -92,7 +100,7 @@ def cut_clips(folder: Path, num_clips: int, num_frames: int) -> Path:
     sources = sorted(data.glob("*/*.avi"))
     native = DecodeSpec(resize=Resize.parse("none"))
     number = 0
-    for source in sources[:: max(1, len(sources) // (2 * num_clips))]:
+    for source in sources[:: max(1, len(sources) // num_clips)]:
         with open_video(Video("clip", str(source)), native) as reader:
             frames = [frame.rgb for frame in islice(reader, num_frames)]
         if len(frames) == num_frames and number < num_clips:
@@ -118,8 +126,8 @@ def extract(clips: Path, out: Path, algorithm: str, num_workers: int) -> Run:
     description = describe_dataset(out)
     return Run(
         num_pairs=description.num_flows,
-        cpu_seconds=usage.cpu_seconds,
         working_seconds=(times[-1] - times[0]).total_seconds(),
+        usage=usage,
         stages=dict(description.seconds),
     )
 

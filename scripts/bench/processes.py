@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["Usage", "machine", "watch"]
@@ -21,25 +21,31 @@ class Usage:
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     """Of all processes, as far as they were seen."""
-    peak_mb: dict[str, float] = field(default_factory=dict)
-    """Largest resident memory of one process by kind: worker, driver, ray."""
+    job_cpu_seconds: float = 0.0
+    """Of Ray's workers from the begin of their first job on; the rest is the driver, Ray, and the
+    start of Python in each worker."""
+    peak_worker_mb: float = 0.0
+    """Largest resident memory of one worker."""
 
 
-def watch(command: list[str], *, interval_seconds: float = 0.05) -> Usage:
+def watch(command: list[str], *, interval_seconds: float = 0.02) -> Usage:
     """Runs a command to its end and sums up its process tree; raises CalledProcessError."""
     usage = Usage()
     cpu: dict[int, float] = {}
+    cpu_before_jobs: dict[int, float] = {}
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         for pid in [process.pid, *_descendants(process.pid)]:
             with contextlib.suppress(OSError, ValueError):
                 cpu[pid] = _cpu_seconds(pid)
-                kind = _kind(pid, process.pid)
-                usage.peak_mb[kind] = max(usage.peak_mb.get(kind, 0.0), _resident_mb(pid))
+                if pid in cpu_before_jobs or _has_a_job(pid):
+                    cpu_before_jobs.setdefault(pid, cpu[pid])
+                    usage.peak_worker_mb = max(usage.peak_worker_mb, _peak_mb(pid))
         time.sleep(interval_seconds)
     usage.wall_seconds = time.monotonic() - began
     usage.cpu_seconds = sum(cpu.values())
+    usage.job_cpu_seconds = sum(cpu[pid] - before for pid, before in cpu_before_jobs.items())
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return usage
@@ -77,14 +83,11 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _resident_mb(pid: int) -> float:
+def _peak_mb(pid: int) -> float:
     text = Path(f"/proc/{pid}/status").read_text()
     # A process that has ended but was not waited for has no memory any more.
     return next((int(line.split()[1]) for line in text.splitlines() if "VmHWM" in line), 0) / 1000
 
 
-def _kind(pid: int, root: int) -> str:
-    if pid == root:
-        return "driver"
-    command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    return "worker" if command.startswith(b"ray::run_job") else "ray"
+def _has_a_job(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::run_job")
