@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import time
@@ -152,6 +153,7 @@ def extract_video(
     )
 
 
+@functools.cache
 def library_versions(config: ExtractConfig) -> dict[str, str]:
     """Returns the versions of the libraries that take part in the numbers."""
     package = {"pyav": "av", "decord": "decord"}[config.decode.decoder]

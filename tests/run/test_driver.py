@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -306,7 +307,7 @@ def test_storage_that_takes_no_more_stops_the_run_and_corrupts_nothing(tmp_path:
     assert verify_dataset(out, deep=True).problems == []
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_video_that_kills_its_worker_is_quarantined_and_the_rest_goes_on(tmp_path: Path) -> None:
     videos = write_clips(tmp_path / "videos", range(3), size=(256, 192))
     out = tmp_path / "out"
@@ -321,6 +322,7 @@ def test_video_that_kills_its_worker_is_quarantined_and_the_rest_goes_on(tmp_pat
         while process.poll() is None:
             if kill_job_holding(stall, process.pid):
                 kills.append(stall)
+            time.sleep(0.02)  # a busy loop would take a core from the run
 
     killer = threading.Thread(target=kill_whoever_takes_the_first_video)
     killer.start()
@@ -343,7 +345,7 @@ def test_video_that_kills_its_worker_is_quarantined_and_the_rest_goes_on(tmp_pat
     assert verify_dataset(out).problems == []
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_worker_that_stalls_is_ended_and_named(tmp_path: Path) -> None:
     """Native code that gives no sign of life for the time limit: here one slow pair of frames."""
     scene = action_scene("move_left", num_frames=3, width=1024, height=768)
