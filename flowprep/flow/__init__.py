@@ -10,7 +10,14 @@ from flowprep.flow.base import FlowEstimator, FlowPair
 from flowprep.flow.opencv import OpenCVDIS, OpenCVFarneback, OpenCVTVL1
 from flowprep.flow.parameters import PARAMETERS, FlowParameters
 
-__all__ = ["ESTIMATORS", "FlowEstimator", "FlowPair", "create_estimator", "parse_parameters"]
+__all__ = [
+    "ESTIMATORS",
+    "FlowEstimator",
+    "FlowPair",
+    "build_estimator",
+    "create_estimator",
+    "parse_parameters",
+]
 
 ESTIMATORS: dict[str, type[FlowEstimator]] = {
     "tvl1-opencv": OpenCVTVL1,
@@ -29,7 +36,12 @@ def create_estimator(name: str, *, device: str = "cpu", **parameters: Any) -> Fl
     if device != "cpu":
         raise ConfigError(f"device of {name} must be cpu, got {device!r}")
     checked = parse_parameters(name, parameters)
-    return ESTIMATORS[name](checked)  # type: ignore[call-arg]
+    return build_estimator(name, checked)
+
+
+def build_estimator(name: str, parameters: FlowParameters | None) -> FlowEstimator:
+    """Returns the estimator of algorithm `name` for parameters that are checked already."""
+    return ESTIMATORS[name](parameters)  # type: ignore[call-arg]
 
 
 def parse_parameters(name: str, parameters: Mapping[str, Any]) -> FlowParameters:

@@ -21,7 +21,7 @@ from flowprep.dataset.layout import (
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import Storage
 from flowprep.errors import VideoError
-from flowprep.flow import ESTIMATORS
+from flowprep.flow import build_estimator
 from flowprep.run.extract import extract_video
 from flowprep.run.job import read_part_record
 from flowprep.run.plan import make_plan
@@ -203,7 +203,7 @@ def _cost(videos: Sequence[Video], config: ExtractConfig, failures: list[str]) -
     """Measures the first pairs of some videos; adds a sentence for each that gives none."""
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    estimator = ESTIMATORS[config.flow.algorithm](config.flow.parameters)  # type: ignore[call-arg]
+    estimator = build_estimator(config.flow.algorithm, config.flow.parameters)
     seconds = num_bytes = num_rgb_bytes = 0.0
     num_pairs = num_frames = 0
     began = time.monotonic()

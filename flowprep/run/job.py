@@ -23,7 +23,7 @@ from flowprep.dataset.layout import VideoRecord, part_name
 from flowprep.dataset.storage import Storage
 from flowprep.dataset.write import publish_shard, write_sample
 from flowprep.errors import FlowprepError, StorageError, VideoError
-from flowprep.flow import ESTIMATORS, FlowEstimator
+from flowprep.flow import FlowEstimator, build_estimator
 from flowprep.run.extract import extract_video
 from flowprep.video.types import Video
 
@@ -164,7 +164,7 @@ def failed_record(job: ExtractJob, error: VideoError) -> VideoRecord:
 @functools.lru_cache(maxsize=2)
 def _estimator(spec: FlowSpec) -> FlowEstimator:
     """One estimator serves all the videos of a worker."""
-    return ESTIMATORS[spec.algorithm](spec.parameters)  # type: ignore[call-arg]
+    return build_estimator(spec.algorithm, spec.parameters)
 
 
 class _Watch:
