@@ -1,0 +1,142 @@
+"""Compiles the project's kernels to machine code, and keeps that code on disk.
+
+numba's own cache lies beside the source, knows a function by its own file alone, and numbers the
+code of different processors in one index, which two machines that write at once can mix up. Here
+each processor type, numba version and state of the kernels' sources has a folder of its own, so
+that whatever lies in it is right for whoever looks into it, on shared file systems too.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding
+import numba
+from numba.core import caching
+
+__all__ = ["CACHE_VARIABLE", "cache_folder", "inline", "kernel"]
+
+CACHE_VARIABLE = "FLOWPREP_CACHE_DIR"
+"""The environment variable that says where compiled kernels are kept."""
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Returns `function` compiled at its first call, from the disk cache where that has it.
+
+    The result runs without the GIL. A kernel is called with the same argument types every time.
+    """
+    dispatcher = numba.njit(function, nogil=True, error_model="numpy")
+    if cache_folder() is not None:
+        dispatcher._cache = _KernelCache(function)
+    return dispatcher
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """Returns `function` as a building block that is compiled into each kernel that calls it."""
+    return numba.njit(function, error_model="numpy", forceinline=True)
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Returns the folder of this processor's compiled kernels, or None where nothing can be kept.
+
+    The first that can be written to of: `FLOWPREP_CACHE_DIR`, the user's cache folder, and a folder
+    for this user alone among the temporary files. Compiled code is run as it is read, so a folder
+    in which someone else could have put it is not used, unless the variable names it.
+    """
+    name = _fingerprint()
+    if given := os.environ.get(CACHE_VARIABLE):
+        folder = Path(given) / name
+        return folder if _make_folder(folder) else None
+    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    temporary = Path(tempfile.gettempdir()) / f"flowprep-{os.geteuid()}"
+    for base in (Path(user_cache) / "flowprep", temporary):
+        if _make_folder(base / name) and _is_private(base):
+            return base / name
+    return None
+
+
+def _fingerprint() -> str:
+    processor = numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
+    features = numba.config.CPU_FEATURES
+    if features is None:
+        features = llvmlite.binding.get_host_cpu_features().flatten()
+    digest = hashlib.sha256()
+    for part in (numba.__version__, llvmlite.__version__, features):
+        digest.update(f"{part}\n".encode())
+    # A kernel has the blocks that it calls inside it: any change in this folder renews them all.
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return f"kernels-{processor}-{digest.hexdigest()[:16]}"
+
+
+def _make_folder(folder: Path) -> bool:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
+
+
+def _is_private(folder: Path) -> bool:
+    status = folder.lstat()
+    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not others_write
+
+
+class _KernelLocator:
+    """Tells numba's cache where to keep a function; see `numba.core.caching`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], source: str) -> _KernelLocator | None:
+        folder = cache_folder()
+        return cls(folder) if folder is not None else None
+
+    def ensure_cache_path(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        # The folder's name holds the digest of the sources.
+        return self._folder.name
+
+    def get_disambiguator(self) -> str:
+        return "kernel"
+
+
+class _KernelCacheImplementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_KernelLocator,)
+
+
+class _KernelCache(caching.FunctionCache):  # type: ignore[misc]
+    """A cache that never stands in the way: what cannot be read or written is compiled anew."""
+
+    _impl_class = _KernelCacheImplementation
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        # A file cut short or scrambled can raise anything from the unpickler and from LLVM.
+        except Exception:
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError:  # a full or vanished disk
+            self.disable()
