@@ -131,7 +131,7 @@ class DecodeSpec:
 class FlowSpec:
     """What a stored level means: algorithm, step, bound, quantiser; a reader needs no more."""
 
-    algorithm: str = "tvl1-opencv"
+    algorithm: str = "tvl1"
     """A name in `flowprep.flow.ESTIMATORS`."""
     parameters: FlowParameters | None = None
     """The algorithm's parameters; None stands for its defaults and is replaced by them."""
@@ -293,13 +293,13 @@ PRESETS: dict[str, ExtractConfig] = {
     # yjxiong/temporal-segment-networks: extract_gpu, 340x256, bound 20.
     "tsn": ExtractConfig(
         DecodeSpec(resize=Resize.parse("340x256"), interpolation="bilinear", allow_upscale=True),
-        FlowSpec("tvl1-opencv", _CUDA_TVL1),
+        FlowSpec("tvl1", _CUDA_TVL1),
         EncodeSpec(rgb_jpeg_quality=95),
     ),
     # mmaction2's data preparation with denseflow: short side 256 for Kinetics, native for smaller.
     "mmaction2": ExtractConfig(
         DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear"),
-        FlowSpec("tvl1-opencv", _CUDA_TVL1),
+        FlowSpec("tvl1", _CUDA_TVL1),
         EncodeSpec(rgb_jpeg_quality=95),
     ),
     # MediaPipe's preprocessing graph for the released I3D: 25 fps, height 256, floor, quality 100.
@@ -310,7 +310,7 @@ PRESETS: dict[str, ExtractConfig] = {
             interpolation="bilinear",
             allow_upscale=True,
         ),
-        FlowSpec("tvl1-opencv", TVL1Parameters(), quantizer="floor"),
+        FlowSpec("tvl1", TVL1Parameters(), quantizer="floor"),
         EncodeSpec(jpeg_quality=100, rgb_jpeg_quality=100),
     ),
     # google-deepmind/kinetics-i3d README: 25 fps, short side 256 bilinear, TV-L1, bound 20.
@@ -321,13 +321,13 @@ PRESETS: dict[str, ExtractConfig] = {
             interpolation="bilinear",
             allow_upscale=True,
         ),
-        FlowSpec("tvl1-opencv", TVL1Parameters()),
+        FlowSpec("tvl1", TVL1Parameters()),
         EncodeSpec(rgb_jpeg_quality=95),
     ),
     # feichtenhofer/gpu_flow: short side 256, bound 20, CUDA TV-L1.
     "feichtenhofer": ExtractConfig(
         DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear", allow_upscale=True),
-        FlowSpec("tvl1-opencv", _CUDA_TVL1),
+        FlowSpec("tvl1", _CUDA_TVL1),
         EncodeSpec(rgb_jpeg_quality=95),
     ),
 }

@@ -28,6 +28,7 @@ from flowprep.flow.parameters import (
     PARAMETERS,
     DISParameters,
     FarnebackParameters,
+    OpenCVTVL1Parameters,
     TVL1Parameters,
 )
 
@@ -60,8 +61,8 @@ decodes = st.builds(
     interpolation=st.sampled_from(["area", "bilinear", "bicubic"]),
     allow_upscale=st.booleans(),
 )
-tvl1 = st.builds(
-    TVL1Parameters,
+opencv_tvl1 = st.builds(
+    OpenCVTVL1Parameters,
     tau=positive,
     lambda_=positive,
     theta=positive,
@@ -74,6 +75,13 @@ tvl1 = st.builds(
     gamma=st.floats(0, 10),
     median_filtering=st.sampled_from([1, 3, 5]),
 )
+
+
+def native_tvl1(opencv: OpenCVTVL1Parameters, stop: str) -> TVL1Parameters:
+    return TVL1Parameters(**{**dataclasses.asdict(opencv), "gamma": 0.0, "stop": stop})
+
+
+tvl1 = st.builds(native_tvl1, opencv_tvl1, st.sampled_from(["predicted", "exact"]))
 farneback = st.builds(
     FarnebackParameters,
     pyr_scale=shares,
@@ -120,7 +128,10 @@ configs = st.builds(
     ExtractConfig,
     decodes,
     st.one_of(
-        flow_specs("tvl1-opencv", tvl1), flow_specs("farneback", farneback), flow_specs("dis", dis)
+        flow_specs("tvl1", tvl1),
+        flow_specs("tvl1-opencv", opencv_tvl1),
+        flow_specs("farneback", farneback),
+        flow_specs("dis", dis),
     ),
     encodes,
 )
@@ -149,7 +160,7 @@ def test_a_resize_reads_what_it_writes(resize: Resize) -> None:
 
 
 def test_a_configuration_holds_every_parameter_and_the_centre() -> None:
-    values = ExtractConfig(flow=FlowSpec("tvl1-opencv", quantizer="floor")).to_dict()
+    values = ExtractConfig(flow=FlowSpec("tvl1", quantizer="floor")).to_dict()
     assert values["flow"]["center_level"] == 127
     assert values["flow"]["parameters"]["lambda_"] == 0.15
     assert set(values["flow"]["parameters"]) == set(TVL1Parameters.__dataclass_fields__)
@@ -346,7 +357,7 @@ def test_the_levels_of_a_quantizer(
 # ---- presets
 
 
-TVL1_CPU = {
+OPENCV_TVL1 = {
     "tau": 0.25,
     "lambda_": 0.15,
     "theta": 0.3,
@@ -359,11 +370,13 @@ TVL1_CPU = {
     "gamma": 0.0,
     "median_filtering": 5,
 }
+TVL1_CPU = OPENCV_TVL1 | {"stop": "predicted"}
 # OpenCV's CUDA class: 300 iterations a warp, and no median filter (1 is off).
 TVL1_CUDA = TVL1_CPU | {"median_filtering": 1}
 
 
 def test_the_defaults_are_the_published_ones() -> None:
+    assert dataclasses.asdict(OpenCVTVL1Parameters()) == OPENCV_TVL1
     assert dataclasses.asdict(TVL1Parameters()) == TVL1_CPU
     assert TVL1_CUDA["inner_iterations"] * TVL1_CUDA["outer_iterations"] == 300
     assert dataclasses.asdict(FarnebackParameters()) == {
@@ -399,7 +412,7 @@ def test_a_preset_is_the_published_recipe(
     assert config.decode.fps == fps
     assert str(config.decode.resize) == resize
     assert config.decode.interpolation == "bilinear"
-    assert config.flow.algorithm == "tvl1-opencv"
+    assert config.flow.algorithm == "tvl1"
     assert dataclasses.asdict(config.flow.parameters) == parameters  # type: ignore[arg-type]
     assert (config.flow.step, config.flow.bound_px) == (1, 20.0)
     assert config.flow.quantizer == quantizer

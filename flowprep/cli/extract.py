@@ -19,7 +19,6 @@ from flowprep.cli.options import (
 )
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.errors import ConfigError
-from flowprep.flow import ESTIMATORS
 from flowprep.flow.parameters import PARAMETERS
 from flowprep.video.manifest import FORMATS, ManifestFormat, collect_videos
 
@@ -27,10 +26,20 @@ __all__ = ["extract"]
 
 
 def _parameter_options(command: Any) -> Any:
-    # Algorithms with one set of parameters share the options.
-    for kind in reversed(dict.fromkeys(PARAMETERS.values())):
-        names = [name for name, other in PARAMETERS.items() if other is kind]
-        command = dataclass_options(kind, f"Parameters of {' and '.join(names)}")(command)
+    # Algorithms share the options of the parameters that they share, by class or by base class.
+    kinds = dict.fromkeys(
+        base
+        for kind in PARAMETERS.values()
+        for base in reversed(kind.__mro__)
+        if dataclasses.is_dataclass(base)
+    )
+    for kind in reversed(kinds):
+        inherited = tuple(
+            item.name for item in dataclasses.fields(kind) if item.name not in kind.__annotations__
+        )
+        names = [name for name, other in PARAMETERS.items() if issubclass(other, kind)]
+        heading = f"Parameters of {' and '.join(names)}"
+        command = dataclass_options(kind, heading, skip=inherited)(command)
     return command
 
 
@@ -97,7 +106,7 @@ def _parameter_options(command: Any) -> Any:
 )
 @click.option(
     "--algorithm",
-    type=ChoiceType(tuple(ESTIMATORS)),
+    type=ChoiceType(tuple(PARAMETERS)),
     default=FlowSpec().algorithm,
     show_default=True,
     cls=GroupedOption,

@@ -9,6 +9,7 @@ from flowprep.errors import ConfigError
 from flowprep.flow.base import FlowEstimator, FlowPair
 from flowprep.flow.opencv import OpenCVDIS, OpenCVFarneback, OpenCVTVL1
 from flowprep.flow.parameters import PARAMETERS, FlowParameters
+from flowprep.flow.tvl1 import TVL1
 
 __all__ = [
     "ESTIMATORS",
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 ESTIMATORS: dict[str, type[FlowEstimator]] = {
+    "tvl1": TVL1,
     "tvl1-opencv": OpenCVTVL1,
     "farneback": OpenCVFarneback,
     "dis": OpenCVDIS,

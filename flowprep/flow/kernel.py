@@ -41,7 +41,13 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def inline(function: Callable[..., Any]) -> Any:
     """Returns `function` as a building block that is compiled into each kernel that calls it."""
-    return numba.njit(function, error_model="numpy", forceinline=True)
+    return numba.njit(
+        function,
+        error_model="numpy",
+        forceinline=True,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+    )
 
 
 @functools.cache

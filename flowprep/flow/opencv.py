@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.flow.base import FlowEstimator
-from flowprep.flow.parameters import DISParameters, FarnebackParameters, TVL1Parameters
+from flowprep.flow.parameters import DISParameters, FarnebackParameters, OpenCVTVL1Parameters
 
 __all__ = ["OpenCVDIS", "OpenCVFarneback", "OpenCVTVL1"]
 
@@ -26,7 +26,7 @@ class OpenCVTVL1(FlowEstimator):
 
     implementation = _OPENCV_MAJOR
 
-    def __init__(self, parameters: TVL1Parameters) -> None:
+    def __init__(self, parameters: OpenCVTVL1Parameters) -> None:
         self._flow = cv2.optflow.DualTVL1OpticalFlow.create(
             tau=parameters.tau,
             lambda_=parameters.lambda_,

@@ -12,17 +12,20 @@ __all__ = [
     "DISParameters",
     "FarnebackParameters",
     "FlowParameters",
+    "OpenCVTVL1Parameters",
     "TVL1Parameters",
 ]
 
 DISPreset = Literal["ultrafast", "fast", "medium"]
+
+TVL1Stop = Literal["predicted", "exact"]
 
 _DIS_PATCH_SIZE = 8
 """Of all three presets."""
 
 
 @dataclass(frozen=True)
-class TVL1Parameters:
+class OpenCVTVL1Parameters:
     """TV-L1 (Zach, Pock and Bischof 2007); defaults of OpenCV's CPU class DualTVL1OpticalFlow."""
 
     tau: float = 0.25
@@ -44,7 +47,7 @@ class TVL1Parameters:
     scale_step: float = 0.8
     """Ratio between two levels of the pyramid."""
     gamma: float = 0.0
-    """Weight of the illumination term; 0 leaves it out."""
+    """Weight of the illumination term; 0 leaves it out, and only OpenCV's TV-L1 has it."""
     median_filtering: int = 5
     """Side of the median filter: 5, 3, or 1 for none (as OpenCV's CUDA version)."""
 
@@ -62,6 +65,23 @@ class TVL1Parameters:
             self.median_filtering in (1, 3, 5),
             "1 (off), 3 or 5",
         )
+
+
+@dataclass(frozen=True)
+class TVL1Parameters(OpenCVTVL1Parameters):
+    """Native TV-L1: OpenCV's parameters and defaults, and how its stop rule is followed."""
+
+    stop: TVL1Stop = "predicted"
+    """`exact` looks whether to stop after every iteration, as OpenCV does; `predicted` runs several
+    at once and looks where the end is expected: faster, and now and then an iteration more."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("stop", self.stop, self.stop in get_args(TVL1Stop), "predicted or exact")
+        if self.gamma != 0:
+            raise ConfigError(
+                f"gamma must be 0, got {self.gamma}; the illumination term is in tvl1-opencv"
+            )
 
 
 @dataclass(frozen=True)
@@ -134,10 +154,13 @@ class DISParameters:
             )
 
 
-FlowParameters = TVL1Parameters | FarnebackParameters | DISParameters
+FlowParameters = OpenCVTVL1Parameters | FarnebackParameters | DISParameters
 
-PARAMETERS: dict[str, type[TVL1Parameters] | type[FarnebackParameters] | type[DISParameters]] = {
-    "tvl1-opencv": TVL1Parameters,
+PARAMETERS: dict[
+    str, type[OpenCVTVL1Parameters] | type[FarnebackParameters] | type[DISParameters]
+] = {
+    "tvl1": TVL1Parameters,
+    "tvl1-opencv": OpenCVTVL1Parameters,
     "farneback": FarnebackParameters,
     "dis": DISParameters,
 }

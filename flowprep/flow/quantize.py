@@ -1,5 +1,8 @@
 """Flow in px to 8-bit levels and back, and the statistics that are kept of what was quantised.
 
+    quantize, dequantize    the definition, for arrays of any shape
+    FieldQuantizer          the same levels for the fields of a video, compiled, with statistics
+
     quantizer   level of v px (v clipped to +-b)     centre    peers
     round       rint(255 (v + b) / 2b)               127.5     denseflow, dense_flow, gpu_flow
     floor       floor(255 (v + b) / 2b)              127       MediaPipe, mmaction2's fallback
@@ -13,6 +16,7 @@ a level in.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import cv2
@@ -21,7 +25,7 @@ from numpy.typing import NDArray
 
 from flowprep.config import FlowSpec
 
-__all__ = ["HISTOGRAM_BIN_PX", "HISTOGRAM_NUM_BINS", "FlowStatistics", "dequantize", "quantize"]
+__all__ = ["HISTOGRAM_BIN_PX", "HISTOGRAM_NUM_BINS", "FieldQuantizer", "dequantize", "quantize"]
 
 HISTOGRAM_BIN_PX = 0.25
 """Width of a bin of the magnitude histogram."""
@@ -63,11 +67,15 @@ def dequantize(levels: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]
     return np.clip(table, -spec.bound_px, spec.bound_px).astype(np.float32)[levels]
 
 
-class FlowStatistics:
-    """Sums up fields of one video: range, magnitude histogram, clipped, invalid and zero shares."""
+class FieldQuantizer:
+    """Quantises the fields of one video and direction, and sums up what they were.
+
+    It keeps range, magnitude histogram, and the shares of clipped, invalid and all-zero fields.
+    """
 
     def __init__(self, spec: FlowSpec) -> None:
-        self._bound_px = spec.bound_px
+        self._spec = spec
+        self._quantize_field, self._count_magnitudes = _kernels()
         self._min_px = np.inf
         self._max_px = -np.inf
         self._histogram = np.zeros(HISTOGRAM_NUM_BINS + 1, dtype=np.int64)
@@ -76,30 +84,45 @@ class FlowStatistics:
         self._num_invalid = 0
         self._num_fields = 0
         self._num_zero_fields = 0
+        # Kept from field to field: fresh pages for each would cost as much as the arithmetic.
+        self._components = np.empty((2, 0, 0), np.float32)
+        self._magnitude = np.empty((0, 0), np.float32)
 
-    def add(self, flow: NDArray[np.float32]) -> None:
-        """Adds one field, (H, W, 2) float32 px, before clipping."""
-        low, high = float(flow.min()), float(flow.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            invalid = ~np.isfinite(flow)
-            self._num_invalid += int(np.count_nonzero(invalid))
-            flow = np.where(invalid, np.float32(0), flow)
-            low, high = float(flow.min()), float(flow.max())
+    def quantize(self, flow: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Returns the levels of one field, as `quantize` gives them, and counts the field.
+
+        `flow` is (H, W, 2) float32, px, before clipping; the result is (2, H, W) uint8: the levels
+        of x and of y, each C-contiguous.
+        """
+        spec = self._spec
+        flow = np.ascontiguousarray(flow, np.float32)
+        height, width = flow.shape[:2]
+        if self._magnitude.shape != (height, width):
+            self._components = np.empty((2, height, width), np.float32)
+            self._magnitude = np.empty((height, width), np.float32)
+        components, magnitude = self._components, self._magnitude
+        levels = np.empty((2, height, width), np.uint8)
+        num_invalid, num_clipped = self._quantize_field(
+            flow.reshape(-1),
+            float(spec.bound_px),
+            spec.quantizer == "centered",
+            spec.quantizer == "floor",
+            spec.zero_level,
+            components.reshape(2, -1),
+            levels.reshape(2, -1),
+        )
+        valid = components if num_invalid else flow
+        low, high = float(valid.min()), float(valid.max())
         self._min_px = min(self._min_px, low)
         self._max_px = max(self._max_px, high)
         self._num_values += flow.size
         self._num_fields += 1
         self._num_zero_fields += low == 0 == high
-        if low < -self._bound_px or high > self._bound_px:
-            self._num_clipped += int(np.count_nonzero(np.abs(flow) > self._bound_px))
-        # Squared bin edges would save the root, but OpenCV bins uniform edges four times faster.
-        magnitude = cv2.magnitude(flow[..., 0], flow[..., 1])
-        counts = cv2.calcHist(
-            [magnitude], [0], None, [HISTOGRAM_NUM_BINS], [0, HISTOGRAM_NUM_BINS * HISTOGRAM_BIN_PX]
-        )
-        inside = counts.ravel().astype(np.int64)
-        self._histogram[:-1] += inside
-        self._histogram[-1] += magnitude.size - int(inside.sum())
+        self._num_invalid += num_invalid
+        self._num_clipped += num_clipped
+        cv2.magnitude(components[0], components[1], magnitude)
+        self._count_magnitudes(magnitude.reshape(-1), self._histogram)
+        return levels
 
     @property
     def num_values(self) -> int:
@@ -126,3 +149,70 @@ class FlowStatistics:
             "num_fields": self._num_fields,
             "num_zero_fields": self._num_zero_fields,
         }
+
+
+# ---- kernels
+
+
+@functools.cache
+def _kernels() -> tuple[Any, Any]:
+    """Returns `_quantize_field` and `_count_magnitudes`, ready to run."""
+    # Imported here, because numba takes half a second and who reads a data set does without.
+    from flowprep.flow.kernel import kernel
+
+    quantize_field, count_magnitudes = kernel(_quantize_field), kernel(_count_magnitudes)
+    # A kernel is compiled, or read from the disk, at its first call: before fields are timed.
+    components, levels = np.zeros((2, 1), np.float32), np.zeros((2, 1), np.uint8)
+    quantize_field(components.reshape(-1), 1.0, False, False, 0, components, levels)
+    count_magnitudes(components[0], np.zeros(HISTOGRAM_NUM_BINS + 1, np.int64))
+    return quantize_field, count_magnitudes
+
+
+def _quantize_field(
+    flow: NDArray[np.float32],
+    bound: float,
+    centered: bool,
+    floors: bool,
+    zero_level: int,
+    components: NDArray[np.float32],
+    levels: NDArray[np.uint8],
+) -> tuple[int, int]:
+    """Writes the levels of a field, and its components with 0 for what is no number.
+
+    `flow` is (2 N,) float32, px: x and y by turns; `components` is (2, N) float32, `levels` (2, N)
+    uint8. Returns how many values were invalid and how many beyond the bound.
+    """
+    num_invalid = 0
+    num_clipped = 0
+    for pixel in range(components.shape[1]):
+        for axis in range(2):
+            value = flow[2 * pixel + axis]
+            valid = abs(value) < np.inf
+            value = value if valid else np.float32(0)
+            # `quantize`, in the same order of the same float64 operations.
+            level = min(max(np.float64(value), -bound), bound)
+            if centered:
+                level = min(level * (128.0 / bound) + 128.0, 255.0)
+            else:
+                level = (level + bound) * 255.0 / (2.0 * bound)
+            level = np.floor(level) if floors else np.rint(level)
+            components[axis, pixel] = value
+            levels[axis, pixel] = np.int32(level) if valid else zero_level
+            num_invalid += not valid
+            num_clipped += abs(value) > np.float32(bound)
+    return num_invalid, num_clipped
+
+
+def _count_magnitudes(magnitudes: NDArray[np.float32], histogram: NDArray[np.int64]) -> None:
+    """Adds (N,) float32 magnitudes in px to a histogram whose last bin has no upper end."""
+    # Neighbours often share a bin, and would wait for one another's sum: four sums take turns.
+    parts = np.zeros((4, histogram.size), np.int64)
+    per_px = np.float32(1 / HISTOGRAM_BIN_PX)
+    for pixel in range(magnitudes.size):
+        place = magnitudes[pixel] * per_px
+        # Where the squares overflow, OpenCV's magnitude is NaN on some processors; it is long too.
+        within = place < np.float32(HISTOGRAM_NUM_BINS)
+        parts[pixel & 3, np.uint32(place) if within else np.uint32(HISTOGRAM_NUM_BINS)] += 1
+    for part in range(4):
+        for place in range(histogram.size):
+            histogram[place] += parts[part, place]

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numba.extending
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.types.containers import UniTuple
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 __all__ = [
@@ -27,20 +28,43 @@ __all__ = [
     "Lanes",
     "broadcast",
     "broadcast_int",
+    "copy",
+    "difference_each",
+    "even_lanes",
+    "every_fourth_from_0",
+    "every_fourth_from_1",
+    "every_fourth_from_2",
     "floor",
     "fma",
+    "fma_each",
+    "interleave_high",
+    "interleave_low",
     "lane_numbers",
     "left_neighbor",
     "load",
+    "load_broadcast",
+    "load_each",
+    "load_mixed",
+    "load_quadrupled",
+    "load_series",
     "maximum",
     "minimum",
+    "odd_lanes",
+    "prefetch",
     "right_neighbor",
     "sqrt",
     "store",
+    "store_half_square",
     "store_int",
+    "store_interleaved",
+    "store_series",
+    "sum_each",
     "sum_lanes",
+    "sum_quarters",
     "to_float",
     "to_int",
+    "transpose",
+    "where_less",
 ]
 
 NUM_LANES = 16
@@ -173,6 +197,66 @@ def store_int(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @_intrinsic
+def load_each(typing_context: Any, array: Any, indices: Any) -> Any:
+    """load_each(array, indices): a tuple of vectors, `load`ed at each of a tuple of indices."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lanes = []
+        for index in cgutils.unpack_tuple(builder, args[1]):
+            source = _pointer(context, builder, sig.args[0], args[0], index, _FLOATS)
+            lanes.append(builder.load(source, align=4))
+        return cgutils.pack_array(builder, lanes)
+
+    return UniTuple(_lanes, len(indices))(array, indices), emit
+
+
+@numba.extending.intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def load_series(typing_context: Any, array: Any, index: Any, step: Any, count: Any) -> Any:
+    """load_series(array, index, step, count): a tuple of `count` (a literal) vectors, each `load`ed
+    `step` elements behind the one before."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lanes, index = [], args[1]
+        for _ in range(count.literal_value):
+            source = _pointer(context, builder, sig.args[0], args[0], index, _FLOATS)
+            lanes.append(builder.load(source, align=4))
+            index = builder.add(index, args[2])
+        return cgutils.pack_array(builder, lanes)
+
+    result = UniTuple(_lanes, count.literal_value)
+    return result(array, types.intp, types.intp, count), emit
+
+
+@_intrinsic
+def store_series(typing_context: Any, array: Any, index: Any, step: Any, values: Any) -> Any:
+    """store_series(array, index, step, values): writes a tuple of vectors as `load_series` reads
+    it."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        index = args[1]
+        for lanes in cgutils.unpack_tuple(builder, args[3]):
+            target = _pointer(context, builder, sig.args[0], args[0], index, _FLOATS)
+            builder.store(lanes, target, align=4)
+            index = builder.add(index, args[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, values), emit
+
+
+@_intrinsic
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """prefetch(array, index): starts to bring that element near, if there is one, for later."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _pointer(context, builder, sig.args[0], args[0], args[1], ir.IntType(8))
+        to_read, to_all_caches, data = _INT(0), _INT(3), _INT(1)
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), address, to_read, to_all_caches, data)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
+@_intrinsic
 def broadcast(typing_context: Any, value: Any) -> Any:
     """broadcast(float32): that number in every lane."""
 
@@ -286,6 +370,31 @@ def right_neighbor(typing_context: Any, current: Any, following: Any) -> Any:
     return _lanes(_lanes, _lanes), emit
 
 
+def _define_choice_of_lanes(lanes: Sequence[int]) -> Any:
+    def choice(typing_context: Any, x: Any, y: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _shuffle(builder, args[0], args[1], lanes)
+
+        return _lanes(_lanes, _lanes), emit
+
+    return _intrinsic(choice)
+
+
+even_lanes = _define_choice_of_lanes(range(0, 2 * NUM_LANES, 2))
+"""even_lanes(x, y): lanes 0, 2, ... 14 of `x`, then those of `y`."""
+odd_lanes = _define_choice_of_lanes(range(1, 2 * NUM_LANES, 2))
+"""odd_lanes(x, y): lanes 1, 3, ... 15 of `x`, then those of `y`."""
+interleave_low = _define_choice_of_lanes(
+    [lane + side * NUM_LANES for lane in range(NUM_LANES // 2) for side in (0, 1)]
+)
+"""interleave_low(x, y): lanes 0 to 7 of `x` and `y` by turns; the first of the two vectors whose
+`even_lanes` and `odd_lanes` are `x` and `y`."""
+interleave_high = _define_choice_of_lanes(
+    [lane + side * NUM_LANES for lane in range(NUM_LANES // 2, NUM_LANES) for side in (0, 1)]
+)
+"""interleave_high(x, y): lanes 8 to 15 of `x` and `y` by turns; the second of those vectors."""
+
+
 @_intrinsic
 def sum_lanes(typing_context: Any, x: Any) -> Any:
     """sum_lanes(lanes): the sum of the 16 lanes as float32, halves added to halves."""
@@ -299,3 +408,253 @@ def sum_lanes(typing_context: Any, x: Any) -> Any:
         return builder.extract_element(total, ir.Constant(_INT, 0))
 
     return types.float32(_lanes), emit
+
+
+@_intrinsic
+def load_broadcast(typing_context: Any, array: Any, index: Any) -> Any:
+    """load_broadcast(array, index): the float32 at `index` in every lane."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        source = _pointer(context, builder, sig.args[0], args[0], args[1], _FLOAT)
+        return _splat(builder, builder.load(source, align=4), _FLOATS)
+
+    return _lanes(array, types.intp), emit
+
+
+@_intrinsic
+def load_quadrupled(typing_context: Any, array: Any, index: Any) -> Any:
+    """load_quadrupled(array, index): four float32 a, b, c, d as the lanes aaaa bbbb cccc dddd."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        four = ir.VectorType(_FLOAT, 4)
+        source = _pointer(context, builder, sig.args[0], args[0], args[1], four)
+        lanes = [lane // 4 for lane in range(NUM_LANES)]
+        return _shuffle(builder, builder.load(source, align=4), None, lanes)
+
+    return _lanes(array, types.intp), emit
+
+
+@_intrinsic
+def store_interleaved(
+    typing_context: Any, array: Any, index: Any, a: Any, b: Any, c: Any, d: Any
+) -> Any:
+    """store_interleaved(array, index, a, b, c, d): writes the 64 float32 a0 b0 c0 d0 a1 b1 ..."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        ab = _shuffle(builder, args[2], args[3], range(2 * NUM_LANES))
+        cd = _shuffle(builder, args[4], args[5], range(2 * NUM_LANES))
+        for part in range(4):
+            lanes = [
+                plane * NUM_LANES + 4 * part + pixel for pixel in range(4) for plane in range(4)
+            ]
+            offset = ir.Constant(args[1].type, NUM_LANES * part)
+            index_of_part = builder.add(args[1], offset)
+            target = _pointer(context, builder, sig.args[0], args[0], index_of_part, _FLOATS)
+            builder.store(_shuffle(builder, ab, cd, lanes), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, _lanes, _lanes, _lanes, _lanes), emit
+
+
+@_intrinsic
+def sum_quarters(typing_context: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """sum_quarters(a, b, c, d): quarter i of the result is the sum of the four quarters of the i-th
+    argument."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def halves_added(x: Any, y: Any, first: Sequence[int], second: Sequence[int]) -> Any:
+            return builder.fadd(_shuffle(builder, x, y, first), _shuffle(builder, x, y, second))
+
+        low = [*range(8), *range(16, 24)]
+        high = [*range(8, 16), *range(24, 32)]
+        ab = halves_added(args[0], args[1], low, high)  # a02 a13 b02 b13, quarter by quarter
+        cd = halves_added(args[2], args[3], low, high)
+        even = [*range(4), *range(8, 12), *range(16, 20), *range(24, 28)]
+        odd = [lane + 4 for lane in even]
+        return halves_added(ab, cd, even, odd)
+
+    return _lanes(_lanes, _lanes, _lanes, _lanes), emit
+
+
+def _define_every_fourth(first: int) -> Any:
+    def every_fourth(typing_context: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            lanes = range(first, 2 * NUM_LANES, 4)
+            ab = _shuffle(builder, args[0], args[1], lanes)
+            cd = _shuffle(builder, args[2], args[3], lanes)
+            return _shuffle(builder, ab, cd, range(NUM_LANES))
+
+        return _lanes(_lanes, _lanes, _lanes, _lanes), emit
+
+    return _intrinsic(every_fourth)
+
+
+every_fourth_from_0 = _define_every_fourth(0)
+"""every_fourth_from_0(a, b, c, d): lanes 0, 4, 8, ... of the 64 lanes of `a`, `b`, `c` and `d`."""
+every_fourth_from_1 = _define_every_fourth(1)
+"""every_fourth_from_1(a, b, c, d): lanes 1, 5, 9, ... of the 64 lanes of `a`, `b`, `c` and `d`."""
+every_fourth_from_2 = _define_every_fourth(2)
+"""every_fourth_from_2(a, b, c, d): lanes 2, 6, 10, ... of the 64 lanes of `a`, `b`, `c`, `d`."""
+
+
+@_intrinsic
+def copy(typing_context: Any, target: Any, to: Any, source: Any, start: Any, count: Any) -> Any:
+    """copy(target, to, source, start, count): copies numbers between arrays that do not overlap."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        byte = ir.IntType(8)
+        written = _pointer(context, builder, sig.args[0], args[0], args[1], byte)
+        read = _pointer(context, builder, sig.args[2], args[2], args[3], byte)
+        size = builder.mul(args[4], ir.Constant(args[4].type, 4))
+        cgutils.raw_memcpy(builder, written, read, size, 1)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp, types.intp), emit
+
+
+@_intrinsic
+def where_less(typing_context: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
+    """where_less(x, y, a, b): the lanes of `a` where x < y, else those of `b`."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[2], args[3])
+
+    return _lanes(_lanes, _lanes, _lanes, _lanes), emit
+
+
+_square = UniTuple(_lanes, NUM_LANES)
+
+
+def _define_each(emit_one: Callable[..., Any]) -> Any:
+    def each(typing_context: Any, xs: Any, ys: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            pairs = zip(*(cgutils.unpack_tuple(builder, series) for series in args), strict=True)
+            return cgutils.pack_array(builder, [emit_one(builder, x, y) for x, y in pairs])
+
+        return xs(xs, xs), emit
+
+    return _intrinsic(each)
+
+
+sum_each = _define_each(lambda builder, x, y: builder.fadd(x, y))
+"""sum_each(xs, ys): the sums of the vectors of two tuples, each with its counterpart."""
+difference_each = _define_each(lambda builder, x, y: builder.fsub(x, y))
+"""difference_each(xs, ys): the vectors of one tuple less their counterparts in the other."""
+
+
+@_intrinsic
+def fma_each(typing_context: Any, x: Any, ys: Any, zs: Any) -> Any:
+    """fma_each(x, ys, zs): fma(x, y, z) of one vector and each pair of two tuples of vectors."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pairs = zip(*(cgutils.unpack_tuple(builder, series) for series in args[1:]), strict=True)
+        name = "llvm.fmuladd.v16f32"
+        results = [_call(builder, name, _FLOATS, args[0], y, z) for y, z in pairs]
+        return cgutils.pack_array(builder, results)
+
+    return ys(_lanes, ys, ys), emit
+
+
+@_intrinsic
+def load_mixed(
+    typing_context: Any,
+    array: Any,
+    positions: Any,
+    start: Any,
+    stride: Any,
+    fractions: Any,
+    place: Any,
+) -> Any:
+    """load_mixed(array, positions, start, stride, fractions, place): 16 vectors between two each.
+
+    The i-th is a + fractions[place + i] * (b - a), where `a` lies in `array` at positions[start +
+    i], counted in half vectors, and `b` `stride` numbers further; `positions` is an int32 array.
+    """
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array, positions, start, stride, fractions, place = args
+        array_type, positions_type, _, _, fractions_type, _ = sig.args
+        half, vectors = ir.Constant(stride.type, NUM_LANES // 2), []
+        for lane in range(NUM_LANES):
+            number = ir.Constant(stride.type, lane)
+            index = builder.add(start, number)
+            position = builder.load(
+                _pointer(context, builder, positions_type, positions, index, _INT)
+            )
+            index = builder.mul(builder.sext(position, stride.type), half)
+            a = builder.load(_pointer(context, builder, array_type, array, index, _FLOATS), align=4)
+            index = builder.add(index, stride)
+            b = builder.load(_pointer(context, builder, array_type, array, index, _FLOATS), align=4)
+            index = builder.add(place, number)
+            fraction = builder.load(
+                _pointer(context, builder, fractions_type, fractions, index, _FLOAT)
+            )
+            mix = (_splat(builder, fraction, _FLOATS), builder.fsub(b, a), a)
+            vectors.append(_call(builder, "llvm.fmuladd.v16f32", _FLOATS, *mix))
+        return context.make_tuple(builder, _square, vectors)
+
+    return (
+        _square(array, positions, types.intp, types.intp, fractions, types.intp),
+        emit,
+    )
+
+
+@_intrinsic
+def store_half_square(typing_context: Any, array: Any, index: Any, stride: Any, rows: Any) -> Any:
+    """store_half_square(array, index, stride, rows): `store_series` of lanes 0 to 7 alone."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        half, place = ir.VectorType(_FLOAT, NUM_LANES // 2), args[1]
+        for vector in cgutils.unpack_tuple(builder, args[3], NUM_LANES):
+            target = _pointer(context, builder, sig.args[0], args[0], place, half)
+            builder.store(_shuffle(builder, vector, None, range(half.count)), target, align=4)
+            place = builder.add(place, args[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, _square), emit
+
+
+@_intrinsic
+def transpose(typing_context: Any, rows: Any) -> Any:
+    """transpose(rows): lane i of the j-th of 16 vectors becomes lane j of the i-th of a tuple.
+
+    What is done with no result costs nothing: for some columns alone, ignore the others.
+    """
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def merge(x: Any, y: Any, lanes: Sequence[int]) -> Any:
+            return _shuffle(builder, x, y, lanes)
+
+        # Squares of 4 numbers within the quarters of vectors, then a square of 4 quarters: every
+        # step is one cheap instruction.
+        quarters = range(0, NUM_LANES, 4)
+        first_two, last_two = (
+            [quarter + lane + side for quarter in quarters for lane in lanes for side in (0, 16)]
+            for lanes in ((0, 1), (2, 3))
+        )
+        first_pair, last_pair = (
+            [quarter + lane + side for quarter in quarters for side in (0, 16) for lane in lanes]
+            for lanes in ((0, 1), (2, 3))
+        )
+        even, odd = (
+            [side + 4 * quarter + lane for side in (0, 16) for quarter in pair for lane in range(4)]
+            for pair in ((0, 2), (1, 3))
+        )
+        rows = cgutils.unpack_tuple(builder, args[0], NUM_LANES)
+        parts: list[list[Any]] = [[], [], [], []]
+        for i in quarters:
+            ab, cd = (merge(rows[k], rows[k + 1], first_two) for k in (i, i + 2))
+            parts[0].append(merge(ab, cd, first_pair))
+            parts[1].append(merge(ab, cd, last_pair))
+            ab, cd = (merge(rows[k], rows[k + 1], last_two) for k in (i, i + 2))
+            parts[2].append(merge(ab, cd, first_pair))
+            parts[3].append(merge(ab, cd, last_pair))
+        vectors = [None] * NUM_LANES
+        for column, (a, b, c, d) in enumerate(parts):
+            for offset, half in ((0, even), (4, odd)):
+                ab, cd = merge(a, b, half), merge(c, d, half)
+                vectors[column + offset] = merge(ab, cd, even)
+                vectors[column + offset + 8] = merge(ab, cd, odd)
+        return context.make_tuple(builder, _square, vectors)
+
+    return _square(_square), emit

@@ -21,7 +21,7 @@ from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, VideoStatus, strea
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import VideoError
 from flowprep.flow.base import FlowEstimator
-from flowprep.flow.quantize import FlowStatistics, quantize
+from flowprep.flow.quantize import FieldQuantizer
 from flowprep.video.decode import open_video
 from flowprep.video.reader import FrameReader
 from flowprep.video.types import Video
@@ -72,7 +72,7 @@ def extract_video(
         name: JpegStream(encode.rgb_jpeg_quality if name == RGB_STREAM else encode.jpeg_quality)
         for name in stream_names(encode)
     }
-    statistics = {direction: FlowStatistics(flow_spec) for direction in encode.directions}
+    quantizers = {direction: FieldQuantizer(flow_spec) for direction in encode.directions}
     clock = _Clock()
     damage: VideoError | None = None
     num_frames = 0
@@ -120,10 +120,9 @@ def extract_video(
                     for direction in encode.directions:
                         flow = pair.forward if direction == "forward" else pair.backward
                         assert flow is not None, f"{estimator} gave no {direction} flow"
-                        statistics[direction].add(flow)
-                        levels = quantize(flow, flow_spec)
-                        for axis, name in enumerate(FLOW_STREAMS[direction]):
-                            streams[name].append(np.ascontiguousarray(levels[..., axis]))
+                        planes = quantizers[direction].quantize(flow)
+                        for name, plane in zip(FLOW_STREAMS[direction], planes, strict=True):
+                            streams[name].append(plane)
                 num_flows += 1
                 tick()
         if num_flows == 0:
@@ -139,7 +138,7 @@ def extract_video(
         metadata["status"] = "partial" if damage else "complete"
         if damage:
             metadata["damage"] = damage.message
-        metadata["flow"] = {name: item.to_dict() for name, item in statistics.items()}
+        metadata["flow"] = {name: item.to_dict() for name, item in quantizers.items()}
         metadata["sizes"] = {name: stream.sizes for name, stream in streams.items()}
     except BaseException:
         for stream in streams.values():

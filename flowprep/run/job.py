@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import cv2
+import numpy as np
 
 from flowprep.config import ExtractConfig, FlowSpec
 from flowprep.dataset.index import record_from_metadata
@@ -24,6 +25,7 @@ from flowprep.dataset.storage import Storage
 from flowprep.dataset.write import publish_shard, write_sample
 from flowprep.errors import FlowprepError, StorageError, VideoError
 from flowprep.flow import FlowEstimator, build_estimator
+from flowprep.flow.quantize import FieldQuantizer
 from flowprep.run.extract import extract_video
 from flowprep.video.types import Video
 
@@ -40,6 +42,9 @@ __all__ = [
 
 # The watchdog is set anew at most so often; setting it starts a thread.
 _REARM_SECONDS = 0.5
+
+# Kernels are compiled, or read from the disk, at their first call: small frames do.
+_WARM_UP_SIDE_PX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +116,10 @@ def _extract(job: ExtractJob) -> JobResult:
     cv2.setNumThreads(1)
     trace: str | None = None
     try:
+        # Before the watchdog starts: what is compiled here gives no sign of life meanwhile.
+        estimator = _estimator(job.config.flow)
         with _watchdog(job) as on_progress:
-            record = _extract_part(job, on_progress)
+            record = _extract_part(job, estimator, on_progress)
     except VideoError as error:
         record = failed_record(job, error)
     except StorageError:
@@ -131,8 +138,9 @@ def _extract(job: ExtractJob) -> JobResult:
     return JobResult(record=record, traceback=trace)
 
 
-def _extract_part(job: ExtractJob, on_progress: _Watch | None) -> VideoRecord:
-    estimator = _estimator(job.config.flow)
+def _extract_part(
+    job: ExtractJob, estimator: FlowEstimator, on_progress: _Watch | None
+) -> VideoRecord:
     with extract_video(
         job.video,
         job.config,
@@ -163,8 +171,15 @@ def failed_record(job: ExtractJob, error: VideoError) -> VideoRecord:
 
 @functools.lru_cache(maxsize=2)
 def _estimator(spec: FlowSpec) -> FlowEstimator:
-    """One estimator serves all the videos of a worker."""
-    return build_estimator(spec.algorithm, spec.parameters)
+    """One estimator serves all the videos of a worker; all that it needs is compiled."""
+    estimator = build_estimator(spec.algorithm, spec.parameters)
+    side = max(_WARM_UP_SIDE_PX, estimator.min_side_px)
+    blank = np.zeros((side, side), np.uint8)
+    for pair in estimator.pairs([blank, blank]):
+        for flow in (pair.forward, pair.backward):
+            if flow is not None:
+                FieldQuantizer(spec).quantize(flow)
+    return estimator
 
 
 class _Watch:

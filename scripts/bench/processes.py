@@ -21,9 +21,8 @@ class Usage:
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     """Of all processes, as far as they were seen."""
-    job_cpu_seconds: float = 0.0
-    """Of Ray's workers from the begin of their first job on; the rest is the driver, Ray, and the
-    start of Python in each worker."""
+    busy_share: float = 1.0
+    """CPU seconds per second of a worker in its jobs: below 1 where others use the cores too."""
     peak_worker_mb: float = 0.0
     """Largest resident memory of one worker."""
 
@@ -35,20 +34,28 @@ def watch(command: list[str], *, interval_seconds: float = 0.5) -> Usage:
     """
     usage = Usage()
     cpu: dict[int, float] = {}
-    cpu_before_jobs: dict[int, float] = {}
+    # When a worker was last seen in a job, and its CPU seconds then.
+    in_job: dict[int, tuple[float, float]] = {}
+    job_seconds = job_cpu_seconds = 0.0
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         for pid in [process.pid, *_descendants(process.pid)]:
+            before = in_job.pop(pid, None)
             with contextlib.suppress(OSError, ValueError):
-                cpu[pid] = _cpu_seconds(pid)
-                if pid in cpu_before_jobs or _has_a_job(pid):
-                    cpu_before_jobs.setdefault(pid, cpu[pid])
-                    usage.peak_worker_mb = max(usage.peak_worker_mb, _peak_mb(pid))
+                now, cpu[pid] = time.monotonic(), _cpu_seconds(pid)
+                if not _has_a_job(pid):
+                    continue
+                in_job[pid] = now, cpu[pid]
+                if before is not None:
+                    job_seconds += now - before[0]
+                    job_cpu_seconds += cpu[pid] - before[1]
+                usage.peak_worker_mb = max(usage.peak_worker_mb, _peak_mb(pid))
         time.sleep(interval_seconds)
     usage.wall_seconds = time.monotonic() - began
     usage.cpu_seconds = sum(cpu.values())
-    usage.job_cpu_seconds = sum(cpu[pid] - before for pid, before in cpu_before_jobs.items())
+    if job_seconds:
+        usage.busy_share = job_cpu_seconds / job_seconds
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return usage

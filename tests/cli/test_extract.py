@@ -36,17 +36,18 @@ OPTIONS: list[tuple[str, str, str, Any]] = [
     ("dis", "--step 2", "flow.step", 2),
     ("dis", "--bound 12.5", "flow.bound_px", 12.5),
     ("dis", "--quantizer floor", "flow.quantizer", "floor"),
-    ("tvl1-opencv", "--tau 0.2", "flow.parameters.tau", 0.2),
-    ("tvl1-opencv", "--lambda 0.1", "flow.parameters.lambda_", 0.1),
-    ("tvl1-opencv", "--theta 0.2", "flow.parameters.theta", 0.2),
-    ("tvl1-opencv", "--nscales 2", "flow.parameters.nscales", 2),
-    ("tvl1-opencv", "--warps 2", "flow.parameters.warps", 2),
-    ("tvl1-opencv", "--epsilon 0.02", "flow.parameters.epsilon", 0.02),
-    ("tvl1-opencv", "--inner-iterations 3", "flow.parameters.inner_iterations", 3),
-    ("tvl1-opencv", "--outer-iterations 3", "flow.parameters.outer_iterations", 3),
-    ("tvl1-opencv", "--scale-step 0.5", "flow.parameters.scale_step", 0.5),
+    ("tvl1", "--tau 0.2", "flow.parameters.tau", 0.2),
+    ("tvl1", "--lambda 0.1", "flow.parameters.lambda_", 0.1),
+    ("tvl1", "--theta 0.2", "flow.parameters.theta", 0.2),
+    ("tvl1", "--nscales 2", "flow.parameters.nscales", 2),
+    ("tvl1", "--warps 2", "flow.parameters.warps", 2),
+    ("tvl1", "--epsilon 0.02", "flow.parameters.epsilon", 0.02),
+    ("tvl1", "--inner-iterations 3", "flow.parameters.inner_iterations", 3),
+    ("tvl1", "--outer-iterations 3", "flow.parameters.outer_iterations", 3),
+    ("tvl1", "--scale-step 0.5", "flow.parameters.scale_step", 0.5),
     ("tvl1-opencv", "--gamma 0.1", "flow.parameters.gamma", 0.1),
-    ("tvl1-opencv", "--median-filtering 1", "flow.parameters.median_filtering", 1),
+    ("tvl1", "--stop exact", "flow.parameters.stop", "exact"),
+    ("tvl1", "--median-filtering 1", "flow.parameters.median_filtering", 1),
     ("farneback", "--pyr-scale 0.6", "flow.parameters.pyr_scale", 0.6),
     ("farneback", "--levels 2", "flow.parameters.levels", 2),
     ("farneback", "--winsize 9", "flow.parameters.winsize", 9),
@@ -133,7 +134,7 @@ def test_defaults_of_the_help_are_those_of_the_configuration(
 @pytest.mark.parametrize("preset", PRESETS)
 def test_preset(extract: Command, tmp_path: Path, preset: str) -> None:
     # The largest recipe is slow with TV-L1, so a smaller picture is given beside it.
-    options = ["--algorithm", "tvl1-opencv", "--resize", "40x32", "--warps", 1]
+    options = ["--algorithm", "tvl1", "--resize", "40x32", "--warps", 1]
     options += ["--outer-iterations", 1]
     assert extract("--preset", preset, *options).code == 0
     wanted = flatten(PRESETS[preset].to_dict())
@@ -215,7 +216,7 @@ def test_run_options_and_algorithm_in_a_file(
         ("resize = 256", "resize must be a text in quotes, got 256"),
         (
             "algorithm = 'disk'",
-            "algorithm: 'disk' is not one of tvl1-opencv, farneback, dis; did you mean dis?",
+            "algorithm: 'disk' is not one of tvl1, tvl1-opencv, farneback, dis; did you mean dis?",
         ),
         ("directions = ['both']", 'directions must be a text in quotes, got ["both"]'),
     ],

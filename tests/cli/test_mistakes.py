@@ -41,10 +41,10 @@ WRONG_OPTIONS = [
      "--resize must be none, short:PX, height:PX or WIDTHxHEIGHT (such as short:256 or 340x256), "
      "got '256'"),
     ("--algorithm dis --tau 0.2",
-     "--tau is a parameter of tvl1-opencv, and the algorithm is dis; "
-     "add --algorithm tvl1-opencv or leave it out"),
+     "--tau is a parameter of tvl1, and the algorithm is dis; "
+     "add --algorithm tvl1 or leave it out"),
     ("--preset i3d --patch-size 8",
-     "--patch-size is a parameter of dis, and the algorithm is tvl1-opencv; "
+     "--patch-size is a parameter of dis, and the algorithm is tvl1; "
      "add --algorithm dis or leave it out"),
     ("--split 2", "--split goes with the formats ucf101 and hmdb51 only, not with folder"),
     ("--annotations nowhere", "--annotations does not exist: nowhere"),
@@ -56,10 +56,10 @@ WRONG_OPTIONS = [
 
 WRONG_WORDS = [
     ("--algorithm diss",
-     "Invalid value for '--algorithm': 'diss' is not one of tvl1-opencv, farneback, dis; "
+     "Invalid value for '--algorithm': 'diss' is not one of tvl1, tvl1-opencv, farneback, dis; "
      "did you mean dis?"),
     ("--algorithm raft",
-     "Invalid value for '--algorithm': 'raft' is not one of tvl1-opencv, farneback, dis."),
+     "Invalid value for '--algorithm': 'raft' is not one of tvl1, tvl1-opencv, farneback, dis."),
     ("--preset i3",
      "Invalid value for '--preset': 'i3' is not one of tsn, mmaction2, i3d, i3d-readme, "
      "feichtenhofer; did you mean i3d?"),

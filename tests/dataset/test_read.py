@@ -469,7 +469,7 @@ def test_stored_flow_is_within_half_a_level_and_jpegs_error(
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "quality"), [("tvl1-opencv", 95), ("farneback", 95), ("dis", 95), ("dis", 100)]
+    ("algorithm", "quality"), [("tvl1", 95), ("farneback", 95), ("dis", 95), ("dis", 100)]
 )
 def test_the_endpoint_error_of_rubber_whale_survives_storage(
     test_data: Path, tmp_path: Path, algorithm: str, quality: int

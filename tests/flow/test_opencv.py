@@ -1,4 +1,4 @@
-"""OpenCV's estimators: what they return, that parameters reach OpenCV, and that nothing is kept."""
+"""All estimators: what they return, and that nothing is kept; OpenCV's get their parameters."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def test_a_field_is_float32_of_the_frames_size_and_finite(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "bound_px"), [("tvl1-opencv", 0.06), ("farneback", 0.04), ("dis", 0.05)]
+    ("name", "bound_px"),
+    [("tvl1", 0.06), ("tvl1-opencv", 0.06), ("farneback", 0.04), ("dis", 0.05)],
 )
 def test_a_translation_is_found(name: str, bound_px: float) -> None:
     prev, following = frames(2)
@@ -91,7 +92,12 @@ def test_blank_frames_do_not_move(name: str) -> None:
 # Farneback takes what lies beyond the last row and column for black, so its border moves a little.
 @pytest.mark.parametrize(
     ("name", "most_px", "mean_px"),
-    [("tvl1-opencv", 1e-6, 1e-6), ("farneback", 0.15, 0.01), ("dis", 1e-6, 1e-6)],
+    [
+        ("tvl1", 1e-6, 1e-6),
+        ("tvl1-opencv", 1e-6, 1e-6),
+        ("farneback", 0.15, 0.01),
+        ("dis", 1e-6, 1e-6),
+    ],
 )
 def test_identical_frames_do_not_move(name: str, most_px: float, mean_px: float) -> None:
     (frame,) = frames(1)
@@ -122,8 +128,8 @@ def test_the_least_side_that_is_promised_works(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "known_px"),
     [
-        # 4 s: the only full-size TV-L1 here.
-        ("tvl1-opencv", 0.156),
+        ("tvl1", 0.156),
+        ("tvl1-opencv", 0.156),  # 4 s
         ("farneback", 0.361),
     ],
 )
@@ -137,7 +143,7 @@ def test_rubber_whale_has_the_known_error(
     assert endpoint_error(flow, truth)[known].mean() == pytest.approx(known_px, abs=0.01)
 
 
-@pytest.mark.parametrize("name", ["farneback", "dis"])
+@pytest.mark.parametrize("name", ["tvl1", "farneback", "dis"])
 def test_rubber_whale_in_the_wrong_order_is_far_off(
     name: str, rubber_whale: tuple[Gray, Gray, Flow, NDArray[np.bool_]]
 ) -> None:
@@ -217,7 +223,7 @@ TVL1_GETTERS = {
 }
 
 
-def test_every_parameter_of_tvl1_reaches_opencv() -> None:
+def test_every_parameter_of_tvl1_opencv_reaches_opencv() -> None:
     assert set(TVL1_GETTERS) == set(PARAMETERS["tvl1-opencv"].__dataclass_fields__)
     estimator: Any = create_estimator(
         "tvl1-opencv", **{name: value for name, (_, value) in TVL1_GETTERS.items()}
@@ -230,8 +236,9 @@ def test_every_parameter_of_tvl1_reaches_opencv() -> None:
 def test_the_defaults_of_tvl1_are_opencvs() -> None:
     opencv = cv2.optflow.DualTVL1OpticalFlow.create()
     estimator: Any = create_estimator("tvl1-opencv")
-    for getter, _ in TVL1_GETTERS.values():
+    for name, (getter, _) in TVL1_GETTERS.items():
         assert getattr(estimator._flow, getter)() == getattr(opencv, getter)(), getter
+        assert getattr(PARAMETERS["tvl1"](), name) == getattr(opencv, getter)(), name
 
 
 @pytest.mark.parametrize(
@@ -311,6 +318,13 @@ def test_the_presets_of_dis_differ() -> None:
         ("tvl1-opencv", {"scale_step": 1.0}, "scale_step must be > 0 and < 1, got 1.0"),
         ("tvl1-opencv", {"gamma": -0.1}, "gamma must be >= 0, got -0.1"),
         ("tvl1-opencv", {"median_filtering": 4}, "median_filtering must be 1 (off), 3 or 5, got 4"),
+        (
+            "tvl1",
+            {"gamma": 0.1},
+            "gamma must be 0, got 0.1; the illumination term is in tvl1-opencv",
+        ),
+        ("tvl1", {"stop": "soon"}, "stop must be predicted or exact, got soon"),
+        ("tvl1", {"tau": -1}, "tau must be > 0, got -1"),
         ("farneback", {"pyr_scale": 1}, "pyr_scale must be > 0 and < 1, got 1"),
         ("farneback", {"levels": True}, "levels must be an integer, got True"),
         ("farneback", {"winsize": 0}, "winsize must be >= 1, got 0"),
@@ -378,6 +392,7 @@ def test_every_estimator_has_parameters_and_names_its_implementation() -> None:
     found = {name: create_estimator(name).implementation for name in ESTIMATORS}
     assert found["tvl1-opencv"] == found["dis"] == f"opencv-{major}"
     assert found["farneback"] == "opencv"
+    assert found["tvl1"] == "flowprep-1"
 
 
 # ---- many pairs
@@ -396,7 +411,7 @@ def test_a_result_does_not_depend_on_the_calls_before(name: str) -> None:
     np.testing.assert_array_equal(fresh, kept)
 
 
-@pytest.mark.parametrize("name", ["farneback", "dis"])
+@pytest.mark.parametrize("name", ["tvl1", "farneback", "dis"])
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_pairs_are_the_single_calls(name: str, step: int) -> None:
     video = frames(6)
@@ -409,7 +424,7 @@ def test_pairs_are_the_single_calls(name: str, step: int) -> None:
         np.testing.assert_array_equal(pair.backward, estimator(last, first))
 
 
-def test_pairs_of_tvl1_are_the_single_calls() -> None:
+def test_pairs_of_tvl1_opencv_are_the_single_calls() -> None:
     video = frames(3, Scene(48, 32, SCENE.layers))
     estimator = create_estimator("tvl1-opencv")
     for pair, (first, last) in zip(estimator.pairs(video), itertools.pairwise(video), strict=True):
@@ -417,21 +432,24 @@ def test_pairs_of_tvl1_are_the_single_calls() -> None:
         np.testing.assert_array_equal(pair.backward, estimator(last, first))
 
 
+@pytest.mark.parametrize("name", ["tvl1", "dis"])
 @pytest.mark.parametrize("directions", [("forward",), ("backward",), DIRECTIONS])
 def test_only_the_directions_that_are_asked_for_are_computed(
-    directions: tuple[Direction, ...],
+    name: str, directions: tuple[Direction, ...]
 ) -> None:
-    for pair in create_estimator("dis").pairs(frames(3), directions=directions):
+    for pair in create_estimator(name).pairs(frames(3), directions=directions):
         assert (pair.forward is not None) == ("forward" in directions)
         assert (pair.backward is not None) == ("backward" in directions)
 
 
+@pytest.mark.parametrize("name", ["tvl1", "dis"])
 @pytest.mark.parametrize(("num_frames", "step"), [(0, 1), (1, 1), (2, 2), (3, 3)])
-def test_too_few_frames_give_no_pair(num_frames: int, step: int) -> None:
-    assert list(create_estimator("dis").pairs(frames(num_frames), step=step)) == []
+def test_too_few_frames_give_no_pair(name: str, num_frames: int, step: int) -> None:
+    assert list(create_estimator(name).pairs(frames(num_frames), step=step)) == []
 
 
-def test_pairs_come_while_the_frames_arrive() -> None:
+@pytest.mark.parametrize("name", ["tvl1", "dis"])
+def test_pairs_come_while_the_frames_arrive(name: str) -> None:
     delivered = 0
 
     def arriving() -> Iterator[Gray]:
@@ -440,7 +458,7 @@ def test_pairs_come_while_the_frames_arrive() -> None:
             delivered += 1
             yield frame
 
-    pairs = create_estimator("dis").pairs(arriving(), step=2)
+    pairs = create_estimator(name).pairs(arriving(), step=2)
     seen: list[FlowPair] = []
     for number, pair in enumerate(pairs):
         seen.append(pair)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 from fractions import Fraction
 from typing import Any, get_args
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,7 +21,7 @@ from flowprep.config import FlowSpec, Quantizer
 from flowprep.flow.quantize import (
     HISTOGRAM_BIN_PX,
     HISTOGRAM_NUM_BINS,
-    FlowStatistics,
+    FieldQuantizer,
     dequantize,
     quantize,
 )
@@ -273,6 +276,83 @@ def test_the_input_is_left_as_it_was() -> None:
     np.testing.assert_array_equal(flow, before)
 
 
+# ---- fields of a video, by compiled code
+
+
+def edges_of(spec: FlowSpec) -> NDArray[np.float32]:
+    """Where a level begins, the bounds, both zeros, the ends of float32, and what is no number.
+
+    Each with its two neighbours in float32.
+    """
+    halves = np.arange(-1, 256.5, 0.5)
+    starts = (halves - spec.center_level) * spec.px_per_level
+    bounds = [-spec.bound_px, spec.bound_px]
+    values = np.array([*starts, *bounds, -0.0, 0.0, 1e-45, 3e38, np.inf, -np.inf], np.float32)
+    with np.errstate(over="ignore"):
+        neighbours = [np.nextafter(values, np.float32(end)) for end in (-np.inf, np.inf)]
+    return np.concatenate([values, *neighbours, np.float32([np.nan])])
+
+
+def assert_same_levels(field: NDArray[np.float32], spec: FlowSpec) -> None:
+    planes = FieldQuantizer(spec).quantize(field)
+    expected = quantize(field, spec)
+    assert planes.dtype == np.uint8
+    assert planes.flags.c_contiguous
+    np.testing.assert_array_equal(planes, np.moveaxis(expected, -1, 0))
+
+
+@settings(deadline=None)
+@given(
+    quantizer=quantizers,
+    bound_px=st.one_of(st.sampled_from([1.0, 15.0, 20.0, 127.5, 128.0]), bounds),
+    field=hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=20).map(lambda shape: (*shape, 2)),
+        elements=st.floats(width=32) | st.floats(-25, 25, width=32),
+    ),
+)
+def test_a_field_has_the_levels_of_quantize(
+    quantizer: Quantizer, bound_px: float, field: NDArray[np.float32]
+) -> None:
+    assert_same_levels(field, spec_of(quantizer, bound_px))
+
+
+@settings(deadline=None)
+@given(
+    quantizer=quantizers,
+    bound_px=st.one_of(st.sampled_from([1.0, 15.0, 20.0, 127.5, 128.0]), bounds),
+)
+def test_the_edges_of_levels_have_the_levels_of_quantize(
+    quantizer: Quantizer, bound_px: float
+) -> None:
+    spec = spec_of(quantizer, bound_px)
+    edges = edges_of(spec)
+    assert_same_levels(np.stack([edges, edges[::-1]], axis=-1)[None], spec)
+
+
+def test_fields_may_change_their_size_and_their_layout() -> None:
+    spec = spec_of("round")
+    quantizer = FieldQuantizer(spec)
+    rng = np.random.default_rng(2)
+    for height, width in [(9, 7), (7, 9), (1, 1), (9, 7)]:
+        planar = (9 * rng.standard_normal((2, height, width))).astype(np.float32)
+        field = np.moveaxis(planar, 0, -1)
+        expected = np.moveaxis(quantize(field, spec), -1, 0)
+        before = field.copy()
+        first = quantizer.quantize(field)
+        np.testing.assert_array_equal(quantizer.quantize(np.ascontiguousarray(field)), expected)
+        quantizer.quantize(-field)
+        # Levels given away earlier are not written to again.
+        np.testing.assert_array_equal(first, expected)
+        np.testing.assert_array_equal(field, before)
+
+
+def test_readers_do_without_the_compiler() -> None:
+    """numba takes half a second; who reads or verifies a data set must not wait for it."""
+    code = "import sys, flowprep, flowprep.cli; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 # ---- statistics
 
 
@@ -306,9 +386,9 @@ def test_statistics_are_those_of_plain_numpy() -> None:
     fields[2][3, 4] = (np.nan, 1.0)
     fields[3][0, 0] = (np.inf, -np.inf)
     fields.append(np.full((24, 32, 2), -0.0, np.float32))
-    statistics = FlowStatistics(spec_of("round"))
+    statistics = FieldQuantizer(spec_of("round"))
     for field in fields:
-        statistics.add(field)
+        statistics.quantize(field)
     expected = plain_statistics(fields, 20.0)
     found = statistics.to_dict()
     assert found == expected
@@ -322,19 +402,53 @@ def test_statistics_are_those_of_plain_numpy() -> None:
     )
 
 
+@pytest.mark.parametrize("sigma_px", [0.05, 1.0, 30.0])
+def test_the_histogram_is_that_of_opencv(sigma_px: float) -> None:
+    rng = np.random.default_rng(3)
+    field = (sigma_px * rng.standard_normal((240, 320, 2))).astype(np.float32)
+    statistics = FieldQuantizer(spec_of("round"))
+    statistics.quantize(field)
+    magnitude = cv2.magnitude(field[..., 0], field[..., 1])
+    limits = [0, HISTOGRAM_NUM_BINS * HISTOGRAM_BIN_PX]
+    counts = cv2.calcHist([magnitude], [0], None, [HISTOGRAM_NUM_BINS], limits)
+    expected = counts.ravel().astype(int).tolist()
+    expected.append(magnitude.size - sum(expected))
+    found = statistics.to_dict()["magnitude_histogram"]
+    assert found + [0] * (len(expected) - len(found)) == expected
+
+
+def test_a_magnitude_beyond_float32_is_long() -> None:
+    # OpenCV's own histogram takes the NaN that its magnitude has there for 0 px.
+    statistics = FieldQuantizer(spec_of("round"))
+    statistics.quantize(np.full((4, 64, 2), 3e38, np.float32))
+    assert statistics.to_dict()["magnitude_histogram"] == [0] * HISTOGRAM_NUM_BINS + [4 * 64]
+
+
+@settings(deadline=None)
+@given(bound_px=bounds, shares=st.lists(st.floats(-2, 2), min_size=2, max_size=40))
+def test_what_is_clipped_is_what_is_beyond_the_bound_in_float32(
+    bound_px: float, shares: list[float]
+) -> None:
+    values = np.float32([*(share * bound_px for share in shares), bound_px, -bound_px])
+    field = np.stack([values, np.zeros_like(values)], axis=-1)[None]
+    statistics = FieldQuantizer(spec_of("round", bound_px))
+    statistics.quantize(field)
+    assert statistics.num_clipped == np.count_nonzero(np.abs(values) > np.float32(bound_px))
+
+
 def test_a_magnitude_on_an_edge_belongs_to_the_bin_above_it() -> None:
-    statistics = FlowStatistics(spec_of("round"))
+    statistics = FieldQuantizer(spec_of("round"))
     field = np.zeros((1, 6, 2), np.float32)
     field[0, :, 0] = (0.0, 0.25, 0.2499, -0.5, 63.75, 64.0)
-    statistics.add(field)
+    statistics.quantize(field)
     histogram = statistics.to_dict()["magnitude_histogram"]
     filled = {index: count for index, count in enumerate(histogram) if count}
     assert filled == {0: 2, 1: 1, 2: 1, 255: 1, 256: 1}
 
 
 def test_a_field_without_a_number_counts_as_invalid_and_zero() -> None:
-    statistics = FlowStatistics(spec_of("round"))
-    statistics.add(np.full((2, 3, 2), np.nan, np.float32))
+    statistics = FieldQuantizer(spec_of("round"))
+    statistics.quantize(np.full((2, 3, 2), np.nan, np.float32))
     found = statistics.to_dict()
     assert (found["num_invalid"], found["num_clipped"]) == (12, 0)
     assert (found["min_px"], found["max_px"]) == (0.0, 0.0)
@@ -342,7 +456,7 @@ def test_a_field_without_a_number_counts_as_invalid_and_zero() -> None:
 
 
 def test_statistics_of_no_field_say_nothing() -> None:
-    found = FlowStatistics(spec_of("round")).to_dict()
+    found = FieldQuantizer(spec_of("round")).to_dict()
     assert (found["min_px"], found["max_px"]) == (None, None)
     assert found["magnitude_histogram"] == []
     assert found["num_fields"] == 0
@@ -350,9 +464,9 @@ def test_statistics_of_no_field_say_nothing() -> None:
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
 def test_values_on_the_bound_are_not_clipped(quantizer: Quantizer) -> None:
-    statistics = FlowStatistics(spec_of(quantizer))
+    statistics = FieldQuantizer(spec_of(quantizer))
     field = np.array([[[20.0, -20.0], [20.001, -21.0]]], np.float32)
-    statistics.add(field)
+    statistics.quantize(field)
     assert statistics.num_clipped == 2
 
 
@@ -361,8 +475,8 @@ def test_statistics_do_not_depend_on_the_order_of_the_fields() -> None:
     fields = list((9 * rng.standard_normal((3, 8, 9, 2))).astype(np.float32))
     found = []
     for order in itertools.permutations(fields):
-        statistics = FlowStatistics(spec_of("round"))
+        statistics = FieldQuantizer(spec_of("round"))
         for field in order:
-            statistics.add(field)
+            statistics.quantize(field)
         found.append(statistics.to_dict())
     assert all(item == found[0] for item in found)

@@ -346,8 +346,12 @@ def test_video_that_kills_its_worker_is_quarantined_and_the_rest_goes_on(tmp_pat
 
 
 @pytest.mark.timeout(240)
-def test_worker_that_stalls_is_ended_and_named(tmp_path: Path) -> None:
+def test_worker_that_stalls_is_ended_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Native code that gives no sign of life for the time limit: here one slow pair of frames."""
+    # Compiling takes longer than the limit, and is no stall.
+    monkeypatch.setenv("FLOWPREP_CACHE_DIR", str(tmp_path / "cache"))
     scene = action_scene("move_left", num_frames=3, width=1024, height=768)
     (tmp_path / "videos").mkdir()
     write_video(tmp_path / "videos" / "slow.mp4", map(scene.frame, range(3)))
