@@ -7,6 +7,7 @@ from typing import Any
 
 from flowprep.errors import ConfigError
 from flowprep.flow.base import FlowEstimator, FlowPair
+from flowprep.flow.farneback import Farneback
 from flowprep.flow.opencv import OpenCVDIS, OpenCVFarneback, OpenCVTVL1
 from flowprep.flow.parameters import PARAMETERS, FlowParameters
 from flowprep.flow.tvl1 import TVL1
@@ -23,7 +24,8 @@ __all__ = [
 ESTIMATORS: dict[str, type[FlowEstimator]] = {
     "tvl1": TVL1,
     "tvl1-opencv": OpenCVTVL1,
-    "farneback": OpenCVFarneback,
+    "farneback": Farneback,
+    "farneback-opencv": OpenCVFarneback,
     "dis": OpenCVDIS,
 }
 """The estimator class of each algorithm's name."""

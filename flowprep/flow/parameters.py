@@ -91,7 +91,7 @@ class FarnebackParameters:
     pyr_scale: float = 0.5
     """Ratio between two levels of the pyramid."""
     levels: int = 3
-    """Levels of the pyramid, the full image included."""
+    """Levels of the pyramid on top of the full image, as far as their sides have 32 px."""
     winsize: int = 15
     """Side of the averaging window, px."""
     iterations: int = 3
@@ -162,6 +162,7 @@ PARAMETERS: dict[
     "tvl1": TVL1Parameters,
     "tvl1-opencv": OpenCVTVL1Parameters,
     "farneback": FarnebackParameters,
+    "farneback-opencv": FarnebackParameters,
     "dis": DISParameters,
 }
 """The parameter class of each algorithm; its keys are those of `flowprep.flow.ESTIMATORS`."""

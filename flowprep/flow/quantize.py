@@ -53,6 +53,8 @@ def quantize(flow: NDArray[np.floating[Any]], spec: FlowSpec) -> NDArray[np.uint
         levels /= 2.0 * bound
     if spec.quantizer == "floor":
         np.floor(levels, out=levels)
+        # Where rounding leaves 255 of them just below it.
+        levels[flow >= np.float64(bound)] = 255
     else:
         np.rint(levels, out=levels)
     invalid = ~np.isfinite(flow)
@@ -196,6 +198,8 @@ def _quantize_field(
             else:
                 level = (level + bound) * 255.0 / (2.0 * bound)
             level = np.floor(level) if floors else np.rint(level)
+            if floors and np.float64(value) >= bound:
+                level = 255.0
             components[axis, pixel] = value
             levels[axis, pixel] = np.int32(level) if valid else zero_level
             num_invalid += not valid

@@ -67,8 +67,6 @@ DECAY_SPAN = 3
 """Iterations over which the decay of the error is measured: it swings with this period."""
 SLOWEST_DECAY = 0.005
 """The least decay of the error's logarithm in an iteration that a prediction takes."""
-PIPELINE_DEPTH = 2
-"""Blocks whose dual variables are still to come; shorter rows cannot follow upon each other."""
 MAX_BATCH = 12
 """Iterations of a batch; beyond it nothing is gained."""
 BATCH_CACHE_BYTES = 768 * 1024
@@ -115,25 +113,13 @@ def _primal_step(
 
 
 @inline
-def _shrinkage(x: Lanes, y: Lanes) -> Lanes:
-    """1 / (1 + |(x, y)|), the denominator of equation 14."""
-    one = broadcast(np.float32(1))
-    return one / (one + sqrt(fma(x, x, y * y)))
-
-
-@inline
 def _dual_step(
-    planes: FloatArray,
-    i: int,
-    u1_x: Lanes,
-    u1_y: Lanes,
-    u2_x: Lanes,
-    u2_y: Lanes,
-    shrinkage_1: Lanes,
-    shrinkage_2: Lanes,
-    tau: Lanes,
+    planes: FloatArray, i: int, u1_x: Lanes, u1_y: Lanes, u2_x: Lanes, u2_y: Lanes, tau: Lanes
 ) -> None:
     """Moves p of the block at `i` along the gradient of the flow; equation 14 of algorithm 1."""
+    one = broadcast(np.float32(1))
+    shrinkage_1 = one / (one + sqrt(fma(u1_x, u1_x, u1_y * u1_y)))
+    shrinkage_2 = one / (one + sqrt(fma(u2_x, u2_x, u2_y * u2_y)))
     store(planes, i + P11, fma(tau, u1_x, load(planes, i + P11)) * shrinkage_1)
     store(planes, i + P12, fma(tau, u1_y, load(planes, i + P12)) * shrinkage_1)
     store(planes, i + P21, fma(tau, u2_x, load(planes, i + P21)) * shrinkage_2)
@@ -166,8 +152,7 @@ def _last_row(planes: FloatArray, start: int, last: int, tau: Lanes, inside: Lan
             mask = inside
         u1_x = (right_neighbor(u1, next_u1) - u1) * mask
         u2_x = (right_neighbor(u2, next_u2) - u2) * mask
-        shrinkage_1, shrinkage_2 = _shrinkage(u1_x, zero), _shrinkage(u2_x, zero)
-        _dual_step(planes, i, u1_x, zero, u2_x, zero, shrinkage_1, shrinkage_2, tau)
+        _dual_step(planes, i, u1_x, zero, u2_x, zero, tau)
 
 
 @kernel
@@ -186,11 +171,9 @@ def iterate(
 
     `errors[k]` becomes the sum of the squared changes of iteration k, in the units of the flow.
 
-    What a block needs in turn - primal step, gradient, norm, dual step - is one long chain of
-    dependencies. So the loop is a pipeline of one block a step, and goes on from row to row: beside
-    the primal step of this block it takes the gradient of the block before ("fresh"), the norm of
-    the one before that ("measured"), and the dual step of a third ("ready"); each is known by its
-    place, and places that are empty point to a spare block behind the image.
+    The dual step of a block needs the new flow of the block itself, of its right neighbour and of
+    the one below. It comes one block after the primal step of the block below ("pending"), also
+    from row to row: so neither step waits for the other, and the processor has both to work on.
     """
     wide_limit, wide_tau = broadcast(limit), broadcast(tau)
     inside = load(masks, INSIDE_GRADIENT)
@@ -198,74 +181,42 @@ def iterate(
     spare = height * row_stride
     for k in range(num_iterations):
         errors[k] = 0
-    ready, measured, fresh = spare, spare, spare
-    ready_1x, ready_1y, ready_2x, ready_2y = zero, zero, zero, zero
-    shrinkage_1, shrinkage_2 = zero, zero
-    u1_x, u1_y, u2_x, u2_y = zero, zero, zero, zero
-    u1, u2, u1_above, u2_above = zero, zero, zero, zero
+    pending = spare
+    # The flow of the pending block and of the block below it.
+    u1_above, u2_above, u1, u2 = zero, zero, zero, zero
     for front in range(height + num_iterations):
         for k in range(max(0, front - height), min(num_iterations, front + 1)):
             row = front - k
             start = row * row_stride
             above = start - row_stride
-            # The first and the last row, and any row that is shorter than the pipeline, need all
-            # results of the row before.
-            must_wait = row == 0 or row == height or last < PIPELINE_DEPTH * BLOCK
-            for _ in range(PIPELINE_DEPTH + 1 if must_wait else 1):
-                _dual_step(
-                    planes,
-                    ready,
-                    ready_1x,
-                    ready_1y,
-                    ready_2x,
-                    ready_2y,
-                    shrinkage_1,
-                    shrinkage_2,
-                    wide_tau,
-                )
-                shrinkage_1, shrinkage_2 = _shrinkage(u1_x, u1_y), _shrinkage(u2_x, u2_y)
-                ready_1x, ready_1y, ready_2x, ready_2y = u1_x, u1_y, u2_x, u2_y
-                # The fresh block is the last of its row: it has no right neighbour.
-                u1_x = (right_neighbor(u1_above, u1_above) - u1_above) * inside
-                u2_x = (right_neighbor(u2_above, u2_above) - u2_above) * inside
-                u1_y, u2_y = u1 - u1_above, u2 - u2_above
-                ready, measured, fresh = measured, fresh, spare
-                # What goes to the spare block is 0, and so it stays 0.
-                u1, u2, u1_above, u2_above = zero, zero, zero, zero
-            if row == 0:
-                errors[k] += _first_row(planes, spare, last, wide_limit)
+            # The last block of the row before, which has no right neighbour.
+            u1_x = (right_neighbor(u1_above, u1_above) - u1_above) * inside
+            u2_x = (right_neighbor(u2_above, u2_above) - u2_above) * inside
+            _dual_step(planes, pending, u1_x, u1 - u1_above, u2_x, u2 - u2_above, wide_tau)
+            if row == 0 or row == height:
+                # None is pending. What is done to the spare block leaves it at 0.
+                pending = spare
+                u1_above, u2_above, u1, u2 = zero, zero, zero, zero
+                if row == 0:
+                    errors[k] += _first_row(planes, spare, last, wide_limit)
+                else:
+                    _last_row(planes, above, last, wide_tau, inside)
                 continue
-            if row == height:
-                _last_row(planes, above, last, wide_tau, inside)
-                continue
-            fresh = above
+            pending = above
             u1_above, u2_above = load(planes, above + U1), load(planes, above + U2)
             u1, u2, p11, p21, squared_change = _primal_step(
                 planes, start, above, zero, zero, wide_limit, zero
             )
             for block in range(BLOCK, last + 1, BLOCK):
-                _dual_step(
-                    planes,
-                    ready,
-                    ready_1x,
-                    ready_1y,
-                    ready_2x,
-                    ready_2y,
-                    shrinkage_1,
-                    shrinkage_2,
-                    wide_tau,
-                )
-                shrinkage_1, shrinkage_2 = _shrinkage(u1_x, u1_y), _shrinkage(u2_x, u2_y)
-                ready_1x, ready_1y, ready_2x, ready_2y = u1_x, u1_y, u2_x, u2_y
                 next_u1 = load(planes, above + block + U1)
                 next_u2 = load(planes, above + block + U2)
                 u1_x = right_neighbor(u1_above, next_u1) - u1_above
                 u2_x = right_neighbor(u2_above, next_u2) - u2_above
-                u1_y, u2_y = u1 - u1_above, u2 - u2_above
+                _dual_step(planes, pending, u1_x, u1 - u1_above, u2_x, u2 - u2_above, wide_tau)
+                pending = above + block
                 u1_above, u2_above = next_u1, next_u2
-                ready, measured, fresh = measured, fresh, above + block
                 u1, u2, p11, p21, squared_change = _primal_step(
-                    planes, start + block, above + block, p11, p21, wide_limit, squared_change
+                    planes, start + block, pending, p11, p21, wide_limit, squared_change
                 )
             errors[k] += sum_lanes(squared_change)
 

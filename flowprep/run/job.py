@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import IO
 
 import cv2
-import numpy as np
 
 from flowprep.config import ExtractConfig, FlowSpec
 from flowprep.dataset.index import record_from_metadata
@@ -42,9 +41,6 @@ __all__ = [
 
 # The watchdog is set anew at most so often; setting it starts a thread.
 _REARM_SECONDS = 0.5
-
-# Kernels are compiled, or read from the disk, at their first call: small frames do.
-_WARM_UP_SIDE_PX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +169,7 @@ def failed_record(job: ExtractJob, error: VideoError) -> VideoRecord:
 def _estimator(spec: FlowSpec) -> FlowEstimator:
     """One estimator serves all the videos of a worker; all that it needs is compiled."""
     estimator = build_estimator(spec.algorithm, spec.parameters)
-    side = max(_WARM_UP_SIDE_PX, estimator.min_side_px)
-    blank = np.zeros((side, side), np.uint8)
-    for pair in estimator.pairs([blank, blank]):
-        for flow in (pair.forward, pair.backward):
-            if flow is not None:
-                FieldQuantizer(spec).quantize(flow)
+    FieldQuantizer(spec)
     return estimator
 
 

@@ -23,9 +23,9 @@ def test_ctrl_c_and_the_same_command_again(flowprep: Command, clips: Path, tmp_p
     for number in range(NUM_VIDEOS):
         shutil.copy(clips / "zoom_in/a.mp4", tmp_path / f"videos/{number:02d}.mp4")
     out = tmp_path / "out"
-    # TV-L1 is slow enough to be interrupted.
+    # OpenCV's TV-L1 is slow enough to be interrupted.
     command = [sys.executable, "-m", "flowprep", "extract", str(tmp_path / "videos"), str(out)]
-    command += ["--workers", "1", "--shard-size", "2"]
+    command += ["--algorithm", "tvl1-opencv", "--workers", "1", "--shard-size", "2"]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -56,10 +56,12 @@ WRONG_OPTIONS = [
 
 WRONG_WORDS = [
     ("--algorithm diss",
-     "Invalid value for '--algorithm': 'diss' is not one of tvl1, tvl1-opencv, farneback, dis; "
+     "Invalid value for '--algorithm': 'diss' is not one of tvl1, tvl1-opencv, farneback, "
+     "farneback-opencv, dis; "
      "did you mean dis?"),
     ("--algorithm raft",
-     "Invalid value for '--algorithm': 'raft' is not one of tvl1, tvl1-opencv, farneback, dis."),
+     "Invalid value for '--algorithm': 'raft' is not one of tvl1, tvl1-opencv, farneback, "
+     "farneback-opencv, dis."),
     ("--preset i3",
      "Invalid value for '--preset': 'i3' is not one of tsn, mmaction2, i3d, i3d-readme, "
      "feichtenhofer; did you mean i3d?"),

@@ -64,7 +64,13 @@ def test_a_field_is_float32_of_the_frames_size_and_finite(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "bound_px"),
-    [("tvl1", 0.06), ("tvl1-opencv", 0.06), ("farneback", 0.04), ("dis", 0.05)],
+    [
+        ("tvl1", 0.06),
+        ("tvl1-opencv", 0.06),
+        ("farneback", 0.04),
+        ("farneback-opencv", 0.04),
+        ("dis", 0.05),
+    ],
 )
 def test_a_translation_is_found(name: str, bound_px: float) -> None:
     prev, following = frames(2)
@@ -96,6 +102,7 @@ def test_blank_frames_do_not_move(name: str) -> None:
         ("tvl1", 1e-6, 1e-6),
         ("tvl1-opencv", 1e-6, 1e-6),
         ("farneback", 0.15, 0.01),
+        ("farneback-opencv", 0.15, 0.01),
         ("dis", 1e-6, 1e-6),
     ],
 )
@@ -131,6 +138,7 @@ def test_the_least_side_that_is_promised_works(name: str) -> None:
         ("tvl1", 0.156),
         ("tvl1-opencv", 0.156),  # 4 s
         ("farneback", 0.361),
+        ("farneback-opencv", 0.361),
     ],
 )
 def test_rubber_whale_has_the_known_error(
@@ -264,7 +272,7 @@ def test_every_parameter_of_farneback_changes_the_flow(parameter: str, value: An
 def test_the_values_of_farneback_stand_in_opencvs_order() -> None:
     pair = frames(2)
     given = {"pyr_scale": 0.6, "levels": 2, "winsize": 11, "iterations": 4, "poly_n": 7}
-    flow = create_estimator("farneback", **given, poly_sigma=1.5, gaussian=True)(*pair)
+    flow = create_estimator("farneback-opencv", **given, poly_sigma=1.5, gaussian=True)(*pair)
     expected = cv2.calcOpticalFlowFarneback(
         *pair,
         None,  # type: ignore[call-overload]
@@ -391,7 +399,8 @@ def test_every_estimator_has_parameters_and_names_its_implementation() -> None:
     major = cv2.__version__.split(".")[0]
     found = {name: create_estimator(name).implementation for name in ESTIMATORS}
     assert found["tvl1-opencv"] == found["dis"] == f"opencv-{major}"
-    assert found["farneback"] == "opencv"
+    assert found["farneback-opencv"] == "opencv"
+    assert found["tvl1"] == found["farneback"] == "flowprep-1"
     assert found["tvl1"] == "flowprep-1"
 
 
