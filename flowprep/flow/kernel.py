@@ -8,6 +8,7 @@ that whatever lies in it is right for whoever looks into it, on shared file syst
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -103,13 +104,15 @@ def _is_private(folder: Path) -> bool:
 class _KernelLocator:
     """Tells numba's cache where to keep a function; see `numba.core.caching`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, source: str) -> None:
         self._folder = folder
+        # numba names it where it warns of a function that cannot be kept.
+        self._py_file = source
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], source: str) -> _KernelLocator | None:
         folder = cache_folder()
-        return cls(folder) if folder is not None else None
+        return cls(folder, source) if folder is not None else None
 
     def ensure_cache_path(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -139,6 +142,8 @@ class _KernelCache(caching.FunctionCache):  # type: ignore[misc]
             return super().load_overload(sig, target_context)
         # A file cut short or scrambled can raise anything from the unpickler and from LLVM.
         except Exception:
+            with contextlib.suppress(OSError):
+                self.flush()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

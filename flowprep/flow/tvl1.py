@@ -58,7 +58,12 @@ class TVL1(FlowEstimator):
     ) -> Iterator[FlowPair]:
         """As the base class; a frame is prepared once for all of its up to four pairs."""
         window: deque[list[FrameLevel]] = deque()
+        shape: tuple[int, ...] | None = None
         for number, frame in enumerate(frames):
+            shape = shape or frame.shape
+            if frame.shape != shape:
+                raise ValueError(f"all frames must be of one size, {shape}, got {frame.shape}")
+            # For every frame, because other videos may have had their turn in between.
             self._set_size(frame.shape[1], frame.shape[0])
             # A frame that has met all its partners leaves its memory to this one.
             memory = window.popleft() if len(window) > step else self._new_frame()

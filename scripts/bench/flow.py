@@ -46,6 +46,7 @@ Flow = NDArray[np.float32]
 DATA = Path(os.environ.get("FLOWPREP_TEST_DATA", "../shared/data"))
 FRAMES = (10, 40)
 """Where in its clip a pair begins."""
+NUM_VIDEO_FRAMES = 12
 REPEATS = 5
 SECONDS = 6.0
 """How long the throughput of cores is measured."""
@@ -141,6 +142,15 @@ def show_speed() -> None:
             create_estimator("tvl1-opencv", **opencv),
         )
         print(comparison.row(), flush=True)
+    print(
+        compare_videos(
+            "Farneback, videos forward and backward, 340x256",
+            real_clips((340, 256), NUM_VIDEO_FRAMES),
+            create_estimator("farneback"),
+            create_estimator("farneback-opencv"),
+        ).row(),
+        flush=True,
+    )
 
 
 def show_warps() -> None:
@@ -218,7 +228,7 @@ def show_start() -> None:
         "began = time.perf_counter()\ncreate_estimator({!r})(frame, frame)\n"
         "print(time.perf_counter() - began)"
     )
-    for name in ("tvl1",):
+    for name in ("tvl1", "farneback"):
         with tempfile.TemporaryDirectory() as folder:
             seconds = [
                 float(run([sys.executable, "-c", code.format(name)], FLOWPREP_CACHE_DIR=folder))
@@ -257,8 +267,6 @@ def compare(
     known: Sequence[Flow] | None = None,
 ) -> Comparison:
     """Computes all pairs by both in turn; `known` are fields that `opencv` need not give again."""
-    spec = FlowSpec()
-    native(*pairs[0])
     opencv_ms, native_ms, error_px, within_one = [], [], [], []
     for number, pair in enumerate(pairs):
         before = [timed(native, pair)[0] for _ in range(REPEATS)]
@@ -270,11 +278,50 @@ def compare(
         opencv_ms.append(theirs_ms)
         native_ms.append(float(np.median(before + [ms for ms, _ in after])))
         error_px.append(endpoint_error(ours, theirs))
-        levels = [quantize(flow, spec).astype(int) for flow in (ours, theirs)]
-        within_one.append(float((np.abs(levels[0] - levels[1]) <= 1).mean()))
+        within_one.append(share_within_one(ours, theirs))
     return Comparison(
         name, np.array(opencv_ms), np.array(native_ms), np.array(error_px), np.array(within_one)
     )
+
+
+def compare_videos(
+    name: str, videos: Sequence[list[Gray]], native: FlowEstimator, opencv: FlowEstimator
+) -> Comparison:
+    """Computes all fields of some videos, in both directions, by both in turn; ms are of a field."""
+    opencv_ms, native_ms, error_px, within_one = [], [], [], []
+    for frames in videos:
+        timings: list[list[float]] = [[], []]
+        fields: list[list[Flow]] = [[], []]
+        for _ in range(REPEATS):
+            for place, estimator in enumerate((native, opencv)):
+                began = time.perf_counter()
+                pairs = list(estimator.pairs(frames))
+                seconds = time.perf_counter() - began
+                timings[place].append(1000 * seconds / (2 * len(pairs)))
+                fields[place] = [
+                    flow
+                    for pair in pairs
+                    for flow in (pair.forward, pair.backward)
+                    if flow is not None
+                ]
+        native_ms.append(float(np.median(timings[0])))
+        opencv_ms.append(float(np.median(timings[1])))
+        error_px.append(
+            float(np.mean([endpoint_error(a, b) for a, b in zip(*fields, strict=True)]))
+        )
+        within_one.append(
+            float(np.mean([share_within_one(a, b) for a, b in zip(*fields, strict=True)]))
+        )
+    return Comparison(
+        name, np.array(opencv_ms), np.array(native_ms), np.array(error_px), np.array(within_one)
+    )
+
+
+def share_within_one(a: Flow, b: Flow) -> float:
+    """Returns the share of the components whose 8-bit levels differ by at most 1."""
+    spec = FlowSpec()
+    difference = quantize(a, spec).astype(int) - quantize(b, spec)
+    return float((np.abs(difference) <= 1).mean())
 
 
 def timed(estimator: FlowEstimator, pair: tuple[Gray, Gray]) -> tuple[float, Flow]:
