@@ -61,8 +61,6 @@ INSIDE_IMAGE, INSIDE_GRADIENT = NUM_LANES, 2 * NUM_LANES
 
 FIRST_BATCH = 3
 """Iterations after which the decay of the error is looked at."""
-CAUTION = 0.7
-"""Share of the predicted iterations that the next batch runs."""
 DECAY_SPAN = 3
 """Iterations over which the decay of the error is measured: it swings with this period."""
 SLOWEST_DECAY = 0.005
@@ -424,8 +422,8 @@ class Level:
         """Runs inner iterations until the error is small enough, and returns it.
 
         Several at once take less time, but where OpenCV would stop among them they are too many.
-        So most of those that are still to come by the error's decay are the next batch, and the
-        rest, about which more is known then, the one after it.
+        So about half of those that are still to come, by the error's decay, are the next batch, and
+        the prediction is made again after it.
         """
         errors = self._errors
         done = 0
@@ -453,7 +451,7 @@ class Level:
             if span > 0:
                 decay = math.log(float(errors[done - 1 - span]) / error) / span
                 to_come = math.log(error / self._stop_error) / max(decay, SLOWEST_DECAY)
-                batch = max(1, min(self._max_batch, int(CAUTION * to_come)))
+                batch = int(min(self._max_batch, 1 + to_come / 2))
 
     def _read(self, factor: float) -> list[FloatArray]:
         """Returns `factor` times the flow as two images, (H, W), valid until the next call."""
