@@ -160,6 +160,7 @@ def library_versions(config: ExtractConfig) -> dict[str, str]:
         "flowprep": flowprep._version.__version__,
         "numpy": np.__version__,
         "opencv": cv2.__version__,
+        "numba": importlib.metadata.version("numba"),
         package: importlib.metadata.version(package),
     }
 
