@@ -39,6 +39,7 @@ from flowprep.flow.simd import (
     load,
     maximum,
     minimum,
+    prefetch,
     right_neighbor,
     sqrt,
     store,
@@ -67,8 +68,12 @@ SLOWEST_DECAY = 0.005
 """The least decay of the error's logarithm in an iteration that a prediction takes."""
 MAX_BATCH = 12
 """Iterations of a batch; beyond it nothing is gained."""
-BATCH_CACHE_BYTES = 768 * 1024
-"""Of the rows that a batch works on at a time: less than a second-level cache (1 to 2 MiB)."""
+CACHED_BYTES = 16 * 2**20
+"""Planes up to this size mostly stay in the third-level cache from one batch to the next."""
+MAX_STRIP = 24 * BLOCK
+"""Longest part of a row, in numbers, that is worked on at a time. Two of them are read together and
+fit into the first-level cache (32 to 48 KiB); as many as a batch has iterations fit into the
+second. Strips have at least `MAX_BATCH` + 1 blocks."""
 
 FLOAT_EPSILON = 1.1920929e-07
 """The least squared gradient that counts (tvl1flow.cpp, EstimateVBody: FLT_EPSILON)."""
@@ -125,11 +130,12 @@ def _dual_step(
 
 
 @inline
-def _first_row(planes: FloatArray, spare: int, last: int, limit: Lanes) -> Any:
-    """The primal step of row 0; `spare` is a block of 0, as p12 and p22 are above it."""
-    zero = broadcast(np.float32(0))
-    squared_change, p11, p21 = zero, zero, zero
-    for i in range(0, last + 1, BLOCK):
+def _first_row(planes: FloatArray, spare: int, first: int, end: int, limit: Lanes) -> Any:
+    """The primal step of row 0, from place `first` to `end`; above and left of it is `spare`."""
+    left = first - BLOCK if first > 0 else spare
+    p11, p21 = load(planes, left + P11), load(planes, left + P21)
+    squared_change = broadcast(np.float32(0))
+    for i in range(first, end, BLOCK):
         _, _, p11, p21, squared_change = _primal_step(
             planes, i, spare, p11, p21, limit, squared_change
         )
@@ -137,14 +143,64 @@ def _first_row(planes: FloatArray, spare: int, last: int, limit: Lanes) -> Any:
 
 
 @inline
-def _last_row(planes: FloatArray, start: int, last: int, tau: Lanes, inside: Lanes) -> None:
+def _middle_row(
+    planes: FloatArray,
+    start: int,
+    above: int,
+    spare: int,
+    first: int,
+    end: int,
+    ahead: int,
+    limit: Lanes,
+    tau: Lanes,
+) -> tuple[Lanes, Lanes, Lanes, Lanes, Lanes]:
+    """The primal step of the row at `start` and the dual step of the row at `above`.
+
+    The dual step of a block needs the new flow of the block itself, of its right neighbour and of
+    the one below. It comes one block after the primal step of the block below: so neither waits for
+    the other, and the processor has both to work on. The last block's is left to the caller, and
+    the flow that it takes is returned: of the block, and of that below it.
+    """
+    left = start + first - BLOCK if first > 0 else spare
+    p11, p21 = load(planes, left + P11), load(planes, left + P21)
+    u1_above, u2_above = load(planes, above + first + U1), load(planes, above + first + U2)
+    if first > 0:
+        # The strip before has left this block, because it had no flow to its right.
+        i = above + first - BLOCK
+        u1, u2 = load(planes, i + U1), load(planes, i + U2)
+        u1_x, u2_x = right_neighbor(u1, u1_above) - u1, right_neighbor(u2, u2_above) - u2
+        u1_y, u2_y = load(planes, left + U1) - u1, load(planes, left + U2) - u2
+        _dual_step(planes, i, u1_x, u1_y, u2_x, u2_y, tau)
+    u1, u2, p11, p21, squared_change = _primal_step(
+        planes, start + first, above + first, p11, p21, limit, broadcast(np.float32(0))
+    )
+    for block in range(first + BLOCK, end, BLOCK):
+        prefetch(planes, ahead + block)
+        prefetch(planes, ahead + block + NUM_LANES)
+        i = above + block
+        next_u1, next_u2 = load(planes, i + U1), load(planes, i + U2)
+        u1_x = right_neighbor(u1_above, next_u1) - u1_above
+        u2_x = right_neighbor(u2_above, next_u2) - u2_above
+        _dual_step(planes, i - BLOCK, u1_x, u1 - u1_above, u2_x, u2 - u2_above, tau)
+        u1_above, u2_above = next_u1, next_u2
+        u1, u2, p11, p21, squared_change = _primal_step(
+            planes, start + block, i, p11, p21, limit, squared_change
+        )
+    return u1_above, u2_above, u1, u2, squared_change
+
+
+@inline
+def _last_row(
+    planes: FloatArray, start: int, first: int, end: int, row_end: int, tau: Lanes, inside: Lanes
+) -> None:
     """The dual step of the last row, below which the flow does not change."""
     zero = broadcast(np.float32(0))
     mask = broadcast(np.float32(1))
-    for i in range(start, start + last + 1, BLOCK):
+    for block in range(max(first - BLOCK, 0), end if end == row_end else end - BLOCK, BLOCK):
+        i = start + block
         u1, u2 = load(planes, i + U1), load(planes, i + U2)
         next_u1, next_u2 = u1, u2
-        if i < start + last:
+        if block + BLOCK < row_end:
             next_u1, next_u2 = load(planes, i + BLOCK + U1), load(planes, i + BLOCK + U2)
         else:
             mask = inside
@@ -157,7 +213,7 @@ def _last_row(planes: FloatArray, start: int, last: int, tau: Lanes, inside: Lan
 def iterate(
     planes: FloatArray,
     row_stride: int,
-    last: int,
+    row_end: int,
     height: int,
     num_iterations: int,
     limit: np.float32,
@@ -169,54 +225,55 @@ def iterate(
 
     `errors[k]` becomes the sum of the squared changes of iteration k, in the units of the flow.
 
-    The dual step of a block needs the new flow of the block itself, of its right neighbour and of
-    the one below. It comes one block after the primal step of the block below ("pending"), also
-    from row to row: so neither step waits for the other, and the processor has both to work on.
+    Wide levels are cut into strips, so that a row is still near when the next iteration comes to
+    it. An iteration needs what the one before it did one block to the right; so the strip of each
+    lies one block to the left of that of the one before:
+
+        iteration 0   |11111111|22222222|333333
+        iteration 1   |1111111|22222222|3333333
+        iteration 2   |111111|22222222|33333333
     """
     wide_limit, wide_tau = broadcast(limit), broadcast(tau)
     inside = load(masks, INSIDE_GRADIENT)
-    zero = broadcast(np.float32(0))
     spare = height * row_stride
+    num_strips = (row_end + MAX_STRIP - 1) // MAX_STRIP
+    strip = (row_end // BLOCK + num_strips - 1) // num_strips * BLOCK
     for k in range(num_iterations):
         errors[k] = 0
-    pending = spare
-    # The flow of the pending block and of the block below it.
-    u1_above, u2_above, u1, u2 = zero, zero, zero, zero
-    for front in range(height + num_iterations):
-        for k in range(max(0, front - height), min(num_iterations, front + 1)):
-            row = front - k
-            start = row * row_stride
-            above = start - row_stride
-            # The last block of the row before, which has no right neighbour.
-            u1_x = (right_neighbor(u1_above, u1_above) - u1_above) * inside
-            u2_x = (right_neighbor(u2_above, u2_above) - u2_above) * inside
-            _dual_step(planes, pending, u1_x, u1 - u1_above, u2_x, u2 - u2_above, wide_tau)
-            if row == 0 or row == height:
-                # None is pending. What is done to the spare block leaves it at 0.
-                pending = spare
-                u1_above, u2_above, u1, u2 = zero, zero, zero, zero
+    # The last block of a row, whose dual step waits for the next row: its place and flow, and the
+    # flow below it. Where none waits it is the spare one, and what is done to it leaves it at 0.
+    zero = broadcast(np.float32(0))
+    waiting, u1_above, u2_above, u1, u2 = spare, zero, zero, zero, zero
+    for strip_start in range(0, row_end, strip):
+        for front in range(height + num_iterations):
+            for k in range(max(0, front - height), min(num_iterations, front + 1)):
+                # It has no right neighbour.
+                u1_x = (right_neighbor(u1_above, u1_above) - u1_above) * inside
+                u2_x = (right_neighbor(u2_above, u2_above) - u2_above) * inside
+                _dual_step(planes, waiting, u1_x, u1 - u1_above, u2_x, u2 - u2_above, wide_tau)
+                waiting, u1_above, u2_above, u1, u2 = spare, zero, zero, zero, zero
+                first = max(0, strip_start - k * BLOCK)
+                end = strip_start + strip - k * BLOCK
+                if strip_start + strip >= row_end:
+                    end = row_end
+                row = front - k
+                start = row * row_stride
+                above = start - row_stride
                 if row == 0:
-                    errors[k] += _first_row(planes, spare, last, wide_limit)
+                    errors[k] += _first_row(planes, spare, first, end, wide_limit)
+                elif row == height:
+                    _last_row(planes, above, first, end, row_end, wide_tau, inside)
                 else:
-                    _last_row(planes, above, last, wide_tau, inside)
-                continue
-            pending = above
-            u1_above, u2_above = load(planes, above + U1), load(planes, above + U2)
-            u1, u2, p11, p21, squared_change = _primal_step(
-                planes, start, above, zero, zero, wide_limit, zero
-            )
-            for block in range(BLOCK, last + 1, BLOCK):
-                next_u1 = load(planes, above + block + U1)
-                next_u2 = load(planes, above + block + U2)
-                u1_x = right_neighbor(u1_above, next_u1) - u1_above
-                u2_x = right_neighbor(u2_above, next_u2) - u2_above
-                _dual_step(planes, pending, u1_x, u1 - u1_above, u2_x, u2 - u2_above, wide_tau)
-                pending = above + block
-                u1_above, u2_above = next_u1, next_u2
-                u1, u2, p11, p21, squared_change = _primal_step(
-                    planes, start + block, pending, p11, p21, wide_limit, squared_change
-                )
-            errors[k] += sum_lanes(squared_change)
+                    # Meanwhile the next row comes from memory, two planes with each iteration.
+                    ahead = min(front + 1, height - 1) * row_stride + min(k, 4) * 2 * NUM_LANES
+                    u1_above, u2_above, u1, u2, squared_change = _middle_row(
+                        planes, start, above, spare, first, end, ahead, wide_limit, wide_tau
+                    )
+                    errors[k] += sum_lanes(squared_change)
+                    waiting = above + end - BLOCK
+                    if end < row_end:
+                        # The next strip does it.
+                        waiting, u1_above, u2_above, u1, u2 = spare, zero, zero, zero, zero
 
 
 @kernel
@@ -250,6 +307,10 @@ def linearize(
             i = row * row_stride + block * BLOCK
             x = broadcast(np.float32(block * NUM_LANES)) + lane_numbers()
             u1, u2 = load(planes, i + U1), load(planes, i + U2)
+            # The next row comes from memory while this one is worked on.
+            ahead = i + row_stride
+            prefetch(planes, ahead + U1)
+            prefetch(planes, ahead + U2)
             place_taps(
                 packed_row_stride,
                 width,
@@ -271,6 +332,8 @@ def linearize(
             squared_norm = maximum(fma(gradient_x, gradient_x, gradient_y * gradient_y), least)
             difference = warped - load(image, (row * num_blocks + block) * NUM_LANES)
             moved = fma(gradient_x, load(planes, i + U1), gradient_y * load(planes, i + U2))
+            for place in range(row_stride, row_stride + 4 * NUM_LANES, NUM_LANES):
+                prefetch(planes, i + place)
             store(planes, i + GRADIENT_X, gradient_x)
             store(planes, i + GRADIENT_Y, gradient_y)
             store(planes, i + THRESHOLD, minus_one / squared_norm)
@@ -338,19 +401,18 @@ class Level:
         self._limit = np.float32(parameters.lambda_ * parameters.theta / self._unit_px**2)
         self._stop_error = parameters.epsilon**2 * width * height / self._unit_px**2
         num_blocks = -(-width // NUM_LANES)
-        row_bytes = num_blocks * BLOCK * 4
         # Rows a multiple of a page apart would all want the same places in the cache.
-        padding = NUM_LANES if row_bytes % 4096 == 0 else 0
+        padding = NUM_LANES if num_blocks * BLOCK * 4 % 4096 == 0 else 0
         self._row_stride = num_blocks * BLOCK + padding
-        self._last = (num_blocks - 1) * BLOCK
+        self._row_end = num_blocks * BLOCK
         # Behind the rows lies the spare block of `iterate`.
         self._planes = _aligned_zeros(height * self._row_stride + BLOCK)
         masks = np.zeros((3, NUM_LANES), np.float32)
         num_inside = width - (num_blocks - 1) * NUM_LANES
         masks[0], masks[1, :num_inside], masks[2, : num_inside - 1] = 1, 1, 1
         self._masks = masks.ravel()
-        batch = max(1, min(MAX_BATCH, BATCH_CACHE_BYTES // row_bytes - 1))
-        self._max_batch = 1 if parameters.stop == "exact" else batch
+        self._is_cached = self._planes.nbytes < CACHED_BYTES
+        self._max_batch = 1 if parameters.stop == "exact" else MAX_BATCH
         self._weights = _aligned_zeros(num_blocks * WEIGHTS_SIZE)
         self._starts = np.zeros(num_blocks * NUM_LANES, np.int32)
         self._median_scratch = _aligned_zeros(median_scratch_size(width))
@@ -423,17 +485,18 @@ class Level:
 
         Several at once take less time, but where OpenCV would stop among them they are too many.
         So about half of those that are still to come, by the error's decay, are the next batch, and
-        the prediction is made again after it.
+        the prediction is made again after it. Planes that do not fit into the cache take longer to
+        pass over than an iteration too many: there all of them are the next batch.
         """
         errors = self._errors
         done = 0
-        batch = min(FIRST_BATCH, self._max_batch)
+        batch = min(self._max_batch, FIRST_BATCH if self._is_cached else 2 * FIRST_BATCH)
         while True:
             batch = min(batch, len(errors) - done)
             iterate(
                 self._planes,
                 self._row_stride,
-                self._last,
+                self._row_end,
                 self.height,
                 batch,
                 self._limit,
@@ -451,7 +514,7 @@ class Level:
             if span > 0:
                 decay = math.log(float(errors[done - 1 - span]) / error) / span
                 to_come = math.log(error / self._stop_error) / max(decay, SLOWEST_DECAY)
-                batch = int(min(self._max_batch, 1 + to_come / 2))
+                batch = int(min(self._max_batch, 1 + (to_come / 2 if self._is_cached else to_come)))
 
     def _read(self, factor: float) -> list[FloatArray]:
         """Returns `factor` times the flow as two images, (H, W), valid until the next call."""

@@ -27,6 +27,7 @@ from flowprep.flow.simd import (
     load_quadrupled,
     maximum,
     minimum,
+    prefetch,
     store_int,
     store_interleaved,
     sum_quarters,
@@ -126,6 +127,8 @@ def _read_four(
     column: int,
 ) -> Lanes:
     """The results of four positions from `position` on, four numbers each."""
+    # The row that the taps of the next row of positions have besides these.
+    prefetch(packed, starts[position] + 4 * row_stride)
     return sum_quarters(
         _read_one(packed, row_stride, weights, starts, position, column),
         _read_one(packed, row_stride, weights, starts, position + 1, column + 4),

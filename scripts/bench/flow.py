@@ -287,7 +287,7 @@ def compare(
 def compare_videos(
     name: str, videos: Sequence[list[Gray]], native: FlowEstimator, opencv: FlowEstimator
 ) -> Comparison:
-    """Computes all fields of some videos, in both directions, by both in turn; ms are of a field."""
+    """Computes all fields of some videos, both directions, by both in turn; ms are of a field."""
     opencv_ms, native_ms, error_px, within_one = [], [], [], []
     for frames in videos:
         timings: list[list[float]] = [[], []]
