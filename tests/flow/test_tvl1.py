@@ -285,6 +285,18 @@ def test_thin_frames_and_widths_that_are_powers_of_two(width: int, height: int) 
 
 
 @needs_opencv_5
+@pytest.mark.parametrize("width", [383, 384, 385, 400, 593, 768, 769, 1153])
+def test_strips_of_wide_rows_and_batches_of_iterations_do_not_show(width: int) -> None:
+    pair = frames(moving(width, 21))
+    parameters = {**FIXED, "inner_iterations": 37, "outer_iterations": 1, "nscales": 1, "warps": 1}
+    batches = native(**parameters, stop="predicted")(*pair)
+    # One iteration at a time, for which strips need not overlap.
+    np.testing.assert_array_equal(batches, native(**parameters, stop="exact")(*pair))
+    expected = reference(*pair, OpenCVTVL1Parameters(**parameters)).flow
+    np.testing.assert_allclose(batches, expected, rtol=0, atol=1e-3)
+
+
+@needs_opencv_5
 @settings(deadline=None, max_examples=30)
 @given(
     size=st.tuples(st.sampled_from(WIDTHS), st.integers(16, 50)),
