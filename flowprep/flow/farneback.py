@@ -27,6 +27,7 @@ class Farneback(FlowEstimator):
     def __init__(self, parameters: FarnebackParameters) -> None:
         # Not above: numba takes longer to import than commands that need no kernel take to run.
         from flowprep.flow import farneback_level
+        from flowprep.flow.kernel import compiling
 
         self._kernels = farneback_level
         self._parameters = parameters
@@ -39,7 +40,8 @@ class Farneback(FlowEstimator):
         # Kernels are compiled, or read from the disk, at their first call: now, and not while the
         # first pair of a video is timed.
         blank = np.zeros((self.min_side_px, self.min_side_px), np.uint8)
-        self(blank, blank)
+        with compiling():
+            self(blank, blank)
 
     def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
         pyramid = self._pyramid
