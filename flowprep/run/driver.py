@@ -11,11 +11,13 @@ import dataclasses
 import fcntl
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flowprep.config import ExtractConfig, RunOptions
@@ -85,6 +87,35 @@ def run_extract(
         finally:
             log.info("%s", run.report.summary())
         return run.report
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[Callable[[], None]]:
+    """Gives a function that raises KeyboardInterrupt if Ctrl-C was pressed.
+
+    Python raises it wherever it happens to be, and drops it in a destructor: Ray has many.
+    """
+    pressed = False
+
+    def keep(signal_number: int, frame: object) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    def raise_if_pressed() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    # Whoever handles it otherwise goes on doing so, and only the main thread may ask for it.
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield raise_if_pressed
+        return
+    signal.signal(signal.SIGINT, keep)
+    try:
+        yield raise_if_pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Run:
@@ -197,8 +228,15 @@ class _Run:
             self.report.wall_seconds = time.monotonic() - began
 
     def _work(self, executor: Executor, progress: Progress) -> None:
+        with _interrupts_kept() as raise_if_interrupted:
+            self._feed(executor, progress, raise_if_interrupted)
+
+    def _feed(
+        self, executor: Executor, progress: Progress, raise_if_interrupted: Callable[[], None]
+    ) -> None:
         in_flight = 0
         while self.waiting or in_flight:
+            raise_if_interrupted()
             while self.waiting and in_flight < executor.window:
                 executor.submit(self.waiting.popleft())
                 in_flight += 1

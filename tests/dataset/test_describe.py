@@ -56,7 +56,7 @@ def test_a_summary_says_it_in_words(made_once: Path) -> None:
     assert lines[0] == str(made_once)
     assert "  videos      4 of 5 stored, 1 failed" in lines
     assert "  flow        18 fields a direction, forward and backward, with RGB frames" in lines
-    assert "  algorithm   farneback (opencv), step 1" in lines
+    assert "  algorithm   farneback (flowprep-1), step 1" in lines
     assert any(
         line.startswith("  quantised   round, bound 20 px, 0.1569 px a level, ") for line in lines
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +23,7 @@ from flowprep.dataset.layout import read_failures, read_manifest
 from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigMismatchError, DatasetError, InputError, StorageError
+from flowprep.run import driver
 from flowprep.run.progress import RunReport
 from flowprep.synthetic import action_scene, write_video
 from tests.run.faults import kill_job_holding, start_extract, wait_until
@@ -381,3 +384,18 @@ def test_memory_storage_takes_a_whole_run(five_clips: Path) -> None:
     dataset = open_dataset(out)
     assert dataset.flow("a/00", 1, 2).shape == (2, 48, 64, 2)
     Storage(out).remove("")
+
+
+def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
+    class Rays:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with driver._interrupts_kept() as raise_if_interrupted:
+        raise_if_interrupted()
+        Rays()
+        with pytest.raises(KeyboardInterrupt):
+            raise_if_interrupted()
+    assert signal.getsignal(signal.SIGINT) is handler
