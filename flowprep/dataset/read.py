@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import OrderedDict
@@ -243,7 +244,9 @@ class FlowDataset:
             except OSError as error:
                 raise DatasetError(f"cannot read {shard_name(shard)}: {error.strerror}") from error
             if len(self._files) > _FILE_CACHE:
-                self._files.popitem(last=False)
+                # Another thread may have made room meanwhile.
+                with contextlib.suppress(KeyError):
+                    self._files.popitem(last=False)
         return file
 
 
