@@ -32,6 +32,8 @@ def test_ctrl_c_and_the_same_command_again(flowprep: Command, clips: Path, tmp_p
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What was started in the background may have been told to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             end = time.monotonic() + 120
