@@ -448,7 +448,10 @@ def write_video(
             stream.codec_context.flags |= av.codec.context.Flags.bitexact
             for frame in itertools.chain([first], iterator):
                 _check_frame(frame, first)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+                picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+                # By itself it is converted in several threads, and not always to the same bytes.
+                picture = picture.reformat(format=pixel_format, threads=1)
+                container.mux(stream.encode(picture))
             container.mux(stream.encode(None))
         os.replace(partial, path)
     finally:
