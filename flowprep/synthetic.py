@@ -449,7 +449,7 @@ def write_video(
             for frame in itertools.chain([first], iterator):
                 _check_frame(frame, first)
                 picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-                # By itself it is converted in several threads, and not always to the same bytes.
+                # In one thread, so that no race decides a byte; PyAV takes several by itself.
                 picture = picture.reformat(format=pixel_format, threads=1)
                 container.mux(stream.encode(picture))
             container.mux(stream.encode(None))

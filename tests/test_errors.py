@@ -21,6 +21,7 @@ from flowprep.errors import (
     InputError,
     StorageError,
     VideoError,
+    WeightsError,
 )
 
 
@@ -68,6 +69,7 @@ def test_a_wrong_option_is_also_a_value_error() -> None:
         (StorageError, 1),
         (ExecutorError, 1),
         (VideoError, 1),
+        (WeightsError, 1),
     ],
 )
 def test_exit_codes(error: type[FlowprepError], exit_code: int) -> None:
@@ -87,6 +89,7 @@ def test_exit_codes(error: type[FlowprepError], exit_code: int) -> None:
             "another:\n  flow.step", {"flow.step": (1, 2), "decode.fps": (None, 25)}
         ),
         VideoError("damaged", "broke off at 3 s", num_frames=75),
+        WeightsError("model.ckpt.index is damaged"),
     ],
 )
 @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
