@@ -1,0 +1,111 @@
+"""CNN-M-2048, the network of both streams in Simonyan and Zisserman, "Two-Stream Convolutional
+Networks for Action Recognition in Videos" (NIPS 2014), figure 1; first described by Chatfield et
+al., "Return of the Devil in the Details" (BMVC 2014), table 1.
+
+Layers, paddings and the names conv1 ... fc8 are those of the authors' Caffe release
+(VGG_CNN_M_2048). At 224 px a map is 109 -> 54 -> 26 -> 13 -> 6 px wide.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from flowprep.errors import ConfigError
+from flowprep.learn.models.base import ClipModel
+
+__all__ = ["CNNM"]
+
+
+class CNNM(ClipModel):
+    """CNN-M-2048 over (N, in_channels, crop_px, crop_px), `crop_px` being fixed by its fc6.
+
+    `second_norm` says whether conv2 is normalised too: the paper's temporal net leaves that out to
+    save memory (section 3). `width` multiplies every layer's channels.
+    """
+
+    layout = "stack"
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        second_norm: bool,
+        dropout: float = 0.9,
+        width: float = 1.0,
+        crop_px: int = 224,
+    ) -> None:
+        """`dropout` is the paper's .9 on fc6 and fc7 (section 5, Training)."""
+        super().__init__()
+        conv = [max(1, round(channels * width)) for channels in (96, 256, 512, 512, 512)]
+        fc6, fc7 = (max(1, round(channels * width)) for channels in (4096, 2048))
+        map_px = _map_px(crop_px)
+        if map_px < 1:
+            raise ConfigError(f"crop_px must be at least 41 for cnn-m-2048, got {crop_px}")
+        self.in_channels = in_channels
+        self.conv1 = nn.Conv2d(in_channels, conv[0], 7, stride=2)
+        self.conv2 = nn.Conv2d(conv[0], conv[1], 5, stride=2, padding=1)
+        self.conv3 = nn.Conv2d(conv[1], conv[2], 3, padding=1)
+        self.conv4 = nn.Conv2d(conv[2], conv[3], 3, padding=1)
+        self.conv5 = nn.Conv2d(conv[3], conv[4], 3, padding=1)
+        # n = 5, k = 2, beta = .75 as AlexNet (Krizhevsky et al. 2012, section 3.3), which Chatfield
+        # took over. Its alpha = 1e-4 multiplies a sum; PyTorch and Caffe multiply a mean of n,
+        # hence the release's 5e-4.
+        self.norm = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+        self.norm2 = self.norm if second_norm else nn.Identity()
+        self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # Caffe rounds up
+        self.fc6 = nn.Linear(conv[4] * map_px**2, fc6)
+        self.fc7 = nn.Linear(fc6, fc7)
+        self.dropout = nn.Dropout(dropout)
+        self.fc8 = nn.Linear(fc7, num_classes)
+        # Chatfield draws weights with one fixed deviation, and trains for weeks; He et al. (2015)
+        # keeps the activations of eight layers alive at any width.
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                _zero_bias(layer)
+        _init_classifier(self.fc8)
+
+    def extract_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns fc7 after its ReLU, (N, 2048 * width)."""
+        x = self.pool(self.norm(F.relu(self.conv1(x))))  # (N, 96, 54, 54)
+        x = self.pool(self.norm2(F.relu(self.conv2(x))))  # (N, 256, 13, 13)
+        x = F.relu(self.conv3(x))  # (N, 512, 13, 13)
+        x = F.relu(self.conv4(x))  # (N, 512, 13, 13)
+        x = self.pool(F.relu(self.conv5(x)))  # (N, 512, 6, 6)
+        x = self.dropout(F.relu(self.fc6(x.flatten(1))))  # (N, 4096)
+        return F.relu(self.fc7(x))  # (N, 2048)
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns (N, num_classes) logits."""
+        logits: torch.Tensor = self.fc8(self.dropout(features))  # (N, K)
+        return logits
+
+    def replace_classifier(self, num_classes: int) -> None:
+        """Puts a new fc8 in the place of the old one."""
+        self.fc8 = nn.Linear(self.fc8.in_features, num_classes).to(self.fc8.weight)
+        _init_classifier(self.fc8)
+
+
+def _map_px(crop_px: int) -> int:
+    """Returns the side of pool5's map: 6 at 224 px, 1 at 41 to 72 px, 0 or less below that."""
+    px = _pool((crop_px - 7) // 2 + 1)
+    px = _pool((px + 2 - 5) // 2 + 1)
+    return _pool(px)
+
+
+def _pool(px: int) -> int:
+    """The side after a 3x3 max pooling of stride 2 that rounds up."""
+    return -((3 - px) // 2) + 1
+
+
+def _init_classifier(layer: nn.Linear) -> None:
+    nn.init.normal_(layer.weight, std=0.01)
+    _zero_bias(layer)
+
+
+def _zero_bias(layer: nn.Conv2d | nn.Linear) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,37 @@
+"""What a network costs: its parameters, and the multiply-adds of one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+__all__ = ["count_macs", "count_parameters"]
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Returns the number of learnable values, frozen ones included."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_macs(model: nn.Module, input_shape: Sequence[int]) -> int:
+    """Returns the multiply-adds of convolutions and matrix products for one input of that shape.
+
+    `input_shape` has its batch dimension. Pooling, normalisation and activations count nothing, as
+    is usual in papers, whose "FLOPs" are these (fvcore's differ by counting batch norm). Nothing
+    is computed: shapes alone pass through the network, on PyTorch's meta device.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            functional_call(model, shapes, (torch.empty(*input_shape, device="meta"),))
+    finally:
+        for module, training in modes:
+            module.training = training
+    return int(counter.get_total_flops()) // 2  # an add and a multiply each

@@ -1,0 +1,232 @@
+"""I3D on ResNet-50, and with the non-local blocks of Wang et al., "Non-local Neural Networks"
+(CVPR 2018).
+
+The network is SlowFast's I3D 8x8 (configs/Kinetics/I3D_8x8_R50.yaml, I3D_NLN_8x8_R50.yaml) and
+pytorchvideo's i3d_r50. Parameters are named as torchvision's resnet50 names them, so that its
+weights inflate by name; a non-local block belongs to the block it follows, as in
+layer2.1.non_local.theta.weight.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from flowprep.learn.models.base import ClipModel
+
+__all__ = ["I3DResNet"]
+
+TimePadding = Literal["zeros", "replicate"]
+
+TIME_KERNELS: dict[str, tuple[int, ...]] = {
+    "conv1": (5,),
+    "layer1": (3, 3, 3),
+    "layer2": (3, 1, 3, 1),
+    "layer3": (3, 1, 3, 1, 3, 1),
+    "layer4": (1, 3, 1),
+}
+"""Frames under each block's first convolution (SlowFast, models/video_model_builder.py, `i3d`)."""
+
+NON_LOCAL_BLOCKS: dict[str, tuple[int, ...]] = {"layer2": (1, 3), "layer3": (1, 3, 5)}
+"""The blocks that a non-local block follows: Wang et al.'s five, every other one of two stages."""
+
+
+class I3DResNet(ClipModel):
+    """An inflated ResNet-50 over (N, in_channels, T, H, W): 8 frames of 224 x 224, 8 apart.
+
+    Any T, H and W do. `time_padding` says what stands before the first frame and after the last:
+    zeros, or copies of them, with which a still video scores as its one frame would. `width`
+    multiplies the channels of every layer.
+    """
+
+    layout = "volume"
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        dropout: float = 0.5,
+        width: float = 1.0,
+        non_local: bool = False,
+        time_padding: TimePadding = "zeros",
+    ) -> None:
+        super().__init__()
+        base = max(1, round(64 * width))
+        self.in_channels = in_channels
+        self.conv1 = InflatedConv3d(
+            in_channels, base, (TIME_KERNELS["conv1"][0], 7, 7), (1, 2, 2), time_padding
+        )
+        self.bn1 = nn.BatchNorm3d(base)
+        self.maxpool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        self.layer1 = _stage("layer1", base, base, 1, non_local, time_padding)
+        self.layer2 = _stage("layer2", base * 4, base * 2, 2, non_local, time_padding)
+        self.layer3 = _stage("layer3", base * 8, base * 4, 2, non_local, time_padding)
+        self.layer4 = _stage("layer4", base * 16, base * 8, 2, non_local, time_padding)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(base * 32, num_classes)
+        self._init_weights()
+
+    def extract_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the averaged last map, (N, 2048 * width)."""
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))  # (N, 64, T, H/4, W/4)
+        x = self.layer1(x)  # (N, 256, T, H/4, W/4)
+        if x.shape[2] > 1:
+            x = F.max_pool3d(x, (2, 1, 1))  # (N, 256, T/2, H/4, W/4)
+        x = self.layer2(x)  # (N, 512, T/2, H/8, W/8)
+        x = self.layer3(x)  # (N, 1024, T/2, H/16, W/16)
+        x = self.layer4(x)  # (N, 2048, T/2, H/32, W/32)
+        return x.mean((2, 3, 4))  # (N, 2048)
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns (N, num_classes) logits."""
+        logits: torch.Tensor = self.fc(self.dropout(features))  # (N, K)
+        return logits
+
+    def replace_classifier(self, num_classes: int) -> None:
+        """Puts a new fc in the place of the old one."""
+        self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
+        _init_classifier(self.fc)
+
+    def _init_weights(self) -> None:
+        """Draws as SlowFast does (utils/weight_init_helper.py): He et al. (2015) by fan-out.
+
+        The last batch norm of each block, residual or non-local, begins at 0, so that the block
+        begins as its shortcut (ZERO_INIT_FINAL_BN in the configs).
+        """
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv3d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+            elif isinstance(layer, Bottleneck):
+                nn.init.zeros_(layer.bn3.weight)
+            elif isinstance(layer, NonLocal):
+                nn.init.zeros_(layer.bn.weight)
+        _init_classifier(self.fc)
+
+
+class Bottleneck(nn.Module):
+    """torchvision's bottleneck, whose first convolution spans `time_kernel` frames."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        time_kernel: int,
+        non_local: bool,
+        time_padding: TimePadding,
+    ) -> None:
+        super().__init__()
+        wide = channels * 4
+        self.conv1 = InflatedConv3d(in_channels, channels, (time_kernel, 1, 1), 1, time_padding)
+        self.bn1 = nn.BatchNorm3d(channels)
+        self.conv2 = InflatedConv3d(channels, channels, (1, 3, 3), (1, stride, stride))
+        self.bn2 = nn.BatchNorm3d(channels)
+        self.conv3 = InflatedConv3d(channels, wide, (1, 1, 1), 1)
+        self.bn3 = nn.BatchNorm3d(wide)
+        self.downsample = (
+            nn.Sequential(
+                InflatedConv3d(in_channels, wide, (1, 1, 1), (1, stride, stride)),
+                nn.BatchNorm3d(wide),
+            )
+            if stride != 1 or in_channels != wide
+            else None
+        )
+        self.non_local = NonLocal(wide) if non_local else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        x = F.relu(self.bn3(self.conv3(x)) + shortcut)
+        if self.non_local is not None:
+            x = self.non_local(x)
+        return x
+
+
+class NonLocal(nn.Module):
+    """Each position plus what it attends to over all others: x + BN(W softmax(theta phi) g).
+
+    The embedded Gaussian of section 3.2, in half the channels; phi and g see maps halved in H and W
+    by max pooling (section 3.3). Products are divided by the root of their length, as SlowFast's
+    are (models/nonlocal_helper.py) and the paper's are not.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(1, channels // 2)
+        self.theta = nn.Conv3d(channels, inner, 1)
+        self.phi = nn.Conv3d(channels, inner, 1)
+        self.g = nn.Conv3d(channels, inner, 1)
+        self.out = nn.Conv3d(inner, channels, 1)
+        self.bn = nn.BatchNorm3d(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        halves = (1, min(2, x.shape[3]), min(2, x.shape[4]))
+        pooled = F.max_pool3d(x, halves)  # (N, C, T, H/2, W/2)
+        theta = self.theta(x).flatten(2)  # (N, C/2, P), P = T H W
+        phi = self.phi(pooled).flatten(2)  # (N, C/2, Q), Q = P / 4
+        g = self.g(pooled).flatten(2)  # (N, C/2, Q)
+        scores = torch.bmm(theta.transpose(1, 2), phi) * theta.shape[1] ** -0.5  # (N, P, Q)
+        seen: torch.Tensor = torch.bmm(g, scores.softmax(2).transpose(1, 2))  # (N, C/2, P)
+        seen = seen.reshape(*seen.shape[:2], *x.shape[2:])  # (N, C/2, T, H, W)
+        seen = self.bn(self.out(seen))  # (N, C, T, H, W)
+        return x + seen
+
+
+class InflatedConv3d(nn.Conv3d):
+    """A convolution without bias that keeps T, and H and W but for its stride."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int, int],
+        stride: int | tuple[int, int, int],
+        time_padding: TimePadding = "zeros",
+    ) -> None:
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        super().__init__(in_channels, out_channels, kernel, stride, padding, bias=False)
+        self.time_padding = time_padding
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        frames = self.kernel_size[0] // 2
+        if self.time_padding == "zeros" or frames == 0:
+            return super().forward(x)
+        x = F.pad(x, (0, 0, 0, 0, frames, frames), mode="replicate")
+        padding = (0, self.kernel_size[1] // 2, self.kernel_size[2] // 2)
+        return F.conv3d(x, self.weight, None, self.stride, padding)
+
+
+def _stage(
+    name: str,
+    in_channels: int,
+    channels: int,
+    stride: int,
+    non_local: bool,
+    time_padding: TimePadding,
+) -> nn.Sequential:
+    """Returns the blocks of a stage, of which the first strides and widens."""
+    followed = NON_LOCAL_BLOCKS.get(name, ()) if non_local else ()
+    blocks = []
+    for index, time_kernel in enumerate(TIME_KERNELS[name]):
+        block = Bottleneck(
+            in_channels if index == 0 else channels * 4,
+            channels,
+            stride if index == 0 else 1,
+            time_kernel,
+            index in followed,
+            time_padding,
+        )
+        blocks.append(block)
+    return nn.Sequential(*blocks)
+
+
+def _init_classifier(layer: nn.Linear) -> None:
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)

@@ -1,0 +1,55 @@
+"""Weights of image networks made into those of flow networks and of 3D networks.
+
+The first is cross-modality initialisation (Wang et al., TSN, ECCV 2016, section 3.2), the second
+bootstrapping by inflation (Carreira and Zisserman, I3D, CVPR 2017, section 2.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+__all__ = ["cross_modality", "inflate_conv", "inflate_state_dict"]
+
+
+def cross_modality(weight: torch.Tensor, in_channels: int) -> torch.Tensor:
+    """Returns a first layer's weight for other inputs: its mean over the old ones, repeated.
+
+    `weight` is (out, in, ...), of 2D or 3D convolutions; the result is (out, in_channels, ...).
+    Nothing is divided, as in TSN: a constant input is answered in_channels / in times as strongly.
+    """
+    mean = weight.mean(1, keepdim=True)
+    return mean.repeat_interleave(in_channels, 1)
+
+
+def inflate_conv(weight: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Returns a 3D kernel that answers a still video as `weight` answers its frame.
+
+    `weight` is (out, in, H, W); the result, (out, in, num_frames, H, W), repeats it over time,
+    divided by `num_frames`.
+    """
+    return weight.unsqueeze(2).repeat_interleave(num_frames, 2) / num_frames
+
+
+def inflate_state_dict(
+    state2d: Mapping[str, torch.Tensor], model3d: nn.Module
+) -> dict[str, torch.Tensor]:
+    """Returns the weights of a 2D network in the shapes of its 3D counterpart, by equal names.
+
+    Kernels are inflated to as many frames as `model3d`'s have; where `model3d`'s is over another
+    number of channels than a kernel, as flow is, the kernel goes through `cross_modality` first.
+    All else is returned as it is (batch norms, which are alike in 2D and 3D; names that `model3d`
+    lacks; a classifier of other classes), for whoever loads the result to judge.
+    """
+    wanted = model3d.state_dict()
+    state: dict[str, torch.Tensor] = {}
+    for name, value in state2d.items():
+        target = wanted.get(name)
+        if target is not None and target.dim() == 5 and value.dim() == 4:
+            if value.shape[1] != target.shape[1]:
+                value = cross_modality(value, target.shape[1])
+            value = inflate_conv(value, target.shape[2])
+        state[name] = value
+    return state

@@ -1,0 +1,160 @@
+"""ResNet-18, 34 and 50 of He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016),
+table 1, over images or stacks of flow fields.
+
+Every name, shape, stride and initial value is torchvision's (torchvision/models/resnet.py), so that
+its files load: a bottleneck strides in its 3x3 convolution ("v1.5"), where the paper does so in
+the first 1x1.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from flowprep.learn.models.base import ClipModel
+
+__all__ = ["ResNet", "resnet18", "resnet34", "resnet50"]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = _projection(in_channels, channels, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        return F.relu(x + shortcut)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, the last four times as wide, and a shortcut."""
+
+    expansion: ClassVar[int] = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = _projection(in_channels, out_channels, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        return F.relu(x + shortcut)
+
+
+class ResNet(ClipModel):
+    """A residual network over (N, in_channels, H, W), H and W of any size."""
+
+    layout = "stack"
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, int, int, int],
+        in_channels: int,
+        num_classes: int,
+        *,
+        dropout: float = 0.0,
+        width: float = 1.0,
+    ) -> None:
+        """`depths` counts the blocks of each stage; `width` multiplies the channels of all."""
+        super().__init__()
+        base = max(1, round(64 * width))
+        self.in_channels = in_channels
+        self.conv1 = nn.Conv2d(in_channels, base, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(base)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        wide = block.expansion
+        self.layer1 = _stage(block, depths[0], base, base, stride=1)
+        self.layer2 = _stage(block, depths[1], base * wide, base * 2, stride=2)
+        self.layer3 = _stage(block, depths[2], base * 2 * wide, base * 4, stride=2)
+        self.layer4 = _stage(block, depths[3], base * 4 * wide, base * 8, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(base * 8 * wide, num_classes)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+    def extract_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the averaged last map, (N, 512 * expansion * width)."""
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))  # (N, 64, H/4, W/4)
+        x = self.layer1(x)  # (N, 64e, H/4, W/4)
+        x = self.layer2(x)  # (N, 128e, H/8, W/8)
+        x = self.layer3(x)  # (N, 256e, H/16, W/16)
+        x = self.layer4(x)  # (N, 512e, H/32, W/32)
+        x = self.avgpool(x)  # (N, 512e, 1, 1)
+        return x.flatten(1)  # (N, 512e)
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns (N, num_classes) logits."""
+        logits: torch.Tensor = self.fc(self.dropout(features))  # (N, K)
+        return logits
+
+    def replace_classifier(self, num_classes: int) -> None:
+        """Puts a new fc in the place of the old one."""
+        self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
+
+
+def resnet18(
+    in_channels: int, num_classes: int, *, dropout: float = 0.0, width: float = 1.0
+) -> ResNet:
+    """Returns a ResNet of 18 layers: 11,689,512 parameters at 3 channels and 1000 classes."""
+    return ResNet(BasicBlock, (2, 2, 2, 2), in_channels, num_classes, dropout=dropout, width=width)
+
+
+def resnet34(
+    in_channels: int, num_classes: int, *, dropout: float = 0.0, width: float = 1.0
+) -> ResNet:
+    """Returns a ResNet of 34 layers: 21,797,672 parameters at 3 channels and 1000 classes."""
+    return ResNet(BasicBlock, (3, 4, 6, 3), in_channels, num_classes, dropout=dropout, width=width)
+
+
+def resnet50(
+    in_channels: int, num_classes: int, *, dropout: float = 0.0, width: float = 1.0
+) -> ResNet:
+    """Returns a ResNet of 50 layers: 25,557,032 parameters at 3 channels and 1000 classes."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), in_channels, num_classes, dropout=dropout, width=width)
+
+
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck],
+    depth: int,
+    in_channels: int,
+    channels: int,
+    *,
+    stride: int,
+) -> nn.Sequential:
+    """Returns `depth` blocks, of which the first strides and changes the number of channels."""
+    wide = channels * block.expansion
+    rest = [block(wide, channels, 1) for _ in range(depth - 1)]
+    return nn.Sequential(block(in_channels, channels, stride), *rest)
+
+
+def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    """Returns the shortcut's 1x1 convolution, or None where shapes agree and it is the identity."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
