@@ -7,6 +7,7 @@ FlowprepError
 |   `-- ConfigMismatchError  a run's configuration is not the data set's
 |-- StorageError           the output cannot be read or written            (exit code 1)
 |-- ExecutorError          workers cannot be had                           (exit code 1)
+|-- TrainingError          a training cannot go on                          (exit code 1)
 |-- WeightsError           weights cannot be read, or are another model's  (exit code 1)
 `-- VideoError             one video cannot be extracted; costs that video alone
 """
@@ -26,6 +27,7 @@ __all__ = [
     "FlowprepError",
     "InputError",
     "StorageError",
+    "TrainingError",
     "VideoError",
     "WeightsError",
 ]
@@ -101,6 +103,10 @@ class StorageError(FlowprepError):
 
 class ExecutorError(FlowprepError):
     """Workers cannot be started, or a cluster lacks what the run needs."""
+
+
+class TrainingError(FlowprepError):
+    """A training cannot go on: its loss is no number any more, or its processes went away."""
 
 
 class WeightsError(FlowprepError):

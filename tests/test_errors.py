@@ -20,6 +20,7 @@ from flowprep.errors import (
     FlowprepError,
     InputError,
     StorageError,
+    TrainingError,
     VideoError,
     WeightsError,
 )
@@ -70,6 +71,7 @@ def test_a_wrong_option_is_also_a_value_error() -> None:
         (ExecutorError, 1),
         (VideoError, 1),
         (WeightsError, 1),
+        (TrainingError, 1),
     ],
 )
 def test_exit_codes(error: type[FlowprepError], exit_code: int) -> None:
@@ -90,6 +92,7 @@ def test_exit_codes(error: type[FlowprepError], exit_code: int) -> None:
         ),
         VideoError("damaged", "broke off at 3 s", num_frames=75),
         WeightsError("model.ckpt.index is damaged"),
+        TrainingError("the loss is nan after step 7"),
     ],
 )
 @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
