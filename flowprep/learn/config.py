@@ -1,0 +1,480 @@
+"""What a training computes: frozen dataclasses that check themselves, and the published recipes.
+
+    TrainConfig = ModelSpec + ClipSpec + AugmentSpec + OptimizationSpec, in every checkpoint
+    TrainOptions                        how a training is carried out; changes no number on purpose
+    ViewSpec                            what a test looks at of each video
+
+The whole TrainConfig is stored with every checkpoint, and going on with another one is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from flowprep.errors import ConfigError
+
+__all__ = [
+    "RECIPES",
+    "VIEWS",
+    "AugmentSpec",
+    "ClipSpec",
+    "CropName",
+    "ModelName",
+    "ModelSpec",
+    "NormalizationName",
+    "OptimizationSpec",
+    "StackName",
+    "StreamName",
+    "TrainConfig",
+    "TrainOptions",
+    "ViewSpec",
+    "default_config",
+]
+
+StreamName = Literal["flow", "rgb"]
+StackName = Literal["plain", "bidirectional", "trajectory"]
+NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
+CropName = Literal["random", "center", "corners", "corners-13"]
+SamplingName = Literal["segments", "dense"]
+ConsensusName = Literal["avg", "max", "weighted"]
+OptimizerName = Literal["sgd", "adamw"]
+ScheduleName = Literal["constant", "step", "cosine"]
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+RecipeName = Literal["two-stream", "tsn", "i3d"]
+ModelName = Literal[
+    "cnn-m-2048",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "tsn-resnet18",
+    "tsn-resnet34",
+    "tsn-resnet50",
+    "i3d",
+    "i3d-resnet50",
+]
+
+
+def _check_choice(name: str, value: object, literal: object) -> None:
+    choices = get_args(literal)
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _check_at_least(spec: object, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(spec, name)
+        if value is not None and not value >= least:
+            raise ConfigError(f"{name} must be >= {least:g}, got {value}")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which network, and how it is built."""
+
+    model: ModelName = "resnet18"
+    """The network: cnn-m-2048, resnet18, resnet34, resnet50, i3d, i3d-resnet50, or one of the
+    ResNets over segments of the video: tsn-resnet18, tsn-resnet34, tsn-resnet50."""
+    width: float = 1.0
+    """Multiplies the number of channels in every layer; small ones train on a laptop."""
+    dropout: float | None = None
+    """Share of the features that is dropped before the classifier; the published one where it is not
+    given."""
+    consensus: ConsensusName = "avg"
+    """How the tsn- networks join the scores of a video's segments."""
+    partial_bn: bool = False
+    """Freeze every batch norm but the first; for the tsn- networks, whose recipe does so."""
+    non_local: bool = False
+    """Put five non-local blocks into i3d-resnet50."""
+    weights: str | None = None
+    """Start from this file: .safetensors, .pth, or a checkpoint of flowprep or TensorFlow."""
+
+    def __post_init__(self) -> None:
+        _check_choice("model", self.model, ModelName)
+        _check_choice("consensus", self.consensus, ConsensusName)
+        if not 0 < self.width <= 8:
+            raise ConfigError(f"width must be > 0 and <= 8, got {self.width:g}")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be >= 0 and < 1, got {self.dropout:g}")
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What a network sees of a video."""
+
+    stream: StreamName = "flow"
+    """What the network sees: the flow, or the RGB frames."""
+    num_frames: int = 10
+    """Flow fields or RGB frames of a clip. Of flow, networks over stacks take 10, tsn- networks 5;
+    of RGB 1; i3d networks take 64 of either."""
+    frame_stride: int = 1
+    """Distance between a clip's fields or frames: 2 takes every second one."""
+    stack: StackName = "plain"
+    """How fields become a stack (Simonyan and Zisserman 2014): `plain`, as they follow;
+    `bidirectional`, half of them forward and half backward; `trajectory`, sampled along the
+    motion."""
+    num_segments: int = 1
+    """Clips of a video that are looked at together, one from each of so many equal segments: 3 for
+    tsn- networks, otherwise 1."""
+    sampling: SamplingName = "segments"
+    """Where segments lie: over the whole video, or within a window of 64 frames (`dense`)."""
+    subtract_mean_flow: bool = False
+    """Subtract from each field its mean vector, which takes out most of the camera's motion; the
+    two-stream recipe does."""
+    normalization: NormalizationName = "unit"
+    """Which numbers the network gets: `unit`, -1 to 1; `px`, flow as it is; or those of `tsn`,
+    `tsn-resnet`, `mmaction2` or `pytorch-i3d`. Otherwise as published for the network."""
+    resize_short_px: int | None = None
+    """Resize what is stored to this short side before the crop; the recipes take 256. Left as it is
+    where this is not given."""
+    crop_px: int = 224
+    """Side of the square that the network sees; it must fit into the frames."""
+    scale_vectors: bool = False
+    """Scale flow vectors along with the fields that are resized; the recipes do not."""
+
+    def __post_init__(self) -> None:
+        _check_choice("stream", self.stream, StreamName)
+        _check_choice("stack", self.stack, StackName)
+        _check_choice("sampling", self.sampling, SamplingName)
+        _check_choice("normalization", self.normalization, NormalizationName)
+        _check_at_least(self, 1, "num_frames", "frame_stride", "num_segments")
+        _check_at_least(self, 8, "crop_px", "resize_short_px")
+        if self.stack == "bidirectional" and self.num_frames % 2:
+            raise ConfigError(
+                f"num_frames must be even for stack bidirectional, got {self.num_frames}"
+            )
+        if self.stack != "plain" and self.frame_stride != 1:
+            raise ConfigError(
+                f"frame_stride must be 1 for stack {self.stack}, got {self.frame_stride}"
+            )
+        if self.stream == "rgb":
+            for name, plain in (
+                ("stack", "plain"),
+                ("subtract_mean_flow", False),
+                ("scale_vectors", False),
+            ):
+                if getattr(self, name) != plain:
+                    raise ConfigError(
+                        f"{name} is for stream flow; with stream rgb it must be {plain}, "
+                        f"got {getattr(self, name)}"
+                    )
+            if self.normalization == "px":
+                raise ConfigError(
+                    "normalization px is for stream flow; with stream rgb it must be another one"
+                )
+        if self.resize_short_px is not None and self.resize_short_px < self.crop_px:
+            raise ConfigError(
+                f"resize_short_px must be >= crop_px, got {self.resize_short_px} < {self.crop_px}"
+            )
+
+
+@dataclass(frozen=True)
+class AugmentSpec:
+    """How training clips are varied; all fields and frames of a clip alike."""
+
+    crop: CropName = "random"
+    """Where crops lie: anywhere (`random`), in the centre, in the four corners and the centre, or at
+    TSN's 13 places. Anywhere, unless the recipe is tsn."""
+    scales: tuple[float, ...] = (1.0,)
+    """Crop sides as shares of the short side, such as 1,.875,.75 (tsn): one is drawn for the width
+    and one for the height, at most one step apart, and the crop is resized. 1 alone cuts crops of
+    the network's size."""
+    flip: bool = True
+    """Mirror half of the clips, and negate their horizontal flow."""
+
+    def __post_init__(self) -> None:
+        _check_choice("crop", self.crop, CropName)
+        object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
+            raise ConfigError(f"scales must be one or more numbers in (0, 1], got {self.scales}")
+        if list(self.scales) != sorted(set(self.scales), reverse=True):
+            raise ConfigError(f"scales must fall from large to small, got {self.scales}")
+
+
+@dataclass(frozen=True)
+class OptimizationSpec:
+    """How the weights are changed."""
+
+    batch_size: int = 32
+    """Videos a step, over all processes together."""
+    accumulate: int = 1
+    """Parts that a step's batch is split into, one after the other, to save memory."""
+    num_epochs: float = 40.0
+    """How often every training video is looked at; the schedule is spread over them."""
+    num_steps: int | None = None
+    """Steps in all; counts more than the epochs."""
+    optimizer: OptimizerName = "sgd"
+    """SGD with momentum, or AdamW."""
+    learning_rate: float = 0.01
+    """The highest one: after the warm-up, before the schedule lowers it."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Nesterov's momentum in SGD."""
+    weight_decay: float = 5e-4
+    """Pull of the weights towards 0: as L2 with SGD, decoupled with AdamW, which spares biases and
+    norms."""
+    schedule: ScheduleName = "cosine"
+    """How the learning rate falls: not at all, by steps at milestones, or as half a cosine."""
+    milestones: tuple[float, ...] = ()
+    """Shares of the training, such as .5,.8, at which schedule step multiplies the learning rate by
+    decay."""
+    decay: float = 0.1
+    """Factor at each milestone."""
+    warmup: float = 0.0
+    """Share of the training in which the learning rate rises to its full height, from a tenth."""
+    clip_gradient_norm: float | None = None
+    """Longest gradient, as a norm over all weights; not clipped where it is not given."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes, from 0 to 1."""
+    precision: PrecisionName = "fp32"
+    """Arithmetic of the network: bf16 and fp16 (GPUs only) save time and memory."""
+
+    def __post_init__(self) -> None:
+        _check_choice("optimizer", self.optimizer, OptimizerName)
+        _check_choice("schedule", self.schedule, ScheduleName)
+        _check_choice("precision", self.precision, PrecisionName)
+        _check_at_least(self, 1, "batch_size", "accumulate", "num_steps")
+        _check_at_least(self, 0, "momentum", "weight_decay")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"batch_size must be a multiple of accumulate, got {self.batch_size} "
+                f"and {self.accumulate}"
+            )
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("nesterov needs a momentum above 0, got 0")
+        for name in ("num_epochs", "learning_rate", "decay"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be > 0, got {getattr(self, name):g}")
+        if self.clip_gradient_norm is not None and not self.clip_gradient_norm > 0:
+            raise ConfigError(f"clip_gradient_norm must be > 0, got {self.clip_gradient_norm:g}")
+        for name in ("label_smoothing", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be >= 0 and < 1, got {getattr(self, name):g}")
+        object.__setattr__(self, "milestones", tuple(float(share) for share in self.milestones))
+        if not all(0 < share < 1 for share in self.milestones):
+            raise ConfigError(f"milestones must lie between 0 and 1, got {self.milestones}")
+        if self.milestones and self.schedule != "step":
+            raise ConfigError(
+                f"milestones are for schedule step, and it is {self.schedule}; add --schedule step"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the weights, but for the data."""
+
+    model: ModelSpec = field(default_factory=ModelSpec)
+    clip: ClipSpec = field(default_factory=ClipSpec)
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    optimization: OptimizationSpec = field(default_factory=OptimizationSpec)
+    seed: int = 0
+    """Of the first weights, the order of the videos, clips, crops and dropout."""
+    train_split: str = "train"
+    """The videos to train on: a split of the data sets, or `all`."""
+    test_split: str = "test"
+    """The videos to measure on while training, one view of each; `none` measures on none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the configuration as JSON values; `from_dict` is its inverse."""
+        values = dataclasses.asdict(self)
+        values["augment"]["scales"] = list(self.augment.scales)
+        values["optimization"]["milestones"] = list(self.optimization.milestones)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Rebuilds a stored configuration; raises ConfigError for a field too many or too few."""
+        kinds = {
+            "model": ModelSpec,
+            "clip": ClipSpec,
+            "augment": AugmentSpec,
+            "optimization": OptimizationSpec,
+        }
+        built = {name: _build(kind, values[name]) for name, kind in kinds.items()}
+        rest = {name: value for name, value in values.items() if name not in kinds}
+        return _build(cls, {**rest, **built})  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a training is carried out."""
+
+    num_workers: int | None = None
+    """Training processes, on Ray; without this the training runs in one, or in those of torchrun."""
+    address: str | None = None
+    """An existing Ray cluster, such as `auto`; Ray starts on this machine where it is not given."""
+    num_loaders: int | None = None
+    """Processes that read and prepare clips, for each training process; all cores but one where it
+    is not given, 0 reads in the training process."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU where there is one."""
+    channels_last: bool = True
+    """Keep channels innermost in memory, where most convolutions are faster."""
+    compile: bool = False
+    """Compile the network with torch.compile: minutes at the start, faster steps afterwards."""
+    log_every: int = 10
+    """Steps between two lines of metrics.csv."""
+    test_every_epochs: float = 1.0
+    """Epochs between two measurements on the test split, each followed by a checkpoint."""
+    checkpoint_seconds: float = 600.0
+    """Longest time between two checkpoints."""
+    tensorboard: bool = True
+    """Write TensorBoard's event files too."""
+    progress: bool | None = None
+    """Draw a progress bar on stderr; only on a terminal where it is not given."""
+    force: bool = False
+    """Go on with data that was extracted otherwise than the run's, or has other videos."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "num_workers", "log_every")
+        _check_at_least(self, 0, "num_loaders", "checkpoint_seconds")
+        if not self.test_every_epochs > 0:
+            raise ConfigError(f"test_every_epochs must be > 0, got {self.test_every_epochs:g}")
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """Which views of a video a test averages: clips along time, crops of each, mirrored or not."""
+
+    num_clips: int = 25
+    """Clips with equally spaced starts; 1 is the middle of the video."""
+    num_crops: Literal[1, 3, 10] = 10
+    """Of each clip: the centre; left, centre and right (or top and bottom); or four corners and
+    centre, and the same mirrored."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "num_clips")
+        if self.num_crops not in (1, 3, 10):
+            raise ConfigError(f"num_crops must be 1, 3 or 10, got {self.num_crops}")
+
+
+VIEWS: dict[str, ViewSpec] = {
+    "center": ViewSpec(1, 1),
+    # Feichtenhofer et al. 2019 (SlowFast), section 4: 10 clips x 3 crops.
+    "30": ViewSpec(10, 3),
+    # Simonyan and Zisserman 2014, section 4: 25 frames x 10 crops.
+    "250": ViewSpec(25, 10),
+}
+"""Published tests by their number of views."""
+
+_TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
+
+RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
+    # Simonyan and Zisserman 2014, sections 3 and 5: batch 256, rate .01 to 1e-3 at 50k and 1e-4 at
+    # 70k of 80k steps, dropout .9; crops of 224 from short side 256.
+    "two-stream": {
+        "flow": TrainConfig(
+            ModelSpec("cnn-m-2048"),
+            ClipSpec(
+                "flow",
+                10,
+                subtract_mean_flow=True,
+                normalization="tsn",
+                resize_short_px=256,
+            ),
+            AugmentSpec("random"),
+            OptimizationSpec(
+                256,
+                num_steps=80000,
+                learning_rate=0.01,
+                schedule="step",
+                milestones=(50 / 80, 70 / 80),
+            ),
+        ),
+        "rgb": TrainConfig(
+            ModelSpec("cnn-m-2048"),
+            ClipSpec("rgb", 1, normalization="tsn", resize_short_px=256),
+            AugmentSpec("random"),
+            OptimizationSpec(
+                256,
+                num_steps=80000,
+                learning_rate=0.01,
+                schedule="step",
+                milestones=(50 / 80, 70 / 80),
+            ),
+        ),
+    },
+    # Wang et al. 2016, section 4: SGD .9, batch 256; flow: rate .005 to 5e-4 at 12k and 5e-5 at 18k
+    # of 20k steps, dropout .7; RGB: .001, a tenth every 2k of 4.5k steps, dropout .8. Gradient 20
+    # and 5 segments of flow from yjxiong/tsn-pytorch's README.
+    "tsn": {
+        "flow": TrainConfig(
+            ModelSpec("tsn-resnet50", partial_bn=True),
+            ClipSpec("flow", 5, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
+            AugmentSpec("corners-13", _TSN_SCALES[:3]),
+            OptimizationSpec(
+                256,
+                num_steps=20000,
+                learning_rate=0.005,
+                schedule="step",
+                milestones=(12 / 20, 18 / 20),
+                clip_gradient_norm=20,
+            ),
+        ),
+        "rgb": TrainConfig(
+            ModelSpec("tsn-resnet50", partial_bn=True),
+            ClipSpec("rgb", 1, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
+            AugmentSpec("corners-13", _TSN_SCALES),
+            OptimizationSpec(
+                256,
+                num_steps=4500,
+                learning_rate=0.001,
+                schedule="step",
+                milestones=(2000 / 4500, 4000 / 4500),
+                clip_gradient_norm=20,
+            ),
+        ),
+    },
+    # Carreira and Zisserman 2017, section 3: SGD .9, clips of 64 frames at 25 fps, short side 256,
+    # random crop 224, mirrored; a tenth of the rate at plateaus, here at fixed shares. Rate, decay
+    # and batch from piergiaj/pytorch-i3d train_i3d.py.
+    "i3d": {
+        stream: TrainConfig(
+            ModelSpec("i3d"),
+            ClipSpec(stream, 64, normalization="unit", resize_short_px=256),
+            AugmentSpec("random"),
+            OptimizationSpec(
+                40,
+                accumulate=5,
+                num_epochs=40,
+                learning_rate=0.1,
+                weight_decay=1e-7,
+                schedule="step",
+                milestones=(0.5, 0.8),
+            ),
+        )
+        for stream in get_args(StreamName)
+    },
+}
+"""Published trainings by name and stream."""
+
+
+def default_config(model: ModelName, stream: StreamName) -> TrainConfig:
+    """Returns what a training of `model` starts from where no recipe is named.
+
+    The clips are the published ones of its kind; the schedule is one that suits small data sets.
+    """
+    recipe: RecipeName = "two-stream"
+    if model.startswith("tsn-"):
+        recipe = "tsn"
+    elif model.startswith("i3d"):
+        recipe = "i3d"
+    base = RECIPES[recipe][stream]
+    clip = dataclasses.replace(base.clip, resize_short_px=None)
+    if recipe == "two-stream" and model != "cnn-m-2048":
+        clip = dataclasses.replace(clip, normalization="tsn-resnet")
+    return TrainConfig(ModelSpec(model), clip, base.augment, OptimizationSpec())
+
+
+def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    known = {item.name for item in dataclasses.fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(
+            f"{kind.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+        )
+    if missing := sorted(known - set(values)):
+        raise ConfigError(f"{kind.__name__} lacks {', '.join(missing)}")
+    return kind(**values)

@@ -1,0 +1,447 @@
+"""Crops, flips, stacks and ranges: from stored fields and frames to what a network is given.
+
+    training_crop, test_crops                     boxes in the stored frame
+    crop_flow, crop_frames, resize_flow           one resampling of such a box, and its mirroring
+    subtract_mean_flow, trajectory_stack          what is done to flow in px, before it is cropped
+    normalize_flow, normalize_frames              the ranges of numbers that networks know
+    to_stack, to_volume                           the order of the channels
+
+Flow is planar here, (L, 2, H, W) float32 in px, u to the right and v down; frames are (n, H, W, 3)
+uint8 RGB. Nothing changes its input.
+
+A box (x, y, width, height) covers [x, x + width) of the stored frame's px, in which pixel k covers
+[k, k + 1). It is resampled once, by bilinear interpolation between pixel centres, or by areas where
+it shrinks much. What lies next to the box takes part in the interpolation at its edges, as if the
+whole frame had been resized before it was cropped.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import FlowSpec
+from flowprep.errors import ConfigError
+from flowprep.learn.config import AugmentSpec, ClipSpec, CropName, NormalizationName
+
+__all__ = [
+    "NORMALIZATIONS",
+    "Crop",
+    "Normalization",
+    "crop_flow",
+    "crop_frames",
+    "flip_flow",
+    "flip_frames",
+    "normalize_flow",
+    "normalize_frames",
+    "resize_flow",
+    "subtract_mean_flow",
+    "test_crops",
+    "to_stack",
+    "to_volume",
+    "training_crop",
+    "trajectory_stack",
+]
+
+Scalar = TypeVar("Scalar", np.float32, np.uint8)
+
+# TSN takes a crop as it is where its side is nearly the network's (yjxiong/tsn-pytorch,
+# transforms.py, GroupMultiScaleCrop).
+_SNAP_PX = 3
+# Bilinear interpolation between two px passes over others where a box shrinks more than this, and
+# fine texture becomes noise; areas then take part as a whole.
+_AREA_SCALE = 1.5
+_BY_AREAS = cv2.INTER_AREA
+
+
+# ---- boxes
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box in the stored frame, px: what a network sees, once resampled to its size."""
+
+    x: float
+    """Left edge."""
+    y: float
+    """Upper edge."""
+    width: float
+    height: float
+    flip: bool = False
+    """Mirror what the box holds; u is negated with it."""
+
+
+def training_crop(
+    width: int, height: int, clip: ClipSpec, augment: AugmentSpec, rng: np.random.Generator
+) -> Crop:
+    """Draws a box in a stored frame of width x height px, the same for all fields of a clip.
+
+    The frame counts as resized to `clip.resize_short_px`. With scales (1,) the box is crop_px of
+    that on each side; with more, width and height are shares of the short side, at most one step
+    apart, every such pair as likely (yjxiong/tsn-pytorch, GroupMultiScaleCrop: 256, 224, 192, 168
+    of 340x256). Raises ConfigError where the network's square is larger than the frame.
+    """
+    frame = _resized_size(width, height, clip)
+    pairs = _crop_sizes(min(frame), clip.crop_px, augment.scales)
+    size = pairs[rng.integers(len(pairs))]
+    if augment.crop == "random":
+        places = (rng.integers(frame[0] - size[0] + 1), rng.integers(frame[1] - size[1] + 1))
+        offset = (int(places[0]), int(places[1]))
+    else:
+        offsets = _offsets(frame[0] - size[0], frame[1] - size[1], augment.crop)
+        offset = offsets[rng.integers(len(offsets))]
+    flip = augment.flip and bool(rng.random() < 0.5)
+    return _stored_crop(offset, size, frame, (width, height), flip)
+
+
+def test_crops(width: int, height: int, clip: ClipSpec, num_crops: int) -> list[Crop]:
+    """Returns the boxes that a test looks at in a stored frame of width x height px.
+
+    1 is the centre; 3 are left, centre and right of a wide frame, top, centre and bottom of a high
+    one; 10 are the four corners (upper left, upper right, lower left, lower right) and the centre,
+    then the same mirrored. Each is crop_px on each side of the frame as `clip.resize_short_px`
+    resizes it. Raises ConfigError for another number, or where that is larger than the frame.
+    """
+    frame = _resized_size(width, height, clip)
+    (size,) = _crop_sizes(min(frame), clip.crop_px, (1.0,))
+    room_x, room_y = frame[0] - size[0], frame[1] - size[1]
+    if num_crops == 1:
+        offsets = _offsets(room_x, room_y, "center")
+    elif num_crops == 3 and room_x >= room_y:
+        offsets = [(x, room_y // 2) for x in (0, room_x // 2, room_x)]
+    elif num_crops == 3:
+        offsets = [(room_x // 2, y) for y in (0, room_y // 2, room_y)]
+    elif num_crops == 10:
+        offsets = _offsets(room_x, room_y, "corners")
+    else:
+        raise ConfigError(f"num_crops must be 1, 3 or 10, got {num_crops}")
+    flips = (False, True) if num_crops == 10 else (False,)
+    return [
+        _stored_crop(offset, size, frame, (width, height), flip)
+        for flip in flips
+        for offset in offsets
+    ]
+
+
+def _resized_size(width: int, height: int, clip: ClipSpec) -> tuple[int, int]:
+    """Returns width and height of the frame as resized; raises ConfigError if it is too small."""
+    short = clip.resize_short_px
+    if short is not None:
+        # Whole px, as if the frame were resized before it is cropped; half up, as `extract` does.
+        side = min(width, height)
+        width, height = ((2 * long * short + side) // (2 * side) for long in (width, height))
+    if clip.crop_px > min(width, height):
+        raise ConfigError(
+            f"crop_px must be <= the short side of the frames, got {clip.crop_px} for "
+            f"{width}x{height}; take --crop {min(width, height)} or less, or enlarge the frames "
+            f"with --resize-short {clip.crop_px}"
+        )
+    return width, height
+
+
+def _crop_sizes(short_px: int, crop_px: int, scales: tuple[float, ...]) -> list[tuple[int, int]]:
+    """Returns every width and height that a crop may have, px of the resized frame."""
+    if scales == (1.0,):
+        return [(crop_px, crop_px)]
+    sides = [int(short_px * scale) for scale in scales]
+    sides = [crop_px if abs(side - crop_px) < _SNAP_PX else side for side in sides]
+    return [
+        (sides[i], sides[j])
+        for i, j in itertools.product(range(len(sides)), repeat=2)
+        if abs(i - j) <= 1
+    ]
+
+
+def _offsets(room_x: int, room_y: int, crop: CropName) -> list[tuple[int, int]]:
+    """Returns the left upper corners of the places `center`, `corners` or `corners-13`.
+
+    `room` is what the frame is larger than the crop. In the order of TSN's `fill_fix_offset`, whose
+    right and lower places are up to 3 px short of the edge where the room is no multiple of 4.
+    """
+    x = (0, room_x // 4, room_x // 2, room_x - room_x // 4, room_x)
+    y = (0, room_y // 4, room_y // 2, room_y - room_y // 4, room_y)
+    center = [(x[2], y[2])]
+    if crop == "center":
+        return center
+    corners = [(x[0], y[0]), (x[4], y[0]), (x[0], y[4]), (x[4], y[4]), *center]
+    if crop == "corners":
+        return corners
+    edges = [(x[0], y[2]), (x[4], y[2]), (x[2], y[4]), (x[2], y[0])]
+    quarters = [(x[1], y[1]), (x[3], y[1]), (x[1], y[3]), (x[3], y[3])]
+    return [*corners, *edges, *quarters]
+
+
+def _stored_crop(
+    offset: tuple[int, int],
+    size: tuple[int, int],
+    frame: tuple[int, int],
+    stored: tuple[int, int],
+    flip: bool,
+) -> Crop:
+    # Multiplied first, so that a frame that is not resized gives whole numbers.
+    x, width = (value * stored[0] / frame[0] for value in (offset[0], size[0]))
+    y, height = (value * stored[1] / frame[1] for value in (offset[1], size[1]))
+    return Crop(x, y, width, height, flip)
+
+
+# ---- resampling
+
+
+def crop_flow(
+    flow: NDArray[np.float32], crop: Crop, out_px: int, *, scale_vectors: bool
+) -> NDArray[np.float32]:
+    """Resamples a box of fields (L, 2, H, W) to (L, 2, out_px, out_px) float32, px.
+
+    A box of whole px and of the wanted size is copied bit by bit. `scale_vectors` multiplies u by
+    out_px / crop.width and v by out_px / crop.height, so that they are px of the result; the
+    published recipes leave them px of the stored frame. `crop.flip` mirrors, and negates u. Raises
+    ConfigError for a box that is not within the frame.
+    """
+    planes = _resample(flow.reshape(-1, *flow.shape[2:]), crop, out_px, out_px)
+    result = planes.reshape(-1, 2, out_px, out_px)
+    if scale_vectors:
+        result *= _vector_scales(out_px / crop.width, out_px / crop.height)
+    return flip_flow(result) if crop.flip else result
+
+
+def crop_frames(frames: NDArray[np.uint8], crop: Crop, out_px: int) -> NDArray[np.uint8]:
+    """Resamples a box of frames (n, H, W, 3) to (n, out_px, out_px, 3) uint8; else as `crop_flow`.
+
+    Raises ConfigError for a box that is not within the frame.
+    """
+    result = _resample(frames, crop, out_px, out_px)
+    return flip_frames(result) if crop.flip else result
+
+
+def resize_flow(
+    flow: NDArray[np.float32], width: int, height: int, scale_vectors: bool
+) -> NDArray[np.float32]:
+    """Resamples whole fields (L, 2, H, W) to (L, 2, height, width) float32, px.
+
+    `scale_vectors` makes them px of the new size; otherwise they stay px of the old one.
+    """
+    old_height, old_width = flow.shape[2:]
+    whole = Crop(0, 0, old_width, old_height)
+    planes = _resample(flow.reshape(-1, old_height, old_width), whole, width, height)
+    result = planes.reshape(-1, 2, height, width)
+    if scale_vectors:
+        result *= _vector_scales(width / old_width, height / old_height)
+    return result
+
+
+def flip_flow(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mirrors fields (L, 2, H, W) left to right, as those of the mirrored video: u is negated."""
+    flipped = np.ascontiguousarray(flow[..., ::-1])
+    np.negative(flipped[:, 0], out=flipped[:, 0])
+    return flipped
+
+
+def flip_frames(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mirrors frames (n, H, W, 3) left to right."""
+    flipped = np.empty(frames.shape, np.uint8)
+    for frame, mirrored in zip(frames, flipped, strict=True):
+        # NumPy moves px of three bytes one by one: 3.4 ms for 16 frames of 224x224, against .3.
+        cv2.flip(frame, 1, dst=mirrored)
+    return flipped
+
+
+def _vector_scales(scale_x: float, scale_y: float) -> NDArray[np.float32]:
+    return np.array([scale_x, scale_y], np.float32)[:, None, None]
+
+
+def _resample(images: NDArray[Scalar], crop: Crop, width: int, height: int) -> NDArray[Scalar]:
+    """Resamples a box of images (n, H, W) or (n, H, W, 3) to width x height px, not mirrored.
+
+    Returns a new array of the same dtype.
+    """
+    old_height, old_width = images.shape[1:3]
+    _check_within(crop, old_width, old_height)
+    if (crop.width, crop.height) == (width, height) and crop.x % 1 == crop.y % 1 == 0:
+        left, top = int(crop.x), int(crop.y)
+        box: NDArray[Scalar] = images[:, top : top + height, left : left + width]
+        return np.array(box)
+    shrunk = None
+    if max(crop.width / width, crop.height / height) > _AREA_SCALE:
+        # The whole frame by areas, to the whole px that are nearest; the place of the box and what
+        # little scale is left are interpolated, and one axis all by itself where it is enlarged.
+        shrunk = (
+            min(old_width, max(1, round(old_width * width / crop.width))),
+            min(old_height, max(1, round(old_height * height / crop.height))),
+        )
+        ratio_x, ratio_y = shrunk[0] / old_width, shrunk[1] / old_height
+        crop = Crop(crop.x * ratio_x, crop.y * ratio_y, crop.width * ratio_x, crop.height * ratio_y)
+    map_x, map_y = np.meshgrid(
+        _sample_points(crop.x, crop.width, width), _sample_points(crop.y, crop.height, height)
+    )
+    results = np.empty((len(images), height, width, *images.shape[3:]), images.dtype)
+    # OpenCV is quicker plane by plane than with the fields as channels: it need not reorder them.
+    for image, result in zip(images, results, strict=True):
+        source = image if shrunk is None else cv2.resize(image, shrunk, interpolation=_BY_AREAS)
+        _interpolate(source, map_x, map_y, result)
+    return results
+
+
+def _sample_points(start: float, length: float, count: int) -> NDArray[np.float32]:
+    """Returns where the centres of `count` px that cover a length lie, from pixel centre 0."""
+    points = start - 0.5 + (np.arange(count) + 0.5) * length / count
+    # Far finer than it matters; so that what rounding adds to places on pixel centres goes.
+    return np.asarray(np.round(points, 6), np.float32)
+
+
+def _interpolate(
+    image: NDArray[Any], map_x: NDArray[np.float32], map_y: NDArray[np.float32], out: NDArray[Any]
+) -> None:
+    """Samples an image bilinearly at points, px from the first pixel's centre, into `out`.
+
+    Points beyond the outermost centres get the border's values. OpenCV before 5 rounds points to
+    1/32 px.
+    """
+    cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _check_within(crop: Crop, width: int, height: int) -> None:
+    # A thousandth of a px is for what rounding adds to boxes at the edge.
+    right, bottom = crop.x + crop.width, crop.y + crop.height
+    if not (-1e-3 <= crop.x < right <= width + 1e-3 and -1e-3 <= crop.y < bottom <= height + 1e-3):
+        raise ConfigError(f"a crop must lie within the frame of {width}x{height} px, got {crop}")
+
+
+# ---- flow in px
+
+
+def subtract_mean_flow(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Subtracts from each field of (L, 2, H, W) its mean vector, px.
+
+    That takes out most of a camera's motion (Simonyan and Zisserman 2014, section 3.1). The mean is
+    of the whole field: subtract before cropping.
+    """
+    mean = flow.mean(axis=(2, 3), keepdims=True, dtype=np.float64)
+    centered: NDArray[np.float32] = flow - mean.astype(np.float32)
+    return centered
+
+
+def trajectory_stack(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Samples fields (L, 2, H, W), px, along the paths of the first field's pixels: same shape.
+
+    p_1 is the pixel, p_k = p_(k-1) + d_(k-1)(p_(k-1)), and field k of the result is d_k(p_k),
+    interpolated bilinearly (Simonyan and Zisserman 2014, equation 2). A point that leaves the frame
+    stays on its border, where the flow there may carry it on. Fields must follow each other from
+    frame to frame; do it before the mean is subtracted, for what moves with the camera goes along.
+    """
+    height, width = flow.shape[2:]
+    map_x, map_y = np.meshgrid(
+        np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    )
+    stack = np.empty_like(flow)
+    for number, field in enumerate(flow):
+        for component in range(2):
+            _interpolate(field[component], map_x, map_y, stack[number, component])
+        np.clip(map_x + stack[number, 0], 0, width - 1, out=map_x)
+        np.clip(map_y + stack[number, 1], 0, height - 1, out=map_y)
+    return stack
+
+
+# ---- ranges
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """The numbers that a network is given, as (level - mean) / std.
+
+    A level of flow is 127.5 + 127.5 px / bound, not rounded: that of the quantiser `round`,
+    whatever the data's own is. A level of RGB is the stored one, 0 to 255.
+    """
+
+    flow_mean: float
+    flow_std: float
+    rgb_mean: tuple[float, float, float]
+    """In the order of `rgb_order`."""
+    rgb_std: tuple[float, float, float]
+    """In the order of `rgb_order`."""
+    rgb_order: tuple[int, int, int] = (0, 1, 2)
+    """The channels that the network is given, as places in RGB."""
+
+
+_MIDDLE = (127.5, 127.5, 127.5)
+
+NORMALIZATIONS: dict[NormalizationName, Normalization | None] = {
+    # Flow stays px.
+    "px": None,
+    "unit": Normalization(127.5, 127.5, _MIDDLE, _MIDDLE),
+    # yjxiong/temporal-segment-networks, the BN-Inception train_val files: mean_value 128 for flow,
+    # 104, 117, 123 for BGR.
+    "tsn": Normalization(128, 1, (104, 117, 123), (1, 1, 1), (2, 1, 0)),
+    # yjxiong/tsn-pytorch, models.py, resnet: of levels / 255, .5 and the mean of RGB's deviations
+    # for flow, ImageNet's for RGB.
+    "tsn-resnet": Normalization(
+        0.5 * 255,
+        0.226 * 255,
+        (0.485 * 255, 0.456 * 255, 0.406 * 255),
+        (0.229 * 255, 0.224 * 255, 0.225 * 255),
+    ),
+    # mmaction2's TSN configurations.
+    "mmaction2": Normalization(128, 128, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    # piergiaj/pytorch-i3d, charades_dataset.py: level / 255 * 2 - 1 for both.
+    "pytorch-i3d": Normalization(127.5, 127.5, _MIDDLE, _MIDDLE),
+}
+"""What the names of `ClipSpec.normalization` stand for."""
+
+
+def normalize_flow(
+    flow: NDArray[np.float32], name: NormalizationName, spec: FlowSpec
+) -> NDArray[np.float32]:
+    """Returns flow in px as the numbers of a normalization: same shape, float32.
+
+    `flow` may have any shape. `spec` is the data's own; only its bound counts: 0 px and +-bound
+    become 0 and +-1 for `unit`, -.5 and -128 to 127 for `tsn`, and so on, whatever the quantiser.
+    Raises ConfigError for an unknown name.
+    """
+    if (numbers := _normalization(name)) is None:
+        return np.array(flow)
+    scale = np.float32(127.5 / spec.bound_px / numbers.flow_std)
+    result: NDArray[np.float32] = flow * scale
+    if numbers.flow_mean != 127.5:
+        result += np.float32((127.5 - numbers.flow_mean) / numbers.flow_std)
+    return result
+
+
+def normalize_frames(frames: NDArray[np.uint8], name: NormalizationName) -> NDArray[np.float32]:
+    """Returns frames (n, H, W, 3) uint8 RGB as (n, 3, H, W) float32 of a normalization.
+
+    The channels come in the normalization's order: BGR for `tsn`, RGB for the others. Raises
+    ConfigError for an unknown name, and for `px`, which is for flow.
+    """
+    if (numbers := _normalization(name)) is None:
+        raise ConfigError(f"normalization {name} is for stream flow; take another one for rgb")
+    result = np.empty((frames.shape[0], 3, *frames.shape[1:3]), np.float32)
+    for channel, (place, mean, std) in enumerate(
+        zip(numbers.rgb_order, numbers.rgb_mean, numbers.rgb_std, strict=True)
+    ):
+        plane = result[:, channel]
+        np.subtract(frames[..., place], np.float32(mean), out=plane)
+        plane *= np.float32(1 / std)
+    return result
+
+
+def _normalization(name: NormalizationName) -> Normalization | None:
+    if name not in NORMALIZATIONS:
+        raise ConfigError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {name!r}")
+    return NORMALIZATIONS[name]
+
+
+# ---- channels
+
+
+def to_stack(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns (L, C, H, W) as one image (L C, H, W): x1, y1, x2, y2, ... or r1, g1, b1, r2, ..."""
+    return np.reshape(x, (-1, *x.shape[2:]))
+
+
+def to_volume(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns (L, C, H, W) as a volume (C, L, H, W), contiguous: channels outside, time within."""
+    return np.ascontiguousarray(x.swapaxes(0, 1))
