@@ -9,8 +9,12 @@ import click
 
 from flowprep._version import __version__
 from flowprep.cli.dataset import info, verify
+from flowprep.cli.evaluate import evaluate
 from flowprep.cli.extract import extract
+from flowprep.cli.fuse import fuse
+from flowprep.cli.predict import predict
 from flowprep.cli.synthetic import synthetic
+from flowprep.cli.train import train
 from flowprep.errors import FlowprepError
 
 __all__ = ["cli", "main"]
@@ -45,6 +49,10 @@ def cli() -> None:
 cli.add_command(extract)
 cli.add_command(verify)
 cli.add_command(info)
+cli.add_command(train)
+cli.add_command(evaluate)
+cli.add_command(fuse)
+cli.add_command(predict)
 cli.add_command(synthetic)
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "ChoiceType",
     "GroupedCommand",
     "GroupedOption",
+    "NumbersType",
     "dataclass_options",
     "given_values",
     "options_named",
@@ -104,6 +105,23 @@ class SourceOr(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is neither a number nor 'source'.", param, ctx)
 
 
+class NumbersType(click.ParamType):  # type: ignore[type-arg]
+    """Numbers with commas between them, as a tuple of floats."""
+
+    name = "NUMBERS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Reads the numbers; a single one need not be a text."""
+        if isinstance(value, (tuple, list)):
+            return tuple(value)
+        try:
+            return tuple(float(number) for number in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not numbers with commas between them.", param, ctx)
+
+
 class ChoiceType(click.Choice):  # type: ignore[type-arg]
     """One of several words; a wrong one gets the nearest word as a hint."""
 
@@ -136,13 +154,14 @@ def dataclass_options(
     names: Mapping[str, str] | None = None,
     skip: tuple[str, ...] = (),
     switches: tuple[str, ...] = (),
+    varying: tuple[str, ...] = (),
     metavars: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a command with an option for each field of a dataclass.
 
     Type and default are the field's, the help is the docstring under it. `names` gives fields other
     option names, `metavars` other words for their values; `switches` are bools that can only be
-    switched on. The value arrives under the field's own name.
+    switched on; `varying` fields have no one default to show. The value arrives under the field's own name.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,6 +174,8 @@ def dataclass_options(
             settings = _option_settings(item, hints[item.name])
             # `doc` is written for Python, where names are marked; a terminal needs no marks.
             settings |= {"help": docs.get(item.name, "").replace("`", ""), "group": group}
+            if item.name in varying:
+                settings["show_default"] = False
             if item.name in (metavars or {}):
                 settings["metavar"] = (metavars or {})[item.name]
             is_switch = settings["type"] is bool and item.name in switches
@@ -247,6 +268,9 @@ def _has_type(value: object, option: click.Option) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(option.type, SourceOr):
         return isinstance(value, (int, float, str)) and not isinstance(value, bool)
+    if isinstance(option.type, NumbersType):
+        items = value if isinstance(value, list) else [value]
+        return all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in items)
     return isinstance(value, str)
 
 
@@ -259,6 +283,8 @@ def _wanted(option: click.Option) -> str:
         return "a number"
     if isinstance(option.type, SourceOr):
         return 'a number or "source"'
+    if isinstance(option.type, NumbersType):
+        return "a list of numbers"
     return "a text in quotes"
 
 
@@ -272,6 +298,9 @@ def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:
         settings |= {"type": DirectionsType(), "default": "both"}
     elif item.name == "fps":
         settings |= {"type": SourceOr(), "default": "source"}
+    elif get_origin(hint) is tuple:
+        shown = ",".join(f"{number:g}" for number in typing.cast(tuple[float, ...], default))
+        settings |= {"type": NumbersType(), "default": shown or None, "metavar": "NUMBERS"}
     elif hint is Resize:
         settings |= {"type": ResizeType(), "default": str(default)}
         settings["metavar"] = "none|short:PX|height:PX|WxH"
@@ -281,6 +310,8 @@ def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:
         settings["metavar"] = "N"
     elif hint is float:
         settings["metavar"] = "NUMBER"
+    elif hint is str:
+        settings["metavar"] = "NAME"
     return settings
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import json
+import math
 import os
+from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import cv2
 import numpy as np
@@ -33,8 +37,14 @@ from flowprep.video.keys import check_key
 
 __all__ = ["FlowDataset", "StoredVideo", "VideoList", "open_dataset", "published_shards"]
 
-# Frame sizes of this many videos stay in memory (about 10 kB each).
-_METADATA_CACHE = 4096
+V = TypeVar("V")
+
+# Where the JPEGs of this many videos begin stays in memory (a few kB each) ...
+_OFFSETS_CACHE = 4096
+# ... and all of the `KEY.json` of so many (some ten times as much).
+_METADATA_CACHE = 64
+# Videos that are kept as objects.
+_VIDEO_CACHE = 256
 # Open files; a data set of thousands of shards must not run out of file descriptors.
 _FILE_CACHE = 64
 
@@ -66,11 +76,55 @@ class StoredVideo:
 
 
 class VideoList(Sequence[StoredVideo]):
-    """The videos of a data set, shard by shard; also found by key."""
+    """The videos of a data set, shard by shard; also found by key.
 
-    def __init__(self, videos: Sequence[StoredVideo]) -> None:
-        self._videos = videos
-        self._by_key = {video.key: video for video in videos}
+    They lie in a few arrays and are put together as they are asked for: a hundred thousand objects
+    would be 150 MB, and a process that looks at them after a fork would copy them all.
+    """
+
+    def __init__(self, videos: Iterable[StoredVideo]) -> None:
+        keys = bytearray()
+        key_ends, labels, label_ends = array("q"), array("q"), array("q")
+        numbers, rates, members = array("q"), array("d"), array("q")
+        # Few different ones: splits, and the names of the members.
+        splits: dict[str | None, int] = {}
+        names: dict[tuple[str, ...], int] = {}
+        for video in videos:
+            keys += video.key.encode()
+            key_ends.append(len(keys))
+            labels.extend(video.labels)
+            label_ends.append(len(labels))
+            numbers.extend(
+                (
+                    splits.setdefault(video.split, len(splits)),
+                    video.num_frames,
+                    video.num_flows,
+                    video.width,
+                    video.height,
+                    video.is_partial,
+                    video.shard,
+                    names.setdefault(tuple(video.members), len(names)),
+                    len(members),
+                )
+            )
+            rates.append(math.nan if video.fps is None else video.fps)
+            members.extend(itertools.chain.from_iterable(video.members.values()))
+        self._keys = bytes(keys)
+        self._key_ends = np.array(key_ends, np.int64)
+        self._labels = np.array(labels, np.int64)
+        self._label_ends = np.array(label_ends, np.int64)
+        self._numbers = np.array(numbers, np.int64).reshape(-1, 9)
+        self._rates = np.array(rates, np.float64)
+        self._members = np.array(members, np.int64)
+        self._splits = tuple(splits)
+        self._names = tuple(names)
+        hashes = np.array([_hash(self._key(n)) for n in range(len(rates))], np.uint64)
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+        self._recent: dict[int, StoredVideo] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_recent": {}}
 
     @overload
     def __getitem__(self, index: int | str) -> StoredVideo: ...
@@ -78,45 +132,104 @@ class VideoList(Sequence[StoredVideo]):
     def __getitem__(self, index: slice) -> Sequence[StoredVideo]: ...
     def __getitem__(self, index: int | str | slice) -> StoredVideo | Sequence[StoredVideo]:
         """Returns the video at a position or with a key; raises DatasetError for an unknown key."""
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
         if isinstance(index, str):
-            if index not in self._by_key:
-                raise DatasetError(f"no video has the key {index!r}")
-            return self._by_key[index]
-        return self._videos[index]
+            index = self.position(index)
+        position = range(len(self))[index]
+        if (video := self._recent.get(position)) is None:
+            if len(self._recent) >= _VIDEO_CACHE:
+                self._recent = {}
+            video = self._recent[position] = self._build(position)
+        return video
+
+    def position(self, key: str) -> int:
+        """Returns the position of the video with a key; raises DatasetError where there is none."""
+        encoded = key.encode()
+        wanted = _hash(encoded)
+        place = int(np.searchsorted(self._hashes, np.uint64(wanted)))
+        while place < len(self) and self._hashes[place] == wanted:
+            position = int(self._order[place])
+            if self._key(position) == encoded:
+                return position
+            place += 1
+        raise DatasetError(f"no video has the key {key!r}")
 
     def __len__(self) -> int:
-        return len(self._videos)
+        return len(self._rates)
 
     def __iter__(self) -> Iterator[StoredVideo]:
-        return iter(self._videos)
+        return (self[position] for position in range(len(self)))
 
     def __contains__(self, item: object) -> bool:
-        return item in self._by_key if isinstance(item, str) else item in self._videos
+        key = item.key if isinstance(item, StoredVideo) else item
+        if not isinstance(key, str):
+            return False
+        try:
+            found = self[key]
+        except DatasetError:
+            return False
+        return item == key or item == found
+
+    def _key(self, position: int) -> bytes:
+        begin = self._key_ends[position - 1] if position else 0
+        return self._keys[begin : self._key_ends[position]]
+
+    def _build(self, position: int) -> StoredVideo:
+        split, num_frames, num_flows, width, height, is_partial, shard, names, first = (
+            self._numbers[position].tolist()
+        )
+        first_label = self._label_ends[position - 1] if position else 0
+        fps = float(self._rates[position])
+        places = self._members[first : first + 2 * len(self._names[names])].tolist()
+        return StoredVideo(
+            key=self._key(position).decode(),
+            labels=tuple(self._labels[first_label : self._label_ends[position]].tolist()),
+            split=self._splits[split],
+            num_frames=num_frames,
+            num_flows=num_flows,
+            width=width,
+            height=height,
+            fps=None if math.isnan(fps) else fps,
+            is_partial=bool(is_partial),
+            shard=shard,
+            members=dict(zip(self._names[names], zip(places[::2], places[1::2]), strict=True)),
+        )
+
+
+def _hash(key: bytes) -> int:
+    # Python's own differs from process to process.
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
 
 class FlowDataset:
     """A published data set; made by `open_dataset`. Pickles; safe in threads and after a fork."""
 
     def __init__(
-        self, storage: Storage, header: DatasetHeader, sidecars: Sequence[Sidecar]
+        self, storage: Storage, header: DatasetHeader, sidecars: Iterable[Sidecar]
     ) -> None:
         self._storage = storage
         self.header = header
         self.config: ExtractConfig = header.config
         self.class_names: tuple[str, ...] = header.class_names
         self.videos = VideoList(
-            [
-                _stored(record, sidecar.shard)
-                for sidecar in sidecars
-                for record in sidecar.videos
-                if record.status != "failed"
-            ]
+            _stored(record, sidecar.shard)
+            for sidecar in sidecars
+            for record in sidecar.videos
+            if record.status != "failed"
         )
         self._metadata: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._offsets: OrderedDict[str, dict[str, NDArray[np.int64]]] = OrderedDict()
         self._files: OrderedDict[int, _File] = OrderedDict()
 
+    @property
+    def location(self) -> str:
+        """The folder or URL that the data set was opened at."""
+        return self._storage.location
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_metadata": OrderedDict(), "_files": OrderedDict()}
+        caches = ("_metadata", "_offsets", "_files")
+        return self.__dict__ | {name: OrderedDict() for name in caches}
 
     def close(self) -> None:
         """Closes the files that reading opened; the next read opens them again."""
@@ -147,9 +260,7 @@ class FlowDataset:
                 f"{shard_name(video.shard)}: {key}.json is damaged: {type(error).__name__}: "
                 f"{error}; run `flowprep verify`"
             ) from error
-        self._metadata[key] = values
-        if len(self._metadata) > _METADATA_CACHE:
-            self._metadata.popitem(last=False)
+        _keep(self._metadata, key, values, _METADATA_CACHE)
         return values
 
     def quantized(
@@ -161,13 +272,7 @@ class FlowDataset:
         Raises DatasetError for an unknown key or a range outside [0, num_flows), ConfigError for a
         direction that the data set does not hold.
         """
-        if direction not in FLOW_STREAMS:
-            raise ConfigError(f"direction must be forward or backward, got {direction!r}")
-        if direction not in self.config.encode.directions:
-            raise ConfigError(
-                f"{self._storage.location} holds no {direction} flow; "
-                f"it has {', '.join(self.config.encode.directions)}"
-            )
+        self._check_direction(direction)
         video = self.videos[key]
         if length < 1 or start < 0 or start + length > video.num_flows:
             raise DatasetError(
@@ -190,7 +295,81 @@ class FlowDataset:
         """
         return dequantize(self.quantized(key, start, length, direction), self.config.flow)
 
-    def frames(self, key: str, indices: Sequence[int]) -> NDArray[np.uint8]:
+    def planes(
+        self,
+        key: str,
+        indices: Sequence[int] | NDArray[np.integer[Any]],
+        direction: Direction = "forward",
+        *,
+        box: tuple[int, int, int, int] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Returns fields as stored, x and y apart: (L, 2, H, W) uint8, in the order of `indices`.
+
+        Indices may repeat and leave gaps: one read a stream spans them, and each JPEG is decoded
+        once. `box` = (x, y, width, height) in px gives (L, 2, height, width), that part of each
+        field alone. Raises as `quantized` does.
+        """
+        self._check_direction(direction)
+        video = self.videos[key]
+        wanted = np.asarray(indices, np.int64)
+        if wanted.ndim != 1 or not wanted.size:
+            raise DatasetError(f"{key}: indices must be one or more, got shape {wanted.shape}")
+        low, high = int(wanted.min()), int(wanted.max())
+        if low < 0 or high >= video.num_flows:
+            raise DatasetError(
+                f"{key} has flows 0 to {video.num_flows - 1}, got {low if low < 0 else high}"
+            )
+        x, y, width, height = box or (0, 0, video.width, video.height)
+        if not (0 <= x < x + width <= video.width and 0 <= y < y + height <= video.height):
+            raise DatasetError(f"{key} is {video.width}x{video.height}, got box {box}")
+        # Imported here, because numba takes half a second and single fields do without.
+        from flowprep.dataset.jpeg import decode_planes
+
+        planes = np.empty((wanted.size, 2, height, width), np.uint8)
+        unique, places, copies = np.unique(wanted, return_index=True, return_inverse=True)
+        for axis, stream in enumerate(FLOW_STREAMS[direction]):
+            data, offsets = self._stream(video, stream, low, high - low + 1)
+            starts, ends = offsets[unique - low], offsets[unique - low + 1]
+            targets = (2 * places + axis) * (height * width)
+            done = 0
+            while done < unique.size:
+                done += decode_planes(
+                    data,
+                    starts[done:],
+                    ends[done:],
+                    planes,
+                    targets[done:],
+                    (video.width, video.height),
+                    (x, y, width, height),
+                )
+                if done < unique.size:
+                    # Another kind of JPEG, or none: OpenCV knows, and says so.
+                    image = _decode(
+                        data[starts[done] : ends[done]],
+                        cv2.IMREAD_GRAYSCALE,
+                        video,
+                        f"{stream} {unique[done]}",
+                    )
+                    planes[places[done], axis] = image[y : y + height, x : x + width]
+                    done += 1
+        if unique.size < wanted.size:
+            for place, first in enumerate(places[copies].tolist()):
+                if place != first:
+                    planes[place] = planes[first]
+        return planes
+
+    def _check_direction(self, direction: Direction) -> None:
+        if direction not in FLOW_STREAMS:
+            raise ConfigError(f"direction must be forward or backward, got {direction!r}")
+        if direction not in self.config.encode.directions:
+            raise ConfigError(
+                f"{self._storage.location} holds no {direction} flow; "
+                f"it has {', '.join(self.config.encode.directions)}"
+            )
+
+    def frames(
+        self, key: str, indices: Sequence[int] | NDArray[np.integer[Any]]
+    ) -> NDArray[np.uint8]:
         """Returns RGB frames: (n, H, W, 3) uint8, in the order of `indices`; one read spans them.
 
         Raises DatasetError for an unknown key or an index outside [0, num_frames), ConfigError for
@@ -214,14 +393,23 @@ class FlowDataset:
         return frames
 
     def _jpegs(self, video: StoredVideo, stream: str, start: int, length: int) -> list[bytes]:
-        offsets = self.metadata(video.key)["offsets"][stream]
-        first, end = int(offsets[start]), int(offsets[start + length])
+        data, offsets = self._stream(video, stream, start, length)
+        ends = offsets.tolist()
+        return [data[begin:end] for begin, end in itertools.pairwise(ends)]
+
+    def _stream(
+        self, video: StoredVideo, stream: str, start: int, length: int
+    ) -> tuple[bytes, NDArray[np.int64]]:
+        """Reads JPEGs of a stream; returns them, and where each begins, and the last one ends."""
+        known = self._offsets.get(video.key)
+        if known is None:
+            known = self.metadata(video.key)["offsets"]
+            _keep(self._offsets, video.key, known, _OFFSETS_CACHE)
+        offsets = known[stream][start : start + length + 1]
+        first = offsets[0]
         begin, _ = video.members[stream]
-        data = self._read(video.shard, begin + first, end - first)
-        return [
-            data[int(offsets[t]) - first : int(offsets[t + 1]) - first]
-            for t in range(start, start + length)
-        ]
+        data = self._read(video.shard, begin + int(first), int(offsets[-1] - first))
+        return data, offsets - first
 
     def _read(self, shard: int, offset: int, size: int) -> bytes:
         if not self._storage.is_local:
@@ -243,11 +431,20 @@ class FlowDataset:
                 file = self._files[shard] = _File(self._storage.path(shard_name(shard)))
             except OSError as error:
                 raise DatasetError(f"cannot read {shard_name(shard)}: {error.strerror}") from error
-            if len(self._files) > _FILE_CACHE:
-                # Another thread may have made room meanwhile.
-                with contextlib.suppress(KeyError):
-                    self._files.popitem(last=False)
+            _make_room(self._files, _FILE_CACHE)
         return file
+
+
+def _keep(cache: OrderedDict[str, V], key: str, value: V, size: int) -> None:
+    cache[key] = value
+    _make_room(cache, size)
+
+
+def _make_room(cache: OrderedDict[Any, Any], size: int) -> None:
+    if len(cache) > size:
+        # Another thread may have made room meanwhile.
+        with contextlib.suppress(KeyError):
+            cache.popitem(last=False)
 
 
 class _File:
@@ -270,11 +467,16 @@ def open_dataset(out: str | os.PathLike[str]) -> FlowDataset:
     """
     storage = Storage(out)
     header = DatasetHeader.read(storage)
-    sidecars = [read_sidecar(storage, shard) for shard in published_shards(storage)]
-    for sidecar in sidecars:
+    return FlowDataset(storage, header, _checked_sidecars(storage))
+
+
+def _checked_sidecars(storage: Storage) -> Iterator[Sidecar]:
+    # One at a time: all of them together take many times the memory of what is kept of them.
+    for shard in published_shards(storage):
+        sidecar = read_sidecar(storage, shard)
         for record in sidecar.videos:
             check_key(record.key)
-    return FlowDataset(storage, header, sidecars)
+        yield sidecar
 
 
 def published_shards(storage: Storage) -> list[int]:

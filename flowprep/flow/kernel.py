@@ -92,7 +92,8 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for part in (numba.__version__, llvmlite.__version__, features):
         digest.update(f"{part}\n".encode())
-    # A kernel has the blocks that it calls inside it: any change in this folder renews them all.
+    # A kernel has the blocks that it calls inside it: any change in this folder renews them all,
+    # those of other folders too.
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     return f"kernels-{processor}-{digest.hexdigest()[:16]}"
@@ -119,6 +120,8 @@ class _KernelLocator:
 
     def __init__(self, folder: Path, source: str) -> None:
         self._folder = folder
+        # The folder's name stands for the sources beside this one; a kernel may lie elsewhere.
+        self._stamp = hashlib.sha256(Path(source).read_bytes()).hexdigest()
         # numba names it where it warns of a function that cannot be kept.
         self._py_file = source
 
@@ -134,8 +137,7 @@ class _KernelLocator:
         return str(self._folder)
 
     def get_source_stamp(self) -> str:
-        # The folder's name holds the digest of the sources.
-        return self._folder.name
+        return self._stamp
 
     def get_disambiguator(self) -> str:
         return "kernel"

@@ -29,6 +29,7 @@ __all__ = [
     "broadcast",
     "broadcast_int",
     "copy",
+    "copy_word",
     "difference_each",
     "even_lanes",
     "every_fourth_from_0",
@@ -42,18 +43,24 @@ __all__ = [
     "lane_numbers",
     "left_neighbor",
     "load",
+    "load_big_endian",
     "load_broadcast",
     "load_each",
+    "load_int",
     "load_mixed",
     "load_quadrupled",
     "load_series",
+    "load_short",
     "maximum",
     "minimum",
     "odd_lanes",
     "prefetch",
     "right_neighbor",
+    "shift_left",
+    "shift_right",
     "sqrt",
     "store",
+    "store_bytes",
     "store_half_square",
     "store_int",
     "store_interleaved",
@@ -505,7 +512,8 @@ def copy(typing_context: Any, target: Any, to: Any, source: Any, start: Any, cou
         byte = ir.IntType(8)
         written = _pointer(context, builder, sig.args[0], args[0], args[1], byte)
         read = _pointer(context, builder, sig.args[2], args[2], args[3], byte)
-        size = builder.mul(args[4], ir.Constant(args[4].type, 4))
+        item_size = sig.args[0].dtype.bitwidth // 8
+        size = builder.mul(args[4], ir.Constant(args[4].type, item_size))
         cgutils.raw_memcpy(builder, written, read, size, 1)
         return context.get_dummy_value()
 
@@ -658,3 +666,106 @@ def transpose(typing_context: Any, rows: Any) -> Any:
         return context.make_tuple(builder, _square, vectors)
 
     return _square(_square), emit
+
+
+# ---- whole numbers, for the decoding of JPEGs
+
+_WORD = ir.IntType(64)
+_BYTE = ir.IntType(8)
+_SHORTS = ir.VectorType(ir.IntType(16), NUM_LANES)
+
+
+@_intrinsic
+def load_int(typing_context: Any, array: Any, index: Any) -> Any:
+    """load_int(array, index): the 16 int32 of `array`, an int32 array, from `index` on."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        source = _pointer(context, builder, sig.args[0], args[0], args[1], _INTS)
+        return builder.load(source, align=4)
+
+    return _int_lanes(array, types.intp), emit
+
+
+@_intrinsic
+def load_short(typing_context: Any, array: Any, index: Any) -> Any:
+    """load_short(array, index): 16 numbers of an int16 array, from `index` on, as int32."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        source = _pointer(context, builder, sig.args[0], args[0], args[1], _SHORTS)
+        return builder.sext(builder.load(source, align=2), _INTS)
+
+    return _int_lanes(array, types.intp), emit
+
+
+def _define_shift(name: str) -> Any:
+    def operation(typing_context: Any, x: Any, count: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return getattr(builder, name)(args[0], _splat(builder, args[1], _INTS))
+
+        return _int_lanes(_int_lanes, types.int32), emit
+
+    return _intrinsic(operation)
+
+
+shift_left = _define_shift("shl")
+"""shift_left(int_lanes, int32): each lane times 2 to the power of that number."""
+shift_right = _define_shift("ashr")
+"""shift_right(int_lanes, int32): each lane divided by 2 to the power of that number, floored."""
+
+
+@_intrinsic
+def store_bytes(typing_context: Any, array: Any, index: Any, values: Any) -> Any:
+    """store_bytes(array, index, (a, b, c, d, e, f, g, h)): writes 128 uint8, a0 b0 ... h0 a1 b1 ...
+
+    Below 0 becomes 0, above 255 becomes 255.
+    """
+
+    def interleaved(builder: Any, x: Any, y: Any) -> Any:
+        count = x.type.count
+        pairs = zip(range(count), range(count, 2 * count), strict=True)
+        return _shuffle(builder, x, y, [lane for pair in pairs for lane in pair])
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        least, most = (ir.Constant(_INTS, [value] * NUM_LANES) for value in (0, 255))
+        lanes = []
+        for value in cgutils.unpack_tuple(builder, args[2]):
+            value = builder.select(builder.icmp_signed("<", value, least), least, value)
+            value = builder.select(builder.icmp_signed(">", value, most), most, value)
+            lanes.append(builder.trunc(value, ir.VectorType(_BYTE, NUM_LANES)))
+        while len(lanes) > 1:
+            half = len(lanes) // 2
+            lanes = [interleaved(builder, lanes[i], lanes[i + half]) for i in range(half)]
+        target = _pointer(context, builder, sig.args[0], args[0], args[1], lanes[0].type)
+        builder.store(lanes[0], target, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, UniTuple(_int_lanes, 8)), emit
+
+
+@_intrinsic
+def load_big_endian(typing_context: Any, array: Any, index: Any) -> Any:
+    """load_big_endian(array, index): 8 bytes of an uint8 array as a uint64, the first one highest.
+
+    For processors that are little-endian, as all are that numba compiles for but two.
+    """
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        source = _pointer(context, builder, sig.args[0], args[0], args[1], _WORD)
+        return _call(builder, "llvm.bswap.i64", _WORD, builder.load(source, align=1))
+
+    return types.uint64(array, types.intp), emit
+
+
+@_intrinsic
+def copy_word(typing_context: Any, target: Any, to: Any, source: Any, start: Any) -> Any:
+    """copy_word(target, to, source, start): copies 8 bytes between uint8 arrays; returns them as a
+    uint64."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        read = _pointer(context, builder, sig.args[2], args[2], args[3], _WORD)
+        written = _pointer(context, builder, sig.args[0], args[0], args[1], _WORD)
+        word = builder.load(read, align=1)
+        builder.store(word, written, align=1)
+        return word
+
+    return types.uint64(target, types.intp, source, types.intp), emit

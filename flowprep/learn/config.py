@@ -293,7 +293,7 @@ class TrainConfig:
             "augment": AugmentSpec,
             "optimization": OptimizationSpec,
         }
-        built = {name: _build(kind, values[name]) for name, kind in kinds.items()}
+        built = {name: _build(kind, values[name]) for name, kind in kinds.items() if name in values}
         rest = {name: value for name, value in values.items() if name not in kinds}
         return _build(cls, {**rest, **built})  # type: ignore[no-any-return]
 
@@ -341,14 +341,14 @@ class ViewSpec:
 
     num_clips: int = 25
     """Clips with equally spaced starts; 1 is the middle of the video."""
-    num_crops: Literal[1, 3, 10] = 10
-    """Of each clip: the centre; left, centre and right (or top and bottom); or four corners and
-    centre, and the same mirrored."""
+    num_crops: Literal[1, 3, 5, 10] = 10
+    """Of each clip: the centre; left, centre and right (or top and bottom); four corners and
+    centre; or those, and the same mirrored."""
 
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "num_clips")
-        if self.num_crops not in (1, 3, 10):
-            raise ConfigError(f"num_crops must be 1, 3 or 10, got {self.num_crops}")
+        if self.num_crops not in (1, 3, 5, 10):
+            raise ConfigError(f"num_crops must be 1, 3, 5 or 10, got {self.num_crops}")
 
 
 VIEWS: dict[str, ViewSpec] = {

@@ -103,8 +103,8 @@ def test_crops(width: int, height: int, clip: ClipSpec, num_crops: int) -> list[
     """Returns the boxes that a test looks at in a stored frame of width x height px.
 
     1 is the centre; 3 are left, centre and right of a wide frame, top, centre and bottom of a high
-    one; 10 are the four corners (upper left, upper right, lower left, lower right) and the centre,
-    then the same mirrored. Each is crop_px on each side of the frame as `clip.resize_short_px`
+    one; 5 are the four corners (upper left, upper right, lower left, lower right) and the centre;
+    10 are those, then the same mirrored. Each is crop_px on each side of the frame as `clip.resize_short_px`
     resizes it. Raises ConfigError for another number, or where that is larger than the frame.
     """
     frame = _resized_size(width, height, clip)
@@ -116,10 +116,10 @@ def test_crops(width: int, height: int, clip: ClipSpec, num_crops: int) -> list[
         offsets = [(x, room_y // 2) for x in (0, room_x // 2, room_x)]
     elif num_crops == 3:
         offsets = [(room_x // 2, y) for y in (0, room_y // 2, room_y)]
-    elif num_crops == 10:
+    elif num_crops in (5, 10):
         offsets = _offsets(room_x, room_y, "corners")
     else:
-        raise ConfigError(f"num_crops must be 1, 3 or 10, got {num_crops}")
+        raise ConfigError(f"num_crops must be 1, 3, 5 or 10, got {num_crops}")
     flips = (False, True) if num_crops == 10 else (False,)
     return [
         _stored_crop(offset, size, frame, (width, height), flip)

@@ -14,7 +14,15 @@ from flowprep.config import ExecutorName, RunOptions
 from flowprep.errors import ExecutorError
 from flowprep.run.job import Job, JobResult, run_job
 
-__all__ = ["EXECUTORS", "Executor", "InlineExecutor", "RayExecutor", "WorkerLost"]
+__all__ = [
+    "EXECUTORS",
+    "Executor",
+    "InlineExecutor",
+    "RayExecutor",
+    "WorkerLost",
+    "cluster_address",
+    "start_ray",
+]
 
 
 @dataclass(frozen=True)
@@ -74,12 +82,10 @@ class RayExecutor(Executor):
     """
 
     def __init__(self, options: RunOptions) -> None:
-        # `ray job submit` names the cluster in the environment.
-        self._address = options.address or os.environ.get("RAY_ADDRESS")
-        self._ray = ray = _import_ray(starts_here=self._address is None)
-        self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
-            self._start(options)
+        self._address = cluster_address(options.address)
+        num_workers = options.num_workers or os.cpu_count() or 1
+        self._ray, self._owns_ray = start_ray(self._address, num_cpus=num_workers)
+        ray = self._ray
         num_cpus = int(ray.cluster_resources().get("CPU", 0))
         if num_cpus < 1:
             self.close()
@@ -93,27 +99,6 @@ class RayExecutor(Executor):
         self.window = self.num_workers * (2 if own_machine or not options.num_workers else 1)
         self._task: Any = ray.remote(num_cpus=1, max_retries=0)(run_job)
         self._in_flight: dict[Any, Job] = {}
-
-    def _start(self, options: RunOptions) -> None:
-        try:
-            if self._address is not None:
-                _check_reachable(self._address)
-                self._ray.init(address=self._address, log_to_driver=False, logging_level="error")
-                return
-            num_workers = options.num_workers or os.cpu_count() or 1
-            self._ray.init(
-                address="local",
-                num_cpus=num_workers,
-                num_gpus=0,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                # Results are a few hundred bytes: the frames never pass through Ray.
-                object_store_memory=100 << 20,
-            )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            where = self._address or "this machine"
-            raise ExecutorError(f"cannot reach or start Ray on {where}: {error}") from error
 
     def submit(self, job: Job) -> None:
         self._in_flight[self._task.remote(job)] = job
@@ -157,6 +142,43 @@ EXECUTORS: dict[ExecutorName, type[InlineExecutor] | type[RayExecutor]] = {
     "inline": InlineExecutor,
 }
 """The executor class of each name."""
+
+
+def cluster_address(address: str | None) -> str | None:
+    """Returns the cluster to work on; None where Ray is to start on this machine."""
+    # `ray job submit` names the cluster in the environment.
+    return address or os.environ.get("RAY_ADDRESS")
+
+
+def start_ray(address: str | None, *, num_cpus: int, num_gpus: int = 0) -> tuple[Any, bool]:
+    """Returns the module `ray`, connected, and whether the caller is to shut it down.
+
+    Ray is taken as it is where this process is connected already; otherwise it joins the cluster at
+    `address`, or starts on this machine with so many CPUs and GPUs. Raises ExecutorError where it
+    is not installed, does not start or cannot be reached.
+    """
+    ray = _import_ray(starts_here=address is None)
+    if ray.is_initialized():
+        return ray, False
+    try:
+        if address is not None:
+            _check_reachable(address)
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+            return ray, True
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            # Results are a few hundred bytes: the frames never pass through Ray.
+            object_store_memory=100 << 20,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = address or "this machine"
+        raise ExecutorError(f"cannot reach or start Ray on {where}: {error}") from error
+    return ray, True
 
 
 def _check_reachable(address: str) -> None:

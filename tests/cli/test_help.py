@@ -10,7 +10,8 @@ import pytest
 import flowprep as package
 from tests.cli.conftest import Command
 
-PAGES = [(), ("extract",), ("verify",), ("info",), ("synthetic",)]
+COMMANDS = ["extract", "verify", "info", "train", "evaluate", "fuse", "predict", "synthetic"]
+PAGES = [(), *((command,) for command in COMMANDS)]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -31,7 +32,7 @@ def test_commands_stand_in_the_order_of_use_and_are_not_cut(
     monkeypatch.setenv("COLUMNS", "80")
     page = flowprep("--help").stdout
     lines = page[page.index("Commands:") :].splitlines()[1:]
-    assert [line.split()[0] for line in lines] == ["extract", "verify", "info", "synthetic"]
+    assert [line.split()[0] for line in lines] == COMMANDS
     assert all(line.endswith(".") and not line.endswith("...") for line in lines)
 
 

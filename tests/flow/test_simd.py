@@ -468,3 +468,52 @@ def test_prefetch_changes_nothing_even_where_there_is_no_element() -> None:
     for index in (0, 31, -1, 10**9, -(10**12)):
         run(x, index)
     np.testing.assert_array_equal(x, np.arange(32))
+
+
+@covers("load_int", "load_short", "shift_left", "shift_right")
+def test_whole_numbers_are_loaded_and_shifted() -> None:
+    @numba.njit
+    def apply(ints, shorts, out):
+        wide = simd.load_int(ints, 1) + simd.load_short(shorts, 3)
+        simd.store_int(out, 0, simd.shift_left(wide, np.int32(3)))
+        simd.store_int(out, 16, simd.shift_right(wide, np.int32(5)))
+
+    rng = np.random.default_rng(0)
+    ints = rng.integers(-(2**20), 2**20, 20, dtype=np.int32)
+    shorts = rng.integers(-(2**15), 2**15, 20, dtype=np.int16)
+    out = np.empty(32, np.int32)
+    apply(ints, shorts, out)
+    wide = ints[1:17] + shorts[3:19].astype(np.int32)
+    np.testing.assert_array_equal(out[:16], wide * 8)
+    np.testing.assert_array_equal(out[16:], np.floor_divide(wide, 32))
+
+
+@covers("store_bytes")
+def test_store_bytes_saturates_and_writes_eight_vectors_by_turns() -> None:
+    @numba.njit
+    def apply(x, out):
+        load = simd.load_int
+        lower = load(x, 0), load(x, 16), load(x, 32), load(x, 48)
+        upper = load(x, 64), load(x, 80), load(x, 96), load(x, 112)
+        simd.store_bytes(out, 2, lower + upper)
+
+    x = np.random.default_rng(0).integers(-300, 600, 128, dtype=np.int32)
+    x[:4] = -(2**31), 2**31 - 1, -1, 256
+    out = np.full(132, 7, np.uint8)
+    apply(x, out)
+    np.testing.assert_array_equal(out[2:130], np.clip(x, 0, 255).reshape(8, 16).T.ravel())
+    np.testing.assert_array_equal(out[[0, 1, 130, 131]], 7)
+
+
+@covers("load_big_endian", "copy_word")
+def test_words_are_loaded_the_first_byte_highest_and_copied_as_they_are() -> None:
+    @numba.njit
+    def apply(x, out):
+        return simd.load_big_endian(x, 3), simd.copy_word(out, 1, x, 5)
+
+    x = np.random.default_rng(0).integers(0, 256, 20, dtype=np.uint8)
+    out = np.zeros(10, np.uint8)
+    loaded, copied = apply(x, out)
+    assert loaded == int.from_bytes(x[3:11].tobytes(), "big")
+    assert copied == int.from_bytes(x[5:13].tobytes(), "little")
+    np.testing.assert_array_equal(out, [0, *x[5:13], 0])

@@ -1,0 +1,216 @@
+"""`flowprep evaluate`: how good a network is on videos that it was not trained on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import click
+
+from flowprep.cli.options import ChoiceType, GroupedCommand, GroupedOption, options_named
+from flowprep.errors import FlowprepError
+from flowprep.learn.config import VIEWS, PrecisionName, ViewSpec
+
+__all__ = ["evaluate", "extra_named", "running_options"]
+
+_EXTRA_MODULES = frozenset(
+    {"matplotlib", "safetensors", "scipy", "sklearn", "tensorboard", "torch"}
+)
+
+
+@contextmanager
+def extra_named(command: str) -> Iterator[None]:
+    """Names the extra in place of an import that fails because it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in _EXTRA_MODULES:
+            raise
+        raise FlowprepError(
+            f"`flowprep {command}` needs {module}, which is not installed; "
+            "run pip install 'flowprep[train]'"
+        ) from error
+
+
+def running_options(command: Any) -> Any:
+    """Decorates a command with the options of how a network is run."""
+    for option in reversed(
+        (
+            click.option(
+                "--device",
+                default="auto",
+                show_default=True,
+                metavar="NAME",
+                cls=GroupedOption,
+                group="Running",
+                help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.",
+            ),
+            click.option(
+                "--precision",
+                type=ChoiceType(get_args(PrecisionName)),
+                default="fp32",
+                show_default=True,
+                cls=GroupedOption,
+                group="Running",
+                help="Arithmetic of the network: bf16 and fp16 save time and memory.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(cls=GroupedCommand, short_help="Test a network on the videos of a data set.")
+@click.argument("out")
+@click.option(
+    "--checkpoint",
+    required=True,
+    metavar="RUN|FILE",
+    cls=GroupedOption,
+    group="Test",
+    help="A folder that train wrote, which means its best.pt, or a checkpoint.",
+)
+@click.option(
+    "--split",
+    default="test",
+    show_default=True,
+    metavar="NAME",
+    cls=GroupedOption,
+    group="Test",
+    help="The videos to test on: test, train, val, ..., or all.",
+)
+@click.option(
+    "--task",
+    metavar="NAME",
+    cls=GroupedOption,
+    group="Test",
+    help="For a network that was trained on several data sets: the one whose classes are meant.",
+)
+@click.option(
+    "--views",
+    type=ChoiceType(("250", "30", "center")),
+    default="250",
+    show_default=True,
+    cls=GroupedOption,
+    group="Test",
+    help="Views of each video that are averaged: 250 are 25 clips x 10 crops, 30 are 10 x 3, "
+    "center is the middle of the middle.",
+)
+@click.option(
+    "--clips",
+    type=int,
+    metavar="N",
+    cls=GroupedOption,
+    group="Test",
+    help="Clips of each video, at equal distances; counts more than --views.",
+)
+@click.option(
+    "--crops",
+    type=ChoiceType(("1", "3", "5", "10")),
+    metavar="1|3|5|10",
+    cls=GroupedOption,
+    group="Test",
+    help="Crops of each clip: the centre; left, centre and right; corners and centre; or those, also "
+    "mirrored. Counts more than --views.",
+)
+@click.option(
+    "--to",
+    metavar="FOLDER",
+    cls=GroupedOption,
+    group="Test",
+    help="Where the scores go; a folder beside the checkpoint, such as RUN/test-250, where it is "
+    "not given.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    cls=GroupedOption,
+    group="Test",
+    help="Go on with a data set that was not extracted as the training data were.",
+)
+@running_options
+@click.option(
+    "--loaders",
+    type=click.IntRange(min=0),
+    metavar="N",
+    cls=GroupedOption,
+    group="Running",
+    help="Processes that read and prepare clips; all cores but one where it is not given, 0 reads "
+    "in this process.",
+)
+@click.option(
+    "--progress/--no-progress",
+    default=None,
+    cls=GroupedOption,
+    group="Running",
+    help="Draw a progress bar on stderr; only on a terminal where it is not given.",
+)
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    /,
+    out: str,
+    checkpoint: str,
+    split: str,
+    task: str | None,
+    views: str,
+    clips: int | None,
+    crops: str | None,
+    to: str | None,
+    force: bool,
+    device: str,
+    precision: PrecisionName,
+    loaders: int | None,
+    progress: bool | None,
+) -> None:
+    """Test a network on the videos of the data set OUT.
+
+    Prints top-1, top-5 and mean class accuracy, the worst classes and the most frequent confusions.
+    Writes scores.npz (for fuse), scores.csv, confusion.csv and confusion.png.
+
+    \b
+    flowprep evaluate flow --checkpoint runs/flow
+    flowprep evaluate flow --checkpoint runs/flow --views 30 --precision bf16
+    flowprep evaluate flow --checkpoint runs/flow/last.pt --clips 5 --crops 1 --to scores
+    """
+    from flowprep.dataset.read import open_dataset
+
+    with extra_named("evaluate"), options_named(ctx):
+        from flowprep.learn import evaluate as library
+        from flowprep.learn.checkpoint import load_checkpoint
+        from flowprep.learn.scores import write_scores
+
+        spec = VIEWS[views]
+        spec = ViewSpec(
+            spec.num_clips if clips is None else clips,
+            spec.num_crops if crops is None else int(crops),  # type: ignore[arg-type]
+        )
+        dataset = open_dataset(out)
+        file = library.checkpoint_file(checkpoint)
+        loaded = load_checkpoint(file)
+        scores, notes = library.evaluate(
+            dataset,
+            loaded,
+            spec,
+            split=split,
+            task=task,
+            device=device,
+            precision=precision,
+            num_loaders=loaders,
+            force=force,
+            progress=progress,
+            origin=os.fspath(file),
+        )
+        folder = to or os.fspath(library.default_folder(file, spec, split, task))
+        for note in notes:
+            click.echo(f"note: {note}", err=True)
+        click.echo(
+            f"{file} on {out}, {split}: {spec.num_clips} clip{'s' * (spec.num_clips > 1)} "
+            f"x {spec.num_crops} crop{'s' * (spec.num_crops > 1)} a video"
+        )
+        click.echo(scores.summary())
+        write_scores(scores, folder)
+        click.echo(f"  written to           {folder}")

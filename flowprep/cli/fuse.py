@@ -1,0 +1,105 @@
+"""`flowprep fuse`: two streams know more than one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import click
+
+from flowprep.cli.evaluate import extra_named
+from flowprep.cli.options import ChoiceType, NumbersType, options_named
+from flowprep.errors import ConfigError
+from flowprep.learn.fuse import METHODS, align_scores, fuse_scores
+from flowprep.learn.scores import Scores, write_scores
+
+__all__ = ["fuse"]
+
+
+@click.command(short_help="Join the scores of several networks, such as flow and RGB.")
+@click.argument("scores", nargs=-1, required=True, metavar="SCORES...")
+@click.option(
+    "--method",
+    type=ChoiceType((*METHODS, "all")),
+    default="mean",
+    show_default=True,
+    help="; ".join(f"{name}: {words}" for name, words in METHODS.items()) + "; all: each of them.",
+)
+@click.option(
+    "--weights",
+    type=NumbersType(),
+    metavar="W,W,...",
+    help="Of the streams, for methods mean and weighted; TSN's, 1 for rgb and 1.5 for flow, where "
+    "weighted gets none.",
+)
+@click.option(
+    "--train-scores",
+    multiple=True,
+    metavar="SCORES",
+    help="Scores of the training videos, once for each stream and in the same order; what the SVM "
+    "is trained on.",
+)
+@click.option("--to", metavar="FOLDER", help="Write the fused scores and confusions there.")
+@click.pass_context
+def fuse(
+    ctx: click.Context,
+    scores: tuple[str, ...],
+    method: str,
+    weights: tuple[float, ...] | None,
+    train_scores: tuple[str, ...],
+    to: str | None,
+) -> None:
+    """Join the scores of the same videos by several networks, and measure each and the join.
+
+    SCORES are folders that evaluate wrote, or the scores.npz in them. With method all, --to gets a
+    folder for each method.
+
+    \b
+    flowprep fuse runs/rgb/test-250 runs/flow/test-250
+    flowprep fuse runs/rgb/test-250 runs/flow/test-250 --method weighted --weights 1,1.5
+    flowprep fuse runs/rgb/test-250 runs/flow/test-250 --method svm \\
+        --train-scores runs/rgb/train-30 --train-scores runs/flow/train-30
+    """
+    with extra_named("fuse"), options_named(ctx):
+        streams = align_scores([_load(path) for path in scores])
+        train = [_load(path) for path in train_scores]
+        fused: dict[str, Scores] = {}
+        for name in METHODS if method == "all" else [method]:
+            own = weights if method != "all" or name in ("mean", "weighted") else None
+            try:
+                fused[name] = fuse_scores(streams, name, weights=own, train=train)  # type: ignore[arg-type]
+            except ConfigError as error:
+                # Those that lack something are left out of all of them.
+                if method != "all":
+                    raise
+                click.echo(f"note: {name} is left out: --{error}", err=True)
+        rows = [(one.stream, path, one) for path, one in zip(scores, streams, strict=True)]
+        rows += [(name, METHODS[name], one) for name, one in fused.items()]  # type: ignore[index]
+        click.echo(_table(rows))
+        for name, one in fused.items() if to is not None else ():
+            folder = os.path.join(to or "", name) if method == "all" else to or ""
+            write_scores(one, folder)
+            click.echo(f"{name} written to {folder}")
+
+
+def _load(path: str) -> Scores:
+    scores = Scores.load(path)
+    return dataclasses.replace(scores, source={**scores.source, "file": path})
+
+
+def _table(rows: Sequence[tuple[str, str, Scores]]) -> str:
+    """A line of measures for each of the scores, which all are of the same videos."""
+    first = rows[0][2]
+    num_known = int(first.is_labelled.sum())
+    if not num_known:
+        return f"{len(first.keys)} videos, none of them with a label: nothing can be measured"
+    left, right = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
+    lines = [f"{f'{num_known} videos':{left + 2 + right}}    top-1    top-5  mean class"]
+    for name, words, scores in rows:
+        measures = scores.metrics()
+        lines.append(
+            f"{name:{left}}  {words:{right}}  {100 * measures['top1']:5.1f} %"
+            f"  {100 * measures['top5']:5.1f} %     {100 * measures['mean_class_accuracy']:5.1f} %"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,190 @@
+"""`flowprep train`: from flow data sets to a network."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowprep.cli.evaluate import extra_named
+from flowprep.cli.options import (
+    ChoiceType,
+    GroupedCommand,
+    GroupedOption,
+    dataclass_options,
+    given_values,
+    options_named,
+    read_config,
+)
+from flowprep.learn.config import (
+    RECIPES,
+    AugmentSpec,
+    ClipSpec,
+    ModelSpec,
+    OptimizationSpec,
+    RecipeName,
+    TrainConfig,
+    TrainOptions,
+    default_config,
+)
+
+__all__ = ["train"]
+
+_SPECS = {
+    "model": ModelSpec,
+    "clip": ClipSpec,
+    "augment": AugmentSpec,
+    "optimization": OptimizationSpec,
+}
+
+
+@click.command(cls=GroupedCommand, short_help="Train a network on data sets.")
+@click.argument("outs", nargs=-1, required=True, metavar="OUT...")
+@click.option(
+    "--run",
+    metavar="FOLDER",
+    cls=GroupedOption,
+    group="Training",
+    help="Where checkpoints and metrics go; runs/MODEL-STREAM where it is not given.",
+)
+@click.option(
+    "--recipe",
+    type=ChoiceType(tuple(RECIPES)),
+    cls=GroupedOption,
+    group="Training",
+    metavar="NAME",
+    help=f"A published training: {', '.join(RECIPES)}. Options given beside it count more; "
+    "without it clips are as published for the model, and the schedule suits small data sets.",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    callback=read_config,
+    expose_value=False,
+    cls=GroupedOption,
+    group="Training",
+    help='A TOML file with options, such as model = "i3d"; the command line counts more.',
+)
+@dataclass_options(TrainConfig, "Training", skip=tuple(_SPECS))
+@dataclass_options(
+    ModelSpec,
+    "Model",
+    varying=("partial_bn",),
+    metavars={"weights": "FILE", "model": "NAME"},
+)
+@dataclass_options(
+    ClipSpec,
+    "Clips",
+    names={
+        "num_frames": "frames",
+        "num_segments": "segments",
+        "resize_short_px": "resize-short",
+        "crop_px": "crop",
+    },
+    varying=("num_frames", "num_segments", "subtract_mean_flow", "normalization"),
+    metavars={"resize_short_px": "PX", "crop_px": "PX", "normalization": "NAME"},
+)
+@dataclass_options(
+    AugmentSpec, "Variation of clips", names={"crop": "crop-place"}, varying=("crop", "scales")
+)
+@dataclass_options(
+    OptimizationSpec,
+    "Optimization",
+    names={
+        "num_epochs": "epochs",
+        "num_steps": "steps",
+        "clip_gradient_norm": "clip-gradient",
+    },
+)
+@dataclass_options(
+    TrainOptions,
+    "Running",
+    names={
+        "num_workers": "workers",
+        "num_loaders": "loaders",
+        "test_every_epochs": "test-every",
+        "checkpoint_seconds": "checkpoint-every",
+    },
+    switches=("force",),
+    metavars={
+        "address": "HOST:PORT|auto",
+        "test_every_epochs": "EPOCHS",
+        "checkpoint_seconds": "SECONDS",
+        "log_every": "STEPS",
+    },
+)
+@click.pass_context
+def train(
+    ctx: click.Context,
+    /,
+    outs: tuple[str, ...],
+    run: str | None,
+    recipe: RecipeName | None,
+    **_: Any,
+) -> int:
+    """Train a network on the data set OUT; on several, with a head for each.
+
+    The same command run again goes on where it left off, after a crash too, and ends in the same
+    weights; other options need another --run. The network that was best on the test split is
+    best.pt in the run's folder.
+
+    \b
+    flowprep train flow --recipe tsn --run runs/tsn-flow
+    flowprep train flow --model i3d --stream rgb --frames 32 --precision bf16
+    flowprep train ucf-flow hmdb-flow --workers 4
+    torchrun --nproc-per-node 4 -m -- flowprep train flow --batch-size 256
+    """
+    from flowprep.dataset.read import open_dataset
+
+    # torchrun starts this command several times.
+    is_main = os.environ.get("RANK", "0") == "0"
+    with extra_named("train"), options_named(ctx):
+        from flowprep.learn.ray_train import train_on_ray
+        from flowprep.learn.train import train as train_here
+
+        config = _config(ctx, recipe)
+        names = [item.name for item in dataclasses.fields(TrainOptions)]
+        options = TrainOptions(**given_values(ctx, names))
+        run = run or f"runs/{config.model.model}-{config.clip.stream}"
+        datasets = [open_dataset(out) for out in outs]
+        try:
+            if options.num_workers is None:
+                report = train_here(datasets, run, config, options)
+            else:
+                report = train_on_ray(datasets, run, config, options)
+        except KeyboardInterrupt:
+            if is_main:
+                click.echo(
+                    "\nInterrupted; the same command goes on where this one stopped.", err=True
+                )
+            return 1
+    if is_main:
+        for note in report.notes:
+            click.echo(f"note: {note}", err=True)
+        click.echo(report.summary())
+    return report.exit_code
+
+
+def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
+    """Returns the recipe, or what suits the model, with the user's options put over it."""
+    given = {
+        name: given_values(ctx, [item.name for item in dataclasses.fields(kind)])
+        for name, kind in _SPECS.items()
+    }
+    stream = given["clip"].get("stream", ClipSpec().stream)
+    if recipe is not None:
+        base = RECIPES[recipe][stream]
+    else:
+        base = default_config(given["model"].get("model", ModelSpec().model), stream)
+    if "num_epochs" in given["optimization"]:
+        # A recipe's number of steps would count more than the epochs that the user wants.
+        given["optimization"].setdefault("num_steps", None)
+    rest = given_values(ctx, ["seed", "train_split", "test_split"])
+    specs = {
+        name: dataclasses.replace(getattr(base, name), **values) for name, values in given.items()
+    }
+    return dataclasses.replace(base, **specs, **rest)

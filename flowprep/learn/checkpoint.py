@@ -1,0 +1,311 @@
+"""A checkpoint: the weights, and everything that says what they are weights of.
+
+    format, format_version   "flowprep-checkpoint", 1
+    config                   JSON: the whole TrainConfig
+    tasks                    JSON: of each data set its name, classes and the flow it was made with
+    versions                 JSON: library versions of the run that wrote it
+    step                     training steps behind these weights
+    model                    the state dict of `build_model`'s network
+    training                 what going on needs: optimizer, scaler, best result; None in an export
+
+The file is one that `torch.load(weights_only=True)` reads: it holds tensors, numbers and texts, and
+no code can hide in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowprep._version import __version__
+from flowprep.config import ExtractConfig
+from flowprep.dataset.layout import flatten
+from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.storage import Storage
+from flowprep.errors import ConfigMismatchError, FlowprepError, WeightsError
+from flowprep.learn.config import StreamName, TrainConfig
+from flowprep.learn.models import create_model
+from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.multitask import MultiTask
+
+__all__ = [
+    "Checkpoint",
+    "Task",
+    "build_model",
+    "check_data",
+    "describe_task",
+    "library_versions",
+    "load_checkpoint",
+    "restore_model",
+    "save_checkpoint",
+]
+
+FORMAT = "flowprep-checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network learnt from one data set: its classes, and the flow that it was shown."""
+
+    name: str
+    """Of the data set: the last part of its location."""
+    class_names: tuple[str, ...]
+    """Index = label = place of the logit; numbers where the data set has no names."""
+    extract: dict[str, Any]
+    """`ExtractConfig.to_dict()` of the data set."""
+    implementation: str
+    """The flow estimator's implementation (`opencv-5`)."""
+
+    @property
+    def config(self) -> ExtractConfig:
+        """How the data set was extracted."""
+        return ExtractConfig.from_dict(self.extract)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the task as JSON values; `from_dict` is its inverse."""
+        return dataclasses.asdict(self) | {"class_names": list(self.class_names)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Task:
+        """Rebuilds a stored task."""
+        return cls(**{**values, "class_names": tuple(values["class_names"])})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint file, in memory; tensors are on the CPU after loading."""
+
+    config: TrainConfig
+    tasks: tuple[Task, ...]
+    step: int
+    """Training steps that these weights have behind them."""
+    model: dict[str, torch.Tensor]
+    """State dict of the network that `build_model` makes."""
+    training: dict[str, Any] | None = None
+    """What a training needs to go on; None where the weights are all there is."""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def describe_task(dataset: FlowDataset) -> Task:
+    """Returns what a checkpoint has to know of a data set that it was trained on."""
+    names = dataset.class_names
+    if not names:
+        highest = max((label for video in dataset.videos for label in video.labels), default=-1)
+        names = tuple(str(label) for label in range(highest + 1))
+    name = os.path.basename(dataset.location.rstrip("/")) or dataset.location
+    return Task(name, names, dataset.config.to_dict(), dataset.header.implementation)
+
+
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint atomically: `path` is the old file or the whole new one at any moment.
+
+    Raises StorageError where it cannot be written.
+    """
+    path = Path(path)
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": json.dumps(checkpoint.config.to_dict()),
+        "tasks": json.dumps([task.to_dict() for task in checkpoint.tasks]),
+        "versions": json.dumps(checkpoint.versions or library_versions()),
+        "step": checkpoint.step,
+        "model": checkpoint.model,
+        "training": checkpoint.training,
+    }
+    with Storage(path.parent).atomic_file(path.name) as file:
+        torch.save(content, file)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads a checkpoint; tensors come to the CPU.
+
+    Raises WeightsError where the file is missing, damaged (every byte is under a checksum), not one
+    of flowprep's checkpoints, or of a newer version. Nothing in the file is ever executed.
+    """
+    path = Path(path)
+    try:
+        # torch itself does not look at the checksums that it writes.
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:
+        # A damaged directory of the zip fails in many ways: as an encryption, a compression, ...
+        raise WeightsError(
+            f"{path} is not a checkpoint of flowprep, or it is damaged or cut off; give last.pt or "
+            "best.pt of a folder that `flowprep train` wrote"
+        ) from error
+    if damaged is not None:
+        raise WeightsError(f"{path} is damaged: the checksum of {damaged} is wrong")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Unpickling foreign bytes can fail in any way at all.
+        raise WeightsError(
+            f"{path} is not a checkpoint of flowprep: {_first_line(error)}"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path} is a PyTorch file but not a checkpoint of flowprep; weights of other projects "
+            "are taken by `flowprep train --weights`"
+        )
+    if (version := content.get("format_version")) != FORMAT_VERSION:
+        raise WeightsError(
+            f"{path} is a checkpoint of format version {version}, this flowprep reads version "
+            f"{FORMAT_VERSION}; install a newer flowprep"
+        )
+    try:
+        return Checkpoint(
+            TrainConfig.from_dict(json.loads(content["config"])),
+            tuple(Task.from_dict(task) for task in json.loads(content["tasks"])),
+            int(content["step"]),
+            dict(content["model"]),
+            content["training"],
+            dict(json.loads(content["versions"])),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        detail = str(error) if isinstance(error, FlowprepError) else repr(error)
+        raise WeightsError(f"{path} is not a whole checkpoint: {detail}") from error
+
+
+def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | MultiTask:
+    """Makes the network of a configuration, one head for each number of classes.
+
+    Its first weights come from torch's global generator, or from `config.model.weights`. Raises
+    ConfigError for options that the model does not have.
+    """
+    spec, clip = config.model, config.clip
+    options: dict[str, Any] = {}
+    if spec.model.startswith("tsn-"):
+        options["num_segments"] = clip.num_segments
+    model = create_model(
+        spec.model,
+        stream=clip.stream,
+        num_classes=num_classes[0],
+        weights=spec.weights,
+        num_frames=clip.num_frames,
+        width=spec.width,
+        dropout=spec.dropout,
+        consensus=spec.consensus,
+        partial_bn=spec.partial_bn,
+        non_local=spec.non_local,
+        crop_px=clip.crop_px,
+        **options,
+    )
+    return model if len(num_classes) == 1 else MultiTask(model, num_classes)
+
+
+def restore_model(checkpoint: Checkpoint) -> ClipModel | MultiTask:
+    """Makes the checkpoint's network with its weights, on the CPU, in eval mode.
+
+    Raises WeightsError where they do not fit the configuration beside them.
+    """
+    config = dataclasses.replace(
+        checkpoint.config, model=dataclasses.replace(checkpoint.config.model, weights=None)
+    )
+    model = build_model(config, [len(task.class_names) for task in checkpoint.tasks])
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"the checkpoint's weights are not those of its own {config.model.model}: "
+            f"{_first_line(error)}"
+        ) from error
+    return model.eval()
+
+
+def check_data(
+    task: Task,
+    dataset: FlowDataset,
+    *,
+    stream: StreamName,
+    force: bool = False,
+    labels: bool = True,
+) -> list[str]:
+    """Checks that a data set shows a network what it was trained on; returns notes for the user.
+
+    For stream flow that is: frame rate, size, algorithm with all parameters, step and bound; for
+    rgb: frame rate and size. The quantiser does not count, as networks get px or levels made from
+    px. Another implementation of the same algorithm is only noted. Raises ConfigMismatchError with
+    both values of every difference unless `force`; with `labels`, also for other class names or
+    another order of them, whatever `force` says.
+    """
+    stored = flatten(task.extract)
+    given = flatten(dataset.config.to_dict())
+    names = ["decode.fps", "decode.resize"]
+    if stream == "flow":
+        names += ["flow.algorithm", "flow.step", "flow.bound_px"]
+        names += sorted(name for name in stored | given if name.startswith("flow.parameters."))
+    differences = {
+        name: (stored.get(name), given.get(name))
+        for name in names
+        if stored.get(name) != given.get(name)
+    }
+    if differences and not force:
+        raise _mismatch(
+            f"{dataset.location} is not like the data that the network was trained on:",
+            differences,
+            "Extract the videos as the training data were, or add --force to go on all the same.",
+        )
+    if labels and dataset.class_names and dataset.class_names != task.class_names:
+        differing = _class_differences(task.class_names, dataset.class_names)
+        raise _mismatch(
+            f"{dataset.location} has other classes than the network:",
+            differing,
+            "Extract it with the class list of the training data.",
+        )
+    implementation = dataset.header.implementation
+    if stream == "flow" and not differences and implementation != task.implementation:
+        return [
+            f"the flow of {dataset.location} was computed by {implementation}, that of the "
+            f"training data by {task.implementation}: same algorithm, small differences"
+        ]
+    return []
+
+
+def library_versions() -> dict[str, str]:
+    """Returns the versions that a checkpoint's numbers may depend on."""
+    return {"flowprep": __version__, "torch": torch.__version__}
+
+
+def _class_differences(
+    stored: Sequence[str], given: Sequence[str]
+) -> dict[str, tuple[str | None, str | None]]:
+    places = range(max(len(stored), len(given)))
+    pairs = {
+        f"class {label}": (
+            stored[label] if label < len(stored) else None,
+            given[label] if label < len(given) else None,
+        )
+        for label in places
+    }
+    return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
+
+
+def _mismatch(
+    title: str, differences: Mapping[str, tuple[Any, Any]], remedy: str
+) -> ConfigMismatchError:
+    lines = [
+        f"  {name}: {_show(old)} in training, {_show(new)} here"
+        for name, (old, new) in list(differences.items())[:10]
+    ]
+    if len(differences) > 10:
+        lines.append(f"  ... and {len(differences) - 10} more")
+    return ConfigMismatchError("\n".join([title, *lines, remedy]), differences)
+
+
+def _show(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

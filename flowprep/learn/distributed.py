@@ -1,0 +1,106 @@
+"""The processes of one training: this one's place among them, and what they tell each other.
+
+One process is the plain case. Several are started by torchrun, or by Ray Train (ray_train.py), and
+meet in a torch.distributed group: nccl between GPUs, gloo between CPUs. Each has its own part of
+every batch, so a training is the same for any number of them, up to the order of sums; but batch
+norm in training mode sees a process's own part only, and dropout is drawn by each for itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from flowprep.learn.evaluate import resolve_device
+
+__all__ = ["Process", "choose_device", "join_processes"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of the processes of a training."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    group: Any = None
+    """What CPU tensors and objects go through, gloo; None for a single process."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and talks to the user."""
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns the elementwise sum over all processes, on the CPU."""
+        values = values.detach().cpu().clone()
+        if self.group is not None:
+            dist.all_reduce(values, group=self.group)
+        return values
+
+    def share(self, value: T) -> T:
+        """Returns the main process's `value` to each."""
+        if self.group is None:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.group)
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Returns every process's `value` to each, by rank."""
+        if self.group is None:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Gives every process the main one's buffers: the running means of batch norms."""
+        if self.group is not None:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """Returns the device called `name`; `auto` is a GPU where there is one.
+
+    Of several processes on a machine each takes the GPU of its number. Raises ConfigError for a
+    device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return resolve_device(f"cuda:{local_rank}" if name == "cuda" else name)
+
+
+@contextmanager
+def join_processes(device_name: str) -> Iterator[Process]:
+    """Gives this process's place among those of the training.
+
+    Where a group exists already it is used (Ray Train made it); where torchrun's environment says
+    that there are others, they are met and left again; otherwise there is only this one.
+    """
+    in_group = dist.is_available() and dist.is_initialized()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = choose_device(device_name, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not in_group and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Process(device)
+        return
+    if not in_group:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        group = dist.new_group(backend="gloo")
+        yield Process(device, dist.get_rank(), dist.get_world_size(), group)
+    finally:
+        if not in_group:
+            dist.destroy_process_group()

@@ -1,0 +1,227 @@
+"""Late fusion: the scores of several streams become one, by the published rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.errors import ConfigError, DatasetError
+from flowprep.learn.scores import Scores, softmax
+
+__all__ = ["METHODS", "FusionMethod", "align_scores", "default_weights", "fuse_scores"]
+
+FusionMethod = Literal["mean", "weighted", "logits", "svm"]
+
+METHODS: dict[FusionMethod, str] = {
+    "mean": "mean of softmax (Simonyan and Zisserman 2014)",
+    "weighted": "weighted sum of the scores before softmax (TSN)",
+    "logits": "sum of the scores before softmax (I3D)",
+    "svm": "linear SVM on L2-normalised softmax (Simonyan and Zisserman 2014)",
+}
+"""What each method does, and whose it is."""
+
+# Wang et al. 2016, section 4.1: 1 for RGB and 1.5 for flow, when the scores are those before
+# softmax.
+_TSN_WEIGHTS = {"rgb": 1.0, "flow": 1.5}
+
+_NUM_NAMED = 5
+
+
+def fuse_scores(
+    streams: Sequence[Scores],
+    method: FusionMethod = "mean",
+    *,
+    weights: Sequence[float] | None = None,
+    train: Sequence[Scores] | None = None,
+) -> Scores:
+    """Joins the scores of the same videos by several networks.
+
+    `mean` averages probabilities, with `weights` a weighted average. `weighted` and `logits` add up
+    logits, times `weights` and as they are; the softmax of the sum gives the probabilities. `svm`
+    trains a linear SVM (one against the rest, squared hinge, C = 1) on `train`, scores of labelled
+    training videos by the same networks in the same order; its margins become the logits, and
+    their softmax the probabilities, which are good for ranking only.
+
+    Videos are matched by key and come in the order of the first stream. Raises ConfigError for
+    weights or training scores that do not fit, DatasetError for streams that do not hold the same
+    videos with the same labels and classes.
+    """
+    if method not in METHODS:
+        choices = ", ".join(get_args(FusionMethod))
+        raise ConfigError(f"method must be one of {choices}, got {method!r}")
+    streams = align_scores(streams)
+    if weights is not None and method in ("logits", "svm"):
+        raise ConfigError(f"weights go with methods mean and weighted, not with {method}")
+    source = {
+        "fusion": method,
+        "streams": [{"stream": scores.stream, **scores.source} for scores in streams],
+    }
+    if method == "svm":
+        logits = _svm_margins(streams, train)
+        probabilities = softmax(logits)
+    elif method == "mean":
+        shares = _checked_weights(weights or [1.0] * len(streams), len(streams))
+        source["weights"] = shares.tolist()
+        stacked = np.stack([scores.probabilities for scores in streams])
+        probabilities = np.tensordot(shares / shares.sum(), stacked, 1)
+        # What softmax turns back into the probabilities; a score that underflowed stays finite.
+        logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    else:
+        if method == "logits":
+            weights = [1.0] * len(streams)
+        factors = _checked_weights(weights or default_weights(streams), len(streams))
+        source["weights"] = factors.tolist()
+        logits = np.tensordot(factors, np.stack([scores.logits for scores in streams]), 1)
+        probabilities = softmax(logits)
+    first = streams[0]
+    return Scores(
+        first.keys,
+        first.labels,
+        logits,
+        probabilities,
+        first.class_names,
+        "+".join(scores.stream for scores in streams),
+        source,
+    )
+
+
+def align_scores(streams: Sequence[Scores]) -> list[Scores]:
+    """Returns the streams with their videos in the order of the first.
+
+    Raises ConfigError for fewer than two, DatasetError where they differ in videos, labels or
+    classes.
+    """
+    if len(streams) < 2:
+        raise ConfigError(f"a fusion needs the scores of two streams or more, got {len(streams)}")
+    first = streams[0]
+    aligned = [first]
+    for other in streams[1:]:
+        _check_classes(first, other)
+        for lacking, having in ((other, first), (first, other)):
+            if missing := sorted(set(having.keys) - set(lacking.keys)):
+                raise DatasetError(
+                    f"{_describe(lacking)} lacks {len(missing)} of the videos of "
+                    f"{_describe(having)}: {_listed(missing)}; test both on the same videos"
+                )
+        place = {key: row for row, key in enumerate(other.keys)}
+        other = other.select([place[key] for key in first.keys])
+        if len(rows := np.flatnonzero(other.labels != first.labels)):
+            row = int(rows[0])
+            raise DatasetError(
+                f"{_describe(first)} and {_describe(other)} differ in the labels of {len(rows)} "
+                f"videos: {first.keys[row]} has {_label(first, row)} and {_label(other, row)}; "
+                "test both on data sets with the same annotations"
+            )
+        aligned.append(other)
+    return aligned
+
+
+def default_weights(streams: Sequence[Scores]) -> list[float]:
+    """Returns TSN's weights, 1 for rgb and 1.5 for flow; ConfigError for other streams."""
+    names = [scores.stream for scores in streams]
+    if sorted(names) != ["flow", "rgb"]:
+        raise ConfigError(
+            f"weights must be given for the streams {', '.join(names)}; TSN's 1 and 1.5 are for "
+            "one of rgb and one of flow"
+        )
+    return [_TSN_WEIGHTS[name] for name in names]
+
+
+def _checked_weights(weights: Sequence[float], num_streams: int) -> NDArray[np.float64]:
+    if len(weights) != num_streams:
+        raise ConfigError(
+            f"weights must be one for each of the {num_streams} streams, got {len(weights)}"
+        )
+    values = np.array(weights, np.float64)
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.sum() > 0):
+        raise ConfigError(f"weights must be >= 0 and not all 0, got {list(weights)}")
+    return values
+
+
+def _svm_margins(streams: Sequence[Scores], train: Sequence[Scores] | None) -> NDArray[np.float64]:
+    """Returns (N, K) distances from the planes of a linear SVM, positive on a class's own side."""
+    # Imported late: it is slow to import, and of the extra.
+    from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
+
+    if not train:
+        raise ConfigError(
+            "train-scores must be given for method svm, which is trained on them: run "
+            "`flowprep evaluate --split train` for each stream"
+        )
+    if len(train) != len(streams):
+        raise ConfigError(
+            f"train-scores must be one for each of the {len(streams)} streams, got {len(train)}"
+        )
+    for scores, other in zip(streams, train, strict=True):
+        _check_classes(scores, other)
+        if scores.stream != other.stream:
+            raise ConfigError(
+                f"train-scores must come in the order of the streams, got {other.stream} for "
+                f"{scores.stream}"
+            )
+        if both := sorted(set(scores.keys) & set(other.keys)):
+            raise DatasetError(
+                f"{len(both)} videos are in the training scores and in those to be fused: "
+                f"{_listed(both)}; measure on other videos than the SVM is trained on"
+            )
+    train = align_scores(train)
+    known = np.flatnonzero(train[0].is_labelled)
+    labels = train[0].labels[known]
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise DatasetError(
+            f"an SVM needs training scores of two classes or more, got {len(present)}"
+        )
+    # The primal problem: it has one solution, and takes no random numbers.
+    svm = LinearSVC(dual=False, max_iter=10000)
+    svm.fit(_svm_features(train)[known], labels)
+    margins = svm.decision_function(_svm_features(streams))
+    if margins.ndim == 1:
+        margins = np.stack((-margins, margins), axis=1)
+    # A class without examples: all that its SVM would have learnt is -1 everywhere.
+    scores_of_all = np.full((len(margins), streams[0].num_classes), -1.0)
+    scores_of_all[:, present] = margins
+    return scores_of_all
+
+
+def _svm_features(streams: Sequence[Scores]) -> NDArray[np.float64]:
+    """Stacks each stream's probabilities, made 1 long: (N, streams * K)."""
+    return np.concatenate(
+        [
+            scores.probabilities / np.linalg.norm(scores.probabilities, axis=1, keepdims=True)
+            for scores in streams
+        ],
+        axis=1,
+    )
+
+
+def _check_classes(first: Scores, other: Scores) -> None:
+    if first.num_classes != other.num_classes:
+        raise DatasetError(
+            f"{_describe(first)} has {first.num_classes} classes and {_describe(other)} "
+            f"{other.num_classes}; fuse networks of the same classes"
+        )
+    for number, (one, two) in enumerate(zip(first.names, other.names, strict=True)):
+        if one != two:
+            raise DatasetError(
+                f"class {number} is {one} in {_describe(first)} and {two} in {_describe(other)}; "
+                "fuse networks that were trained with the same class list"
+            )
+
+
+def _describe(scores: Scores) -> str:
+    origin = scores.source.get("file") or scores.source.get("checkpoint")
+    return f"{origin} ({scores.stream})" if origin else f"stream {scores.stream}"
+
+
+def _label(scores: Scores, row: int) -> str:
+    label = int(scores.labels[row])
+    return "none" if label < 0 else scores.names[label]
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = len(keys) - _NUM_NAMED
+    return ", ".join(keys[:_NUM_NAMED]) + (f" and {more} more" if more > 0 else "")

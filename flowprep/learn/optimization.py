@@ -1,0 +1,94 @@
+"""Steps, learning rates, optimizers and losses: what follows from an OptimizationSpec alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from flowprep.learn.config import OptimizationSpec
+
+__all__ = ["WARMUP_START", "count_steps", "learning_rate", "make_optimizer", "task_loss"]
+
+WARMUP_START = 0.1
+"""Share of the learning rate that warm-up begins with."""
+
+
+def count_steps(spec: OptimizationSpec, num_videos: int) -> int:
+    """Returns the steps of a whole training over `num_videos` videos, at least one."""
+    if spec.num_steps is not None:
+        return spec.num_steps
+    return max(1, math.ceil(spec.num_epochs * num_videos / spec.batch_size))
+
+
+def learning_rate(spec: OptimizationSpec, step: int, num_steps: int) -> float:
+    """Returns the learning rate of step `step` of [0, num_steps).
+
+    It rises in a straight line from a tenth over the share `warmup` of the steps; beyond that it is
+    constant, or multiplied by `decay` at every milestone that is reached (milestones are shares of
+    all steps), or half a cosine from the end of the warm-up down to 0 after the last step.
+    """
+    done = step / num_steps
+    if done < spec.warmup:
+        return spec.learning_rate * (WARMUP_START + (1 - WARMUP_START) * done / spec.warmup)
+    if spec.schedule == "step":
+        return spec.learning_rate * spec.decay ** sum(done >= share for share in spec.milestones)
+    if spec.schedule == "cosine":
+        fallen = (done - spec.warmup) / (1 - spec.warmup)
+        return spec.learning_rate * 0.5 * (1 + math.cos(math.pi * fallen))
+    return spec.learning_rate
+
+
+def make_optimizer(spec: OptimizationSpec, model: nn.Module) -> torch.optim.Optimizer:
+    """Makes the optimizer of a model's parameters that are not frozen.
+
+    SGD decays all of them, as the published trainings do; AdamW spares vectors, which are biases
+    and the weights of norms.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if spec.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=spec.learning_rate,
+            momentum=spec.momentum,
+            nesterov=spec.nesterov,
+            weight_decay=spec.weight_decay,
+        )
+    matrices = [parameter for parameter in parameters if parameter.dim() > 1]
+    vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": spec.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=spec.learning_rate,
+    )
+
+
+def task_loss(
+    logits: Sequence[torch.Tensor],
+    labels: torch.Tensor,
+    tasks: torch.Tensor,
+    counts: Sequence[int],
+    *,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Returns the part that these samples have in the loss of the step's whole batch, a scalar.
+
+    The loss is summed over tasks (data sets), and is for each the mean cross-entropy of its own
+    samples: `logits` holds (n, K) for each task, `labels` and `tasks` are (n,), and `counts` says
+    how many samples of each task the whole batch has, over all its parts and processes. The parts'
+    losses add up to that of the batch, however it is parted. Samples do not reach the logits of
+    other tasks.
+    """
+    total = logits[0].new_zeros((), dtype=torch.float32)
+    for task, (scores, count) in enumerate(zip(logits, counts, strict=True)):
+        own = tasks == task
+        losses = F.cross_entropy(
+            scores[own].float(), labels[own], reduction="sum", label_smoothing=label_smoothing
+        )
+        total = total + losses / max(1, count)
+    return total

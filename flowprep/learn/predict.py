@@ -1,0 +1,235 @@
+"""From a raw video to its classes: extract as for training, score with each network, fuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowprep.config import ExtractConfig, FlowSpec, RunOptions
+from flowprep.dataset.layout import read_failures
+from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.dataset.storage import Storage
+from flowprep.errors import ConfigError, DatasetError, InputError
+from flowprep.learn.checkpoint import Checkpoint, check_data, restore_model
+from flowprep.learn.config import PrecisionName, StackName, StreamName, ViewSpec
+from flowprep.learn.data import TestViews
+from flowprep.learn.evaluate import place_model, resolve_device, score_videos, task_place
+from flowprep.learn.fuse import FusionMethod, fuse_scores
+from flowprep.learn.scores import Scores
+from flowprep.run.driver import run_extract
+from flowprep.video.manifest import Manifest, collect_videos
+from flowprep.video.types import Video
+
+__all__ = ["Prediction", "Predictor", "plan_extractions"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found out about one video: its scores, or why there are none."""
+
+    video: str
+    """As the user named it; the path of a video in a folder or list that the user named."""
+    scores: Scores | None = None
+    """Of this video alone, fused where there are several networks."""
+    error: str | None = None
+    """Why the video could not be read."""
+
+    def top(self, number: int) -> list[tuple[str, float]]:
+        """Returns the most probable classes and their probabilities, the highest first."""
+        if self.scores is None:
+            return []
+        (row,) = self.scores.probabilities
+        order = np.argsort(-row, kind="stable")[:number]
+        return [(self.scores.names[label], float(row[label])) for label in order]
+
+
+class Predictor:
+    """Networks that were trained with flowprep, ready for raw videos."""
+
+    def __init__(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        views: ViewSpec,
+        *,
+        task: str | None = None,
+        method: FusionMethod = "mean",
+        weights: Sequence[float] | None = None,
+        device: str = "auto",
+        precision: PrecisionName = "fp32",
+    ) -> None:
+        """Raises ConfigError for options that do not go together, DatasetError for other classes.
+
+        `task` names the data set whose classes are meant, for checkpoints of several.
+        """
+        if not checkpoints:
+            raise ConfigError("checkpoint must be given once or more")
+        if method == "svm":
+            raise ConfigError("method svm needs scores of training videos: use `flowprep fuse`")
+        if len(checkpoints) == 1 and (weights is not None or method != "mean"):
+            raise ConfigError("method and weights are for several checkpoints, got one")
+        self.checkpoints = checkpoints
+        self.views = views
+        self.method: FusionMethod = method
+        self.weights = weights
+        self.device = resolve_device(device)
+        self.precision: PrecisionName = precision
+        self.places = [
+            task_place(checkpoint, task if len(checkpoint.tasks) > 1 else None)
+            for checkpoint in checkpoints
+        ]
+        self.tasks = [
+            checkpoint.tasks[place]
+            for checkpoint, place in zip(checkpoints, self.places, strict=True)
+        ]
+        self._check_classes()
+        self.notes: list[str] = []
+        """Sentences for the user, such as that the flow is another implementation's."""
+        clips = [checkpoint.config.clip for checkpoint in checkpoints]
+        self.extractions, self._extraction_of = plan_extractions(
+            [
+                (task.config, clip.stream, clip.stack)
+                for task, clip in zip(self.tasks, clips, strict=True)
+            ]
+        )
+        models = [restore_model(checkpoint) for checkpoint in checkpoints]
+        self._layouts = [model.layout for model in models]
+        self._models = [place_model(model, self.device) for model in models]
+        # To find out about wrong weights before any work.
+        self._fuse(
+            [
+                _no_scores(task.class_names, clip.stream)
+                for task, clip in zip(self.tasks, clips, strict=True)
+            ]
+        )
+
+    def predict(self, video: str | os.PathLike[str]) -> Iterator[Prediction]:
+        """Predicts a video file or a folder of images, or each video that a folder or list names.
+
+        What cannot be read is a Prediction with an error, and stops nothing.
+        """
+        name = os.fspath(video)
+        try:
+            manifest = collect_videos(name)
+        except InputError as error:
+            yield Prediction(name, error=str(error).removeprefix("VIDEOS "))
+            return
+        for found in manifest.videos:
+            yield self._predict(name if len(manifest.videos) == 1 else found.source, found)
+
+    def _predict(self, name: str, video: Video) -> Prediction:
+        video = dataclasses.replace(video, labels=(), split=None)
+        with tempfile.TemporaryDirectory(prefix="flowprep-") as folder:
+            datasets = []
+            for number, config in enumerate(self.extractions):
+                out = os.path.join(folder, str(number))
+                options = RunOptions(executor="inline", progress=False)
+                run_extract(Manifest((video,), (), 0, ()), out, config, options)
+                for failure in read_failures(Storage(out)).values():
+                    return Prediction(name, error=f"{failure.reason}: {failure.message}")
+                datasets.append(open_dataset(out))
+            streams = [
+                self._score(number, datasets[self._extraction_of[number]])
+                for number in range(len(self.checkpoints))
+            ]
+        return Prediction(name, self._fuse(streams))
+
+    def _score(self, number: int, dataset: FlowDataset) -> Scores:
+        clip, task = self.checkpoints[number].config.clip, self.tasks[number]
+        for note in check_data(task, dataset, stream=clip.stream, labels=False):
+            # The data set is gone before anybody could look at it, so its name says nothing.
+            note = note.replace(dataset.location, "these videos")
+            if note not in self.notes:
+                self.notes.append(note)
+        scores = score_videos(
+            self._models[number],
+            TestViews(dataset, clip, self._layouts[number], self.views, split="all"),
+            device=self.device,
+            precision=self.precision,
+            task=self.places[number],
+        )
+        return dataclasses.replace(scores, class_names=task.class_names)
+
+    def _fuse(self, streams: Sequence[Scores]) -> Scores:
+        if len(streams) == 1:
+            return streams[0]
+        return fuse_scores(streams, self.method, weights=self.weights)
+
+    def _check_classes(self) -> None:
+        first = self.tasks[0].class_names
+        for number, task in enumerate(self.tasks):
+            if task.class_names != first:
+                raise DatasetError(
+                    f"checkpoint {number + 1} ({task.name}) has other classes, or another order of "
+                    f"them, than checkpoint 1 ({self.tasks[0].name}): {', '.join(task.class_names)}"
+                    f" instead of {', '.join(first)}; predict with each alone"
+                )
+
+
+def plan_extractions(
+    wanted: Sequence[tuple[ExtractConfig, StreamName, StackName]],
+) -> tuple[list[ExtractConfig], list[int]]:
+    """Returns the extractions that serve all networks, and the place of each network's.
+
+    `wanted` says of each network how its training data were extracted, and what it looks at. Only
+    the streams that are looked at are made. Networks share an extraction where all that decides
+    their numbers is equal. RGB alone is extracted with DIS, the fastest flow, which nobody sees.
+    """
+    configs: list[ExtractConfig] = []
+    places = [-1] * len(wanted)
+    for stream in ("flow", "rgb"):
+        for number, (config, own, stack) in enumerate(wanted):
+            if own != stream:
+                continue
+            needed = _needed(config, own, stack)
+            for place, other in enumerate(configs):
+                if (joined := _join(other, needed, own)) is not None:
+                    configs[place], places[number] = joined, place
+                    break
+            else:
+                configs.append(needed)
+                places[number] = len(configs) - 1
+    return configs, places
+
+
+def _needed(config: ExtractConfig, stream: StreamName, stack: StackName) -> ExtractConfig:
+    both = stack == "bidirectional"
+    encode = dataclasses.replace(
+        config.encode,
+        directions=("forward", "backward") if both else ("forward",),
+        keep_rgb=stream == "rgb",
+    )
+    flow = config.flow if stream == "flow" else FlowSpec("dis", step=config.flow.step)
+    return ExtractConfig(config.decode, flow, encode)
+
+
+def _join(old: ExtractConfig, new: ExtractConfig, stream: StreamName) -> ExtractConfig | None:
+    """Returns an extraction that serves as both, or None where one number would differ.
+
+    `old` may hold both streams and is of flow networks first; `new` is for one stream.
+    """
+    if old.decode != new.decode:
+        return None
+    if stream == "flow":
+        if old.flow != new.flow or old.encode.jpeg_quality != new.encode.jpeg_quality:
+            return None
+        directions = (*old.encode.directions, *new.encode.directions)
+        encode = dataclasses.replace(old.encode, directions=directions)
+        return dataclasses.replace(old, encode=encode)
+    quality = new.encode.rgb_jpeg_quality
+    if old.encode.keep_rgb and old.encode.rgb_jpeg_quality != quality:
+        return None
+    if old.flow.step > new.flow.step:
+        # A video may be too short for the flow and long enough for the frames.
+        return None
+    encode = dataclasses.replace(old.encode, keep_rgb=True, rgb_jpeg_quality=quality)
+    return dataclasses.replace(old, encode=encode)
+
+
+def _no_scores(class_names: tuple[str, ...], stream: StreamName) -> Scores:
+    none = np.zeros((0, len(class_names)))
+    return Scores((), np.zeros(0, np.int64), none, none, class_names, stream)

@@ -1,0 +1,238 @@
+"""The folder of a training.
+
+    RUN/
+      config.json     the whole configuration, the data sets, library versions
+      metrics.csv     a line every so many steps, and one for each test
+      last.pt         the checkpoint that the same command goes on from
+      best.pt         the weights with the best top-1 on the test split
+      tensorboard/    the numbers of metrics.csv for TensorBoard
+
+A checkpoint is written after the lines of its step, and a training that goes on from it drops the
+lines behind it: metrics.csv reads as if there had been no interruption.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import fcntl
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowprep.dataset.layout import flatten
+from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
+from flowprep.errors import ConfigError, ConfigMismatchError, StorageError, WeightsError
+from flowprep.learn.checkpoint import Checkpoint, Task, library_versions, load_checkpoint
+from flowprep.learn.config import TrainConfig
+
+__all__ = ["BEST_FILE", "CONFIG_FILE", "LAST_FILE", "METRICS_FILE", "MetricsRow", "RunFolder"]
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.csv"
+LAST_FILE = "last.pt"
+BEST_FILE = "best.pt"
+TENSORBOARD_FOLDER = "tensorboard"
+_LOCK_FILE = ".lock"
+_FORMAT = "flowprep-training"
+
+
+@dataclass(frozen=True)
+class MetricsRow:
+    """A line of metrics.csv."""
+
+    step: int
+    """Steps done."""
+    epoch: float
+    """How often every training video was looked at."""
+    split: str
+    """`train` for the means over the steps since the last such line, or the split of a test."""
+    data: str
+    """The data sets' names, joined by `+` in the lines of training."""
+    loss: float
+    top1: float
+    """Share of samples, or of tested videos, whose class is right."""
+    learning_rate: float | None = None
+    """Of the last step."""
+    clips_per_second: float | None = None
+    """Training samples times their segments."""
+    seconds: float | None = None
+    """Spent training since step 0, in all runs together."""
+
+
+_COLUMNS = [item.name for item in dataclasses.fields(MetricsRow)]
+
+
+class RunFolder:
+    """The files of one training; only its main process makes one."""
+
+    def __init__(self, location: str | os.PathLike[str]) -> None:
+        """Takes the folder, which need not exist; raises ConfigError for a URL."""
+        if "://" in os.fspath(location):
+            raise ConfigError(
+                f"run must be a folder of this machine, got {os.fspath(location)}; data sets may "
+                "be read from a URL"
+            )
+        self.path = Path(location)
+        self._tensorboard: Any = None
+        self._num_tasks = 1
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder's lock, so that two trainings never write into it.
+
+        Raises StorageError where another process has it, or where nothing can be written.
+        """
+        Storage(self.path).make_folder()
+        with translated_errors("write", _LOCK_FILE):
+            file = open(self.path / _LOCK_FILE, "a+")  # noqa: SIM115
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise StorageError(
+                    f"another training is writing to {self.path} ({file.read().strip()}); "
+                    "wait for it, end it, or choose another --run"
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                if self._tensorboard is not None:
+                    self._tensorboard.close()
+
+    def last(self, config: TrainConfig) -> Checkpoint | None:
+        """Returns the checkpoint to go on from; None where there is none.
+
+        Raises ConfigMismatchError with both values where it was trained with another
+        configuration, WeightsError where it cannot be read.
+        """
+        path = self.path / LAST_FILE
+        if not path.exists():
+            return None
+        try:
+            checkpoint = load_checkpoint(path)
+        except WeightsError as error:
+            raise WeightsError(
+                f"{error}; remove it to start afresh, or choose another --run"
+            ) from error
+        stored, wanted = flatten(checkpoint.config.to_dict()), flatten(config.to_dict())
+        differences = {
+            name: (stored.get(name), wanted.get(name))
+            for name in sorted(stored | wanted)
+            if stored.get(name) != wanted.get(name)
+        }
+        if differences:
+            lines = [
+                f"  {name}: {_show(old)} so far, {_show(new)} now"
+                for name, (old, new) in differences.items()
+            ]
+            raise ConfigMismatchError(
+                "\n".join(
+                    [
+                        f"{self.path} was trained with another configuration:",
+                        *lines,
+                        "Go on with the same options, or choose another --run; to train further "
+                        f"with others, start a new run with --weights {path}.",
+                    ]
+                ),
+                differences,
+            )
+        return checkpoint
+
+    def begin(
+        self, config: TrainConfig, tasks: Sequence[Task], step: int, *, tensorboard: bool
+    ) -> None:
+        """Writes config.json, and cuts the metrics back to those of the first `step` steps."""
+        storage = Storage(self.path)
+        self._check_own(storage)
+        values = {
+            "format": _FORMAT,
+            "config": config.to_dict(),
+            "tasks": [task.to_dict() for task in tasks],
+            "versions": library_versions(),
+        }
+        storage.write_bytes(CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode())
+        kept = self._rows_until(step) if step else []
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([_COLUMNS, *kept])
+        storage.write_bytes(METRICS_FILE, text.getvalue().encode())
+        # What a killed run was about to write.
+        for name in storage.list_names():
+            if TEMPORARY_MARK in name:
+                storage.remove(name)
+        self._num_tasks = len(tasks)
+        if tensorboard:
+            self._tensorboard = _summary_writer(self.path / TENSORBOARD_FOLDER, step)
+
+    def add(self, row: MetricsRow) -> None:
+        """Appends a line to metrics.csv, and the same numbers for TensorBoard."""
+        with (
+            translated_errors("write", METRICS_FILE),
+            open(self.path / METRICS_FILE, "a", encoding="utf-8", newline="") as file,
+        ):
+            values = dataclasses.asdict(row)
+            csv.writer(file, lineterminator="\n").writerow(map(_format, values.values()))
+        if self._tensorboard is None:
+            return
+        place = row.split
+        if row.split != "train" and self._num_tasks > 1:
+            place = f"{row.split}/{row.data}"
+        for name in ("loss", "top1", "learning_rate", "clips_per_second"):
+            if values[name] is not None:
+                self._tensorboard.add_scalar(f"{place}/{name}", values[name], row.step)
+        self._tensorboard.flush()
+
+    def _check_own(self, storage: Storage) -> None:
+        if not storage.exists(CONFIG_FILE):
+            return
+        try:
+            is_own = json.loads(storage.read_bytes(CONFIG_FILE))["format"] == _FORMAT
+        except (ValueError, KeyError, TypeError):
+            is_own = False
+        if not is_own:
+            raise StorageError(
+                f"{self.path} is not the folder of a training: its {CONFIG_FILE} is another "
+                "program's; choose another --run"
+            )
+
+    def _rows_until(self, step: int) -> list[list[str]]:
+        try:
+            text = (self.path / METRICS_FILE).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        rows = list(csv.reader(io.StringIO(text)))[1:]
+        return [
+            row
+            for row in rows
+            if len(row) == len(_COLUMNS) and row[0].isdigit() and int(row[0]) <= step
+        ]
+
+
+def _summary_writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    # Hides what a killed run wrote after the checkpoint.
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+def _format(value: float | str | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _show(value: Any) -> str:
+    return "nothing" if value is None else str(value)

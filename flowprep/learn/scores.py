@@ -1,0 +1,314 @@
+"""What a test found: scores of every video, how good they are, and the files that hold them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.dataset.storage import Storage
+from flowprep.errors import DatasetError
+from flowprep.learn.confusion import confusion_csv, confusion_png
+
+__all__ = ["SCORES_FILE", "Scores", "softmax", "write_scores"]
+
+SCORES_FILE = "scores.npz"
+_FORMAT = "flowprep-scores"
+_FORMAT_VERSION = 1
+
+_NUM_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores of N videos for K classes."""
+
+    keys: tuple[str, ...]
+    """Of the videos, each once."""
+    labels: NDArray[np.int64]
+    """(N,) class numbers, 0-based; -1 where a video has no label or several."""
+    logits: NDArray[np.float64]
+    """(N, K) scores before softmax, averaged over a video's views."""
+    probabilities: NDArray[np.float64]
+    """(N, K) softmax of each view's logits, averaged over the views; what is measured."""
+    class_names: tuple[str, ...]
+    """The index is the class number; empty where classes have no names."""
+    stream: str
+    """`flow`, `rgb`, or what a fusion joined, such as `flow+rgb`."""
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """Where the scores come from, as JSON values: checkpoint, views, split, versions, ..."""
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("labels", np.int64),
+            ("logits", np.float64),
+            ("probabilities", np.float64),
+        ):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), kind))
+        num_videos = len(self.keys)
+        if self.logits.ndim != 2 or len(self.logits) != num_videos:
+            raise DatasetError(f"logits must be ({num_videos}, classes), got {self.logits.shape}")
+        if self.probabilities.shape != self.logits.shape or self.labels.shape != (num_videos,):
+            raise DatasetError(
+                f"labels, logits and probabilities must be of the same videos and classes, got "
+                f"{self.labels.shape}, {self.logits.shape} and {self.probabilities.shape}"
+            )
+        if len(set(self.keys)) != num_videos:
+            raise DatasetError("keys must differ from one another, got one twice")
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise DatasetError(
+                f"scores must be for the {len(self.class_names)} named classes, got "
+                f"{self.num_classes}"
+            )
+        if num_videos and self.labels.max() >= self.num_classes:
+            key = self.keys[int(self.labels.argmax())]
+            raise DatasetError(
+                f"labels must be < {self.num_classes}, the number of classes that were scored, got "
+                f"{self.labels.max()} for {key}"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return int(self.logits.shape[1])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each class; its number where it has none."""
+        return self.class_names or tuple(map(str, range(self.num_classes)))
+
+    @property
+    def is_labelled(self) -> NDArray[np.bool_]:
+        """(N,) bool: the videos that can be measured."""
+        return self.labels >= 0
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """(N,) the most probable class of each video; the lower number of two alike."""
+        return np.asarray(np.argmax(self.probabilities, axis=1), np.int64)
+
+    def metrics(self) -> dict[str, float]:
+        """Returns `top1`, `top5` and `mean_class_accuracy` of the labelled videos, from 0 to 1.
+
+        The third is the mean over classes of the share of their videos that are right, which counts
+        small classes as much as large ones; classes without a video do not count. Raises
+        DatasetError where no video has a label.
+        """
+        ranks = self._ranks()
+        accuracies = self._class_accuracies()
+        return {
+            "top1": float(np.mean(ranks < 1)),
+            "top5": float(np.mean(ranks < 5)),
+            "mean_class_accuracy": float(np.nanmean(accuracies)),
+        }
+
+    def confusion(self) -> NDArray[np.int64]:
+        """Returns (K, K) counts of labelled videos: rows are labels, columns predictions."""
+        counts = np.zeros((self.num_classes, self.num_classes), np.int64)
+        known = self.is_labelled
+        np.add.at(counts, (self.labels[known], self.predictions[known]), 1)
+        return counts
+
+    def summary(self) -> str:
+        """Returns the measures, the worst classes and the most frequent confusions as text."""
+        num_videos, num_known = len(self.keys), int(self.is_labelled.sum())
+        lines = [f"  videos               {num_videos}"]
+        if num_known < num_videos:
+            lines[0] += f", {num_known} of them with a label and measured"
+        if num_known == 0:
+            return "\n".join(lines)
+        measures = self.metrics()
+        lines += [
+            f"  top-1                {100 * measures['top1']:.1f} %",
+            f"  top-5                {100 * measures['top5']:.1f} %",
+            f"  mean class accuracy  {100 * measures['mean_class_accuracy']:.1f} %",
+        ]
+        counts = self.confusion()
+        accuracies, totals = self._class_accuracies(), counts.sum(axis=1)
+        imperfect = [k for k in np.argsort(accuracies, kind="stable") if accuracies[k] < 1]
+        if imperfect:
+            lines.append("  worst classes")
+        for k in imperfect[:_NUM_SHOWN]:
+            lines.append(
+                f"    {100 * accuracies[k]:5.1f} %  {self.names[k]} ({counts[k, k]} of {totals[k]})"
+            )
+        wrong = counts * (1 - np.eye(self.num_classes, dtype=np.int64))
+        order = np.argsort(-wrong, axis=None, kind="stable")[:_NUM_SHOWN]
+        pairs = [divmod(int(place), self.num_classes) for place in order if wrong.flat[place]]
+        if pairs:
+            lines.append("  most frequent confusions")
+        for label, prediction in pairs:
+            lines.append(
+                f"    {wrong[label, prediction]:5d}    {self.names[label]} taken for "
+                f"{self.names[prediction]}"
+            )
+        return "\n".join(lines)
+
+    def select(self, places: Sequence[int] | NDArray[np.int64]) -> Scores:
+        """Returns the scores of the videos at `places`, in that order."""
+        rows = np.asarray(places, np.int64)
+        return Scores(
+            tuple(self.keys[place] for place in rows),
+            self.labels[rows],
+            self.logits[rows],
+            self.probabilities[rows],
+            self.class_names,
+            self.stream,
+            self.source,
+        )
+
+    @classmethod
+    def interleave(cls, parts: Sequence[Scores]) -> Scores:
+        """Joins the scores of processes that took every so manieth video, in the videos' order."""
+        full = [part for part in parts if part.keys] or list(parts[:1])
+        places = [rank + len(full) * np.arange(len(part.keys)) for rank, part in enumerate(full)]
+        joined = cls(
+            tuple(key for part in full for key in part.keys),
+            np.concatenate([part.labels for part in full]),
+            np.concatenate([part.logits for part in full]),
+            np.concatenate([part.probabilities for part in full]),
+            full[0].class_names,
+            full[0].stream,
+            full[0].source,
+        )
+        return joined.select(np.argsort(np.concatenate(places)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes an .npz file atomically: keys, labels, logits, probabilities, a JSON header.
+
+        Raises StorageError where it cannot be written.
+        """
+        header = {
+            "format": _FORMAT,
+            "format_version": _FORMAT_VERSION,
+            "class_names": list(self.class_names),
+            "stream": self.stream,
+            "source": dict(self.source),
+        }
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            header=np.array(json.dumps(header)),
+            keys=np.array(self.keys, dtype=np.str_),
+            labels=self.labels,
+            logits=self.logits,
+            probabilities=self.probabilities,
+        )
+        folder, name = os.path.split(os.fspath(path))
+        Storage(folder or ".").write_bytes(name, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Scores:
+        """Reads what `save` wrote; a folder stands for the `scores.npz` in it.
+
+        Raises DatasetError where nothing is there, or a file that is damaged or another's.
+        """
+        path = os.fspath(path)
+        folder, name = os.path.split(path)
+        if not name.endswith(".npz"):
+            folder, name = path, SCORES_FILE
+        storage = Storage(folder or ".")
+        if not storage.exists(name):
+            raise DatasetError(
+                f"no scores at {path}; name a folder that `flowprep evaluate` wrote, or its "
+                f"{SCORES_FILE}"
+            )
+        data = storage.read_bytes(name)
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                header = json.loads(arrays["header"].item())
+                if header["format"] != _FORMAT:
+                    raise ValueError("it is not of flowprep")
+                if header["format_version"] != _FORMAT_VERSION:
+                    raise DatasetError(
+                        f"{path} has format version {header['format_version']}, this flowprep "
+                        f"reads version {_FORMAT_VERSION}; install a newer flowprep"
+                    )
+                return cls(
+                    tuple(arrays["keys"].tolist()),
+                    arrays["labels"],
+                    arrays["logits"],
+                    arrays["probabilities"],
+                    tuple(header["class_names"]),
+                    header["stream"],
+                    header["source"],
+                )
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            OSError,
+            NotImplementedError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise DatasetError(
+                f"{path} is damaged, or not scores of flowprep: {type(error).__name__}: {error}; "
+                "run `flowprep evaluate` again"
+            ) from error
+
+    def _ranks(self) -> NDArray[np.int64]:
+        """Returns how many classes stand before the label of each labelled video."""
+        known = self.is_labelled
+        if not known.any():
+            raise DatasetError("no video has a label, so that nothing can be measured")
+        order = np.argsort(-self.probabilities[known], axis=1, kind="stable")
+        return np.asarray(np.argmax(order == self.labels[known, None], axis=1), np.int64)
+
+    def _class_accuracies(self) -> NDArray[np.float64]:
+        """Returns (K,) shares of each class's videos that are right; NaN for a class without."""
+        counts = self.confusion()
+        totals = counts.sum(axis=1)
+        return np.where(totals > 0, counts.diagonal() / np.maximum(totals, 1), np.nan)
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns softmax over the last axis, float64."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float64)
+
+
+def write_scores(scores: Scores, folder: str | os.PathLike[str]) -> None:
+    """Writes scores.npz, scores.csv, confusion.csv and confusion.png into `folder`.
+
+    Those of the confusions only where videos have labels. Raises StorageError where they cannot be
+    written.
+    """
+    storage = Storage(folder)
+    storage.make_folder()
+    scores.save(os.path.join(os.fspath(folder), SCORES_FILE))
+    storage.write_bytes("scores.csv", _scores_csv(scores).encode())
+    if not scores.is_labelled.any():
+        return
+    counts = scores.confusion()
+    top1 = scores.metrics()["top1"]
+    title = f"{scores.stream}: top-1 {100 * top1:.1f} % of {counts.sum()} videos"
+    storage.write_bytes("confusion.csv", confusion_csv(counts, scores.names).encode())
+    storage.write_bytes("confusion.png", confusion_png(counts, scores.names, title))
+
+
+def _scores_csv(scores: Scores) -> str:
+    """A line for each video: its label, the most probable class, and how probable both are."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("key", "label", "prediction", "probability", "label_probability"))
+    predictions = scores.predictions
+    for place, key in enumerate(scores.keys):
+        label, prediction = scores.labels[place], predictions[place]
+        row = scores.probabilities[place]
+        known = ("", "") if label < 0 else (scores.names[label], f"{row[label]:.6f}")
+        writer.writerow(
+            (key, known[0], scores.names[prediction], f"{row[prediction]:.6f}", known[1])
+        )
+    return text.getvalue()

@@ -1,0 +1,231 @@
+"""Checkpoints come back whole or not at all, and know the data they were trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.errors import ConfigMismatchError, StorageError, WeightsError
+from flowprep.learn.checkpoint import (
+    Checkpoint,
+    Task,
+    build_model,
+    check_data,
+    describe_task,
+    load_checkpoint,
+    restore_model,
+    save_checkpoint,
+)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig
+from flowprep.learn.models.multitask import MultiTask
+
+CONFIG = TrainConfig(ModelSpec("resnet18", width=0.0625), ClipSpec("flow", 2, crop_px=32))
+
+
+@pytest.fixture(scope="module")
+def dataset(motion: Path) -> FlowDataset:
+    return open_dataset(motion)
+
+
+@pytest.fixture
+def checkpoint(dataset: FlowDataset) -> Checkpoint:
+    torch.manual_seed(0)
+    task = describe_task(dataset)
+    model = build_model(CONFIG, [len(task.class_names)])
+    training = {"optimizer": torch.optim.SGD(model.parameters()).state_dict(), "best": (0.5, 3)}
+    return Checkpoint(CONFIG, (task,), 7, model.state_dict(), training, {"flowprep": "1"})
+
+
+def assert_same(one: Checkpoint, other: Checkpoint) -> None:
+    assert (one.config, one.tasks, one.step) == (other.config, other.tasks, other.step)
+    assert (one.training, one.versions) == (other.training, other.versions)
+    assert one.model.keys() == other.model.keys()
+    for name, tensor in one.model.items():
+        assert torch.equal(tensor, other.model[name]), name
+
+
+def test_a_checkpoint_comes_back_whole(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last.pt", checkpoint)
+    assert_same(load_checkpoint(tmp_path / "last.pt"), checkpoint)
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert (content["format"], content["format_version"]) == ("flowprep-checkpoint", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_the_old_file_stays_when_writing_fails(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    unwritable = dataclasses.replace(checkpoint, training={"file": open(__file__)})  # noqa: SIM115
+    with pytest.raises(TypeError):
+        save_checkpoint(path, unwritable)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert_same(load_checkpoint(path), checkpoint)
+    with pytest.raises(StorageError, match="cannot write"):
+        save_checkpoint(tmp_path / "last.pt" / "under.pt", checkpoint)
+
+
+def test_a_damaged_byte_is_seen_or_does_no_harm(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    data = path.read_bytes()
+    places = np.random.default_rng(0).integers(len(data), size=60).tolist()
+    # The end holds the zip's directory, where a date may change unseen.
+    places += list(range(len(data) - 400, len(data), 7))
+    num_seen = 0
+    for place in places:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
+        try:
+            assert_same(load_checkpoint(path), checkpoint)
+        except WeightsError:
+            num_seen += 1
+    assert num_seen > 60
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_cut_file_is_refused(checkpoint: Checkpoint, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(WeightsError, match="cut off"):
+        load_checkpoint(path)
+
+
+class Malice:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Malice(touched)))
+    torch.save({"format": "flowprep-checkpoint", "model": Malice(touched)}, tmp_path / "zip.pt")
+    for name in ("plain.pt", "zip.pt"):
+        with pytest.raises(WeightsError, match="is not a checkpoint of flowprep"):
+            load_checkpoint(tmp_path / name)
+    assert not touched.exists()
+
+
+def test_foreign_new_and_missing_files_are_told_apart(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.pt"
+    torch.save({"state_dict": checkpoint.model}, path)
+    with pytest.raises(WeightsError, match="PyTorch file but not a checkpoint.*--weights"):
+        load_checkpoint(path)
+    torch.save({"format": "flowprep-checkpoint", "format_version": 2}, path)
+    with pytest.raises(WeightsError, match="format version 2, .* newer flowprep"):
+        load_checkpoint(path)
+    torch.save({"format": "flowprep-checkpoint", "format_version": 1, "config": "{}"}, path)
+    with pytest.raises(WeightsError, match="not a whole checkpoint"):
+        load_checkpoint(path)
+    with pytest.raises(WeightsError, match="cannot read .*No such file"):
+        load_checkpoint(tmp_path / "none.pt")
+
+
+def test_a_restored_network_gives_the_same_scores(checkpoint: Checkpoint) -> None:
+    model = build_model(CONFIG, [8])
+    model.load_state_dict(checkpoint.model)
+    # The file that the first weights came from is not needed any more.
+    spec = dataclasses.replace(CONFIG.model, weights="gone.safetensors")
+    config = dataclasses.replace(CONFIG, model=spec)
+    restored = restore_model(dataclasses.replace(checkpoint, config=config))
+    clip = torch.randn(2, 4, 32, 32)
+    assert not restored.training
+    assert torch.equal(model.eval()(clip), restored(clip))
+    wrong = dataclasses.replace(checkpoint, model={"weight": torch.zeros(1)})
+    with pytest.raises(WeightsError, match="not those of its own resnet18"):
+        restore_model(wrong)
+
+
+def test_several_tasks_have_several_heads(dataset: FlowDataset) -> None:
+    tasks = (describe_task(dataset), Task("other", ("a", "b", "c"), {}, "x"))
+    model = build_model(CONFIG, [8, 3])
+    assert isinstance(model, MultiTask)
+    restored = restore_model(Checkpoint(CONFIG, tasks, 0, model.state_dict()))
+    assert [scores.shape for scores in restored(torch.zeros(2, 4, 32, 32))] == [(2, 8), (2, 3)]
+
+
+def test_a_task_describes_its_data_set(dataset: FlowDataset) -> None:
+    task = describe_task(dataset)
+    assert task.name == "motion"
+    assert task.class_names == dataset.class_names
+    assert task.config == dataset.config
+    assert Task.from_dict(task.to_dict()) == task
+
+
+def test_classes_without_names_are_called_by_their_numbers(dataset: FlowDataset) -> None:
+    header = dataclasses.replace(dataset.header, class_names=())
+    nameless = FlowDataset(dataset._storage, header, [])
+    nameless.videos = dataset.videos
+    task = describe_task(nameless)
+    assert task.class_names == tuple("01234567")
+    assert check_data(task, nameless, stream="flow") == []
+    assert check_data(describe_task(dataset), nameless, stream="flow") == []
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "streams"),
+    [
+        ("decode", {"fps": 12.5}, {"flow", "rgb"}),
+        ("decode", {"resize": "short:128"}, {"flow", "rgb"}),
+        ("flow", {"bound_px": 15.0}, {"flow"}),
+        ("flow", {"step": 2}, {"flow"}),
+        ("flow", {"algorithm": "tvl1"}, {"flow"}),
+        ("flow", {"parameters": {"preset": "fast"}}, {"flow"}),
+        ("flow", {"quantizer": "floor", "center_level": 127.0}, set()),
+        ("encode", {"jpeg_quality": 50, "videos_per_shard": 7}, set()),
+        ("decode", {"decoder": "decord"}, set()),
+    ],
+)
+@pytest.mark.parametrize("stream", ["flow", "rgb"])
+def test_data_of_another_kind_is_refused_unless_forced(
+    dataset: FlowDataset, section: str, values: dict[str, Any], streams: set[str], stream: Any
+) -> None:
+    task = describe_task(dataset)
+    changed = {**task.extract, section: task.extract[section] | values}
+    trained = dataclasses.replace(task, extract=changed)
+    assert check_data(trained, dataset, stream=stream, force=True) == []
+    if stream not in streams:
+        assert check_data(trained, dataset, stream=stream) == []
+        return
+    with pytest.raises(ConfigMismatchError) as caught:
+        check_data(trained, dataset, stream=stream)
+    name, value = next(iter(values.items()))
+    assert any(field.startswith(f"{section}.{name}") for field in caught.value.differences)
+    for part in ("in training", "here", "--force", "motion"):
+        assert part in str(caught.value)
+    if not isinstance(value, dict):
+        assert f"{section}.{name}: {value} in training" in str(caught.value)
+
+
+def test_classes_in_another_order_are_refused_whatever_is_forced(dataset: FlowDataset) -> None:
+    task = describe_task(dataset)
+    names = list(task.class_names)
+    names[0], names[1] = names[1], names[0]
+    reordered = dataclasses.replace(task, class_names=tuple(names))
+    for force in (False, True):
+        with pytest.raises(ConfigMismatchError, match="class 0: .* in training") as caught:
+            check_data(reordered, dataset, stream="flow", force=force)
+        assert set(caught.value.differences) == {"class 0", "class 1"}
+    assert check_data(reordered, dataset, stream="flow", labels=False) == []
+
+
+def test_another_implementation_is_noted(dataset: FlowDataset) -> None:
+    task = dataclasses.replace(describe_task(dataset), implementation="opencv-99")
+    (note,) = check_data(task, dataset, stream="flow")
+    assert "opencv-99" in note
+    assert dataset.header.implementation in note
+    assert check_data(task, dataset, stream="rgb") == []

@@ -1,0 +1,142 @@
+"""Configurations check themselves, survive JSON, and hold what was published."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any, get_args
+
+import pytest
+
+from flowprep.errors import ConfigError
+from flowprep.learn.checkpoint import build_model
+from flowprep.learn.config import (
+    RECIPES,
+    VIEWS,
+    AugmentSpec,
+    ClipSpec,
+    ModelName,
+    ModelSpec,
+    OptimizationSpec,
+    StreamName,
+    TrainConfig,
+    TrainOptions,
+    ViewSpec,
+    default_config,
+)
+from flowprep.learn.models import MODELS
+from flowprep.learn.optimization import count_steps, learning_rate
+
+CONFIGS = {
+    "plain": TrainConfig(),
+    **{f"{name}-{stream}": RECIPES[name][stream] for name in RECIPES for stream in RECIPES[name]},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_json_keeps_everything(name: str) -> None:
+    config = CONFIGS[name]
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("place", [(), ("model",), ("clip",), ("augment",), ("optimization",)])
+def test_a_stored_field_too_many_or_too_few_is_refused(place: tuple[str, ...]) -> None:
+    def change(edit: Any) -> dict[str, Any]:
+        values = TrainConfig().to_dict()
+        inner = values
+        for name in place:
+            inner = inner[name]
+        edit(inner)
+        return values
+
+    with pytest.raises(ConfigError, match="has no field colour"):
+        TrainConfig.from_dict(change(lambda values: values.update(colour="red")))
+    with pytest.raises(ConfigError, match="lacks"):
+        TrainConfig.from_dict(change(lambda values: values.pop(next(iter(values)))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (ModelSpec, {"model": "resnet19"}, "model must be one of cnn-m-2048, .*'resnet19'"),
+        (ModelSpec, {"width": 0}, "width must be > 0"),
+        (ModelSpec, {"dropout": 1.0}, "dropout must be >= 0 and < 1, got 1"),
+        (ModelSpec, {"consensus": "vote"}, "consensus must be one of avg, max, weighted"),
+        (ClipSpec, {"num_frames": 0}, "num_frames must be >= 1, got 0"),
+        (ClipSpec, {"num_frames": 5, "stack": "bidirectional"}, "num_frames must be even"),
+        (ClipSpec, {"frame_stride": 2, "stack": "trajectory"}, "frame_stride must be 1"),
+        (ClipSpec, {"crop_px": 4}, "crop_px must be >= 8"),
+        (ClipSpec, {"resize_short_px": 128}, "resize_short_px must be >= crop_px, got 128 < 224"),
+        (ClipSpec, {"stream": "rgb", "subtract_mean_flow": True}, "is for stream flow"),
+        (ClipSpec, {"stream": "rgb", "normalization": "px"}, "px is for stream flow"),
+        (AugmentSpec, {"scales": ()}, "scales must be one or more"),
+        (AugmentSpec, {"scales": (1.5,)}, r"scales .* in \(0, 1\]"),
+        (AugmentSpec, {"scales": (0.5, 1.0)}, "from large to small"),
+        (OptimizationSpec, {"batch_size": 10, "accumulate": 4}, "multiple of accumulate"),
+        (OptimizationSpec, {"learning_rate": 0.0}, "learning_rate must be > 0"),
+        (OptimizationSpec, {"num_steps": 0}, "num_steps must be >= 1"),
+        (OptimizationSpec, {"warmup": 1.0}, "warmup must be >= 0 and < 1"),
+        (OptimizationSpec, {"milestones": (0.5,)}, "milestones are for schedule step"),
+        (OptimizationSpec, {"milestones": (2.0,), "schedule": "step"}, "between 0 and 1"),
+        (OptimizationSpec, {"nesterov": True, "momentum": 0}, "nesterov needs a momentum"),
+        (OptimizationSpec, {"clip_gradient_norm": 0.0}, "clip_gradient_norm must be > 0"),
+        (TrainOptions, {"num_workers": 0}, "num_workers must be >= 1"),
+        (TrainOptions, {"num_loaders": -1}, "num_loaders must be >= 0"),
+        (TrainOptions, {"test_every_epochs": 0}, "test_every_epochs must be > 0"),
+        (ViewSpec, {"num_crops": 5}, "num_crops must be 1, 3 or 10"),
+    ],
+)
+def test_a_broken_rule_names_the_field_and_the_value(
+    kind: type[Any], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        kind(**values)
+
+
+def test_the_names_of_models_are_those_that_can_be_created() -> None:
+    assert get_args(ModelName) == tuple(MODELS)
+
+
+@pytest.mark.parametrize("stream", get_args(StreamName))
+@pytest.mark.parametrize("model", get_args(ModelName))
+def test_every_model_has_a_default_that_can_be_built(model: ModelName, stream: StreamName) -> None:
+    config = default_config(model, stream)
+    assert (config.model.model, config.clip.stream) == (model, stream)
+    small = dataclasses.replace(config, model=dataclasses.replace(config.model, width=0.05))
+    network = build_model(small, [5])
+    per_frame = 2 if stream == "flow" else 3
+    frames = 1 if network.layout == "volume" else config.clip.num_frames
+    assert network.in_channels == per_frame * frames
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stream", "rates"),
+    [
+        # Simonyan and Zisserman 2014, section 5.
+        ("two-stream", "flow", {0: 1e-2, 49999: 1e-2, 50000: 1e-3, 70000: 1e-4, 79999: 1e-4}),
+        # Wang et al. 2016, section 4.
+        ("tsn", "flow", {0: 5e-3, 11999: 5e-3, 12000: 5e-4, 17999: 5e-4, 18000: 5e-5}),
+        ("tsn", "rgb", {0: 1e-3, 1999: 1e-3, 2000: 1e-4, 4000: 1e-5, 4499: 1e-5}),
+    ],
+)
+def test_recipes_have_the_published_learning_rates(
+    recipe: Any, stream: StreamName, rates: dict[int, float]
+) -> None:
+    spec = RECIPES[recipe][stream].optimization
+    num_steps = count_steps(spec, 9537)
+    assert {step: learning_rate(spec, step, num_steps) for step in rates} == pytest.approx(rates)
+
+
+def test_views_count_what_their_names_say() -> None:
+    counts = {name: views.num_clips * views.num_crops for name, views in VIEWS.items()}
+    assert counts == {"center": 1, "30": 30, "250": 250}
+
+
+def test_configurations_do_without_torch() -> None:
+    code = (
+        "import sys, flowprep, flowprep.cli, flowprep.learn.config, flowprep.learn.clips, "
+        "flowprep.learn.transforms; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,93 @@
+"""Schedules at their corners, parameters that decay, and losses that add up."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from flowprep.learn.config import OptimizationSpec
+from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer, task_loss
+
+
+def test_steps_follow_from_epochs_unless_they_are_given() -> None:
+    assert count_steps(OptimizationSpec(32, num_epochs=3), 100) == math.ceil(300 / 32)
+    assert count_steps(OptimizationSpec(32, num_epochs=0.01), 100) == 1
+    assert count_steps(OptimizationSpec(32, num_epochs=3, num_steps=7), 100) == 7
+
+
+def test_cosine_falls_from_the_whole_rate_over_the_half_towards_zero() -> None:
+    spec = OptimizationSpec(learning_rate=2.0)
+    rates = [learning_rate(spec, step, 100) for step in range(101)]
+    assert (rates[0], rates[50], rates[100]) == pytest.approx((2.0, 1.0, 0.0))
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+def test_warmup_rises_from_a_tenth_in_a_straight_line(schedule: str) -> None:
+    spec = OptimizationSpec(learning_rate=1.0, warmup=0.2, schedule=schedule)  # type: ignore[arg-type]
+    rates = [learning_rate(spec, step, 100) for step in range(100)]
+    assert rates[:21] == pytest.approx([0.1 + 0.9 * step / 20 for step in range(21)])
+    assert max(rates) == rates[20] == 1.0
+
+
+def test_step_multiplies_at_each_milestone() -> None:
+    spec = OptimizationSpec(learning_rate=1.0, schedule="step", milestones=(0.25, 0.5), decay=0.1)
+    rates = [learning_rate(spec, step, 8) for step in range(8)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.01])
+
+
+def test_adamw_spares_biases_and_norms_and_nobody_moves_what_is_frozen() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 4))
+    model[1].requires_grad_(False)
+    adamw = make_optimizer(OptimizationSpec(optimizer="adamw", weight_decay=0.1), model)
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in adamw.param_groups
+        for parameter in group["params"]
+    }
+    assert decays == {
+        id(model[0].weight): 0.1,
+        id(model[0].bias): 0.0,
+        id(model[3].weight): 0.1,
+        id(model[3].bias): 0.0,
+    }
+    sgd = make_optimizer(OptimizationSpec(weight_decay=0.1), model)
+    assert [len(group["params"]) for group in sgd.param_groups] == [4]
+    assert sgd.param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_one_task_has_the_mean_cross_entropy(smoothing: float) -> None:
+    logits, labels = torch.randn(6, 5), torch.randint(5, (6,))
+    loss = task_loss([logits], labels, torch.zeros(6).long(), [6], label_smoothing=smoothing)
+    assert loss == pytest.approx(F.cross_entropy(logits, labels, label_smoothing=smoothing).item())
+
+
+def test_losses_of_parts_add_up_to_that_of_the_batch() -> None:
+    torch.manual_seed(0)
+    heads = [torch.randn(9, 5), torch.randn(9, 3)]
+    labels, tasks = torch.randint(3, (9,)), torch.tensor([0, 1, 0, 0, 1, 0, 0, 0, 1])
+    counts = torch.bincount(tasks).tolist()
+    whole = task_loss(heads, labels, tasks, counts)
+    own = [F.cross_entropy(head[tasks == k], labels[tasks == k]) for k, head in enumerate(heads)]
+    assert whole == pytest.approx(float(sum(own)))
+    # The first part has no sample of the second task.
+    parts = [
+        task_loss([head[rows] for head in heads], labels[rows], tasks[rows], counts)
+        for rows in (slice(0, 1), slice(1, 4), slice(4, 9))
+    ]
+    assert float(sum(parts)) == pytest.approx(float(whole), rel=1e-6)
+
+
+def test_a_sample_does_not_reach_the_head_of_another_task() -> None:
+    heads = [torch.randn(4, 5, requires_grad=True), torch.randn(4, 3, requires_grad=True)]
+    tasks = torch.tensor([0, 1, 0, 1])
+    task_loss(heads, torch.zeros(4).long(), tasks, [2, 2]).backward()  # type: ignore[no-untyped-call]
+    for task, head in enumerate(heads):
+        assert head.grad is not None
+        assert (head.grad[tasks != task] == 0).all()
+        assert (head.grad[tasks == task] != 0).all()
