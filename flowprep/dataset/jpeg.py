@@ -42,6 +42,17 @@ _LOOKUP_BITS = 10
 _END = 100
 _SPECIAL = 1 << 13
 
+# Most codes are so short that two fit into a lookup. An entry of the table of pairs holds
+#   6 bits    how many bits to take
+#   7 bits    zero coefficients before the first one
+#   1 bit     _SPECIAL: the rest is an entry as above
+#   7 bits    how far the second one is from the first; 0 for the first once more
+#   6 bits    how many bits to take for the first alone
+#   16 bits   at bit 32, the first coefficient
+#   16 bits   at bit 48, the second one
+_DISTANCE_SHIFT = 14
+_FIRST_SHIFT = 21
+
 # Places of the coefficients in a block, in the order in which they are stored (T.81, figure A.6).
 _ZIGZAG = np.array(
     [
@@ -236,6 +247,35 @@ def _read_table(data, at, is_ac, lookup, codes):  # type: ignore[no-untyped-def]
 
 
 @inline
+def _join_pairs(lookup, pairs):  # type: ignore[no-untyped-def]
+    """Makes the table of pairs out of the lookup table of an AC code."""
+    for i in range(1 << _LOOKUP_BITS):
+        entry = np.int64(lookup[i])
+        if entry & _SPECIAL:
+            pairs[i] = entry
+            continue
+        first = (entry >> 16) & 0xFFFF
+        alone, run = entry & 63, (entry >> 6) & 127
+        taken = alone
+        following = np.int64(lookup[(i << alone) & ((1 << _LOOKUP_BITS) - 1)])
+        distance, second = 0, first
+        together = alone + (following & 63)
+        if run != _END and not following & _SPECIAL and together <= _LOOKUP_BITS:
+            run_between = (following >> 6) & 127
+            distance = _END if run_between == _END else run_between + 1
+            second = (following >> 16) & 0xFFFF
+            taken = together
+        pairs[i] = (
+            (second << 48)
+            | (first << 32)
+            | (alone << _FIRST_SHIFT)
+            | (distance << _DISTANCE_SHIFT)
+            | (run << 6)
+            | taken
+        )
+
+
+@inline
 def _find_code(bits, codes, is_ac):  # type: ignore[no-untyped-def]
     """Returns what the lookup table would say of a code that it does not hold; 0 for none."""
     for length in range(1, 17):
@@ -250,7 +290,7 @@ def _find_code(bits, codes, is_ac):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _read_headers(data, at, end, width, height, quantizers, dc, ac, dc_codes, ac_codes):  # type: ignore[no-untyped-def]
+def _read_headers(data, at, end, width, height, quantizers, dc, ac, dc_codes, ac_codes, pairs):  # type: ignore[no-untyped-def]
     """Reads all up to the entropy-coded data and returns where that begins; -1 for another kind."""
     if end - at < 4 or data[at] != 0xFF or data[at + 1] != 0xD8:
         return np.int64(-1)
@@ -294,6 +334,7 @@ def _read_headers(data, at, end, width, height, quantizers, dc, ac, dc_codes, ac
                 is_ac = data[place] != 0
                 if is_ac:
                     has_ac = _read_table(data, place + 1, True, ac, ac_codes)
+                    _join_pairs(ac, pairs)
                 else:
                     has_dc = _read_table(data, place + 1, False, dc, dc_codes)
                 place += 17 + count
@@ -361,20 +402,22 @@ def _decode(  # type: ignore[no-untyped-def]
     coefficients = np.empty(65 * stride, np.int16)
     columns = np.empty(1024, np.int32)
     band = np.empty(64 * stride, np.uint8)
-    quantizers = np.zeros(192, np.int64)
-    places = np.empty(192, np.uint32)
-    for i in range(192):
+    quantizers = np.zeros(320, np.int64)
+    places = np.empty(320, np.uint32)
+    for i in range(320):
         places[i] = (_ZIGZAG[i] if i < 64 else 64) * stride
     dc = np.empty(1 << _LOOKUP_BITS, np.int32)
     ac = np.empty(1 << _LOOKUP_BITS, np.int32)
+    pairs = np.empty(1 << _LOOKUP_BITS, np.int64)
     dc_codes = np.empty(51 + 256, np.int64)
     ac_codes = np.empty(51 + 256, np.int64)
     one, last_place = np.uint64(1), np.uint64(63)
     lookup_shift = np.uint64(64 - _LOOKUP_BITS)
     for image in range(num_images):
         begin = _read_headers(
-            data, starts[image], ends[image], width, height, quantizers, dc, ac, dc_codes, ac_codes
-        )
+            data, starts[image], ends[image], width, height,
+            quantizers, dc, ac, dc_codes, ac_codes, pairs,
+        )  # fmt: skip
         if begin < 0:
             return image
         length = _unstuff(data, begin, ends[image], stream)
@@ -417,8 +460,7 @@ def _decode(  # type: ignore[no-untyped-def]
                     bits |= load_big_endian(stream, at) >> np.uint64(held)
                     at += (63 - held) >> 3
                     held |= 56
-                    entry = np.int64(ac[bits >> lookup_shift])
-                    value = entry >> 16
+                    entry = pairs[bits >> lookup_shift]
                     if entry & _SPECIAL:
                         if entry == _SPECIAL:
                             entry = _find_code(bits, ac_codes, True)
@@ -434,16 +476,30 @@ def _decode(  # type: ignore[no-untyped-def]
                                 value -= (1 << size) - 1
                             bits <<= np.uint64(size)
                             held -= size
+                        k += np.uint64((entry >> 6) & 127)
                     else:
+                        k += np.uint64((entry >> 6) & 127)
+                        coefficients[np.uint64(places[k]) + np.uint64(block)] = np.int16(
+                            (entry >> 32) * quantizers[k]
+                        )
+                        if k == last_place:
+                            # Full, without a code for its end: the second one is not of this block.
+                            alone = (entry >> _FIRST_SHIFT) & 63
+                            bits <<= np.uint64(alone)
+                            held -= alone
+                            break
                         bits <<= np.uint64(entry & 63)
                         held -= entry & 63
-                    k += np.uint64((entry >> 6) & 127)
+                        k += np.uint64((entry >> _DISTANCE_SHIFT) & 127)
+                        value = entry >> 48
                     coefficients[np.uint64(places[k]) + np.uint64(block)] = np.int16(
                         value * quantizers[k]
                     )
                     k += one
                 # A run over the end of the block, or data that ended before it.
-                if last_place + one < k <= np.uint64(_END) or 8 * at - held > 8 * length:
+                is_whole = last_place <= k <= last_place + one
+                is_whole = is_whole or np.uint64(_END) < k <= np.uint64(_END + 64)
+                if not is_whole or 8 * at - held > 8 * length:
                     return image
             if row >= first_row:
                 _transform_row(coefficients, columns, band, stride, first_block, last_block)

@@ -43,8 +43,8 @@ V = TypeVar("V")
 _OFFSETS_CACHE = 4096
 # ... and all of the `KEY.json` of so many (some ten times as much).
 _METADATA_CACHE = 64
-# Videos that are kept as objects.
-_VIDEO_CACHE = 256
+# Videos that are kept as objects, twice each.
+_VIDEO_CACHE = 512
 # Open files; a data set of thousands of shards must not run out of file descriptors.
 _FILE_CACHE = 64
 
@@ -121,7 +121,8 @@ class VideoList(Sequence[StoredVideo]):
         hashes = np.array([_hash(self._key(n)) for n in range(len(rates))], np.uint64)
         self._order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
-        self._recent: dict[int, StoredVideo] = {}
+        # By position and by key.
+        self._recent: dict[int | str, StoredVideo] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_recent": {}}
@@ -134,13 +135,13 @@ class VideoList(Sequence[StoredVideo]):
         """Returns the video at a position or with a key; raises DatasetError for an unknown key."""
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
-        if isinstance(index, str):
-            index = self.position(index)
-        position = range(len(self))[index]
-        if (video := self._recent.get(position)) is None:
-            if len(self._recent) >= _VIDEO_CACHE:
-                self._recent = {}
-            video = self._recent[position] = self._build(position)
+        if (video := self._recent.get(index)) is not None:
+            return video
+        position = range(len(self))[self.position(index) if isinstance(index, str) else index]
+        video = self._recent.get(position) or self._build(position)
+        recent = self._recent if len(self._recent) < _VIDEO_CACHE else {}
+        recent[position] = recent[video.key] = video
+        self._recent = recent
         return video
 
     def position(self, key: str) -> int:
@@ -169,7 +170,7 @@ class VideoList(Sequence[StoredVideo]):
             found = self[key]
         except DatasetError:
             return False
-        return item == key or item == found
+        return item in (key, found)
 
     def _key(self, position: int) -> bytes:
         begin = self._key_ends[position - 1] if position else 0
@@ -181,7 +182,8 @@ class VideoList(Sequence[StoredVideo]):
         )
         first_label = self._label_ends[position - 1] if position else 0
         fps = float(self._rates[position])
-        places = self._members[first : first + 2 * len(self._names[names])].tolist()
+        member_names = self._names[names]
+        places = self._members[first : first + 2 * len(member_names)].reshape(-1, 2).tolist()
         return StoredVideo(
             key=self._key(position).decode(),
             labels=tuple(self._labels[first_label : self._label_ends[position]].tolist()),
@@ -193,7 +195,7 @@ class VideoList(Sequence[StoredVideo]):
             fps=None if math.isnan(fps) else fps,
             is_partial=bool(is_partial),
             shard=shard,
-            members=dict(zip(self._names[names], zip(places[::2], places[1::2]), strict=True)),
+            members={name: (o, n) for name, (o, n) in zip(member_names, places, strict=True)},
         )
 
 
@@ -326,7 +328,11 @@ class FlowDataset:
         from flowprep.dataset.jpeg import decode_planes
 
         planes = np.empty((wanted.size, 2, height, width), np.uint8)
-        unique, places, copies = np.unique(wanted, return_index=True, return_inverse=True)
+        if np.array_equal(wanted, np.arange(low, low + wanted.size)):
+            unique, places = wanted, np.arange(wanted.size)
+            copies = places
+        else:
+            unique, places, copies = np.unique(wanted, return_index=True, return_inverse=True)
         for axis, stream in enumerate(FLOW_STREAMS[direction]):
             data, offsets = self._stream(video, stream, low, high - low + 1)
             starts, ends = offsets[unique - low], offsets[unique - low + 1]

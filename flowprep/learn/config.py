@@ -80,8 +80,8 @@ class ModelSpec:
     width: float = 1.0
     """Multiplies the number of channels in every layer; small ones train on a laptop."""
     dropout: float | None = None
-    """Share of the features that is dropped before the classifier; the published one where it is not
-    given."""
+    """Share of the features that is dropped before the classifier; the published one where it is
+    not given."""
     consensus: ConsensusName = "avg"
     """How the tsn- networks join the scores of a video's segments."""
     partial_bn: bool = False
@@ -175,8 +175,8 @@ class AugmentSpec:
     """How training clips are varied; all fields and frames of a clip alike."""
 
     crop: CropName = "random"
-    """Where crops lie: anywhere (`random`), in the centre, in the four corners and the centre, or at
-    TSN's 13 places. Anywhere, unless the recipe is tsn."""
+    """Where crops lie: anywhere (`random`), in the centre, in the four corners and the centre, or
+    at TSN's 13 places. Anywhere, unless the recipe is tsn."""
     scales: tuple[float, ...] = (1.0,)
     """Crop sides as shares of the short side, such as 1,.875,.75 (tsn): one is drawn for the width
     and one for the height, at most one step apart, and the crop is resized. 1 alone cuts crops of
@@ -303,7 +303,7 @@ class TrainOptions:
     """How a training is carried out."""
 
     num_workers: int | None = None
-    """Training processes, on Ray; without this the training runs in one, or in those of torchrun."""
+    """Training processes, on Ray; without this there is one, or those that torchrun started."""
     address: str | None = None
     """An existing Ray cluster, such as `auto`; Ray starts on this machine where it is not given."""
     num_loaders: int | None = None

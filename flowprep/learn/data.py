@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
+import os
+import shutil
 import signal
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
@@ -350,19 +354,24 @@ class TrainingClips(Dataset[dict[str, Any]]):
             "task": int(sample["task"][0]),
         }
 
-    def batch(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Returns the samples of n positions together: clips (n, S, C, ...), labels, tasks (n,)."""
-        clips = np.empty((len(positions), *sample_shape(self.config.clip, self.layout)), np.float32)
+    def batch(
+        self, positions: Sequence[int], out: NDArray[np.float32] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Returns the samples of n positions together: clips (n, S, C, ...), labels, tasks (n,).
+
+        With `out`, clips are written there and not returned.
+        """
+        shape = sample_shape(self.config.clip, self.layout)
+        clips = np.empty((len(positions), *shape), np.float32) if out is None else out
         rows = np.array([self._row(position) for position in positions])
         for position, (task, place, _), target in zip(positions, rows, clips, strict=True):
             dataset = self.datasets[task]
             rng = np.random.default_rng((self.config.seed, _SAMPLE, position))
             fill_sample(dataset, dataset.videos[int(place)], self.config, self.layout, rng, target)
-        return {
-            "clip": torch.from_numpy(clips),
-            "label": torch.from_numpy(rows[:, 2].copy()),
-            "task": torch.from_numpy(rows[:, 0].copy()),
-        }
+        batch = {"clip": torch.from_numpy(clips)} if out is None else {}
+        batch["label"] = torch.from_numpy(rows[:, 2].copy())
+        batch["task"] = torch.from_numpy(rows[:, 0].copy())
+        return batch
 
     def _row(self, position: int) -> tuple[int, int, int]:
         epoch, place = divmod(position, self.num_videos)
@@ -402,9 +411,8 @@ def training_loader(
     starts = range(
         first_step * batch_size + rank * share, num_steps * batch_size + rank * share, batch_size
     )
-    return Loader(
-        _Guarded(clips.batch), sampler=_Parts(starts, share), **loader_options(num_loaders)
-    )
+    shape = (share, *sample_shape(clips.config.clip, clips.layout))
+    return Loader(clips.batch, _Parts(starts, share), "clip", shape, num_loaders)
 
 
 class _Parts(Sampler[list[int]]):
@@ -479,6 +487,10 @@ class TestViews(Dataset[dict[str, Any]]):
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         """Returns {"views": (num_crops, C, ...) float32, "video": its number, "label": or -1}."""
+        return self.read(item)
+
+    def read(self, item: int, out: NDArray[np.float32] | None = None) -> dict[str, Any]:
+        """Returns an item; with `out`, an array of `shape`, views are written there instead."""
         if not 0 <= item < len(self):
             raise IndexError(f"item must be from 0 to {len(self) - 1}, got {item}")
         number, place = divmod(item, self.num_clips)
@@ -486,12 +498,16 @@ class TestViews(Dataset[dict[str, Any]]):
         clip = self.clip
         indices = test_indices(num_fields(video, clip), clip, self.num_clips)[place]
         crops = test_crops(video.width, video.height, clip, self.views.num_crops)
-        views = load_views(self.dataset, video, indices, crops, clip, self.layout)
-        return {
-            "views": torch.from_numpy(views),
-            "video": number,
-            "label": int(self.labels[number]),
-        }
+        views = np.empty(self.shape, np.float32) if out is None else out
+        _fill_views(self.dataset, video, indices, crops, clip, self.layout, views)
+        found: dict[str, Any] = {} if out is not None else {"views": torch.from_numpy(views)}
+        return found | {"video": number, "label": int(self.labels[number])}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an item's views, (num_crops, C, H, W) or (num_crops, C, L, H, W)."""
+        clip = self.clip
+        return (self.views.num_crops, *_clip_shape(clip, clip.num_frames, self.layout))
 
 
 def test_loader(
@@ -507,7 +523,7 @@ def test_loader(
         for number in range(rank, views.num_videos, world_size)
         for item in range(number * views.num_clips, (number + 1) * views.num_clips)
     ]
-    return Loader(_Guarded(views.__getitem__), sampler=items, **loader_options(num_loaders))
+    return Loader(views.read, items, "views", views.shape, num_loaders)
 
 
 test_loader.__test__ = False  # type: ignore[attr-defined]
@@ -516,27 +532,127 @@ test_loader.__test__ = False  # type: ignore[attr-defined]
 # ---- loader processes
 
 
-class _Guarded(Dataset[Any]):
-    """Hands over an error as an item, for torch would bury its message in a traceback."""
-
-    def __init__(self, read: Callable[[Any], dict[str, Any]]) -> None:
-        self._read = read
-
-    def __getitem__(self, item: Any) -> dict[str, Any] | FlowprepError:
-        try:
-            return self._read(item)
-        except FlowprepError as error:
-            return error
-
-
 class Loader(DataLoader[Any]):
-    """A DataLoader that raises the errors that it is handed."""
+    """A DataLoader whose processes write clips where this one reads them.
+
+    DataLoader's own processes put every batch into fresh shared memory, page by page, which takes
+    longer than decoding it. Here there are places for a few batches, used again and again: one is
+    free as soon as nothing refers to the tensor that was handed out for it. Whoever keeps more
+    batches than there are places gets them in memory of their own.
+
+    Errors arrive as they were raised, where torch would bury their message in a traceback.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Any, NDArray[np.float32] | None], dict[str, Any]],
+        items: Iterable[Any],
+        name: str,
+        shape: tuple[int, ...],
+        num_loaders: int,
+    ) -> None:
+        """Yields read(item, None) for each of `items`; its largest tensor is `name`, of `shape`.
+
+        Raises ConfigError where there is not enough shared memory for `num_loaders` processes.
+        """
+        self._name = name
+        self._shape = shape
+        options = loader_options(num_loaders)
+        self._num_places = 0
+        if num_loaders:
+            # What each process has begun or finished, and two that are in use here.
+            ahead = _batches_ahead(math.prod(shape) * 4, num_loaders)
+            self._num_places = num_loaders * ahead + 2
+            options["prefetch_factor"] = ahead
+        self._tasks = _Tasks(items)
+        super().__init__(_Reader(read), sampler=self._tasks, collate_fn=_as_it_is, **options)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, FlowprepError):
-                raise batch
-            yield batch
+        places = self._make_places()
+        free = self._tasks.free = deque(range(len(places)))
+        self.dataset.places = places  # type: ignore[attr-defined]
+        try:
+            for place, batch in super().__iter__():
+                if isinstance(batch, FlowprepError):
+                    raise batch
+                if place is not None:
+                    batch[self._name] = self._hand_out(places[place], place, free)
+                yield batch
+        finally:
+            self.dataset.places = ()  # type: ignore[attr-defined]
+
+    def _make_places(self) -> torch.Tensor | tuple[()]:
+        if not self._num_places:
+            return ()
+        shape = (self._num_places, *self._shape)
+        # Not `share_memory_`, which copies what is in it, and so touches all of it.
+        storage: Any = torch.UntypedStorage._new_shared(math.prod(shape) * 4)  # type: ignore[no-untyped-call]
+        return torch.empty(0, dtype=torch.float32).set_(storage).view(shape)
+
+    def _hand_out(self, tensor: torch.Tensor, place: int, free: deque[int]) -> torch.Tensor:
+        if self.pin_memory:
+            # The copy is torch's to manage: a device may still be reading it when nobody else is.
+            pinned = tensor.pin_memory()
+            free.append(place)
+            return pinned
+        array = tensor.numpy()
+        # It is gone when the last tensor is that shares its memory, any view of this one too.
+        weakref.finalize(array, free.append, place).atexit = False
+        return torch.from_numpy(array)
+
+
+class _Tasks(Sampler[tuple[Any, "int | None"]]):
+    """What a loader reads one after the other, each with a place that is free as it is begun."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = items
+        self.free: deque[int] = deque()
+
+    def __iter__(self) -> Iterator[tuple[Any, int | None]]:
+        free = self.free
+        return ((item, free.popleft() if free else None) for item in self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)  # type: ignore[arg-type]
+
+
+class _Reader(Dataset[Any]):
+    """What loader processes run."""
+
+    def __init__(self, read: Callable[[Any, NDArray[np.float32] | None], dict[str, Any]]) -> None:
+        self._read = read
+        self.places: torch.Tensor | tuple[()] = ()
+
+    def __getitem__(
+        self, task: tuple[Any, int | None]
+    ) -> tuple[int | None, dict[str, Any] | FlowprepError]:
+        item, place = task
+        try:
+            out = None if place is None else self.places[place].numpy()
+            return place, self._read(item, out)
+        except FlowprepError as error:
+            return place, error
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _batches_ahead(size: int, num_loaders: int) -> int:
+    """Returns how many batches of `size` bytes each process may be ahead: 2, or 1 if need be."""
+    folder = "/dev/shm"
+    if not os.path.isdir(folder):
+        return 2
+    free = shutil.disk_usage(folder).free
+    for ahead in (2, 1):
+        needed = (num_loaders * ahead + 2) * size
+        if needed <= free:
+            return ahead
+    raise ConfigError(
+        f"{num_loaders} loaders need {needed >> 20} MB of shared memory, but {folder} has "
+        f"{free >> 20} MB; take fewer loaders, a smaller batch, or make it larger "
+        f"(docker run --shm-size)"
+    )
 
 
 def loader_options(num_loaders: int) -> dict[str, Any]:

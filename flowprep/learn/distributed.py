@@ -93,7 +93,9 @@ def join_processes(device_name: str) -> Iterator[Process]:
     device = choose_device(device_name, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if not in_group and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    # Slurm sets some of these too, for its own ends; torchrun sets all.
+    is_started = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    if not in_group and not (is_started and os.environ["WORLD_SIZE"] != "1"):
         yield Process(device)
         return
     if not in_group:

@@ -28,7 +28,6 @@ from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigError, DatasetError, FlowprepError
 from flowprep.learn.config import ClipSpec, TrainConfig
 from flowprep.learn.data import (
-    Loader,
     fill_sample,
     loader_options,
     sample_shape,
@@ -188,7 +187,7 @@ def streaming_loader(
     position in the data set's videos. The last ones of the processes may be smaller.
     """
     options = loader_options(num_loaders) | {"batch_size": batch_size}
-    return Loader(_Guarded(clips), collate_fn=_collate, **options)
+    return _Loader(_Guarded(clips), collate_fn=_collate, **options)
 
 
 @dataclass(frozen=True)
@@ -266,6 +265,16 @@ class _Guarded(IterableDataset[Any]):
             yield from self._clips
         except FlowprepError as error:
             yield error
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader that raises the errors that it is handed."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, FlowprepError):
+                raise batch
+            yield batch
 
 
 def _collate(items: list[Any]) -> Any:

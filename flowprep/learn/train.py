@@ -240,6 +240,10 @@ def _train(
     if process.is_main:
         folder.begin(config, tasks, step, tensorboard=options.tensorboard)
     steps_per_test = max(1, round(options.test_every_epochs * clips.num_videos / spec.batch_size))
+
+    def is_test_due() -> bool:
+        return step == num_steps or (bool(tests) and step % steps_per_test == 0)
+
     batches = iter(
         training_loader(
             clips,
@@ -258,7 +262,7 @@ def _train(
     # ---- the loop; `step` counts the steps that are done
     with bar:
         while True:
-            if tested_step < step and (step % steps_per_test == 0 or step == num_steps):
+            if tested_step < step and is_test_due():
                 try:
                     with signals.at_once():
                         measured = _test(network, tests, config, process, num_loaders)
@@ -337,8 +341,7 @@ def _train(
             is_save_due = process.is_main and now - saved_at >= options.checkpoint_seconds
             wishes = torch.tensor([signals.is_raised or is_stop_asked(), is_save_due]).int()
             stops, saves = process.sum(wishes).tolist() if process.world_size > 1 else wishes
-            is_test_due = step % steps_per_test == 0 or step == num_steps
-            is_log_due = step % options.log_every == 0 or is_test_due
+            is_log_due = step % options.log_every == 0 or is_test_due()
             if not (stops or saves or is_log_due):
                 continue
             joined = process.sum(totals)

@@ -19,7 +19,7 @@ import pytest
 import flowprep
 from flowprep.config import DIRECTIONS, Direction, ExtractConfig, FlowSpec
 from flowprep.dataset.layout import shard_name, sidecar_name
-from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.read import FlowDataset, VideoList
 from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.video.manifest import Manifest
@@ -66,6 +66,41 @@ def test_a_video_is_found_by_position_and_by_key(dataset: FlowDataset) -> None:
         dataset.videos["jump/broken"]
 
 
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_a_list_gives_back_the_videos_that_it_was_made_of(
+    dataset: FlowDataset, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowprep.dataset.read._VIDEO_CACHE", 7)
+    wanted = [
+        dataclasses.replace(
+            dataset.videos[number % 4],
+            key=f"ключ/{number}",
+            labels=tuple(range(number % 3)),
+            split=(None, "train", "test")[number % 3],
+            fps=(None, 25.0, 1e-3)[number % 3],
+            is_partial=number % 2 == 1,
+            shard=number,
+            members={f"m{n}": (2**40 + n, number) for n in range(number % 5)},
+        )
+        for number in range(count)
+    ]
+    made = VideoList(iter(wanted))
+    for videos in (made, pickle.loads(pickle.dumps(made))):
+        assert list(videos) == wanted
+        assert len(videos) == count
+        for number, video in enumerate(wanted):
+            assert videos[number] == videos[number - count] == videos[video.key] == video
+            assert videos.position(video.key) == number
+            assert video in videos
+            assert video.key in videos
+            assert dataclasses.replace(video, num_flows=99) not in videos
+        assert list(videos[5:290:30]) == wanted[5:290:30]
+        assert "absent" not in videos
+        assert 3 not in videos
+        with pytest.raises(IndexError):
+            videos[count]
+
+
 # ---- the numbers
 
 
@@ -106,6 +141,19 @@ def test_frames_are_rgb_in_the_order_asked_for(dataset: FlowDataset, truth: Trut
     np.testing.assert_array_equal(dataset.frames(LONG_KEY, np.array([3])), expected[[3]])
     empty = dataset.frames(LONG_KEY, [])
     assert (empty.shape, empty.dtype) == ((0, HEIGHT, WIDTH, 3), np.uint8)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_planes_are_the_fields_with_x_and_y_apart(
+    dataset: FlowDataset, direction: Direction
+) -> None:
+    whole = dataset.quantized(LONG_KEY, 0, 6, direction).transpose(0, 3, 1, 2)
+    for indices in ([0, 1, 2, 3, 4, 5], [3], [1, 3, 5], [5, 0, 5, 5, 2], np.array([4, 2])):
+        planes = dataset.planes(LONG_KEY, indices, direction)
+        assert (planes.dtype, planes.flags.c_contiguous) == (np.uint8, True)
+        np.testing.assert_array_equal(planes, whole[indices])
+        part = dataset.planes(LONG_KEY, indices, direction, box=(13, 7, 30, 25))
+        np.testing.assert_array_equal(part, whole[indices][..., 7:32, 13:43])
 
 
 @pytest.mark.parametrize("key", ["jump/a", "walk/d"])
@@ -187,16 +235,28 @@ def test_a_clip_takes_one_system_call_a_stream_on_disk(
     assert len(calls) == 5
 
 
+def test_planes_take_one_read_a_stream_and_each_jpeg_once(
+    counted: tuple[FlowDataset, list[tuple[int, int]]],
+) -> None:
+    dataset, ranges = counted
+    sizes = dataset.metadata("jump/a")["sizes"]
+    ranges.clear()
+    dataset.planes("jump/a", [3, 1, 3, 1], "backward")
+    assert [size for _, size in ranges] == [sum(sizes["back_x"][1:4]), sum(sizes["back_y"][1:4])]
+
+
 def test_metadata_is_kept_for_some_videos_only(
     dataset: FlowDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flowprep.dataset.read._METADATA_CACHE", 2)
+    monkeypatch.setattr("flowprep.dataset.read._OFFSETS_CACHE", 3)
     monkeypatch.setattr("flowprep.dataset.read._FILE_CACHE", 1)
     expected = {video.key: dataset.quantized(video.key, 0, 1) for video in dataset.videos}
     for _ in range(2):
         for key, levels in expected.items():
             np.testing.assert_array_equal(dataset.quantized(key, 0, 1), levels)
             assert len(dataset._metadata) <= 2
+            assert len(dataset._offsets) <= 3
             assert len(dataset._files) <= 1
 
 
@@ -380,6 +440,35 @@ def test_bytes_that_are_no_jpeg_are_refused(copied: Path) -> None:
     dataset.flow("jump/a", 0, 2)
 
 
+def test_a_jpeg_of_another_kind_is_read_by_opencv(copied: Path) -> None:
+    dataset = flowprep.open_dataset(copied)
+    expected = dataset.planes("jump/a", [0, 1, 2])
+    offset, size = dataset.videos["jump/a"].members["flow_x"]
+    tar = (copied / shard_name(0)).read_bytes()
+    # The header of an extended JPEG: the same pixels, but not the kind that is written here.
+    patch(copied / shard_name(0), tar.index(b"\xff\xc0", offset, offset + size), b"\xff\xc1")
+    for indices in ([0, 1, 2], [2, 0], [0]):
+        np.testing.assert_array_equal(dataset.planes("jump/a", indices), expected[indices])
+    box = dataset.planes("jump/a", [0, 1], box=(5, 6, 20, 30))
+    np.testing.assert_array_equal(box, expected[:2, :, 6:36, 5:25])
+
+
+def test_planes_that_are_not_there_are_refused(copied: Path) -> None:
+    dataset = flowprep.open_dataset(copied)
+    for indices, named in (([0, 5], 5), ([-1, 2], -1)):
+        with pytest.raises(DatasetError, match=rf"^jump/a has flows 0 to 4, got {named}$"):
+            dataset.planes("jump/a", indices)
+    with pytest.raises(DatasetError, match=r"indices must be one or more, got shape \(0,\)"):
+        dataset.planes("jump/a", [])
+    for box in ((-1, 0, 5, 5), (0, 0, WIDTH + 1, 5), (3, 3, 0, 5), (0, HEIGHT, 5, 1)):
+        with pytest.raises(DatasetError, match=rf"^jump/a is {WIDTH}x{HEIGHT}, got box "):
+            dataset.planes("jump/a", [0], box=box)
+    offset, size = dataset.videos["jump/a"].members["flow_y"]
+    patch(copied / shard_name(0), offset, bytes(size))
+    with pytest.raises(DatasetError, match=r"^jump/a: flow_y 1 is not a JPEG; run "):
+        dataset.planes("jump/a", [2, 1])
+
+
 def test_a_jpeg_of_another_size_is_refused(copied: Path) -> None:
     dataset = flowprep.open_dataset(copied)
     video = dataset.videos["jump/a"]
@@ -510,6 +599,8 @@ def test_threads_share_one_data_set_while_files_are_evicted(
 ) -> None:
     monkeypatch.setattr("flowprep.dataset.read._FILE_CACHE", 1)
     monkeypatch.setattr("flowprep.dataset.read._METADATA_CACHE", 1)
+    monkeypatch.setattr("flowprep.dataset.read._OFFSETS_CACHE", 1)
+    monkeypatch.setattr("flowprep.dataset.read._VIDEO_CACHE", 1)
     other = flowprep.open_dataset(made_once)
     wanted = {video.key: other.quantized(video.key, 0, 2) for video in dataset.videos}
     assert len({video.shard for video in dataset.videos}) > 1

@@ -123,15 +123,15 @@ def test_foreign_new_and_missing_files_are_told_apart(
 ) -> None:
     path = tmp_path / "other.pt"
     torch.save({"state_dict": checkpoint.model}, path)
-    with pytest.raises(WeightsError, match="PyTorch file but not a checkpoint.*--weights"):
+    with pytest.raises(WeightsError, match=r"PyTorch file but not a checkpoint.*--weights"):
         load_checkpoint(path)
     torch.save({"format": "flowprep-checkpoint", "format_version": 2}, path)
-    with pytest.raises(WeightsError, match="format version 2, .* newer flowprep"):
+    with pytest.raises(WeightsError, match=r"format version 2, .* newer flowprep"):
         load_checkpoint(path)
     torch.save({"format": "flowprep-checkpoint", "format_version": 1, "config": "{}"}, path)
     with pytest.raises(WeightsError, match="not a whole checkpoint"):
         load_checkpoint(path)
-    with pytest.raises(WeightsError, match="cannot read .*No such file"):
+    with pytest.raises(WeightsError, match=r"cannot read .*No such file"):
         load_checkpoint(tmp_path / "none.pt")
 
 
@@ -217,7 +217,7 @@ def test_classes_in_another_order_are_refused_whatever_is_forced(dataset: FlowDa
     names[0], names[1] = names[1], names[0]
     reordered = dataclasses.replace(task, class_names=tuple(names))
     for force in (False, True):
-        with pytest.raises(ConfigMismatchError, match="class 0: .* in training") as caught:
+        with pytest.raises(ConfigMismatchError, match=r"class 0: .* in training") as caught:
             check_data(reordered, dataset, stream="flow", force=force)
         assert set(caught.value.differences) == {"class 0", "class 1"}
     assert check_data(reordered, dataset, stream="flow", labels=False) == []

@@ -326,6 +326,31 @@ def test_every_split_of_the_work_gives_the_same_bits(motion: Path, other_motion:
     assert torch.rand(1) == drawn
 
 
+def test_what_is_kept_of_batches_stays_as_it_is(motion: Path) -> None:
+    samples = TrainingClips([open_dataset(motion)], CONFIG, "stack")
+    expected = batches(samples, num_steps=14, batch_size=4)
+    kept = []
+    loader = training_loader(samples, batch_size=4, first_step=0, num_steps=14, num_loaders=1)
+    for step, batch in enumerate(loader):
+        # Of some all, of some a part, and of some nothing.
+        kept.append((batch["clip"], batch["clip"][1:, :, 3], None)[step % 3])
+        del batch
+    for step, (found, wanted) in enumerate(zip(kept, expected, strict=True)):
+        if found is not None:
+            assert torch.equal(found, (wanted["clip"], wanted["clip"][1:, :, 3])[step % 3])
+    # Whoever keeps nothing gets the same few places again and again.
+    kept.clear()
+    places = {batch["clip"].data_ptr() for batch in loader}
+    assert len(places) <= 4
+
+
+def test_more_shared_memory_than_there_is_is_refused(motion: Path) -> None:
+    clip = dataclasses.replace(FLOW, num_frames=64, num_segments=100)
+    samples = TrainingClips([open_dataset(motion)], TrainConfig(clip=clip), "stack")
+    with pytest.raises(ConfigError, match=r"^2 loaders need \d+ MB of shared memory, but /dev/shm"):
+        training_loader(samples, batch_size=8000, first_step=0, num_steps=1, num_loaders=2)
+
+
 def test_a_batch_that_cannot_be_parted_is_refused(dataset: FlowDataset) -> None:
     samples = TrainingClips([dataset], CONFIG, "stack")
     with pytest.raises(ConfigError) as caught:

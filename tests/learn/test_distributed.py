@@ -1,0 +1,171 @@
+"""Several processes train as one does, whoever starts them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowprep.errors import ConfigError
+from flowprep.learn.checkpoint import Checkpoint, load_checkpoint
+from flowprep.learn.distributed import Process, choose_device, join_processes
+
+pytestmark = pytest.mark.timeout(200)
+
+# Without batch norm, which sees a process's own samples only, and without dropout. At ten times
+# this rate rounding grows until two sums of the same numbers part, in one process too.
+OPTIONS = ["--model", "cnn-m-2048", "--width", "0.05", "--dropout", "0", "--crop", "42"]
+OPTIONS += ["--frames", "3", "--batch-size", "8", "--learning-rate", "0.001", "--device", "cpu"]
+OPTIONS += ["--loaders", "0", "--log-every", "1", "--test-every", "50", "--no-tensorboard"]
+NUM_STEPS = 300
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def train(*arguments: object) -> list[str]:
+    return ["flowprep", "train", *map(str, arguments), *OPTIONS]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [sys.executable, *command],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+    # `--` keeps torchrun from taking --run for one of its own options.
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--"]
+    return run([*start, *train(*arguments)])
+
+
+@pytest.fixture(scope="module")
+def alone(motion: Path, other_motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """What one process makes of two data sets."""
+    folder = tmp_path_factory.mktemp("alone")
+    run(["-m", *train(motion, other_motion, "--run", folder, "--steps", NUM_STEPS)])
+    rows = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    losses = [float(row.split(",")[4]) for row in rows if ",train," in row]
+    assert losses[0] > 4.1
+    assert losses[-1] < 3.6
+    return load_checkpoint(folder / "last.pt")
+
+
+def assert_close(one: Checkpoint, other: Checkpoint) -> None:
+    assert (one.config, one.step) == (other.config, other.step)
+    for name, tensor in one.model.items():
+        torch.testing.assert_close(tensor, other.model[name], rtol=1e-5, atol=1e-6)
+    assert one.training is not None
+    assert other.training is not None
+    assert one.training["best"] == other.training["best"]
+    assert one.training["loss"] == pytest.approx(other.training["loss"], rel=1e-5)
+
+
+def test_torchrun_trains_as_one_process(
+    motion: Path, other_motion: Path, alone: Checkpoint, tmp_path: Path
+) -> None:
+    result = torchrun(motion, other_motion, "--run", tmp_path, "--steps", NUM_STEPS)
+    # One of them speaks.
+    assert result.stdout.count(f"trained: {NUM_STEPS} steps") == 1
+    assert_close(load_checkpoint(tmp_path / "last.pt"), alone)
+    assert _steps(tmp_path) == list(range(1, NUM_STEPS + 1))
+
+
+def test_ray_train_trains_as_one_process_whatever_happens(
+    motion: Path, other_motion: Path, alone: Checkpoint, tmp_path: Path
+) -> None:
+    arguments = train(motion, other_motion, "--run", tmp_path, "--steps", NUM_STEPS)
+    with subprocess.Popen(
+        [sys.executable, "-m", *arguments, "--workers", "2", "--checkpoint-every", "0"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # What was started in the background may have been told to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            before = _wait_for_step(process, tmp_path, 3)
+            os.kill(_workers_of(process.pid)[0], signal.SIGKILL)
+            # Another takes the place of the dead one.
+            _wait_for_step(process, tmp_path, before + 60)
+            # A terminal sends it to the whole group.
+            os.killpg(process.pid, signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=90)
+        finally:
+            process.kill()
+    assert (process.returncode, stdout) == (1, "")
+    # Neither a bar nor a word of Ray's, as stderr is no terminal.
+    assert stderr == "\nInterrupted; the same command goes on where this one stopped.\n"
+    assert not (tmp_path / ".ray").exists()
+    assert load_checkpoint(tmp_path / "last.pt").step == _steps(tmp_path)[-1] < NUM_STEPS
+    # One process takes over what two began.
+    run(["-m", *arguments])
+    assert_close(load_checkpoint(tmp_path / "last.pt"), alone)
+    # No step is lost, and none is there twice.
+    assert _steps(tmp_path) == list(range(1, NUM_STEPS + 1))
+
+
+def _wait_for_step(process: subprocess.Popen[str], folder: Path, least: int) -> int:
+    end = time.monotonic() + 100
+    while True:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"step {least} was not reached"
+        path = folder / "metrics.csv"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        if lines and lines[-1].partition(",")[0].isdigit():
+            step = int(lines[-1].partition(",")[0])
+            if step >= least:
+                return step
+        time.sleep(0.05)
+
+
+def _workers_of(session: int) -> list[int]:
+    """Returns the processes of Ray Train's workers, which stay in the session of their driver."""
+    pids = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (folder / "cmdline").read_bytes()
+            if b"RayTrainWorker" in name and os.getsid(int(folder.name)) == session:
+                pids.append(int(folder.name))
+        except OSError:
+            continue
+    assert pids
+    return pids
+
+
+def _steps(folder: Path) -> list[int]:
+    """Returns the steps of metrics.csv's lines of training."""
+    lines = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    return [int(line.partition(",")[0]) for line in lines if ",train," in line]
+
+
+def test_one_process_needs_no_group() -> None:
+    with join_processes("cpu") as process:
+        assert process == Process(torch.device("cpu"))
+        assert process.is_main
+        assert process.share("value") == "value"
+        assert process.gather(3) == [3]
+        values = torch.arange(3)
+        assert torch.equal(process.sum(values), values)
+        assert process.sum(values) is not values
+
+
+def test_devices_are_checked() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("cuda:99", "toaster"):
+        with pytest.raises(ConfigError, match="device"):
+            choose_device(name)
