@@ -161,7 +161,8 @@ def dataclass_options(
 
     Type and default are the field's, the help is the docstring under it. `names` gives fields other
     option names, `metavars` other words for their values; `switches` are bools that can only be
-    switched on; `varying` fields have no one default to show. The value arrives under the field's own name.
+    switched on; `varying` fields have no one default to show. The value arrives under the field's
+    own name.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
