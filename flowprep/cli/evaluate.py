@@ -113,8 +113,8 @@ def running_options(command: Any) -> Any:
     metavar="1|3|5|10",
     cls=GroupedOption,
     group="Test",
-    help="Crops of each clip: the centre; left, centre and right; corners and centre; or those, also "
-    "mirrored. Counts more than --views.",
+    help="Crops of each clip: the centre; left, centre and right; corners and centre; or those and "
+    "the same mirrored. Counts more than --views.",
 )
 @click.option(
     "--to",

@@ -104,8 +104,9 @@ def test_crops(width: int, height: int, clip: ClipSpec, num_crops: int) -> list[
 
     1 is the centre; 3 are left, centre and right of a wide frame, top, centre and bottom of a high
     one; 5 are the four corners (upper left, upper right, lower left, lower right) and the centre;
-    10 are those, then the same mirrored. Each is crop_px on each side of the frame as `clip.resize_short_px`
-    resizes it. Raises ConfigError for another number, or where that is larger than the frame.
+    10 are those, then the same mirrored. Each is crop_px on each side of the frame as
+    `clip.resize_short_px` resizes it. Raises ConfigError for another number, or where that is
+    larger than the frame.
     """
     frame = _resized_size(width, height, clip)
     (size,) = _crop_sizes(min(frame), clip.crop_px, (1.0,))
