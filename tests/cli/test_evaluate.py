@@ -92,7 +92,7 @@ def test_other_data(flowprep: Command, motion: Path, run: Path, tmp_path: Path) 
     ("options", "code", "message"),
     [
         (("--clips", 0), 2, "Error: --clips must be >= 1, got 0"),
-        (("--crops", 4), 2, "'4' is not one of 1, 3, 10"),
+        (("--crops", 4), 2, "'4' is not one of 1, 3, 5, 10"),
         (("--device", "gpu"), 2, "Error: --device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (("--task", "other"), 2, "Error: --task must be one of motion, got 'other'"),
         (("--split", "validation"), 1, "holds no video of split 'validation', it holds"),

@@ -471,13 +471,15 @@ def test_any_flipped_bit_of_a_record_is_reported_or_harmless(copied: Path, seed:
 
 
 def damage_entropy(out: Path, stream: str) -> None:
-    """Zeroes the middle of a JPEG's picture data, leaves its markers, and seals the tar."""
+    """Fills half of a JPEG's picture data with ones, which no Huffman code is, and seals the tar."""
     offset, size = jpeg_place(out, 0, stream, 1)
     tar = (out / shard_name(0)).read_bytes()
     scan = tar.index(b"\xff\xda", offset, offset + size)
     begin = scan + 2 + int.from_bytes(tar[scan + 2 : scan + 4], "big")
     middle = (begin + offset + size) // 2
-    write_at(out / shard_name(0), middle, bytes(offset + size - 2 - middle))
+    # A byte of ones in picture data is followed by a zero; the end marker stays.
+    ones = b"\xff\x00" * ((offset + size - 2 - middle) // 2)
+    write_at(out / shard_name(0), offset + size - 2 - len(ones), ones)
     seal(out, 0)
 
 

@@ -57,8 +57,7 @@ def alone(motion: Path, other_motion: Path, tmp_path_factory: pytest.TempPathFac
     run(["-m", *train(motion, other_motion, "--run", folder, "--steps", NUM_STEPS)])
     rows = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
     losses = [float(row.split(",")[4]) for row in rows if ",train," in row]
-    assert losses[0] > 4.1
-    assert losses[-1] < 3.6
+    assert losses[-1] < losses[0] - 0.4  # the weights have gone somewhere
     return load_checkpoint(folder / "last.pt")
 
 
