@@ -471,7 +471,7 @@ def test_any_flipped_bit_of_a_record_is_reported_or_harmless(copied: Path, seed:
 
 
 def damage_entropy(out: Path, stream: str) -> None:
-    """Fills half of a JPEG's picture data with ones, which no Huffman code is, and seals the tar."""
+    """Fills half of a JPEG with ones, which are no Huffman code, and seals the tar."""
     offset, size = jpeg_place(out, 0, stream, 1)
     tar = (out / shard_name(0)).read_bytes()
     scan = tar.index(b"\xff\xda", offset, offset + size)
