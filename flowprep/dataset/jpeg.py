@@ -391,6 +391,8 @@ def _decode(  # type: ignore[no-untyped-def]
     num_images = starts.size
     longest = 0
     for image in range(num_images):
+        if not 0 <= starts[image] <= ends[image] <= data.size:
+            return 0
         longest = max(longest, ends[image] - starts[image])
     stream = np.empty(longest + _SLACK_BYTES + 8, np.uint8)
     num_blocks = (width + 7) // 8

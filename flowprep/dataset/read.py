@@ -257,6 +257,8 @@ class FlowDataset:
                 wanted = video.num_frames if name == RGB_STREAM else video.num_flows
                 if len(offsets) != wanted + 1 or offsets[-1] != video.members[name][1]:
                     raise ValueError(f"{name} is not {wanted} JPEGs in {video.members[name][1]} B")
+                if (np.diff(offsets) <= 0).any():
+                    raise ValueError(f"sizes of {name} must be > 0")
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(
                 f"{shard_name(video.shard)}: {key}.json is damaged: {type(error).__name__}: "

@@ -144,6 +144,16 @@ def test_other_kinds_and_cut_ones_are_refused(other: bytes) -> None:
     assert (out[2] == 77).all()
 
 
+@pytest.mark.parametrize(("start", "end"), [(-1, 40), (0, 10**6), (40, 0), (-(10**9), 10)])
+def test_places_outside_of_the_data_are_refused(start: int, end: int) -> None:
+    jpeg = encode(flow_like(0))
+    out = np.full((60, 84), 77, np.uint8)
+    places = np.array([start]), np.array([end])
+    box = (0, 0, 84, 60)
+    assert decode_planes(jpeg, *places, out, np.array([0]), (84, 60), box) == 0
+    assert (out == 77).all()
+
+
 @settings(max_examples=400, deadline=None)
 @given(
     st.integers(0, 2),

@@ -514,6 +514,18 @@ def test_sizes_that_are_not_the_streams_are_refused(copied: Path) -> None:
         flowprep.open_dataset(copied).flow("jump/a", 4, 1)
 
 
+def test_sizes_below_zero_are_refused(copied: Path) -> None:
+    tar = (copied / shard_name(0)).read_bytes()
+    match = re.search(rb'"sizes":\{"flow_x":\[(\d+),(\d+),', tar)
+    assert match is not None
+    first = "-" + "1" * (len(match[1]) - 1)
+    both = f"{first},{int(match[1]) + int(match[2]) - int(first)}".encode()
+    assert len(both) == len(match[1]) + 1 + len(match[2])
+    (copied / shard_name(0)).write_bytes(tar[: match.start(1)] + both + tar[match.end(2) :])
+    with pytest.raises(DatasetError, match=r"jump/a\.json is damaged: ValueError: sizes of flow_x"):
+        flowprep.open_dataset(copied).flow("jump/a", 0, 1)
+
+
 def test_a_key_that_leaves_the_folder_is_refused(copied: Path) -> None:
     sidecar = copied / sidecar_name(0)
     sidecar.write_bytes(sidecar.read_bytes().replace(b'"key":"jump/a"', b'"key":"../../a"'))
