@@ -153,9 +153,11 @@ def train(
         datasets = [open_dataset(out) for out in outs]
         try:
             if options.num_workers is None:
-                report = train_here(datasets, run, config, options)
+                report = train_here(datasets, run, config, options, on_note=_echo_note)
             else:
                 report = train_on_ray(datasets, run, config, options)
+                for note in report.notes:
+                    _echo_note(note)
         except KeyboardInterrupt:
             if is_main:
                 click.echo(
@@ -163,10 +165,12 @@ def train(
                 )
             return 1
     if is_main:
-        for note in report.notes:
-            click.echo(f"note: {note}", err=True)
         click.echo(report.summary())
     return report.exit_code
+
+
+def _echo_note(note: str) -> None:
+    click.echo(f"note: {note}", err=True)
 
 
 def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:

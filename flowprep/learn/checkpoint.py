@@ -180,8 +180,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | MultiTask:
     """Makes the network of a configuration, one head for each number of classes.
 
-    Its first weights come from torch's global generator, or from `config.model.weights`. Raises
-    ConfigError for options that the model does not have.
+    Its first weights come from torch's global generator; `config.model.weights` is for whoever
+    begins a training. Raises ConfigError for options that the model does not have.
     """
     spec, clip = config.model, config.clip
     options: dict[str, Any] = {}
@@ -191,7 +191,6 @@ def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | 
         spec.model,
         stream=clip.stream,
         num_classes=num_classes[0],
-        weights=spec.weights,
         num_frames=clip.num_frames,
         width=spec.width,
         dropout=spec.dropout,
@@ -209,9 +208,7 @@ def restore_model(checkpoint: Checkpoint) -> ClipModel | MultiTask:
 
     Raises WeightsError where they do not fit the configuration beside them.
     """
-    config = dataclasses.replace(
-        checkpoint.config, model=dataclasses.replace(checkpoint.config.model, weights=None)
-    )
+    config = checkpoint.config
     model = build_model(config, [len(task.class_names) for task in checkpoint.tasks])
     try:
         model.load_state_dict(checkpoint.model)

@@ -47,11 +47,13 @@ from flowprep.learn.config import VIEWS, PrecisionName, TrainConfig, TrainOption
 from flowprep.learn.data import TestViews, TrainingClips, select_videos, training_loader
 from flowprep.learn.distributed import Process, join_processes
 from flowprep.learn.evaluate import default_loaders, place_model, score_videos
+from flowprep.learn.models.base import Layout
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.models.tsn import TSN
 from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer, task_loss
 from flowprep.learn.run_folder import BEST_FILE, LAST_FILE, MetricsRow, RunFolder
 from flowprep.learn.scores import Scores
+from flowprep.learn.weights import load_weights_into
 from flowprep.run.progress import format_count, format_duration
 
 __all__ = ["TrainReport", "train"]
@@ -82,7 +84,7 @@ class TrainReport:
     best_top1: float | None = None
     best_step: int | None = None
     notes: tuple[str, ...] = ()
-    """What the user should know about the data."""
+    """What the user should know about data and first weights."""
 
     @property
     def exit_code(self) -> int:
@@ -118,13 +120,15 @@ def train(
     options: TrainOptions | None = None,
     *,
     is_stop_asked: Callable[[], bool] = lambda: False,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> TrainReport:
     """Trains a network on data sets into the folder `run`, and goes on where a run left off.
 
     With several data sets the network has a head for each, and their losses are summed. Under
     torchrun, or with a torch.distributed group that exists already, this process takes its part of
     the training; `options.num_workers` does not count here (`ray_train.train_on_ray` starts them).
-    `is_stop_asked` is asked after every step.
+    `is_stop_asked` is asked after every step; `on_note` is told, before the first one, what the
+    user should know of data and weights, which the report has too.
 
     Ctrl-C and SIGTERM end the training after the step at hand: a checkpoint is written and
     KeyboardInterrupt raised. Raises ConfigError for options that cannot be, ConfigMismatchError
@@ -137,7 +141,9 @@ def train(
     with join_processes(options.device) as process:
         lock = folder.locked() if process.is_main else nullcontext()
         with lock, _signals() as signals:
-            return _train(datasets, folder, config, options, process, signals, is_stop_asked)
+            return _train(
+                datasets, folder, config, options, process, signals, is_stop_asked, on_note
+            )
 
 
 def _train(
@@ -148,6 +154,7 @@ def _train(
     process: Process,
     signals: _Signals,
     is_stop_asked: Callable[[], bool],
+    on_note: Callable[[str], None],
 ) -> TrainReport:
     began = time.monotonic()
     spec, device = config.optimization, process.device
@@ -157,16 +164,19 @@ def _train(
     checkpoint = process.share(folder.last(config) if process.is_main else None)
     tasks = _name_tasks(datasets)
     torch.manual_seed(config.seed)
-    network = build_model(
-        config if checkpoint is None else _without_weights(config),
-        [len(task.class_names) for task in tasks],
-    )
+    network = build_model(config, [len(task.class_names) for task in tasks])
     clips = TrainingClips(datasets, config, network.layout)
     tests = _test_views(datasets, config, network)
     digest = _digest(datasets, config)
     num_steps = count_steps(spec, clips.num_videos)
-    _check_parts(config, process)
+    _check_parts(config, process, network.layout)
     notes = _notes(clips, checkpoint, tasks, datasets, config, digest, options)
+    if checkpoint is None and config.model.weights is not None:
+        trunk = network.model if isinstance(network, MultiTask) else network
+        notes = (*notes, load_weights_into(trunk, config.model.weights).summary())
+    if process.is_main:
+        for note in notes:
+            on_note(note)
 
     step, tested_step = 0, 0
     best: tuple[float, int] | None = None
@@ -489,11 +499,6 @@ def _test_views(
     return tests
 
 
-def _without_weights(config: TrainConfig) -> TrainConfig:
-    # They are in the checkpoint, and their file may be gone.
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, weights=None))
-
-
 def _digest(datasets: Sequence[FlowDataset], config: TrainConfig) -> str:
     """Returns a checksum of the training videos: their order decides which sample is where."""
     digest = hashlib.sha256()
@@ -504,7 +509,7 @@ def _digest(datasets: Sequence[FlowDataset], config: TrainConfig) -> str:
     return digest.hexdigest()
 
 
-def _check_parts(config: TrainConfig, process: Process) -> None:
+def _check_parts(config: TrainConfig, process: Process, layout: Layout) -> None:
     spec = config.optimization
     parts = process.world_size * spec.accumulate
     if spec.batch_size % parts:
@@ -515,6 +520,13 @@ def _check_parts(config: TrainConfig, process: Process) -> None:
     if spec.precision == "fp16" and process.device.type != "cuda":
         raise ConfigError(
             f"precision fp16 needs a GPU, and the device is {process.device}; take bf16 or fp32"
+        )
+    if spec.precision == "bf16" and layout == "volume" and process.device.type == "cpu":
+        # oneDNN's gradient for maps of two frames holds memory that nobody wrote (torch 2.13 on
+        # AVX512-BF16), and a loss of NaN is the best that can come of it.
+        raise ConfigError(
+            f"precision of {config.model.model} must be fp32 on a CPU, where PyTorch gets the "
+            "gradients of 3D convolutions in bf16 wrong; take fp32, or a GPU"
         )
 
 

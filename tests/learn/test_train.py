@@ -352,6 +352,25 @@ def test_kill_9_at_any_moment_does_not_show(motion: Path, tmp_path: Path) -> Non
     assert not [path for path in killed.iterdir() if ".tmp-" in path.name]
 
 
+def test_a_training_begins_with_the_weights_of_another(
+    dataset: FlowDataset, tmp_path: Path
+) -> None:
+    first = change(SMALL, num_steps=2, stream="rgb", num_frames=1)
+    train([dataset], tmp_path / "rgb", first, QUIET)
+    config = change(SMALL, num_steps=1, learning_rate=1e-9, weights=str(tmp_path / "rgb/last.pt"))
+    told: list[str] = []
+    report = train([dataset], tmp_path / "flow", config, QUIET, on_note=told.append)
+    assert tuple(told) == report.notes
+    assert "conv1.weight mean over RGB" in told[0]
+    # The file is not needed to go on.
+    before, after = weights(tmp_path / "rgb"), weights(tmp_path / "flow")
+    mean = before["conv1.weight"].mean(1, keepdim=True).expand(after["conv1.weight"].shape)
+    torch.testing.assert_close(after["conv1.weight"], mean)
+    torch.testing.assert_close(after["fc.weight"], before["fc.weight"])
+    (tmp_path / "rgb/last.pt").unlink()
+    assert train([dataset], tmp_path / "flow", config, QUIET).notes == ()
+
+
 def _last_step(run: Path) -> int:
     try:
         lines = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()
@@ -376,6 +395,15 @@ def test_another_configuration_is_refused_with_both_values(
     }
     for text in ("learning_rate: 0.05 so far, 0.2 now", "--run", "--weights"):
         assert text in str(caught.value)
+
+
+def test_precisions_that_a_cpu_lacks_are_refused(dataset: FlowDataset, tmp_path: Path) -> None:
+    for fields, message in (
+        ({"precision": "fp16"}, "precision fp16 needs a GPU, and the device is cpu"),
+        ({"precision": "bf16", "model": "i3d", "num_frames": 8}, "precision of i3d must be fp32"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train([dataset], tmp_path, change(SMALL, **fields), QUIET)
 
 
 def test_other_data_is_refused(dataset: FlowDataset, other_motion: Path, tmp_path: Path) -> None:
