@@ -364,7 +364,8 @@ _TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
 
 RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
     # Simonyan and Zisserman 2014, sections 3 and 5: batch 256, rate .01 to 1e-3 at 50k and 1e-4 at
-    # 70k of 80k steps, dropout .9; crops of 224 from short side 256.
+    # 70k of 80k steps, dropout .9; crops of 224 from short side 256. Here and below, parts of a
+    # batch are ours, for GPUs of 24 GB.
     "two-stream": {
         "flow": TrainConfig(
             ModelSpec("cnn-m-2048"),
@@ -378,6 +379,7 @@ RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
             AugmentSpec("random"),
             OptimizationSpec(
                 256,
+                accumulate=4,
                 num_steps=80000,
                 learning_rate=0.01,
                 schedule="step",
@@ -390,6 +392,7 @@ RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
             AugmentSpec("random"),
             OptimizationSpec(
                 256,
+                accumulate=4,
                 num_steps=80000,
                 learning_rate=0.01,
                 schedule="step",
@@ -399,7 +402,7 @@ RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
     },
     # Wang et al. 2016, section 4: SGD .9, batch 256; flow: rate .005 to 5e-4 at 12k and 5e-5 at 18k
     # of 20k steps, dropout .7; RGB: .001, a tenth every 2k of 4.5k steps, dropout .8. Gradient 20
-    # and 5 segments of flow from yjxiong/tsn-pytorch's README.
+    # and clips of 5 fields from yjxiong/tsn-pytorch's README.
     "tsn": {
         "flow": TrainConfig(
             ModelSpec("tsn-resnet50", partial_bn=True),
@@ -407,6 +410,7 @@ RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
             AugmentSpec("corners-13", _TSN_SCALES[:3]),
             OptimizationSpec(
                 256,
+                accumulate=16,
                 num_steps=20000,
                 learning_rate=0.005,
                 schedule="step",
@@ -420,6 +424,7 @@ RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
             AugmentSpec("corners-13", _TSN_SCALES),
             OptimizationSpec(
                 256,
+                accumulate=16,
                 num_steps=4500,
                 learning_rate=0.001,
                 schedule="step",

@@ -345,6 +345,13 @@ class TrainingClips(Dataset[dict[str, Any]]):
         task, place, _ = self._row(position)
         return task, self.datasets[task].videos[place]
 
+    def count_tasks(self, first: int, count: int) -> list[int]:
+        """Returns how many of `count` positions from `first` on are videos of each data set."""
+        if len(self.datasets) == 1:
+            return [count]
+        owners = [self._row(position)[0] for position in range(first, first + count)]
+        return [owners.count(task) for task in range(len(self.datasets))]
+
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Returns {"clip": (S, C, ...) float32, "label": int, "task": number of the data set}."""
         sample = self.batch([position])

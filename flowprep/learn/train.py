@@ -257,9 +257,10 @@ def _train(
     batches = iter(
         training_loader(
             clips,
-            batch_size=spec.batch_size,
-            first_step=step,
-            num_steps=num_steps,
+            # Part by part, so that no more of a large batch is in memory than the network takes.
+            batch_size=spec.batch_size // spec.accumulate,
+            first_step=step * spec.accumulate,
+            num_steps=num_steps * spec.accumulate,
             rank=process.rank,
             world_size=process.world_size,
             num_loaders=num_loaders,
@@ -303,23 +304,16 @@ def _train(
             if step == num_steps:
                 return report()
 
-            batch = next(batches)
             rate = learning_rate(spec, step, num_steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(_dropout_seed(config.seed, step, process.rank))
-            counts = [spec.batch_size]
-            if len(tasks) > 1:
-                counts = process.sum(torch.bincount(batch["task"], minlength=len(tasks))).tolist()
-
+            counts = clips.count_tasks(step * spec.batch_size, spec.batch_size)
             for part in range(spec.accumulate):
-                own = slice(
-                    part * len(batch["clip"]) // spec.accumulate,
-                    (part + 1) * len(batch["clip"]) // spec.accumulate,
-                )
-                x = batch["clip"][own].to(device, non_blocking=True)  # (n, S, C, ...)
-                labels = batch["label"][own].to(device, non_blocking=True)  # (n,)
-                owners = batch["task"][own].to(device, non_blocking=True)  # (n,)
+                batch = next(batches)
+                x = batch["clip"].to(device, non_blocking=True)  # (n, S, C, ...)
+                labels = batch["label"].to(device, non_blocking=True)  # (n,)
+                owners = batch["task"].to(device, non_blocking=True)  # (n,)
                 is_last_part = part + 1 == spec.accumulate
                 with _gradients_kept(distributed, is_last_part), _autocast(device, spec.precision):
                     logits = _forward(runner, network, x, options.channels_last)
