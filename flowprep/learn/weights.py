@@ -55,6 +55,10 @@ OWN_PREFIXES = ("", "base.")
 
 RGB_CHANNELS = 3
 
+_COUNTER = "num_batches_tracked"
+_NUM_BATCHES = 1000
+"""What a batch norm counts whose averages come from a file without a count: many."""
+
 _NEUTRAL = (
     (
         re.compile(r"(^|\.)num_batches_tracked$"),
@@ -337,6 +341,10 @@ def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadRep
     with torch.no_grad():
         for name, offer in filled.items():
             targets[name].copy_(offer.value)
+        for name in missing:
+            # A norm that counts none takes its moving averages for those of no batch at all.
+            if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in filled:
+                targets[name].fill_(_NUM_BATCHES)
     told = {name: _tell(name, offer) for name, offer in filled.items()}
     return LoadReport(
         str(path),

@@ -280,6 +280,10 @@ def test_pytorch_i3d_s_files(tmp_path: Path, small_i3d: I3D) -> None:
     assert_complete(report, rgb, set(state))
     assert set(report.loaded) == set(state)
     assert_same({name: rgb.state_dict()[name] for name in state}, state)
+    # A training that begins here keeps the averages.
+    mean = rgb.Conv3d_1a_7x7.bn.running_mean.clone()
+    rgb.train()(torch.zeros(2, 3, 8, 32, 32))
+    torch.testing.assert_close(rgb.Conv3d_1a_7x7.bn.running_mean, 0.99 * mean)
 
     report = load_weights_into(small_i3d, tmp_path / "rgb.pt")
     first = "Conv3d_1a_7x7.conv3d.weight"

