@@ -25,6 +25,8 @@ __all__ = [
     "FlowSpec",
     "Resize",
     "RunOptions",
+    "build_spec",
+    "check_choice",
 ]
 
 DecoderName = Literal["pyav", "decord"]
@@ -40,7 +42,8 @@ MAX_SIDE_PX = 16384
 """Largest stored side. JPEG ends at 65,535; past this a typing error is likelier than a wish."""
 
 
-def _check_choice(name: str, value: object, literal: object) -> None:
+def check_choice(name: str, value: object, literal: object) -> None:
+    """Raises ConfigError where `value` is not one of a Literal's."""
     choices = get_args(literal)
     if value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
@@ -65,7 +68,7 @@ class Resize:
             "height": ("height_px",),
             "exact": ("width_px", "height_px"),
         }
-        _check_choice("resize mode", self.mode, ResizeMode)
+        check_choice("resize mode", self.mode, ResizeMode)
         for name in ("width_px", "height_px", "short_px"):
             value = getattr(self, name)
             if name not in wanted[self.mode]:
@@ -121,8 +124,8 @@ class DecodeSpec:
     """Enlarge smaller videos to the wanted size; otherwise they keep their own."""
 
     def __post_init__(self) -> None:
-        _check_choice("decoder", self.decoder, DecoderName)
-        _check_choice("interpolation", self.interpolation, Interpolation)
+        check_choice("decoder", self.decoder, DecoderName)
+        check_choice("interpolation", self.interpolation, Interpolation)
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ConfigError(f"fps must be > 0 and <= 1000, got {self.fps}")
 
@@ -147,7 +150,7 @@ class FlowSpec:
             raise ConfigError(
                 f"algorithm must be one of {', '.join(PARAMETERS)}, got {self.algorithm!r}"
             )
-        _check_choice("quantizer", self.quantizer, Quantizer)
+        check_choice("quantizer", self.quantizer, Quantizer)
         if not isinstance(self.step, int) or self.step < 1:
             raise ConfigError(f"step must be an integer >= 1, got {self.step}")
         if not self.bound_px > 0:
@@ -236,10 +239,14 @@ class ExtractConfig:
         center_level = flow.pop("center_level")
         algorithm = flow.get("algorithm")
         if algorithm in PARAMETERS:
-            flow["parameters"] = _build(PARAMETERS[algorithm], flow["parameters"])
+            flow["parameters"] = build_spec(PARAMETERS[algorithm], flow["parameters"])
         encode = dict(values["encode"])
         encode["directions"] = tuple(encode["directions"])
-        config = cls(_build(DecodeSpec, decode), _build(FlowSpec, flow), _build(EncodeSpec, encode))
+        config = cls(
+            build_spec(DecodeSpec, decode),
+            build_spec(FlowSpec, flow),
+            build_spec(EncodeSpec, encode),
+        )
         if config.flow.center_level != center_level:
             raise ConfigError(
                 f"center_level of quantizer {config.flow.quantizer} must be "
@@ -274,7 +281,7 @@ class RunOptions:
     """Draw a progress bar on stderr; only on a terminal where it is not given."""
 
     def __post_init__(self) -> None:
-        _check_choice("executor", self.executor, ExecutorName)
+        check_choice("executor", self.executor, ExecutorName)
         if self.num_workers is not None and self.num_workers < 1:
             raise ConfigError(f"workers must be >= 1, got {self.num_workers}")
         if self.max_attempts < 1:
@@ -334,7 +341,8 @@ PRESETS: dict[str, ExtractConfig] = {
 """Published recipes by name: fps, resize, algorithm, bound, quantiser and JPEG quality of each."""
 
 
-def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
+def build_spec(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """Makes a dataclass of stored values; raises ConfigError for a field too many or too few."""
     known = {item.name for item in dataclasses.fields(kind)}
     if unknown := sorted(set(values) - known):
         raise ConfigError(

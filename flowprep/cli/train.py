@@ -187,6 +187,12 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
     if "num_epochs" in given["optimization"]:
         # A recipe's number of steps would count more than the epochs that the user wants.
         given["optimization"].setdefault("num_steps", None)
+    parts = base.optimization.accumulate
+    if parts > 1 and (size := given["optimization"].get("batch_size", 0)) > 0:
+        # As few parts as are no larger than the recipe's.
+        largest = base.optimization.batch_size // parts
+        fewest = next(n for n in range(1, size + 1) if size % n == 0 and size // n <= largest)
+        given["optimization"].setdefault("accumulate", fewest)
     rest = given_values(ctx, ["seed", "train_split", "test_split"])
     specs = {
         name: dataclasses.replace(getattr(base, name), **values) for name, values in given.items()

@@ -8,8 +8,10 @@ PUT. Every OSError leaves here as a StorageError that says what could not be don
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from flowprep.errors import StorageError
 
-__all__ = ["TEMPORARY_MARK", "Storage", "translated_errors"]
+__all__ = ["TEMPORARY_MARK", "Storage", "locked_file", "translated_errors"]
 
 TEMPORARY_MARK = ".tmp-"
 """Stands in the name of every file that is still being written."""
@@ -40,6 +42,26 @@ def translated_errors(action: str, name: str) -> Iterator[None]:
         else:
             why = error.strerror or str(error)
         raise StorageError(f"cannot {action} {error.filename or name}: {why}") from error
+
+
+@contextmanager
+def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterator[None]:
+    """Holds the lock of a local file, which the system frees when this process ends in any way.
+
+    Raises StorageError where another process has it: `taken`, which process that is, `remedy`.
+    """
+    with translated_errors("write", os.fspath(path)):
+        file = open(path, "a+")  # noqa: SIM115
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise StorageError(f"{taken} ({file.read().strip()}); {remedy}") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 class Storage:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from flowprep.config import build_spec, check_choice
 from flowprep.errors import ConfigError
 
 __all__ = [
@@ -57,12 +58,6 @@ ModelName = Literal[
 ]
 
 
-def _check_choice(name: str, value: object, literal: object) -> None:
-    choices = get_args(literal)
-    if value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
 def _check_at_least(spec: object, least: float, *names: str) -> None:
     for name in names:
         value = getattr(spec, name)
@@ -92,8 +87,8 @@ class ModelSpec:
     """Start from this file: .safetensors, .pth, or a checkpoint of flowprep or TensorFlow."""
 
     def __post_init__(self) -> None:
-        _check_choice("model", self.model, ModelName)
-        _check_choice("consensus", self.consensus, ConsensusName)
+        check_choice("model", self.model, ModelName)
+        check_choice("consensus", self.consensus, ConsensusName)
         if not 0 < self.width <= 8:
             raise ConfigError(f"width must be > 0 and <= 8, got {self.width:g}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -135,10 +130,10 @@ class ClipSpec:
     """Scale flow vectors along with the fields that are resized; the recipes do not."""
 
     def __post_init__(self) -> None:
-        _check_choice("stream", self.stream, StreamName)
-        _check_choice("stack", self.stack, StackName)
-        _check_choice("sampling", self.sampling, SamplingName)
-        _check_choice("normalization", self.normalization, NormalizationName)
+        check_choice("stream", self.stream, StreamName)
+        check_choice("stack", self.stack, StackName)
+        check_choice("sampling", self.sampling, SamplingName)
+        check_choice("normalization", self.normalization, NormalizationName)
         _check_at_least(self, 1, "num_frames", "frame_stride", "num_segments")
         _check_at_least(self, 8, "crop_px", "resize_short_px")
         if self.stack == "bidirectional" and self.num_frames % 2:
@@ -185,7 +180,7 @@ class AugmentSpec:
     """Mirror half of the clips, and negate their horizontal flow."""
 
     def __post_init__(self) -> None:
-        _check_choice("crop", self.crop, CropName)
+        check_choice("crop", self.crop, CropName)
         object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
             raise ConfigError(f"scales must be one or more numbers in (0, 1], got {self.scales}")
@@ -233,9 +228,9 @@ class OptimizationSpec:
     """Arithmetic of the network: bf16 and fp16 (GPUs only) save time and memory."""
 
     def __post_init__(self) -> None:
-        _check_choice("optimizer", self.optimizer, OptimizerName)
-        _check_choice("schedule", self.schedule, ScheduleName)
-        _check_choice("precision", self.precision, PrecisionName)
+        check_choice("optimizer", self.optimizer, OptimizerName)
+        check_choice("schedule", self.schedule, ScheduleName)
+        check_choice("precision", self.precision, PrecisionName)
         _check_at_least(self, 1, "batch_size", "accumulate", "num_steps")
         _check_at_least(self, 0, "momentum", "weight_decay")
         if self.batch_size % self.accumulate:
@@ -293,9 +288,11 @@ class TrainConfig:
             "augment": AugmentSpec,
             "optimization": OptimizationSpec,
         }
-        built = {name: _build(kind, values[name]) for name, kind in kinds.items() if name in values}
+        built = {
+            name: build_spec(kind, values[name]) for name, kind in kinds.items() if name in values
+        }
         rest = {name: value for name, value in values.items() if name not in kinds}
-        return _build(cls, {**rest, **built})  # type: ignore[no-any-return]
+        return build_spec(cls, {**rest, **built})  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -362,42 +359,31 @@ VIEWS: dict[str, ViewSpec] = {
 
 _TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
 
+# Parts of a batch, here and below, are ours: for GPUs of 24 GB.
+_TWO_STREAM = OptimizationSpec(
+    256,
+    accumulate=4,
+    num_steps=80000,
+    learning_rate=0.01,
+    schedule="step",
+    milestones=(50 / 80, 70 / 80),
+)
+
 RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
     # Simonyan and Zisserman 2014, sections 3 and 5: batch 256, rate .01 to 1e-3 at 50k and 1e-4 at
-    # 70k of 80k steps, dropout .9; crops of 224 from short side 256. Here and below, parts of a
-    # batch are ours, for GPUs of 24 GB.
+    # 70k of 80k steps, dropout .9; crops of 224 from short side 256.
     "two-stream": {
         "flow": TrainConfig(
             ModelSpec("cnn-m-2048"),
-            ClipSpec(
-                "flow",
-                10,
-                subtract_mean_flow=True,
-                normalization="tsn",
-                resize_short_px=256,
-            ),
+            ClipSpec("flow", 10, subtract_mean_flow=True, normalization="tsn", resize_short_px=256),
             AugmentSpec("random"),
-            OptimizationSpec(
-                256,
-                accumulate=4,
-                num_steps=80000,
-                learning_rate=0.01,
-                schedule="step",
-                milestones=(50 / 80, 70 / 80),
-            ),
+            _TWO_STREAM,
         ),
         "rgb": TrainConfig(
             ModelSpec("cnn-m-2048"),
             ClipSpec("rgb", 1, normalization="tsn", resize_short_px=256),
             AugmentSpec("random"),
-            OptimizationSpec(
-                256,
-                accumulate=4,
-                num_steps=80000,
-                learning_rate=0.01,
-                schedule="step",
-                milestones=(50 / 80, 70 / 80),
-            ),
+            _TWO_STREAM,
         ),
     },
     # Wang et al. 2016, section 4: SGD .9, batch 256; flow: rate .005 to 5e-4 at 12k and 5e-5 at 18k
@@ -472,14 +458,3 @@ def default_config(model: ModelName, stream: StreamName) -> TrainConfig:
     if recipe == "two-stream" and model != "cnn-m-2048":
         clip = dataclasses.replace(clip, normalization="tsn-resnet")
     return TrainConfig(ModelSpec(model), clip, base.augment, OptimizationSpec())
-
-
-def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    known = {item.name for item in dataclasses.fields(kind)}
-    if unknown := sorted(set(values) - known):
-        raise ConfigError(
-            f"{kind.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
-        )
-    if missing := sorted(known - set(values)):
-        raise ConfigError(f"{kind.__name__} lacks {', '.join(missing)}")
-    return kind(**values)

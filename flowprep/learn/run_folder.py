@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import fcntl
 import io
 import json
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from flowprep.dataset.layout import flatten
-from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
+from flowprep.dataset.storage import TEMPORARY_MARK, Storage, locked_file, translated_errors
 from flowprep.errors import ConfigError, ConfigMismatchError, StorageError, WeightsError
 from flowprep.learn.checkpoint import Checkpoint, Task, library_versions, load_checkpoint
 from flowprep.learn.config import TrainConfig
@@ -90,20 +88,9 @@ class RunFolder:
         Raises StorageError where another process has it, or where nothing can be written.
         """
         Storage(self.path).make_folder()
-        with translated_errors("write", _LOCK_FILE):
-            file = open(self.path / _LOCK_FILE, "a+")  # noqa: SIM115
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise StorageError(
-                    f"another training is writing to {self.path} ({file.read().strip()}); "
-                    "wait for it, end it, or choose another --run"
-                ) from error
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+        taken = f"another training is writing to {self.path}"
+        remedy = "wait for it, end it, or choose another --run"
+        with locked_file(self.path / _LOCK_FILE, taken, remedy):
             try:
                 yield
             finally:

@@ -8,11 +8,9 @@ on after any crash, and computes again only what was in flight.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import logging
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -39,8 +37,8 @@ from flowprep.dataset.layout import (
     write_manifest,
 )
 from flowprep.dataset.read import published_shards
-from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
-from flowprep.errors import ExecutorError, StorageError, VideoError
+from flowprep.dataset.storage import TEMPORARY_MARK, Storage, locked_file, translated_errors
+from flowprep.errors import ExecutorError, VideoError
 from flowprep.run.executors import EXECUTORS, Executor, WorkerLost
 from flowprep.run.job import (
     ExtractJob,
@@ -349,24 +347,12 @@ class _Run:
 
 @contextmanager
 def _locked(storage: Storage) -> Iterator[None]:
-    """Holds OUT's lock, which the system frees when this process ends in whatever way."""
+    """Holds OUT's lock; an object store has none."""
     if not storage.is_local:
         yield
         return
-    with translated_errors("write", LOCK_FILE):
-        file = open(storage.path(LOCK_FILE), "a+")  # noqa: SIM115
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise StorageError(
-                f"another run is writing to {storage.location} ({file.read().strip()}); "
-                "wait for it or end it"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+    taken = f"another run is writing to {storage.location}"
+    with locked_file(storage.path(LOCK_FILE), taken, "wait for it or end it"):
         yield
 
 

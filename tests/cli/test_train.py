@@ -108,6 +108,8 @@ def test_options_count_more_than_the_recipe(train: Command, tmp_path: Path) -> N
     assert config.optimization.milestones == (0.25, 0.5)
     assert config.optimization.learning_rate == recipe.optimization.learning_rate
     assert config.optimization.clip_gradient_norm == 20
+    # Parts no larger than the recipe's 16 of 256.
+    assert (config.optimization.batch_size, config.optimization.accumulate) == (2, 1)
     assert config.seed == 3
 
 
