@@ -26,6 +26,7 @@ from flowprep.errors import FlowprepError, VideoError
 from flowprep.flow import FlowEstimator, create_estimator
 from flowprep.flow.quantize import dequantize, quantize
 from flowprep.look.color import flow_to_color
+from flowprep.look.show import show
 from flowprep.run.progress import RunReport
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ __all__ = [
     "flow_to_color",
     "open_dataset",
     "quantize",
+    "show",
 ]
 
 

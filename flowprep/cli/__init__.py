@@ -8,13 +8,17 @@ from collections.abc import Sequence
 import click
 
 from flowprep._version import __version__
+from flowprep.cli.compare import compare
 from flowprep.cli.dataset import info, verify
 from flowprep.cli.evaluate import evaluate
 from flowprep.cli.extract import extract
 from flowprep.cli.fuse import fuse
+from flowprep.cli.metrics import metrics
 from flowprep.cli.predict import predict
+from flowprep.cli.report import report
 from flowprep.cli.synthetic import synthetic
 from flowprep.cli.train import train
+from flowprep.cli.view import view
 from flowprep.errors import FlowprepError
 
 __all__ = ["cli", "main"]
@@ -41,6 +45,8 @@ def cli() -> None:
     flowprep extract demo/videos demo-flow  compute their flow, store it in shards
     flowprep verify demo-flow               prove that nothing is missing
     flowprep info demo-flow                 say what is there
+    flowprep view demo-flow --to flow.mp4   look at it
+    flowprep report demo-flow               find what is wrong before training does
 
     Exit codes: 0 complete, 1 incomplete or failed, 2 wrong usage.
     """
@@ -49,6 +55,10 @@ def cli() -> None:
 cli.add_command(extract)
 cli.add_command(verify)
 cli.add_command(info)
+cli.add_command(view)
+cli.add_command(report)
+cli.add_command(compare)
+cli.add_command(metrics)
 cli.add_command(train)
 cli.add_command(evaluate)
 cli.add_command(fuse)

@@ -8,38 +8,101 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowprep.config import FlowSpec
 from flowprep.errors import ConfigError
+from flowprep.flow.quantize import dequantize
 
-__all__ = ["flow_to_color"]
+__all__ = ["color_wheel", "flow_to_color", "levels_to_color"]
 
 # Steps from each primary and secondary colour to the next, after perceived differences (Baker et
 # al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011; colorcode.cpp).
 _WHEEL_STEPS = (15, 6, 4, 11, 13, 6)  # red, yellow, green, cyan, blue, magenta
+
+# Hues looked up between two of the wheel's; an eighth of a level lies between two of these.
+_HUES_PER_STEP = 256
 
 
 def flow_to_color(flow: NDArray[np.floating[Any]], max_flow_px: float) -> NDArray[np.uint8]:
     """Returns flow in the Middlebury colour coding.
 
     `flow` is (..., 2) float px, (u right, v down); the result is (..., 3) uint8 RGB. Zero is white,
-    `max_flow_px` is fully saturated, and what is faster is darkened by a quarter. The scale is the
-    caller's, so that two pictures can be compared. NaN and infinities are black. Raises ConfigError
-    for a scale that is not > 0. Source: Baker et al. (IJCV 2011), colorcode.cpp of their flow code.
+    `max_flow_px` is fully saturated, and what is faster is darkened by a quarter. Right is red,
+    down yellow, left cyan and up violet. The scale is the caller's, so that two pictures can be
+    compared. NaN and infinities are black. Raises ConfigError for a scale that is not > 0 or not
+    finite. Source: Baker et al. (IJCV 2011), colorcode.cpp of their flow code.
     """
-    if not max_flow_px > 0:
-        raise ConfigError(f"max_flow_px must be > 0, got {max_flow_px:g}")
-    wheel = _wheel()
-    invalid = ~np.isfinite(flow).all(axis=-1)
-    u, v = np.moveaxis(np.where(invalid[..., None], 0, flow) / max_flow_px, -1, 0)
-    radius = np.hypot(u, v)
-    position = (np.arctan2(-v, -u) / np.pi + 1) / 2 * (len(wheel) - 1)
-    low = position.astype(np.intp)
-    share = (position - low)[..., None]
-    hue = (1 - share) * wheel[low] + share * wheel[(low + 1) % len(wheel)]
-    inside = 1 - np.minimum(radius, 1)[..., None] * (1 - hue)
-    color = np.where((radius <= 1)[..., None], inside, 0.75 * hue)
+    _check_scale(max_flow_px)
+    shape = np.shape(flow)[:-1]
+    u, v = np.reshape(np.multiply(flow, 1 / max_flow_px, dtype=np.float32), (-1, 2)).T
+    with np.errstate(over="ignore", invalid="ignore"):
+        radius = np.sqrt(u * u + v * v)
+        position = np.arctan2(-v, -u)
+        position *= np.float32((len(_wheel()) - 1) / 2 / np.pi * _HUES_PER_STEP)
+        position += np.float32((len(_wheel()) - 1) / 2 * _HUES_PER_STEP)
+        invalid = ~(np.isfinite(u) & np.isfinite(v))
+        position[invalid] = 0
+        # 255 minus the hue: how much of each primary a full saturation takes away from white.
+        taken = _hues()[np.rint(position).astype(np.int32)]  # (N, 3)
+        outside = radius > 1
+        color = 255 - radius[..., None] * taken
+    color[outside] = 0.75 * (255 - taken[outside])
     color[invalid] = 0
-    levels: NDArray[np.uint8] = (255 * color).astype(np.uint8)
-    return levels
+    # colorcode.cpp truncates; where float32 ends just below a whole level, it is that level.
+    levels: NDArray[np.uint8] = (color + np.float32(1e-3)).astype(np.uint8)
+    return levels.reshape(*shape, 3)
+
+
+def levels_to_color(
+    levels: NDArray[np.uint8], spec: FlowSpec, max_flow_px: float
+) -> NDArray[np.uint8]:
+    """Returns stored flow in the Middlebury colour coding, as `flow_to_color` of its px.
+
+    `levels` is (..., 2) uint8, (x, y), as quantised under `spec`; the result is (..., 3) uint8 RGB.
+    There are 65536 pairs of levels and so as many colours: a table, where a film asks for millions.
+    """
+    _check_scale(max_flow_px)
+    table = _level_colors(spec, float(max_flow_px))
+    places = levels[..., 1].astype(np.uint16)
+    places <<= 8
+    places |= levels[..., 0]
+    # Four bytes a colour, so that a lookup is one load.
+    packed = table.take(places)
+    colors: NDArray[np.uint8] = packed.view(np.uint8).reshape(*places.shape, 4)[..., :3]
+    return np.ascontiguousarray(colors)
+
+
+def color_wheel(side_px: int) -> NDArray[np.uint8]:
+    """Returns the disc of all directions: (S, S, 4) uint8 RGBA, transparent around it.
+
+    Each place has the colour of the flow that points to it from the centre; the rim is the scale.
+    """
+    fine = 4 * side_px
+    axis = (np.arange(fine) - (fine - 1) / 2) / (fine / 2)
+    u, v = np.meshgrid(axis, axis)
+    inside = np.hypot(u, v) <= 1
+    disc = flow_to_color(np.stack([u, v], axis=-1), 1.0).astype(np.float64)
+    blocks = (side_px, 4, side_px, 4)
+    cover = inside.reshape(blocks).sum(axis=(1, 3))
+    total = (disc * inside[..., None]).reshape(*blocks, 3).sum(axis=(1, 3))
+    color = total / np.maximum(cover, 1)[..., None]
+    alpha = 255 / 16 * cover
+    rgba = np.concatenate([color, alpha[..., None]], axis=-1)
+    return np.asarray(np.rint(rgba), np.uint8)
+
+
+def _check_scale(max_flow_px: float) -> None:
+    if not 0 < max_flow_px < np.inf:
+        raise ConfigError(f"max_flow_px must be > 0, got {max_flow_px:g}")
+
+
+@functools.lru_cache(maxsize=16)
+def _level_colors(spec: FlowSpec, max_flow_px: float) -> NDArray[np.uint32]:
+    """The colour of each pair of levels, at 256 y + x: (65536,) uint32, RGB and a zero in it."""
+    y, x = np.mgrid[:256, :256].astype(np.uint8)
+    table = np.zeros((65536, 4), np.uint8)
+    flow = dequantize(np.stack([x, y], axis=-1), spec)
+    table[:, :3] = flow_to_color(flow, max_flow_px).reshape(-1, 3)
+    return table.view(np.uint32).ravel()
 
 
 @functools.cache
@@ -55,3 +118,12 @@ def _wheel() -> NDArray[np.float64]:
         rising = following > corner
         hues.append(np.where(rising, share, np.where(following < corner, 1 - share, corner)))
     return np.concatenate(hues)
+
+
+@functools.cache
+def _hues() -> NDArray[np.float32]:
+    """255 minus each hue from the first of the wheel to its last, (54 * 256 + 1, 3) float32."""
+    wheel = _wheel()
+    place = np.arange((len(wheel) - 1) * _HUES_PER_STEP + 1) / _HUES_PER_STEP
+    columns = [np.interp(place, np.arange(len(wheel)), 255 * (1 - wheel[:, c])) for c in range(3)]
+    return np.stack(columns, axis=-1).astype(np.float32)

@@ -10,7 +10,20 @@ import pytest
 import flowprep as package
 from tests.cli.conftest import Command
 
-COMMANDS = ["extract", "verify", "info", "train", "evaluate", "fuse", "predict", "synthetic"]
+COMMANDS = [
+    "extract",
+    "verify",
+    "info",
+    "view",
+    "report",
+    "compare",
+    "metrics",
+    "train",
+    "evaluate",
+    "fuse",
+    "predict",
+    "synthetic",
+]
 PAGES = [(), *((command,) for command in COMMANDS)]
 
 

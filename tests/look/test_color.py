@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from flowprep import flow_to_color
+import flowprep
+from flowprep import FlowSpec, flow_to_color
 from flowprep.errors import ConfigError
+from flowprep.look.color import color_wheel, levels_to_color
 
 
 def middlebury_color(fx: float, fy: float) -> tuple[int, int, int]:
@@ -67,3 +69,54 @@ def test_zero_is_white_and_invalid_is_black() -> None:
 def test_the_scale_must_be_positive() -> None:
     with pytest.raises(ConfigError, match=r"max_flow_px must be > 0, got 0"):
         flow_to_color(np.zeros((2, 2)), 0)
+
+
+@pytest.mark.parametrize("quantizer", ["round", "floor", "centered"])
+@pytest.mark.parametrize("max_flow_px", [1.0, 7.3, 40.0])
+def test_stored_levels_have_the_colours_of_their_flow(quantizer: str, max_flow_px: float) -> None:
+    spec = FlowSpec("dis", bound_px=12, quantizer=quantizer)  # type: ignore[arg-type]
+    levels = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 2), np.uint8)
+    drawn = levels_to_color(levels, spec, max_flow_px)
+    assert drawn.shape == (3, 40, 30, 3)
+    assert np.array_equal(drawn, flow_to_color(flowprep.dequantize(levels, spec), max_flow_px))
+
+
+@pytest.mark.parametrize("shape", [(2,), (5, 2), (2, 3, 4, 2), (0, 2)])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16])
+def test_any_shape_and_type_of_float(shape: tuple[int, ...], kind: type) -> None:
+    flow = np.random.default_rng(0).normal(0, 3, shape).astype(kind)
+    drawn = flow_to_color(flow, 5)
+    assert (drawn.shape, drawn.dtype) == ((*shape[:-1], 3), np.uint8)
+    assert np.array_equal(drawn, flow_to_color(flow.astype(np.float32), 5))
+
+
+def test_every_direction_has_a_colour_of_its_own() -> None:
+    angle = np.linspace(-np.pi, np.pi, 721)[:-1]
+    rim = np.stack([np.cos(angle), np.sin(angle)], axis=-1) * 0.999
+    colors = flow_to_color(rim, 1).astype(int)
+    wanted = np.array([middlebury_color(u, v) for u, v in rim])
+    assert np.abs(colors - wanted).max() <= 1
+    # It goes round smoothly; the published wheel has one seam, at red, of a sixth of magenta.
+    jumps = np.sort(np.abs(np.diff(colors, axis=0)).max(axis=1))
+    assert jumps[-2] <= 6
+    assert jumps[-1] <= 48
+
+
+def test_the_wheel_is_a_disc_of_the_directions_that_it_points_to() -> None:
+    wheel = color_wheel(41)
+    assert wheel.shape == (41, 41, 4)
+    assert wheel[0, 0, 3] == 0 == wheel[-1, 0, 3]
+    assert wheel[20, 20].tolist() == pytest.approx([255] * 4, abs=12)
+    for (x, y), flow in {(38, 20): (1, 0), (20, 38): (0, 1), (2, 20): (-1, 0)}.items():
+        wanted = flow_to_color(np.array(flow) * 18 / 20.5, 1).astype(int)
+        # To the right it averages both sides of the published seam.
+        assert np.abs(wheel[y, x, :3] - wanted).max() <= (24 if flow == (1, 0) else 6)
+        assert wheel[y, x, 3] == 255
+
+
+@pytest.mark.parametrize("scale", [-1, float("nan"), float("inf")])
+def test_a_scale_that_is_none(scale: float) -> None:
+    with pytest.raises(ConfigError, match="max_flow_px must be > 0"):
+        flow_to_color(np.zeros((2, 2)), scale)
+    with pytest.raises(ConfigError, match="max_flow_px must be > 0"):
+        levels_to_color(np.zeros((2, 2), np.uint8), FlowSpec(), scale)

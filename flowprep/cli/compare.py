@@ -1,0 +1,131 @@
+"""`flowprep compare`: how far two flows of the same videos are apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from flowprep.cli.options import (
+    ChoiceType,
+    GroupedCommand,
+    GroupedOption,
+    given_values,
+    options_named,
+)
+from flowprep.cli.view import NamesType, computing_options, config_of
+from flowprep.config import DecodeSpec, Direction, FlowSpec
+from flowprep.errors import InputError
+
+__all__ = ["compare"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _option(*names: str, **settings: Any) -> Callable[[F], F]:
+    return click.option(*names, cls=GroupedOption, group="Comparison", **settings)
+
+
+@click.command(cls=GroupedCommand, short_help="Measure how far two data sets' flows are apart.")
+@click.argument("a")
+@click.argument("b", required=False)
+@_option(
+    "--algorithms",
+    type=NamesType(),
+    metavar="NAME,NAME",
+    help="Compute the flow of the video A in two ways, such as tvl1,farneback, and compare these.",
+)
+@_option(
+    "--sample",
+    type=int,
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Fields of each video that are compared, evenly over its length; 0 compares all.",
+)
+@_option(
+    "--direction",
+    type=ChoiceType(("forward", "backward")),
+    default="forward",
+    show_default=True,
+    help="Which flow.",
+)
+@_option("--to", metavar="FOLDER", help="Draw the fields that differ most there, as PNGs.")
+@_option(
+    "--worst",
+    type=int,
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="How many fields are drawn.",
+)
+@_option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+@computing_options(algorithm=False)
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    /,
+    a: str,
+    b: str | None,
+    algorithms: tuple[str, ...] | None,
+    sample: int,
+    direction: Direction,
+    to: str | None,
+    worst: int,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """Compare the data sets A and B video by video, or two algorithms on the video A.
+
+    Videos are matched by key. Printed are the lengths of the differences in px, and the share of
+    8-bit levels that are equal or one apart, where bound and quantiser are the same; what differs
+    in the two configurations is listed. Step and sizes must be the same.
+
+    \b
+    flowprep compare flow-tvl1 flow-dis --to worst
+    flowprep compare clip.mp4 --algorithms tvl1,farneback
+    """
+    from flowprep.look.compare import compare_algorithms, compare_datasets
+    from flowprep.look.view import is_dataset
+
+    computing = given_values(
+        ctx, [*DecodeSpec.__dataclass_fields__, *FlowSpec.__dataclass_fields__]
+    )
+    if (b is None) == (algorithms is None):
+        raise click.UsageError("Give two data sets A and B, or one video A and --algorithms.")
+    if b is not None and computing:
+        raise click.UsageError("Options of computing go with --algorithms; A and B are computed.")
+    if sample < 0:
+        raise click.UsageError(f"--sample must be >= 0, got {sample}.")
+    with options_named(ctx):
+        for name in (a, b):
+            if name is not None and algorithms is None and not is_dataset(name):
+                raise InputError(f"{name} is not a flowprep data set; name what extract wrote")
+        if algorithms is None:
+            assert b is not None
+            found = compare_datasets(
+                a, b, direction=direction, num_sampled=sample or None, num_worst=worst
+            )
+        else:
+            if len(algorithms) != 2:
+                raise InputError(f"algorithms must be two, got {','.join(algorithms)}")
+            if is_dataset(a):
+                raise InputError(f"{a} is a data set; --algorithms compares on a video file")
+            configs = [config_of(ctx, algorithm=name) for name in algorithms]
+            found = compare_algorithms(
+                a,
+                (configs[0], configs[1]),
+                direction=direction,
+                num_sampled=sample or None,
+                num_worst=worst,
+            )
+        paths = found.write_pictures(to) if to is not None else []
+    if as_json:
+        values = found.to_dict() | ({"pictures": list(map(str, paths))} if paths else {})
+        click.echo(json.dumps(values, indent=2))
+        return
+    click.echo(found.summary())
+    if to is not None:
+        click.echo(f"\nthe {len(paths)} fields that differ most are drawn in {to}")

@@ -1,0 +1,116 @@
+"""`flowprep report`: a page that says what is wrong with a data set, before it is trained on."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from flowprep.cli.options import GroupedCommand, GroupedOption, options_named
+from flowprep.errors import DatasetError, FlowprepError
+
+__all__ = ["report"]
+
+
+@click.command(
+    cls=GroupedCommand, short_help="Make a page that says what is wrong with a data set."
+)
+@click.argument("out")
+@click.option(
+    "--to",
+    metavar="FILE",
+    cls=GroupedOption,
+    group="Report",
+    help="The HTML file; OUT-report.html beside OUT where it is not given.",
+)
+@click.option(
+    "--sample",
+    type=int,
+    default=300,
+    show_default=True,
+    metavar="N",
+    cls=GroupedOption,
+    group="Report",
+    help="Videos whose pixels are looked at; the statistics of all of them are.",
+)
+@click.option(
+    "--clipped-share",
+    type=float,
+    default=0.01,
+    show_default=True,
+    metavar="SHARE",
+    cls=GroupedOption,
+    group="Report",
+    help="Share of the flow components that the recommended bound may clip.",
+)
+@click.option(
+    "--progress/--no-progress",
+    default=None,
+    cls=GroupedOption,
+    group="Report",
+    help="Draw a progress bar on stderr; only on a terminal where it is not given.",
+)
+@click.pass_context
+def report(
+    ctx: click.Context,
+    /,
+    out: str,
+    to: str | None,
+    sample: int,
+    clipped_share: float,
+    progress: bool | None,
+) -> None:
+    """Make one HTML page about the data set OUT: what it holds, and what is wrong with it.
+
+    It names the videos whose flow is empty, exchanged, reversed or cut off, scene cuts, repeated
+    frames and more, each with pictures and what to do; it recommends a bound, compares the classes
+    and lists all videos. The page needs no network and nothing beside it.
+
+    \b
+    flowprep report flow
+    flowprep report flow --sample 2000 --to flow.html
+    """
+    if "://" not in out and not os.path.exists(out):
+        raise DatasetError(f"OUT does not exist: {out}; name the folder that extract wrote")
+    target = to or default_file(out)
+    try:
+        # First of all, and not after a minute of reading.
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise FlowprepError(
+            "`flowprep report` needs matplotlib, which is not installed; "
+            "run pip install 'flowprep[report]'"
+        ) from error
+    from tqdm import tqdm
+
+    from flowprep.look.findings import KINDS
+    from flowprep.look.report import make_report, write_report
+
+    is_drawn = sys.stderr.isatty() if progress is None else progress
+    with options_named(ctx), tqdm(unit=" steps", disable=not is_drawn, leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        made = make_report(out, num_sampled=sample, clipped_share=clipped_share, on_progress=show)
+    write_report(made, target)
+    counts = dict.fromkeys(KINDS, 0)
+    for finding in made.findings:
+        counts[finding.kind] += 1
+    for kind, number in counts.items():
+        if number:
+            click.echo(f"{number:6d}  {KINDS[kind].severity:9}  {KINDS[kind].title}")
+    bound = made.total.bound
+    click.echo(
+        f"{len(made.rows)} videos, pixels of {made.num_sampled}; bound {bound.current_px:g} px "
+        f"clips {100 * bound.current_share:.3f} %, recommended {bound.recommended_px:g} px"
+    )
+    click.echo(f"written to {target}")
+
+
+def default_file(out: str) -> str:
+    """Returns the page's path for a data set: beside its folder, or here for a URL."""
+    name = out.rstrip("/")
+    return (name.rsplit("/", 1)[-1] if "://" in name else name) + "-report.html"

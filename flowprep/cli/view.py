@@ -1,0 +1,247 @@
+"""`flowprep view`: films and sheets of flow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from flowprep.cli.options import (
+    ChoiceType,
+    GroupedCommand,
+    GroupedOption,
+    dataclass_options,
+    given_values,
+    options_named,
+)
+from flowprep.config import PRESETS, DecodeSpec, Direction, ExtractConfig, FlowSpec
+from flowprep.flow.parameters import PARAMETERS
+
+__all__ = ["computing_options", "config_of", "view"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_COMPUTING = "Computing the flow of a video"
+_DECODE_FIELDS = ("decoder", "fps", "resize", "interpolation", "allow_upscale")
+_FLOW_FIELDS = ("step", "bound_px", "quantizer")
+
+
+class RangeType(click.ParamType):  # type: ignore[type-arg]
+    """`10:60`, from and up to but not including, as a pair of numbers."""
+
+    name = "A:B"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Reads the range."""
+        if isinstance(value, tuple):
+            return value
+        begin, colon, end = str(value).partition(":")
+        if not (colon and begin.isdigit() and end.isdigit() and int(begin) < int(end)):
+            self.fail(f"{value!r} is no range such as 10:60, from 10 up to but not including 60.")
+        return int(begin), int(end)
+
+
+class NamesType(click.ParamType):  # type: ignore[type-arg]
+    """Words with commas between them, as a tuple; `all` stands for each of them."""
+
+    name = "NAME,..."
+
+    def __init__(self, every: tuple[str, ...] | None = None) -> None:
+        self._every = every
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Splits the words."""
+        if isinstance(value, tuple):
+            return value
+        if value == "all" and self._every is not None:
+            return self._every
+        return tuple(word.strip() for word in str(value).split(",") if word.strip())
+
+
+def computing_options(
+    *, algorithm: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command with the options of how the flow of a video is computed."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        command = dataclass_options(
+            DecodeSpec,
+            _COMPUTING,
+            names={"allow_upscale": "upscale"},
+            metavars={"fps": "NUMBER|source"},
+        )(command)
+        command = dataclass_options(
+            FlowSpec,
+            _COMPUTING,
+            names={"bound_px": "bound"},
+            skip=("algorithm", "parameters"),
+            metavars={"bound_px": "PX"},
+        )(command)
+        if not algorithm:
+            return command
+        command = click.option(
+            "--preset",
+            type=ChoiceType(tuple(PRESETS)),
+            cls=GroupedOption,
+            group=_COMPUTING,
+            metavar="NAME",
+            help=f"A published recipe: {', '.join(PRESETS)}. Options given beside it count more.",
+        )(command)
+        return click.option(
+            "--algorithm",
+            type=ChoiceType(tuple(PARAMETERS)),
+            default=FlowSpec().algorithm,
+            show_default=True,
+            cls=GroupedOption,
+            group=_COMPUTING,
+            help="How flow is computed.",
+        )(command)
+
+    return decorate
+
+
+def config_of(
+    ctx: click.Context, *, preset: str | None = None, algorithm: str | None = None
+) -> ExtractConfig:
+    """Returns the preset, or the defaults, with the options that the user gave put over it."""
+    base = PRESETS[preset] if preset else ExtractConfig()
+    decode = given_values(ctx, _DECODE_FIELDS)
+    flow = given_values(ctx, _FLOW_FIELDS)
+    if algorithm is not None and algorithm != base.flow.algorithm:
+        flow |= {"algorithm": algorithm, "parameters": None}
+    return dataclasses.replace(
+        base,
+        decode=dataclasses.replace(base.decode, **decode),
+        flow=dataclasses.replace(base.flow, **flow),
+    )
+
+
+def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
+    return click.option(*names, cls=GroupedOption, group="Picture", **settings)
+
+
+@click.command(cls=GroupedCommand, short_help="Draw flow beside its frames: film or sheet.")
+@click.argument("source")
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@_picture_option(
+    "--to",
+    required=True,
+    metavar="FILE",
+    help="What to write: .mp4 (H.264), .webp, .gif, or .png for a sheet.",
+)
+@_picture_option(
+    "--panels",
+    type=NamesType(("rgb", "flow", "x", "y", "arrows", "consistency", "warp")),
+    help="What to draw, in order: rgb (the frame), flow (Middlebury's colours), x and y (the "
+    "stored gray levels), arrows, consistency (forward against backward, px), warp (the next "
+    "frame, warped, against this one), or all; rgb,flow where it is not given.",
+)
+@_picture_option("--start", type=int, metavar="N", help="The first field; 0 where it is not given.")
+@_picture_option(
+    "--length",
+    type=int,
+    metavar="N",
+    help="How many fields; all of a data set's video, and 300 of a video file.",
+)
+@_picture_option(
+    "--frames", type=RangeType(), help="The same as a range: 10:60 is --start 10 --length 50."
+)
+@_picture_option(
+    "--direction",
+    type=ChoiceType(("forward", "backward")),
+    default="forward",
+    show_default=True,
+    help="backward draws the flow from frame t + step to t.",
+)
+@_picture_option(
+    "--max-flow-px",
+    type=float,
+    metavar="PX",
+    help="Flow at the rim of the wheel, one for all pictures; what covers 99 % of the video where "
+    "it is not given.",
+)
+@_picture_option(
+    "--width",
+    type=int,
+    metavar="PX",
+    help="Width of each panel; its own up to 640 where it is not given, small ones are enlarged.",
+)
+@_picture_option(
+    "--play-fps",
+    type=float,
+    metavar="NUMBER",
+    help="Pictures a second in a film; the video's own where it is not given.",
+)
+@_picture_option(
+    "--pictures",
+    "num_pictures",
+    type=int,
+    metavar="N",
+    default=6,
+    show_default=True,
+    help="Rows of a sheet, evenly from the range.",
+)
+@computing_options()
+@click.pass_context
+def view(
+    ctx: click.Context,
+    /,
+    source: str,
+    keys: tuple[str, ...],
+    to: str,
+    panels: tuple[str, ...] | None,
+    start: int | None,
+    length: int | None,
+    frames: tuple[int, int] | None,
+    direction: Direction,
+    max_flow_px: float | None,
+    width: int | None,
+    play_fps: float | None,
+    num_pictures: int,
+    algorithm: str,
+    preset: str | None,
+    **_: Any,
+) -> None:
+    """Draw the flow of SOURCE, a data set or a video, to a film or a sheet.
+
+    Of a data set, the videos KEY are drawn one after the other, or its first one; the flow of a
+    video file is computed as extract does it. Colours are Middlebury's: white rests, right is red,
+    down yellow, left cyan and up violet; the wheel with its scale is drawn beside, and all pictures
+    have the same scale.
+
+    \b
+    flowprep view OUT walk/clip7 --to walk.mp4
+    flowprep view OUT walk/clip7 --to walk.png --panels rgb,flow,arrows,consistency,warp
+    flowprep view clip.mp4 --to clip.webp --algorithm dis --frames 0:50
+    """
+    from flowprep.look.view import ViewSpec
+    from flowprep.look.view import view as draw
+
+    if frames is not None:
+        if start is not None or length is not None:
+            raise click.UsageError("--frames says what --start and --length say; give one or both.")
+        start, length = frames[0], frames[1] - frames[0]
+    computing = given_values(ctx, ("algorithm", "preset", *_DECODE_FIELDS, *_FLOW_FIELDS))
+    with options_named(ctx):
+        spec = ViewSpec(
+            panels=panels,
+            start=start or 0,
+            length=length,
+            direction=direction,
+            max_flow_px=max_flow_px,
+            width=width,
+            play_fps=play_fps,
+            num_pictures=num_pictures,
+        )
+        chosen = algorithm if "algorithm" in computing else None
+        config = config_of(ctx, preset=preset, algorithm=chosen) if computing else None
+        report = draw(source, to, keys, spec, config=config)
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(report.summary())

@@ -1,0 +1,546 @@
+"""How far two flows of the same videos are apart, in numbers and in pictures of the worst fields.
+
+compare_datasets, compare_algorithms -> Comparison -> summary(), to_dict(), write_pictures()
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import Direction, ExtractConfig, FlowSpec
+from flowprep.dataset.layout import flatten
+from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.errors import ConfigError, InputError, StorageError, VideoError
+from flowprep.flow.metrics import endpoint_error
+from flowprep.flow.quantize import dequantize, quantize
+from flowprep.look.color import flow_to_color
+from flowprep.look.render import (
+    RGB,
+    Page,
+    Panel,
+    Ramp,
+    error_ramp,
+    error_to_color,
+    fit,
+    panel_size,
+    round_scale,
+    write_picture,
+)
+from flowprep.look.view import named_video
+
+__all__ = [
+    "Comparison",
+    "DifferenceStatistics",
+    "WorstField",
+    "compare_algorithms",
+    "compare_datasets",
+]
+
+_BIN_PX = 0.01
+_NUM_BINS = 20_000
+"""Differences up to 200 px are told apart to 0.01 px, without keeping them."""
+
+_MAX_SHOWN_VIDEOS = 30
+_MAX_SHOWN_KEYS = 5
+
+
+@dataclass(frozen=True)
+class DifferenceStatistics:
+    """Endpoint differences of the fields of one video, or of all; quantiles to 0.01 px."""
+
+    num_fields: int
+    mean_px: float
+    median_px: float
+    p90_px: float
+    p99_px: float
+    max_px: float
+    equal_share: float | None
+    """Share of equal 8-bit values; None where the two mean different things."""
+    within_one_share: float | None
+    """Share of 8-bit values that are a level apart at most."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the statistics as JSON values."""
+        return {
+            name: round(value, 6) if isinstance(value, float) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+
+class _Sums:
+    """What statistics are made of; much larger than they are, so only two of it are ever kept."""
+
+    def __init__(self) -> None:
+        self.num_fields = 0
+        self._num_px = 0
+        self._sum_px = 0.0
+        self._max_px = 0.0
+        self._histogram = np.zeros(_NUM_BINS + 1, np.int64)
+        self._num_levels = 0
+        self._num_equal = 0
+        self._num_within_one = 0
+
+    def add(
+        self,
+        error: NDArray[np.float64],
+        levels: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None,
+    ) -> None:
+        """Counts the differences of one field, (H, W) px, and of its levels if they compare."""
+        self.num_fields += 1
+        self._num_px += error.size
+        self._sum_px += float(error.sum())
+        self._max_px = max(self._max_px, float(error.max()))
+        places = np.minimum(np.rint(error * (1 / _BIN_PX)), _NUM_BINS).astype(np.int64)
+        self._histogram += np.bincount(places.ravel(), minlength=_NUM_BINS + 1)
+        if levels is not None:
+            difference = np.maximum(*levels) - np.minimum(*levels)
+            self._num_levels += difference.size
+            self._num_equal += int((difference == 0).sum())
+            self._num_within_one += int((difference <= 1).sum())
+
+    def statistics(self) -> DifferenceStatistics:
+        cumulated = np.cumsum(self._histogram)
+        shares = np.array([0.5, 0.9, 0.99]) * self._num_px
+        places = np.searchsorted(cumulated, shares) * _BIN_PX
+        median_px, p90_px, p99_px = np.minimum(places, self._max_px).tolist()
+        known = self._num_levels > 0
+        return DifferenceStatistics(
+            num_fields=self.num_fields,
+            mean_px=self._sum_px / max(1, self._num_px),
+            median_px=median_px,
+            p90_px=p90_px,
+            p99_px=p99_px,
+            max_px=self._max_px,
+            equal_share=self._num_equal / self._num_levels if known else None,
+            within_one_share=self._num_within_one / self._num_levels if known else None,
+        )
+
+
+@dataclass(frozen=True)
+class WorstField:
+    """One of the fields that differ most."""
+
+    key: str
+    index: int
+    mean_px: float
+    read: Callable[[], tuple[RGB | None, NDArray[np.float32], NDArray[np.float32]]] = field(
+        repr=False
+    )
+    """Gives the frame on whose grid the flows are, and both flows, (H, W, 2) px."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found."""
+
+    names: tuple[str, str]
+    specs: tuple[FlowSpec, FlowSpec]
+    direction: Direction
+    differing: dict[str, tuple[Any, Any]]
+    """Fields of the configuration that differ, with both values."""
+    only_in: tuple[tuple[str, ...], tuple[str, ...]]
+    """Keys of the videos that only one of the two has."""
+    videos: dict[str, DifferenceStatistics]
+    total: DifferenceStatistics
+    worst: tuple[WorstField, ...]
+    """The fields with the largest mean differences, largest first."""
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the comparison as JSON values."""
+        return {
+            "a": self.names[0],
+            "b": self.names[1],
+            "direction": self.direction,
+            "differing": {name: list(values) for name, values in self.differing.items()},
+            "only_in_a": list(self.only_in[0]),
+            "only_in_b": list(self.only_in[1]),
+            "all": self.total.to_dict(),
+            "videos": {key: one.to_dict() for key, one in self.videos.items()},
+            "worst": [
+                {"key": one.key, "field": one.index, "mean_px": round(one.mean_px, 4)}
+                for one in self.worst
+            ],
+            "notes": list(self.notes),
+        }
+
+    def summary(self) -> str:
+        """Returns the comparison as lines of text."""
+        lines = [
+            f"{letter}  {name}: {spec.algorithm}, step {spec.step}, bound {spec.bound_px:g} px, "
+            f"{spec.quantizer}"
+            for letter, name, spec in zip("AB", self.names, self.specs, strict=True)
+        ]
+        if self.differing:
+            lines.append("differing (A | B)")
+            width = max(map(len, self.differing))
+            lines += [
+                f"  {name:{width}}  {_shown(one)} | {_shown(other)}"
+                for name, (one, other) in self.differing.items()
+            ]
+        for letter, keys in zip("AB", self.only_in, strict=True):
+            if keys:
+                more = f" and {len(keys) - _MAX_SHOWN_KEYS} more"
+                tail = more if len(keys) > _MAX_SHOWN_KEYS else ""
+                lines.append(
+                    f"only in {letter}: {len(keys)} video{'s' * (len(keys) != 1)}: "
+                    f"{', '.join(keys[:_MAX_SHOWN_KEYS])}{tail}"
+                )
+        lines += [f"note: {note}" for note in self.notes]
+        ranked = sorted(self.videos.items(), key=lambda item: -item[1].mean_px)
+        shown = ranked[:_MAX_SHOWN_VIDEOS]
+        rows = list(shown)
+        if len(self.videos) > 1:
+            rows.append((f"all {len(self.videos)} videos", self.total))
+        width = min(48, max(len(name) for name, _ in rows))
+        lines += [
+            "",
+            f"{'difference in px':{width}}  fields     mean  median     90 %     99 %      max"
+            + ("    equal  within 1" if self.total.equal_share is not None else ""),
+        ]
+        for number, (name, one) in enumerate(rows):
+            if number == len(shown) and len(ranked) > len(shown):
+                lines.append(f"... and {len(ranked) - len(shown)} that differ less; see --json")
+            short = name if len(name) <= width else f"...{name[3 - width :]}"
+            row = (
+                f"{short:{width}}  {one.num_fields:6d}  {one.mean_px:7.3f} "
+                f"{one.median_px:7.2f}  {one.p90_px:7.2f}  {one.p99_px:7.2f}  {one.max_px:7.2f}"
+            )
+            if one.equal_share is not None and one.within_one_share is not None:
+                row += f"  {100 * one.equal_share:5.1f} %  {100 * one.within_one_share:6.1f} %"
+            lines.append(row)
+        return "\n".join(lines)
+
+    def write_pictures(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Writes the worst fields as PNGs, worst first: frame, A, B and their difference.
+
+        All have one scale of flow and one of differences. The folder is made where it is missing.
+        """
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as reason:
+            raise StorageError(f"{folder} cannot be made: {reason}") from reason
+        read = [one.read() for one in self.worst]
+        speeds = [np.hypot(*np.moveaxis(flow, -1, 0)) for _, *flows in read for flow in flows]
+        errors = [endpoint_error(one, other) for _, one, other in read]
+        flow_px = round_scale(max((float(np.quantile(one, 0.99)) for one in speeds), default=1.0))
+        error_px = round_scale(max((float(np.quantile(one, 0.99)) for one in errors), default=1.0))
+        paths = []
+        names = [spec.algorithm for spec in self.specs]
+        if names[0] == names[1]:
+            names = [os.path.basename(os.path.normpath(name)) for name in self.names]
+        scale = Ramp(error_ramp(), "0", f"{error_px:g} px")
+        for number, (worst, (frame, one, other), error) in enumerate(
+            zip(self.worst, read, errors, strict=True), start=1
+        ):
+            panels = [
+                Panel("frame"),
+                Panel(f"A: {names[0]}", wheel=f"{flow_px:g} px"),
+                Panel(f"B: {names[1]}", wheel=f"{flow_px:g} px"),
+                Panel(f"difference, mean {worst.mean_px:.2f} px", scale),
+            ]
+            size = panel_size(one.shape[1], one.shape[0], most=480)
+            images = [
+                *(() if frame is None else (fit(frame, size),)),
+                *(fit(flow_to_color(flow, flow_px), size) for flow in (one, other)),
+                fit(error_to_color(error, error_px), size),
+            ]
+            first, last = worst.index, worst.index + self.specs[0].step
+            if self.direction == "backward":
+                first, last = last, first
+            shown = panels[-len(images) :]
+            page = Page(shown, size, name=worst.key, columns=len(shown))
+            name = re.sub(r"[^\w%.-]+", "_", worst.key)[-100:]
+            path = Path(folder) / f"{number:02d}-{name}-{worst.index:06d}.png"
+            write_picture(path, page.draw([images], [f"frame {first} to {last}"]))
+            paths.append(path)
+        return paths
+
+
+def compare_datasets(
+    a: str | os.PathLike[str] | FlowDataset,
+    b: str | os.PathLike[str] | FlowDataset,
+    *,
+    direction: Direction = "forward",
+    num_sampled: int | None = 10,
+    num_worst: int = 8,
+) -> Comparison:
+    """Compares two data sets of the same videos, matched by key.
+
+    `num_sampled` fields of each video are compared, evenly over its length; all of them where it is
+    None. Levels are compared where bound and quantiser are the same. Raises InputError where the
+    two have no video in common, or differ in the step or a video's size; ConfigError for a
+    direction that one of them lacks.
+    """
+    _check_counts(num_sampled, num_worst)
+    one, other = (x if isinstance(x, FlowDataset) else open_dataset(x) for x in (a, b))
+    names = one.location, other.location
+    for dataset in (one, other):
+        if direction not in dataset.config.encode.directions:
+            raise ConfigError(
+                f"direction must be in both, and {dataset.location} has "
+                f"{', '.join(dataset.config.encode.directions)} only, got {direction}"
+            )
+    if one.config.flow.step != other.config.flow.step:
+        raise InputError(
+            f"both must have one step, got {one.config.flow.step} in {names[0]} and "
+            f"{other.config.flow.step} in {names[1]}"
+        )
+    keys_a, keys_b = (dict.fromkeys(video.key for video in d.videos) for d in (one, other))
+    keys = [key for key in keys_a if key in keys_b]
+    only_one = tuple(key for key in keys_a if key not in keys_b)
+    only_other = tuple(key for key in keys_b if key not in keys_a)
+    if not keys:
+        raise InputError(
+            f"{names[0]} and {names[1]} must have a video in common, got none: "
+            f"{', '.join(only_one[:2]) or 'no videos'} in the first, "
+            f"{', '.join(only_other[:2]) or 'no videos'} in the second"
+        )
+    for key in keys:
+        sizes = [(d.videos[key].width, d.videos[key].height) for d in (one, other)]
+        if sizes[0] != sizes[1]:
+            raise InputError(
+                f"{key} must have one size in both, got {sizes[0][0]}x{sizes[0][1]} in {names[0]} "
+                f"and {sizes[1][0]}x{sizes[1][1]} in {names[1]}; extract with one --resize"
+            )
+    notes = []
+    differing_lengths = [
+        key for key in keys if one.videos[key].num_flows != other.videos[key].num_flows
+    ]
+    if differing_lengths:
+        key = differing_lengths[0]
+        notes.append(
+            f"{len(differing_lengths)} of the videos differ in length, such as {key} with "
+            f"{one.videos[key].num_flows} and {other.videos[key].num_flows} fields; what both have "
+            f"is compared"
+        )
+    config_a = flatten(one.config.to_dict()) | {"implementation": one.header.implementation}
+    config_b = flatten(other.config.to_dict()) | {"implementation": other.header.implementation}
+    tally = _Tally((one.config.flow, other.config.flow), num_worst)
+    for key in keys:
+        count = min(one.videos[key].num_flows, other.videos[key].num_flows)
+        sampled = count if num_sampled is None else min(count, num_sampled)
+        # From the middle of equal parts, so that one field is the middle one.
+        for part in range(sampled):
+            index = (2 * part + 1) * count // (2 * sampled)
+            levels = [d.quantized(key, index, 1, direction)[0] for d in (one, other)]
+            flows = [dequantize(x, s) for x, s in zip(levels, tally.specs, strict=True)]
+            read = _Reread(one, other, key, index, direction)
+            tally.add(key, index, (flows[0], flows[1]), (levels[0], levels[1]), read)
+    one.close()
+    other.close()
+    return tally.comparison(
+        names, direction, _differing(config_a, config_b), (only_one, only_other), tuple(notes)
+    )
+
+
+def compare_algorithms(
+    video: str | os.PathLike[str],
+    configs: tuple[ExtractConfig, ExtractConfig],
+    *,
+    direction: Direction = "forward",
+    num_sampled: int | None = 10,
+    num_worst: int = 8,
+) -> Comparison:
+    """Computes the flow of one video in two ways and compares it before it is stored.
+
+    Both decode alike: `configs` may differ in the flow alone. `num_sampled` fields are computed,
+    evenly over the video; all of them where it is None. Raises ConfigError for configurations that
+    do not fit, and VideoError for what is wrong with the video.
+    """
+    from flowprep.flow import build_estimator
+    from flowprep.video.decode import open_video
+    from flowprep.video.types import Video
+
+    _check_counts(num_sampled, num_worst)
+    specs = configs[0].flow, configs[1].flow
+    if configs[0].decode != configs[1].decode or specs[0].step != specs[1].step:
+        raise ConfigError("configs must have one decoding and one step")
+    step = specs[0].step
+    source = os.path.abspath(video)
+    item = Video(os.path.basename(source), source)
+    estimators = [build_estimator(spec.algorithm, spec.parameters) for spec in specs]
+    count = 0
+    if num_sampled is not None:
+        # The container's own count is a guess: decoding twice costs less than needless flow.
+        with named_video(video), open_video(item, configs[0].decode) as reader:
+            count = max(0, sum(1 for _ in reader) - step)
+    wanted = None
+    if num_sampled is not None:
+        sampled = min(count, num_sampled)
+        wanted = {(2 * part + 1) * count // (2 * sampled) for part in range(sampled)}
+    tally = _Tally(specs, num_worst)
+    with named_video(video), open_video(item, configs[0].decode) as reader:
+        for index, (first, last) in enumerate(_pairs(iter(reader), step)):
+            if wanted is not None and index not in wanted:
+                continue
+            _check_size(first.gray, estimators)
+            grid, target = (first, last) if direction == "forward" else (last, first)
+            flows = [estimate(grid.gray, target.gray) for estimate in estimators]
+            levels = [quantize(x, s) for x, s in zip(flows, specs, strict=True)]
+            pair = flows[0], flows[1]
+            tally.add(item.key, index, pair, (levels[0], levels[1]), _Held(grid.rgb, *pair))
+    if not tally.num_fields:
+        raise VideoError(
+            "too-few-frames", f"{video} must have a pair of frames at step {step}, it has none"
+        )
+    config_a, config_b = (flatten(config.to_dict()) for config in configs)
+    names = os.fspath(video), os.fspath(video)
+    return tally.comparison(names, direction, _differing(config_a, config_b), ((), ()), ())
+
+
+@dataclass(frozen=True)
+class _Reread:
+    """Reads a field of two data sets again, so that only the worst are drawn, and none is kept."""
+
+    one: FlowDataset
+    other: FlowDataset
+    key: str
+    index: int
+    direction: Direction
+
+    def __call__(self) -> tuple[RGB | None, NDArray[np.float32], NDArray[np.float32]]:
+        grid = self.index + (self.one.config.flow.step if self.direction == "backward" else 0)
+        frame = None
+        for dataset in (self.one, self.other):
+            if frame is None and dataset.config.encode.keep_rgb:
+                frame = dataset.frames(self.key, [grid])[0]
+        flows = [
+            dataset.flow(self.key, self.index, 1, self.direction)[0]
+            for dataset in (self.one, self.other)
+        ]
+        return frame, flows[0], flows[1]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A field that was computed, and cannot be read again."""
+
+    frame: RGB
+    one: NDArray[np.float32]
+    other: NDArray[np.float32]
+
+    def __call__(self) -> tuple[RGB | None, NDArray[np.float32], NDArray[np.float32]]:
+        return self.frame, self.one, self.other
+
+
+class _Tally:
+    """Sums up differences by video, and keeps the worst fields."""
+
+    def __init__(self, specs: tuple[FlowSpec, FlowSpec], num_worst: int) -> None:
+        self.specs = specs
+        self._num_worst = num_worst
+        self._same_levels = (specs[0].bound_px, specs[0].quantizer) == (
+            specs[1].bound_px,
+            specs[1].quantizer,
+        )
+        self._videos: dict[str, DifferenceStatistics] = {}
+        self._total, self._sums = _Sums(), _Sums()
+        self._key: str | None = None
+        self._heap: list[tuple[float, int, WorstField]] = []
+        self._order = itertools.count()
+
+    def add(
+        self,
+        key: str,
+        index: int,
+        flows: tuple[NDArray[np.float32], NDArray[np.float32]],
+        levels: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+        read: Callable[[], tuple[RGB | None, NDArray[np.float32], NDArray[np.float32]]],
+    ) -> None:
+        """Counts a field of a video; those of one video come together."""
+        if key != self._key:
+            self._close_video()
+            self._key = key
+        error = endpoint_error(*flows)
+        for sums in (self._sums, self._total):
+            sums.add(error, levels if self._same_levels else None)
+        mean_px = float(error.mean())
+        # Of equal ones the first stays.
+        entry = mean_px, -next(self._order), WorstField(key, index, mean_px, read)
+        if len(self._heap) < self._num_worst:
+            heapq.heappush(self._heap, entry)
+        elif self._heap and entry[:2] > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, entry)
+
+    def comparison(
+        self,
+        names: tuple[str, str],
+        direction: Direction,
+        differing: dict[str, tuple[Any, Any]],
+        only_in: tuple[tuple[str, ...], tuple[str, ...]],
+        notes: tuple[str, ...],
+    ) -> Comparison:
+        self._close_video()
+        worst = tuple(entry[2] for entry in sorted(self._heap, reverse=True, key=lambda e: e[:2]))
+        if not self._same_levels:
+            notes = (*notes, "levels are not compared: bound or quantiser differ")
+        return Comparison(
+            names,
+            self.specs,
+            direction,
+            differing,
+            only_in,
+            self._videos,
+            self._total.statistics(),
+            worst,
+            notes,
+        )
+
+    def _close_video(self) -> None:
+        if self._key is not None:
+            self._videos[self._key] = self._sums.statistics()
+        self._sums = _Sums()
+
+    @property
+    def num_fields(self) -> int:
+        return self._total.num_fields
+
+
+def _pairs(frames: Iterator[Any], step: int) -> Iterator[tuple[Any, Any]]:
+    window: list[Any] = []
+    for frame in frames:
+        window.append(frame)
+        if len(window) > step:
+            yield window.pop(0), frame
+
+
+def _check_counts(num_sampled: int | None, num_worst: int) -> None:
+    if num_sampled is not None and num_sampled < 1:
+        raise ConfigError(f"num_sampled must be >= 1, got {num_sampled}")
+    if num_worst < 1:
+        raise ConfigError(f"num_worst must be >= 1, got {num_worst}")
+
+
+def _check_size(gray: NDArray[np.uint8], estimators: Sequence[Any]) -> None:
+    least = max(estimator.min_side_px for estimator in estimators)
+    if min(gray.shape) < least:
+        raise VideoError(
+            "too-small",
+            f"frames of {gray.shape[1]}x{gray.shape[0]} px are too small for flow; each "
+            f"side needs at least {least} px",
+        )
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fields with other values; of parameters that only one of them has, the algorithm says it."""
+    return {
+        name: (one[name], other[name]) for name in one if name in other and one[name] != other[name]
+    }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

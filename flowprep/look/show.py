@@ -1,0 +1,147 @@
+"""Flow in a notebook: a moving picture that a cell displays by itself."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import Direction, EncodeSpec, ExtractConfig, FlowSpec
+from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.errors import ConfigError
+from flowprep.look.render import webp_bytes
+from flowprep.look.view import (
+    ComputedFlow,
+    FlowSource,
+    StoredFlow,
+    ViewSpec,
+    draw_pages,
+    is_dataset,
+)
+
+__all__ = ["Animation", "show"]
+
+
+@dataclass(frozen=True)
+class Animation:
+    """An animated WebP that a notebook displays; `save` writes it to a file."""
+
+    data: bytes
+    width: int
+    height: int
+    num_pages: int
+    max_flow_px: float
+    """Flow at the rim of the wheel."""
+    title: str
+
+    def __repr__(self) -> str:
+        return (
+            f"Animation({self.title!r}, {self.num_pages} pictures of {self.width}x{self.height} px)"
+        )
+
+    def _repr_html_(self) -> str:
+        encoded = base64.b64encode(self.data).decode()
+        return (
+            f'<img src="data:image/webp;base64,{encoded}" alt="{escape(self.title)}" '
+            f'width="{self.width}" height="{self.height}" style="max-width: 100%; height: auto">'
+        )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/html": self._repr_html_(), "text/plain": repr(self)}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the animation as it is; the path must end in .webp."""
+        if Path(path).suffix.lower() != ".webp":
+            raise ConfigError(f"path must end in .webp, got {path}")
+        Path(path).write_bytes(self.data)
+
+
+def show(
+    source: FlowDataset | str | os.PathLike[str] | NDArray[np.uint8],
+    key: str | None = None,
+    *,
+    panels: Sequence[str] | None = None,
+    start: int = 0,
+    length: int | None = 50,
+    direction: Direction = "forward",
+    max_flow_px: float | None = None,
+    width: int | None = None,
+    play_fps: float | None = None,
+    flow: FlowSpec | None = None,
+) -> Animation:
+    """Draws flow beside its frames; the last line of a notebook's cell displays it.
+
+    `source` is a data set with the video `key` (its first one where that is None), or frames, (N,
+    H, W, 3) uint8 RGB, whose flow is computed by `flow` (FlowSpec() where that is None). `panels`
+    are of `flowprep.look.view.PANELS`; `length` fields from `start` are drawn, all where it is
+    None; `max_flow_px` is the flow at the rim of the wheel, which covers 99 % of the video where it
+    is None; `width` is that of a panel in px. Raises ConfigError for what does not fit the source
+    and DatasetError for an unknown key.
+    """
+    spec = ViewSpec(
+        panels=None if panels is None else tuple(panels),
+        start=start,
+        length=length,
+        direction=direction,
+        max_flow_px=max_flow_px,
+        width=width,
+        play_fps=play_fps,
+    )
+    shown: FlowSource
+    if isinstance(source, np.ndarray):
+        if key is not None:
+            raise ConfigError(f"key goes with a data set, and frames have none, got {key!r}")
+        shown, spec = _computed(source, spec, flow or FlowSpec())
+    else:
+        if flow is not None:
+            raise ConfigError("flow goes with frames; a data set holds its own")
+        if not isinstance(source, FlowDataset) and not is_dataset(source):
+            raise ConfigError(
+                f"source must be a data set or (N, H, W, 3) uint8 frames, got {source!r}; "
+                f"`flowprep view` draws video files"
+            )
+        dataset = source if isinstance(source, FlowDataset) else open_dataset(source)
+        if key is None and not len(dataset.videos):
+            raise ConfigError(f"source must hold a video, {dataset.location} has none yet")
+        shown = StoredFlow(dataset, dataset.videos[0].key if key is None else key)
+    try:
+        drawing = draw_pages([shown], spec)
+        data = webp_bytes(drawing.pages, drawing.fps)
+    finally:
+        if isinstance(shown, ComputedFlow):
+            shown.close()
+    return Animation(
+        data=data,
+        width=drawing.size[0],
+        height=drawing.size[1],
+        num_pages=drawing.num_pages,
+        max_flow_px=drawing.max_flow_px,
+        title=shown.name,
+    )
+
+
+def _computed(
+    frames: NDArray[np.uint8], spec: ViewSpec, flow: FlowSpec
+) -> tuple[ComputedFlow, ViewSpec]:
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+        raise ConfigError(
+            f"frames must be (N, H, W, 3) uint8 RGB, got {frames.dtype} of shape {frames.shape}"
+        )
+    end = None if spec.length is None else spec.start + spec.length + flow.step
+    chosen = frames[spec.start : end]
+    pairs = (
+        (frame, np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)) for frame in chosen
+    )
+    config = ExtractConfig(flow=flow, encode=EncodeSpec())
+    if "consistency" not in (spec.panels or ()):
+        config = replace(config, encode=replace(config.encode, directions=(spec.direction,)))
+    computed = ComputedFlow(pairs, config, name="frames", first=spec.start)
+    return computed, replace(spec, start=0, length=None)
