@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,10 +11,10 @@ from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
     GroupedOption,
+    config_option,
     dataclass_options,
     given_values,
     options_named,
-    read_config,
 )
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.errors import ConfigError
@@ -88,16 +87,7 @@ def _parameter_options(command: Any) -> Any:
     metavar="NAME",
     help=f"A published recipe: {', '.join(PRESETS)}. Options given beside it count more.",
 )
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    is_eager=True,
-    callback=read_config,
-    expose_value=False,
-    cls=GroupedOption,
-    group="Recipe",
-    help='A TOML file with options, such as algorithm = "dis"; the command line counts more.',
-)
+@config_option("Recipe", 'algorithm = "dis"')
 @dataclass_options(
     DecodeSpec,
     "Decoding",

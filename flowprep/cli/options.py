@@ -28,10 +28,10 @@ __all__ = [
     "GroupedCommand",
     "GroupedOption",
     "NumbersType",
+    "config_option",
     "dataclass_options",
     "given_values",
     "options_named",
-    "read_config",
 ]
 
 _HELP_COLUMN = 34
@@ -211,7 +211,7 @@ def options_named(ctx: click.Context | None) -> Iterator[None]:
         raise
 
 
-def read_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+def _read_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     """Takes the options in a TOML file as defaults; a callback of `--config`."""
     if path is None:
         return None
@@ -248,6 +248,20 @@ def read_config(ctx: click.Context, parameter: click.Parameter, path: Path | Non
         defaults[option.name] = value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
+
+
+def config_option(group: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command with `--config`; `example` is a line that such a file may hold."""
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        callback=_read_config,
+        expose_value=False,
+        cls=GroupedOption,
+        group=group,
+        help=f"A TOML file with options, such as {example}; the command line counts more.",
+    )
 
 
 def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,10 +13,10 @@ from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
     GroupedOption,
+    config_option,
     dataclass_options,
     given_values,
     options_named,
-    read_config,
 )
 from flowprep.learn.config import (
     RECIPES,
@@ -59,16 +58,7 @@ _SPECS = {
     help=f"A published training: {', '.join(RECIPES)}. Options given beside it count more; "
     "without it clips are as published for the model, and the schedule suits small data sets.",
 )
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    is_eager=True,
-    callback=read_config,
-    expose_value=False,
-    cls=GroupedOption,
-    group="Training",
-    help='A TOML file with options, such as model = "i3d"; the command line counts more.',
-)
+@config_option("Training", 'model = "i3d"')
 @dataclass_options(TrainConfig, "Training", skip=tuple(_SPECS))
 @dataclass_options(
     ModelSpec,

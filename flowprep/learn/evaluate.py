@@ -12,6 +12,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.scores import Scores
 
 __all__ = [
+    "autocast",
     "checkpoint_file",
     "default_folder",
     "default_loaders",
@@ -42,6 +44,7 @@ __all__ = [
     "resolve_device",
     "score_videos",
     "task_place",
+    "with_channels_last",
 ]
 
 _CHUNK_VALUES = 2**24
@@ -224,6 +227,19 @@ def place_model(model: ClipModel | MultiTask, device: torch.device) -> nn.Module
     return model.to(device).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
+def with_channels_last(clips: torch.Tensor) -> torch.Tensor:
+    """Returns clips (N, C, H, W) or (N, C, T, H, W) with channels innermost in memory."""
+    layout = torch.channels_last_3d if clips.dim() == 5 else torch.channels_last
+    return clips.contiguous(memory_format=layout)
+
+
+def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[Any]:
+    """Returns the context in which a network computes in a precision."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, _AUTOCAST[precision])
+
+
 def default_loaders() -> int:
     """Returns the number of cores that this process may use, but one."""
     return max(0, len(os.sched_getaffinity(0)) - 1)
@@ -257,10 +273,8 @@ def _forward(
     task: int,
 ) -> torch.Tensor:
     """Returns (N, K) logits, float64 on the CPU."""
-    layout = torch.channels_last_3d if clips.dim() == 5 else torch.channels_last
-    clips = clips.to(device, non_blocking=True).contiguous(memory_format=layout)
-    dtype = _AUTOCAST.get(precision)
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+    clips = with_channels_last(clips.to(device, non_blocking=True))
+    with autocast(device, precision):
         logits = model(clips)
     own: torch.Tensor = logits[task] if isinstance(logits, tuple) else logits
     return own.float().cpu().double()

@@ -43,10 +43,16 @@ from flowprep.learn.checkpoint import (
     describe_task,
     save_checkpoint,
 )
-from flowprep.learn.config import VIEWS, PrecisionName, TrainConfig, TrainOptions
+from flowprep.learn.config import VIEWS, TrainConfig, TrainOptions
 from flowprep.learn.data import TestViews, TrainingClips, select_videos, training_loader
 from flowprep.learn.distributed import Process, join_processes
-from flowprep.learn.evaluate import default_loaders, place_model, score_videos
+from flowprep.learn.evaluate import (
+    autocast,
+    default_loaders,
+    place_model,
+    score_videos,
+    with_channels_last,
+)
 from flowprep.learn.models.base import Layout
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.models.tsn import TSN
@@ -58,7 +64,6 @@ from flowprep.run.progress import format_count, format_duration
 
 __all__ = ["TrainReport", "train"]
 
-_DTYPES: dict[PrecisionName, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Tells the seeds of dropout from those of samples.
 _DROPOUT = 2
 
@@ -315,7 +320,7 @@ def _train(
                 labels = batch["label"].to(device, non_blocking=True)  # (n,)
                 owners = batch["task"].to(device, non_blocking=True)  # (n,)
                 is_last_part = part + 1 == spec.accumulate
-                with _gradients_kept(distributed, is_last_part), _autocast(device, spec.precision):
+                with _gradients_kept(distributed, is_last_part), autocast(device, spec.precision):
                     logits = _forward(runner, network, x, options.channels_last)
                     loss = task_loss(
                         logits, labels, owners, counts, label_smoothing=spec.label_smoothing
@@ -396,8 +401,7 @@ def _forward(
     shape = x.shape[:2]
     x = x.flatten(0, 1)  # (n S, C, ...)
     if channels_last:
-        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-        x = x.contiguous(memory_format=formats[x.dim()])
+        x = with_channels_last(x)
     model = network.model if isinstance(network, MultiTask) else network
     joins = isinstance(model, TSN)
     output = runner(x.view(*shape, *x.shape[1:]) if joins else x)
@@ -434,12 +438,6 @@ def _test(
         loss = float(-np.log(np.maximum(likelihoods, 1e-12)).mean())
         measured.append((loss, scores.metrics()["top1"]))
     return measured
-
-
-def _autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[Any]:
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, _DTYPES[precision])
 
 
 def _gradients_kept(

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
 from flowprep.learn.models.base import ClipModel, Layout
 
-__all__ = ["MultiTask", "multitask_loss"]
+__all__ = ["MultiTask"]
 
 
 class MultiTask(nn.Module):
@@ -42,25 +41,3 @@ class MultiTask(nn.Module):
         """Returns the logits of every task k for every row, (N, num_classes[k])."""
         logits: torch.Tensor = self.model(x)  # (N, sum(num_classes))
         return torch.split(logits, list(self.num_classes), 1)
-
-
-def multitask_loss(
-    logits: Sequence[torch.Tensor],
-    labels: torch.Tensor,
-    tasks: torch.Tensor,
-    *,
-    label_smoothing: float = 0.0,
-) -> torch.Tensor:
-    """Returns the sum over tasks of the mean cross-entropy of the task's own rows.
-
-    `logits` is what `MultiTask` returns, `labels` (N,) the class of each row within its own data
-    set, `tasks` (N,) the index of that data set. A task without rows adds nothing.
-    """
-    total = logits[0].new_zeros(())
-    for task, scores in enumerate(logits):
-        rows = (tasks == task).nonzero().squeeze(1)
-        if len(rows):
-            total = total + F.cross_entropy(
-                scores[rows], labels[rows], label_smoothing=label_smoothing
-            )
-    return total

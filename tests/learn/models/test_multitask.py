@@ -9,8 +9,17 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
 from flowprep.learn.models import create_model
-from flowprep.learn.models.multitask import MultiTask, multitask_loss
+from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.models.resnet import resnet18
+from flowprep.learn.optimization import task_loss
+
+
+def loss_of(
+    logits: tuple[torch.Tensor, ...], labels: torch.Tensor, tasks: torch.Tensor
+) -> torch.Tensor:
+    """The loss of a step whose whole batch these samples are."""
+    counts = [int((tasks == task).sum()) for task in range(len(logits))]
+    return task_loss(logits, labels, tasks, counts)
 
 
 def small() -> MultiTask:
@@ -33,7 +42,7 @@ def test_no_gradient_reaches_the_absent_sets_head(task: int, absent: slice) -> N
     model = small()
     labels = torch.tensor([0, 2])
 
-    multitask_loss(model(torch.randn(2, 4, 32, 32)), labels, torch.full((2,), task)).backward()
+    loss_of(model(torch.randn(2, 4, 32, 32)), labels, torch.full((2,), task)).backward()
 
     for parameter in (model.model.fc.weight, model.model.fc.bias):
         present = torch.ones(8, dtype=torch.bool)
@@ -49,7 +58,7 @@ def test_loss_is_the_sum_of_each_sets_own() -> None:
     labels = torch.tensor([2, 4, 0, 1, 1])
     tasks = torch.tensor([0, 1, 0, 1, 0])
 
-    loss = multitask_loss(model(clips), labels, tasks)
+    loss = loss_of(model(clips), labels, tasks)
 
     first, second = model(clips)
     expected = F.cross_entropy(first[[0, 2, 4]], labels[[0, 2, 4]])
@@ -64,7 +73,7 @@ def test_trunks_gradient_is_the_sum_over_sets() -> None:
     kernel = model.model.conv1.weight
 
     def gradient(rows: torch.Tensor) -> torch.Tensor:
-        loss = multitask_loss(model(clips[rows]), labels[rows], tasks[rows])
+        loss = loss_of(model(clips[rows]), labels[rows], tasks[rows])
         return torch.autograd.grad(loss, kernel)[0]
 
     both = gradient(torch.arange(4))
@@ -106,9 +115,7 @@ def test_impossible_numbers_of_classes_are_refused(num_classes: tuple[int, ...])
 
 def test_a_single_task_learns() -> None:
     model = MultiTask(resnet18(4, 1, width=0.1), (2,))
-    loss = multitask_loss(
-        model(torch.randn(4, 4, 32, 32)), torch.tensor([0, 1, 0, 1]), torch.zeros(4)
-    )
+    loss = loss_of(model(torch.randn(4, 4, 32, 32)), torch.tensor([0, 1, 0, 1]), torch.zeros(4))
 
     loss.backward()
 
