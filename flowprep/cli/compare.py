@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from flowprep.cli.extract import given_config
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
@@ -15,8 +16,8 @@ from flowprep.cli.options import (
     given_values,
     options_named,
 )
-from flowprep.cli.view import NamesType, computing_options, config_of
-from flowprep.config import DecodeSpec, Direction, FlowSpec
+from flowprep.cli.view import NamesType, computing_options
+from flowprep.config import DecodeSpec, Direction, ExtractConfig, FlowSpec
 from flowprep.errors import InputError
 
 __all__ = ["compare"]
@@ -113,7 +114,7 @@ def compare(
                 raise InputError(f"algorithms must be two, got {','.join(algorithms)}")
             if is_dataset(a):
                 raise InputError(f"{a} is a data set; --algorithms compares on a video file")
-            configs = [config_of(ctx, algorithm=name) for name in algorithms]
+            configs = [given_config(ctx, ExtractConfig(), name) for name in algorithms]
             found = compare_algorithms(
                 a,
                 (configs[0], configs[1]),

@@ -21,7 +21,7 @@ from flowprep.errors import ConfigError
 from flowprep.flow.parameters import PARAMETERS
 from flowprep.video.manifest import FORMATS, ManifestFormat, collect_videos
 
-__all__ = ["extract"]
+__all__ = ["extract", "given_config"]
 
 
 def _parameter_options(command: Any) -> Any:
@@ -162,7 +162,7 @@ def extract(
     if not videos:
         raise click.UsageError(f"Give VIDEOS and OUT; got one name only, {out!r}.", ctx)
     with options_named(ctx):
-        config = _config(ctx, PRESETS[preset] if preset else ExtractConfig())
+        config = given_config(ctx, PRESETS[preset] if preset else ExtractConfig())
         run_fields = [item.name for item in dataclasses.fields(RunOptions)]
         options = RunOptions(**given_values(ctx, run_fields))
         manifest = collect_videos(
@@ -182,12 +182,18 @@ def extract(
     return report.exit_code
 
 
-def _config(ctx: click.Context, base: ExtractConfig) -> ExtractConfig:
-    """Returns `base` with the options that the user gave put over it."""
+def given_config(
+    ctx: click.Context, base: ExtractConfig, algorithm: str | None = None
+) -> ExtractConfig:
+    """Returns `base` with the options that the user gave put over it.
+
+    `algorithm` counts more than the option; a command may lack options, or have none of that name.
+    """
     decode = given_values(ctx, [item.name for item in dataclasses.fields(DecodeSpec)])
     encode = given_values(ctx, [item.name for item in dataclasses.fields(EncodeSpec)])
     flow = given_values(ctx, ["algorithm", "step", "bound_px", "quantizer"])
-    algorithm = flow.get("algorithm", base.flow.algorithm)
+    algorithm = flow["algorithm"] = algorithm or flow.get("algorithm", base.flow.algorithm)
+    FlowSpec(algorithm)  # says which there are, where there is none of that name
     known = [item.name for item in dataclasses.fields(PARAMETERS[algorithm])]
     for other, kind in PARAMETERS.items():
         strange = given_values(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from flowprep.cli.extract import given_config
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
@@ -19,7 +19,7 @@ from flowprep.cli.options import (
 from flowprep.config import PRESETS, DecodeSpec, Direction, ExtractConfig, FlowSpec
 from flowprep.flow.parameters import PARAMETERS
 
-__all__ = ["computing_options", "config_of", "view"]
+__all__ = ["computing_options", "view"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,22 +106,6 @@ def computing_options(
     return decorate
 
 
-def config_of(
-    ctx: click.Context, *, preset: str | None = None, algorithm: str | None = None
-) -> ExtractConfig:
-    """Returns the preset, or the defaults, with the options that the user gave put over it."""
-    base = PRESETS[preset] if preset else ExtractConfig()
-    decode = given_values(ctx, _DECODE_FIELDS)
-    flow = given_values(ctx, _FLOW_FIELDS)
-    if algorithm is not None and algorithm != base.flow.algorithm:
-        flow |= {"algorithm": algorithm, "parameters": None}
-    return dataclasses.replace(
-        base,
-        decode=dataclasses.replace(base.decode, **decode),
-        flow=dataclasses.replace(base.flow, **flow),
-    )
-
-
 def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, cls=GroupedOption, group="Picture", **settings)
 
@@ -204,7 +188,6 @@ def view(
     width: int | None,
     play_fps: float | None,
     num_pictures: int,
-    algorithm: str,
     preset: str | None,
     **_: Any,
 ) -> None:
@@ -239,8 +222,8 @@ def view(
             play_fps=play_fps,
             num_pictures=num_pictures,
         )
-        chosen = algorithm if "algorithm" in computing else None
-        config = config_of(ctx, preset=preset, algorithm=chosen) if computing else None
+        base = PRESETS[preset] if preset else ExtractConfig()
+        config = given_config(ctx, base) if computing else None
         report = draw(source, to, keys, spec, config=config)
     for note in report.notes:
         click.echo(f"note: {note}", err=True)
