@@ -9,11 +9,12 @@ import click
 
 from flowprep._version import __version__
 from flowprep.cli.compare import compare
-from flowprep.cli.dataset import info, verify
+from flowprep.cli.dataset import info, status, verify
 from flowprep.cli.evaluate import evaluate
 from flowprep.cli.extract import extract
 from flowprep.cli.fuse import fuse
 from flowprep.cli.metrics import metrics
+from flowprep.cli.plan import plan
 from flowprep.cli.predict import predict
 from flowprep.cli.report import report
 from flowprep.cli.synthetic import synthetic
@@ -52,7 +53,9 @@ def cli() -> None:
     """
 
 
+cli.add_command(plan)
 cli.add_command(extract)
+cli.add_command(status)
 cli.add_command(verify)
 cli.add_command(info)
 cli.add_command(view)

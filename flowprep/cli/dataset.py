@@ -1,16 +1,17 @@
-"""`flowprep verify` and `flowprep info`: what a data set holds, and whether all of it is there."""
+"""`flowprep status`, `verify` and `info`: how far a data set is, if it is whole, what it holds."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 
 import click
 
 from flowprep.errors import DatasetError
 from flowprep.run.progress import format_bytes
 
-__all__ = ["info", "verify"]
+__all__ = ["info", "status", "verify"]
 
 _MAX_SHOWN_PROBLEMS = 50
 
@@ -86,6 +87,48 @@ def info(out: str, list_videos: bool, as_json: bool) -> None:
         click.echo(json.dumps(description.to_dict(), indent=2))
     else:
         click.echo(description.summary())
+
+
+@click.command(short_help="Say how far a run is, from any machine.")
+@click.argument("out")
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
+@click.option(
+    "--prometheus",
+    is_flag=True,
+    help="Print the last run's numbers in Prometheus' text format.",
+)
+@click.option(
+    "--watch",
+    "watch_seconds",
+    type=click.FloatRange(min=1.0),
+    metavar="SECONDS",
+    help="Say it again after so many seconds, until the run has ended.",
+)
+def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | None) -> int:
+    """Say how far the run into the data set OUT is, from its files alone.
+
+    OUT may be an object store's URL. Exit code 0 when every video gave flow or a run is at work, 1
+    when the last run ended before that, or its driver does not write any more.
+    """
+    from flowprep.run.metrics import metric_samples, prometheus_text
+    from flowprep.run.status import read_status
+
+    if as_json and prometheus:
+        raise click.UsageError("--json and --prometheus cannot be given together.")
+    _check_exists(out)
+    while True:
+        found = read_status(out)
+        if as_json:
+            click.echo(json.dumps(found.to_dict(), indent=2))
+        elif not prometheus:
+            click.echo(found.summary())
+        elif found.progress is None:
+            raise DatasetError(f"{out} holds no numbers of a run; extract writes them")
+        else:
+            click.echo(prometheus_text(metric_samples(found.progress)), nl=False)
+        if watch_seconds is None or found.state != "running":
+            return 0 if found.state in ("running", "complete") else 1
+        time.sleep(watch_seconds)
 
 
 def _check_exists(out: str) -> None:

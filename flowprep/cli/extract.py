@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -21,7 +22,9 @@ from flowprep.errors import ConfigError
 from flowprep.flow.parameters import PARAMETERS
 from flowprep.video.manifest import FORMATS, ManifestFormat, collect_videos
 
-__all__ = ["extract", "given_config"]
+__all__ = ["config_options", "extract", "given_config", "input_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _parameter_options(command: Any) -> Any:
@@ -42,78 +45,102 @@ def _parameter_options(command: Any) -> Any:
     return command
 
 
+def _decorator(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Returns what puts all of `options` on a command, in their order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+input_options = _decorator(
+    click.option(
+        "--format",
+        "manifest_format",
+        type=ChoiceType(("auto", *FORMATS)),
+        default="auto",
+        show_default=True,
+        cls=GroupedOption,
+        group="Input",
+        metavar="FORMAT",
+        help=f"What VIDEOS is: {', '.join(FORMATS)}; auto finds out.",
+    ),
+    click.option(
+        "--annotations",
+        metavar="PATH",
+        cls=GroupedOption,
+        group="Input",
+        help="The list that belongs to the folder VIDEOS: UCF101's or HMDB51's folder of split "
+        "files, Kinetics' CSV, or a list of paths.",
+    ),
+    click.option(
+        "--split",
+        type=int,
+        metavar="1|2|3",
+        cls=GroupedOption,
+        group="Input",
+        help="Which split of UCF101 or HMDB51; 1 where it is not given.",
+    ),
+    click.option(
+        "--root",
+        metavar="PATH",
+        cls=GroupedOption,
+        group="Input",
+        help="The folder that the paths in a list start from; the list's own where it is not "
+        "given.",
+    ),
+)
+"""The options of what VIDEOS is."""
+
+
+config_options = _decorator(
+    click.option(
+        "--preset",
+        type=ChoiceType(tuple(PRESETS)),
+        cls=GroupedOption,
+        group="Recipe",
+        metavar="NAME",
+        help=f"A published recipe: {', '.join(PRESETS)}. Options given beside it count more.",
+    ),
+    config_option("Recipe", 'algorithm = "dis"'),
+    dataclass_options(
+        DecodeSpec,
+        "Decoding",
+        names={"allow_upscale": "upscale"},
+        metavars={"fps": "NUMBER|source"},
+    ),
+    click.option(
+        "--algorithm",
+        type=ChoiceType(tuple(PARAMETERS)),
+        default=FlowSpec().algorithm,
+        show_default=True,
+        cls=GroupedOption,
+        group="Flow",
+        help="How flow is computed.",
+    ),
+    dataclass_options(
+        FlowSpec,
+        "Flow",
+        names={"bound_px": "bound"},
+        skip=("algorithm", "parameters"),
+        metavars={"bound_px": "PX"},
+    ),
+    _parameter_options,
+    dataclass_options(
+        EncodeSpec, "Storing", names={"keep_rgb": "rgb", "videos_per_shard": "shard-size"}
+    ),
+)
+"""The options of what is computed and stored."""
+
+
 @click.command(cls=GroupedCommand, short_help="Extract optical flow from videos into a data set.")
 @click.argument("videos", nargs=-1, metavar="VIDEOS...")
 @click.argument("out")
-@click.option(
-    "--format",
-    "manifest_format",
-    type=ChoiceType(("auto", *FORMATS)),
-    default="auto",
-    show_default=True,
-    cls=GroupedOption,
-    group="Input",
-    metavar="FORMAT",
-    help=f"What VIDEOS is: {', '.join(FORMATS)}; auto finds out.",
-)
-@click.option(
-    "--annotations",
-    metavar="PATH",
-    cls=GroupedOption,
-    group="Input",
-    help="The list that belongs to the folder VIDEOS: UCF101's or HMDB51's folder of split files, "
-    "Kinetics' CSV, or a list of paths.",
-)
-@click.option(
-    "--split",
-    type=int,
-    metavar="1|2|3",
-    cls=GroupedOption,
-    group="Input",
-    help="Which split of UCF101 or HMDB51; 1 where it is not given.",
-)
-@click.option(
-    "--root",
-    metavar="PATH",
-    cls=GroupedOption,
-    group="Input",
-    help="The folder that the paths in a list start from; the list's own where it is not given.",
-)
-@click.option(
-    "--preset",
-    type=ChoiceType(tuple(PRESETS)),
-    cls=GroupedOption,
-    group="Recipe",
-    metavar="NAME",
-    help=f"A published recipe: {', '.join(PRESETS)}. Options given beside it count more.",
-)
-@config_option("Recipe", 'algorithm = "dis"')
-@dataclass_options(
-    DecodeSpec,
-    "Decoding",
-    names={"allow_upscale": "upscale"},
-    metavars={"fps": "NUMBER|source"},
-)
-@click.option(
-    "--algorithm",
-    type=ChoiceType(tuple(PARAMETERS)),
-    default=FlowSpec().algorithm,
-    show_default=True,
-    cls=GroupedOption,
-    group="Flow",
-    help="How flow is computed.",
-)
-@dataclass_options(
-    FlowSpec,
-    "Flow",
-    names={"bound_px": "bound"},
-    skip=("algorithm", "parameters"),
-    metavars={"bound_px": "PX"},
-)
-@_parameter_options
-@dataclass_options(
-    EncodeSpec, "Storing", names={"keep_rgb": "rgb", "videos_per_shard": "shard-size"}
-)
+@input_options
+@config_options
 @dataclass_options(
     RunOptions,
     "Running",

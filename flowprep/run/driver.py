@@ -51,6 +51,7 @@ from flowprep.run.job import (
 )
 from flowprep.run.plan import make_plan, move_to_new_shards, write_plan
 from flowprep.run.progress import Progress, RunReport
+from flowprep.run.status import ProgressRecorder, RunState
 from flowprep.video.manifest import Manifest
 
 __all__ = ["run_extract"]
@@ -131,10 +132,11 @@ class _Run:
         self.waiting: deque[Job] = deque()
         self.unfinished: Counter[int] = Counter()
         self.report = RunReport(storage.location, len(entries))
-        self._recover()
+        num_to_do = self._recover()
+        self.recorder = ProgressRecorder(storage, self.report, num_to_do)
 
-    def _recover(self) -> None:
-        """Finds out what earlier runs have done, and queues the rest."""
+    def _recover(self) -> int:
+        """Finds out what earlier runs have done, and queues the rest; returns how many videos."""
         stored_failures = read_failures(self.storage)
         published = set(published_shards(self.storage))
         self._rebuild_lost_sidecars(published, stored_failures)
@@ -178,6 +180,7 @@ class _Run:
             len(self.failures),
             num_open,
         )
+        return num_open
 
     def _rebuild_lost_sidecars(self, published: set[int], failures: dict[str, Failure]) -> None:
         """A tar without a sidecar and without parts was published once, and describes itself."""
@@ -213,13 +216,20 @@ class _Run:
         began = time.monotonic()
         progress = Progress(self.report, enabled=self.options.progress)
         executor: Executor | None = None
+        state: RunState = "failed"
         try:
             if self.waiting:
                 executor = EXECUTORS[self.options.executor](self.options)
                 log.info("%s with %d workers", type(executor).__name__, executor.num_workers)
+                self.recorder.num_workers = executor.num_workers
                 self._work(executor, progress)
             self.storage.remove(PARTS_FOLDER)
+            state = "complete" if self.report.is_complete else "incomplete"
+        except KeyboardInterrupt:
+            state = "interrupted"
+            raise
         finally:
+            self.recorder.write(state)
             if executor is not None:
                 executor.close()
             progress.close()
@@ -236,8 +246,11 @@ class _Run:
         while self.waiting or in_flight:
             raise_if_interrupted()
             while self.waiting and in_flight < executor.window:
-                executor.submit(self.waiting.popleft())
+                job = self.waiting.popleft()
+                executor.submit(job)
                 in_flight += 1
+                if isinstance(job, ExtractJob):
+                    self.recorder.submitted(job.video.key)
             for job, outcome in executor.wait(_WAIT_SECONDS):
                 in_flight -= 1
                 if isinstance(outcome, JobResult) and outcome.error is not None:
@@ -246,9 +259,13 @@ class _Run:
                     self._after_publication(job, outcome)
                     continue
                 record = self._after_extraction(job, outcome)
-                if record is not None:
+                if record is None:
+                    self.recorder.lost(job.video.key)
+                else:
                     self._finish(job, record)
+                    self.recorder.finished(record, getattr(outcome, "node", ""))
                     progress.advance()
+            self.recorder.write()
 
     def _after_extraction(
         self, job: ExtractJob, outcome: JobResult | WorkerLost

@@ -31,7 +31,7 @@ from flowprep.video.manifest import Manifest
 from flowprep.video.tree import is_frame_image
 from flowprep.video.types import Video
 
-__all__ = ["RunEstimate", "estimate_run"]
+__all__ = ["PairCost", "RunEstimate", "count_frames", "estimate_run", "measure_cost", "spread"]
 
 # Headers tell how long videos are; a few pairs of three of them tell the rest.
 _NUM_HEADERS = 30
@@ -119,8 +119,8 @@ def estimate_run(
     done = _finished_keys(storage, plan.known, options)
     to_do = [entry.video for entry in entries if entry.video.key not in done]
     failures: list[str] = []
-    counts = _count_frames(_spread(to_do, _NUM_HEADERS), config, failures)
-    cost = _cost(_spread(to_do, _NUM_TIMED), config, failures) if counts else None
+    counts = count_frames(spread(to_do, _NUM_HEADERS), config, failures)
+    cost = measure_cost(spread(to_do, _NUM_TIMED), config, failures) if counts else None
     num_pairs = num_bytes = None
     if counts:
         share = len(to_do) / len(counts)
@@ -165,7 +165,7 @@ def _finished_keys(
     return done
 
 
-def _count_frames(
+def count_frames(
     videos: Sequence[Video], config: ExtractConfig, failures: list[str]
 ) -> list[float]:
     """Returns the frames of each video, as headers say; adds a sentence for each without one."""
@@ -192,19 +192,26 @@ def _count_frames(
 
 
 @dataclass(frozen=True)
-class _Cost:
+class PairCost:
+    """What a frame pair costs, all stages and both directions, on one worker."""
+
     seconds_per_pair: float
     bytes_per_pair: float
+    """Of the JPEGs of its flow."""
     bytes_per_frame: float
-    """Of the RGB frames."""
+    """Of the JPEGs of the RGB frames."""
+    pixels_per_pair: float
+    """Of a stored frame."""
 
 
-def _cost(videos: Sequence[Video], config: ExtractConfig, failures: list[str]) -> _Cost | None:
+def measure_cost(
+    videos: Sequence[Video], config: ExtractConfig, failures: list[str]
+) -> PairCost | None:
     """Measures the first pairs of some videos; adds a sentence for each that gives none."""
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     estimator = build_estimator(config.flow.algorithm, config.flow.parameters)
-    seconds = num_bytes = num_rgb_bytes = 0.0
+    seconds = num_bytes = num_rgb_bytes = num_pixels = 0.0
     num_pairs = num_frames = 0
     began = time.monotonic()
     try:
@@ -223,18 +230,25 @@ def _cost(videos: Sequence[Video], config: ExtractConfig, failures: list[str]) -
                             num_rgb_bytes += stream.num_bytes
                         else:
                             num_bytes += stream.num_bytes
-                    num_pairs += extracted.metadata["num_flows"]
-                    num_frames += extracted.metadata["num_frames"]
+                    metadata = extracted.metadata
+                    num_pairs += metadata["num_flows"]
+                    num_frames += metadata["num_frames"]
+                    num_pixels += metadata["num_flows"] * metadata["width"] * metadata["height"]
             except VideoError as error:
                 failures.append(f"{video.key}: {error.message}")
     finally:
         cv2.setNumThreads(num_threads)
     if not num_pairs:
         return None
-    return _Cost(seconds / num_pairs, num_bytes / num_pairs, num_rgb_bytes / num_frames)
+    return PairCost(
+        seconds_per_pair=seconds / num_pairs,
+        bytes_per_pair=num_bytes / num_pairs,
+        bytes_per_frame=num_rgb_bytes / num_frames,
+        pixels_per_pair=num_pixels / num_pairs,
+    )
 
 
-def _spread(videos: Sequence[Video], count: int) -> list[Video]:
+def spread(videos: Sequence[Video], count: int) -> list[Video]:
     """Returns up to `count` videos, equally far apart in the plan."""
     if len(videos) <= count:
         return list(videos)

@@ -6,12 +6,13 @@ import faulthandler
 import functools
 import json
 import os
+import socket
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -83,6 +84,8 @@ class JobResult:
     """What stops the whole run: storage that fails. A video's own failure is in its record."""
     traceback: str | None = None
     """Of an internal error, for the log."""
+    node: str = field(default_factory=socket.gethostname)
+    """The machine that the worker is on."""
 
 
 def run_job(job: Job) -> JobResult:

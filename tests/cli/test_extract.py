@@ -114,7 +114,7 @@ def test_run_option_reaches_the_run(
     extract: Command, tmp_path: Path, option: str, logged: str
 ) -> None:
     assert extract(*option.split()).code == 0
-    (log,) = (tmp_path / "out/logs").iterdir()
+    (log,) = (tmp_path / "out/logs").glob("*.log")
     assert logged in log.read_text().splitlines()[0]
 
 
@@ -188,7 +188,7 @@ def test_run_options_and_algorithm_in_a_file(
     assert config["flow.algorithm"] == "farneback"
     assert config["flow.parameters.winsize"] == 9
     assert config["decode.fps"] is None
-    (log,) = (tmp_path / "out/logs").iterdir()
+    (log,) = (tmp_path / "out/logs").glob("*.log")
     assert "keep_partial=True" in log.read_text()
 
 

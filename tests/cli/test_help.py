@@ -11,7 +11,9 @@ import flowprep as package
 from tests.cli.conftest import Command
 
 COMMANDS = [
+    "plan",
     "extract",
+    "status",
     "verify",
     "info",
     "view",

@@ -371,7 +371,7 @@ def test_worker_that_stalls_is_ended_and_named(
     assert (report.num_complete, report.num_lost_workers) == (1, 1)
     (failure,) = read_failures(Storage(tmp_path / "out")).values()
     assert failure.message == "no progress for 1 s; the worker was ended"
-    log = next((tmp_path / "out" / "logs").iterdir()).read_text()
+    log = next((tmp_path / "out" / "logs").glob("*.log")).read_text()
     assert "opencv.py" in log  # where it hung
 
 

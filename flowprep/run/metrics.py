@@ -1,0 +1,128 @@
+"""A run's numbers as metrics: for Prometheus as text, and for Ray's own exporter and dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flowprep.run.status import RunProgress
+
+__all__ = ["RayMetrics", "Sample", "metric_samples", "prometheus_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One number for Prometheus."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    description: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """Returns the sample in Prometheus' text format."""
+        labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in self.labels.items())
+        return f"{self.name}{{{labels}}} {self.value}" if labels else f"{self.name} {self.value}"
+
+
+def metric_samples(progress: RunProgress) -> list[Sample]:
+    """Returns a run's numbers as metrics, those of one name one after the other."""
+    run = progress
+    samples = [
+        Sample("flowprep_videos", "gauge", "Videos of the manifest.", run.num_videos),
+        Sample("flowprep_videos_remaining", "gauge", "Videos still to do.", run.num_remaining),
+        Sample("flowprep_videos_failed", "gauge", "Videos that gave nothing.", run.num_failed),
+        Sample("flowprep_workers", "gauge", "Workers of the run.", run.num_workers),
+        Sample("flowprep_pairs_per_second", "gauge", "Recent rate.", run.pairs_per_second),
+        Sample(
+            "flowprep_videos_extracted_total",
+            "counter",
+            "Videos that this run extracted.",
+            run.num_complete + run.num_partial,
+        ),
+        Sample(
+            "flowprep_stored_bytes_total", "counter", "Bytes that this run stored.", run.num_bytes
+        ),
+        Sample(
+            "flowprep_lost_workers_total",
+            "counter",
+            "Workers that went away.",
+            run.num_lost_workers,
+        ),
+    ]
+    samples += [
+        Sample(
+            "flowprep_pairs_total",
+            "counter",
+            "Frame pairs that this run computed.",
+            node.num_pairs,
+            {"node": name},
+        )
+        for name, node in run.nodes.items()
+    ]
+    samples += [
+        Sample(
+            "flowprep_stage_seconds_total",
+            "counter",
+            "Seconds that workers spent.",
+            seconds,
+            {"stage": stage},
+        )
+        for stage, seconds in run.stage_seconds.items()
+    ]
+    return samples
+
+
+def prometheus_text(samples: Sequence[Sample]) -> str:
+    """Returns metrics in Prometheus' text format, for a node exporter's textfile collector."""
+    lines: list[str] = []
+    described: set[str] = set()
+    for sample in samples:
+        if sample.name not in described:
+            described.add(sample.name)
+            lines.append(f"# HELP {sample.name} {sample.description}")
+            lines.append(f"# TYPE {sample.name} {sample.kind}")
+        lines.append(sample.line())
+    return "\n".join(lines) + "\n"
+
+
+class RayMetrics:
+    """Keeps Ray's metrics of a run up to date, where this process is connected to Ray.
+
+    Ray exports them with its own, in Prometheus' format, at the port and in the service discovery
+    file that its documentation describes; its dashboard's Grafana shows them.
+    """
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, Any] = {}
+        self._counted: dict[tuple[str, tuple[str, ...]], float] = {}
+
+    def show(self, samples: Sequence[Sample]) -> None:
+        """Sets gauges to the values of `samples`, and moves counters up to them."""
+        from ray.util.metrics import Counter, Gauge
+
+        for sample in samples:
+            metric: Any = self._metrics.get(sample.name)
+            if metric is None:
+                kind: Any = Counter if sample.kind == "counter" else Gauge
+                metric = self._metrics[sample.name] = kind(
+                    # Ray adds the suffix to a counter's name itself.
+                    sample.name.removesuffix("_total"),
+                    description=sample.description,
+                    tag_keys=tuple(sample.labels),
+                )
+            labels = dict(sample.labels)
+            if sample.kind == "gauge":
+                metric.set(sample.value, tags=labels)
+                continue
+            place = (sample.name, tuple(labels.values()))
+            more = sample.value - self._counted.get(place, 0.0)
+            if more > 0:
+                metric.inc(more, tags=labels)
+                self._counted[place] = sample.value
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

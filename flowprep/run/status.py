@@ -1,0 +1,404 @@
+"""How far a run is, from the data set's files alone: on any machine that reads them, at any time.
+
+The driver keeps `logs/progress.json` up to date while it works; how many videos are finished is
+counted from the manifest, the shards and the parts themselves, which never lie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import json
+import os
+import re
+import socket
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal
+
+from flowprep.dataset.layout import (
+    LOGS_FOLDER,
+    MANIFEST_FILE,
+    PARTS_FOLDER,
+    DatasetHeader,
+    VideoRecord,
+    read_failures,
+)
+from flowprep.dataset.read import published_shards
+from flowprep.dataset.storage import Storage
+from flowprep.errors import DatasetError, StorageError
+from flowprep.run.progress import RunReport, format_bytes, format_count, format_duration
+
+__all__ = [
+    "PROGRESS_FILE",
+    "ProgressRecorder",
+    "RunProgress",
+    "RunState",
+    "RunStatus",
+    "read_status",
+]
+
+PROGRESS_FILE = f"{LOGS_FOLDER}/progress.json"
+
+RunState = Literal["running", "complete", "incomplete", "interrupted", "failed"]
+
+WRITE_SECONDS = 10.0
+"""Between two writes of the file: seldom enough for an object store, often enough to watch."""
+RATE_SECONDS = 600.0
+"""The rate that the estimated finish follows is that of the last ten minutes."""
+NUM_SLOWEST = 10
+NUM_IN_FLIGHT = 20
+SILENT_SECONDS = 60.0
+"""A driver that has not written for so long is called silent."""
+
+
+@dataclass(frozen=True)
+class NodeProgress:
+    """What the workers of one machine have done in this run."""
+
+    num_videos: int = 0
+    num_pairs: int = 0
+    busy_seconds: float = 0.0
+    """Summed over its workers."""
+
+
+@dataclass(frozen=True)
+class SlowVideo:
+    """One of the videos that took longest, or one that is being worked on."""
+
+    key: str
+    seconds: float
+    num_pairs: int = 0
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """The content of `logs/progress.json`: what the driver knows of its run."""
+
+    run: str
+    """A random name of this run."""
+    driver: str
+    """The driver's process and machine."""
+    state: RunState
+    num_updates: int
+    """Grows with every write: whoever sees it stand still knows that the driver is gone."""
+    began: str
+    """UTC by the driver's clock, as ISO 8601; so are the other times."""
+    updated: str
+    estimated_finish: str | None
+    """At the rate of the last minutes; None where there is none yet."""
+    wall_seconds: float
+    num_workers: int
+    num_videos: int
+    """In the manifest."""
+    num_remaining: int
+    """Neither finished nor failed."""
+    num_done_before: int
+    num_complete: int
+    num_partial: int
+    num_failed: int
+    num_lost_workers: int
+    num_pairs: int
+    num_bytes: int
+    pairs_per_second: float
+    """Of the last minutes; so is the next."""
+    videos_per_second: float
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage, over all workers of this run."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Failed videos by reason."""
+    nodes: dict[str, NodeProgress] = field(default_factory=dict)
+    slowest: tuple[SlowVideo, ...] = ()
+    in_flight: tuple[SlowVideo, ...] = ()
+    """Those that have been worked on for the longest time."""
+    log_name: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the progress as JSON values; `from_dict` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunProgress:
+        """Rebuilds a stored progress; raises KeyError, TypeError or ValueError where it is none."""
+        values = dict(values)
+        values["nodes"] = {name: NodeProgress(**node) for name, node in values["nodes"].items()}
+        for name in ("slowest", "in_flight"):
+            values[name] = tuple(SlowVideo(**video) for video in values[name])
+        progress = cls(**values)
+        datetime.fromisoformat(progress.updated)
+        return progress
+
+
+class ProgressRecorder:
+    """Counts what a run does, and publishes it every few seconds."""
+
+    def __init__(self, storage: Storage, report: RunReport, num_remaining: int) -> None:
+        self.num_workers = 0
+        self._storage = storage
+        self._report = report
+        self._num_remaining = num_remaining
+        self._run = uuid.uuid4().hex[:12]
+        self._began_at = datetime.now(timezone.utc)
+        self._began = time.monotonic()
+        self._written = -WRITE_SECONDS
+        self._num_updates = 0
+        self._nodes: dict[str, list[float]] = {}
+        self._slowest: list[tuple[float, str, int, str]] = []
+        self._in_flight: dict[str, float] = {}
+        self._trail: deque[tuple[float, int, int]] = deque([(self._began, 0, 0)])
+        self._num_finished = 0
+
+    def submitted(self, key: str) -> None:
+        """Notes that a video was handed to a worker."""
+        self._in_flight[key] = time.monotonic()
+
+    def lost(self, key: str) -> None:
+        """Notes that a video's worker went away and it waits for another."""
+        self._in_flight.pop(key, None)
+
+    def finished(self, record: VideoRecord, node: str) -> None:
+        """Notes that a video was finished, or has failed for good, on the machine `node`.
+
+        `node` is empty where the worker went away, and nobody knows.
+        """
+        self._in_flight.pop(record.key, None)
+        self._num_finished += 1
+        self._num_remaining -= 1
+        seconds = sum(record.seconds.values())
+        if node:
+            counts = self._nodes.setdefault(node, [0, 0, 0.0])
+            counts[0] += 1
+            counts[1] += record.num_flows
+            counts[2] += seconds
+        if seconds:
+            item = (seconds, record.key, record.num_flows, node)
+            if len(self._slowest) < NUM_SLOWEST:
+                heapq.heappush(self._slowest, item)
+            else:
+                heapq.heappushpop(self._slowest, item)
+
+    def write(self, state: RunState = "running") -> RunProgress | None:
+        """Publishes the progress if it is time to, or if the run has ended; returns what it wrote.
+
+        Storage that fails is no reason to end a run that it lets work: the file is left as it is.
+        """
+        now = time.monotonic()
+        if state == "running" and now - self._written < WRITE_SECONDS:
+            return None
+        self._written = now
+        self._num_updates += 1
+        progress = self._progress(state, now)
+        try:
+            content = json.dumps(progress.to_dict(), indent=2) + "\n"
+            self._storage.write_bytes(PROGRESS_FILE, content.encode())
+        except StorageError:
+            if state == "running":
+                return None
+        return progress
+
+    def _progress(self, state: RunState, now: float) -> RunProgress:
+        report = self._report
+        self._trail.append((now, report.num_pairs, self._num_finished))
+        while len(self._trail) > 2 and self._trail[1][0] <= now - RATE_SECONDS:
+            self._trail.popleft()
+        since, pairs, videos = self._trail[0]
+        seconds = max(1e-9, now - since)
+        pairs_per_second = (report.num_pairs - pairs) / seconds
+        videos_per_second = (self._num_finished - videos) / seconds
+        updated = datetime.now(timezone.utc)
+        finish = None
+        if state == "running" and videos_per_second:
+            left = timedelta(seconds=self._num_remaining / videos_per_second)
+            finish = (updated + left).isoformat(timespec="seconds")
+        longest = sorted(self._in_flight.items(), key=lambda item: item[1])[:NUM_IN_FLIGHT]
+        return RunProgress(
+            run=self._run,
+            driver=f"process {os.getpid()} on {socket.gethostname()}",
+            state=state,
+            num_updates=self._num_updates,
+            began=self._began_at.isoformat(timespec="seconds"),
+            updated=updated.isoformat(timespec="seconds"),
+            estimated_finish=finish,
+            wall_seconds=round(now - self._began, 3),
+            num_workers=self.num_workers,
+            num_videos=report.num_videos,
+            num_remaining=self._num_remaining,
+            num_done_before=report.num_done_before,
+            num_complete=report.num_complete,
+            num_partial=report.num_partial,
+            num_failed=report.num_failed,
+            num_lost_workers=report.num_lost_workers,
+            num_pairs=report.num_pairs,
+            num_bytes=report.num_bytes,
+            pairs_per_second=round(pairs_per_second, 3),
+            videos_per_second=round(videos_per_second, 4),
+            stage_seconds={name: round(value, 3) for name, value in report.seconds.items()},
+            failures=dict(report.failures.most_common()),
+            nodes={
+                name: NodeProgress(int(videos), int(pairs), round(busy, 3))
+                for name, (videos, pairs, busy) in sorted(self._nodes.items())
+            },
+            slowest=tuple(
+                SlowVideo(key, round(seconds, 3), pairs, node)
+                for seconds, key, pairs, node in sorted(self._slowest, reverse=True)
+            ),
+            in_flight=tuple(SlowVideo(key, round(now - at, 1)) for key, at in longest),
+            log_name=report.log_name,
+        )
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a data set is."""
+
+    location: str
+    num_videos: int
+    """In the manifest."""
+    num_published: int
+    """Videos in published shards, failed ones among them."""
+    num_waiting: int
+    """Finished or failed videos whose shard is not published yet."""
+    num_failed: int
+    """Videos that `failures.jsonl` names; it is written as shards are published."""
+    num_shards: int
+    num_published_shards: int
+    failures: dict[str, int]
+    """Failed videos by reason."""
+    progress: RunProgress | None
+    """Of the last run; None where there was none, or its file is damaged."""
+    silent_seconds: float | None
+    """Since the driver wrote, by this machine's clock; None where no run says that it works."""
+
+    @property
+    def num_done(self) -> int:
+        """Videos that need no work any more."""
+        return self.num_published + self.num_waiting
+
+    @property
+    def state(self) -> str:
+        """`running`, `silent`, `complete`, `incomplete`, `interrupted` or `failed`."""
+        if self.progress is not None and self.progress.state == "running":
+            silent = self.silent_seconds is not None and self.silent_seconds > SILENT_SECONDS
+            return "silent" if silent else "running"
+        if self.num_published == self.num_videos:
+            return "incomplete" if self.num_failed else "complete"
+        return "incomplete" if self.progress is None else self.progress.state
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the status as JSON values."""
+        return {"state": self.state, "num_done": self.num_done} | dataclasses.asdict(self)
+
+    def summary(self) -> str:
+        """Returns the status as lines of text."""
+        share = 100 * self.num_done / max(1, self.num_videos)
+        lines = [
+            f"{self.state}: {self.num_done} of {format_count(self.num_videos, 'video')} done "
+            f"({share:.1f} %) in {self.location}",
+            f"  shards        {self.num_published_shards} of {self.num_shards} published, "
+            f"{format_count(self.num_waiting, 'video')} finished in others",
+        ]
+        if self.num_failed:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.failures.items())
+            lines.append(f"  failed        {format_count(self.num_failed, 'video')}: {reasons}")
+        if self.progress is not None:
+            lines += self._run_lines(self.progress)
+        return "\n".join(lines)
+
+    def _run_lines(self, run: RunProgress) -> list[str]:
+        works = run.state == "running"
+        wall = format_duration(run.wall_seconds)
+        lines = [
+            f"  run           {run.driver}, began {run.began}, "
+            + (f"at work for {wall}" if works else f"{run.state} after {wall}"),
+        ]
+        if self.state == "silent":
+            assert self.silent_seconds is not None
+            lines.append(
+                f"  silent        the driver has not written for "
+                f"{format_duration(self.silent_seconds)}; if it is gone, run the same command again"
+            )
+        lost = format_count(run.num_lost_workers, "worker")
+        lines.append(
+            f"  this run      {format_count(run.num_complete + run.num_partial, 'video')}, "
+            f"{format_count(run.num_pairs, 'frame pair')}, {format_bytes(run.num_bytes)}"
+            + (f", lost {lost}" if run.num_lost_workers else "")
+        )
+        if works:
+            lines.append(
+                f"  rate          {run.pairs_per_second:.1f} pairs/s, {run.videos_per_second:.2f} "
+                f"videos/s with {format_count(run.num_workers, 'worker')}"
+            )
+        if works and run.estimated_finish:
+            lines.append(f"  finish        about {run.estimated_finish} by the driver's clock")
+        for name, node in run.nodes.items():
+            rate = node.num_pairs / node.busy_seconds if node.busy_seconds else 0.0
+            lines.append(
+                f"  node          {name}: {format_count(node.num_videos, 'video')}, "
+                f"{format_count(node.num_pairs, 'pair')}, {rate:.1f} pairs/s a worker"
+            )
+        for video in run.slowest[:3]:
+            lines.append(
+                f"  slowest       {video.key}: {format_duration(video.seconds)}, "
+                f"{format_count(video.num_pairs, 'pair')}"
+            )
+        for video in run.in_flight[:3] if works else ():
+            lines.append(f"  in flight     {video.key}: for {format_duration(video.seconds)}")
+        return lines
+
+
+def read_status(out: str | os.PathLike[str]) -> RunStatus:
+    """Returns how far the data set `out` is; reads names and counts, no shard and no sidecar.
+
+    Raises DatasetError where it is not a flowprep data set.
+    """
+    storage = Storage(out)
+    DatasetHeader.read(storage)
+    # The plan's lines end in their shard; a whole parse of a million lines would take ten times as
+    # long.
+    planned: Counter[int] = Counter()
+    if storage.exists(MANIFEST_FILE):
+        manifest = storage.read_bytes(MANIFEST_FILE)
+        planned.update(map(int, re.findall(rb'"shard":(\d+)\}$', manifest, re.MULTILINE)))
+        if sum(planned.values()) != manifest.count(b"\n"):
+            raise DatasetError(
+                f"{storage.location}: {MANIFEST_FILE} is damaged; run `flowprep verify`"
+            )
+    published = set(published_shards(storage)) & planned.keys()
+    num_waiting = 0
+    for name in storage.list_names(PARTS_FOLDER):
+        if name.isdigit() and int(name) not in published:
+            parts = storage.list_names(f"{PARTS_FOLDER}/{name}")
+            num_waiting += sum(part.endswith(".json") for part in parts)
+    failures = read_failures(storage)
+    progress = _read_progress(storage)
+    silent = None
+    if progress is not None and progress.state == "running":
+        passed = datetime.now(timezone.utc) - datetime.fromisoformat(progress.updated)
+        silent = max(0.0, passed.total_seconds())
+    return RunStatus(
+        location=storage.location,
+        num_videos=sum(planned.values()),
+        num_published=sum(planned[shard] for shard in published),
+        num_waiting=num_waiting,
+        num_failed=len(failures),
+        num_shards=len(planned),
+        num_published_shards=len(published),
+        failures=dict(Counter(failure.reason for failure in failures.values()).most_common()),
+        progress=progress,
+        silent_seconds=silent,
+    )
+
+
+def _read_progress(storage: Storage) -> RunProgress | None:
+    if not storage.exists(PROGRESS_FILE):
+        return None
+    try:
+        return RunProgress.from_dict(json.loads(storage.read_bytes(PROGRESS_FILE)))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # It says how a run went, and nothing of what the data set holds.
+        return None
