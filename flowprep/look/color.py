@@ -12,7 +12,7 @@ from flowprep.config import FlowSpec
 from flowprep.errors import ConfigError
 from flowprep.flow.quantize import dequantize
 
-__all__ = ["color_wheel", "flow_to_color", "levels_to_color"]
+__all__ = ["color_wheel", "flow_to_color", "levels_to_color", "wheel_hues"]
 
 # Steps from each primary and secondary colour to the next, after perceived differences (Baker et
 # al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011; colorcode.cpp).
@@ -88,6 +88,14 @@ def color_wheel(side_px: int) -> NDArray[np.uint8]:
     alpha = 255 / 16 * cover
     rgba = np.concatenate([color, alpha[..., None]], axis=-1)
     return np.asarray(np.rint(rgba), np.uint8)
+
+
+def wheel_hues() -> NDArray[np.uint8]:
+    """Returns the hues of the wheel from -pi to pi, (55, 3) uint8 RGB, for who draws elsewhere.
+
+    Hue n belongs to the angle atan2(-v, -u) = (2 n / 54 - 1) pi.
+    """
+    return np.rint(255 * _wheel()).astype(np.uint8)
 
 
 def _check_scale(max_flow_px: float) -> None:

@@ -352,6 +352,7 @@ def compare_algorithms(
     direction: Direction = "forward",
     num_sampled: int | None = 10,
     num_worst: int = 8,
+    device: str = "auto",
 ) -> Comparison:
     """Computes the flow of one video in two ways and compares it before it is stored.
 
@@ -370,7 +371,7 @@ def compare_algorithms(
     step = specs[0].step
     source = os.path.abspath(video)
     item = Video(os.path.basename(source), source)
-    estimators = [build_estimator(spec.algorithm, spec.parameters) for spec in specs]
+    estimators = [build_estimator(spec.algorithm, spec.parameters, device) for spec in specs]
     count = 0
     if num_sampled is not None:
         # The container's own count is a guess: decoding twice costs less than needless flow.

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from flowprep.config import ExtractConfig
 from flowprep.dataset.describe import DatasetDescription, describe_dataset
 from flowprep.dataset.layout import Failure, read_failures
-from flowprep.dataset.read import FlowDataset, StoredVideo, open_dataset
+from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.storage import Storage, translated_errors
+from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, StorageError
 from flowprep.look.color import flow_to_color
 from flowprep.look.findings import (
@@ -52,9 +53,11 @@ __all__ = [
     "NICE_BOUNDS_PX",
     "BoundAdvice",
     "ClassSummary",
+    "DatasetSurvey",
     "Report",
     "ShownFinding",
     "VideoRow",
+    "label_words",
     "make_report",
     "most_beyond",
     "recommend_bound",
@@ -282,7 +285,7 @@ def make_report(
     description = describe_dataset(out)
     dataset = open_dataset(out)
     failures = read_failures(Storage(out))
-    reader = _Reader(dataset, clipped_share)
+    reader = DatasetSurvey(dataset, clipped_share)
     num_steps = len(dataset.videos) + min(num_sampled, len(dataset.videos))
     tick = on_progress or (lambda done, total: None)
     for number, video in enumerate(dataset.videos):
@@ -341,8 +344,8 @@ def write_report(report: Report, to: str | os.PathLike[str]) -> None:
             partial.unlink(missing_ok=True)
 
 
-class _Reader:
-    """Goes through a data set and gathers rows, sums and findings."""
+class DatasetSurvey:
+    """Goes through a data set and gathers rows, sums and findings, as `make_report` leads it."""
 
     def __init__(self, dataset: FlowDataset, clipped_share: float) -> None:
         self.dataset = dataset
@@ -388,7 +391,7 @@ class _Reader:
         self.rows.append(
             VideoRow(
                 key=video.key,
-                label=", ".join(_class_name(self.dataset, label) for label in video.labels),
+                label=label_words(self.dataset, video),
                 split=video.split or "",
                 status="partial" if video.is_partial else "complete",
                 num_frames=video.num_frames,
@@ -566,6 +569,11 @@ def _webp(image: NDArray[np.uint8]) -> bytes:
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, 70])
     return data.tobytes()
+
+
+def label_words(dataset: FlowDataset, video: StoredVideo) -> str:
+    """Returns the names of a video's classes, with commas between them."""
+    return ", ".join(_class_name(dataset, label) for label in video.labels)
 
 
 def _class_name(dataset: FlowDataset, label: int) -> str:

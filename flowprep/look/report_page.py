@@ -2,7 +2,7 @@
 
 All that comes from a data set (keys, class names, messages, paths) is escaped, and the page's
 Content-Security-Policy runs no script but its own. Template, style and script stand in report.html,
-report.css and report.js beside this file.
+report.css and report.js beside this file; page.css and page.js go before the latter two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 import cv2
@@ -33,17 +32,20 @@ from flowprep._version import __version__
 from flowprep.dataset.layout import flatten
 from flowprep.errors import FAILURE_REASONS
 from flowprep.look.color import flow_to_color
-from flowprep.look.findings import KINDS, Finding, Severity
+from flowprep.look.findings import KINDS, Finding
+from flowprep.look.page import (
+    SEVERITIES,
+    findings_column,
+    key_column,
+    name_column,
+    number_column,
+    page_file,
+)
 from flowprep.look.report import NICE_BOUNDS_PX, BoundAdvice, ClassSummary, Report, ShownFinding
 from flowprep.run.progress import format_bytes, format_count, format_duration
 
 __all__ = ["report_page"]
 
-_SEVERITIES: dict[Severity, str] = {
-    "fault": "✕ Fault",
-    "suspicion": "▲ Suspicion",
-    "note": "● Note",
-}
 _STREAMS = {
     "json": "metadata",
     "flow_x": "forward flow, x",
@@ -62,8 +64,7 @@ _INK, _QUIET, _LINE, _FILL, _FAULT, _ACCENT, _CARD = _CHART_COLORS
 
 def report_page(report: Report) -> str:
     """Returns the page."""
-    files = resources.files("flowprep.look")
-    script = files.joinpath("report.js").read_text(encoding="utf-8")
+    script = page_file("page.js") + page_file("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     today = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     name = report.location.rstrip("/").rsplit("/", 1)[-1] or report.location
@@ -77,7 +78,7 @@ def report_page(report: Report) -> str:
             f"({report.description.header.implementation}), step {flow.step}, "
             f"bound {flow.bound_px:g} px · {today}"
         ),
-        "style": files.joinpath("report.css").read_text(encoding="utf-8"),
+        "style": page_file("page.css") + page_file("report.css"),
         "script": script,
         "script_hash": f"sha256-{digest}",
         "verdict": _verdict(report),
@@ -96,7 +97,7 @@ def report_page(report: Report) -> str:
             "Nothing on this page was loaded from elsewhere."
         ),
     }
-    template = files.joinpath("report.html").read_text(encoding="utf-8")
+    template = page_file("report.html")
     # One pass: what is put in is not searched again.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
@@ -198,7 +199,7 @@ def _findings(report: Report) -> str:
         extra = _failure_reasons(report) if kind == "failed" else ""
         cards.append(
             f'<details class="card"{" open" if is_open else ""}><summary>'
-            f'<span class="mark {words.severity}">{_SEVERITIES[words.severity]}</span>'
+            f'<span class="mark {words.severity}">{SEVERITIES[words.severity]}</span>'
             f'<h3>{_escape(words.title)}</h3><span class="number">{counts[kind]:,}</span></summary>'
             f'<div class="inside beside"><dl class="words">'
             f"<div><dt>What it is</dt><dd>{_escape(words.what)}</dd></div>"
@@ -453,47 +454,19 @@ def _table_data(report: Report) -> str:
         bits[key] += 1 << order[kind]
     sizes = [f"{row.width}x{row.height}" for row in rows]
 
-    def number(title: str, values: Iterable[float | None], digits: int, width: str) -> Any:
-        rounded = [None if v is None else round(v, digits) for v in values]
-        if digits == 0:
-            rounded = [None if v is None else int(v) for v in rounded]
-        return {
-            "title": title,
-            "kind": "number",
-            "digits": digits,
-            "width": width,
-            "values": rounded,
-        }
-
-    def name(title: str, values: Sequence[str], width: str) -> Any:
-        places = {value: place for place, value in enumerate(sorted(set(values)))}
-        return {
-            "title": title,
-            "kind": "name",
-            "names": list(places),
-            "width": width,
-            "values": [places[value] for value in values],
-        }
-
     columns = [
-        {"title": "Key", "kind": "key", "width": "21em", "values": [row.key for row in rows]},
-        {
-            "title": "Findings",
-            "kind": "set",
-            "width": "10.5em",
-            "names": [words.title for words in KINDS.values()],
-            "values": [bits[row.key] for row in rows],
-        },
-        name("Class", [row.label for row in rows], "8.8em"),
-        name("Split", [row.split for row in rows], "4.4em"),
-        number("Frames", (row.num_frames for row in rows), 0, "5em"),
-        name("Size", sizes, "5.8em"),
-        number("fps", (row.fps for row in rows), 2, "4.4em"),
-        number("Mean px", (row.mean_px for row in rows), 2, "5.6em"),
-        number("Max px", (row.max_px for row in rows), 1, "5.4em"),
-        number("Clipped %", (100 * row.clipped_share for row in rows), 3, "6.4em"),
-        number("Blank %", (100 * row.blank_share for row in rows), 1, "5.6em"),
-        number("kB", (row.num_bytes / 1000 for row in rows), 0, "4.9em"),
+        key_column([row.key for row in rows], "21em"),
+        findings_column([bits[row.key] for row in rows], "10.5em"),
+        name_column("Class", [row.label for row in rows], "8.8em"),
+        name_column("Split", [row.split for row in rows], "4.4em"),
+        number_column("Frames", (row.num_frames for row in rows), 0, "5em"),
+        name_column("Size", sizes, "5.8em"),
+        number_column("fps", (row.fps for row in rows), 2, "4.4em"),
+        number_column("Mean px", (row.mean_px for row in rows), 2, "5.6em"),
+        number_column("Max px", (row.max_px for row in rows), 1, "5.4em"),
+        number_column("Clipped %", (100 * row.clipped_share for row in rows), 3, "6.4em"),
+        number_column("Blank %", (100 * row.blank_share for row in rows), 1, "5.6em"),
+        number_column("kB", (row.num_bytes / 1000 for row in rows), 0, "4.9em"),
     ]
     data = {
         "count": len(rows),

@@ -76,15 +76,16 @@ def show(
     width: int | None = None,
     play_fps: float | None = None,
     flow: FlowSpec | None = None,
+    device: str = "auto",
 ) -> Animation:
     """Draws flow beside its frames; the last line of a notebook's cell displays it.
 
     `source` is a data set with the video `key` (its first one where that is None), or frames, (N,
-    H, W, 3) uint8 RGB, whose flow is computed by `flow` (FlowSpec() where that is None). `panels`
-    are of `flowprep.look.view.PANELS`; `length` fields from `start` are drawn, all where it is
-    None; `max_flow_px` is the flow at the rim of the wheel, which covers 99 % of the video where it
-    is None; `width` is that of a panel in px. Raises ConfigError for what does not fit the source
-    and DatasetError for an unknown key.
+    H, W, 3) uint8 RGB, whose flow is computed by `flow` (FlowSpec() where that is None) on
+    `device`. `panels` are of `flowprep.look.view.PANELS`; `length` fields from `start` are drawn,
+    all where it is None; `max_flow_px` is the flow at the rim of the wheel, which covers 99 % of
+    the video where it is None; `width` is that of a panel in px. Raises ConfigError for what does
+    not fit the source and DatasetError for an unknown key.
     """
     spec = ViewSpec(
         panels=None if panels is None else tuple(panels),
@@ -99,7 +100,7 @@ def show(
     if isinstance(source, np.ndarray):
         if key is not None:
             raise ConfigError(f"key goes with a data set, and frames have none, got {key!r}")
-        shown, spec = _computed(source, spec, flow or FlowSpec())
+        shown, spec = _computed(source, spec, flow or FlowSpec(), device)
     else:
         if flow is not None:
             raise ConfigError("flow goes with frames; a data set holds its own")
@@ -129,7 +130,7 @@ def show(
 
 
 def _computed(
-    frames: NDArray[np.uint8], spec: ViewSpec, flow: FlowSpec
+    frames: NDArray[np.uint8], spec: ViewSpec, flow: FlowSpec, device: str
 ) -> tuple[ComputedFlow, ViewSpec]:
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise ConfigError(
@@ -143,5 +144,5 @@ def _computed(
     config = ExtractConfig(flow=flow, encode=EncodeSpec())
     if "consistency" not in (spec.panels or ()):
         config = replace(config, encode=replace(config.encode, directions=(spec.direction,)))
-    computed = ComputedFlow(pairs, config, name="frames", first=spec.start)
+    computed = ComputedFlow(pairs, config, name="frames", first=spec.start, device=device)
     return computed, replace(spec, start=0, length=None)

@@ -230,6 +230,7 @@ class ComputedFlow(FlowSource):
         name: str,
         first: int = 0,
         fps: float | None = None,
+        device: str = "auto",
     ) -> None:
         """Computes the flow of `frames`, (H, W, 3) uint8 RGB and (H, W) uint8 gray each."""
         from flowprep.flow import build_estimator
@@ -243,7 +244,7 @@ class ComputedFlow(FlowSource):
         self._streams = {stream: JpegStream(encode.jpeg_quality) for stream in names}
         self._streams[RGB_STREAM] = JpegStream(encode.rgb_jpeg_quality)
         quantizers = {one: FieldQuantizer(config.flow) for one in encode.directions}
-        estimator = build_estimator(config.flow.algorithm, config.flow.parameters)
+        estimator = build_estimator(config.flow.algorithm, config.flow.parameters, device)
 
         def grays() -> Iterator[NDArray[np.uint8]]:
             for rgb, gray in frames:
@@ -325,6 +326,7 @@ def compute_video(
     *,
     start: int = 0,
     length: int | None = None,
+    device: str = "auto",
 ) -> ComputedFlow:
     """Computes the flow of `length` fields from `start` of a video file or a folder of images.
 
@@ -339,7 +341,7 @@ def compute_video(
     with named_video(path), open_video(Video(name, source), config.decode) as reader:
         frames = ((frame.rgb, frame.gray) for frame in islice(reader, start, end))
         fps = config.decode.fps or reader.info.fps
-        return ComputedFlow(frames, config, name=name, first=start, fps=fps)
+        return ComputedFlow(frames, config, name=name, first=start, fps=fps, device=device)
 
 
 @contextlib.contextmanager
@@ -584,13 +586,14 @@ def view(
     spec: ViewSpec | None = None,
     *,
     config: ExtractConfig | None = None,
+    device: str = "auto",
 ) -> ViewReport:
     """Draws the flow of a data set's videos, or of a video, to a film or a sheet.
 
     `source` is a data set with the videos `keys` (its first one where there are none), or a video
-    file or folder of images, whose flow is computed by `config`. `to` ends in .mp4, .webp, .gif or
-    .png (a sheet). Raises InputError for a source that is neither, and ConfigError for options that
-    do not fit it.
+    file or folder of images, whose flow is computed by `config` on `device`. `to` ends in .mp4,
+    .webp, .gif or .png (a sheet). Raises InputError for a source that is neither, and ConfigError
+    for options that do not fit it.
     """
     began = time.perf_counter()
     spec = spec or ViewSpec()
@@ -601,7 +604,7 @@ def view(
     # Said before the flow of a video is computed for nothing.
     check_folder(to)
     with contextlib.ExitStack() as stack:
-        sources, spec, notes = _open(source, keys, spec, config, stack)
+        sources, spec, notes = _open(source, keys, spec, config, device, stack)
         drawing = draw_pages(sources, spec, sheet=suffix == PICTURE_SUFFIX)
         if suffix == PICTURE_SUFFIX:
             write_picture(to, next(drawing.pages))
@@ -640,6 +643,7 @@ def _open(
     keys: Sequence[str],
     spec: ViewSpec,
     config: ExtractConfig | None,
+    device: str,
     stack: contextlib.ExitStack,
 ) -> tuple[list[FlowSource], ViewSpec, tuple[str, ...]]:
     if is_dataset(source):
@@ -664,7 +668,7 @@ def _open(
         needed = DIRECTIONS
     config = replace(config, encode=replace(config.encode, directions=needed))
     length = DEFAULT_NUM_FIELDS if spec.length is None else spec.length
-    flow = compute_video(source, config, start=spec.start, length=length)
+    flow = compute_video(source, config, start=spec.start, length=length, device=device)
     stack.callback(flow.close)
     notes = ()
     if spec.length is None and flow.num_flows == DEFAULT_NUM_FIELDS:

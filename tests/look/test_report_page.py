@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,39 +17,16 @@ import pytest
 
 from flowprep.look.findings import KINDS, Finding
 from flowprep.look.report import Report, VideoRow, write_report
+from tests.look.chromium import (
+    check_contrasts,
+    longest_task_ms,
+    scroll_far,
+    until,
+    watch_long_tasks,
+)
 from tests.look.test_report import ATTACK, attacked
 
 NUM_ROWS = 100_000
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def absent(what: str) -> None:
-    if os.environ.get("FLOWPREP_REQUIRE_BROWSER") == "1":
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        absent("no chromium: apt-get install chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        absent("no playwright: pip install playwright")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -116,15 +92,6 @@ def keys(page: Any) -> list[str]:
     )
 
 
-def until(page: Any, expression: str) -> None:
-    """Waits for a JavaScript expression; Playwright's own way needs what the page forbids, eval."""
-    for _ in range(200):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(20)
-    pytest.fail(f"waited for {expression}")
-
-
 def test_sorting(opened: Any, seeded_report: Report) -> None:
     page = opened(seeded_report)
     assert keys(page)[0] == seeded_report.rows[0].key
@@ -179,27 +146,9 @@ def test_keyboard(opened: Any, seeded_report: Report) -> None:
 
 def test_100000_rows_stay_smooth(opened: Any, long_report: Report) -> None:
     page = opened(long_report, viewport={"width": 1280, "height": 900})
-    page.evaluate(
-        """() => {
-            window.long = [];
-            new PerformanceObserver((list) => {
-                for (const entry of list.getEntries()) window.long.push(entry.duration);
-            }).observe({ entryTypes: ["longtask"] });
-        }"""
-    )
-    page.evaluate(
-        """() => new Promise((resolve) => {
-            const scroller = document.getElementById("scroller");
-            let step = 0;
-            const next = () => {
-                scroller.scrollTop += step % 10 ? 700 : 60000;
-                if (++step < 90) requestAnimationFrame(next); else resolve();
-            };
-            next();
-        })"""
-    )
-    page.wait_for_timeout(100)
-    assert max(page.evaluate("window.long"), default=0) <= 200
+    watch_long_tasks(page)
+    scroll_far(page)
+    assert longest_task_ms(page) <= 200
     assert len(keys(page)) < 60
     page.focus("#scroller")
     page.keyboard.press("End")
@@ -272,34 +221,8 @@ def test_themes_and_widths(
 ) -> None:
     page = opened(seeded_report, color_scheme=theme, viewport={"width": width, "height": 850})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    # Contrast of 4.5 and more (WCAG 2.2, 1.4.3) for text and quiet text on both grounds.
-    contrasts = page.evaluate(
-        """() => {
-            const probe = document.createElement("canvas").getContext("2d", {
-                willReadFrequently: true,
-            });
-            const light = (name) => {
-                probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(name);
-                probe.fillRect(0, 0, 1, 1);
-                const [r, g, b] = [...probe.getImageData(0, 0, 1, 1).data].map((value) => {
-                    const share = value / 255;
-                    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
-                });
-                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-            };
-            const all = {};
-            const inks = ["--ink", "--quiet", "--accent", "--fault", "--suspicion", "--note"];
-            for (const ink of inks) {
-                for (const ground of ["--paper", "--card", "--hover"]) {
-                    const [high, low] = [light(ink), light(ground)].sort((a, b) => b - a);
-                    all[`${ink} on ${ground}`] = (high + 0.05) / (low + 0.05);
-                }
-            }
-            return all;
-        }"""
-    )
-    assert len(contrasts) == 18
-    assert {pair: value for pair, value in contrasts.items() if value < 4.5} == {}
+    inks = ["--ink", "--quiet", "--accent", "--fault", "--suspicion", "--note"]
+    check_contrasts(page, inks, ["--paper", "--card", "--hover"])
     folder = Path(os.environ.get("FLOWPREP_SCREENSHOTS") or tmp_path)
     page.screenshot(path=folder / f"report-{name}-{theme}.png", full_page=True)
     # The toggle goes through the system's colours, light and dark.
