@@ -7,6 +7,7 @@ from typing import Any
 
 from flowprep.errors import ConfigError
 from flowprep.flow.base import FlowEstimator, FlowPair
+from flowprep.flow.devices import estimator_on, resolve_device
 from flowprep.flow.farneback import Farneback
 from flowprep.flow.opencv import OpenCVDIS, OpenCVFarneback, OpenCVTVL1
 from flowprep.flow.parameters import PARAMETERS, FlowParameters
@@ -28,23 +29,27 @@ ESTIMATORS: dict[str, type[FlowEstimator]] = {
     "farneback-opencv": OpenCVFarneback,
     "dis": OpenCVDIS,
 }
-"""The estimator class of each algorithm's name."""
+"""The estimator class of each algorithm's name, on the CPU; `flowprep.flow.devices` has others."""
 
 
 def create_estimator(name: str, *, device: str = "cpu", **parameters: Any) -> FlowEstimator:
     """Creates the estimator called `name` with the given parameters, the others at their defaults.
 
-    The parameters are the fields of `flowprep.flow.parameters.PARAMETERS[name]`. Raises ConfigError
-    for an unknown name, device or parameter, or for a value that breaks a parameter's rule.
+    The parameters are the fields of `flowprep.flow.parameters.PARAMETERS[name]`; `device` is one of
+    `flowprep.flow.devices`, such as `auto` or `cuda:1`. Raises ConfigError for an unknown name or
+    parameter, for a value that breaks a parameter's rule, and for a device that is not there.
     """
-    if device != "cpu":
-        raise ConfigError(f"device of {name} must be cpu, got {device!r}")
     checked = parse_parameters(name, parameters)
-    return build_estimator(name, checked)
+    return build_estimator(name, checked, device)
 
 
-def build_estimator(name: str, parameters: FlowParameters | None) -> FlowEstimator:
+def build_estimator(
+    name: str, parameters: FlowParameters | None, device: str = "cpu"
+) -> FlowEstimator:
     """Returns the estimator of algorithm `name` for parameters that are checked already."""
+    where = resolve_device(device, name)
+    if where.kind != "cpu":
+        return estimator_on(where, name, parameters)
     return ESTIMATORS[name](parameters)  # type: ignore[call-arg]
 
 

@@ -37,6 +37,9 @@ class FlowEstimator(ABC):
     It is stored with the data: two implementations never share a data set.
     """
 
+    device_name: str = "cpu"
+    """Where it computes, as it is stored with each video: `cpu`, `cuda:NVIDIA H100 80GB HBM3`."""
+
     min_side_px: int = 16
     """Frames with a smaller side are refused: no pyramid, patch or filter window fits into them."""
 

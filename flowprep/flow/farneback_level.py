@@ -52,9 +52,12 @@ __all__ = [
     "Frame",
     "Pyramid",
     "averaging_window",
+    "border_trust",
     "estimate",
     "expand",
     "expansion_filters",
+    "level_scales",
+    "smoothing",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -73,13 +76,13 @@ _NORMAL_BLOCK = _NORMAL * NUM_LANES
 _FILTERED_BLOCK = _FILTERS * NUM_LANES
 _TARGET_BLOCK = 3 * NUM_LANES  # fractions of x and y, squared distance to the frame
 
-_MIN_SIDE_PX = 32
+MIN_SIDE_PX = 32
 """Least side of a level of the pyramid other than the full image (calc: min_size)."""
 _BORDER = np.array([0.14, 0.14, 0.4472, 0.4472, 0.4472], np.float32)
 """Trust in the outermost five pixels, which lack neighbours (FarnebackUpdateMatrices: border)."""
-_REGULARIZATION = np.float32(1e-3)
+REGULARIZATION = np.float32(1e-3)
 """Added to the determinant, so that blank regions stay still (FarnebackUpdateFlow_Blur)."""
-_PRECISION = np.finfo(np.float32).eps
+PRECISION = np.finfo(np.float32).eps
 """Part of the determinant that rounding decides where edges are parallel; as much is added to it,
 so that the flow along them stays modest. OpenCV's does not, but its solution is in double."""
 _WAVE = 4
@@ -95,13 +98,7 @@ class Pyramid:
 
     def __init__(self, shape: tuple[int, ...], parameters: FarnebackParameters) -> None:
         height, width = shape
-        # FarnebackOpticalFlowImpl::calc: `levels` come on top of the full image.
-        scales = [1.0]
-        for _ in range(parameters.levels):
-            scale = scales[-1] * parameters.pyr_scale
-            if min(height, width) * scale < _MIN_SIDE_PX:
-                break
-            scales.append(scale)
+        scales = level_scales(height, width, parameters)
         self.levels = [_Level(height, width, scale, parameters) for scale in scales]
         self.full = np.empty((height, width), np.float32)
         self.smooth = np.empty((height, width), np.float32)
@@ -118,16 +115,14 @@ class _Level:
         self, height: int, width: int, scale: float, parameters: FarnebackParameters
     ) -> None:
         self.height, self.width = round(height * scale), round(width * scale)
-        # FarnebackOpticalFlowImpl::calc; OpenCV takes sigma 0 for the default of that side.
-        self.smoothing_sigma_px = (1 / scale - 1) / 2
-        self.smoothing_side_px = max(round(5 * self.smoothing_sigma_px) | 1, 3)
+        self.smoothing_side_px, self.smoothing_sigma_px = smoothing(scale)
         strip = -(-self.width // NUM_LANES)
         # Strips a power of two apart would share the same few places of the cache.
         strip += strip % 32 == 0
         self.strip = strip
-        self.row_trust = _border_trust(self.height)
+        self.row_trust = border_trust(self.height)
         columns = np.zeros(NUM_LANES * strip, np.float32)
-        columns[: self.width] = _border_trust(self.width)
+        columns[: self.width] = border_trust(self.width)
         self.column_trust = columns.reshape(NUM_LANES, strip).T.reshape(-1)
 
         self.image = np.empty((self.height, self.width), np.float32)
@@ -170,6 +165,29 @@ class Expansion:
 Frame = list[Expansion]
 
 
+def level_scales(height: int, width: int, parameters: FarnebackParameters) -> list[float]:
+    """Returns the size of each level of the pyramid as a part of the full image's, which is first.
+
+    `levels` come on top of the full image (FarnebackOpticalFlowImpl::calc).
+    """
+    scales = [1.0]
+    for _ in range(parameters.levels):
+        scale = scales[-1] * parameters.pyr_scale
+        if min(height, width) * scale < MIN_SIDE_PX:
+            break
+        scales.append(scale)
+    return scales
+
+
+def smoothing(scale: float) -> tuple[int, float]:
+    """Returns side and sigma, px, of the Gaussian that smooths the full image for a level.
+
+    OpenCV takes sigma 0 for the default of that side (FarnebackOpticalFlowImpl::calc).
+    """
+    sigma_px = (1 / scale - 1) / 2
+    return max(round(5 * sigma_px) | 1, 3), sigma_px
+
+
 def expansion_filters(poly_n: int, sigma: float) -> FloatArray:
     """Returns the taps 0 ... n of the polynomial expansion's three filters, one after another.
 
@@ -207,7 +225,7 @@ def averaging_window(winsize: int, gaussian: bool) -> FloatArray:
     return np.asarray(weights / (2 * weights.sum() - 1), np.float32)
 
 
-def _border_trust(size: int) -> FloatArray:
+def border_trust(size: int) -> FloatArray:
     """Returns how far a row or column of pixels is trusted by its place, (size,) float32."""
     trust = np.ones(size, np.float32)
     trust[: _BORDER.size] *= _BORDER[:size]
@@ -551,7 +569,7 @@ def _solve_row(
     """Averages a row's equations along the row as well, and solves G d = h for d."""
     reach = window.size - 1
     one, zero = broadcast(np.float32(1)), broadcast(np.float32(0))
-    regularization = broadcast(_REGULARIZATION)
+    regularization = broadcast(REGULARIZATION)
     mean = _no_equations()
     for t in range(strip):
         if is_box and t > 0:
@@ -563,7 +581,7 @@ def _solve_row(
         g_yy, g_xy, g_xx, h_y, h_x = mean
         product = g_yy * g_xx
         determinant = maximum(zero, product - g_xy * g_xy)
-        inverse = one / (determinant + fma(broadcast(_PRECISION), product, regularization))
+        inverse = one / (determinant + fma(broadcast(PRECISION), product, regularization))
         target = place + t * _FLOW_BLOCK
         store(displacement, target, (g_yy * h_x - g_xy * h_y) * inverse)
         store(displacement, target + NUM_LANES, (g_xx * h_y - g_xy * h_x) * inverse)

@@ -391,7 +391,9 @@ def test_an_unknown_parameter_is_refused() -> None:
 def test_another_device_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         create_estimator("dis", device="cuda")
-    assert str(caught.value) == "device of dis must be cpu, got 'cuda'"
+    assert str(caught.value) == (
+        "device of dis must be cpu, got 'cuda'; tvl1 and farneback have a version for GPUs"
+    )
 
 
 def test_every_estimator_has_parameters_and_names_its_implementation() -> None:

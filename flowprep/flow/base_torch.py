@@ -1,0 +1,310 @@
+"""What the PyTorch estimators share: a video's pairs go to a torch device in batches.
+
+Importing this imports torch, so only an estimator that is made on a device does it.
+"""
+
+from __future__ import annotations
+
+import builtins
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowprep.errors import ConfigError, VideoError
+from flowprep.flow.base import FlowEstimator, FlowPair
+
+__all__ = ["Arrival", "TorchEstimator", "upload"]
+
+BATCH_PIXELS = 2**22
+"""Pixels of all fields of a batch: 24 pairs of 340x256 px in both directions. By then the kernels
+of an iteration take longer than launching them."""
+FREE_MEMORY_SHARE = 0.5
+"""Part of a device's free memory that a batch may take."""
+
+Plan = TypeVar("Plan")
+"""What an estimator works out once for a frame size: sizes, sample positions, weights."""
+
+
+class TorchEstimator(FlowEstimator, Generic[Plan]):
+    """Computes the flow of many pairs at once on a torch device.
+
+    Frames go to the device as they arrive, and each is prepared once for its up to four pairs. On
+    CUDA and ROCm the device never waits for the host within a batch, and its fields are copied to
+    the host behind it; the host waits for them only when it has launched the next batch.
+
+    `batch_pairs` None takes `BATCH_PIXELS`, or as many pairs as fit into `FREE_MEMORY_SHARE` of the
+    device's free memory, at least one; on the CPU, whose cache is small, it is one. A batch that
+    does not fit into memory after all is done in halves, and so are those after it.
+    """
+
+    bytes_per_pixel: int
+    """Memory that a batch takes at its peak, for each pixel of each of its fields."""
+
+    def __init__(self, *, device: str, batch_pairs: int | None) -> None:
+        if batch_pairs is not None and batch_pairs < 1:
+            raise ConfigError(f"batch_pairs must be >= 1, got {batch_pairs}")
+        try:
+            self._device = torch.device(device)
+            torch.empty(1, device=self._device)
+        # What is raised for a device that is not there depends on its kind.
+        except (RuntimeError, AssertionError) as error:
+            if _is_out_of_memory(error):
+                raise
+            raise ConfigError(
+                f"device must be one that torch {torch.__version__} can use here, got {device!r} "
+                f"({str(error).partition(chr(10))[0]})"
+            ) from error
+        self._batch_pairs = batch_pairs
+        self._plan: tuple[tuple[int, int], Plan] | None = None
+        self._batch_limits: dict[tuple[tuple[int, int], int], int] = {}
+
+    @abstractmethod
+    def _make_plan(self, height: int, width: int) -> Plan:
+        """Returns what frames of one size have in common; its tensors are on the device."""
+
+    @abstractmethod
+    def _prepare(self, plan: Plan, frames: Tensor) -> list[Tensor]:
+        """Returns what the pairs of (N, H, W) uint8 frames need of them: tensors of N entries."""
+
+    @abstractmethod
+    def _estimate(
+        self, plan: Plan, prepared: list[Tensor], first: Tensor, second: Tensor
+    ) -> Tensor:
+        """Returns the flow of B pairs, (B, H, W, 2) float32 px, without waiting for it.
+
+        `first` and `second`, (B,) int64, number the frames of each pair in `prepared`.
+        """
+
+    def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pair = builtins.next(self.pairs([prev, next], directions=("forward",)))
+        assert pair.forward is not None
+        return pair.forward
+
+    def pairs(
+        self,
+        frames: Iterable[NDArray[np.uint8]],
+        *,
+        step: int = 1,
+        directions: Sequence[Literal["forward", "backward"]] = ("forward", "backward"),
+    ) -> Iterator[FlowPair]:
+        """As the base class, but up to twice a batch of frames, and its fields, are held.
+
+        Raises VideoError with the reason `out-of-memory` where a single pair does not fit.
+        """
+        video = _Video(self, step, directions)
+        for frame in frames:
+            yield from video.add(frame)
+        yield from video.finish()
+
+    def _plan_of(self, size: tuple[int, int]) -> Plan:
+        if self._plan is None or self._plan[0] != size:
+            self._plan = size, self._make_plan(*size)
+        return self._plan[1]
+
+    def _batch_limit(self, size: tuple[int, int], num_directions: int) -> int:
+        """Pairs of a batch of frames (H, W) in one or both directions."""
+        key = size, num_directions
+        if key not in self._batch_limits:
+            pair_pixels = size[0] * size[1] * num_directions
+            limit = self._batch_pairs
+            if limit is None:
+                limit = 1 if self._device.type == "cpu" else BATCH_PIXELS // pair_pixels
+                free = _free_memory(self._device)
+                if free is not None:
+                    limit = min(
+                        limit, int(free * FREE_MEMORY_SHARE) // (pair_pixels * self.bytes_per_pixel)
+                    )
+            self._batch_limits[key] = max(limit, 1)
+        return self._batch_limits[key]
+
+    def _halve_batch(self, size: tuple[int, int], num_directions: int, num_pairs: int) -> None:
+        self._batch_limits[size, num_directions] = num_pairs // 2
+
+
+def upload(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Returns `array` on the device; the host does not wait for the copy."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        # torch keeps the pinned copy until the device has read it.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+class Arrival:
+    """Tells when a device has done all that it has been given until now.
+
+    Other devices than CUDA's have done it as soon as this is made.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._event: Any = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._event.record(torch.cuda.current_stream(device))
+
+    def wait(self) -> None:
+        """Leaves the processor and the interpreter to other threads meanwhile."""
+        if self._event is not None:
+            self._event.synchronize()
+
+
+@dataclass
+class _Batch:
+    """Fields of some pairs in order, on their way to the host."""
+
+    first_index: int
+    num_pairs: int
+    fields: Tensor
+    """(pairs of each direction, H, W, 2), in pinned memory where the device is CUDA's."""
+    arrival: Arrival
+
+    def read(self, directions: list[str]) -> Iterator[FlowPair]:
+        self.arrival.wait()
+        fields = self.fields.numpy().reshape(-1, self.num_pairs, *self.fields.shape[1:])
+        for number in range(self.num_pairs):
+            # A copy, so that a field that is kept does not keep the whole batch.
+            one = {name: fields[k, number].copy() for k, name in enumerate(directions)}
+            yield FlowPair(self.first_index + number, one.get("forward"), one.get("backward"))
+
+
+class _Video(Generic[Plan]):
+    """A video on its way through an estimator."""
+
+    def __init__(
+        self,
+        estimator: TorchEstimator[Plan],
+        step: int,
+        directions: Sequence[Literal["forward", "backward"]],
+    ) -> None:
+        self._estimator = estimator
+        self._device = estimator._device
+        self._step = step
+        self._directions = [name for name in ("forward", "backward") if name in directions]
+        self._size: tuple[int, int] | None = None
+        self._index = 0
+        """Of the first pair that is not launched."""
+        self._frames: deque[NDArray[np.uint8]] = deque()
+        """All from frame `_index` on that have arrived."""
+        self._prepared: list[Tensor] | None = None
+        """The first `_step` of them, if they were prepared for pairs before."""
+        self._launched: deque[_Batch] = deque()
+
+    def add(self, frame: NDArray[np.uint8]) -> Iterator[FlowPair]:
+        """Takes a frame, and yields the pairs that are ready by then."""
+        if self._size is None:
+            self._size = frame.shape[0], frame.shape[1]
+        if frame.shape != self._size:
+            raise ValueError(f"all frames must be of one size, {self._size}, got {frame.shape}")
+        self._frames.append(frame)
+        if not self._directions:
+            if len(self._frames) > self._step:
+                self._frames.popleft()
+                yield FlowPair(self._index, None, None)
+                self._index += 1
+        elif len(self._frames) - self._step >= self._limit():
+            yield from self._launch_all()
+
+    def finish(self) -> Iterator[FlowPair]:
+        """Yields what is left when the last frame has been added."""
+        if self._directions:
+            yield from self._launch_all()
+        yield from self._read_launched(0)
+
+    def _limit(self) -> int:
+        assert self._size is not None
+        return self._estimator._batch_limit(self._size, len(self._directions))
+
+    def _launch_all(self) -> Iterator[FlowPair]:
+        while (num_pairs := len(self._frames) - self._step) > 0:
+            num_pairs = min(num_pairs, self._limit())
+            if self._try_to_launch(num_pairs):
+                # One batch may be under way besides that which was just launched.
+                yield from self._read_launched(1)
+                continue
+            yield from self._read_launched(0)
+            assert self._size is not None
+            height, width = self._size
+            if num_pairs == 1:
+                raise VideoError(
+                    "out-of-memory",
+                    f"{self._device} must have memory for one pair of frames of {width}x{height} "
+                    f"px in {len(self._directions)} direction(s), and has not; resize the frames, "
+                    "or take a device with more memory",
+                )
+            self._estimator._halve_batch(self._size, len(self._directions), num_pairs)
+
+    def _read_launched(self, num_left: int) -> Iterator[FlowPair]:
+        # With the CPU there is nothing to wait for.
+        while len(self._launched) > (num_left if self._device.type == "cuda" else 0):
+            yield from self._launched.popleft().read(self._directions)
+
+    def _try_to_launch(self, num_pairs: int) -> bool:
+        """Launches the next pairs, or returns False if memory does not suffice."""
+        try:
+            with torch.inference_mode():
+                self._launch(num_pairs)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _launch(self, num_pairs: int) -> None:
+        estimator = self._estimator
+        assert self._size is not None
+        plan = estimator._plan_of(self._size)
+        num_frames = num_pairs + self._step
+        frames = [self._frames[k] for k in range(num_frames)]
+        if self._prepared is None:
+            prepared = estimator._prepare(plan, upload(np.stack(frames), self._device))
+        else:
+            new = estimator._prepare(plan, upload(np.stack(frames[self._step :]), self._device))
+            prepared = [torch.cat(parts) for parts in zip(self._prepared, new, strict=True)]
+        numbers = np.arange(num_pairs)
+        ends = {"forward": (numbers, numbers + self._step)}
+        ends["backward"] = ends["forward"][::-1]
+        first, second = (
+            upload(np.concatenate([ends[name][k] for name in self._directions]), self._device)
+            for k in range(2)
+        )
+        fields = estimator._estimate(plan, prepared, first, second)
+        if self._device.type == "cuda":
+            on_host = torch.empty(fields.shape, dtype=fields.dtype, pin_memory=True)
+            on_host.copy_(fields, non_blocking=True)
+        else:
+            on_host = fields.cpu()
+        batch = _Batch(self._index, num_pairs, on_host, Arrival(self._device))
+        # A copy, so that the others' memory can be used again.
+        self._prepared = [part[num_pairs:].clone() for part in prepared]
+        self._launched.append(batch)
+        self._index += num_pairs
+        for _ in range(num_pairs):
+            self._frames.popleft()
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """Returns a device's free memory in bytes, or None where that is not known."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch keeps for later is free too.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # Not every device has an error of its own for it.
+    text = str(error).lower()
+    return (
+        isinstance(error, torch.cuda.OutOfMemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )

@@ -1,0 +1,405 @@
+"""Where flow is computed: what a device's name means, and which class computes there.
+
+    auto        a GPU where this machine has one that works and the algorithm has a GPU version;
+                the CPU otherwise
+    cpu         the native or OpenCV's estimator, on one core
+    cuda        the first GPU (NVIDIA's, or AMD's under PyTorch for ROCm)
+    cuda:N      the GPU of number N, counted from 0 among those that the process may see
+    mps         the GPU of an Apple processor
+    torch-cpu   the version for GPUs, computed on the CPU: slow, to compare with and to test
+
+PyTorch takes seconds to import, so it is asked only where a driver is there that it could use.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import logging
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from flowprep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flowprep.flow.base import FlowEstimator
+
+__all__ = [
+    "DEVICE_NAMES",
+    "CudaState",
+    "Device",
+    "DriverState",
+    "Gpu",
+    "ask_driver",
+    "check_device",
+    "cuda_state",
+    "estimator_on",
+    "has_gpu_version",
+    "is_device_failure",
+    "parse_device",
+    "resolve_device",
+    "why_no_cuda",
+]
+
+log = logging.getLogger("flowprep.flow")
+
+DeviceKind = Literal["cpu", "cuda", "mps", "torch-cpu"]
+
+DEVICE_NAMES = "auto, cpu, cuda, cuda:N, mps or torch-cpu"
+
+_GPU_EXTRA = "run pip install 'flowprep[gpu]'"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One place to compute flow."""
+
+    kind: DeviceKind
+    index: int | None = None
+    """Of a GPU among those of its kind; None is the first."""
+
+    def __str__(self) -> str:
+        return self.kind if self.index is None else f"{self.kind}:{self.index}"
+
+    @property
+    def torch_name(self) -> str:
+        """What PyTorch calls it."""
+        return "cpu" if self.kind == "torch-cpu" else str(self)
+
+
+def parse_device(name: str) -> Device | None:
+    """Reads a device's name; None is `auto`. Raises ConfigError for what is none."""
+    if name == "auto":
+        return None
+    if name in ("cpu", "cuda", "mps", "torch-cpu"):
+        return Device(name)  # type: ignore[arg-type]
+    if match := re.fullmatch(r"cuda:(\d+)", name):
+        return Device("cuda", int(match[1]))
+    raise ConfigError(f"device must be {DEVICE_NAMES}, got {name!r}")
+
+
+def check_device(name: str, algorithm: str) -> Device | None:
+    """Reads a device's name for an algorithm; None is `auto`. The machine is not asked.
+
+    Raises ConfigError for what is no name, and for an algorithm without a version for GPUs.
+    """
+    device = parse_device(name)
+    if device is not None and device.kind != "cpu" and not has_gpu_version(algorithm):
+        raise ConfigError(
+            f"device of {algorithm} must be cpu, got {name!r}; {_listed(_GPU_ALGORITHMS)} have a "
+            "version for GPUs"
+        )
+    return device
+
+
+def resolve_device(name: str, algorithm: str) -> Device:
+    """Returns the device that `name` means on this machine for an algorithm.
+
+    Raises ConfigError, with the rule, the value and the remedy, for what is no device's name, for
+    an algorithm without a version for GPUs, and for a GPU that is not there or does not work.
+    """
+    device = check_device(name, algorithm)
+    if device is None:
+        usable = has_gpu_version(algorithm) and why_no_cuda(cuda_state()) is None
+        return Device("cuda" if usable else "cpu")
+    if device.kind == "cpu":
+        return device
+    if device.kind == "cuda":
+        reason = why_no_cuda(cuda_state(), device.index)
+    else:
+        reason = _why_no_torch(device.kind)
+    if reason is not None:
+        raise ConfigError(f"device {name!r} cannot be used: {reason}; or take --device cpu")
+    return device
+
+
+def estimator_on(device: Device, algorithm: str, parameters: Any) -> FlowEstimator:
+    """Returns the estimator of an algorithm on a device other than the CPU, which it names."""
+    estimator = _ESTIMATORS[algorithm, device.kind](parameters, device.torch_name)
+    estimator.device_name = _device_name(device)
+    return estimator
+
+
+def has_gpu_version(algorithm: str) -> bool:
+    """Whether there is a version for GPUs of an algorithm."""
+    return algorithm in _GPU_ALGORITHMS
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Whether an error may come from the GPU or its memory, and not from what was computed.
+
+    Most errors of CUDA leave a process unable to compute anything more on the GPU.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"AcceleratorError", "OutOfMemoryError"}:
+        return True
+    return isinstance(error, RuntimeError) and bool(re.search(r"CUDA|cuda|HIP|MPS", str(error)))
+
+
+# ---- which class computes where
+
+
+def _tvl1_torch(parameters: Any, device: str) -> FlowEstimator:
+    from flowprep.flow.tvl1_torch import TVL1Torch
+
+    return TVL1Torch(parameters, device=device)
+
+
+def _tvl1_cuda(parameters: Any, device: str) -> FlowEstimator:
+    # Written for NVIDIA's compiler, which AMD's GPUs have not.
+    if cuda_state().torch_hip is not None:
+        return _tvl1_torch(parameters, device)
+    from flowprep.flow.tvl1_cuda import TVL1Cuda
+
+    try:
+        return TVL1Cuda(parameters, device=device)
+    except (ImportError, OSError, RuntimeError) as error:
+        if "out of memory" in str(error).lower():
+            raise
+        # No NVRTC, or one that does not know this GPU: PyTorch's own kernels are still there.
+        log.warning(
+            "TV-L1's CUDA kernels cannot be used on %s (%s: %s); it goes on in PyTorch, slower",
+            device,
+            type(error).__name__,
+            str(error).strip().partition("\n")[0],
+        )
+        return _tvl1_torch(parameters, device)
+
+
+def _farneback_torch(parameters: Any, device: str) -> FlowEstimator:
+    from flowprep.flow.farneback_torch import FarnebackTorch
+
+    return FarnebackTorch(parameters, device=device)
+
+
+_ESTIMATORS: dict[tuple[str, DeviceKind], Callable[[Any, str], FlowEstimator]] = {
+    ("tvl1", "cuda"): _tvl1_cuda,
+    ("tvl1", "mps"): _tvl1_torch,
+    ("tvl1", "torch-cpu"): _tvl1_torch,
+    ("farneback", "cuda"): _farneback_torch,
+    ("farneback", "mps"): _farneback_torch,
+    ("farneback", "torch-cpu"): _farneback_torch,
+}
+"""What makes the estimator of an algorithm on each kind of device; `ESTIMATORS` has the CPU's."""
+
+_GPU_ALGORITHMS = tuple(dict.fromkeys(algorithm for algorithm, _ in _ESTIMATORS))
+
+
+def _device_name(device: Device) -> str:
+    """Returns the name that is stored with a video: `cpu`, `cuda:NVIDIA H100 80GB HBM3`, ..."""
+    if device.kind != "cuda":
+        return device.torch_name
+    torch: Any = importlib.import_module("torch")
+    return f"cuda:{torch.cuda.get_device_name(device.torch_name)}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+# ---- what the machine has
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU, as its driver describes it."""
+
+    name: str
+    memory_bytes: int
+    compute_capability: tuple[int, int] | None
+    """NVIDIA's number of the generation, such as (9, 0); None for others."""
+
+
+@dataclass(frozen=True)
+class DriverState:
+    """What NVIDIA's driver says."""
+
+    error: int
+    """CUresult of cuInit; 0 is success, 100 no device."""
+    cuda_version: tuple[int, int]
+    """The newest CUDA that it supports."""
+    gpus: tuple[Gpu, ...]
+    """Those that this process may see."""
+
+
+@dataclass(frozen=True)
+class CudaState:
+    """What this machine has for PyTorch's device `cuda`; None where it is missing or unasked."""
+
+    driver: DriverState | None
+    torch_version: str | None = None
+    torch_cuda: str | None = None
+    """The CUDA that PyTorch is built for, such as `12.8`."""
+    torch_hip: str | None = None
+    """The ROCm that PyTorch is built for."""
+    torch_architectures: tuple[str, ...] = ()
+    """What its kernels are compiled for: `sm_90`, and `compute_90` for that and all newer ones."""
+    torch_sees: int = 0
+    """GPUs that PyTorch counts."""
+    gpus: tuple[Gpu, ...] = ()
+    message: str | None = None
+    """PyTorch's words on why it sees none."""
+
+
+def why_no_cuda(state: CudaState, index: int | None = None) -> str | None:
+    """Returns why a GPU cannot be used and what helps; None where it can.
+
+    `index` is that of the GPU, counted from 0.
+    """
+    driver = state.driver
+    if driver is None and state.torch_hip is None:
+        return (
+            "NVIDIA's driver is not found (libcuda.so.1); install it, or start the container with "
+            "its GPUs (docker run --gpus all)"
+        )
+    if state.torch_version is None:
+        return f"PyTorch is not installed; {_GPU_EXTRA}"
+    if state.torch_cuda is None and state.torch_hip is None:
+        newest = "" if driver is None else f", up to CUDA {_version(driver.cuda_version)}"
+        return (
+            f"PyTorch {state.torch_version} is built without CUDA; install the build for this "
+            f"driver{newest}, as PyTorch's installation page says"
+        )
+    if driver is not None and state.torch_hip is None:
+        reason = _why_not_driver(driver, state)
+        if reason is not None:
+            return reason
+    if not state.torch_sees:
+        words = f": {state.message}" if state.message else ""
+        return f"PyTorch {state.torch_version} sees no GPU{words}"
+    if (index or 0) >= len(state.gpus):
+        there = ", ".join(f"cuda:{number} {gpu.name}" for number, gpu in enumerate(state.gpus))
+        return f"this machine has {there}"
+    gpu = state.gpus[index or 0]
+    if not _has_code(state.torch_architectures, gpu.compute_capability):
+        return (
+            f"PyTorch {state.torch_version} has no code for {gpu.name} (compute capability "
+            f"{_version(gpu.compute_capability)}; it has {', '.join(state.torch_architectures)}); "
+            "install a build that has"
+        )
+    return None
+
+
+def _why_not_driver(driver: DriverState, state: CudaState) -> str | None:
+    assert state.torch_cuda is not None
+    needed = tuple(map(int, state.torch_cuda.split(".")[:2]))
+    # A driver runs every CUDA of its own major version, and all older ones (CUDA's "minor version
+    # compatibility").
+    if driver.cuda_version[0] < needed[0]:
+        return (
+            f"NVIDIA's driver is too old: it supports CUDA up to {_version(driver.cuda_version)}, "
+            f"and PyTorch {state.torch_version} is built for CUDA {state.torch_cuda}; update the "
+            f"driver, or install a PyTorch built for CUDA {driver.cuda_version[0]}"
+        )
+    if driver.error not in (0, _NO_DEVICE):
+        return (
+            f"NVIDIA's driver does not start (cuInit gave error {driver.error}); look whether "
+            "nvidia-smi works, and reboot after an update of the driver"
+        )
+    if not driver.gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hint = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
+        return f"NVIDIA's driver shows this process no GPU{hint}; look at nvidia-smi"
+    return None
+
+
+def _has_code(architectures: tuple[str, ...], capability: tuple[int, int] | None) -> bool:
+    """Whether one of PyTorch's architectures runs on a GPU.
+
+    Machine code runs on its own major version from its minor version on, and the portable PTX on
+    all newer ones (CUDA C++ Programming Guide, binary and PTX compatibility).
+    """
+    if capability is None or not architectures:
+        return True
+    for name in architectures:
+        if match := re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name):
+            built = int(match[2]), int(match[3])
+            if built <= capability and (match[1] == "compute" or built[0] == capability[0]):
+                return True
+    return False
+
+
+_NO_DEVICE = 100
+"""CUDA_ERROR_NO_DEVICE of cuda.h."""
+_MAJOR_ATTRIBUTE, _MINOR_ATTRIBUTE = 75, 76
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
+
+
+@functools.cache
+def cuda_state() -> CudaState:
+    """Asks driver and PyTorch once; no memory of a GPU is taken by that."""
+    driver = ask_driver()
+    if driver is None and not os.path.exists("/dev/kfd"):
+        return CudaState(None)
+    try:
+        torch: Any = importlib.import_module("torch")
+    except ImportError:
+        return CudaState(driver)
+    versions = torch.__version__, torch.version.cuda, getattr(torch.version, "hip", None)
+    if versions[1] is None and versions[2] is None:
+        return CudaState(driver, *versions)
+    # Where the driver is too old PyTorch says so in a warning.
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        sees = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    architectures = tuple(torch.cuda.get_arch_list()) if sees else ()
+    if versions[2] is None:
+        gpus = () if driver is None else driver.gpus
+    else:
+        kinds = [torch.cuda.get_device_properties(number) for number in range(sees)]
+        gpus = tuple(Gpu(kind.name, kind.total_memory, None) for kind in kinds)
+        architectures = ()
+    message = " ".join(str(one.message).partition("\n")[0] for one in said) or None
+    return CudaState(driver, *versions, architectures, sees, gpus, message)
+
+
+def ask_driver(library: Any = None) -> DriverState | None:
+    """Returns what NVIDIA's driver says, or None where there is none.
+
+    `library` is the driver's, loaded; it is looked for where that is None. The functions are those
+    of cuda.h; none of them makes a context, which would take memory of the GPU.
+    """
+    if library is None:
+        try:
+            library = ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return None
+    error = int(library.cuInit(0))
+    version, count = ctypes.c_int(0), ctypes.c_int(0)
+    library.cuDriverGetVersion(ctypes.byref(version))
+    if error == 0:
+        library.cuDeviceGetCount(ctypes.byref(count))
+    gpus = []
+    for number in range(count.value):
+        device, memory = ctypes.c_int(0), ctypes.c_size_t(0)
+        major, minor = ctypes.c_int(0), ctypes.c_int(0)
+        name = ctypes.create_string_buffer(256)
+        library.cuDeviceGet(ctypes.byref(device), number)
+        library.cuDeviceGetName(name, len(name), device)
+        library.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+        library.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR_ATTRIBUTE, device)
+        library.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR_ATTRIBUTE, device)
+        capability = major.value, minor.value
+        gpus.append(Gpu(name.value.decode(errors="replace"), memory.value, capability))
+    # 1000 major + 10 minor.
+    return DriverState(error, (version.value // 1000, version.value % 1000 // 10), tuple(gpus))
+
+
+def _why_no_torch(kind: DeviceKind) -> str | None:
+    try:
+        torch: Any = importlib.import_module("torch")
+    except ImportError:
+        return f"PyTorch is not installed; {_GPU_EXTRA}"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        return "this machine has no GPU of Apple's, or PyTorch is built without Metal"
+    return None
+
+
+def _version(numbers: tuple[int, int] | None) -> str:
+    return "unknown" if numbers is None else f"{numbers[0]}.{numbers[1]}"

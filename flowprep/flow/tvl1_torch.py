@@ -1,0 +1,299 @@
+"""TV-L1 in PyTorch, for any torch device: many fields at once, each as native TV-L1 on the CPU.
+
+The algorithm, its sources and "algorithm 1" are those of `flowprep.flow.tvl1_level`. A field stops
+where it stops there under `stop="exact"`, whatever `stop` says: a batch has no use for predictions,
+since its other fields go on. What has stopped takes steps of length 0, so that nobody has to know
+of it but the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from flowprep.flow.base_torch import Arrival, TorchEstimator
+from flowprep.flow.median_torch import median_filter
+from flowprep.flow.parameters import TVL1Parameters
+from flowprep.flow.pyramid_torch import Resize
+from flowprep.flow.tvl1 import MIN_LEVEL_SIDE_PX, TVL1
+from flowprep.flow.warp_torch import pack_frames, read_at
+
+__all__ = ["TVL1Torch", "WarpSolver", "solve_warp"]
+
+WarpSolver = Callable[[Tensor, Tensor, Tensor, Tensor, TVL1Parameters, Tensor], None]
+"""What `solve_warp` is, and what may take its place on a device."""
+
+FLOAT_EPSILON = 1.1920929e-07
+"""The least squared gradient that counts (OpenCV, tvl1flow.cpp, EstimateVBody: FLT_EPSILON)."""
+POLL_INTERVAL = 4
+"""Iterations between two looks whether all fields have stopped, on CUDA."""
+MAX_POLLS_UNDER_WAY = 2
+"""Looks whose answers have not arrived. While the host waits for the oldest one, that many times
+`POLL_INTERVAL` iterations lie before the device: it never waits, nor does it run far beyond the
+end."""
+
+
+@dataclass
+class _Level:
+    """The size of a level of the pyramid, and how the levels beside it lead to it."""
+
+    height: int
+    width: int
+    shrink: Resize | None
+    """Makes this level's image of the next finer one's; None at the finest."""
+    enlarge: Resize | None
+    """Makes this level's flow of the next coarser one's, in that one's px; None at the coarsest."""
+
+
+class TVL1Torch(TorchEstimator[list[_Level]]):
+    """TV-L1 on a torch device: the fields of `flowprep.flow.tvl1.TVL1` but for about .01 px.
+
+    Workers with and without a GPU may so fill one data set. The difference is that of the native
+    class's two values of `stop`: there, `predicted` now and then takes an iteration more, and
+    rounding moves where a field stops by as much.
+    """
+
+    implementation = TVL1.implementation
+    bytes_per_pixel = 400
+
+    def __init__(
+        self,
+        parameters: TVL1Parameters,
+        *,
+        device: str = "cpu",
+        batch_pairs: int | None = None,
+        warp_solver: WarpSolver | None = None,
+    ) -> None:
+        super().__init__(device=device, batch_pairs=batch_pairs)
+        self._parameters = parameters
+        self._solve_warp: WarpSolver = warp_solver or solve_warp
+        self._num_iterations: Tensor | None = None
+
+    @property
+    def num_iterations(self) -> list[list[int]]:
+        """Iterations that each warp of the last field took, level by level, finest first.
+
+        Waits for the device.
+        """
+        if self._num_iterations is None:
+            return []
+        counts: list[list[int]] = self._num_iterations[:, :, -1].tolist()
+        return counts
+
+    def _make_plan(self, height: int, width: int) -> list[_Level]:
+        p = self._parameters
+        sizes = [(height, width)]
+        while len(sizes) < p.nscales:
+            smaller = round(sizes[-1][0] * p.scale_step), round(sizes[-1][1] * p.scale_step)
+            if min(smaller) < MIN_LEVEL_SIDE_PX:
+                break
+            sizes.append(smaller)
+        levels = []
+        for number, size in enumerate(sizes):
+            shrink = enlarge = None
+            if number > 0:
+                # By factor, not by size: the two place the pixels a little differently.
+                shrink = Resize(sizes[number - 1], size, self._device, p.scale_step)
+            if number + 1 < len(sizes):
+                enlarge = Resize(sizes[number + 1], size, self._device)
+            levels.append(_Level(*size, shrink, enlarge))
+        return levels
+
+    def _prepare(self, plan: list[_Level], frames: Tensor) -> list[Tensor]:
+        """Returns image and packed image of each level, finest first."""
+        image = frames.to(torch.float32)
+        prepared = []
+        for level in plan:
+            if level.shrink is not None:
+                image = level.shrink(image)
+            prepared += [image, pack_frames(image)]
+        return prepared
+
+    def _estimate(
+        self, plan: list[_Level], prepared: list[Tensor], first: Tensor, second: Tensor
+    ) -> Tensor:
+        """Goes from coarse to fine (IPOL 2013, algorithm 2)."""
+        p = self._parameters
+        num_fields = len(first)
+        counts = torch.zeros(
+            (len(plan), p.warps, num_fields), dtype=torch.int32, device=self._device
+        )
+        flow = torch.zeros((num_fields, 2, plan[-1].height, plan[-1].width), device=self._device)
+        for number in reversed(range(len(plan))):
+            enlarge = plan[number].enlarge
+            if enlarge is not None:
+                flow = enlarge(flow).mul_(1 / p.scale_step)
+            images, packed = prepared[2 * number : 2 * number + 2]
+            image = images.index_select(0, first)
+            dual = torch.zeros((num_fields, 4, *flow.shape[2:]), device=self._device)
+            for warp in range(p.warps):
+                gradient, residual = linearize(flow, image, packed, second)
+                self._solve_warp(flow, dual, gradient, residual, p, counts[number, warp])
+        self._num_iterations = counts
+        return flow.permute(0, 2, 3, 1).contiguous()
+
+
+def linearize(flow: Tensor, image: Tensor, packed: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Linearizes the data term around the flow so far: lines 3 to 5 of algorithm 1.
+
+    `flow` is (B, 2, H, W) px, `image` (B, H, W) the first frames, `packed` what `pack_frames` makes
+    of all frames, and `second`, (B,) int64, the numbers of the second frames in it. Returns the
+    gradient of the warped second frame, (B, 2, H, W) per px, and the part of rho that does not
+    depend on the flow, (B, H, W): both float32 and contiguous.
+    """
+    warped = read_at(packed, flow, second)  # (B, 3, H, W): brightness, d/dx, d/dy
+    gradient = warped[:, 1:].contiguous()
+    residual = warped[:, 0] - image
+    residual.addcmul_(gradient[:, 0], flow[:, 0], value=-1)
+    residual.addcmul_(gradient[:, 1], flow[:, 1], value=-1)
+    return gradient, residual
+
+
+def solve_warp(
+    u: Tensor,
+    p: Tensor,
+    gradient: Tensor,
+    residual: Tensor,
+    parameters: TVL1Parameters,
+    num_iterations: Tensor,
+) -> None:
+    """Does all iterations of one warp of B fields: lines 6 to 13 of algorithm 1.
+
+    All tensors are contiguous, on one device. `u`, (B, 2, H, W) float32, is the flow in px, and
+    `p`, (B, 4, H, W) float32, the dual variables p11, p12, p21, p22; both are updated in place.
+    `gradient`, (B, 2, H, W) float32, is that of the warped second frame, per px, and `residual`,
+    (B, H, W) float32, what is left of rho where u is 0. `num_iterations`, (B,) int32, is written.
+
+    Iterations are counted and stopped as in OpenCV (tvl1flow.cpp, procOneScale), each field by
+    itself: the outer ones each begin with a median filter, and all end after the one whose sum of
+    squared changes is at most epsilon^2 H W px^2. A field that has stopped stays as it is.
+    """
+    # The cache of a processor holds one field, and each may end where it stops.
+    if u.device.type == "cpu":
+        for k in range(len(u)):
+            flow, dual, slope, rest, count = (
+                x[k : k + 1] for x in (u, p, gradient, residual, num_iterations)
+            )
+            _iterate(flow, dual, slope, rest, parameters, count, _Direct())
+    else:
+        watch: _Watch = _Delayed(u.device) if u.device.type == "cuda" else _ByRound()
+        _iterate(u, p, gradient, residual, parameters, num_iterations, watch)
+
+
+class _Watch(Protocol):
+    """Tells the host when all fields have stopped, so that it launches no more iterations."""
+
+    def sees_end(self, active: Tensor, ends_round: bool) -> bool:
+        """Returns, after an iteration, whether it is known that no field goes on.
+
+        `active`, (B,) float32, is 1 for fields that go on and 0 for others; `ends_round` tells that
+        a median filter is next.
+        """
+
+
+class _Direct:
+    """Looks after every iteration: for the CPU, where that is free."""
+
+    def sees_end(self, active: Tensor, ends_round: bool) -> bool:
+        return not active.any()
+
+
+class _ByRound:
+    """Looks before each median filter: for devices without events, where a look takes a while."""
+
+    def sees_end(self, active: Tensor, ends_round: bool) -> bool:
+        return ends_round and not active.any()
+
+
+class _Delayed:
+    """Lets the answer come to the host's memory while the device works on, and looks there.
+
+    An answer may be overwritten by a later one at any time: once no field goes on, none will.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._answer = torch.ones((), pin_memory=device.type == "cuda")
+        self._arrivals: deque[Arrival] = deque()
+        self._num_iterations = 0
+
+    def sees_end(self, active: Tensor, ends_round: bool) -> bool:
+        self._num_iterations += 1
+        if self._num_iterations % POLL_INTERVAL != 0:
+            return False
+        self._answer.copy_(active.amax(), non_blocking=True)
+        self._arrivals.append(Arrival(self._device))
+        if len(self._arrivals) > MAX_POLLS_UNDER_WAY:
+            self._arrivals.popleft().wait()
+        return self._answer.item() == 0
+
+
+def _iterate(
+    u: Tensor,
+    p: Tensor,
+    gradient: Tensor,
+    residual: Tensor,
+    parameters: TVL1Parameters,
+    num_iterations: Tensor,
+    watch: _Watch,
+) -> None:
+    """Does what `solve_warp` does, until `watch` knows that all fields have stopped."""
+    tau, theta = parameters.tau, parameters.theta
+    num_fields, _, height, width = u.shape
+    limit = parameters.lambda_ * theta
+    stop_change = parameters.epsilon * math.sqrt(height * width)
+    # With rho divided by -|gradient|^2 the threshold of equation 12 is a clamp.
+    weight = torch.mul(gradient[:, 0], gradient[:, 0])
+    weight.addcmul_(gradient[:, 1], gradient[:, 1]).clamp_(min=FLOAT_EPSILON)
+    weight.reciprocal_().neg_()
+    slope_x, slope_y = gradient[:, 0] * weight, gradient[:, 1] * weight
+    offset = weight.mul_(residual)
+    # theta p stands in for p, so that its divergence needs no factor.
+    dual = p.view(num_fields, 2, 2, height, width).mul_(theta)  # of u1 and u2: x and y
+    dual_x, dual_y = dual[:, :, 0], dual[:, :, 1]
+    shift = torch.empty_like(offset)
+    change = torch.empty_like(u)
+    # The last column has no slope along x, nor the last row along y.
+    slopes = torch.zeros_like(dual)
+    slopes_x, slopes_y = slopes[:, :, 0], slopes[:, :, 1]
+    shrinkage = torch.empty_like(u)
+    # Of each field: 1, tau and tau / theta, and once it has stopped, 0.
+    factors = torch.empty((3, num_fields), device=u.device)
+    for factor, value in zip(factors, (1, tau, tau / theta), strict=True):
+        factor.fill_(value)
+    active, taus, scales = (factor.view(num_fields, 1, 1, 1) for factor in factors)
+    count = torch.zeros(num_fields, device=u.device)
+
+    for number in range(parameters.outer_iterations * parameters.inner_iterations):
+        if number % parameters.inner_iterations == 0 and parameters.median_filtering > 1:
+            median = median_filter(u, parameters.median_filtering)
+            torch.where(active > 0, median, u, out=u)
+            del median
+        # Equation 12.
+        torch.addcmul(offset, slope_x, u[:, 0], out=shift)
+        shift.addcmul_(slope_y, u[:, 1]).clamp_(-limit, limit)
+        # Equation 11, with the divergence of p.
+        torch.add(dual_x, dual_y, out=change)
+        change[..., 1:].sub_(dual_x[..., :-1])
+        change[..., 1:, :].sub_(dual_y[..., :-1, :])
+        change.addcmul_(gradient, shift[:, None])
+        u.addcmul_(change, active)
+        # Equation 14.
+        torch.sub(u[..., 1:], u[..., :-1], out=slopes_x[..., :-1])
+        torch.sub(u[..., 1:, :], u[..., :-1, :], out=slopes_y[..., :-1, :])
+        torch.mul(slopes_x, slopes_x, out=shrinkage)
+        shrinkage.addcmul_(slopes_y, slopes_y).sqrt_().mul_(scales).add_(1)
+        dual.addcmul_(slopes, taus[..., None]).div_(shrinkage[:, :, None])
+        count.add_(factors[0])
+        # What is no number, which outlandish parameters give, ends it too.
+        factors.mul_(torch.linalg.vector_norm(change, dim=(1, 2, 3)) > stop_change)
+        if watch.sees_end(factors[0], (number + 1) % parameters.inner_iterations == 0):
+            break
+    dual.div_(theta)
+    num_iterations.copy_(count)
