@@ -1,0 +1,112 @@
+"""`flowprep import`: trees of flow images become a data set."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import click
+
+from flowprep.cli.options import ChoiceType, DirectionsType, options_named
+from flowprep.config import Quantizer, RunOptions
+from flowprep.dataset.rawframes import LAYOUTS
+from flowprep.flow.parameters import PARAMETERS
+
+__all__ = ["import_"]
+
+_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.has_flow)
+
+
+@click.command("import", short_help="Make a data set of a tree that another project wrote.")
+@click.argument("tree")
+@click.argument("out")
+@click.option(
+    "--layout",
+    type=ChoiceType(_LAYOUTS),
+    required=True,
+    metavar="NAME",
+    help=f"Whose tree it is: {', '.join(_LAYOUTS)}.",
+)
+@click.option(
+    "--bound",
+    "bound_px",
+    type=float,
+    metavar="PX",
+    help="What level 255 stands for, which no image says: 20 for TSN and mmaction2, -b for "
+    "denseflow.",
+)
+@click.option(
+    "--quantizer",
+    type=ChoiceType(get_args(Quantizer)),
+    help="How px became levels; round (denseflow, dense_flow, gpu_flow) where it is not given.",
+)
+@click.option(
+    "--step",
+    type=int,
+    metavar="N",
+    help="Flow goes from frame t to frame t + step; 1 where it is not given.",
+)
+@click.option(
+    "--directions",
+    type=DirectionsType(),
+    help="Only denseflow's names tell backward flow; forward where it is not given.",
+)
+@click.option(
+    "--algorithm",
+    type=ChoiceType(tuple(PARAMETERS)),
+    metavar="NAME",
+    help=f"What computed the flow, if you know it: {', '.join(PARAMETERS)}.",
+)
+@click.option(
+    "--rgb/--no-rgb",
+    "keep_rgb",
+    default=None,
+    help="Import the frames too; where the first video has them if not given.",
+)
+@click.option(
+    "--list",
+    "lists",
+    multiple=True,
+    metavar="[SPLIT=]FILE",
+    help="A frame list, PATH COUNT LABEL a line, such as train=train.txt; several are welcome. "
+    "Class folders give the labels without one.",
+)
+@click.option(
+    "--shard-size",
+    "videos_per_shard",
+    type=int,
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="How many videos one tar file holds.",
+)
+@click.option(
+    "--workers",
+    "num_workers",
+    type=int,
+    metavar="N",
+    help="Worker processes; as many as there are cores where it is not given.",
+)
+@click.pass_context
+def import_(
+    ctx: click.Context, /, tree: str, out: str, num_workers: int | None, **given: Any
+) -> int:
+    """Make the data set OUT of TREE, flow images that another project wrote; compute nothing.
+
+    The JPEGs stay as they are. Every x must have its y, numbers may leave no gap, sizes must agree
+    and every image must decode; a video that breaks this is in failures.jsonl with the reason, and
+    the exit code is 1. A tree that flowprep exported needs no --bound.
+
+    \b
+    flowprep import rawframes OUT --layout mmaction2 --bound 20 --list train=train.txt
+    flowprep import flows OUT --layout denseflow --bound 32 --directions both
+    """
+    from flowprep.dataset.import_tree import ImportSpec, import_tree
+
+    with options_named(ctx):
+        RunOptions(num_workers=num_workers)
+        spec = ImportSpec(**given)
+        report = import_tree(tree, out, spec, num_workers=num_workers, progress=None)
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(report.summary())
+    return report.exit_code

@@ -1,0 +1,84 @@
+"""`flowprep import`, and the other commands on what it made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.dataset import readers
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    readers.write_tree(tmp_path / "tree", {"run/a": 4, "swim/b": 3}, rgb=True)
+    return tmp_path / "tree"
+
+
+def test_import_and_again(flowprep: Command, tree: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "train.txt"
+    listed.write_text("run/a 4 1\n")
+    arguments = (
+        *("import", tree, tmp_path / "out", "--layout", "mmaction2", "--bound", 20),
+        *("--list", f"train={listed}", "--workers", 1),
+    )
+    result = flowprep(*arguments)
+    assert result.code == 0
+    assert result.stderr == "note: 1 videos are in no list; they get no label\n"
+    assert result.stdout.splitlines()[0] == f"complete: 2 of 2 videos in {tmp_path}/out"
+    assert "  imported    2 videos, 7 flows, " in result.stdout
+    again = flowprep(*arguments)
+    assert again.code == 0
+    assert "  done before 2 videos" in again.stdout
+
+
+def test_a_failure_is_told_by_the_exit_code(flowprep: Command, tree: Path, tmp_path: Path) -> None:
+    (tree / "run/a/flow_y_00004.jpg").unlink()
+    arguments = ("--layout", "tsm", "--bound", 20, "--workers", 1)
+    result = flowprep("import", tree, tmp_path / "out", *arguments)
+    assert result.code == 1
+    assert result.stdout.splitlines()[0] == f"INCOMPLETE: 1 of 2 videos in {tmp_path}/out"
+    assert "  failed      1 incomplete; failures.jsonl says which and why" in result.stdout
+    assert flowprep("verify", tmp_path / "out").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ((), "--bound must be given: what level 255 stands for"),
+        (("--bound", "0"), "--bound must be > 0, got 0"),
+        (("--bound", "20", "--step", "0"), "--step must be an integer >= 1, got 0"),
+        (("--bound", "20", "--workers", "0"), "--workers must be >= 1, got 0"),
+        (("--bound", "20", "--directions", "both"), "--directions must be forward for layout tsm"),
+        (("--bound", "20", "--list", "none.txt"), "cannot read the list none.txt"),
+    ],
+)
+def test_mistakes_are_named(
+    flowprep: Command, tree: Path, tmp_path: Path, options: tuple[str, ...], error: str
+) -> None:
+    result = flowprep("import", tree, tmp_path / "out", "--layout", "tsm", *options)
+    assert result.code == 2
+    assert error in result.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_imported_is_a_data_set_like_others(
+    flowprep: Command, tree: Path, tmp_path: Path, clips: Path
+) -> None:
+    out = tmp_path / "out"
+    options = ("--layout", "mmaction2", "--bound", 20, "--workers", 1)
+    assert flowprep("import", tree, out, *options).code == 0
+    assert flowprep("verify", "--deep", out).code == 0
+    info = flowprep("info", out)
+    assert info.code == 0
+    assert "algorithm   not known, step 1; imported from" in info.stdout
+    assert flowprep("info", "--json", out).code == 0
+    view = flowprep("view", out, "run/a", "--to", tmp_path / "a.png")
+    assert (view.code, (tmp_path / "a.png").exists()) == (0, True)
+    report = flowprep("report", out, "--to", tmp_path / "report.html")
+    assert report.code == 0, report.stderr
+    refused = flowprep("extract", clips, out, "--executor", "inline")
+    assert refused.code == 1
+    assert "implementation: imported in the data set" in refused.error
+    assert flowprep("verify", out).code == 0
