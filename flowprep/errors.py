@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from flowprep.urls import redacted
+
 __all__ = [
     "FAILURE_REASONS",
     "ConfigError",
@@ -27,6 +29,7 @@ __all__ = [
     "FlowprepError",
     "InputError",
     "StorageError",
+    "StorageReason",
     "TrainingError",
     "VideoError",
     "WeightsError",
@@ -41,11 +44,15 @@ FailureReason = Literal[
     "damaged",
     "too-small",
     "size-change",
+    "incomplete",
     "crashed",
     "stalled",
     "out-of-memory",
     "internal-error",
 ]
+
+StorageReason = Literal["missing", "forbidden", "credentials", "full", "unavailable", "other"]
+"""`forbidden`: known, but not allowed; `unavailable`: tried again and again, in vain."""
 
 FAILURE_REASONS: dict[FailureReason, str] = {
     "missing": "the source file or folder does not exist or may not be read",
@@ -56,6 +63,7 @@ FAILURE_REASONS: dict[FailureReason, str] = {
     "too-small": "the frames are smaller than the algorithm's least side",
     "damaged": "decoding broke off in the middle",
     "size-change": "the picture size changes in mid-stream",
+    "incomplete": "an imported tree lacks images of it, or a list counts others than there are",
     "crashed": "the video ended its worker process, every time it was tried",
     "stalled": "no frame came for the time limit, and the worker was ended",
     "out-of-memory": "the worker ran out of memory, every time it was tried",
@@ -65,9 +73,12 @@ FAILURE_REASONS: dict[FailureReason, str] = {
 
 
 class FlowprepError(Exception):
-    """The root of all errors that flowprep raises on purpose."""
+    """The root of all errors that flowprep raises on purpose; no message holds a URL's secrets."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redacted(message))
 
 
 class ConfigError(FlowprepError, ValueError):
@@ -98,7 +109,14 @@ class ConfigMismatchError(DatasetError):
 
 
 class StorageError(FlowprepError):
-    """The output location cannot be read or written (disk full, no permission, unreachable)."""
+    """A location cannot be read or written; `reason` is one of `StorageReason`."""
+
+    def __init__(self, message: str, reason: StorageReason = "other") -> None:
+        super().__init__(message)
+        self.reason: StorageReason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (*self.args, self.reason))
 
 
 class ExecutorError(FlowprepError):
@@ -122,7 +140,7 @@ class VideoError(FlowprepError):
     def __init__(self, reason: FailureReason, message: str, *, num_frames: int = 0) -> None:
         super().__init__(message)
         self.reason: FailureReason = reason
-        self.message = message
+        self.message = redacted(message)
         self.num_frames = num_frames
 
     def __reduce__(self) -> tuple[Any, ...]:

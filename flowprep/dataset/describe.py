@@ -76,7 +76,7 @@ class DatasetDescription:
             f"  flow        {self.num_flows} fields a direction, {' and '.join(encode.directions)}"
             f"{', with RGB frames' if encode.keep_rgb else ''}",
             f"  shards      {self.num_shards}, {format_bytes(self.num_bytes)}",
-            f"  algorithm   {flow.algorithm} ({self.header.implementation}), step {flow.step}",
+            self._algorithm_line(),
             f"  quantised   {flow.quantizer}, bound {flow.bound_px:g} px, "
             f"{flow.px_per_level:.4f} px a level, {100 * self.clipped_share:.3f} % clipped",
             f"  frames      {decode.resize}, {decode.interpolation}, "
@@ -105,6 +105,18 @@ class DatasetDescription:
         for reason, count in self.failures.most_common():
             lines.append(f"  failed      {count} {reason}")
         return "\n".join(lines)
+
+    def _algorithm_line(self) -> str:
+        flow, origin = self.header.config.flow, self.header.origin
+        if not origin:
+            return (
+                f"  algorithm   {flow.algorithm} ({self.header.implementation}), step {flow.step}"
+            )
+        known = "flow.algorithm" not in origin.get("unknown", ())
+        return (
+            f"  algorithm   {flow.algorithm if known else 'not known'}, step {flow.step}; imported "
+            f"from {origin.get('tree')} ({origin.get('layout')})"
+        )
 
     def _class_line(self, label: int, count: int) -> str:
         names = self.header.class_names

@@ -19,6 +19,7 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError
+from flowprep.video.keys import check_key
 
 __all__ = ["rebuild_sidecar", "record_from_metadata"]
 
@@ -44,6 +45,9 @@ def rebuild_sidecar(
     try:
         with storage.open_read(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
+                # A sparse member may claim any size, and reads as so many zeros.
+                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+                    raise DatasetError(f"{name}: {member.name!r} is no ordinary file")
                 key, _, suffix = member.name.rpartition("/")[2].partition(".")
                 folder = member.name.rpartition("/")[0]
                 key = f"{folder}/{key}" if folder else key
@@ -56,9 +60,10 @@ def rebuild_sidecar(
         with storage.open_read(name) as file:
             while block := file.read(4 << 20):
                 digest.update(block)
-    except (tarfile.TarError, ValueError) as error:
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise DatasetError(f"{name} is not a whole tar: {error}") from error
     for key, positions in members.items():
+        check_key(key)
         if key not in metadata or set(positions) != {"json", *stream_names(config.encode)}:
             raise DatasetError(f"{name}: {key} lacks members; it has {', '.join(positions)}")
         end = max(offset + length for offset, length in positions.values())

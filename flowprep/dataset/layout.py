@@ -8,23 +8,26 @@
       failures.jsonl      every video that gave nothing: key, source, reason, message, attempts
       logs/               a log per run
       .parts/000012/      finished videos of shards that are not published yet; gone at the end
+      .lock, .lease.json  which run is writing; the lease is there as long as it is
 
-A tar depends on nothing but the videos, the configuration and the library versions, so that a
-resumed run ends in the same bytes; what differs from run to run (seconds spent, attempts) is in the
-sidecar.
+A tar depends on nothing but the videos, the configuration, the library versions and the device that
+computed each flow (its metadata names it), so that on CPUs a resumed run ends in the same bytes;
+what differs from run to run (seconds spent, attempts) is in the sidecar.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from flowprep.config import INTERCHANGEABLE_FIELDS, Direction, EncodeSpec, ExtractConfig
 from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigError, ConfigMismatchError, DatasetError, FailureReason
+from flowprep.urls import redacted
 from flowprep.video.types import Video
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "FAILURES_FILE",
     "FLOW_STREAMS",
     "FORMAT_VERSION",
+    "LEASE_FILE",
     "LOCK_FILE",
     "LOGS_FOLDER",
     "MANIFEST_FILE",
@@ -43,11 +47,13 @@ __all__ = [
     "ManifestEntry",
     "Sidecar",
     "VideoRecord",
+    "VideoStatus",
     "flatten",
     "part_name",
     "read_failures",
     "read_manifest",
     "read_sidecar",
+    "read_sidecar_values",
     "shard_name",
     "sidecar_name",
     "stream_names",
@@ -63,6 +69,7 @@ SHARDS_FOLDER = "shards"
 LOGS_FOLDER = "logs"
 PARTS_FOLDER = ".parts"
 LOCK_FILE = ".lock"
+LEASE_FILE = ".lease.json"
 
 FLOW_STREAMS: dict[Direction, tuple[str, str]] = {
     "forward": ("flow_x", "flow_y"),
@@ -108,6 +115,8 @@ class DatasetHeader:
     """Index = label; empty where labels have no names."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Library versions of the run that began the data set."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """Of an imported data set: where its flow came from, and what of `config` nobody knows."""
 
     def to_json(self) -> bytes:
         """Returns the file's content."""
@@ -119,6 +128,8 @@ class DatasetHeader:
             "class_names": list(self.class_names),
             "versions": dict(self.versions),
         }
+        if self.origin:
+            values["origin"] = dict(self.origin)
         return (json.dumps(values, indent=2) + "\n").encode()
 
     @classmethod
@@ -140,8 +151,9 @@ class DatasetHeader:
                 values["implementation"],
                 tuple(values["class_names"]),
                 values["versions"],
+                values.get("origin", {}),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, ConfigError):
                 detail = str(error)
             else:
@@ -225,7 +237,33 @@ class VideoRecord:
         values = dict(values)
         values["labels"] = tuple(values.get("labels", ()))
         values["members"] = {name: (o, n) for name, (o, n) in values.get("members", {}).items()}
-        return cls(**values)
+        record = cls(**values)
+        record.check_types()
+        return record
+
+    def check_types(self) -> None:
+        """Raises ValueError where a field is not what it must be: sidecars may be forged."""
+        numbers = (
+            self.num_frames,
+            self.num_flows,
+            self.width,
+            self.height,
+            self.num_values,
+            self.num_clipped,
+            self.attempts,
+            *self.labels,
+            *(number for place in self.members.values() for number in place),
+        )
+        # Not isinstance: True is none, and 1e300 no float that fits where this goes.
+        if set(map(type, numbers)) != {int} or not 0 <= min(numbers) <= max(numbers) < 1 << 62:
+            raise ValueError(f"numbers of {self.key} must be integers >= 0, got {numbers}")
+        texts = (self.key, *(text for text in (self.split, self.message) if text is not None))
+        if set(map(type, texts)) != {str} or self.status not in get_args(VideoStatus):
+            raise ValueError(f"key, split and status must be texts, got {(*texts, self.status)}")
+        if self.fps is not None and not (
+            type(self.fps) in (int, float) and 0 < self.fps < math.inf
+        ):
+            raise ValueError(f"fps of {self.key} must be > 0, got {self.fps}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,18 +303,36 @@ class Sidecar:
 
 def read_sidecar(storage: Storage, shard: int) -> Sidecar:
     """Reads a shard's sidecar; raises DatasetError where it is damaged."""
-    name = sidecar_name(shard)
+    values = read_sidecar_values(storage, shard)
     try:
-        values = json.loads(storage.read_bytes(name))
+        videos = tuple(VideoRecord.from_dict(video) for video in values["videos"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged_sidecar(storage, shard, error) from error
+    return Sidecar(shard, values["size"], values["sha256"], videos)
+
+
+def read_sidecar_values(storage: Storage, shard: int) -> dict[str, Any]:
+    """Reads a shard's sidecar as JSON values, whose `videos`, a list, are not checked yet.
+
+    Raises DatasetError where it is damaged.
+    """
+    try:
+        values: dict[str, Any] = json.loads(storage.read_bytes(sidecar_name(shard)))
         if values["format_version"] != FORMAT_VERSION or values["shard"] != shard:
             raise ValueError("it is of another version or shard")
-        videos = tuple(VideoRecord.from_dict(video) for video in values["videos"])
-        return Sidecar(shard, values["size"], values["sha256"], videos)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(
-            f"{storage.location}: {name} is damaged ({error}); "
-            "remove it and run `flowprep verify --repair` to rebuild it from the tar"
-        ) from error
+        for name, kind in (("size", int), ("sha256", str), ("videos", list)):
+            if type(values[name]) is not kind:
+                raise ValueError(f"{name} is of the wrong type")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged_sidecar(storage, shard, error) from error
+    return values
+
+
+def _damaged_sidecar(storage: Storage, shard: int, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"{storage.location}: {sidecar_name(shard)} is damaged ({error}); "
+        "remove it and run `flowprep verify --repair` to rebuild it from the tar"
+    )
 
 
 def read_manifest(storage: Storage) -> list[ManifestEntry]:
@@ -295,7 +351,7 @@ def write_manifest(storage: Storage, entries: Iterable[ManifestEntry]) -> None:
     lines = []
     for entry in entries:
         video = entry.video
-        values: dict[str, Any] = {"key": video.key, "source": video.source}
+        values: dict[str, Any] = {"key": video.key, "source": redacted(video.source)}
         values["labels"] = list(video.labels)
         values["split"] = video.split
         if video.start_seconds is not None:
@@ -340,7 +396,7 @@ def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T
     for number, line in enumerate(storage.read_bytes(name).splitlines(), start=1):
         try:
             records.append(build(json.loads(line)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(
                 f"{storage.location}: {name} line {number} is damaged: "
                 f"{type(error).__name__}: {error}"

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
-import math
 import os
-from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import Direction, ExtractConfig
+from flowprep.dataset.jpeg_header import JPEG_END, read_jpeg_header
 from flowprep.dataset.layout import (
     FLOW_STREAMS,
     RGB_STREAM,
     SHARDS_FOLDER,
     DatasetHeader,
-    Sidecar,
-    VideoRecord,
-    read_sidecar,
     shard_name,
     stream_names,
 )
 from flowprep.dataset.storage import Storage
+from flowprep.dataset.video_list import StoredVideo, VideoList, read_videos
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.flow.quantize import dequantize
-from flowprep.video.keys import check_key
 
-__all__ = ["FlowDataset", "StoredVideo", "VideoList", "open_dataset", "published_shards"]
+__all__ = ["FlowDataset", "open_dataset", "published_shards"]
 
 V = TypeVar("V")
 
@@ -43,183 +37,19 @@ V = TypeVar("V")
 _OFFSETS_CACHE = 4096
 # ... and all of the `KEY.json` of so many (some ten times as much).
 _METADATA_CACHE = 64
-# Videos that are kept as objects, twice each.
-_VIDEO_CACHE = 512
 # Open files; a data set of thousands of shards must not run out of file descriptors.
 _FILE_CACHE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class StoredVideo:
-    """One video of a data set."""
-
-    key: str
-    labels: tuple[int, ...]
-    """Class numbers, 0-based; empty where the input had none."""
-    split: str | None
-    num_frames: int
-    num_flows: int
-    """Flow fields per direction: num_frames - step."""
-    width: int
-    height: int
-    fps: float | None
-    is_partial: bool
-    """The source was damaged, and this is what came before the damage."""
-    shard: int
-    members: Mapping[str, tuple[int, int]]
-    """Byte offset and size of each member in the shard."""
-
-    @property
-    def label(self) -> int | None:
-        """The only label; None where there is none or more than one."""
-        return self.labels[0] if len(self.labels) == 1 else None
-
-
-class VideoList(Sequence[StoredVideo]):
-    """The videos of a data set, shard by shard; also found by key.
-
-    They lie in a few arrays and are put together as they are asked for: a hundred thousand objects
-    would be 150 MB, and a process that looks at them after a fork would copy them all.
-    """
-
-    def __init__(self, videos: Iterable[StoredVideo]) -> None:
-        keys = bytearray()
-        key_ends, labels, label_ends = array("q"), array("q"), array("q")
-        numbers, rates, members = array("q"), array("d"), array("q")
-        # Few different ones: splits, and the names of the members.
-        splits: dict[str | None, int] = {}
-        names: dict[tuple[str, ...], int] = {}
-        for video in videos:
-            keys += video.key.encode()
-            key_ends.append(len(keys))
-            labels.extend(video.labels)
-            label_ends.append(len(labels))
-            numbers.extend(
-                (
-                    splits.setdefault(video.split, len(splits)),
-                    video.num_frames,
-                    video.num_flows,
-                    video.width,
-                    video.height,
-                    video.is_partial,
-                    video.shard,
-                    names.setdefault(tuple(video.members), len(names)),
-                    len(members),
-                )
-            )
-            rates.append(math.nan if video.fps is None else video.fps)
-            members.extend(itertools.chain.from_iterable(video.members.values()))
-        self._keys = bytes(keys)
-        self._key_ends = np.array(key_ends, np.int64)
-        self._labels = np.array(labels, np.int64)
-        self._label_ends = np.array(label_ends, np.int64)
-        self._numbers = np.array(numbers, np.int64).reshape(-1, 9)
-        self._rates = np.array(rates, np.float64)
-        self._members = np.array(members, np.int64)
-        self._splits = tuple(splits)
-        self._names = tuple(names)
-        hashes = np.array([_hash(self._key(n)) for n in range(len(rates))], np.uint64)
-        self._order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._order]
-        # By position and by key.
-        self._recent: dict[int | str, StoredVideo] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_recent": {}}
-
-    @overload
-    def __getitem__(self, index: int | str) -> StoredVideo: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[StoredVideo]: ...
-    def __getitem__(self, index: int | str | slice) -> StoredVideo | Sequence[StoredVideo]:
-        """Returns the video at a position or with a key; raises DatasetError for an unknown key."""
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        if (video := self._recent.get(index)) is not None:
-            return video
-        position = range(len(self))[self.position(index) if isinstance(index, str) else index]
-        video = self._recent.get(position) or self._build(position)
-        recent = self._recent if len(self._recent) < _VIDEO_CACHE else {}
-        recent[position] = recent[video.key] = video
-        self._recent = recent
-        return video
-
-    def position(self, key: str) -> int:
-        """Returns the position of the video with a key; raises DatasetError where there is none."""
-        encoded = key.encode()
-        wanted = _hash(encoded)
-        place = int(np.searchsorted(self._hashes, np.uint64(wanted)))
-        while place < len(self) and self._hashes[place] == wanted:
-            position = int(self._order[place])
-            if self._key(position) == encoded:
-                return position
-            place += 1
-        raise DatasetError(f"no video has the key {key!r}")
-
-    def __len__(self) -> int:
-        return len(self._rates)
-
-    def __iter__(self) -> Iterator[StoredVideo]:
-        return (self[position] for position in range(len(self)))
-
-    def __contains__(self, item: object) -> bool:
-        key = item.key if isinstance(item, StoredVideo) else item
-        if not isinstance(key, str):
-            return False
-        try:
-            found = self[key]
-        except DatasetError:
-            return False
-        return item in (key, found)
-
-    def _key(self, position: int) -> bytes:
-        begin = self._key_ends[position - 1] if position else 0
-        return self._keys[begin : self._key_ends[position]]
-
-    def _build(self, position: int) -> StoredVideo:
-        split, num_frames, num_flows, width, height, is_partial, shard, names, first = (
-            self._numbers[position].tolist()
-        )
-        first_label = self._label_ends[position - 1] if position else 0
-        fps = float(self._rates[position])
-        member_names = self._names[names]
-        places = self._members[first : first + 2 * len(member_names)].reshape(-1, 2).tolist()
-        return StoredVideo(
-            key=self._key(position).decode(),
-            labels=tuple(self._labels[first_label : self._label_ends[position]].tolist()),
-            split=self._splits[split],
-            num_frames=num_frames,
-            num_flows=num_flows,
-            width=width,
-            height=height,
-            fps=None if math.isnan(fps) else fps,
-            is_partial=bool(is_partial),
-            shard=shard,
-            members={name: (o, n) for name, (o, n) in zip(member_names, places, strict=True)},
-        )
-
-
-def _hash(key: bytes) -> int:
-    # Python's own differs from process to process.
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
 
 class FlowDataset:
     """A published data set; made by `open_dataset`. Pickles; safe in threads and after a fork."""
 
-    def __init__(
-        self, storage: Storage, header: DatasetHeader, sidecars: Iterable[Sidecar]
-    ) -> None:
+    def __init__(self, storage: Storage, header: DatasetHeader, videos: VideoList) -> None:
         self._storage = storage
         self.header = header
         self.config: ExtractConfig = header.config
         self.class_names: tuple[str, ...] = header.class_names
-        self.videos = VideoList(
-            _stored(record, sidecar.shard)
-            for sidecar in sidecars
-            for record in sidecar.videos
-            if record.status != "failed"
-        )
+        self.videos = videos
         self._metadata: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._offsets: OrderedDict[str, dict[str, NDArray[np.int64]]] = OrderedDict()
         self._files: OrderedDict[int, _File] = OrderedDict()
@@ -248,8 +78,7 @@ class FlowDataset:
         try:
             values: dict[str, Any] = json.loads(self._read(video.shard, *video.members["json"]))
             values["offsets"] = {
-                name: np.concatenate(([0], np.cumsum(values["sizes"][name], dtype=np.int64)))
-                for name in stream_names(self.config.encode)
+                name: _offsets(values["sizes"][name]) for name in stream_names(self.config.encode)
             }
             if values["key"] != key:
                 raise ValueError(f"it is of {values['key']}")
@@ -257,15 +86,31 @@ class FlowDataset:
                 wanted = video.num_frames if name == RGB_STREAM else video.num_flows
                 if len(offsets) != wanted + 1 or offsets[-1] != video.members[name][1]:
                     raise ValueError(f"{name} is not {wanted} JPEGs in {video.members[name][1]} B")
-                if (np.diff(offsets) <= 0).any():
+                # The second: where a sum went over the end of int64 on its way.
+                if (np.diff(offsets) <= 0).any() or offsets.max() != offsets[-1]:
                     raise ValueError(f"sizes of {name} must be > 0")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DatasetError(
                 f"{shard_name(video.shard)}: {key}.json is damaged: {type(error).__name__}: "
                 f"{error}; run `flowprep verify`"
             ) from error
         _keep(self._metadata, key, values, _METADATA_CACHE)
         return values
+
+    def member_bytes(self, key: str, name: str, offset: int, size: int) -> bytes:
+        """Returns `size` bytes from `offset` of a member as it lies, such as `flow_x`: one read.
+
+        Raises DatasetError for an unknown key or member, or a range that is not inside the member.
+        """
+        video = self.videos[key]
+        if name not in video.members:
+            raise DatasetError(f"{key} has {', '.join(video.members)}, got {name!r}")
+        begin, length = video.members[name]
+        if offset < 0 or size < 0 or offset + size > length:
+            raise DatasetError(
+                f"{key}.{name} has {length} bytes, got offset {offset} and size {size}"
+            )
+        return self._read(video.shard, begin + offset, size)
 
     def quantized(
         self, key: str, start: int, length: int, direction: Direction = "forward"
@@ -400,6 +245,35 @@ class FlowDataset:
             cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=frames[number])
         return frames
 
+    def jpegs(self, key: str, stream: str, start: int, length: int) -> list[bytes]:
+        """Returns `length` JPEG files of a stream from `start`, the bytes as they are stored.
+
+        `stream` is `flow_x`, `flow_y`, `back_x`, `back_y` or `rgb`. Each one's header has been
+        compared with the index: it is of the video's size, and of one component if it is flow.
+        Raises DatasetError for an unknown key, a range outside of the stream, or other JPEGs,
+        ConfigError for a stream that the data set does not hold.
+        """
+        if stream not in stream_names(self.config.encode):
+            raise ConfigError(
+                f"{self._storage.location} holds no {stream}; "
+                f"it has {', '.join(stream_names(self.config.encode))}"
+            )
+        video = self.videos[key]
+        total = video.num_frames if stream == RGB_STREAM else video.num_flows
+        if length < 1 or start < 0 or start + length > total:
+            raise DatasetError(
+                f"{key} has {stream} 0 to {total - 1}, got start {start} and length {length}"
+            )
+        jpegs = self._jpegs(video, stream, start, length)
+        for number, jpeg in enumerate(jpegs, start=start):
+            what = f"{stream} {number}"
+            components = _check_header(jpeg, video, what)
+            if stream != RGB_STREAM and components != 1:
+                raise DatasetError(f"{key}: {what} has {components} components, flow has 1")
+            if not jpeg.endswith(JPEG_END):
+                raise DatasetError(f"{key}: {what} is cut; run `flowprep verify --deep`")
+        return jpegs
+
     def _jpegs(self, video: StoredVideo, stream: str, start: int, length: int) -> list[bytes]:
         data, offsets = self._stream(video, stream, start, length)
         ends = offsets.tolist()
@@ -424,7 +298,8 @@ class FlowDataset:
             data = self._storage.read_range(shard_name(shard), offset, size)
         else:
             file = self._file(shard)  # a reference, which keeps it open
-            data = os.pread(file.descriptor, size, offset)
+            # Room for all of `size` is taken before anything is read: not for a forged one.
+            data = os.pread(file.descriptor, max(0, min(size, file.size - offset)), offset)
         if len(data) != size:
             raise DatasetError(
                 f"{shard_name(shard)} is cut: it lacks bytes {offset + len(data)} to "
@@ -461,6 +336,8 @@ class _File:
     def __init__(self, path: str) -> None:
         self.descriptor = -1
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A shard is published whole and never changes.
+        self.size = os.fstat(self.descriptor).st_size
 
     def __del__(self) -> None:
         if self.descriptor >= 0:
@@ -475,16 +352,8 @@ def open_dataset(out: str | os.PathLike[str]) -> FlowDataset:
     """
     storage = Storage(out)
     header = DatasetHeader.read(storage)
-    return FlowDataset(storage, header, _checked_sidecars(storage))
-
-
-def _checked_sidecars(storage: Storage) -> Iterator[Sidecar]:
-    # One at a time: all of them together take many times the memory of what is kept of them.
-    for shard in published_shards(storage):
-        sidecar = read_sidecar(storage, shard)
-        for record in sidecar.videos:
-            check_key(record.key)
-        yield sidecar
+    shards = published_shards(storage)
+    return FlowDataset(storage, header, read_videos(storage, shards, header.config))
 
 
 def published_shards(storage: Storage) -> list[int]:
@@ -495,24 +364,31 @@ def published_shards(storage: Storage) -> list[int]:
     )
 
 
-def _stored(record: VideoRecord, shard: int) -> StoredVideo:
-    return StoredVideo(
-        key=record.key,
-        labels=record.labels,
-        split=record.split,
-        num_frames=record.num_frames,
-        num_flows=record.num_flows,
-        width=record.width,
-        height=record.height,
-        fps=record.fps,
-        is_partial=record.status == "partial",
-        shard=shard,
-        members=record.members,
-    )
+def _offsets(sizes: Any) -> NDArray[np.int64]:
+    if not (isinstance(sizes, list) and set(map(type, sizes)) <= {int}):
+        raise ValueError("sizes must be lists of integers")
+    return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
+
+
+def _check_header(jpeg: bytes, video: StoredVideo, what: str) -> int:
+    """Returns the number of components; raises DatasetError for another size than the index has.
+
+    A header of a few bytes may ask for gigabytes, so it is read before anything is decoded.
+    """
+    header = read_jpeg_header(jpeg)
+    if header is None:
+        raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")
+    if (header.width, header.height) != (video.width, video.height):
+        raise DatasetError(
+            f"{video.key}: {what} is {header.width}x{header.height}, "
+            f"the index says {video.width}x{video.height}"
+        )
+    return header.num_components
 
 
 def _decode(jpeg: bytes, flags: int, video: StoredVideo, what: str) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), flags) if jpeg else None
+    _check_header(jpeg, video, what)
+    image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), flags)
     if image is None:
         raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")
     if image.shape[:2] != (video.height, video.width):

@@ -19,9 +19,11 @@ from tqdm import tqdm
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.index import rebuild_sidecar, record_from_metadata
+from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
 from flowprep.dataset.layout import (
     DATASET_FILE,
     FAILURES_FILE,
+    LEASE_FILE,
     LOCK_FILE,
     LOGS_FOLDER,
     MANIFEST_FILE,
@@ -41,13 +43,14 @@ from flowprep.dataset.layout import (
     stream_names,
 )
 from flowprep.dataset.storage import Storage
+from flowprep.dataset.video_list import size_problem
 from flowprep.errors import DatasetError
 from flowprep.video.keys import check_key
 
-__all__ = ["VerifyReport", "verify_dataset"]
+__all__ = ["VerifyReport", "decode_strictly", "verify_dataset"]
 
-JPEG_BEGIN = b"\xff\xd8"
-JPEG_END = b"\xff\xd9"
+# Of KEY.json, which names every JPEG: ten million frames take a tenth of it.
+_MAX_METADATA_BYTES = 1 << 28
 
 
 @dataclass
@@ -127,7 +130,8 @@ def verify_dataset(
 
 
 def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport) -> None:
-    ours = {DATASET_FILE, MANIFEST_FILE, FAILURES_FILE, SHARDS_FOLDER, LOGS_FOLDER, LOCK_FILE}
+    ours = {DATASET_FILE, MANIFEST_FILE, FAILURES_FILE, SHARDS_FOLDER, LOGS_FOLDER}
+    ours |= {LOCK_FILE, LEASE_FILE}
     for name in storage.list_names():
         if name == PARTS_FOLDER:
             report.problems.append(
@@ -267,16 +271,24 @@ def _check_video(
         check_key(video.key)
     except DatasetError as error:
         return [str(error)]
+    if (problem := size_problem(video.width, video.height)) is not None:
+        return [problem]
     streams = stream_names(config.encode)
     if set(video.members) != {"json", *streams}:
         return [f"its members are {', '.join(video.members)}, wanted json, {', '.join(streams)}"]
     offset, length = video.members["json"]
+    if length > _MAX_METADATA_BYTES:
+        return [f"its metadata has {length} bytes; more than {_MAX_METADATA_BYTES} are refused"]
     try:
         tar.skip_to(offset)
         metadata: dict[str, Any] = json.loads(tar.take(length))
-        sizes = {name: [int(size) for size in metadata["sizes"][name]] for name in streams}
+        sizes = {name: list(metadata["sizes"][name]) for name in streams}
+        for name, each in sizes.items():
+            # A size below zero would read the rest of the file, and take the sum back.
+            if any(type(size) is not int or size < 1 for size in each):
+                raise ValueError(f"sizes of {name} must be integers > 0")
         described = record_from_metadata(metadata, video.members, video.seconds, video.attempts)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return [f"its metadata is damaged: {type(error).__name__}: {error}"]
     problems = []
     for item in dataclasses.fields(VideoRecord):
@@ -312,7 +324,14 @@ def _check_jpegs(
         if not (jpeg.startswith(JPEG_BEGIN) and jpeg.endswith(JPEG_END)):
             return [f"{stream} {number} is not a whole JPEG"]
         if deep:
-            image, complaint = _decode_strictly(jpeg)
+            # Before decoding: a header of a few bytes may ask for gigabytes.
+            header = read_jpeg_header(jpeg)
+            if header is None:
+                return [f"{stream} {number} does not decode"]
+            if (header.height, header.width) != shape[:2]:
+                got = (header.height, header.width)
+                return [f"{stream} {number} has shape {got}, wanted {shape}"]
+            image, complaint = decode_strictly(jpeg)
             if image is None:
                 return [f"{stream} {number} does not decode"]
             if complaint:
@@ -322,7 +341,7 @@ def _check_jpegs(
     return []
 
 
-def _decode_strictly(jpeg: bytes) -> tuple[NDArray[np.uint8] | None, str]:
+def decode_strictly(jpeg: bytes) -> tuple[NDArray[np.uint8] | None, str]:
     """Returns the image, None where there is none, and what libjpeg says against it.
 
     libjpeg guesses what a damaged stream should have said, OpenCV returns the guess, and only a

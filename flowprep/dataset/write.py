@@ -52,9 +52,13 @@ class JpegStream:
         done, jpeg = cv2.imencode(".jpg", image, self._parameters)
         if not done:
             raise ValueError(f"cv2.imencode refused an image of shape {image.shape}")
-        self._file.write(jpeg.data)
-        self.sizes.append(jpeg.size)
-        self.num_bytes += jpeg.size
+        self.append_jpeg(jpeg.data)
+
+    def append_jpeg(self, jpeg: bytes | memoryview) -> None:
+        """Appends a whole JPEG file as it is."""
+        self._file.write(jpeg)
+        self.sizes.append(len(jpeg))
+        self.num_bytes += len(jpeg)
 
     def rewound(self) -> IO[bytes]:
         """Returns the stream's file, at its begin."""

@@ -16,9 +16,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from flowprep.errors import InputError
+from flowprep.urls import absolute
 from flowprep.video.entries import Entry, Found, Request, counted
 from flowprep.video.keys import escape_key
 from flowprep.video.lists import list_and_root, read_lines, read_text
+from flowprep.video.places import names_in
 from flowprep.video.tree import Tree, check_out, list_videos, walk, without_extension
 
 __all__ = ["read_hmdb51", "read_kinetics", "read_ucf101"]
@@ -33,7 +35,7 @@ def read_ucf101(path: str, request: Request) -> Found:
     class_names = _read_class_index(index_path)
     numbers = {name: str(number) for number, name in enumerate(class_names, start=1)}
     lists = {part: f"{part}list{split:02d}.txt" for part in ("train", "test")}
-    there = sorted(n for n in os.listdir(folder) if re.fullmatch(r"(train|test)list\d+\.txt", n))
+    there = sorted(n for n in names_in(folder) if re.fullmatch(r"(train|test)list\d+\.txt", n))
     for name in lists.values():
         if name not in there:
             raise _no_split_file(folder, name, split, ", ".join(there))
@@ -117,7 +119,7 @@ def read_hmdb51(path: str, request: Request) -> Found:
 def _hmdb51_classes(folder: str, split: int) -> list[str]:
     """Returns the classes in order; a class that only other splits have would shift the labels."""
     classes: dict[int, set[str]] = {}
-    for name in os.listdir(folder):
+    for name in names_in(folder):
         if match := re.fullmatch(r"(?!\.)(.+)_test_split([0-9]+)\.txt", name, re.DOTALL):
             classes.setdefault(int(match[2]), set()).add(match[1])
     every_class = set[str]().union(*classes.values())
@@ -143,7 +145,7 @@ def read_kinetics(path: str, request: Request) -> Found:
     With annotations `path` is the folder of the videos, without them it is the CSV.
     """
     csv_path, root = list_and_root(path, request)
-    top = root or os.path.dirname(os.path.abspath(csv_path))
+    top = root or os.path.dirname(absolute(csv_path))
     if request.annotations is not None:
         check_out(top, request)
     rows = list(_kinetics_rows(csv_path))

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass, field
 
 from flowprep.errors import InputError
+from flowprep.urls import is_url
 
 __all__ = ["Entry", "Found", "Request", "counted", "does_not_exist", "path_below"]
 
@@ -21,10 +22,10 @@ class Request:
     annotations: str | None
     split: int | None
     root: str | None
-    """Absolute."""
+    """Absolute, or a URL."""
     strict: bool
     out: str | None
-    """Absolute; None where OUT is not on this machine's file system."""
+    """Absolute, or a URL; None where there is none."""
 
 
 @dataclass(slots=True)
@@ -63,10 +64,8 @@ def path_below(path: str, base: str) -> str | None:
 
 def does_not_exist(what: str, path: str) -> InputError:
     """Returns the error for a path that is not there, with the nearest name that is."""
-    if "://" in path:
-        return InputError(
-            f"{what} must be a path of this machine's file system, got {path}; mount or copy it"
-        )
+    if is_url(path):
+        return InputError(f"{what} does not exist: {path}")
     part = os.path.abspath(path)
     while not os.path.isdir(os.path.dirname(part)):
         part = os.path.dirname(part)

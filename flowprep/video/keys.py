@@ -12,13 +12,15 @@ members may climb out of a folder by `..`: no key holds any of these.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from flowprep.errors import DatasetError, InputError
 
-__all__ = ["check_key", "escape_key", "unescape_key"]
+__all__ = ["are_plain_keys", "check_key", "escape_key", "unescape_key"]
 
 # ASCII only: \w would let every alphabet through.
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(?:/[A-Za-z0-9_][A-Za-z0-9_-]*)*")
+_PLAIN_KEYS = re.compile(rf"(?:{_PLAIN_KEY.pattern}\n)*")
 _ESCAPED = r"(?:[A-Za-z0-9_]|%[0-9A-F]{2})(?:[A-Za-z0-9_-]|%[0-9A-F]{2})*"
 _KEY = re.compile(rf"{_ESCAPED}(?:/{_ESCAPED})*")
 _TO_ESCAPE = re.compile(rb"[^A-Za-z0-9_/-]|(?:(?<=/)|\A)-")
@@ -77,6 +79,13 @@ def check_key(key: str) -> None:
         f"malformed key {key!r}: a key has letters, digits, _, -, / and %XX escapes only, and no "
         f"component that is empty, '.' or '..'; the data set is damaged or not by flowprep"
     )
+
+
+def are_plain_keys(keys: Sequence[str]) -> bool:
+    """Whether all of many keys are well-formed and have no escapes, which is quickly said."""
+    # A key with a line feed in it would be two here, and one too many in the count.
+    text = "\n".join([*keys, ""])
+    return text.count("\n") == len(keys) and _PLAIN_KEYS.fullmatch(text) is not None
 
 
 def _unescape(key: str) -> str:

@@ -15,9 +15,11 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from flowprep.errors import InputError
+from flowprep.errors import InputError, StorageError
+from flowprep.urls import absolute, is_url, without_query
 from flowprep.video.entries import Entry, Found, Request, counted, does_not_exist, path_below
 from flowprep.video.keys import escape_key
+from flowprep.video.places import common_folder, kind_of, names_in, read_place, storage_of
 from flowprep.video.tree import (
     VIDEO_EXTENSIONS,
     extension_of,
@@ -46,13 +48,15 @@ def read_list(path: str, request: Request) -> Found:
     does not exist stays, and fails by name when it is extracted.
     """
     list_path, root = list_and_root(path, request)
-    base = (root or os.path.dirname(os.path.abspath(list_path))).rstrip("/")
+    base = (root or os.path.dirname(absolute(list_path))).rstrip("/")
     listings = _Listings()
     names: list[str] = []
     entries: list[Entry] = []
     missing: list[str] = []
     around_out: set[str] = set()
-    if request.out is not None:
+    if request.out is not None and is_url(request.out):
+        around_out = _with_parents(request.out)
+    elif request.out is not None:
         around_out = _with_parents(request.out) | _with_parents(os.path.realpath(request.out))
     for number, line in read_lines(list_path):
         if line.startswith("#"):
@@ -63,7 +67,7 @@ def read_list(path: str, request: Request) -> Found:
             missing.append(source)
         elif request.out is not None and source in around_out:
             raise out_among_inputs(request.out, source, same=source == request.out)
-        name = source if kind == "folder" else without_extension(source)
+        name = source if kind == "folder" else without_extension(without_query(source))
         names.append(name)
         if kind != "file" and name == source:  # a folder, or a missing path without an extension
             integers = _folder_labels(source, integers, kind is not None, origin)
@@ -78,7 +82,14 @@ def read_list(path: str, request: Request) -> Found:
                 f"{outside.origin}: {outside.source} lies outside root {root}; choose a root that "
                 f"holds every listed video, or leave it out"
             )
-        base = os.path.commonpath({os.path.dirname(entry.source) for entry in entries})
+        folders = {os.path.dirname(without_query(entry.source)) for entry in entries}
+        common = common_folder(folders)
+        if common is None:
+            raise InputError(
+                f"the list {list_path} names videos of several stores or buckets, so that their "
+                f"keys have no common beginning: extract them one by one, into one OUT"
+            )
+        base = common
         found.notes.append(f"keys are relative to {base}, the common folder of the listed videos")
     for entry, name in zip(entries, names, strict=True):
         entry.key = escape_key(path_below(name, base) or "")
@@ -124,7 +135,12 @@ def _parse_line(
 
 
 def _join(base: str, path: str) -> str:
+    if is_url(path):
+        return path
     joined = path if path[0] == "/" else f"{base}/{path}"
+    if is_url(joined):
+        scheme, _, rest = joined.partition("://")
+        return f"{scheme}://{os.path.normpath(rest)}"
     if "//" in joined or "/." in joined or joined[-1] == "/":
         # normpath alone would keep two slashes at the very beginning.
         return "/" + os.path.normpath(joined).lstrip("/")
@@ -140,7 +156,7 @@ def _folder_labels(folder: str, integers: list[int], exists: bool, origin: str) 
     listed, labels = (integers[1], integers[2:]) if has_offset else (integers[0], integers[1:])
     if not exists:
         return labels
-    num_frames = sum(map(is_frame_image, os.listdir(folder)))
+    num_frames = sum(map(is_frame_image, names_in(folder)))
     # Lists for flow count the flows, one fewer than the frames.
     if listed in (num_frames, num_frames - 1):
         return labels
@@ -167,6 +183,10 @@ class _Listings:
         self._folders: dict[str, dict[str, Kind]] = {}
 
     def kind(self, path: str) -> Kind | None:
+        if path.startswith(("http://", "https://")):
+            # A web server lists nothing; what is not there fails by name when it is extracted.
+            is_video = extension_of(without_query(path)) in VIDEO_EXTENSIONS
+            return "file" if is_video and " " not in path and "\t" not in path else None
         parent, _, name = path.rpartition("/")
         if parent not in self._folders:
             self._folders[parent] = _list_folder(parent or "/")
@@ -174,6 +194,9 @@ class _Listings:
 
 
 def _list_folder(folder: str) -> dict[str, Kind]:
+    if is_url(folder):
+        entries = storage_of(folder).list_entries()
+        return {entry.name: "folder" if entry.is_folder else "file" for entry in entries}
     try:
         with os.scandir(folder) as scan:
             return {entry.name: "folder" if is_folder(entry) else "file" for entry in scan}
@@ -188,12 +211,13 @@ def list_and_root(path: str, request: Request) -> tuple[str, str | None]:
     """Returns the list to read and the folder that its paths start from, if one was named."""
     if request.annotations is not None:
         return request.annotations, folder_of_videos(path)
-    if os.path.isdir(path):
+    kind = kind_of(path)
+    if kind == "folder":
         raise InputError(
             f"VIDEOS {path} is a folder and no list: name the list as VIDEOS, or as annotations "
             f"with the folder of its videos as VIDEOS"
         )
-    if not os.path.exists(path):
+    if kind is None:
         raise does_not_exist("VIDEOS", path)
     return path, request.root
 
@@ -208,10 +232,13 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
 def read_text(path: str) -> str:
     """Returns the text of a list in UTF-8; bytes that are none stay, as `os.fsdecode` has them."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read_place(path)
     except OSError as error:
         raise InputError(f"cannot read the list {path}: {error.strerror}") from error
+    except StorageError as error:
+        if error.reason not in ("missing", "forbidden"):
+            raise
+        raise InputError(f"cannot read the list {path}: {error}") from error
     if b"\0" in data:
         raise InputError(f"{path} is not text in UTF-8 (it has NUL bytes); save it as UTF-8")
     return data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from flowprep.dataset.storage import check_url
 from flowprep.errors import ConfigError, InputError
+from flowprep.urls import absolute, as_path, is_url, redacted, without_query
 from flowprep.video.annotations import read_hmdb51, read_kinetics, read_ucf101
 from flowprep.video.entries import Entry, Found, Request, counted, does_not_exist
 from flowprep.video.keys import unescape_key
 from flowprep.video.lists import read_list
+from flowprep.video.places import common_folder, kind_of, names_in
 from flowprep.video.tree import extension_of, is_pattern, read_file, read_folder, read_glob
 from flowprep.video.types import Video
 
@@ -66,7 +69,8 @@ def collect_videos(
 ) -> Manifest:
     """Lists the videos that `inputs` names, each with a unique key.
 
-    `inputs` is a folder, a video, a glob pattern, a text list, a Kinetics CSV, or several of these.
+    `inputs` is a folder, a video, a glob pattern, a text list, a Kinetics CSV, or several of these,
+    on disk or as URLs of an object store (`s3://bucket/videos`); a list may name URLs too.
     With `annotations` (a list, a CSV, or the folder of UCF101's or HMDB51's lists) it is the folder
     of the videos. `auto` goes by what exists: .txt is a list, .csv is Kinetics, `annotations` with
     classInd.txt is UCF101, with *_test_split*.txt HMDB51. `split` is UCF101's or HMDB51's, 1 to 3
@@ -85,19 +89,21 @@ def collect_videos(
         raise ConfigError(f"format must be one of auto, {', '.join(FORMATS)}, got {format!r}")
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
-    paths = [os.fspath(path) for path in inputs]
+    paths = [as_path(os.fspath(path)) for path in inputs]
     if not paths or not all(paths):
         raise InputError("VIDEOS is empty: name a folder, a video, a glob pattern or a list")
     request = Request(
-        annotations=None if annotations is None else os.fspath(annotations),
+        annotations=None if annotations is None else as_path(os.fspath(annotations)),
         split=split,
-        root=None if root is None else os.path.abspath(root),
+        root=_absolute(root),
         strict=strict,
-        out=_local_path(out),
+        out=_absolute(out),
     )
-    if request.root is not None and not os.path.isdir(request.root):
+    for place in (*paths, request.annotations, request.root, request.out):
+        check_url(place or "")
+    if request.root is not None and kind_of(request.root) != "folder":
         raise does_not_exist("root", request.root)
-    if request.annotations is not None and not os.path.exists(request.annotations):
+    if request.annotations is not None and kind_of(request.annotations) is None:
         raise does_not_exist("annotations", request.annotations)
     names = [_detect(path, request) if format == "auto" else format for path in paths]
     _check_options(names, request)
@@ -110,8 +116,8 @@ def collect_videos(
 
 def _detect(path: str, request: Request) -> str:
     if (given := request.annotations) is not None:
-        if os.path.isdir(given):
-            files = os.listdir(given)
+        if kind_of(given) == "folder":
+            files = names_in(given)
             if "classInd.txt" in files:
                 return "ucf101"
             if any(fnmatchcase(name, "*_test_split*.txt") for name in files):
@@ -122,9 +128,12 @@ def _detect(path: str, request: Request) -> str:
             f"annotations {given} must be a .txt list, a Kinetics .csv, or a folder with UCF101's "
             f"classInd.txt or HMDB51's *_test_split1.txt files; or name its format"
         )
-    if os.path.isdir(path):
+    if is_url(path) and is_pattern(path):
+        return "glob"
+    kind = kind_of(path)
+    if kind == "folder":
         return "folder"
-    if os.path.lexists(path):
+    if kind == "file" or os.path.lexists(path):
         return _FORMAT_OF_LIST.get(extension_of(path), "file")
     if is_pattern(path):
         return "glob"
@@ -142,7 +151,7 @@ def _check_options(names: Sequence[str], request: Request) -> None:
         if request.annotations is None:
             wanted = "classInd.txt" if name == "ucf101" else "the *_test_split1.txt files"
             raise ConfigError(f"format {name} needs annotations: the folder with {wanted}")
-        if not os.path.isdir(request.annotations):
+        if kind_of(request.annotations) != "folder":
             raise does_not_exist("annotations", request.annotations)
         if request.split not in (None, 1, 2, 3):
             raise ConfigError(f"split must be 1, 2 or 3, got {request.split!r}")
@@ -159,14 +168,8 @@ def _check_options(names: Sequence[str], request: Request) -> None:
             )
 
 
-def _local_path(out: str | os.PathLike[str] | None) -> str | None:
-    if out is None:
-        return None
-    path = os.fspath(out)
-    scheme, separator, rest = path.partition("://")
-    if separator:
-        return os.path.abspath(rest) if scheme in ("file", "local") else None
-    return os.path.abspath(path)
+def _absolute(place: str | os.PathLike[str] | None) -> str | None:
+    return None if place is None else absolute(as_path(os.fspath(place)))
 
 
 # ---- from entries to the manifest
@@ -205,7 +208,7 @@ def _finish(found: Sequence[Found], *, classes_are_folders: bool) -> Manifest:
         )
         for entry in entries
     )
-    return Manifest(videos, class_names, num_ignored, tuple(notes))
+    return Manifest(videos, class_names, num_ignored, tuple(map(redacted, notes)))
 
 
 def _check_unique(entries: Iterable[Entry]) -> None:
@@ -221,12 +224,14 @@ def _check_unique(entries: Iterable[Entry]) -> None:
         first = by_key.setdefault(entry.key, entry)
         if first is entry:
             continue
-        folders = [os.path.dirname(first.source), os.path.dirname(entry.source)]
+        folders = [os.path.dirname(without_query(e.source)) for e in (first, entry)]
         if folders[0] == folders[1]:
             remedy = "keep one of them, or rename one"
         else:
-            common = os.path.commonpath(folders)
+            common = common_folder(folders)
             remedy = f"name their common folder {common} instead, or give it as root"
+            if common is None:
+                remedy = "rename one of them"
         raise InputError(
             f"two videos have the key {entry.key!r}: {first.source} and {entry.source}; {remedy}"
         )

@@ -2,7 +2,7 @@
 
     read_folder, read_glob -> list_videos -> check_out, walk -> Tree -> entries
 
-A tree is listed once with `os.scandir`; nothing in it is opened.
+A tree is listed once, a folder at a time, on disk or on an object store; nothing in it is opened.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from flowprep.dataset.storage import Storage
 from flowprep.errors import InputError
+from flowprep.urls import absolute, has_query, is_url, without_query
 from flowprep.video.entries import Entry, Found, Request, does_not_exist, path_below
 from flowprep.video.keys import escape_key
+from flowprep.video.places import kind_of
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -94,7 +97,7 @@ def parse_frame_name(name: str) -> tuple[str, int] | None:
 
 def is_pattern(path: str) -> bool:
     """Whether a path has characters of a glob pattern."""
-    return any(character in path for character in "*?[")
+    return not has_query(path) and any(character in path for character in "*?[")
 
 
 # ---- folders, patterns, files
@@ -132,14 +135,20 @@ def read_glob(path: str, request: Request) -> Found:
 
 def read_file(path: str, request: Request) -> Found:
     """Takes one file for a video, whatever its extension."""
-    if not os.path.lexists(path):
+    if is_url(path):
+        is_there, is_file = (kind := kind_of(path)) is not None, kind == "file"
+    else:
+        is_there = os.path.lexists(path)
+        is_file = not os.path.exists(path) or os.path.isfile(path)
+    if not is_there:
         raise does_not_exist("VIDEOS", path)
-    if os.path.exists(path) and not os.path.isfile(path):
+    if not is_file:
         raise InputError(
             f"format file wants a video file, {path} is none; a folder is format folder"
         )
-    source = os.path.abspath(path)
-    name = _below_root(source, request.root) if request.root else os.path.basename(source)
+    source = absolute(path)
+    plain = without_query(source)
+    name = _below_root(plain, request.root) if request.root else os.path.basename(plain)
     return Found([Entry(source, escape_key(without_extension(name)))])
 
 
@@ -195,7 +204,7 @@ class Tree:
     """What lies below a folder."""
 
     top: str
-    """Absolute."""
+    """Absolute, or a URL."""
     videos: list[tuple[str, bool]]
     """Path below `top`, and whether it is a folder of frame images."""
     others: Counter[str]
@@ -211,10 +220,10 @@ def list_videos(path: str, request: Request, enters: Callable[[str], bool] | Non
 
 
 def folder_of_videos(path: str) -> str:
-    """Returns the absolute path of a folder of VIDEOS; raises InputError if it is none."""
-    if not os.path.isdir(path):
+    """Returns the absolute path, or the URL, of a folder of VIDEOS; raises InputError if none."""
+    if kind_of(path) != "folder":
         raise does_not_exist("VIDEOS", path)
-    return os.path.abspath(path)
+    return absolute(path)
 
 
 def walk(top: str, out: str | None, enters: Callable[[str], bool] | None = None) -> Tree:
@@ -225,44 +234,65 @@ def walk(top: str, out: str | None, enters: Callable[[str], bool] | None = None)
     and for one that is `out`, by whatever link it is reached.
     """
     tree = Tree(top, [], Counter(), [])
-    out_id = _identity(out) if out is not None and os.path.isdir(out) else None
+    store = Storage(top) if is_url(top) else None
+    has_out = out is not None and not is_url(out) and os.path.isdir(out)
+    out_id = _identity(out) if out is not None and has_out else None
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while pending:
         relative, parents = pending.pop()
-        path = os.path.join(top, relative) if relative else top
-        try:
-            this = _identity(path)
-            with os.scandir(path) as scan:
-                entries = [entry for entry in scan if not entry.name.startswith(".")]
-        except OSError as error:
-            raise InputError(
-                f"cannot read the folder {path}: {error.strerror}; make it readable, or name the "
-                f"folders beside it one by one"
-            ) from error
-        if this in parents:
-            tree.notes.append(f"did not follow {path}: the link leads back to a folder around it")
-            continue
-        if this == out_id:
-            raise out_among_inputs(out or "", top, same=not relative)
+        chain = parents
+        if store is not None:
+            listed = store.list_entries(relative)
+            entries = [(entry.name, "folder" if entry.is_folder else "file") for entry in listed]
+        else:
+            path = os.path.join(top, relative) if relative else top
+            this, entries = _scanned(path)
+            if this in parents:
+                tree.notes.append(
+                    f"did not follow {path}: the link leads back to a folder around it"
+                )
+                continue
+            if this == out_id:
+                raise out_among_inputs(out or "", top, same=not relative)
+            chain = (*parents, this)
         videos, others, folders, has_frames = [], [], [], False
-        for entry in entries:
-            name = os.path.join(relative, entry.name)
-            extension = extension_of(entry.name)
-            if is_folder(entry):
+        for entry_name, kind in entries:
+            if entry_name.startswith("."):
+                continue
+            name = os.path.join(relative, entry_name)
+            extension = extension_of(entry_name)
+            if kind == "folder":
                 folders.append(name)
-            elif extension in VIDEO_EXTENSIONS and (entry.is_symlink() or entry.is_file()):
+            elif extension in VIDEO_EXTENSIONS and kind == "file":
                 videos.append((name, False))
             else:
                 others.append(extension)
-                has_frames = has_frames or is_frame_image(entry.name)
+                has_frames = has_frames or is_frame_image(entry_name)
         if has_frames and not videos and not folders:
             tree.videos.append((relative, True))
             continue
         tree.videos += videos
         tree.others.update(others)
-        chain = (*parents, this)
         pending += [(name, chain) for name in folders if enters is None or enters(name)]
     return tree
+
+
+def _scanned(path: str) -> tuple[tuple[int, int], list[tuple[str, str]]]:
+    """Returns a folder's identity, and name and kind (`file`, `folder`, `other`) of what it has."""
+    try:
+        with os.scandir(path) as scan:
+            return _identity(path), [(entry.name, _kind(entry)) for entry in scan]
+    except OSError as error:
+        raise InputError(
+            f"cannot read the folder {path}: {error.strerror}; make it readable, or name the "
+            f"folders beside it one by one"
+        ) from error
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if is_folder(entry):
+        return "folder"
+    return "file" if entry.is_symlink() or entry.is_file() else "other"
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -283,9 +313,12 @@ def _identity(path: str) -> tuple[int, int]:
 
 def check_out(top: str, request: Request, enters: Callable[[str], bool] | None = None) -> None:
     """Raises InputError where OUT and a folder of videos lie in one another, links resolved."""
-    if request.out is None:
+    if request.out is None or is_url(request.out) != is_url(top):
         return
-    real_out, real_top = os.path.realpath(request.out), os.path.realpath(top)
+    if is_url(top):
+        real_out, real_top = request.out, top
+    else:
+        real_out, real_top = os.path.realpath(request.out), os.path.realpath(top)
     inside = path_below(real_out, real_top)
     if inside is not None and (enters is None or enters(inside)):
         raise out_among_inputs(request.out, top, same=not inside)

@@ -17,7 +17,7 @@ class Video:
     key: str
     """Its name in the data set: escaped, unique, `/` between folders, no dots."""
     source: str
-    """Path of the file or folder, absolute."""
+    """Path of the file or folder, absolute, or its URL."""
     labels: tuple[int, ...] = ()
     """Class numbers, 0-based; empty where the input has none."""
     split: str | None = None

@@ -49,7 +49,8 @@ import flowprep
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize
 from flowprep.dataset import jpeg
 from flowprep.dataset.layout import FLOW_STREAMS, shard_name
-from flowprep.dataset.read import FlowDataset, StoredVideo, VideoList
+from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.video_list import StoredVideo, VideoList
 from flowprep.learn import levels
 from flowprep.learn.clips import training_indices
 from flowprep.learn.config import VIEWS, AugmentSpec, ClipSpec, TrainConfig

@@ -250,7 +250,7 @@ def extract(clips: Path, out: Path, algorithm: str, num_workers: int) -> Run:
     usage = watch(
         [
             *(sys.executable, "-m", "flowprep", "extract", str(clips), str(out)),
-            *("--algorithm", algorithm, "--workers", str(num_workers)),
+            *("--algorithm", algorithm, "--workers", str(num_workers), "--device", "cpu"),
         ]
     )
     log = next((out / "logs").glob("*.log")).read_text()

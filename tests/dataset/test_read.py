@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +20,9 @@ import pytest
 import flowprep
 from flowprep.config import DIRECTIONS, Direction, ExtractConfig, FlowSpec
 from flowprep.dataset.layout import shard_name, sidecar_name
-from flowprep.dataset.read import FlowDataset, VideoList
+from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.storage import Storage
+from flowprep.dataset.video_list import StoredVideo, VideoList
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.video.manifest import Manifest
 from tests.dataset.conftest import CONFIG, FORWARD_ONLY, HEIGHT, WIDTH, Truth
@@ -66,11 +68,22 @@ def test_a_video_is_found_by_position_and_by_key(dataset: FlowDataset) -> None:
         dataset.videos["jump/broken"]
 
 
+def test_keys_of_one_checksum_are_told_apart() -> None:
+    """The list finds keys by CRC-32, which these two share."""
+    assert zlib.crc32(b"plumless") == zlib.crc32(b"buckeroo")
+    made = VideoList(
+        StoredVideo(key, (), None, 2, 1, 8, 8, None, False, 0, {"json": (0, 1)})
+        for key in ("plumless", "other", "buckeroo")
+    )
+    assert [made.position(key) for key in ("plumless", "other", "buckeroo")] == [0, 1, 2]
+    assert "buckeros" not in made
+
+
 @pytest.mark.parametrize("count", [0, 1, 300])
 def test_a_list_gives_back_the_videos_that_it_was_made_of(
     dataset: FlowDataset, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowprep.dataset.read._VIDEO_CACHE", 7)
+    monkeypatch.setattr("flowprep.dataset.video_list._VIDEO_CACHE", 7)
     wanted = [
         dataclasses.replace(
             dataset.videos[number % 4],
@@ -612,7 +625,7 @@ def test_threads_share_one_data_set_while_files_are_evicted(
     monkeypatch.setattr("flowprep.dataset.read._FILE_CACHE", 1)
     monkeypatch.setattr("flowprep.dataset.read._METADATA_CACHE", 1)
     monkeypatch.setattr("flowprep.dataset.read._OFFSETS_CACHE", 1)
-    monkeypatch.setattr("flowprep.dataset.read._VIDEO_CACHE", 1)
+    monkeypatch.setattr("flowprep.dataset.video_list._VIDEO_CACHE", 1)
     other = flowprep.open_dataset(made_once)
     wanted = {video.key: other.quantized(video.key, 0, 2) for video in dataset.videos}
     assert len({video.shard for video in dataset.videos}) > 1

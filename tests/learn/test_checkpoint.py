@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.dataset.video_list import VideoList
 from flowprep.errors import ConfigMismatchError, StorageError, WeightsError
 from flowprep.learn.checkpoint import (
     Checkpoint,
@@ -168,7 +169,7 @@ def test_a_task_describes_its_data_set(dataset: FlowDataset) -> None:
 
 def test_classes_without_names_are_called_by_their_numbers(dataset: FlowDataset) -> None:
     header = dataclasses.replace(dataset.header, class_names=())
-    nameless = FlowDataset(dataset._storage, header, [])
+    nameless = FlowDataset(dataset._storage, header, VideoList())
     nameless.videos = dataset.videos
     task = describe_task(nameless)
     assert task.class_names == tuple("01234567")

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from flowprep.dataset.layout import shard_name
-from flowprep.dataset.read import FlowDataset, StoredVideo, VideoList, open_dataset
+from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.dataset.video_list import StoredVideo, VideoList
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.learn import clips as clip_choice
 from flowprep.learn import data, transforms

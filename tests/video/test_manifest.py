@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
 
+import fsspec
 import pytest
 
 from flowprep.errors import ConfigError, InputError
@@ -189,9 +190,8 @@ class TestInputs:
         empty = "VIDEOS is empty: name a folder, a video, a glob pattern or a list"
         assert message(lambda: collect_videos([])) == empty
         assert message(lambda: collect_videos("")) == empty
-        assert message(lambda: collect_videos("s3://bucket/videos")) == (
-            "VIDEOS must be a path of this machine's file system, got s3://bucket/videos; mount or "
-            "copy it"
+        assert message(lambda: collect_videos("memory://nowhere/videos")) == (
+            "VIDEOS does not exist: memory://nowhere/videos"
         )
 
     def test_single_file_of_any_extension(self, tmp_path: Path) -> None:
@@ -734,3 +734,104 @@ class TestKinetics:
             f"{tmp_path}/aaaaaaaaaa1_000000_000010.mp4; name it once"
         )
         assert refused(self.HEADER) == f"{path} names no video"
+
+
+class TestStores:
+    """The same inputs on an object store: fsspec's memory here, S3 in tests/run."""
+
+    @pytest.fixture
+    def store(self) -> Iterator[str]:
+        files = fsspec.filesystem("memory")
+        names = (
+            *("walk/a.mp4", "walk/b.v2.avi", "run/c.MKV", "run/.hidden.mp4", "run/notes.txt"),
+            *("run/frames/img_00001.jpg", "run/frames/img_00002.jpg"),
+        )
+        for name in names:
+            files.pipe_file(f"/flowprep-in/videos/{name}", b"x")
+        yield "memory://flowprep-in"
+        files.rm("/flowprep-in", recursive=True)
+
+    def test_a_folder_has_the_keys_and_labels_of_a_local_tree(
+        self, store: str, tmp_path: Path
+    ) -> None:
+        touch(
+            *(tmp_path, "videos/walk/a.mp4", "videos/walk/b.v2.avi", "videos/run/c.MKV"),
+            *("videos/run/frames/img_00001.jpg", "videos/run/frames/img_00002.jpg"),
+            *("videos/run/notes.txt", "videos/run/.hidden.mp4"),
+        )
+        there = collect_videos(f"{store}/videos/", out="s3://elsewhere/out")
+        here = collect_videos(tmp_path / "videos")
+        assert keys(there) == keys(here) == ["run/c", "run/frames", "walk/a", "walk/b%2Ev2"]
+        assert [v.labels for v in there.videos] == [v.labels for v in here.videos]
+        assert (there.class_names, there.num_ignored_files) == (("run", "walk"), 1)
+        assert there.notes == here.notes
+        assert [v.source for v in there.videos] == [
+            v.source.replace(str(tmp_path), store) for v in here.videos
+        ]
+
+    def test_patterns_files_and_roots(self, store: str) -> None:
+        assert keys(collect_videos(f"{store}/videos/*/*.mp4")) == ["walk/a"]
+        assert keys(collect_videos(f"{store}/videos/**/?.[mM]*")) == ["run/c", "walk/a"]
+        assert keys(collect_videos(f"{store}/videos/walk/a.mp4")) == ["a"]
+        given = collect_videos(f"{store}/videos/walk/a.mp4", root=f"{store}/videos")
+        assert keys(given) == ["walk/a"]
+        with pytest.raises(InputError, match="VIDEOS does not exist: memory://flowprep-in/gone"):
+            collect_videos(f"{store}/gone")
+
+    def test_lists_name_urls_and_paths_below_a_root(self, store: str, tmp_path: Path) -> None:
+        listed = tmp_path / "list.txt"
+        listed.write_text("walk/a.mp4 1\nrun/frames 2 0\n./run/../run/c.MKV 0\ngone.mp4 5\n")
+        given = collect_videos(listed, root=f"{store}/videos")
+        assert keys(given) == ["walk/a", "run/frames", "run/c", "gone"]
+        assert [v.labels for v in given.videos] == [(1,), (0,), (0,), (5,)]
+        assert given.notes == (f"1 of 4 listed videos not found; first: {store}/videos/gone.mp4",)
+        listed.write_text(f"{store}/videos/walk/a.mp4 1\n{store}/videos/run/c.MKV 0\n")
+        given = collect_videos(listed)
+        assert keys(given) == ["walk/a", "run/c"]
+        assert given.videos[0].source == f"{store}/videos/walk/a.mp4"
+
+    def test_a_list_on_the_store_starts_from_its_own_folder(self, store: str) -> None:
+        files = fsspec.filesystem("memory")
+        files.pipe_file("/flowprep-in/videos/list.txt", b"walk/a.mp4 3\n")
+        (video,) = collect_videos(f"{store}/videos/list.txt").videos
+        assert (video.key, video.labels) == ("walk/a", (3,))
+        assert video.source == f"{store}/videos/walk/a.mp4"
+
+    def test_kinetics_and_ucf101(self, store: str, tmp_path: Path) -> None:
+        table = tmp_path / "train.csv"
+        table.write_text("label,youtube_id,time_start,time_end,split\nwalk,a,1,2,train\n")
+        (video,) = collect_videos(f"{store}/videos", annotations=table).videos
+        assert (video.key, video.source) == ("walk/a_000001_000002", f"{store}/videos/walk/a.mp4")
+        files = fsspec.filesystem("memory")
+        for name, text in (
+            *(("classInd.txt", b"1 walk\n2 run\n"), ("trainlist01.txt", b"walk/a.avi 1\n")),
+            ("testlist01.txt", b"run/c.avi\n"),
+        ):
+            files.pipe_file(f"/flowprep-in/lists/{name}", text)
+        given = collect_videos(f"{store}/videos", annotations=f"{store}/lists")
+        assert keys(given) == ["walk/a", "run/c"]
+        assert [(v.labels, v.split) for v in given.videos] == [((0,), "train"), ((1,), "test")]
+
+    def test_several_stores_have_no_common_keys(self, tmp_path: Path) -> None:
+        listed = tmp_path / "list.txt"
+        listed.write_text("https://one/a/v.mp4\nhttps://two/b/w.mp4\n")
+        with pytest.raises(InputError, match="names videos of several stores or buckets"):
+            collect_videos(listed)
+
+    def test_signed_addresses_have_keys_and_notes_without_the_signature(
+        self, tmp_path: Path
+    ) -> None:
+        listed = tmp_path / "list.txt"
+        listed.write_text(
+            "https://host/v/walk/a.mp4?X-Amz-Signature=5ec2e7&X=1 1\n"
+            "https://host/v/run/b.mp4?X-Amz-Signature=5ec2e7 0\n"
+        )
+        given = collect_videos(listed)
+        assert keys(given) == ["walk/a", "run/b"]
+        assert [v.labels for v in given.videos] == [(1,), (0,)]
+        assert given.videos[0].source.endswith("X-Amz-Signature=5ec2e7&X=1")
+        listed.write_text("https://host/v/a.mp4?sig=5ec2e7\n" * 2)
+        with pytest.raises(InputError, match="the same video twice") as caught:
+            collect_videos(listed)
+        assert "5ec2e7" not in str(caught.value)
+        assert "https://host/v/a.mp4?..." in str(caught.value)

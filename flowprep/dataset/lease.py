@@ -1,0 +1,279 @@
+"""The lease on a data set: which driver may write, on any storage, among machines without a clock.
+
+The driver that writes keeps a small file (`LEASE_FILE`) and changes it every few seconds. Another
+one that finds it
+
+- takes over at once where the holder is provably dead: a process of this machine that is gone;
+- is refused where the holder is alive: its process is there, or the file changes while it watches;
+- takes over where the file has not changed for LEASE_SECONDS by its own clock.
+
+No time stamp of one machine is ever compared with one of another. Locks of the file system, where
+there are any (`locked_file`), say the same sooner; NFS, Lustre and object stores may have none.
+
+Two things cannot be had without a server that counts: a driver that slept through LEASE_SECONDS
+(suspended, or cut off from storage) learns of its successor only when it asks, and until then a
+worker of it may publish. That does no harm: what a worker publishes follows from the plan alone, so
+that both write the same bytes under the same names. What does harm, to change the plan and to
+remove parts, the driver does after it asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowprep.dataset.layout import LEASE_FILE
+from flowprep.dataset.storage import Storage
+from flowprep.errors import StorageError
+
+__all__ = ["LEASE_SECONDS", "Holder", "Lease", "held_lease"]
+
+log = logging.getLogger("flowprep.lease")
+
+RENEW_SECONDS = 10.0
+"""Between two writes of the file: what a second driver waits, at most, to know that it is alive."""
+LEASE_SECONDS = 60.0
+"""Unchanged for so long, the holder counts as gone: six renewals, and longer than a store that
+throttles makes a request wait."""
+POLL_SECONDS = 1.0
+"""Between two looks at another driver's lease."""
+SETTLE_SECONDS = 1.0
+"""After a lease was taken from another driver, before it is read back: of two that do so at the
+same time the last one to write has it."""
+
+# The leases of this process, by id: what bears its number and is not here was left by a run whose
+# end could not be written.
+_held: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The content of the lease file."""
+
+    id: str
+    """By chance, one for each run."""
+    host: str
+    machine: str
+    """This boot of this machine, and the container: processes are numbered anew in each."""
+    pid: int
+    pid_started: str
+    """When the process was started, in the kernel's ticks: numbers are used again."""
+    started: str
+    """When the run began, by its own clock; to be read by people."""
+    renewed: int = 0
+    """How often the lease was renewed; changes with every write."""
+
+    @classmethod
+    def this_process(cls) -> Holder:
+        """Returns a new holder for this process."""
+        return cls(
+            id=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            machine=_machine(),
+            pid=os.getpid(),
+            pid_started=_started(os.getpid()) or "",
+            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+
+    def to_json(self) -> bytes:
+        """Returns the file's content."""
+        return (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Holder | None:
+        """Reads the file's content; None where it is none, as of a version to come."""
+        try:
+            return cls(**json.loads(data))
+        except (ValueError, TypeError):
+            return None
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.started}"
+
+    def is_alive(self) -> bool | None:
+        """Whether the process is there; None where this machine cannot know."""
+        if not self.machine or self.machine != _machine():
+            return None
+        if self.pid == os.getpid():
+            return self.id in _held
+        return _started(self.pid) == self.pid_started
+
+
+class Lease:
+    """A lease that is held; made by `held_lease`."""
+
+    def __init__(self, storage: Storage, holder: Holder) -> None:
+        self._storage = storage
+        self._holder = holder
+        self._renewed_at = _now()
+        self._lost: StorageError | None = None
+        self._mutex = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="flowprep-lease", daemon=True)
+        _held.add(holder.id)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises StorageError if another driver has the lease; asks only after a long silence."""
+        if self._lost is None and _now() - self._renewed_at > LEASE_SECONDS / 2:
+            self.confirm()
+        if self._lost is not None:
+            raise self._lost
+
+    def confirm(self) -> None:
+        """Renews the lease now; raises StorageError if another driver has it."""
+        with self._mutex:
+            self._renew()
+        if self._lost is not None:
+            raise self._lost
+
+    def release(self) -> None:
+        """Ends the renewals, and removes the file if it is still this driver's."""
+        self._ended.set()
+        self._thread.join(timeout=RENEW_SECONDS)
+        _held.discard(self._holder.id)
+        # What is left is stale after a while, and at once for this machine.
+        with suppress(StorageError):
+            if _holder_of(self._storage.read_if_there(LEASE_FILE)) == self._holder.id:
+                self._storage.remove(LEASE_FILE)
+
+    def _keep(self) -> None:
+        while self._lost is None and not self._ended.wait(RENEW_SECONDS):
+            try:
+                with self._mutex:
+                    self._renew()
+            except StorageError as error:
+                # Whoever would take over needs the same storage; `check` asks again.
+                log.warning("the lease was not renewed: %s", error)
+
+    def _renew(self) -> None:
+        if self._lost is not None or self._ended.is_set():
+            return
+        silence = _now() - self._renewed_at
+        data = self._storage.read_if_there(LEASE_FILE)
+        if data is None or _holder_of(data) != self._holder.id:
+            # Without the file: whoever took over has finished, or somebody removed it.
+            other = (Holder.from_json(data) if data is not None else None) or "it is gone again"
+            self._lost = StorageError(
+                f"another run took {self._storage.location} over ({other}) after this one had not "
+                f"renewed its lease for {silence:.0f} s: it was suspended, or cut off from the "
+                "storage; nothing is lost: let the other one finish, then run this command again"
+            )
+            log.error("%s", self._lost)
+            return
+        self._holder = dataclasses.replace(self._holder, renewed=self._holder.renewed + 1)
+        self._storage.write_bytes(LEASE_FILE, self._holder.to_json())
+        self._renewed_at = _now()
+
+
+@contextmanager
+def held_lease(storage: Storage) -> Iterator[Lease]:
+    """Holds the lease on a data set, renewed in a thread, for the block.
+
+    Raises StorageError where another driver has it, with its name and how long it was watched.
+    """
+    lease = Lease(storage, _take(storage))
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _take(storage: Storage) -> Holder:
+    holder = Holder.this_process()
+    while True:
+        if storage.create(LEASE_FILE, holder.to_json()):
+            pause = 0.0
+        else:
+            found = storage.read_if_there(LEASE_FILE)
+            if found is None:
+                continue
+            is_dead = _is_gone(storage, found)
+            storage.write_bytes(LEASE_FILE, holder.to_json())
+            # Those of this machine are kept apart by the lock of the file system.
+            pause = 0.0 if is_dead and storage.is_local else SETTLE_SECONDS
+        time.sleep(pause)
+        winner = storage.read_if_there(LEASE_FILE)
+        if _holder_of(winner) == holder.id:
+            return holder
+        if winner is not None:
+            raise _taken(storage, Holder.from_json(winner), "it began at the same moment")
+
+
+def _is_gone(storage: Storage, found: bytes) -> bool:
+    """Watches another driver's lease until it is stale; returns whether it is known to be dead.
+
+    Raises StorageError where the driver is alive.
+    """
+    holder = Holder.from_json(found)
+    alive = holder.is_alive() if holder is not None else None
+    if alive:
+        raise _taken(storage, holder, "its process is alive")
+    if alive is False:
+        log.info("took over from %s, which ended without a word", holder)
+        return True
+    log.warning(
+        "%s is leased to %s; watching for up to %g s whether it is alive",
+        *(storage.location, holder or "an unknown run", LEASE_SECONDS),
+    )
+    began = _now()
+    while (spent := _now() - began) < LEASE_SECONDS:
+        time.sleep(POLL_SECONDS)
+        now = storage.read_if_there(LEASE_FILE)
+        if now is None:
+            return False
+        if now != found:
+            seconds = _now() - began
+            raise _taken(
+                storage,
+                Holder.from_json(now),
+                f"it renewed its lease within the {seconds:.0f} s that it was watched",
+            )
+    log.warning("took over from %s, which gave no sign of life for %.0f s", holder, spent)
+    return False
+
+
+def _taken(storage: Storage, holder: Holder | None, why: str) -> StorageError:
+    return StorageError(
+        f"another run is writing to {storage.location} ({holder or 'of another version'}; {why}); "
+        "wait for it or end it"
+    )
+
+
+def _holder_of(data: bytes | None) -> str | None:
+    holder = Holder.from_json(data) if data is not None else None
+    return holder.id if holder is not None else None
+
+
+def _now() -> float:
+    # Goes on while the machine sleeps, as the clock of whoever watches does.
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _machine() -> str:
+    """Returns what no other machine, boot or container has; empty where it cannot be known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """Returns when a process was started, in ticks since boot; None where it is gone."""
+    try:
+        # "PID (NAME) STATE PPID ..."; NAME may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]
