@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from flowprep.errors import ConfigError
+from flowprep.flow.devices import parse_device
 from flowprep.flow.parameters import PARAMETERS, FlowParameters, TVL1Parameters
 
 __all__ = [
@@ -265,10 +266,20 @@ class RunOptions:
 
     num_workers: int | None = None
     """Worker processes, one core each; as many as there are cores where it is not given."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, ...; `auto` takes the GPUs that are there, and beside them the cores
+    of machines without one. `cuda+cpu` takes all GPUs and all cores."""
+    workers_per_gpu: int | None = None
+    """Videos that share a GPU, so that it has work while others are decoded and encoded; as many as
+    there are cores for it, up to 8, where it is not given."""
     executor: ExecutorName = "ray"
     """`ray` works in many processes; `inline` does all in this one, for debugging."""
     address: str | None = None
     """An existing Ray cluster, such as `auto`; Ray starts on this machine where it is not given."""
+    ship_code: bool = True
+    """Send flowprep's own code to the nodes of an existing cluster, so that all have this one."""
+    runtime_env: str | None = None
+    """Ray's runtime environment for the workers: JSON, or a JSON or YAML file with it."""
     max_attempts: int = 3
     """How often a video that ends its worker is tried before it counts as failed."""
     stall_timeout_seconds: float = 120.0
@@ -284,6 +295,11 @@ class RunOptions:
         check_choice("executor", self.executor, ExecutorName)
         if self.num_workers is not None and self.num_workers < 1:
             raise ConfigError(f"workers must be >= 1, got {self.num_workers}")
+        parse_device(self.device.removesuffix("+cpu"))
+        if self.device in ("auto+cpu", "cpu+cpu"):
+            raise ConfigError(f"device must name a GPU before +cpu, got {self.device!r}")
+        if self.workers_per_gpu is not None and self.workers_per_gpu < 1:
+            raise ConfigError(f"workers_per_gpu must be >= 1, got {self.workers_per_gpu}")
         if self.max_attempts < 1:
             raise ConfigError(f"max_attempts must be >= 1, got {self.max_attempts}")
         if not self.stall_timeout_seconds > 0:

@@ -314,6 +314,15 @@ def test_a_resize_that_says_nothing_is_refused(text: str) -> None:
             "executor must be one of ray, inline, got 'slurm'",
         ),
         (lambda: RunOptions(num_workers=0), "workers must be >= 1, got 0"),
+        (
+            lambda: RunOptions(device="gpu"),
+            "device must be auto, cpu, cuda, cuda:N, mps or torch-cpu, got 'gpu'",
+        ),
+        (
+            lambda: RunOptions(device="auto+cpu"),
+            "device must name a GPU before +cpu, got 'auto+cpu'",
+        ),
+        (lambda: RunOptions(workers_per_gpu=0), "workers_per_gpu must be >= 1, got 0"),
         (lambda: RunOptions(max_attempts=0), "max_attempts must be >= 1, got 0"),
         (lambda: RunOptions(stall_timeout_seconds=0), "stall_timeout_seconds must be > 0, got 0"),
         (

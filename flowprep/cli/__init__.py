@@ -8,11 +8,15 @@ from collections.abc import Sequence
 import click
 
 from flowprep._version import __version__
+from flowprep.cli.browse import browse
 from flowprep.cli.compare import compare
 from flowprep.cli.dataset import info, status, verify
+from flowprep.cli.doctor import doctor
 from flowprep.cli.evaluate import evaluate
+from flowprep.cli.export import export
 from flowprep.cli.extract import extract
 from flowprep.cli.fuse import fuse
+from flowprep.cli.import_ import import_
 from flowprep.cli.metrics import metrics
 from flowprep.cli.plan import plan
 from flowprep.cli.predict import predict
@@ -48,6 +52,7 @@ def cli() -> None:
     flowprep info demo-flow                 say what is there
     flowprep view demo-flow --to flow.mp4   look at it
     flowprep report demo-flow               find what is wrong before training does
+    flowprep browse demo-flow               walk through it in a web browser
 
     Exit codes: 0 complete, 1 incomplete or failed, 2 wrong usage.
     """
@@ -60,13 +65,17 @@ cli.add_command(verify)
 cli.add_command(info)
 cli.add_command(view)
 cli.add_command(report)
+cli.add_command(browse)
 cli.add_command(compare)
 cli.add_command(metrics)
+cli.add_command(export)
+cli.add_command(import_)
 cli.add_command(train)
 cli.add_command(evaluate)
 cli.add_command(fuse)
 cli.add_command(predict)
 cli.add_command(synthetic)
+cli.add_command(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

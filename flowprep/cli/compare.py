@@ -76,6 +76,7 @@ def compare(
     to: str | None,
     worst: int,
     as_json: bool,
+    device: str,
     **_: Any,
 ) -> None:
     """Compare the data sets A and B video by video, or two algorithms on the video A.
@@ -92,7 +93,7 @@ def compare(
     from flowprep.look.view import is_dataset
 
     computing = given_values(
-        ctx, [*DecodeSpec.__dataclass_fields__, *FlowSpec.__dataclass_fields__]
+        ctx, ["device", *DecodeSpec.__dataclass_fields__, *FlowSpec.__dataclass_fields__]
     )
     if (b is None) == (algorithms is None):
         raise click.UsageError("Give two data sets A and B, or one video A and --algorithms.")
@@ -121,6 +122,7 @@ def compare(
                 direction=direction,
                 num_sampled=sample or None,
                 num_worst=worst,
+                device=device,
             )
         paths = found.write_pictures(to) if to is not None else []
     if as_json:

@@ -146,7 +146,11 @@ config_options = _decorator(
     "Running",
     names={"num_workers": "workers", "stall_timeout_seconds": "stall-timeout"},
     switches=("keep_partial", "retry_failed"),
-    metavars={"address": "HOST:PORT|auto", "stall_timeout_seconds": "SECONDS"},
+    metavars={
+        "address": "HOST:PORT|auto",
+        "runtime_env": "JSON|FILE",
+        "stall_timeout_seconds": "SECONDS",
+    },
 )
 @click.option(
     "--dry-run",
@@ -185,6 +189,7 @@ def extract(
     # Imported late: --help and usage errors need neither Ray nor a decoder.
     from flowprep.run.driver import run_extract
     from flowprep.run.estimate import estimate_run
+    from flowprep.run.executors import check_options
 
     if not videos:
         raise click.UsageError(f"Give VIDEOS and OUT; got one name only, {out!r}.", ctx)
@@ -192,6 +197,7 @@ def extract(
         config = given_config(ctx, PRESETS[preset] if preset else ExtractConfig())
         run_fields = [item.name for item in dataclasses.fields(RunOptions)]
         options = RunOptions(**given_values(ctx, run_fields))
+        check_options(options, config.flow.algorithm)
         manifest = collect_videos(
             videos, format=manifest_format, annotations=annotations, split=split, root=root, out=out
         )

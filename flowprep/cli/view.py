@@ -83,6 +83,15 @@ def computing_options(
             skip=("algorithm", "parameters"),
             metavars={"bound_px": "PX"},
         )(command)
+        command = click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            cls=GroupedOption,
+            group=_COMPUTING,
+            metavar="NAME",
+            help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.",
+        )(command)
         if not algorithm:
             return command
         command = click.option(
@@ -189,6 +198,7 @@ def view(
     play_fps: float | None,
     num_pictures: int,
     preset: str | None,
+    device: str,
     **_: Any,
 ) -> None:
     """Draw the flow of SOURCE, a data set or a video, to a film or a sheet.
@@ -210,7 +220,7 @@ def view(
         if start is not None or length is not None:
             raise click.UsageError("--frames says what --start and --length say; give one or both.")
         start, length = frames[0], frames[1] - frames[0]
-    computing = given_values(ctx, ("algorithm", "preset", *_DECODE_FIELDS, *_FLOW_FIELDS))
+    computing = given_values(ctx, ("algorithm", "preset", "device", *_DECODE_FIELDS, *_FLOW_FIELDS))
     with options_named(ctx):
         spec = ViewSpec(
             panels=panels,
@@ -224,7 +234,7 @@ def view(
         )
         base = PRESETS[preset] if preset else ExtractConfig()
         config = given_config(ctx, base) if computing else None
-        report = draw(source, to, keys, spec, config=config)
+        report = draw(source, to, keys, spec, config=config, device=device)
     for note in report.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(report.summary())

@@ -33,7 +33,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from flowprep.config import FlowSpec
 from flowprep.dataset import jpeg
-from flowprep.dataset.read import FlowDataset, StoredVideo
+from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, FlowprepError
 from flowprep.learn import levels
 from flowprep.learn.clips import bidirectional_indices, test_indices, training_indices

@@ -127,7 +127,9 @@ class Predictor:
             datasets = []
             for number, config in enumerate(self.extractions):
                 out = os.path.join(folder, str(number))
-                options = RunOptions(executor="inline", progress=False)
+                # The flow of a network on the CPU is left there too.
+                device = "cpu" if self.device.type == "cpu" else "auto"
+                options = RunOptions(executor="inline", device=device, progress=False)
                 run_extract(Manifest((video,), (), 0, ()), out, config, options)
                 for failure in read_failures(Storage(out)).values():
                     return Prediction(name, error=f"{failure.reason}: {failure.message}")

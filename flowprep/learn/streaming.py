@@ -23,8 +23,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, shard_name
-from flowprep.dataset.read import FlowDataset, StoredVideo, open_dataset
+from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.storage import Storage
+from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, FlowprepError
 from flowprep.learn.config import ClipSpec, TrainConfig
 from flowprep.learn.data import (

@@ -12,6 +12,7 @@ from flowprep.config import ExtractConfig
 from flowprep.errors import ConfigError, InputError
 from flowprep.run.estimate import PairCost, count_frames, measure_cost, spread
 from flowprep.run.progress import format_bytes, format_count, format_duration
+from flowprep.video.fetch import fetched_sample
 from flowprep.video.manifest import Manifest
 from flowprep.video.reader import target_size
 
@@ -138,8 +139,10 @@ def estimate_cost(
     if pairs_per_second_per_node is not None and not pairs_per_second_per_node > 0:
         raise ConfigError(f"pairs_per_second must be > 0, got {pairs_per_second_per_node:g}")
     failures: list[str] = []
-    counts = count_frames(spread(manifest.videos, _NUM_HEADERS), config, failures)
-    cost = measure_cost(spread(manifest.videos, _NUM_TIMED), config, failures)
+    with fetched_sample(spread(manifest.videos, _NUM_HEADERS), failures) as probed:
+        counts = count_frames(probed, config, failures)
+    with fetched_sample(spread(manifest.videos, _NUM_TIMED), failures) as probed:
+        cost = measure_cost(probed, config, failures)
     if cost is None or not counts:
         raise InputError(
             "no video could be probed, so nothing can be estimated: "

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.index import rebuild_sidecar
@@ -36,10 +36,11 @@ from flowprep.dataset.layout import (
     write_failures,
     write_manifest,
 )
+from flowprep.dataset.lease import Lease, held_lease
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import TEMPORARY_MARK, Storage, locked_file, translated_errors
 from flowprep.errors import ExecutorError, VideoError
-from flowprep.run.executors import EXECUTORS, Executor, WorkerLost
+from flowprep.run.executors import EXECUTORS, Executor, WorkerLost, check_options
 from flowprep.run.job import (
     ExtractJob,
     Job,
@@ -49,9 +50,11 @@ from flowprep.run.job import (
     read_part_record,
     write_part_record,
 )
+from flowprep.run.metrics import metric_samples
 from flowprep.run.plan import make_plan, move_to_new_shards, write_plan
 from flowprep.run.progress import Progress, RunReport
 from flowprep.run.status import ProgressRecorder, RunState
+from flowprep.urls import redacted
 from flowprep.video.manifest import Manifest
 
 __all__ = ["run_extract"]
@@ -59,6 +62,8 @@ __all__ = ["run_extract"]
 log = logging.getLogger("flowprep.run")
 
 _WAIT_SECONDS = 1.0
+MAX_LOST_NODES = 10
+"""So many machines may go away under one video before it counts as what brings them down."""
 
 
 def run_extract(
@@ -69,17 +74,19 @@ def run_extract(
     Returns the report; videos that failed are in it and in `failures.jsonl`, and stop nothing.
     Raises ConfigMismatchError where `out` was made with another configuration, InputError or
     DatasetError where the plan cannot be extended, StorageError where `out` cannot be written (what
-    is published stays whole), ExecutorError where there are no workers.
+    is published stays whole), ConfigError for a device that is not there, ExecutorError where there
+    are no workers.
     """
     options = options or RunOptions()
+    check_options(options, config.flow.algorithm)
     storage = Storage(out)
     storage.make_folder()
-    with _locked(storage), _run_log(storage) as log_name:
+    with _locked(storage) as lease, _run_log(storage) as log_name:
         log.info("run with %s and %s", config, options)
         plan = make_plan(storage, manifest, config)
         write_plan(storage, plan)
         _remove_temporary_files(storage)
-        run = _Run(storage, config, options, plan.entries)
+        run = _Run(storage, config, options, plan.entries, lease)
         run.report.log_name = log_name
         try:
             run.go()
@@ -124,8 +131,10 @@ class _Run:
         config: ExtractConfig,
         options: RunOptions,
         entries: list[ManifestEntry],
+        lease: Lease,
     ) -> None:
         self.storage = storage
+        self.lease = lease
         self.config = config
         self.options = options
         self.entries = entries
@@ -219,11 +228,15 @@ class _Run:
         state: RunState = "failed"
         try:
             if self.waiting:
-                executor = EXECUTORS[self.options.executor](self.options)
+                executor = EXECUTORS[self.options.executor](self.options, self.config.flow)
                 log.info("%s with %d workers", type(executor).__name__, executor.num_workers)
                 self.recorder.num_workers = executor.num_workers
                 self._work(executor, progress)
+            # Another driver that took over may need the parts.
+            self.lease.confirm()
             self.storage.remove(PARTS_FOLDER)
+            # Of workers that went away while they joined a shard.
+            _remove_temporary_files(self.storage)
             state = "complete" if self.report.is_complete else "incomplete"
         except KeyboardInterrupt:
             state = "interrupted"
@@ -245,6 +258,7 @@ class _Run:
         in_flight = 0
         while self.waiting or in_flight:
             raise_if_interrupted()
+            self.lease.check()
             while self.waiting and in_flight < executor.window:
                 job = self.waiting.popleft()
                 executor.submit(job)
@@ -265,7 +279,9 @@ class _Run:
                     self._finish(job, record)
                     self.recorder.finished(record, getattr(outcome, "node", ""))
                     progress.advance()
-            self.recorder.write()
+            self.recorder.num_workers = executor.num_workers
+            if (written := self.recorder.write()) is not None:
+                executor.show(metric_samples(written))
 
     def _after_extraction(
         self, job: ExtractJob, outcome: JobResult | WorkerLost
@@ -288,12 +304,25 @@ class _Run:
         if self.storage.exists(part_name(job.shard, job.index, "json")):
             # The worker had finished the video and went before it could say so.
             return read_part_record(self.storage, job.shard, job.index)
-        if job.attempt < self.options.max_attempts:
-            self.waiting.appendleft(dataclasses.replace(job, attempt=job.attempt + 1))
+        if self._goes_again(job, outcome):
             return None
         record = failed_record(job, error)
         write_part_record(self.storage, job.shard, job.index, record)
         return record
+
+    def _goes_again(self, job: Job, lost: WorkerLost) -> bool:
+        """Queues a job that lost its worker, unless that has happened too often."""
+        if lost.node_died:
+            # A machine that is taken away says nothing about its videos.
+            if job.num_lost_nodes + 1 >= MAX_LOST_NODES:
+                return False
+            job = dataclasses.replace(job, num_lost_nodes=job.num_lost_nodes + 1)
+        else:
+            if job.attempt >= self.options.max_attempts:
+                return False
+            job = dataclasses.replace(job, attempt=job.attempt + 1)
+        self.waiting.appendleft(job)
+        return True
 
     def _why_lost(self, job: ExtractJob, lost: WorkerLost) -> VideoError:
         name = part_name(job.shard, job.index, "stall")
@@ -310,12 +339,11 @@ class _Run:
         if isinstance(outcome, WorkerLost):
             self.report.num_lost_workers += 1
             log.warning("shard %d lost its worker: %s", job.shard, outcome.message)
-            if job.attempt == self.options.max_attempts:
+            if not self._goes_again(job, outcome):
                 raise ExecutorError(
                     f"shard {job.shard} could not be joined in {job.attempt} attempts: "
                     f"{outcome.message}"
                 )
-            self.waiting.appendleft(dataclasses.replace(job, attempt=job.attempt + 1))
             return
         self.storage.remove(f"{PARTS_FOLDER}/{job.shard:06d}")
         log.info("published %s", shard_name(job.shard))
@@ -342,7 +370,7 @@ class _Run:
 
     def _failure(self, index: int, record: VideoRecord) -> Failure:
         assert record.reason is not None
-        source = self.entries[index].video.source
+        source = redacted(self.entries[index].video.source)
         return Failure(record.key, source, record.reason, record.message or "", record.attempts)
 
     def _extract_job(self, index: int) -> ExtractJob:
@@ -363,14 +391,14 @@ class _Run:
 
 
 @contextmanager
-def _locked(storage: Storage) -> Iterator[None]:
-    """Holds OUT's lock; an object store has none."""
-    if not storage.is_local:
-        yield
-        return
-    taken = f"another run is writing to {storage.location}"
-    with locked_file(storage.path(LOCK_FILE), taken, "wait for it or end it"):
-        yield
+def _locked(storage: Storage) -> Iterator[Lease]:
+    """Holds OUT's lease, and its lock where it has one; of two runs the second is refused."""
+    with ExitStack() as stack:
+        if storage.is_local:
+            taken = f"another run is writing to {storage.location}"
+            path = storage.path(LOCK_FILE)
+            stack.enter_context(locked_file(path, taken, "wait for it or end it"))
+        yield stack.enter_context(held_lease(storage))
 
 
 @contextmanager

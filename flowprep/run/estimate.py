@@ -22,11 +22,14 @@ from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import Storage
 from flowprep.errors import VideoError
 from flowprep.flow import build_estimator
+from flowprep.run.executors import check_options, cluster_address
 from flowprep.run.extract import extract_video
 from flowprep.run.job import read_part_record
 from flowprep.run.plan import make_plan
 from flowprep.run.progress import format_bytes, format_count, format_duration
+from flowprep.run.workers import own_machine
 from flowprep.video.decode import probe_video
+from flowprep.video.fetch import fetched_sample
 from flowprep.video.manifest import Manifest
 from flowprep.video.tree import is_frame_image
 from flowprep.video.types import Video
@@ -37,6 +40,8 @@ __all__ = ["PairCost", "RunEstimate", "count_frames", "estimate_run", "measure_c
 _NUM_HEADERS = 30
 _NUM_TIMED = 3
 _NUM_TIMED_PAIRS = 3
+# On a GPU: a batch and more, after a first one for which memory is taken and code is loaded.
+_NUM_TIMED_PAIRS_GPU = 48
 _PROBE_SECONDS = 20.0
 
 
@@ -61,6 +66,10 @@ class RunEstimate:
     """On one worker."""
     probe_failures: tuple[str, ...]
     """What was wrong with probed videos, a sentence each."""
+    num_gpus: int = 0
+    """That the workers share."""
+    gpu_seconds_per_pair: float = 0.0
+    """Of `seconds_per_pair`, what a GPU spends."""
 
     def summary(self) -> str:
         """Returns the estimate as lines of text."""
@@ -96,10 +105,16 @@ class RunEstimate:
             # A video is the work of one worker.
             num_busy = min(self.num_workers, self.num_to_do)
             seconds = self.num_pairs * self.seconds_per_pair / num_busy
+            if self.num_gpus:
+                # Workers wait for the GPU that they share.
+                num_gpus = min(self.num_gpus, num_busy)
+                seconds = max(seconds, self.num_pairs * self.gpu_seconds_per_pair / num_gpus)
             lines.append(
                 f"  estimate    {format_count(round(self.num_pairs), 'frame pair')} at "
                 f"{1 / self.seconds_per_pair:.1f} pairs/s a worker: {format_duration(seconds)} "
-                f"with {format_count(num_busy, 'worker')}, {format_bytes(self.num_bytes)}"
+                f"with {format_count(num_busy, 'worker')}"
+                + (f" on {format_count(self.num_gpus, 'GPU')}" if self.num_gpus else "")
+                + f", {format_bytes(self.num_bytes)}"
             )
         lines += [f"  probe       {failure}" for failure in self.probe_failures]
         lines.append("nothing was written")
@@ -111,16 +126,26 @@ def estimate_run(
 ) -> RunEstimate:
     """Probes some of the videos that a run would extract; writes nothing.
 
-    Raises ConfigMismatchError, InputError and DatasetError as the run itself would.
+    What a cluster has is not asked: the estimate is for this machine. Raises ConfigError for a
+    device that is not there, and ConfigMismatchError, InputError and DatasetError as the run itself
+    would.
     """
+    check_options(options, config.flow.algorithm)
+    if cluster_address(options.address) is not None:
+        options = replace(options, device="auto")
+    machine, device, workers = own_machine(options, config.flow.algorithm)
     storage = Storage(out)
     plan = make_plan(storage, manifest, config)
     entries = plan.entries
     done = _finished_keys(storage, plan.known, options)
     to_do = [entry.video for entry in entries if entry.video.key not in done]
     failures: list[str] = []
-    counts = count_frames(spread(to_do, _NUM_HEADERS), config, failures)
-    cost = measure_cost(spread(to_do, _NUM_TIMED), config, failures) if counts else None
+    with fetched_sample(spread(to_do, _NUM_HEADERS), failures) as probed:
+        counts = count_frames(probed, config, failures)
+    timed = spread(to_do, _NUM_TIMED)
+    name = "cpu" if device is None else str(device)
+    with fetched_sample(timed if counts else [], failures) as probed:
+        cost = measure_cost(probed, config, failures, device=name) if counts else None
     num_pairs = num_bytes = None
     if counts:
         share = len(to_do) / len(counts)
@@ -135,13 +160,15 @@ def estimate_run(
         num_videos=len(entries),
         num_to_do=len(to_do),
         num_shards=len({entry.shard for entry in entries}),
-        num_workers=1 if is_inline else options.num_workers or os.cpu_count() or 1,
+        num_workers=1 if is_inline else workers.num_gpu_workers or workers.num_cpu_workers,
         class_names=plan.header.class_names,
         splits=Counter(entry.video.split for entry in entries if entry.video.split),
         num_pairs=num_pairs,
         num_bytes=num_bytes,
         seconds_per_pair=None if cost is None else cost.seconds_per_pair,
         probe_failures=tuple(dict.fromkeys(failures)),
+        num_gpus=machine.num_gpus,
+        gpu_seconds_per_pair=0.0 if cost is None else cost.flow_seconds_per_pair,
     )
 
 
@@ -202,16 +229,20 @@ class PairCost:
     """Of the JPEGs of the RGB frames."""
     pixels_per_pair: float
     """Of a stored frame."""
+    flow_seconds_per_pair: float = 0.0
+    """Of `seconds_per_pair`, what the flow took."""
 
 
 def measure_cost(
-    videos: Sequence[Video], config: ExtractConfig, failures: list[str]
+    videos: Sequence[Video], config: ExtractConfig, failures: list[str], *, device: str = "cpu"
 ) -> PairCost | None:
     """Measures the first pairs of some videos; adds a sentence for each that gives none."""
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    estimator = build_estimator(config.flow.algorithm, config.flow.parameters)
-    seconds = num_bytes = num_rgb_bytes = num_pixels = 0.0
+    estimator = build_estimator(config.flow.algorithm, config.flow.parameters, device)
+    num_timed = _NUM_TIMED_PAIRS if device == "cpu" else _NUM_TIMED_PAIRS_GPU
+    is_warm = device == "cpu"
+    seconds = flow_seconds = num_bytes = num_rgb_bytes = num_pixels = 0.0
     num_pairs = num_frames = 0
     began = time.monotonic()
     try:
@@ -221,10 +252,14 @@ def measure_cost(
             try:
                 fps = config.decode.fps or probe_video(video).fps or 1.0
                 start = video.start_seconds or 0.0
-                end = start + (config.flow.step + _NUM_TIMED_PAIRS + 0.5) / fps
+                end = start + (config.flow.step + num_timed + 0.5) / fps
                 head = replace(video, end_seconds=min(end, video.end_seconds or end))
+                if not is_warm:
+                    with extract_video(head, config, estimator):
+                        is_warm = True
                 with extract_video(head, config, estimator) as extracted:
                     seconds += sum(extracted.seconds.values())
+                    flow_seconds += extracted.seconds["flow"]
                     for name, stream in extracted.streams.items():
                         if name == RGB_STREAM:
                             num_rgb_bytes += stream.num_bytes
@@ -245,6 +280,7 @@ def measure_cost(
         bytes_per_pair=num_bytes / num_pairs,
         bytes_per_frame=num_rgb_bytes / num_frames,
         pixels_per_pair=num_pixels / num_pairs,
+        flow_seconds_per_pair=flow_seconds / num_pairs,
     )
 
 

@@ -135,6 +135,9 @@ def extract_video(
                 num_frames=num_frames,
             )
         metadata = _describe(video, config, reader, num_frames, num_flows)
+        # Two of these may fill one data set: they agree, but not bit by bit.
+        metadata["device"] = estimator.device_name
+        metadata["estimator"] = type(estimator).__name__
         metadata["status"] = "partial" if damage else "complete"
         if damage:
             metadata["damage"] = damage.message

@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import faulthandler
 import functools
+import importlib
 import json
+import logging
 import os
 import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import cv2
+import numpy as np
 
 from flowprep.config import ExtractConfig, FlowSpec
 from flowprep.dataset.index import record_from_metadata
 from flowprep.dataset.layout import VideoRecord, part_name
 from flowprep.dataset.storage import Storage
 from flowprep.dataset.write import publish_shard, write_sample
-from flowprep.errors import FlowprepError, StorageError, VideoError
+from flowprep.errors import ConfigError, ExecutorError, FlowprepError, StorageError, VideoError
 from flowprep.flow import FlowEstimator, build_estimator
+from flowprep.flow.devices import is_device_failure
 from flowprep.flow.quantize import FieldQuantizer
-from flowprep.run.extract import extract_video
+from flowprep.run.extract import extract_video, library_versions
+from flowprep.video.fetch import FetchedVideo, fetched
 from flowprep.video.types import Video
 
 __all__ = [
+    "DeviceWorker",
     "ExtractJob",
     "Job",
     "JobResult",
+    "PreparedWorker",
     "PublishJob",
+    "WorkerLost",
     "failed_record",
     "read_part_record",
     "run_job",
@@ -58,6 +66,8 @@ class ExtractJob:
     keep_partial: bool
     stall_timeout_seconds: float | None
     """None leaves the watchdog off: it ends the process, which must then not be the user's own."""
+    num_lost_nodes: int = 0
+    """Machines that went away while they worked on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,7 @@ class PublishJob:
     indices: tuple[int, ...]
     """The manifest's lines in this shard, in order."""
     attempt: int = 1
+    num_lost_nodes: int = 0
 
 
 Job = ExtractJob | PublishJob
@@ -88,16 +99,104 @@ class JobResult:
     """The machine that the worker is on."""
 
 
-def run_job(job: Job) -> JobResult:
-    """Carries a job out; every error comes back as a value."""
+@dataclass(frozen=True)
+class WorkerLost:
+    """A worker went away with its job, or its GPU can do no more."""
+
+    reason: Literal["crashed", "out-of-memory"]
+    message: str
+    node_died: bool = False
+    """Its whole machine went away, which is hardly the job's doing."""
+
+
+def run_job(
+    job: Job, device: str = "cpu", versions: Mapping[str, str] | None = None
+) -> JobResult | WorkerLost:
+    """Carries a job out, its flow on `device`; every error comes back as a value.
+
+    With `versions`, the driver's `library_versions`, a worker that has others refuses the job.
+    """
     try:
         if isinstance(job, PublishJob):
             records = [read_part_record(job.storage, job.shard, index) for index in job.indices]
             publish_shard(job.storage, job.shard, job.indices, records)
             return JobResult()
-        return _extract(job)
+        if versions is not None:
+            _check_versions(versions, library_versions(job.config))
+        return _extract(job, device)
     except FlowprepError as error:
         return JobResult(error=error)
+
+
+@dataclass(frozen=True)
+class PreparedWorker:
+    """What a worker with a device of its own says before it takes jobs."""
+
+    estimator: str = ""
+    """Its class and device."""
+    error: FlowprepError | None = None
+    """Why it cannot work."""
+    notes: tuple[str, ...] = ()
+    """Warnings, for the log."""
+    node: str = field(default_factory=socket.gethostname)
+
+
+class DeviceWorker:
+    """A worker that stays, and keeps its device and an estimator on it from job to job."""
+
+    def __init__(self, flow: FlowSpec, device: str) -> None:
+        self._flow = flow
+        self._device = device
+
+    def prepare(self) -> PreparedWorker:
+        """Makes the estimator, and computes a first field with it, for which much is compiled."""
+        notes: list[str] = []
+        handler = _NoteHandler(notes)
+        logger = logging.getLogger("flowprep")
+        logger.addHandler(handler)
+        try:
+            estimator = _estimator(self._flow, self._device)
+            # As for OpenCV: what PyTorch does on the CPU it does in one thread.
+            importlib.import_module("torch").set_num_threads(1)
+            blank = np.zeros((4 * estimator.min_side_px, 4 * estimator.min_side_px), np.uint8)
+            estimator(blank, blank)
+        except FlowprepError as error:
+            return PreparedWorker(error=error, notes=tuple(notes))
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            return PreparedWorker(error=ExecutorError(message), notes=tuple(notes))
+        finally:
+            logger.removeHandler(handler)
+        name = f"{type(estimator).__name__} on {estimator.device_name}"
+        return PreparedWorker(name, notes=tuple(notes))
+
+    def run_job(
+        self, job: Job, versions: Mapping[str, str] | None = None
+    ) -> JobResult | WorkerLost:
+        """Carries a job out as `run_job` does."""
+        return run_job(job, self._device, versions)
+
+
+def _check_versions(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+    different = [
+        f"{name} {found.get(name, '(none)')} where the driver has {version}"
+        for name, version in expected.items()
+        if found.get(name) != version
+    ]
+    if different:
+        raise ExecutorError(
+            f"a worker on {socket.gethostname()} has {', '.join(different)}; their numbers would "
+            "mix in one data set: install the same versions on all nodes"
+        )
+
+
+class _NoteHandler(logging.Handler):
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._notes = notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._notes.append(record.getMessage())
 
 
 def read_part_record(storage: Storage, shard: int, index: int) -> VideoRecord:
@@ -110,24 +209,30 @@ def write_part_record(storage: Storage, shard: int, index: int, record: VideoRec
     storage.write_bytes(part_name(shard, index, "json"), json.dumps(record.to_dict()).encode())
 
 
-def _extract(job: ExtractJob) -> JobResult:
+def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
     # A worker owns one core; without this OpenCV takes them all, in every worker.
     cv2.setNumThreads(1)
     trace: str | None = None
     try:
         # Before the watchdog starts: what is compiled here gives no sign of life meanwhile.
-        estimator = _estimator(job.config.flow)
-        with _watchdog(job) as on_progress:
-            record = _extract_part(job, estimator, on_progress)
+        estimator = _estimator(job.config.flow, device)
+        began = time.perf_counter()
+        with fetched(job.video) as source:
+            record = _extract_part(job, source, estimator, time.perf_counter() - began)
     except VideoError as error:
+        if device != "cpu" and error.reason == "out-of-memory":
+            # Others share the GPU's memory, so that another time or place may have enough.
+            return WorkerLost("out-of-memory", error.message)
         record = failed_record(job, error)
-    except StorageError:
+    except (ConfigError, StorageError):
         raise
     except MemoryError:
         record = failed_record(job, VideoError("out-of-memory", "the worker ran out of memory"))
     except OSError as error:
         raise StorageError(f"cannot write temporary files: {error}") from error
     except Exception as error:
+        if device != "cpu" and is_device_failure(error):
+            return _device_lost(error)
         trace = traceback.format_exc()
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(last.filename).name}:{last.lineno}"
@@ -137,16 +242,30 @@ def _extract(job: ExtractJob) -> JobResult:
     return JobResult(record=record, traceback=trace)
 
 
+def _device_lost(error: Exception) -> WorkerLost:
+    message = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    if "out of memory" in str(error).lower():
+        hint = "take fewer --workers-per-gpu, or --device cpu for this video"
+        return WorkerLost("out-of-memory", f"the GPU's memory ran out ({message}); {hint}")
+    return WorkerLost("crashed", f"the GPU failed ({message})")
+
+
 def _extract_part(
-    job: ExtractJob, estimator: FlowEstimator, on_progress: _Watch | None
+    job: ExtractJob, source: FetchedVideo, estimator: FlowEstimator, fetch_seconds: float
 ) -> VideoRecord:
-    with extract_video(
-        job.video,
-        job.config,
-        estimator,
-        keep_partial=job.keep_partial,
-        on_progress=on_progress,
-    ) as extracted:
+    # Storage that makes a worker wait is no fault of its video: the watchdog sees neither the
+    # fetching nor the writing.
+    with _watchdog(job) as on_progress:
+        extracted = extract_video(
+            source.video,
+            job.config,
+            estimator,
+            keep_partial=job.keep_partial,
+            on_progress=on_progress,
+        )
+    with extracted:
+        extracted.metadata.update(source.provenance)
+        extracted.seconds["decode"] += fetch_seconds
         began = time.perf_counter()
         with job.storage.atomic_file(part_name(job.shard, job.index, "tar")) as file:
             members = write_sample(file, job.video.key, extracted.metadata, extracted.streams)
@@ -169,9 +288,9 @@ def failed_record(job: ExtractJob, error: VideoError) -> VideoRecord:
 
 
 @functools.lru_cache(maxsize=2)
-def _estimator(spec: FlowSpec) -> FlowEstimator:
+def _estimator(spec: FlowSpec, device: str) -> FlowEstimator:
     """One estimator serves all the videos of a worker; all that it needs is compiled."""
-    estimator = build_estimator(spec.algorithm, spec.parameters)
+    estimator = build_estimator(spec.algorithm, spec.parameters, device)
     FieldQuantizer(spec)
     return estimator
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import (
     DATASET_FILE,
+    LEASE_FILE,
     LOCK_FILE,
     LOGS_FOLDER,
     MANIFEST_FILE,
@@ -30,6 +31,7 @@ __all__ = [
     "extend_plan",
     "make_plan",
     "move_to_new_shards",
+    "refuse_foreign_files",
     "write_plan",
 ]
 
@@ -54,7 +56,7 @@ def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Pl
     """
     implementation = ESTIMATORS[config.flow.algorithm].implementation
     if not storage.exists(DATASET_FILE):
-        _refuse_foreign_files(storage)
+        refuse_foreign_files(storage)
         header = DatasetHeader(
             config, implementation, manifest.class_names, library_versions(config)
         )
@@ -144,8 +146,9 @@ def _merge_class_names(
     return tuple(names), [numbers[name] for name in given]
 
 
-def _refuse_foreign_files(storage: Storage) -> None:
-    ours = {LOCK_FILE, LOGS_FOLDER}
+def refuse_foreign_files(storage: Storage) -> None:
+    """Raises DatasetError where a folder without a data set holds anything else."""
+    ours = {LOCK_FILE, LEASE_FILE, LOGS_FOLDER}
     foreign = [
         name for name in storage.list_names() if name not in ours and TEMPORARY_MARK not in name
     ]

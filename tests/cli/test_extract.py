@@ -74,8 +74,11 @@ OPTIONS: list[tuple[str, str, str, Any]] = [
 RUN_OPTIONS = [
     # option and value, what the run's log says
     ("--workers 3", "num_workers=3"),
+    ("--device cpu", "device='cpu'"),
+    ("--workers-per-gpu 3", "workers_per_gpu=3"),
     ("--executor inline", "executor='inline'"),
     ("--address somewhere:1", "address='somewhere:1'"),  # which inline does not go to
+    ("--no-ship-code", "ship_code=False"),
     ("--max-attempts 2", "max_attempts=2"),
     ("--stall-timeout 7.5", "stall_timeout_seconds=7.5"),
     ("--keep-partial", "keep_partial=True"),

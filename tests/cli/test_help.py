@@ -18,13 +18,17 @@ COMMANDS = [
     "info",
     "view",
     "report",
+    "browse",
     "compare",
     "metrics",
+    "export",
+    "import",
     "train",
     "evaluate",
     "fuse",
     "predict",
     "synthetic",
+    "doctor",
 ]
 PAGES = [(), *((command,) for command in COMMANDS)]
 

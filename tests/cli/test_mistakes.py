@@ -33,6 +33,12 @@ WRONG_OPTIONS = [
     ("--jpeg-quality 101", "--jpeg-quality must be from 1 to 100, got 101"),
     ("--shard-size 0", "--shard-size must be >= 1, got 0"),
     ("--workers 0", "--workers must be >= 1, got 0"),
+    ("--device gpu",
+     "--device must be auto, cpu, cuda, cuda:N, mps or torch-cpu, got 'gpu'"),
+    ("--device cpu+cpu", "--device must name a GPU before +cpu, got 'cpu+cpu'"),
+    ("--algorithm dis --device cuda",
+     "--device of dis must be cpu, got 'cuda'; tvl1 and farneback have a version for GPUs"),
+    ("--workers-per-gpu 0", "--workers-per-gpu must be >= 1, got 0"),
     ("--max-attempts 0", "--max-attempts must be >= 1, got 0"),
     ("--stall-timeout 0", "--stall-timeout must be > 0, got 0"),
     ("--lambda 0", "--lambda must be > 0, got 0.0"),
@@ -105,9 +111,9 @@ def test_everything_is_forgotten(flowprep: Command) -> None:
 
 
 def test_command_that_does_not_exist(flowprep: Command) -> None:
-    result = flowprep("extrat", "videos", "out")
+    result = flowprep("extrac", "videos", "out")
     assert result.code == 2
-    assert result.error == "Error: No such command 'extrat'. Did you mean 'extract'?\n"
+    assert result.error == "Error: No such command 'extrac'. Did you mean 'extract'?\n"
 
 
 def test_videos_do_not_exist(flowprep: Command, tmp_path: Path) -> None:

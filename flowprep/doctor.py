@@ -1,0 +1,391 @@
+"""What a machine can do: versions, devices, decoders, folders, and how fast each backend is.
+
+Nothing here may fail: whatever a probe raises is a line of what it has to say.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import socket
+import statistics
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Finding", "Section", "examine", "exit_code", "verdict"]
+
+Status = Literal["ok", "absent", "broken"]
+
+WIDTH_PX, HEIGHT_PX = 340, 256
+MOTION_PX = 3.0
+"""Of the timed pair, to the left."""
+MAX_ERROR_PX = 0.5
+"""Median endpoint error beyond which an estimator counts as broken; right ones have about .05."""
+NUM_WARM_SECONDS = 1.0
+"""How long a backend is timed, at the least for one pair, after a first pair that is not."""
+NUM_GPU_PAIRS = 48
+"""Timed at once on a GPU, which computes them in batches."""
+_NAME_COLUMNS = 16
+_TEXT_COLUMNS = 80
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    text: str
+    """What it is, or what is wrong and what helps."""
+    status: Status = "ok"
+    """`absent` is something that extraction can do without."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Numbers for `--json`."""
+
+    def lines(self) -> list[str]:
+        """Returns the finding as lines for a terminal of 80 columns."""
+        mark = {"ok": "", "absent": "- ", "broken": "BROKEN: "}[self.status]
+        return textwrap.wrap(
+            mark + self.text,
+            _TEXT_COLUMNS,
+            initial_indent=f"  {self.name:{_NAME_COLUMNS}} ",
+            subsequent_indent=" " * (_NAME_COLUMNS + 3),
+            break_on_hyphens=False,
+        )
+
+
+@dataclass(frozen=True)
+class Section:
+    """What was found of one kind."""
+
+    title: str
+    findings: tuple[Finding, ...]
+
+    def summary(self) -> str:
+        """Returns the section as lines of text."""
+        return "\n".join([self.title, *(line for one in self.findings for line in one.lines())])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the section as JSON values."""
+        return {
+            "title": self.title,
+            "findings": [
+                {"name": one.name, "status": one.status, "text": one.text, **one.values}
+                for one in self.findings
+            ],
+        }
+
+
+def examine() -> Iterator[Section]:
+    """Looks at this machine, section by section; the last one takes some seconds."""
+    for title, probe in (
+        ("Versions", _versions),
+        ("Machine", _machine),
+        ("GPUs", _gpus),
+        ("Decoders", _decoders),
+        ("Folders", _folders),
+        ("Extras", _extras),
+        (f"Frame pairs at {WIDTH_PX}x{HEIGHT_PX}, forward and backward", _backends),
+    ):
+        yield Section(title, tuple(_guarded(title, probe)))
+
+
+def exit_code(sections: Sequence[Section]) -> int:
+    """Returns 0 where extraction works, 1 where something that it needs is broken."""
+    return int(any(one.status == "broken" for section in sections for one in section.findings))
+
+
+def verdict(sections: Sequence[Section]) -> str:
+    """Returns a sentence on whether extraction works."""
+    broken = [one.name for section in sections for one in section.findings if _is_broken(one)]
+    if broken:
+        return f"EXTRACTION DOES NOT WORK HERE: {', '.join(broken)}; see what is BROKEN above"
+    return "extraction works on this machine"
+
+
+def _is_broken(finding: Finding) -> bool:
+    return finding.status == "broken"
+
+
+def _guarded(name: str, probe: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yields a probe's findings, and whatever ends it as one more that does no harm."""
+    try:
+        yield from probe()
+    except Exception as error:
+        yield Finding(name.lower(), f"cannot be found out: {_words(error)}", "absent")
+
+
+def _words(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return text if name == "ConfigError" else f"{name}: {text}" if text else name
+
+
+# ---- versions
+
+
+_NEEDED = {
+    "numpy": "numpy",
+    "numba": "numba",
+    "OpenCV": "cv2",
+    "PyAV": "av",
+    "Pillow": "PIL",
+    "Ray": "ray",
+    "fsspec": "fsspec",
+}
+
+
+def _versions() -> Iterator[Finding]:
+    import flowprep
+
+    yield Finding("flowprep", f"{flowprep.__version__} in {Path(flowprep.__file__).parent}")
+    yield Finding(
+        "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    )
+    for name, module in _NEEDED.items():
+        try:
+            imported: Any = importlib.import_module(module)
+            text = str(imported.__version__)
+            if module == "av":
+                ffmpeg = getattr(imported, "ffmpeg_version_info", None)
+                text += "" if ffmpeg is None else f" with FFmpeg {ffmpeg}"
+            yield Finding(name, text, values={"version": str(imported.__version__)})
+        except Exception as error:
+            remedy = f"install it again with `pip install --force-reinstall {_package(module)}`"
+            yield Finding(name, f"cannot be imported ({_words(error)}); {remedy}", "broken")
+    for name, package in (("decord", "decord"), ("PyTorch", "torch")):
+        try:
+            yield Finding(name, importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "not installed", "absent")
+
+
+def _package(module: str) -> str:
+    return {"cv2": "opencv-contrib-python-headless", "PIL": "pillow"}.get(module, module)
+
+
+# ---- machine
+
+
+def _machine() -> Iterator[Finding]:
+    from flowprep.machine import cpu_model, cpu_vectors, usable_cores, usable_memory_bytes
+    from flowprep.run.progress import format_bytes
+
+    cores, there = usable_cores(), os.cpu_count() or 1
+    yield Finding("host", socket.gethostname())
+    yield Finding("processor", cpu_model())
+    yield Finding("cores", f"{cores} usable of {there}", values={"usable": cores, "cores": there})
+    yield Finding("vectors", f"{cpu_vectors()}, for the native estimators")
+    memory = usable_memory_bytes()
+    text = "unknown" if memory is None else format_bytes(memory)
+    yield Finding("memory", text, values={"bytes": memory})
+
+
+def _gpus() -> Iterator[Finding]:
+    from flowprep.flow.devices import cuda_state, why_no_cuda
+    from flowprep.run.progress import format_bytes
+
+    state = cuda_state()
+    if state.driver is not None:
+        version = ".".join(map(str, state.driver.cuda_version))
+        yield Finding("NVIDIA's driver", f"supports CUDA up to {version}{_driver_release()}")
+    if state.torch_cuda or state.torch_hip:
+        built = f"CUDA {state.torch_cuda}" if state.torch_cuda else f"ROCm {state.torch_hip}"
+        yield Finding("PyTorch", f"{state.torch_version}, built for {built}")
+    gpus = state.gpus or (() if state.driver is None else state.driver.gpus)
+    for index, gpu in enumerate(gpus):
+        capability = gpu.compute_capability
+        generation = "" if capability is None else ", compute capability {}.{}".format(*capability)
+        text = f"{gpu.name}, {format_bytes(gpu.memory_bytes)}{generation}"
+        reason = why_no_cuda(state, index)
+        values = {"gpu": gpu.name, "memory_bytes": gpu.memory_bytes}
+        if reason is None:
+            yield Finding(f"cuda:{index}", text, values=values)
+        else:
+            yield Finding(f"cuda:{index}", f"{text}; not usable: {reason}", "absent", values)
+    if not gpus:
+        yield Finding("none", str(why_no_cuda(state)), "absent")
+
+
+def _driver_release() -> str:
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return ""
+    match = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", text)
+    return f", release {match[1]}" if match else ""
+
+
+# ---- decoders
+
+
+def _decoders() -> Iterator[Finding]:
+    from flowprep.config import DecodeSpec, Resize
+    from flowprep.synthetic import action_scene, write_video
+    from flowprep.video.decode import DECODERS, open_video
+    from flowprep.video.types import Video
+
+    num_frames = 8
+    with tempfile.TemporaryDirectory(prefix="flowprep-") as folder:
+        path = Path(folder, "clip.mp4")
+        scene = action_scene("move_left", num_frames=num_frames, width=64, height=48, seed=0)
+        try:
+            write_video(path, (scene.frame(t) for t in range(num_frames)))
+        except Exception as error:
+            yield Finding("writing", f"no clip can be written to try: {_words(error)}", "absent")
+            return
+        for name in DECODERS:
+            # PyAV is the default, and counts the frames for the others.
+            status: Status = "broken" if name == "pyav" else "absent"
+            try:
+                spec = DecodeSpec(decoder=name, resize=Resize.parse("none"))  # type: ignore[arg-type]
+                with open_video(Video("clip", str(path)), spec) as reader:
+                    frames = [frame.rgb for frame in reader]
+                error_levels = max(
+                    float(np.abs(frame.astype(int) - scene.frame(t)).mean())
+                    for t, frame in enumerate(frames)
+                )
+                if len(frames) != num_frames or error_levels > 16:
+                    yield Finding(name, f"decodes {num_frames} frames wrongly", status)
+                else:
+                    yield Finding(name, f"decodes H.264 ({num_frames} frames of a test clip)")
+            except Exception as error:
+                yield Finding(name, _words(error), status)
+
+
+# ---- folders and extras
+
+
+def _folders() -> Iterator[Finding]:
+    from flowprep.flow.kernel import CACHE_VARIABLE, cache_folder
+    from flowprep.run.progress import format_bytes
+
+    folder = cache_folder()
+    if folder is None:
+        text = (
+            "no folder can be written to, so that every process compiles for half a minute; name "
+            f"one in {CACHE_VARIABLE}"
+        )
+        yield Finding("kernels", text, "absent")
+    else:
+        count = sum(1 for _ in folder.glob("*.nb*"))
+        yield Finding("kernels", f"{folder} ({count} files, writable)")
+    temporary = tempfile.gettempdir()
+    free = shutil.disk_usage(temporary).free
+    try:
+        with tempfile.TemporaryFile(dir=temporary) as file:
+            file.write(b"x" * 4096)
+        yield Finding("temporary", f"{temporary} ({format_bytes(free)} free, writable)")
+    except OSError as error:
+        text = f"{temporary} cannot be written to ({_words(error)}); name another in TMPDIR"
+        yield Finding("temporary", text, "broken")
+
+
+def _extras() -> Iterator[Finding]:
+    needed: dict[str, list[str]] = {}
+    for line in importlib.metadata.requires("flowprep") or ():
+        requirement, _, marker = line.partition(";")
+        if match := re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker):
+            name = re.match(r"[\w.-]+", requirement.strip())
+            needed.setdefault(match[1], []).append(name[0] if name else requirement)
+    for extra, packages in sorted(needed.items()):
+        missing = [package for package in dict.fromkeys(packages) if not _is_installed(package)]
+        if missing:
+            text = f"lacks {', '.join(missing)}; run pip install 'flowprep[{extra}]'"
+            yield Finding(extra, text, "absent", {"missing": missing})
+        else:
+            yield Finding(extra, "installed")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+# ---- backends
+
+
+def _backends() -> Iterator[Finding]:
+    import cv2
+
+    from flowprep.flow import ESTIMATORS
+    from flowprep.flow.devices import cuda_state, has_gpu_version, resolve_device, why_no_cuda
+    from flowprep.synthetic import textured_image
+
+    wide = textured_image(HEIGHT_PX, WIDTH_PX + int(MOTION_PX), 0)
+    gray = np.asarray(cv2.cvtColor(wide, cv2.COLOR_RGB2GRAY), np.uint8)
+    gpus = [f"cuda:{index}" for index in range(len(cuda_state().gpus))]
+    num_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        for algorithm in ESTIMATORS:
+            devices = ["cpu"]
+            if has_gpu_version(algorithm):
+                devices += [name for name in gpus if why_no_cuda(cuda_state()) is None]
+                try:
+                    resolve_device("mps", algorithm)
+                    devices.append("mps")
+                except Exception:
+                    pass
+                if _is_installed("torch"):
+                    devices.append("torch-cpu")
+            for device in devices:
+                yield _time_backend(algorithm, device, gray)
+    finally:
+        cv2.setNumThreads(num_threads)
+
+
+def _time_backend(algorithm: str, device: str, gray: NDArray[np.uint8]) -> Finding:
+    """Times one backend on a picture that moves; `gray` is wider than a frame by its motion."""
+    from flowprep.flow import build_estimator
+    from flowprep.flow.parameters import PARAMETERS
+
+    # The native and OpenCV's estimators are what every run needs.
+    failed: Status = "broken" if device == "cpu" else "absent"
+    try:
+        estimator = build_estimator(algorithm, PARAMETERS[algorithm](), device)
+        is_gpu = device not in ("cpu", "torch-cpu")
+        num_pairs = NUM_GPU_PAIRS if is_gpu else 1
+        frames = [
+            np.ascontiguousarray(gray[:, int(MOTION_PX) * (t % 2) :][:, :WIDTH_PX])
+            for t in range(num_pairs + 1)
+        ]
+        first = next(iter(estimator.pairs(frames)))
+        assert first.forward is not None
+        assert first.backward is not None
+        motion = np.array([-MOTION_PX, 0], np.float32)
+        errors_px = [
+            float(np.median(np.linalg.norm(field - truth, axis=-1)))
+            for field, truth in ((first.forward, motion), (first.backward, -motion))
+        ]
+        if not max(errors_px) <= MAX_ERROR_PX:
+            text = f"wrong by {max(errors_px):.2f} px on a picture that moves {MOTION_PX:g} px"
+            return Finding(f"{algorithm}", f"{device}: {text}", failed)
+        seconds: list[float] = []
+        while not seconds or (sum(seconds) < NUM_WARM_SECONDS and len(seconds) < 20):
+            began = time.perf_counter()
+            for _ in estimator.pairs(frames):
+                pass
+            seconds.append(time.perf_counter() - began)
+        rate = num_pairs / statistics.median(seconds)
+    except Exception as error:
+        return Finding(algorithm, f"{device}: {_words(error)}", failed, {"device": device})
+    name = type(estimator).__name__
+    unit = "a core" if device == "cpu" else ""
+    text = f"{rate:9.1f} pairs/s {unit:7} {device:9}  {name}"
+    values = {"device": device, "estimator": name, "pairs_per_second": round(rate, 2)}
+    return Finding(algorithm, text, values=values)

@@ -1,0 +1,107 @@
+"""What this machine is: its cores and memory as far as this process may use them, its processor."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["cpu_model", "cpu_vectors", "usable_cores", "usable_memory_bytes"]
+
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+# The first of these that a processor has is what the kernels' vectors of 16 floats become.
+_VECTORS = {
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+    "sse4_2": "SSE4.2",
+    "sse2": "SSE2",
+    "sve": "SVE",
+    "asimd": "NEON",
+    "neon": "NEON",
+}
+
+
+def usable_cores() -> int:
+    """Returns the cores that this process may use: its affinity, and the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quotas = [math.ceil(quota) for quota in _cpu_quotas()]
+    return max(1, min([cores or 1, *quotas]))
+
+
+def usable_memory_bytes() -> int | None:
+    """Returns the memory that this process may use: the machine's, and its container's limit."""
+    found = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                found.append(1024 * int(line.split()[1]))
+    except (OSError, ValueError):
+        pass
+    for folder in _cgroup_folders("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            found += [int(value) for value in _words(folder / name) if value.isdigit()]
+    return min(found, default=None)
+
+
+def cpu_model() -> str:
+    """Returns the processor's name."""
+    return _cpuinfo("model name") or _cpuinfo("Model") or platform.machine() or "unknown"
+
+
+def cpu_vectors() -> str:
+    """Returns the widest vector instructions of those that the native kernels become."""
+    flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return next((name for flag, name in _VECTORS.items() if flag in flags), "unknown")
+
+
+def _cpuinfo(field: str) -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    except OSError:
+        pass
+    return ""
+
+
+def _cpu_quotas() -> Iterator[float]:
+    """Yields the cores that each control group over this process allows."""
+    for folder in _cgroup_folders("cpu"):
+        limit = _words(folder / "cpu.max")  # version 2: quota or max, period
+        if not limit:  # version 1: -1 stands for no quota
+            limit = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+        if len(limit) == 2 and all(word.isdigit() for word in limit) and int(limit[1]) > 0:
+            yield int(limit[0]) / int(limit[1])
+
+
+def _cgroup_folders(controller: str) -> list[Path]:
+    """Returns the control groups of this process, from its own to the outermost one."""
+    folders = []
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        # Version 2: `0::/path`; version 1: `4:cpu,cpuacct:/path`.
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            root = _CGROUP_ROOT
+        elif controller in controllers.split(","):
+            root = _CGROUP_ROOT / controller
+        else:
+            continue
+        own = Path(path.lstrip("/"))
+        folders += [root / own, *(root / parent for parent in own.parents)]
+    return folders
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []

@@ -1,0 +1,74 @@
+"""What runs on a Ray cluster that others started: flowprep's code there, and its nodes as they are.
+
+Nodes come and go: an autoscaler adds them, a spot market takes them away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flowprep.config import RunOptions
+from flowprep.errors import ConfigError
+from flowprep.run.workers import Machine
+
+__all__ = [
+    "job_runtime_env",
+    "living_machines",
+    "parse_runtime_env",
+]
+
+_JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where `ray job submit` leaves the job's own runtime environment for its driver."""
+
+
+def living_machines(ray: Any) -> list[Machine]:
+    """Returns what the cluster's nodes have at this moment."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in alive]
+
+
+def job_runtime_env(options: RunOptions, address: str | None) -> dict[str, Any] | None:
+    """Returns Ray's runtime environment for a run on the cluster at `address`.
+
+    It holds what the user gives, and flowprep as this process has it: so nodes without it, or with
+    another version, work as well, those that join later too. A submitted job that brings Python
+    modules of its own is left as it is. Raises ConfigError for one that cannot be read.
+    """
+    env = parse_runtime_env(options.runtime_env) if options.runtime_env else {}
+    if address is not None and options.ship_code and "py_modules" not in _submitted_runtime_env():
+        package = str(Path(__file__).resolve().parents[1])
+        env["py_modules"] = [package, *env.get("py_modules", [])]
+    return env or None
+
+
+def parse_runtime_env(text: str) -> dict[str, Any]:
+    """Reads a runtime environment: JSON, or the name of a JSON or YAML file."""
+    # Ray itself needs it for its own configuration files.
+    import yaml
+
+    is_name = not text.lstrip().startswith("{")
+    try:
+        # JSON is YAML.
+        values = yaml.safe_load(Path(text).read_text(encoding="utf-8") if is_name else text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"runtime_env cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ConfigError(
+            "runtime_env must be an object such as "
+            f'{{"env_vars": {{"NAME": "value"}}}}, got {json.dumps(values, default=str)}'
+        )
+    return values
+
+
+def _submitted_runtime_env() -> Mapping[str, Any]:
+    """Returns the runtime environment of the job that this process is the driver of."""
+    try:
+        config = json.loads(os.environ.get(_JOB_CONFIG_VARIABLE, "{}"))
+        env = config.get("runtime_env") or {}
+    except (ValueError, AttributeError):
+        return {}
+    return env if isinstance(env, dict) else {}

@@ -1,0 +1,190 @@
+"""`flowprep doctor`: it says what is there, what is missing, and never falls over."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flowprep import doctor
+from flowprep.doctor import Finding, Section, exit_code, verdict
+from flowprep.flow import ESTIMATORS
+from tests.cli.conftest import Command
+
+
+@pytest.fixture
+def _few_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves those that take a second or two a pair out."""
+    for name in ("tvl1-opencv", "farneback-opencv"):
+        monkeypatch.delitem(ESTIMATORS, name)
+    monkeypatch.setattr(doctor, "NUM_WARM_SECONDS", 0.0)
+    # Torch on the CPU takes longest of all.
+    known = doctor._is_installed
+    monkeypatch.setattr(doctor, "_is_installed", lambda name: name != "torch" and known(name))
+
+
+def section(name: str) -> Section:
+    """One section, as `examine` makes it."""
+    probe = getattr(doctor, name)
+    return Section(name, tuple(doctor._guarded(name, probe)))
+
+
+def find(found: Section, name: str) -> Finding:
+    return next(one for one in found.findings if one.name == name)
+
+
+@pytest.mark.usefixtures("_few_backends")
+def test_this_machine_works(flowprep: Command) -> None:
+    result = flowprep("doctor")
+    assert (result.code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "extraction works on this machine"
+    assert max(map(len, lines)) <= 80
+    assert "BROKEN" not in result.stdout
+    titles = [line for line in lines if line and not line.startswith(" ")]
+    assert titles[:-1] == [
+        "Versions",
+        "Machine",
+        "GPUs",
+        "Decoders",
+        "Folders",
+        "Extras",
+        "Frame pairs at 340x256, forward and backward",
+    ]
+
+
+@pytest.mark.usefixtures("_few_backends")
+def test_json_says_the_same(flowprep: Command) -> None:
+    result = flowprep("doctor", "--json")
+    assert (result.code, result.stderr) == (0, "")
+    values = json.loads(result.stdout)
+    assert values["works"] is True
+    sections = {one["title"]: one["findings"] for one in values["sections"]}
+    versions = {one["name"]: one.get("version") for one in sections["Versions"]}
+    assert versions["numpy"] == np.__version__
+    backends = sections["Frame pairs at 340x256, forward and backward"]
+    rates = {one["name"]: one["pairs_per_second"] for one in backends if one["device"] == "cpu"}
+    assert rates.keys() == {"tvl1", "farneback", "dis"}
+    assert min(rates.values()) > 0
+
+
+def test_a_package_that_cannot_be_imported_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = importlib.import_module
+
+    def broken(name: str, package: str | None = None) -> Any:
+        if name == "cv2":
+            raise ImportError("libGL.so.1: cannot open shared object file")
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    found = section("_versions")
+    finding = find(found, "OpenCV")
+    assert finding.status == "broken"
+    assert finding.text == (
+        "cannot be imported (ImportError: libGL.so.1: cannot open shared object file); install it "
+        "again with `pip install --force-reinstall opencv-contrib-python-headless`"
+    )
+    assert exit_code([found]) == 1
+    assert verdict([found]) == "EXTRACTION DOES NOT WORK HERE: OpenCV; see what is BROKEN above"
+    assert find(found, "numpy").status == "ok"
+
+
+def test_a_decoder_that_is_missing_is_no_harm_but_for_pyav(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    found = section("_decoders")
+    assert (find(found, "pyav").status, find(found, "decord").status) == ("ok", "absent")
+    assert exit_code([found]) == 0
+
+    class Blind:
+        def __init__(self, video: object, spec: object) -> None:
+            raise OSError("no codec")
+
+    from flowprep.video.decode import DECODERS
+
+    monkeypatch.setitem(DECODERS, "pyav", Blind)  # type: ignore[arg-type]
+    found = section("_decoders")
+    assert find(found, "pyav") == Finding("pyav", "OSError: no codec", "broken")
+
+
+def test_an_estimator_that_computes_nonsense_or_fails_is_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gray = np.zeros((256, 343), np.uint8)
+    finding = doctor._time_backend("dis", "cpu", gray)
+    assert finding.status == "broken"  # nothing is seen to move there
+    assert finding.text.startswith("cpu: wrong by ")
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("Illegal instruction")
+
+    monkeypatch.setattr("flowprep.flow.build_estimator", failing)
+    finding = doctor._time_backend("dis", "cpu", gray)
+    assert (finding.text, finding.status) == ("cpu: RuntimeError: Illegal instruction", "broken")
+    # The portable version is there to compare.
+    assert doctor._time_backend("tvl1", "torch-cpu", gray).status == "absent"
+
+
+def test_temporary_folder_that_cannot_be_written_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", full)
+    finding = find(section("_folders"), "temporary")
+    assert finding.status == "broken"
+    assert "No space left on device); name another in TMPDIR" in finding.text
+
+
+def test_a_probe_that_fails_is_a_line_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probe() -> Iterator[Finding]:
+        yield Finding("one", "fine")
+        raise PermissionError("/proc is hidden")
+
+    findings = list(doctor._guarded("Machine", probe))
+    assert findings == [
+        Finding("one", "fine"),
+        Finding("machine", "cannot be found out: PermissionError: /proc is hidden", "absent"),
+    ]
+    real = builtins.open
+
+    def hidden(path: Any, *arguments: Any, **options: Any) -> Any:
+        if str(path).startswith(("/proc", "/sys")):
+            raise PermissionError(path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr("io.open", hidden)
+    monkeypatch.setattr(builtins, "open", hidden)
+    found = section("_machine")
+    assert exit_code([found]) == 0
+    assert find(found, "cores").values["usable"] >= 1
+    assert find(found, "memory").text == "unknown"
+
+
+def test_missing_extras_are_named() -> None:
+    def requires(name: str) -> list[str]:
+        return ["numpy>=1", 'sphinx-none>=1; extra == "docs"', "pillow; extra == 'docs'"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(doctor.importlib.metadata, "requires", requires)
+        (finding,) = section("_extras").findings
+    assert finding.text == "lacks sphinx-none; run pip install 'flowprep[docs]'"
+    assert finding.status == "absent"
+
+
+def test_long_lines_are_wrapped_under_their_column() -> None:
+    lines = Finding("name", "word " * 40, "absent").lines()
+    assert lines[0].startswith("  name             - word word")
+    assert all(line.startswith(" " * 19 + "word") for line in lines[1:])
+    assert max(map(len, lines)) <= 80
