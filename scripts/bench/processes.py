@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "machine", "watch"]
+__all__ = ["Usage", "descendants", "machine", "watch"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -40,7 +40,7 @@ def watch(command: list[str], *, interval_seconds: float = 0.5) -> Usage:
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
-        for pid in [process.pid, *_descendants(process.pid)]:
+        for pid in [process.pid, *descendants(process.pid)]:
             before = in_job.pop(pid, None)
             with contextlib.suppress(OSError, ValueError):
                 now, cpu[pid] = time.monotonic(), _cpu_seconds(pid)
@@ -69,7 +69,8 @@ def machine() -> str:
     return f"{model}, {best}, {os.cpu_count()} cores"
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Returns the processes under `pid`, nearest first."""
     parents: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
