@@ -386,6 +386,6 @@ def _time_backend(algorithm: str, device: str, gray: NDArray[np.uint8]) -> Findi
         return Finding(algorithm, f"{device}: {_words(error)}", failed, {"device": device})
     name = type(estimator).__name__
     unit = "a core" if device == "cpu" else ""
-    text = f"{rate:9.1f} pairs/s {unit:7} {device:9}  {name}"
+    text = f"{rate:9.{1 if rate >= 1 else 3}f} pairs/s {unit:7} {device:9}  {name}"
     values = {"device": device, "estimator": name, "pairs_per_second": round(rate, 2)}
     return Finding(algorithm, text, values=values)

@@ -22,9 +22,6 @@ from flowprep.flow.base import FlowEstimator, FlowPair
 
 __all__ = ["Arrival", "TorchEstimator", "upload"]
 
-BATCH_PIXELS = 2**22
-"""Pixels of all fields of a batch: 24 pairs of 340x256 px in both directions. By then the kernels
-of an iteration take longer than launching them."""
 FREE_MEMORY_SHARE = 0.5
 """Part of a device's free memory that a batch may take."""
 
@@ -39,11 +36,14 @@ class TorchEstimator(FlowEstimator, Generic[Plan]):
     CUDA and ROCm the device never waits for the host within a batch, and its fields are copied to
     the host behind it; the host waits for them only when it has launched the next batch.
 
-    `batch_pairs` None takes `BATCH_PIXELS`, or as many pairs as fit into `FREE_MEMORY_SHARE` of the
+    `batch_pairs` None takes `batch_pixels`, or as many pairs as fit into `FREE_MEMORY_SHARE` of the
     device's free memory, at least one; on the CPU, whose cache is small, it is one. A batch that
     does not fit into memory after all is done in halves, and so are those after it.
     """
 
+    batch_pixels = 2**22
+    """Pixels of all fields of a batch: 24 pairs of 340x256 px in both directions. By then the
+    kernels of an iteration take longer than launching them."""
     bytes_per_pixel: int
     """Memory that a batch takes at its peak, for each pixel of each of its fields."""
 
@@ -115,7 +115,7 @@ class TorchEstimator(FlowEstimator, Generic[Plan]):
             pair_pixels = size[0] * size[1] * num_directions
             limit = self._batch_pairs
             if limit is None:
-                limit = 1 if self._device.type == "cpu" else BATCH_PIXELS // pair_pixels
+                limit = 1 if self._device.type == "cpu" else self.batch_pixels // pair_pixels
                 free = _free_memory(self._device)
                 if free is not None:
                     limit = min(

@@ -2,6 +2,7 @@
 
     quantize, dequantize    the definition, for arrays of any shape
     FieldQuantizer          the same levels for the fields of a video, compiled, with statistics
+    FlowStatistics          those statistics; the sum over a video's segments is the whole video's
 
     quantizer   level of v px (v clipped to +-b)     centre    peers
     round       rint(255 (v + b) / 2b)               127.5     denseflow, dense_flow, gpu_flow
@@ -16,7 +17,10 @@ a level in.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -25,7 +29,14 @@ from numpy.typing import NDArray
 
 from flowprep.config import FlowSpec
 
-__all__ = ["HISTOGRAM_BIN_PX", "HISTOGRAM_NUM_BINS", "FieldQuantizer", "dequantize", "quantize"]
+__all__ = [
+    "HISTOGRAM_BIN_PX",
+    "HISTOGRAM_NUM_BINS",
+    "FieldQuantizer",
+    "FlowStatistics",
+    "dequantize",
+    "quantize",
+]
 
 HISTOGRAM_BIN_PX = 0.25
 """Width of a bin of the magnitude histogram."""
@@ -69,23 +80,79 @@ def dequantize(levels: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]
     return np.clip(table, -spec.bound_px, spec.bound_px).astype(np.float32)[levels]
 
 
-class FieldQuantizer:
-    """Quantises the fields of one video and direction, and sums up what they were.
+def _empty_histogram() -> NDArray[np.int64]:
+    return np.zeros(HISTOGRAM_NUM_BINS + 1, dtype=np.int64)
 
-    It keeps range, magnitude histogram, and the shares of clipped, invalid and all-zero fields.
+
+@dataclass
+class FlowStatistics:
+    """What the fields of one direction were before they were quantised.
+
+    Counts and extremes alone, so that sums of parts are exact, however the parts are cut.
     """
+
+    min_px: float = np.inf
+    max_px: float = -np.inf
+    histogram: NDArray[np.int64] = field(default_factory=_empty_histogram)
+    """(HISTOGRAM_NUM_BINS + 1,) int64: magnitudes by HISTOGRAM_BIN_PX."""
+    num_values: int = 0
+    """Components seen: two per pixel and field."""
+    num_clipped: int = 0
+    """Components beyond the bound."""
+    num_invalid: int = 0
+    num_fields: int = 0
+    num_zero_fields: int = 0
+
+    def __add__(self, later: FlowStatistics) -> FlowStatistics:
+        """Returns the statistics of these fields and those after them."""
+        # In this order, as of 0.0 and -0.0 the first one stays.
+        return FlowStatistics(
+            min_px=min(self.min_px, later.min_px),
+            max_px=max(self.max_px, later.max_px),
+            histogram=self.histogram + later.histogram,
+            num_values=self.num_values + later.num_values,
+            num_clipped=self.num_clipped + later.num_clipped,
+            num_invalid=self.num_invalid + later.num_invalid,
+            num_fields=self.num_fields + later.num_fields,
+            num_zero_fields=self.num_zero_fields + later.num_zero_fields,
+        )
+
+    def to_exact(self) -> dict[str, Any]:
+        """Returns the statistics as JSON values, nothing rounded; `from_exact` is its inverse."""
+        return dataclasses.asdict(self) | {"histogram": self.histogram.tolist()}
+
+    @classmethod
+    def from_exact(cls, values: Mapping[str, Any]) -> FlowStatistics:
+        """Rebuilds stored statistics."""
+        values = dict(values)
+        values["histogram"] = np.array(values["histogram"], np.int64)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what `KEY.json` says of them; the histogram ends at its last non-zero bin."""
+        empty = self.num_fields == 0
+        last = int(np.flatnonzero(self.histogram)[-1]) + 1 if not empty else 0
+        return {
+            "min_px": None if empty else round(self.min_px, 4),
+            "max_px": None if empty else round(self.max_px, 4),
+            "magnitude_histogram": self.histogram[:last].tolist(),
+            "histogram_bin_px": HISTOGRAM_BIN_PX,
+            "num_values": self.num_values,
+            "num_clipped": self.num_clipped,
+            "num_invalid": self.num_invalid,
+            "num_fields": self.num_fields,
+            "num_zero_fields": self.num_zero_fields,
+        }
+
+
+class FieldQuantizer:
+    """Quantises the fields of one video and direction, and sums up what they were."""
 
     def __init__(self, spec: FlowSpec) -> None:
         self._spec = spec
         self._quantize_field, self._count_magnitudes = _kernels()
-        self._min_px = np.inf
-        self._max_px = -np.inf
-        self._histogram = np.zeros(HISTOGRAM_NUM_BINS + 1, dtype=np.int64)
-        self._num_values = 0
-        self._num_clipped = 0
-        self._num_invalid = 0
-        self._num_fields = 0
-        self._num_zero_fields = 0
+        self.statistics = FlowStatistics()
+        """Of all fields so far."""
         # Kept from field to field: fresh pages for each would cost as much as the arithmetic.
         self._components = np.empty((2, 0, 0), np.float32)
         self._magnitude = np.empty((0, 0), np.float32)
@@ -115,42 +182,21 @@ class FieldQuantizer:
         )
         valid = components if num_invalid else flow
         low, high = float(valid.min()), float(valid.max())
-        self._min_px = min(self._min_px, low)
-        self._max_px = max(self._max_px, high)
-        self._num_values += flow.size
-        self._num_fields += 1
-        self._num_zero_fields += low == 0 == high
-        self._num_invalid += num_invalid
-        self._num_clipped += num_clipped
+        found = self.statistics
+        found.min_px = min(found.min_px, low)
+        found.max_px = max(found.max_px, high)
+        found.num_values += flow.size
+        found.num_fields += 1
+        found.num_zero_fields += low == 0 == high
+        found.num_invalid += num_invalid
+        found.num_clipped += num_clipped
         cv2.magnitude(components[0], components[1], magnitude)
-        self._count_magnitudes(magnitude.reshape(-1), self._histogram)
+        self._count_magnitudes(magnitude.reshape(-1), found.histogram)
         return levels
 
-    @property
-    def num_values(self) -> int:
-        """Components seen: two per pixel and field."""
-        return self._num_values
-
-    @property
-    def num_clipped(self) -> int:
-        """Components beyond the bound."""
-        return self._num_clipped
-
     def to_dict(self) -> dict[str, Any]:
-        """Returns the statistics as JSON values; the histogram ends at its last non-zero bin."""
-        empty = self._num_fields == 0
-        last = int(np.flatnonzero(self._histogram)[-1]) + 1 if not empty else 0
-        return {
-            "min_px": None if empty else round(self._min_px, 4),
-            "max_px": None if empty else round(self._max_px, 4),
-            "magnitude_histogram": self._histogram[:last].tolist(),
-            "histogram_bin_px": HISTOGRAM_BIN_PX,
-            "num_values": self._num_values,
-            "num_clipped": self._num_clipped,
-            "num_invalid": self._num_invalid,
-            "num_fields": self._num_fields,
-            "num_zero_fields": self._num_zero_fields,
-        }
+        """Returns what `KEY.json` says of all fields so far."""
+        return self.statistics.to_dict()
 
 
 # ---- kernels

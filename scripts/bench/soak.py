@@ -82,7 +82,6 @@ def main() -> int:
                 *("--workers", str(options.workers), "--device", "cpu", "--no-progress"),
             ],
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
         )
         began = time.monotonic()
         samples: list[dict[str, float]] = []

@@ -396,7 +396,8 @@ def test_statistics_are_those_of_plain_numpy() -> None:
     assert found["num_zero_fields"] == 2
     assert len(found["magnitude_histogram"]) == HISTOGRAM_NUM_BINS + 1
     assert sum(found["magnitude_histogram"]) == 6 * 24 * 32
-    assert (statistics.num_values, statistics.num_clipped) == (
+    found = statistics.statistics
+    assert (found.num_values, found.num_clipped) == (
         expected["num_values"],
         expected["num_clipped"],
     )
@@ -433,7 +434,9 @@ def test_what_is_clipped_is_what_is_beyond_the_bound_in_float32(
     field = np.stack([values, np.zeros_like(values)], axis=-1)[None]
     statistics = FieldQuantizer(spec_of("round", bound_px))
     statistics.quantize(field)
-    assert statistics.num_clipped == np.count_nonzero(np.abs(values) > np.float32(bound_px))
+    assert statistics.statistics.num_clipped == np.count_nonzero(
+        np.abs(values) > np.float32(bound_px)
+    )
 
 
 def test_a_magnitude_on_an_edge_belongs_to_the_bin_above_it() -> None:
@@ -467,7 +470,7 @@ def test_values_on_the_bound_are_not_clipped(quantizer: Quantizer) -> None:
     statistics = FieldQuantizer(spec_of(quantizer))
     field = np.array([[[20.0, -20.0], [20.001, -21.0]]], np.float32)
     statistics.quantize(field)
-    assert statistics.num_clipped == 2
+    assert statistics.statistics.num_clipped == 2
 
 
 def test_statistics_do_not_depend_on_the_order_of_the_fields() -> None:

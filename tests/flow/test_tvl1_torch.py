@@ -29,7 +29,7 @@ if os.environ.get("FLOWPREP_REQUIRE_TORCH") != "1":
 import torch
 
 from flowprep.flow import tvl1_torch
-from flowprep.flow.base_torch import BATCH_PIXELS, Arrival
+from flowprep.flow.base_torch import Arrival
 from flowprep.flow.median_torch import median_filter
 from flowprep.flow.pyramid_torch import Resize
 from flowprep.flow.tvl1_torch import TVL1Torch, solve_warp
@@ -687,5 +687,5 @@ def test_iterations_end_soon_after_the_last_field_stops(monkeypatch: pytest.Monk
 def test_a_batch_on_a_gpu_is_a_large_one() -> None:
     free, _ = torch.cuda.mem_get_info()
     limit = on("cuda")._batch_limit((256, 340), 2)
-    assert 1 <= limit <= math.ceil(BATCH_PIXELS / (256 * 340 * 2))
+    assert 1 <= limit <= math.ceil(TVL1Torch.batch_pixels / (256 * 340 * 2))
     assert limit * 256 * 340 * 2 * TVL1Torch.bytes_per_pixel <= free
