@@ -26,10 +26,10 @@ from flowprep.run.cluster import job_runtime_env, living_machines, parse_runtime
 from flowprep.run.extract import library_versions
 from flowprep.run.job import (
     DeviceWorker,
+    ExtractJob,
     Job,
     JobResult,
     PreparedWorker,
-    PublishJob,
     WorkerLost,
     run_job,
 )
@@ -227,7 +227,7 @@ class RayExecutor(Executor):
             self._start_gpu_worker()
 
     def submit(self, job: Job) -> None:
-        if isinstance(job, PublishJob):
+        if not isinstance(job, ExtractJob):
             # It moves bytes, on whatever machine: it waits for no GPU, and has no core of its own
             # where all of them feed GPUs.
             has_core = self._plan.num_cpu_workers or not self._plan.num_gpu_workers
@@ -422,7 +422,7 @@ class RayExecutor(Executor):
             at_work[kind] += 1
 
     def _after_job(self, task: _Task, outcome: JobResult | WorkerLost) -> None:
-        if isinstance(task.job, PublishJob):
+        if not isinstance(task.job, ExtractJob):
             return
         if isinstance(outcome, JobResult):
             self._queue.count(task.kind, outcome.record, time.monotonic() - task.began)
@@ -580,6 +580,10 @@ def _import_ray(*, starts_here: bool) -> Any:
         # Ray announces that CPU tasks will see their machine's GPUs; ours do not look.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
+    if starts_here:
+        # Ray would keep what became of the last 100,000 tasks, 4 kB each, for a dashboard that is
+        # not there.
+        settings["RAY_task_events_report_interval_ms"] = "0"
     if starts_here and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         # Ray's ports listen on all interfaces; a token made for this process shuts them to others.
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
