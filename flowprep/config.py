@@ -284,6 +284,9 @@ class RunOptions:
     """How often a video that ends its worker is tried before it counts as failed."""
     stall_timeout_seconds: float = 120.0
     """A worker that finishes no frame for so many seconds is ended and replaced."""
+    segment_frames: int = 3000
+    """Videos of more than twice so many frames are cut into segments of at most so many, which
+    several workers share; 0 cuts none."""
     keep_partial: bool = False
     """Of a damaged video keep what came before the damage."""
     retry_failed: bool = False
@@ -300,6 +303,8 @@ class RunOptions:
             raise ConfigError(f"device must name a GPU before +cpu, got {self.device!r}")
         if self.workers_per_gpu is not None and self.workers_per_gpu < 1:
             raise ConfigError(f"workers_per_gpu must be >= 1, got {self.workers_per_gpu}")
+        if self.segment_frames < 0:
+            raise ConfigError(f"segment_frames must be >= 0, got {self.segment_frames}")
         if self.max_attempts < 1:
             raise ConfigError(f"max_attempts must be >= 1, got {self.max_attempts}")
         if not self.stall_timeout_seconds > 0:

@@ -302,7 +302,7 @@ def _extras() -> Iterator[Finding]:
     for extra, packages in sorted(needed.items()):
         missing = [package for package in dict.fromkeys(packages) if not _is_installed(package)]
         if missing:
-            text = f"lacks {', '.join(missing)}; run pip install 'flowprep[{extra}]'"
+            text = f"lacks {', '.join(missing)}; run pip install -e '.[{extra}]'"
             yield Finding(extra, text, "absent", {"missing": missing})
         else:
             yield Finding(extra, "installed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import random
 import socket
@@ -59,6 +60,7 @@ def s3_server() -> Iterator[str]:
             process.kill()
 
 
+@functools.cache
 def client(endpoint: str) -> Any:
     """Returns boto3's own client, by which tests look at a bucket without flowprep."""
     return boto3.client(

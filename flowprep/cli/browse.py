@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from flowprep.cli.options import GroupedCommand, GroupedOption, options_named
-from flowprep.errors import DatasetError, FlowprepError
+from flowprep.cli.options import GroupedCommand, GroupedOption, check_exists, options_named
+from flowprep.errors import FlowprepError
 
 __all__ = ["browse"]
 
@@ -101,8 +99,7 @@ def browse(
     flowprep browse s3://bucket/flow --port 0 --open
     ssh -L 8765:localhost:8765 server flowprep browse flow
     """
-    if "://" not in out and not os.path.exists(out):
-        raise DatasetError(f"OUT does not exist: {out}; name the folder that extract wrote")
+    check_exists(out)
     try:
         # Imported here: an extra.
         from flowprep.look.browse import BrowseSpec, serve

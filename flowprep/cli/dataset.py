@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 
 import click
 
+from flowprep.cli.options import check_exists
 from flowprep.errors import DatasetError
 from flowprep.run.progress import format_bytes
 
@@ -33,7 +33,7 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     """
     from flowprep.dataset.verify import verify_dataset
 
-    _check_exists(out)
+    check_exists(out)
     report = verify_dataset(out, deep=deep, repair=repair, progress=None)
     for name in report.repaired:
         click.echo(f"rebuilt {name}")
@@ -69,7 +69,7 @@ def info(out: str, list_videos: bool, as_json: bool) -> None:
 
     if list_videos and as_json:
         raise click.UsageError("--videos and --json cannot be given together.")
-    _check_exists(out)
+    check_exists(out)
     if list_videos:
         dataset = open_dataset(out)
         click.echo("key\tlabels\tsplit\tframes\tflows\twidth\theight\tfps\tstatus")
@@ -115,7 +115,7 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
 
     if as_json and prometheus:
         raise click.UsageError("--json and --prometheus cannot be given together.")
-    _check_exists(out)
+    check_exists(out)
     while True:
         found = read_status(out)
         if as_json:
@@ -129,8 +129,3 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
         if watch_seconds is None or found.state != "running":
             return 0 if found.state in ("running", "complete") else 1
         time.sleep(watch_seconds)
-
-
-def _check_exists(out: str) -> None:
-    if "://" not in out and not os.path.exists(out):
-        raise DatasetError(f"OUT does not exist: {out}; name the folder that extract wrote")

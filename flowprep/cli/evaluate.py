@@ -31,7 +31,7 @@ def extra_named(command: str) -> Iterator[None]:
             raise
         raise FlowprepError(
             f"`flowprep {command}` needs {module}, which is not installed; "
-            "run pip install 'flowprep[train]'"
+            "run pip install -e '.[train]'"
         ) from error
 
 

@@ -8,12 +8,10 @@ import click
 
 from flowprep.cli.options import ChoiceType, DirectionsType, options_named
 from flowprep.config import Quantizer, RunOptions
-from flowprep.dataset.rawframes import LAYOUTS
+from flowprep.dataset.import_plan import IMPORTABLE_LAYOUTS
 from flowprep.flow.parameters import PARAMETERS
 
 __all__ = ["import_"]
-
-_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.has_flow)
 
 
 @click.command("import", short_help="Make a data set of a tree that another project wrote.")
@@ -21,10 +19,10 @@ _LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.has_flow)
 @click.argument("out")
 @click.option(
     "--layout",
-    type=ChoiceType(_LAYOUTS),
+    type=ChoiceType(IMPORTABLE_LAYOUTS),
     required=True,
     metavar="NAME",
-    help=f"Whose tree it is: {', '.join(_LAYOUTS)}.",
+    help=f"Whose tree it is: {', '.join(IMPORTABLE_LAYOUTS)}.",
 )
 @click.option(
     "--bound",

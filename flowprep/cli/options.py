@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import json
+import os
 import sys
 import textwrap
 import types
@@ -21,13 +22,15 @@ import click
 from click.core import ParameterSource
 
 from flowprep.config import Resize
-from flowprep.errors import ConfigError, InputError
+from flowprep.errors import ConfigError, DatasetError, InputError
+from flowprep.urls import as_path, is_url
 
 __all__ = [
     "ChoiceType",
     "GroupedCommand",
     "GroupedOption",
     "NumbersType",
+    "check_exists",
     "config_option",
     "dataclass_options",
     "given_values",
@@ -209,6 +212,13 @@ def options_named(ctx: click.Context | None) -> Iterator[None]:
             if isinstance(item, click.Option) and field in names:
                 raise type(error)(f"{item.opts[0]}{space}{rest}") from error
         raise
+
+
+def check_exists(out: str) -> None:
+    """Raises DatasetError where the folder of a data set is not there; a URL is not looked at."""
+    place = as_path(out)
+    if not is_url(place) and not os.path.exists(place):
+        raise DatasetError(f"OUT does not exist: {out}; name the folder that extract wrote")
 
 
 def _read_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import click
@@ -11,6 +10,7 @@ import click
 from flowprep.cli.extract import config_options, given_config, input_options
 from flowprep.cli.options import GroupedCommand, GroupedOption, options_named
 from flowprep.config import PRESETS, ExtractConfig
+from flowprep.machine import usable_cores
 from flowprep.video.manifest import ManifestFormat, collect_videos
 
 __all__ = ["plan"]
@@ -86,7 +86,7 @@ def plan(
             videos, format=manifest_format, annotations=annotations, split=split, root=root
         )
         if num_workers_per_node is None:
-            num_workers_per_node = os.cpu_count() or 1
+            num_workers_per_node = usable_cores()
         estimate = estimate_cost(
             manifest,
             config,

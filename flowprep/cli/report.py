@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
 
-from flowprep.cli.options import GroupedCommand, GroupedOption, options_named
-from flowprep.errors import DatasetError, FlowprepError
+from flowprep.cli.options import GroupedCommand, GroupedOption, check_exists, options_named
+from flowprep.errors import FlowprepError
+from flowprep.urls import is_url
 
 __all__ = ["report"]
 
@@ -71,8 +71,7 @@ def report(
     flowprep report flow
     flowprep report flow --sample 2000 --to flow.html
     """
-    if "://" not in out and not os.path.exists(out):
-        raise DatasetError(f"OUT does not exist: {out}; name the folder that extract wrote")
+    check_exists(out)
     target = to or default_file(out)
     try:
         # First of all, and not after a minute of reading.
@@ -80,7 +79,7 @@ def report(
     except ModuleNotFoundError as error:
         raise FlowprepError(
             "`flowprep report` needs matplotlib, which is not installed; "
-            "run pip install 'flowprep[report]'"
+            "run pip install -e '.[report]'"
         ) from error
     from tqdm import tqdm
 
@@ -113,4 +112,4 @@ def report(
 def default_file(out: str) -> str:
     """Returns the page's path for a data set: beside its folder, or here for a URL."""
     name = out.rstrip("/")
-    return (name.rsplit("/", 1)[-1] if "://" in name else name) + "-report.html"
+    return (name.rsplit("/", 1)[-1] if is_url(name) else name) + "-report.html"

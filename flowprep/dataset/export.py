@@ -13,13 +13,10 @@ import json
 import os
 import re
 import shutil
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +31,30 @@ from flowprep.dataset.export_formats import (
     atomic_path,
     write_webdataset,
 )
-from flowprep.dataset.frame_lists import frame_lists
+from flowprep.dataset.frame_lists import frame_lists, split_name
 from flowprep.dataset.layout import LOCK_FILE, DatasetHeader
-from flowprep.dataset.rawframes import LAYOUTS, LISTS_FOLDER, video_paths
+from flowprep.dataset.rawframes import (
+    EXPORT_FILE,
+    LAYOUTS,
+    LISTS_FOLDER,
+    VIDEOS_FILE,
+    video_paths,
+)
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.storage import locked_file, translated_errors
 from flowprep.dataset.video_list import StoredVideo
-from flowprep.errors import ConfigError, DatasetError, ExecutorError, InputError
+from flowprep.errors import ConfigError, DatasetError, InputError
+from flowprep.run.processes import in_processes
 from flowprep.run.progress import format_bytes, format_count
+from flowprep.urls import absolute, as_path, is_url, redacted
 
 __all__ = [
-    "EXPORT_FILE",
-    "VIDEOS_FILE",
     "ExportReport",
     "ExportSpec",
     "export_dataset",
     "level_notes",
 ]
 
-EXPORT_FILE = "flowprep.json"
-VIDEOS_FILE = "flowprep-videos.jsonl"
 EXPORT_VERSION = 1
 
 _MAX_SHOWN_FAILURES = 20
@@ -174,20 +175,25 @@ def export_dataset(
     num_workers: int | None = None,
     progress: bool | None = False,
 ) -> ExportReport:
-    """Writes the videos of a data set in another project's form into the folder `dest`.
+    """Writes the videos of a data set in another project's form into the local folder `dest`.
 
     JPEGs are copied as stored. `num_workers` processes, as many as there are cores if None. Raises
-    ConfigError for what the data set does not hold, InputError where no video is left, DatasetError
-    where `dest` holds something else or two videos would share a path, StorageError where it cannot
-    be written. A video that the data set holds damaged is in the report, and stops nothing.
+    ConfigError for what the data set does not hold and where `dest` is a URL, InputError where no
+    video is left, DatasetError where `dest` holds something else or two videos would share a path,
+    StorageError where it cannot be written. A video that the data set holds damaged is in the
+    report, and stops nothing.
     """
     if not isinstance(dataset, FlowDataset):
         dataset = open_dataset(dataset)
     if num_workers is not None and num_workers < 1:
         raise ConfigError(f"workers must be >= 1, got {num_workers}")
-    if "://" in os.fspath(dest):
-        raise ConfigError(f"dest must be a folder of this machine, got {os.fspath(dest)}")
-    folder = Path(os.path.abspath(dest))
+    place = as_path(os.fspath(dest))
+    if is_url(place):
+        raise ConfigError(
+            f"DEST must be a folder of this machine, got {redacted(place)}; export into one, and "
+            "copy that"
+        )
+    folder = Path(os.path.abspath(place))
     layout = LAYOUTS[spec.layout]
     chosen = FORMATS[spec.format]
     if chosen is not None:
@@ -217,7 +223,7 @@ def export_dataset(
         )
         places: dict[str, str] = {}
         with bar:
-            for unit, outcome in _carry_out(exporter, units, num_workers):
+            for unit, outcome in in_processes(_Exporter.carry_out, exporter, units, num_workers):
                 bar.update(len(unit.keys))
                 report.failures.update(outcome.failures)
                 good = [key for key in unit.keys if key not in outcome.failures]
@@ -324,7 +330,7 @@ def _identity(dataset: FlowDataset, spec: ExportSpec, has_rgb: bool) -> dict[str
         "splits": list(spec.splits),
         "classes": list(spec.classes),
         "videos_per_shard": spec.videos_per_shard if spec.format == "webdataset" else None,
-        "source": location if "://" in location else os.path.abspath(location),
+        "source": absolute(as_path(location)),
         "implementation": header.implementation,
         "origin": dict(header.origin),
         "flow": config["flow"],
@@ -499,61 +505,13 @@ def _units(
         by_split.setdefault(video.split, []).append(video.key)
     names: Counter[str] = Counter()
     for split, keys in by_split.items():
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", split or "all")[:100]
+        name = split_name(split or "all")
         for start in range(0, len(keys), spec.videos_per_shard):
             # Two splits may have one name after the escape; their shards go on counting.
             place = f"{name}-{names[name]:06d}.tar"
             names[name] += 1
             some = keys[start : start + spec.videos_per_shard]
             yield _Unit(tuple(some), tuple(paths[key] for key in some), place)
-
-
-_exporter: _Exporter | None = None
-
-
-def _begin_worker(exporter: _Exporter) -> None:
-    import cv2
-
-    global _exporter
-    _exporter = exporter
-    cv2.setNumThreads(1)
-
-
-def _carry_out_here(unit: _Unit) -> _Outcome:
-    assert _exporter is not None
-    return _exporter.carry_out(unit)
-
-
-def _carry_out(
-    exporter: _Exporter, units: Sequence[_Unit], num_workers: int | None
-) -> Iterator[tuple[_Unit, _Outcome]]:
-    count = min(num_workers or os.cpu_count() or 1, len(units))
-    if count == 1:
-        for unit in units:
-            yield unit, exporter.carry_out(unit)
-        return
-    # Forked processes would inherit the locks of threads; spawned ones begin anew.
-    with ProcessPoolExecutor(
-        count, get_context("spawn"), initializer=_begin_worker, initargs=(exporter,)
-    ) as pool:
-        try:
-            # A window: all at once would be a future for each of a million videos.
-            pending: deque[tuple[_Unit, Future[_Outcome]]] = deque()
-            for unit in units:
-                pending.append((unit, pool.submit(_carry_out_here, unit)))
-                if len(pending) == 4 * count:
-                    first, outcome = pending.popleft()
-                    yield first, outcome.result()
-            for first, outcome in pending:
-                yield first, outcome.result()
-        except BrokenProcessPool as error:
-            raise ExecutorError(
-                "a worker process was ended from outside, maybe for want of memory; run the same "
-                "command again with fewer --workers"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _write_lists(

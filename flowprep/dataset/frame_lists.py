@@ -12,7 +12,7 @@ from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import InputError
 from flowprep.video.lists import read_lines
 
-__all__ = ["ListLine", "frame_lists", "read_frame_list"]
+__all__ = ["ListLine", "frame_lists", "read_frame_list", "split_name"]
 
 # train_i3d.py asks for these two.
 _CHARADES_SUBSETS = {"train": "training", "test": "testing", "val": "validation"}
@@ -64,12 +64,13 @@ def frame_lists(
                 for video, path in videos
                 if video.split == split and video.labels
             ]
-            name = f"{part}_{_split_name(split)}.txt" if split else f"{part}.txt"
+            name = f"{part}_{split_name(split)}.txt" if split else f"{part}.txt"
             lists[name] = lists.get(name, "") + "".join(lines)
     return lists, notes
 
 
-def _split_name(split: str) -> str:
+def split_name(split: str) -> str:
+    """Returns what the files of a split are called; two splits may get one name."""
     # A forged one may hold anything.
     return re.sub(r"[^A-Za-z0-9_-]", "_", split)[:100]
 

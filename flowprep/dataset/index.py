@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import tarfile
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import (
@@ -43,16 +45,24 @@ def rebuild_sidecar(
     digest = hashlib.sha256()
     size = storage.size(name)
     try:
-        with storage.open_read(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with (
+            storage.open_read(name) as file,
+            tarfile.open(fileobj=_BoundedReader(file, size), mode="r:") as tar,
+        ):
             for member in tar:
                 # A sparse member may claim any size, and reads as so many zeros.
                 if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
                     raise DatasetError(f"{name}: {member.name!r} is no ordinary file")
+                # A size below zero would lead back, and round for ever.
+                if not 0 <= member.size <= size - member.offset_data:
+                    raise DatasetError(f"{name} is cut: {member.name!r} ends after the file")
                 key, _, suffix = member.name.rpartition("/")[2].partition(".")
                 folder = member.name.rpartition("/")[0]
                 key = f"{folder}/{key}" if folder else key
                 kind = suffix.removesuffix(".mjpg")
-                members.setdefault(key, {})[kind] = (member.offset_data, member.size)
+                if kind in members.setdefault(key, {}):
+                    raise DatasetError(f"{name}: {member.name!r} is there twice")
+                members[key][kind] = (member.offset_data, member.size)
                 if kind == "json":
                     content = tar.extractfile(member)
                     assert content is not None
@@ -60,18 +70,18 @@ def rebuild_sidecar(
         with storage.open_read(name) as file:
             while block := file.read(4 << 20):
                 digest.update(block)
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+    except (tarfile.TarError, ValueError, OSError, OverflowError, RecursionError) as error:
         raise DatasetError(f"{name} is not a whole tar: {error}") from error
     for key, positions in members.items():
         check_key(key)
         if key not in metadata or set(positions) != {"json", *stream_names(config.encode)}:
             raise DatasetError(f"{name}: {key} lacks members; it has {', '.join(positions)}")
-        end = max(offset + length for offset, length in positions.values())
-        if end > size:
-            raise DatasetError(f"{name} is cut: {key} ends at byte {end}, the file at {size}")
         try:
             found[key] = record_from_metadata(metadata[key], positions)
-        except (KeyError, TypeError, AttributeError) as error:
+            found[key].check_types()
+            if found[key].key != key:
+                raise ValueError(f"it is of {found[key].key}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DatasetError(
                 f"{name}: {key}.json is damaged: {type(error).__name__}: {error}"
             ) from error
@@ -100,6 +110,27 @@ def rebuild_sidecar(
             f"{name} holds {', '.join(found)}, which the manifest does not put there"
         )
     return Sidecar(shard, size, digest.hexdigest(), tuple(records))
+
+
+class _BoundedReader(io.RawIOBase):
+    """Reads no more than there is; for `tarfile`, which asks for what a forged header says."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def read(self, size: int = -1) -> bytes:
+        """Returns the next bytes; takes room for those alone that are there."""
+        left = max(0, self._size - self._file.tell())
+        return self._file.read(min(size, left) if size >= 0 else size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Goes to a place."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Returns the place."""
+        return self._file.tell()
 
 
 def record_from_metadata(

@@ -7,7 +7,8 @@
       shards/000012.json  the sidecar, written after the tar: size, checksum, a record per video
       failures.jsonl      every video that gave nothing: key, source, reason, message, attempts
       logs/               a log per run
-      .parts/000012/      finished videos of shards that are not published yet; gone at the end
+      .parts/000012/      finished videos, and segments of long ones, of shards that are not
+                          published yet; gone at the end
       .lock, .lease.json  which run is writing; the lease is there as long as it is
 
 A tar depends on nothing but the videos, the configuration, the library versions and the device that
@@ -18,15 +19,22 @@ what differs from run to run (seconds spent, attempts) is in the sidecar.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
 from flowprep.config import INTERCHANGEABLE_FIELDS, Direction, EncodeSpec, ExtractConfig
 from flowprep.dataset.storage import Storage
-from flowprep.errors import ConfigError, ConfigMismatchError, DatasetError, FailureReason
+from flowprep.errors import (
+    FAILURE_REASONS,
+    ConfigError,
+    ConfigMismatchError,
+    DatasetError,
+    FailureReason,
+)
 from flowprep.urls import redacted
 from flowprep.video.types import Video
 
@@ -49,6 +57,7 @@ __all__ = [
     "VideoRecord",
     "VideoStatus",
     "flatten",
+    "header_problem",
     "part_name",
     "read_failures",
     "read_manifest",
@@ -93,7 +102,7 @@ def sidecar_name(shard: int) -> str:
     return f"{SHARDS_FOLDER}/{shard:06d}.json"
 
 
-def part_name(shard: int, index: int, suffix: Literal["tar", "json", "stall"]) -> str:
+def part_name(shard: int, index: int, suffix: Literal["tar", "json", "stall", "cut"]) -> str:
     """Name of a finished video's file until its shard is published; `index`: its manifest line."""
     return f"{PARTS_FOLDER}/{shard:06d}/{index:08d}.{suffix}"
 
@@ -130,6 +139,7 @@ class DatasetHeader:
         }
         if self.origin:
             values["origin"] = dict(self.origin)
+        values["sha256"] = _header_digest(values)
         return (json.dumps(values, indent=2) + "\n").encode()
 
     @classmethod
@@ -146,12 +156,22 @@ class DatasetHeader:
                     f"{storage.location} has format version {values['format_version']}, this "
                     f"flowprep reads version {FORMAT_VERSION}; install a newer flowprep"
                 )
+            origin = values.get("origin", {})
+            for name, value, kind in (
+                ("implementation", values["implementation"], str),
+                ("class_names", values["class_names"], list),
+                ("versions", values["versions"], dict),
+                ("origin", origin, dict),
+                ("origin.unknown", origin.get("unknown", []), list),
+            ):
+                if type(value) is not kind:
+                    raise TypeError(f"{name} is of the wrong type")
             return cls(
                 ExtractConfig.from_dict(values["config"]),
                 values["implementation"],
                 tuple(values["class_names"]),
                 values["versions"],
-                values.get("origin", {}),
+                origin,
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, ConfigError):
@@ -261,9 +281,16 @@ class VideoRecord:
         if set(map(type, texts)) != {str} or self.status not in get_args(VideoStatus):
             raise ValueError(f"key, split and status must be texts, got {(*texts, self.status)}")
         if self.fps is not None and not (
-            type(self.fps) in (int, float) and 0 < self.fps < math.inf
+            type(self.fps) in (int, float) and 0 < self.fps <= sys.float_info.max
         ):
             raise ValueError(f"fps of {self.key} must be > 0, got {self.fps}")
+        if type(self.seconds) is not dict or not all(
+            type(value) in (int, float) and 0 <= value <= sys.float_info.max
+            for value in self.seconds.values()
+        ):
+            raise ValueError(f"seconds of {self.key} must be numbers >= 0, got {self.seconds}")
+        if self.reason is not None and self.reason not in FAILURE_REASONS:
+            raise ValueError(f"reason of {self.key} is unknown: {self.reason!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +368,9 @@ def read_manifest(storage: Storage) -> list[ManifestEntry]:
     def entry(line: dict[str, Any]) -> ManifestEntry:
         shard = line.pop("shard")
         line["labels"] = tuple(line.get("labels", ()))
-        return ManifestEntry(Video(**line), shard)
+        entry = ManifestEntry(Video(**line), shard)
+        _check_entry(entry)
+        return entry
 
     return _read_lines(storage, MANIFEST_FILE, entry)
 
@@ -367,8 +396,18 @@ def read_failures(storage: Storage) -> dict[str, Failure]:
     """Reads `failures.jsonl` as key -> failure; empty where there is no such file."""
     if not storage.exists(FAILURES_FILE):
         return {}
-    failures = _read_lines(storage, FAILURES_FILE, lambda line: Failure(**line))
+    failures = _read_lines(storage, FAILURES_FILE, _failure)
     return {failure.key: failure for failure in failures}
+
+
+def _failure(line: dict[str, Any]) -> Failure:
+    failure = Failure(**line)
+    texts = (failure.key, failure.source, failure.reason, failure.message)
+    if set(map(type, texts)) != {str} or type(failure.attempts) is not int:
+        raise ValueError("key, source, reason and message must be texts, attempts a number")
+    if failure.reason not in FAILURE_REASONS:
+        raise ValueError(f"the reason {failure.reason!r} is unknown")
+    return failure
 
 
 def write_failures(storage: Storage, failures: Iterable[Failure]) -> None:
@@ -387,6 +426,42 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+def header_problem(storage: Storage) -> str | None:
+    """Says that `dataset.json`, which is readable, is not what was written; None where it is."""
+    values = json.loads(storage.read_bytes(DATASET_FILE))
+    # Data sets of before it was there have none.
+    digest = values.pop("sha256", None)
+    known = {"format", "format_version", "config", "implementation", "class_names", "versions"}
+    if unknown := sorted(values.keys() - known - {"origin"}):
+        return f"{DATASET_FILE} has fields that are not known: {', '.join(unknown)}"
+    if digest is not None and digest != _header_digest(values):
+        return (
+            f"{DATASET_FILE} is not what was written: its fields have another SHA-256 than it "
+            "says; it is damaged or was edited"
+        )
+    return None
+
+
+def _header_digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _check_entry(entry: ManifestEntry) -> None:
+    """Raises ValueError for a line of the manifest that no run writes."""
+    video = entry.video
+    numbers = (entry.shard, *video.labels)
+    if set(map(type, numbers)) != {int} or not 0 <= min(numbers) <= max(numbers) < 1 << 62:
+        raise ValueError(f"shard and labels must be integers >= 0, got {numbers}")
+    split = "" if video.split is None else video.split
+    if not type(video.key) is type(video.source) is type(split) is str:
+        raise ValueError("key, source and split must be texts")
+    for seconds in (video.start_seconds, video.end_seconds):
+        if seconds is not None and not (
+            type(seconds) in (int, float) and 0 <= seconds <= sys.float_info.max
+        ):
+            raise ValueError(f"start_seconds and end_seconds must be >= 0, got {seconds}")
 
 
 def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T]) -> list[T]:

@@ -28,15 +28,15 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowprep.dataset.layout import LEASE_FILE
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.layout import LEASE_FILE, LOCK_FILE
+from flowprep.dataset.storage import Storage, locked_file
 from flowprep.errors import StorageError
 
-__all__ = ["LEASE_SECONDS", "Holder", "Lease", "held_lease"]
+__all__ = ["LEASE_SECONDS", "Holder", "Lease", "held_lease", "locked_dataset"]
 
 log = logging.getLogger("flowprep.lease")
 
@@ -93,9 +93,13 @@ class Holder:
     def from_json(cls, data: bytes) -> Holder | None:
         """Reads the file's content; None where it is none, as of a version to come."""
         try:
-            return cls(**json.loads(data))
-        except (ValueError, TypeError):
+            holder = cls(**json.loads(data))
+        except (ValueError, TypeError, RecursionError):
             return None
+        # Annotations are texts here: "str" and "int".
+        kinds = {item.name: item.type for item in dataclasses.fields(cls)}
+        is_one = all(type(getattr(holder, name)).__name__ == kind for name, kind in kinds.items())
+        return holder if is_one else None
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.started}"
@@ -187,6 +191,20 @@ def held_lease(storage: Storage) -> Iterator[Lease]:
         yield lease
     finally:
         lease.release()
+
+
+@contextmanager
+def locked_dataset(storage: Storage) -> Iterator[Lease]:
+    """Holds a data set's lease, and its folder's lock on this machine, for the block.
+
+    Of two runs the second gets StorageError, which names the first.
+    """
+    with ExitStack() as stack:
+        if storage.is_local:
+            taken = f"another run is writing to {storage.location}"
+            path = storage.path(LOCK_FILE)
+            stack.enter_context(locked_file(path, taken, "wait for it or end it"))
+        yield stack.enter_context(held_lease(storage))
 
 
 def _take(storage: Storage) -> Holder:

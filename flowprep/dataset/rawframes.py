@@ -21,8 +21,10 @@ from flowprep.dataset.video_list import StoredVideo
 from flowprep.video.keys import unescape_key
 
 __all__ = [
+    "EXPORT_FILE",
     "LAYOUTS",
     "LISTS_FOLDER",
+    "VIDEOS_FILE",
     "FileKind",
     "FormatName",
     "ParsedName",
@@ -35,6 +37,10 @@ __all__ = [
 FormatName = Literal["jpg", "zip", "flo", "npy", "npz", "hdf5", "webdataset"]
 Stream = Literal["x", "y", "rgb"]
 
+EXPORT_FILE = "flowprep.json"
+"""What an export of ours holds, and how its levels become px."""
+VIDEOS_FILE = "flowprep-videos.jsonl"
+"""Its videos, a line each."""
 LISTS_FOLDER = "lists"
 """Where the frame lists of an export stand."""
 
@@ -45,7 +51,7 @@ _MAX_COMPONENT_BYTES = 200
 # Blanks end a path in a frame list, the others mean something to a shell, a file system or a URL.
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff\u2028-\u202f\ufeff%/\\:*?\"'<>|`$#;&]|\s")
 _UNSAFE_BEGIN = frozenset(".-~")
-_OWN_NAMES = frozenset({LISTS_FOLDER, "flowprep.json", "flowprep-videos.jsonl"})
+_OWN_NAMES = frozenset({LISTS_FOLDER, EXPORT_FILE, VIDEOS_FILE})
 
 
 @dataclass(frozen=True, slots=True)

@@ -388,6 +388,8 @@ def _check_header(jpeg: bytes, video: StoredVideo, what: str) -> int:
 
 def _decode(jpeg: bytes, flags: int, video: StoredVideo, what: str) -> NDArray[np.uint8]:
     _check_header(jpeg, video, what)
+    # What a camera's program says of the way up would turn it against its flow.
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), flags)
     if image is None:
         raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")

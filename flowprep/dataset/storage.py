@@ -289,7 +289,7 @@ class Storage:
             remedy = f"install it with `pip install -e '.[{extra}]'`" if extra else str(error)
             raise StorageError(
                 f"{self._scheme}:// needs a package that is missing; {remedy}"
-            ) from (error)
+            ) from error
         except ValueError as error:
             raise StorageError(f"cannot open {self.location}: {error}") from error
         if self._scheme in ("s3", "s3a"):

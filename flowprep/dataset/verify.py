@@ -35,6 +35,7 @@ from flowprep.dataset.layout import (
     ManifestEntry,
     Sidecar,
     VideoRecord,
+    header_problem,
     read_failures,
     read_manifest,
     read_sidecar,
@@ -94,6 +95,8 @@ def verify_dataset(
     entries = read_manifest(storage)
     failures = read_failures(storage)
     report = VerifyReport(storage.location, num_videos=len(entries))
+    if (problem := header_problem(storage)) is not None:
+        report.problems.append(problem)
     by_shard: dict[int, list[ManifestEntry]] = {}
     for entry in entries:
         by_shard.setdefault(entry.shard, []).append(entry)

@@ -11,6 +11,7 @@ import functools
 import gc
 import itertools
 import math
+import sys
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -227,7 +228,9 @@ class _Columns:
         """
         if not set(map(type, records)) <= {dict} or not all(map(_FIELDS.issuperset, records)):
             return False
-        statuses = {record.get("status") for record in records}
+        if not {type(record.get("status")) for record in records} <= {str}:
+            return False
+        statuses = {record["status"] for record in records}
         if not statuses <= _STATUSES:
             return False
         if "failed" in statuses:
@@ -279,7 +282,7 @@ class _Columns:
             and (np.minimum(width, height) > 0).all()
             and (np.maximum(width, height) <= _MAX_JPEG_SIDE_PX).all()
             and (width * height <= _MAX_PIXELS).all()
-            and all(rate is None or 0 < rate < math.inf for rate in rates)
+            and all(rate is None or 0 < rate <= sys.float_info.max for rate in rates)
         ):
             return False
         if not are_plain_keys(keys):

@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import cv2
 import numpy as np
@@ -24,7 +24,15 @@ from flowprep.dataset.layout import (
 from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError
 
-__all__ = ["BLOCK_SIZE", "JpegStream", "encode_metadata", "publish_shard", "write_sample"]
+__all__ = [
+    "BLOCK_SIZE",
+    "COPY_BYTES",
+    "JpegStream",
+    "WritableStream",
+    "encode_metadata",
+    "publish_shard",
+    "write_sample",
+]
 
 BLOCK_SIZE = 512
 """A tar's unit: a header is one or more of these, data is padded to it."""
@@ -33,7 +41,19 @@ END_OF_TAR = b"\0" * (2 * BLOCK_SIZE)
 # A video's streams stay in memory up to this size each; longer ones go to a temporary file, so that
 # a worker's memory does not grow with the length of its video.
 _SPOOL_BYTES = 8 << 20
-_COPY_BYTES = 4 << 20
+COPY_BYTES = 4 << 20
+"""Streams are copied in pieces of this size."""
+
+
+class WritableStream(Protocol):
+    """A Motion-JPEG stream, wherever its bytes are."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Its length."""
+
+    def copy_to(self, file: IO[bytes]) -> None:
+        """Writes the whole stream to `file`."""
 
 
 class JpegStream:
@@ -65,6 +85,10 @@ class JpegStream:
         self._file.seek(0)
         return self._file
 
+    def copy_to(self, file: IO[bytes]) -> None:
+        """Writes the whole stream to `file`."""
+        shutil.copyfileobj(self.rewound(), file, COPY_BYTES)
+
     def read(self) -> bytes:
         """Returns the whole stream."""
         return self.rewound().read()
@@ -80,7 +104,7 @@ def encode_metadata(metadata: Mapping[str, Any]) -> bytes:
 
 
 def write_sample(
-    file: IO[bytes], key: str, metadata: Mapping[str, Any], streams: Mapping[str, JpegStream]
+    file: IO[bytes], key: str, metadata: Mapping[str, Any], streams: Mapping[str, WritableStream]
 ) -> dict[str, tuple[int, int]]:
     """Writes one video's tar members and returns name -> (offset of the data, size).
 
@@ -94,7 +118,7 @@ def write_sample(
     for name, stream in streams.items():
         offset = _write_header(file, f"{key}.{name}.mjpg", stream.num_bytes)
         members[name] = (offset, stream.num_bytes)
-        shutil.copyfileobj(stream.rewound(), file, _COPY_BYTES)
+        stream.copy_to(file)
         _pad(file)
     return members
 
@@ -119,7 +143,7 @@ def publish_shard(
             name = part_name(shard, index, "tar")
             part_size = 0
             with storage.open_read(name) as part:
-                while block := part.read(_COPY_BYTES):
+                while block := part.read(COPY_BYTES):
                     tar.write(block)
                     digest.update(block)
                     part_size += len(block)

@@ -52,7 +52,7 @@ DeviceKind = Literal["cpu", "cuda", "mps", "torch-cpu"]
 
 DEVICE_NAMES = "auto, cpu, cuda, cuda:N, mps or torch-cpu"
 
-_GPU_EXTRA = "run pip install 'flowprep[gpu]'"
+_GPU_EXTRA = "run pip install -e '.[gpu]'"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from flowprep.learn.data import TestViews, test_loader
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.scores import Scores
+from flowprep.machine import usable_cores
 
 __all__ = [
     "autocast",
@@ -242,7 +243,7 @@ def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextM
 
 def default_loaders() -> int:
     """Returns the number of cores that this process may use, but one."""
-    return max(0, len(os.sched_getaffinity(0)) - 1)
+    return usable_cores() - 1
 
 
 def _chunks(

@@ -25,6 +25,7 @@ from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.run_folder import METRICS_FILE
 from flowprep.learn.train import TrainReport, train
 from flowprep.run.executors import cluster_address, start_ray
+from flowprep.urls import absolute, as_path, is_url, redacted
 
 __all__ = ["train_on_ray"]
 
@@ -56,9 +57,11 @@ def train_on_ray(
             f"batch_size must be a multiple of workers times accumulate, got "
             f"{config.optimization.batch_size}, {num_workers} and {config.optimization.accumulate}"
         )
-    if "://" in os.fspath(run):
-        raise ConfigError(f"run must be a folder, got {os.fspath(run)}")
-    run = Path(run).resolve()
+    if is_url(os.fspath(run)):
+        raise ConfigError(
+            f"run must be a folder that all machines see, got {redacted(os.fspath(run))}"
+        )
+    run = Path(as_path(os.fspath(run))).resolve()
     address = cluster_address(options.address)
     num_gpus = 0 if options.device == "cpu" else torch.cuda.device_count()
     # Read by Ray Train when it is imported, here and in its processes: no second log of what fails,
@@ -81,7 +84,7 @@ def train_on_ray(
             )
         folder.mkdir(parents=True, exist_ok=True)
         job = {
-            "datasets": [_absolute(dataset.location) for dataset in datasets],
+            "datasets": [absolute(as_path(dataset.location)) for dataset in datasets],
             "run": str(run),
             "config": config,
             "options": dataclasses.replace(options, progress=False),
@@ -125,7 +128,7 @@ def _make_trainer(job: dict[str, Any], num_workers: int, use_gpu: bool, folder: 
     except ImportError as error:
         raise ExecutorError(
             f"Ray Train cannot be imported ({_last_line(error)}); run pip install "
-            "'flowprep[train]', or train without --workers"
+            "-e '.[train]', or train without --workers"
         ) from error
     loop: Callable[..., Any] = _work
     return TorchTrainer(
@@ -210,10 +213,6 @@ class _Bar:
         if step.isdigit():
             self._bar.n = int(step)
             self._bar.set_postfix({f"{split} loss": loss, "top1": top1})
-
-
-def _absolute(location: str) -> str:
-    return location if "://" in location else os.path.abspath(location)
 
 
 def _origin(error: BaseException) -> BaseException:

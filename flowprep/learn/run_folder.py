@@ -29,6 +29,7 @@ from flowprep.dataset.storage import TEMPORARY_MARK, Storage, locked_file, trans
 from flowprep.errors import ConfigError, ConfigMismatchError, StorageError, WeightsError
 from flowprep.learn.checkpoint import Checkpoint, Task, library_versions, load_checkpoint
 from flowprep.learn.config import TrainConfig
+from flowprep.urls import as_path, is_url, redacted
 
 __all__ = ["BEST_FILE", "CONFIG_FILE", "LAST_FILE", "METRICS_FILE", "MetricsRow", "RunFolder"]
 
@@ -72,12 +73,12 @@ class RunFolder:
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         """Takes the folder, which need not exist; raises ConfigError for a URL."""
-        if "://" in os.fspath(location):
+        if is_url(os.fspath(location)):
             raise ConfigError(
-                f"run must be a folder of this machine, got {os.fspath(location)}; data sets may "
-                "be read from a URL"
+                "run must be a folder of this machine, got "
+                f"{redacted(os.fspath(location))}; data sets may be read from a URL"
             )
-        self.path = Path(location)
+        self.path = Path(as_path(os.fspath(location)))
         self._tensorboard: Any = None
         self._num_tasks = 1
 

@@ -160,15 +160,13 @@ class Report:
     classes: tuple[ClassSummary, ...]
     failures: tuple[Failure, ...]
     bytes_by_stream: Mapping[str, int]
+    devices: Counter[str]
+    """Videos by what computed their flow; empty for an imported data set, which does not say."""
     num_sampled: int
     num_seconds: float
     """What making this report took."""
     color_max_px: float
     """The length that is fully coloured in all pictures."""
-
-    def kinds_of(self, key: str) -> list[str]:
-        """Returns the kinds of findings of one video."""
-        return [finding.kind for finding in self.findings if finding.key == key]
 
 
 # ---- the recommended bound
@@ -320,6 +318,7 @@ def make_report(
         ),
         failures=tuple(failures.values()),
         bytes_by_stream=dict(reader.bytes_by_stream),
+        devices=reader.devices,
         num_sampled=len(chosen),
         num_seconds=time.perf_counter() - began,
         color_max_px=color_max_px,
@@ -355,6 +354,7 @@ class DatasetSurvey:
         self.total = _Sums()
         self.classes: dict[int, _Sums] = {}
         self.bytes_by_stream: Counter[str] = Counter()
+        self.devices: Counter[str] = Counter()
         self._readable: list[str] = []
         self._oddness: list[tuple[float, float, float, float]] = []
         self._pictures: dict[str, NDArray[np.float32]] = {}
@@ -371,6 +371,8 @@ class DatasetSurvey:
         except (DatasetError, StorageError) as error:
             self.findings.append(Finding("unreadable", video.key, str(error)))
             return
+        if isinstance(device := metadata.get("device"), str):
+            self.devices[device] += 1
         bounds = np.array(NICE_BOUNDS_PX)
         sums = [self.total, *(self.classes.setdefault(n, _Sums()) for n in video.labels)]
         most = np.zeros(bounds.size)

@@ -522,6 +522,8 @@ def _bar_table(heads: tuple[str, str, str], rows: Sequence[tuple[str, float, str
 def _configuration(report: Report) -> str:
     header = report.description.header
     values = flatten(header.config.to_dict()) | {"implementation": header.implementation}
+    if report.devices:
+        values["computed on"] = _join_counts(report.devices)
 
     def table(title: str, items: Mapping[str, Any]) -> str:
         rows = "".join(

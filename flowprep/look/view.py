@@ -49,6 +49,7 @@ from flowprep.look.render import (
     write_film,
     write_picture,
 )
+from flowprep.urls import as_path, is_url
 
 __all__ = [
     "PANELS",
@@ -635,7 +636,8 @@ def _check_room(suffix: str, drawing: Drawing) -> None:
 
 def is_dataset(source: str | os.PathLike[str]) -> bool:
     """Whether a source names a data set: a URL, or a folder with `dataset.json`."""
-    return "://" in os.fspath(source) or os.path.isfile(os.path.join(source, DATASET_FILE))
+    place = as_path(os.fspath(source))
+    return is_url(place) or os.path.isfile(os.path.join(place, DATASET_FILE))
 
 
 def _open(

@@ -16,13 +16,12 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.index import rebuild_sidecar
 from flowprep.dataset.layout import (
     FAILURES_FILE,
-    LOCK_FILE,
     LOGS_FOLDER,
     PARTS_FOLDER,
     SHARDS_FOLDER,
@@ -36,15 +35,16 @@ from flowprep.dataset.layout import (
     write_failures,
     write_manifest,
 )
-from flowprep.dataset.lease import Lease, held_lease
+from flowprep.dataset.lease import Lease, locked_dataset
 from flowprep.dataset.read import published_shards
-from flowprep.dataset.storage import TEMPORARY_MARK, Storage, locked_file, translated_errors
+from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
 from flowprep.errors import ExecutorError, VideoError
 from flowprep.run.executors import EXECUTORS, Executor, WorkerLost, check_options
 from flowprep.run.job import (
     ExtractJob,
     Job,
     JobResult,
+    JoinJob,
     PublishJob,
     failed_record,
     read_part_record,
@@ -53,9 +53,11 @@ from flowprep.run.job import (
 from flowprep.run.metrics import metric_samples
 from flowprep.run.plan import make_plan, move_to_new_shards, write_plan
 from flowprep.run.progress import Progress, RunReport
+from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
 from flowprep.urls import redacted
 from flowprep.video.manifest import Manifest
+from flowprep.video.segments import Segment
 
 __all__ = ["run_extract"]
 
@@ -81,7 +83,7 @@ def run_extract(
     check_options(options, config.flow.algorithm)
     storage = Storage(out)
     storage.make_folder()
-    with _locked(storage) as lease, _run_log(storage) as log_name:
+    with locked_dataset(storage) as lease, _run_log(storage) as log_name:
         log.info("run with %s and %s", config, options)
         plan = make_plan(storage, manifest, config)
         write_plan(storage, plan)
@@ -140,6 +142,7 @@ class _Run:
         self.entries = entries
         self.waiting: deque[Job] = deque()
         self.unfinished: Counter[int] = Counter()
+        self.cuts = CutVideos(storage)
         self.report = RunReport(storage.location, len(entries))
         num_to_do = self._recover()
         self.recorder = ProgressRecorder(storage, self.report, num_to_do)
@@ -171,7 +174,8 @@ class _Run:
             remaining = [index for index in indices if index not in finished]
             num_open += len(remaining)
             self.unfinished[shard] = len(remaining)
-            self.waiting.extend(self._extract_job(index) for index in remaining)
+            for index in remaining:
+                self.waiting.extend(self._jobs_of(index))
             if not remaining:
                 self._queue_publication(shard)
         for name in self.storage.list_names(PARTS_FOLDER):
@@ -206,7 +210,8 @@ class _Run:
 
     def _finished_parts(self, shard: int) -> set[int]:
         finished = set()
-        for name in self.storage.list_names(f"{PARTS_FOLDER}/{shard:06d}"):
+        names = self.storage.list_names(f"{PARTS_FOLDER}/{shard:06d}")
+        for name in names:
             stem, _, suffix = name.partition(".")
             if suffix != "json":
                 continue
@@ -218,6 +223,7 @@ class _Run:
             if record.status == "failed":
                 self.failures[record.key] = self._failure(index, record)
             finished.add(index)
+        self.cuts.recover(shard, names, finished)
         return finished
 
     def go(self) -> None:
@@ -264,7 +270,7 @@ class _Run:
                 executor.submit(job)
                 in_flight += 1
                 if isinstance(job, ExtractJob):
-                    self.recorder.submitted(job.video.key)
+                    self.recorder.submitted(job.name)
             for job, outcome in executor.wait(_WAIT_SECONDS):
                 in_flight -= 1
                 if isinstance(outcome, JobResult) and outcome.error is not None:
@@ -272,12 +278,17 @@ class _Run:
                 if isinstance(job, PublishJob):
                     self._after_publication(job, outcome)
                     continue
-                record = self._after_extraction(job, outcome)
-                if record is None:
-                    self.recorder.lost(job.video.key)
+                if isinstance(job, JoinJob):
+                    record = self._after_join(job, outcome)
+                elif job.segment is not None:
+                    record = self._after_segment(job, job.segment, outcome)
+                    progress.refresh()
                 else:
-                    self._finish(job, record)
-                    self.recorder.finished(record, getattr(outcome, "node", ""))
+                    record = self._after_extraction(job, outcome)
+                if record is not None:
+                    is_whole = isinstance(job, ExtractJob) and job.segment is None
+                    self._finish(job, record, is_joined=isinstance(job, JoinJob))
+                    self.recorder.finished(record, getattr(outcome, "node", "") if is_whole else "")
                     progress.advance()
             self.recorder.num_workers = executor.num_workers
             if (written := self.recorder.write()) is not None:
@@ -290,20 +301,94 @@ class _Run:
         if isinstance(outcome, JobResult):
             if outcome.traceback is not None:
                 log.error("%s: internal error\n%s", job.video.key, outcome.traceback)
+            if outcome.cut is not None:
+                log.info("%s: cut into %d segments", job.name, len(outcome.cut.segments))
+                self.recorder.lost(job.name)
+                self.cuts.add(job.shard, job.index, outcome.cut)
+                self.waiting.extendleft(reversed(self._jobs_of(job.index)))
             return outcome.record
+        error = self._note_loss(job, outcome)
+        if self.storage.exists(part_name(job.shard, job.index, "json")):
+            # The worker had finished the video and went before it could say so.
+            return read_part_record(self.storage, job.shard, job.index)
+        return self._try_again_or_fail(job, outcome, error)
+
+    def _after_segment(
+        self, job: ExtractJob, segment: Segment, outcome: JobResult | WorkerLost
+    ) -> VideoRecord | None:
+        """Returns the record of a video that has failed with its segment, and None otherwise."""
+        record: VideoRecord | None
+        if isinstance(outcome, JobResult):
+            record = outcome.record
+        else:
+            error = self._note_loss(job, outcome)
+            record = read_segment_record(self.storage, job.shard, job.index, segment)
+        self.recorder.lost(job.name)
+        if job.index not in self.cuts:
+            # Its video was taken back while it was at work.
+            self.cuts.remove_files(job.shard, job.index, segment)
+            return None
+        if record is not None:
+            self.report.add_work(record)
+            self.recorder.segment_finished(job.name, record, getattr(outcome, "node", ""))
+            log.info("%s: finished", job.name)
+            if self.cuts.finish(job.index, segment):
+                self.waiting.extendleft(self._jobs_of(job.index))
+            return None
+        if isinstance(outcome, JobResult):
+            self._extract_uncut(job, job.name, outcome)
+            return None
+        record = self._try_again_or_fail(job, outcome, error)
+        if record is not None:
+            self._drop_segments(job)
+        return record
+
+    def _after_join(self, job: JoinJob, outcome: JobResult | WorkerLost) -> VideoRecord | None:
+        """Returns the record of a video that is joined, or None where it is to be tried again."""
+        if isinstance(outcome, WorkerLost):
+            self._after_lost_join(job, job.video.key, outcome)
+            return None
+        if outcome.record is None:
+            self._extract_uncut(job, job.video.key, outcome)
+            return None
+        self.cuts.drop(job.shard, job.index)
+        return outcome.record
+
+    def _extract_uncut(self, job: ExtractJob | JoinJob, name: str, outcome: JobResult) -> None:
+        """Gives up a video's segments: whatever is wrong, reading it whole says what it is."""
+        log.warning("%s: %s; the video is extracted uncut", name, outcome.refusal)
+        if outcome.traceback is not None:
+            log.error("%s: internal error\n%s", name, outcome.traceback)
+        self._drop_segments(job)
+        whole = dataclasses.replace(self._extract_job(job.index), segment_frames=0)
+        self.waiting.appendleft(whole)
+
+    def _drop_segments(self, job: ExtractJob | JoinJob) -> None:
+        self.cuts.drop(job.shard, job.index)
+        self.waiting = deque(
+            other
+            for other in self.waiting
+            if not (isinstance(other, ExtractJob) and other.index == job.index)
+        )
+
+    def _note_loss(self, job: ExtractJob, outcome: WorkerLost) -> VideoError:
+        """Counts and logs a lost worker; returns what its video's failure would be."""
         self.report.num_lost_workers += 1
         error = self._why_lost(job, outcome)
         log.warning(
             "%s: attempt %d of %d lost its worker: %s: %s",
-            job.video.key,
+            job.name,
             job.attempt,
             self.options.max_attempts,
             error.reason,
             error.message,
         )
-        if self.storage.exists(part_name(job.shard, job.index, "json")):
-            # The worker had finished the video and went before it could say so.
-            return read_part_record(self.storage, job.shard, job.index)
+        return error
+
+    def _try_again_or_fail(
+        self, job: ExtractJob, outcome: WorkerLost, error: VideoError
+    ) -> VideoRecord | None:
+        self.recorder.lost(job.name)
         if self._goes_again(job, outcome):
             return None
         record = failed_record(job, error)
@@ -325,31 +410,34 @@ class _Run:
         return True
 
     def _why_lost(self, job: ExtractJob, lost: WorkerLost) -> VideoError:
-        name = part_name(job.shard, job.index, "stall")
-        if self.storage.exists(name):
-            trace = self.storage.read_bytes(name).decode(errors="replace")
-            self.storage.remove(name)
+        if self.storage.exists(job.stall_name):
+            trace = self.storage.read_bytes(job.stall_name).decode(errors="replace")
+            self.storage.remove(job.stall_name)
             if trace:
-                log.warning("%s: stalled\n%s", job.video.key, trace)
+                log.warning("%s: stalled\n%s", job.name, trace)
                 seconds = job.stall_timeout_seconds or 0
                 return VideoError("stalled", f"no progress for {seconds:g} s; the worker was ended")
         return VideoError(lost.reason, lost.message)
 
     def _after_publication(self, job: PublishJob, outcome: JobResult | WorkerLost) -> None:
         if isinstance(outcome, WorkerLost):
-            self.report.num_lost_workers += 1
-            log.warning("shard %d lost its worker: %s", job.shard, outcome.message)
-            if not self._goes_again(job, outcome):
-                raise ExecutorError(
-                    f"shard {job.shard} could not be joined in {job.attempt} attempts: "
-                    f"{outcome.message}"
-                )
+            self._after_lost_join(job, f"shard {job.shard}", outcome)
             return
         self.storage.remove(f"{PARTS_FOLDER}/{job.shard:06d}")
         log.info("published %s", shard_name(job.shard))
 
-    def _finish(self, job: ExtractJob, record: VideoRecord) -> None:
-        self.report.add(record)
+    def _after_lost_join(self, job: JoinJob | PublishJob, name: str, outcome: WorkerLost) -> None:
+        self.report.num_lost_workers += 1
+        log.warning("%s lost the worker that joins it: %s", name, outcome.message)
+        if not self._goes_again(job, outcome):
+            raise ExecutorError(
+                f"{name} could not be joined in {job.attempt} attempts: {outcome.message}"
+            )
+
+    def _finish(
+        self, job: ExtractJob | JoinJob, record: VideoRecord, *, is_joined: bool = False
+    ) -> None:
+        self.report.add(record, is_joined=is_joined)
         if record.status == "failed":
             failure = self._failure(job.index, record)
             self.failures[record.key] = failure
@@ -373,6 +461,16 @@ class _Run:
         source = redacted(self.entries[index].video.source)
         return Failure(record.key, source, record.reason, record.message or "", record.attempts)
 
+    def _jobs_of(self, index: int) -> list[Job]:
+        """Returns what is to do for a video that is not finished."""
+        whole = self._extract_job(index)
+        if index not in self.cuts:
+            return [whole]
+        remaining = self.cuts.remaining(index)
+        if not remaining:
+            return [JoinJob(self.storage, whole.video, whole.shard, index, self.cuts[index])]
+        return [dataclasses.replace(whole, segment=segment) for segment in remaining]
+
     def _extract_job(self, index: int) -> ExtractJob:
         entry = self.entries[index]
         return ExtractJob(
@@ -387,18 +485,8 @@ class _Run:
             stall_timeout_seconds=(
                 None if self.options.executor == "inline" else self.options.stall_timeout_seconds
             ),
+            segment_frames=self.options.segment_frames,
         )
-
-
-@contextmanager
-def _locked(storage: Storage) -> Iterator[Lease]:
-    """Holds OUT's lease, and its lock where it has one; of two runs the second is refused."""
-    with ExitStack() as stack:
-        if storage.is_local:
-            taken = f"another run is writing to {storage.location}"
-            path = storage.path(LOCK_FILE)
-            stack.enter_context(locked_file(path, taken, "wait for it or end it"))
-        yield stack.enter_context(held_lease(storage))
 
 
 @contextmanager

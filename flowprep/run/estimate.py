@@ -70,6 +70,8 @@ class RunEstimate:
     """That the workers share."""
     gpu_seconds_per_pair: float = 0.0
     """Of `seconds_per_pair`, what a GPU spends."""
+    num_segments: int = 0
+    """Of the videos to do, a short one counted as one."""
 
     def summary(self) -> str:
         """Returns the estimate as lines of text."""
@@ -102,8 +104,8 @@ class RunEstimate:
         elif self.num_pairs is None or self.num_bytes is None or self.seconds_per_pair is None:
             lines.append("  estimate    none: no video could be probed")
         else:
-            # A video is the work of one worker.
-            num_busy = min(self.num_workers, self.num_to_do)
+            # A video is the work of one worker, or each of its segments is.
+            num_busy = min(self.num_workers, max(self.num_to_do, self.num_segments))
             seconds = self.num_pairs * self.seconds_per_pair / num_busy
             if self.num_gpus:
                 # Workers wait for the GPU that they share.
@@ -147,8 +149,10 @@ def estimate_run(
     with fetched_sample(timed if counts else [], failures) as probed:
         cost = measure_cost(probed, config, failures, device=name) if counts else None
     num_pairs = num_bytes = None
+    num_segments = 0
     if counts:
         share = len(to_do) / len(counts)
+        num_segments = round(share * sum(_num_segments(count, options) for count in counts))
         num_pairs = share * sum(max(0.0, count - config.flow.step) for count in counts)
         if cost is not None:
             num_frames = share * sum(counts)
@@ -169,7 +173,14 @@ def estimate_run(
         probe_failures=tuple(dict.fromkeys(failures)),
         num_gpus=machine.num_gpus,
         gpu_seconds_per_pair=0.0 if cost is None else cost.flow_seconds_per_pair,
+        num_segments=num_segments,
     )
+
+
+def _num_segments(num_frames: float, options: RunOptions) -> int:
+    """Returns into how many segments a video is cut."""
+    most = options.segment_frames
+    return math.ceil(num_frames / most) if 0 < 2 * most < num_frames else 1
 
 
 def _finished_keys(

@@ -24,6 +24,7 @@ from flowprep.flow.base import FlowEstimator
 from flowprep.flow.quantize import FieldQuantizer
 from flowprep.video.decode import open_video
 from flowprep.video.reader import FrameReader
+from flowprep.video.segments import Segment, SegmentEdges
 from flowprep.video.types import Video
 
 __all__ = ["ExtractedVideo", "extract_video", "library_versions"]
@@ -60,10 +61,14 @@ def extract_video(
     estimator: FlowEstimator,
     *,
     keep_partial: bool = False,
+    segment: Segment | None = None,
+    reader: FrameReader | None = None,
     on_progress: Callable[[], None] | None = None,
 ) -> ExtractedVideo:
     """Computes the flow of one video, as `config` says, in memory that its length does not change.
 
+    Of a `segment` it gives that part: its streams are that part of the video's streams, and its
+    metadata is for `join_segments`. `reader` is the video's own, opened and not yet read.
     `on_progress` is called for every frame and pair. Raises VideoError with the reason why the
     video gives nothing; a damaged video gives what came before the damage under `keep_partial`.
     """
@@ -77,19 +82,21 @@ def extract_video(
     damage: VideoError | None = None
     num_frames = 0
     tick = on_progress or _no_progress
+    edges = None if segment is None else SegmentEdges(segment.num_frames, flow_spec.step)
 
     try:
-        with clock.spent("decode"):
-            reader = open_video(video, config.decode)
+        if reader is None:
+            with clock.spent("decode"):
+                reader = open_video(video, config.decode)
         with reader:
+            source = iter(reader) if segment is None else reader.read_segment(segment, tick)
 
             def gray_frames() -> Iterator[NDArray[np.uint8]]:
                 nonlocal damage, num_frames
-                frames = iter(reader)
                 while True:
                     try:
                         with clock.spent("decode"):
-                            frame = next(frames, None)
+                            frame = next(source, None)
                     except VideoError as error:
                         if not (keep_partial and error.reason == "damaged"):
                             raise
@@ -99,7 +106,9 @@ def extract_video(
                     if frame is None:
                         return
                     _check_size(frame.gray, estimator)
-                    if encode.keep_rgb:
+                    if edges is not None:
+                        edges.add(frame.rgb)
+                    if encode.keep_rgb and (segment is None or segment.keeps_frame(num_frames)):
                         with clock.spent("encode"):
                             bgr = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR)
                             streams[RGB_STREAM].append(np.asarray(bgr, dtype=np.uint8))
@@ -141,7 +150,12 @@ def extract_video(
         metadata["status"] = "partial" if damage else "complete"
         if damage:
             metadata["damage"] = damage.message
-        metadata["flow"] = {name: item.to_dict() for name, item in quantizers.items()}
+        statistics = {name: quantizers[name].statistics for name in encode.directions}
+        if edges is None:
+            metadata["flow"] = {name: item.to_dict() for name, item in statistics.items()}
+        else:
+            metadata["flow"] = {name: item.to_exact() for name, item in statistics.items()}
+            metadata["edges"] = edges.to_dict()
         metadata["sizes"] = {name: stream.sizes for name, stream in streams.items()}
     except BaseException:
         for stream in streams.values():

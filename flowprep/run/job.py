@@ -1,4 +1,4 @@
-"""What a worker does: extract one video into its part, or join a shard's parts. It knows no Ray."""
+"""What a worker does: extract a video or a part of it, join segments, join a shard. No Ray here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ from flowprep.flow import FlowEstimator, build_estimator
 from flowprep.flow.devices import is_device_failure
 from flowprep.flow.quantize import FieldQuantizer
 from flowprep.run.extract import extract_video, library_versions
+from flowprep.run.segments import join_segments, segment_name, write_segment
+from flowprep.video.decode import open_video
 from flowprep.video.fetch import FetchedVideo, fetched
+from flowprep.video.segments import Segment, VideoCut, is_long, plan_cut
 from flowprep.video.types import Video
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "ExtractJob",
     "Job",
     "JobResult",
+    "JoinJob",
     "PreparedWorker",
     "PublishJob",
     "WorkerLost",
@@ -68,6 +72,37 @@ class ExtractJob:
     """None leaves the watchdog off: it ends the process, which must then not be the user's own."""
     num_lost_nodes: int = 0
     """Machines that went away while they worked on it."""
+    segment_frames: int = 0
+    """A video of more than twice so many frames is not extracted: the result says how to cut it."""
+    segment: Segment | None = None
+    """The part of the video to extract; None is all of it."""
+
+    @property
+    def name(self) -> str:
+        """Of the video, and of its segment, for people."""
+        if self.segment is None:
+            return self.video.key
+        return f"{self.video.key} (flows {self.segment.start} to {self.segment.stop - 1})"
+
+    @property
+    def stall_name(self) -> str:
+        """Name of the file that says where a worker stalled."""
+        if self.segment is None:
+            return part_name(self.shard, self.index, "stall")
+        return segment_name(self.shard, self.index, self.segment, "stall")
+
+
+@dataclass(frozen=True, slots=True)
+class JoinJob:
+    """One video to join from its segments."""
+
+    storage: Storage
+    video: Video
+    shard: int
+    index: int
+    cut: VideoCut
+    attempt: int = 1
+    num_lost_nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +117,7 @@ class PublishJob:
     num_lost_nodes: int = 0
 
 
-Job = ExtractJob | PublishJob
+Job = ExtractJob | JoinJob | PublishJob
 
 
 @dataclass(frozen=True)
@@ -90,7 +125,11 @@ class JobResult:
     """What a worker sends back: small, for the bytes went to storage."""
 
     record: VideoRecord | None = None
-    """Of an ExtractJob."""
+    """Of an ExtractJob or a JoinJob; of a segment as if it were a video."""
+    cut: VideoCut | None = None
+    """How to cut a video that was too long to be extracted at once."""
+    refusal: str | None = None
+    """Why a segment, or the join, gave nothing: the video is to be extracted uncut."""
     error: FlowprepError | None = None
     """What stops the whole run: storage that fails. A video's own failure is in its record."""
     traceback: str | None = None
@@ -121,6 +160,8 @@ def run_job(
             records = [read_part_record(job.storage, job.shard, index) for index in job.indices]
             publish_shard(job.storage, job.shard, job.indices, records)
             return JobResult()
+        if isinstance(job, JoinJob):
+            return _join(job)
         if versions is not None:
             _check_versions(versions, library_versions(job.config))
         return _extract(job, device)
@@ -218,7 +259,10 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
         estimator = _estimator(job.config.flow, device)
         began = time.perf_counter()
         with fetched(job.video) as source:
-            record = _extract_part(job, source, estimator, time.perf_counter() - began)
+            extracted = _extract_part(job, source, estimator, began)
+        if isinstance(extracted, VideoCut):
+            return JobResult(cut=extracted)
+        record = extracted
     except VideoError as error:
         if device != "cpu" and error.reason == "out-of-memory":
             # Others share the GPU's memory, so that another time or place may have enough.
@@ -238,8 +282,22 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
         place = f"{Path(last.filename).name}:{last.lineno}"
         message = f"{type(error).__name__} at {place}: {error}"
         record = failed_record(job, VideoError("internal-error", message))
+    if job.segment is not None:
+        if record.status == "failed":
+            refusal = f"{record.reason}: {record.message}"
+            return JobResult(refusal=refusal, traceback=trace)
+        return JobResult(record=record)
     write_part_record(job.storage, job.shard, job.index, record)
     return JobResult(record=record, traceback=trace)
+
+
+def _join(job: JoinJob) -> JobResult:
+    try:
+        record = join_segments(job.storage, shard=job.shard, index=job.index, cut=job.cut)
+    except VideoError as error:
+        return JobResult(refusal=error.message)
+    write_part_record(job.storage, job.shard, job.index, record)
+    return JobResult(record=record)
 
 
 def _device_lost(error: Exception) -> WorkerLost:
@@ -251,21 +309,45 @@ def _device_lost(error: Exception) -> WorkerLost:
 
 
 def _extract_part(
-    job: ExtractJob, source: FetchedVideo, estimator: FlowEstimator, fetch_seconds: float
-) -> VideoRecord:
+    job: ExtractJob, source: FetchedVideo, estimator: FlowEstimator, began: float
+) -> VideoRecord | VideoCut:
     # Storage that makes a worker wait is no fault of its video: the watchdog sees neither the
     # fetching nor the writing.
     with _watchdog(job) as on_progress:
+        reader = open_video(source.video, job.config.decode)
+        is_whole = job.segment is None
+        if is_whole and job.segment_frames and is_long(reader, job.segment_frames):
+            with reader:
+                cut = plan_cut(
+                    reader,
+                    segment_frames=job.segment_frames,
+                    step=job.config.flow.step,
+                    on_progress=on_progress or _no_progress,
+                )
+            if cut is not None:
+                return cut
+            reader = open_video(source.video, job.config.decode)
+        open_seconds = time.perf_counter() - began
         extracted = extract_video(
             source.video,
             job.config,
             estimator,
-            keep_partial=job.keep_partial,
+            keep_partial=job.keep_partial and is_whole,
+            segment=job.segment,
+            reader=reader,
             on_progress=on_progress,
         )
     with extracted:
         extracted.metadata.update(source.provenance)
-        extracted.seconds["decode"] += fetch_seconds
+        extracted.seconds["decode"] += open_seconds
+        if job.segment is not None:
+            return write_segment(
+                *(job.storage, job.shard, job.index, job.segment),
+                extracted.metadata,
+                extracted.streams,
+                extracted.seconds,
+                job.attempt,
+            )
         began = time.perf_counter()
         with job.storage.atomic_file(part_name(job.shard, job.index, "tar")) as file:
             members = write_sample(file, job.video.key, extracted.metadata, extracted.streams)
@@ -295,6 +377,10 @@ def _estimator(spec: FlowSpec, device: str) -> FlowEstimator:
     return estimator
 
 
+def _no_progress() -> None:
+    pass
+
+
 class _Watch:
     """Ends this process when it is not called for a while.
 
@@ -322,7 +408,7 @@ def _watchdog(job: ExtractJob) -> Iterator[_Watch | None]:
         return
     # On shared storage the driver reads there why the worker went; elsewhere it stays unknown.
     if job.storage.is_local:
-        path = job.storage.path(part_name(job.shard, job.index, "stall"))
+        path = job.storage.path(job.stall_name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         file: IO[str] = open(path, "w")  # noqa: SIM115
     else:

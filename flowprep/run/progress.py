@@ -57,8 +57,14 @@ class RunReport:
         """0 when complete, 1 otherwise."""
         return 0 if self.is_complete else 1
 
-    def add(self, record: VideoRecord) -> None:
-        """Adds a video that this run finished."""
+    def add_work(self, record: VideoRecord) -> None:
+        """Adds the work on a video, or on a segment of one that is not finished."""
+        self.num_pairs += record.num_flows
+        for stage, seconds in record.seconds.items():
+            self.seconds[stage] += seconds
+
+    def add(self, record: VideoRecord, *, is_joined: bool = False) -> None:
+        """Adds a video that this run finished; one joined from segments without their work."""
         if record.status == "failed":
             assert record.reason is not None
             self.num_failed += 1
@@ -66,12 +72,11 @@ class RunReport:
             return
         self.num_complete += record.status == "complete"
         self.num_partial += record.status == "partial"
-        self.num_pairs += record.num_flows
         self.num_values += record.num_values
         self.num_clipped += record.num_clipped
         self.num_bytes += sum(size for _, size in record.members.values())
-        for stage, seconds in record.seconds.items():
-            self.seconds[stage] += seconds
+        if not is_joined:
+            self.add_work(record)
 
     def summary(self) -> str:
         """Returns the report as lines of text."""
@@ -129,10 +134,18 @@ class Progress:
 
     def advance(self) -> None:
         """Counts one more video, finished or failed."""
+        self._show_rate()
+        self._bar.update()
+
+    def refresh(self) -> None:
+        """Shows what was done on videos that are not finished."""
+        self._show_rate()
+        self._bar.refresh()
+
+    def _show_rate(self) -> None:
         seconds = max(1e-9, time.monotonic() - self._began)
         rate = f"{self._report.num_pairs / seconds:.1f}"
         self._bar.set_postfix({"pairs/s": rate, "failed": self._report.num_failed}, refresh=False)
-        self._bar.update()
 
     def close(self) -> None:
         """Leaves the bar as it is and goes to the next line."""

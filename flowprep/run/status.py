@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flowprep.dataset.layout import (
     LOGS_FOLDER,
@@ -130,8 +130,29 @@ class RunProgress:
         for name in ("slowest", "in_flight"):
             values[name] = tuple(SlowVideo(**video) for video in values[name])
         progress = cls(**values)
-        datetime.fromisoformat(progress.updated)
+        _check_types(progress)
+        for node in progress.nodes.values():
+            _check_types(node)
+        for video in (*progress.slowest, *progress.in_flight):
+            _check_types(video)
+        if datetime.fromisoformat(progress.updated).tzinfo is None:
+            raise ValueError("updated must be in UTC")
         return progress
+
+
+def _check_types(record: RunProgress | NodeProgress | SlowVideo) -> None:
+    """Raises ValueError where a field is not what it must be; the file may be anybody's."""
+    for item in dataclasses.fields(record):
+        value = getattr(record, item.name)
+        kind = str(item.type)
+        if kind.startswith(("int", "float", "dict[str, int]", "dict[str, float]")):
+            numbers = list(value.values()) if kind.startswith("dict") else [value]
+            if not all(type(one) in (int, float) and 0 <= one < 1e15 for one in numbers):
+                raise ValueError(f"{item.name} must be numbers >= 0, got {value!r}")
+        elif kind.startswith("str") and not isinstance(value, (str, type(None))):
+            raise ValueError(f"{item.name} must be text, got {value!r}")
+    if isinstance(record, RunProgress) and record.state not in get_args(RunState):
+        raise ValueError(f"state must be one of {get_args(RunState)}, got {record.state!r}")
 
 
 class ProgressRecorder:
@@ -164,23 +185,32 @@ class ProgressRecorder:
     def finished(self, record: VideoRecord, node: str) -> None:
         """Notes that a video was finished, or has failed for good, on the machine `node`.
 
-        `node` is empty where the worker went away, and nobody knows.
+        `node` is empty where the worker went away and nobody knows, and of a video joined from
+        segments, which several did.
         """
         self._in_flight.pop(record.key, None)
         self._num_finished += 1
         self._num_remaining -= 1
         seconds = sum(record.seconds.values())
         if node:
-            counts = self._nodes.setdefault(node, [0, 0, 0.0])
-            counts[0] += 1
-            counts[1] += record.num_flows
-            counts[2] += seconds
+            self._count(node, 1, record)
         if seconds:
             item = (seconds, record.key, record.num_flows, node)
             if len(self._slowest) < NUM_SLOWEST:
                 heapq.heappush(self._slowest, item)
             else:
                 heapq.heappushpop(self._slowest, item)
+
+    def segment_finished(self, name: str, record: VideoRecord, node: str) -> None:
+        """Notes that a segment was finished, which was submitted under `name`."""
+        self._in_flight.pop(name, None)
+        self._count(node, 0, record)
+
+    def _count(self, node: str, num_videos: int, record: VideoRecord) -> None:
+        counts = self._nodes.setdefault(node, [0, 0, 0.0])
+        counts[0] += num_videos
+        counts[1] += record.num_flows
+        counts[2] += sum(record.seconds.values())
 
     def write(self, state: RunState = "running") -> RunProgress | None:
         """Publishes the progress if it is time to, or if the run has ended; returns what it wrote.
@@ -399,6 +429,6 @@ def _read_progress(storage: Storage) -> RunProgress | None:
         return None
     try:
         return RunProgress.from_dict(json.loads(storage.read_bytes(PROGRESS_FILE)))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         # It says how a run went, and nothing of what the data set holds.
         return None

@@ -66,10 +66,10 @@ class DecordReader(PyAVReader):
             f"decord {what} this {self.info.codec} video; try --decoder pyav",
         )
 
-    def _rgb_reader(self, index: int, frame: VideoFrame) -> Callable[[], RGB]:
+    def _rgb_reader(self, number: int, frame: VideoFrame) -> Callable[[], RGB]:
         if frame.format.components[0].bits > 8:
             raise self._refusal("has no right conversion to 8 bits for")
-        return lambda: self._read(index, frame)
+        return lambda: self._read(number, frame)
 
     def _read(self, index: int, frame: VideoFrame) -> RGB:
         while index >= self._chunk_start + len(self._chunk):

@@ -8,9 +8,10 @@ for a video is read as one.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 
 import cv2
@@ -19,6 +20,7 @@ import numpy as np
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
 from flowprep.video.reader import RGB, FrameReader, Picture, target_size
+from flowprep.video.segments import Scan, Segment
 from flowprep.video.tree import parse_frame_name
 from flowprep.video.types import Video, VideoInfo
 
@@ -48,8 +50,23 @@ class ImageFolderReader(FrameReader):
         self.info = VideoInfo(width, height, 0, None, None, "images")
         self.size = target_size(width, height, spec)
 
+    def estimate_num_frames(self) -> int:
+        """Returns how many images there are."""
+        return len(self._names)
+
+    def scan(self, on_progress: Callable[[], None]) -> Scan:
+        """Counts the images."""
+        numbers = range(len(self._names))
+        return Scan([Fraction(number) for number in numbers], [Fraction(1)] * len(numbers), [])
+
     def _pictures(self) -> Iterator[Picture]:
-        for index in range(len(self._names)):
+        return self._pictures_from(0)
+
+    def _pictures_of(self, segment: Segment, on_progress: Callable[[], None]) -> Iterator[Picture]:
+        return self._pictures_from(segment.first_picture)
+
+    def _pictures_from(self, first: int) -> Iterator[Picture]:
+        for index in range(first, len(self._names)):
             rgb = self._read(index)
             height, width = rgb.shape[:2]
             if (width, height) != (self.info.width, self.info.height):
@@ -59,7 +76,7 @@ class ImageFolderReader(FrameReader):
                     f"{self.info.width}x{self.info.height}",
                 )
             self.num_frames_decoded += 1
-            yield Picture(Fraction(index), Fraction(1), lambda rgb=rgb: rgb)  # type: ignore[misc]
+            yield Picture(Fraction(index), Fraction(1), functools.partial(_same, rgb), index)
 
     def _read(self, index: int) -> RGB:
         name = self._names[index]
@@ -69,6 +86,10 @@ class ImageFolderReader(FrameReader):
             why = f"{name} is not an image that OpenCV reads"
             raise VideoError("damaged" if index else "unreadable", why)
         return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _same(rgb: RGB) -> RGB:
+    return rgb
 
 
 def _frame_names(names: Iterable[str]) -> list[str]:

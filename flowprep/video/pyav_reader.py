@@ -1,10 +1,12 @@
 """Decoding with PyAV's FFmpeg: file -> packets -> VideoFrames -> Pictures.
 
-Opening files safely, finding damage, reading time stamps, seeking to a range, and rotation.
+Opening files safely, finding damage, reading time stamps, seeking to a range or a segment, and
+rotation.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
@@ -23,12 +25,28 @@ from av.video.stream import VideoStream
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
 from flowprep.video.reader import RGB, FrameReader, Picture, target_size
+from flowprep.video.segments import Scan, Segment
 from flowprep.video.types import Video, VideoInfo
 
 __all__ = ["PyAVReader"]
 
 SEEK_FROM_SECONDS = 5
 """A range that begins earlier than this is reached by decoding, which costs less than it saves."""
+
+MAX_DECODED_PIXELS = 8192 * 8192
+"""Larger pictures are refused before there is memory for them: a header costs nothing to forge."""
+
+# Formats that name other files, in whose place a hostile one could put any file of the machine.
+_PLAY_LISTS = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
+
+# So many frames are held against what the packets say: enough to see the frames of VP8 that are
+# never shown, the fields of MPEG-TS that make one frame, and the times that AVI does not have.
+_NUM_COMPARED = 100
+
+# Where a JPEG breaks off these show what an earlier picture left in memory, and flag nothing.
+_CONCEALING_DECODERS = frozenset({"amv", "mjpeg", "mjpegb"})
+
+_DECODER_OPTIONS = {"max_pixels": str(MAX_DECODED_PIXELS)}
 
 # What FFmpeg raises, and what PyAV adds: UnicodeDecodeError (a ValueError) for names in a broken
 # file, IndexError where a stream is not there, ValueError for a picture format that has no name.
@@ -82,7 +100,7 @@ class PyAVReader(FrameReader):
             self._container: InputContainer = av.open(
                 "file:" + path,
                 metadata_errors="replace",
-                options={"protocol_whitelist": "file", "fflags": "-genpts"},
+                options={"protocol_whitelist": "file", "fflags": "-genpts", **_DECODER_OPTIONS},
             )
         except MemoryError:
             raise
@@ -91,6 +109,11 @@ class PyAVReader(FrameReader):
         try:
             self._stream = self._choose_stream()
             self._stream.codec_context.thread_count = 1
+            context = self._stream.codec_context
+            # A stream may ask for more than its container says.
+            context.options = _DECODER_OPTIONS | (
+                {"err_detect": "explode"} if context.codec.name in _CONCEALING_DECODERS else {}
+            )
         except BaseException:
             self._container.close()
             raise
@@ -98,11 +121,21 @@ class PyAVReader(FrameReader):
     def _choose_stream(self) -> VideoStream:
         if self._container.format.name == "tty":  # any text file is a film to FFmpeg
             raise VideoError("unreadable", "the file is text, not a video")
+        if self._container.format.name in _PLAY_LISTS:
+            name = self._container.format.name
+            raise VideoError("unreadable", f"the file is a play list of other files ({name})")
         for stream in self._container.streams.video:
             if stream.disposition & Disposition.attached_pic:  # the cover of a song
                 continue
             if getattr(stream, "codec_context", None) is None:
                 raise VideoError("unreadable", "FFmpeg has no decoder for the video stream")
+            width, height = stream.codec_context.width, stream.codec_context.height
+            if width * height > MAX_DECODED_PIXELS:
+                raise VideoError(
+                    "too-large",
+                    f"its pictures of {width}x{height} px have more than {MAX_DECODED_PIXELS} "
+                    "(MAX_DECODED_PIXELS)",
+                )
             return stream
         kinds = sorted({stream.type for stream in self._container.streams.audio})
         holds = "only sound" if kinds else "no stream of pictures"
@@ -177,13 +210,23 @@ class PyAVReader(FrameReader):
 
     def _pictures(self) -> Iterator[Picture]:
         frames: Iterable[VideoFrame] = itertools.chain([self._first], self._frames)
-        if self.seeks and self._start >= SEEK_FROM_SECONDS and _stamp_of(self._first) is not None:
+        if self._seeks_to_range():
             frames = self._seek(self._first_time + self._start)
+        return self._timed(frames)
+
+    def _timed(self, frames: Iterable[VideoFrame], first_number: int = 0) -> Iterator[Picture]:
         previous: Picture | None = None
-        for index, frame in enumerate(frames):
-            time = self._time_of(frame, previous) - self._first_time
-            previous = Picture(time, self._duration_of(frame), self._rgb_reader(index, frame))
+        for number, frame in enumerate(frames, first_number):
+            previous = self._picture_of(frame, number, previous)
             yield previous
+
+    def _picture_of(self, frame: VideoFrame, number: int, previous: Picture | None) -> Picture:
+        time = self._time_of(frame, previous) - self._first_time
+        return Picture(time, self._duration_of(frame), self._rgb_reader(number, frame), number)
+
+    def _seeks_to_range(self) -> bool:
+        stamped = _stamp_of(self._first) is not None
+        return self.seeks and self._start >= SEEK_FROM_SECONDS and stamped
 
     def _seek(self, target: Fraction) -> Iterable[VideoFrame]:
         """Goes to a key frame at or before `target` (container seconds), or else to the begin."""
@@ -203,10 +246,126 @@ class PyAVReader(FrameReader):
                 continue
             if _stamp_of(first) is not None and self._time_of(first, None) <= target:
                 return itertools.chain([first], frames)
+        return self._rewind()
+
+    def _rewind(self) -> Iterator[VideoFrame]:
         self.close()
         self._open()
         self.num_frames_decoded = 0
         return self._decode()
+
+    # ---- segments
+
+    def scan(self, on_progress: Callable[[], None]) -> Scan:
+        """Takes the times from the packets or, if those do not tell them, from all frames."""
+        begin: Fraction | None = None
+        if self._seeks_to_range():
+            frame = next(iter(self._seek(self._first_time + self._start)))
+            begin = self._time_of(frame, None) - self._first_time
+        scan = self._scan_packets(on_progress) or self._scan_frames(on_progress)
+        if begin is None:
+            return scan
+        if begin not in scan.times:
+            raise VideoError("unreadable", "seeking shows other frames than decoding in order")
+        return dataclasses.replace(scan, first_number=scan.times.index(begin))
+
+    def _scan_packets(self, on_progress: Callable[[], None]) -> Scan | None:
+        """Returns what the packets say; None where it is not what the first frames say."""
+        self._rewind()
+        time_base = self._stream.time_base
+        found: list[tuple[int, int, bool]] = []
+        try:
+            for packet in self._container.demux(self._stream):
+                on_progress()
+                # An edit list marks the packets whose frames are not shown.
+                if not packet.size or packet.is_discard:
+                    continue
+                if packet.pts is None or packet.is_corrupt:
+                    return None
+                found.append((packet.pts, packet.duration or 0, packet.is_keyframe))
+        except MemoryError:
+            raise
+        except _FILE_ERRORS:
+            return None
+        found.sort()
+        frames = self._rewind()
+        for (stamp, _, is_key), frame in zip(found, frames, strict=False):
+            on_progress()
+            if (stamp, is_key, time_base) != (frame.pts, frame.key_frame, frame.time_base):
+                return None
+            if self.num_frames_decoded == _NUM_COMPARED:
+                break
+        if time_base is None or not found:
+            return None
+        # One object for each duration: there may be millions of frames.
+        durations = {one: self._duration(one, time_base) for one in {item[1] for item in found}}
+        return Scan(
+            times=[stamp * time_base - self._first_time for stamp, _, _ in found],
+            durations=[durations[duration] for _, duration, _ in found],
+            keys=[number for number, item in enumerate(found) if item[2]],
+        )
+
+    def _scan_frames(self, on_progress: Callable[[], None]) -> Scan:
+        scan = Scan([], [], [])
+        previous: Picture | None = None
+        for number, frame in enumerate(self._rewind()):
+            on_progress()
+            previous = self._picture_of(frame, number, previous)
+            scan.times.append(previous.time)
+            scan.durations.append(previous.duration)
+            if frame.key_frame and _stamp_of(frame) is not None:
+                scan.keys.append(number)
+        return scan
+
+    def _pictures_of(self, segment: Segment, on_progress: Callable[[], None]) -> Iterator[Picture]:
+        frames: Iterable[VideoFrame] = itertools.chain([self._first], self._frames)
+        if self.seeks and segment.seek_times:
+            for time in segment.seek_times:
+                found = self._seek_segment(segment, time, on_progress)
+                if found is not None:
+                    yield from self._timed(found, segment.first_picture)
+                    return
+            frames = self._rewind()
+        for picture in self._timed(frames):
+            if picture.number >= segment.first_picture:
+                yield picture
+            else:
+                on_progress()
+
+    def _seek_segment(
+        self, segment: Segment, target: Fraction, on_progress: Callable[[], None]
+    ) -> Iterable[VideoFrame] | None:
+        """Returns the frames from the segment's first one on, or None where it is not found so.
+
+        Decoding must come by the segment's key frame, and find it to be one: containers seek by
+        rough tables or land anywhere, and the times of AVI are no more than counts.
+        """
+        assert self._stream.time_base is not None
+        stamp = math.floor((self._first_time + target) / self._stream.time_base)
+        found_key = False
+        try:
+            self._container.seek(stamp, stream=self._stream, backward=True)
+            frames = self._decode()
+            for frame in frames:
+                on_progress()
+                if _stamp_of(frame) is None:
+                    return None
+                time = self._time_of(frame, None) - self._first_time
+                if time == segment.seek_times[0]:
+                    found_key = bool(frame.key_frame) and not frame.is_corrupt
+                if time >= segment.first_time:
+                    is_there = found_key and time == segment.first_time
+                    return itertools.chain([frame], frames) if is_there else None
+        except (av.FFmpegError, VideoError):
+            return None
+        return None
+
+    def _estimate_duration(self) -> float | None:
+        if self._stream.frames and self.info.fps:
+            return self._stream.frames / self.info.fps
+        return super()._estimate_duration()
+
+    # ---- times and pixels
 
     def _time_of(self, frame: VideoFrame, previous: Picture | None) -> Fraction:
         """Returns the container's time of a frame in s; without a stamp, where the last ended."""
@@ -218,12 +377,15 @@ class PyAVReader(FrameReader):
         return self._first_time + previous.time + previous.duration
 
     def _duration_of(self, frame: VideoFrame) -> Fraction:
-        if frame.duration and frame.time_base:
-            return frame.duration * frame.time_base
+        return self._duration(frame.duration, frame.time_base)
+
+    def _duration(self, duration: int | None, time_base: Fraction | None) -> Fraction:
+        if duration and time_base:
+            return duration * time_base
         rate = self._stream.average_rate or self._stream.guessed_rate
         return 1 / rate if rate else Fraction(0)
 
-    def _rgb_reader(self, index: int, frame: VideoFrame) -> Callable[[], RGB]:
+    def _rgb_reader(self, number: int, frame: VideoFrame) -> Callable[[], RGB]:
         return lambda: self._rgb_of(frame)
 
     def _rgb_of(self, frame: VideoFrame) -> RGB:

@@ -7,6 +7,7 @@ All but the decoding is done here, so that a data set does not depend on which b
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
+from flowprep.video.segments import PictureCheck, Scan, Segment
 from flowprep.video.types import Frame, Video, VideoInfo
 
 __all__ = ["RGB", "FrameReader", "Picture", "target_size"]
@@ -31,6 +33,9 @@ _INTERPOLATION = {
     "bicubic": cv2.INTER_CUBIC,
 }
 
+MAX_STILL_SECONDS = 600
+"""Sampling repeats no picture for longer: a damaged time stamp may lie a thousand years ahead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -39,6 +44,7 @@ class Picture:
     time: Fraction  # seconds from the first frame of the file
     duration: Fraction  # seconds, as the file says
     read_rgb: Callable[[], RGB]  # () -> (H, W, 3), rotated
+    number: int  # among those decoded, from 0
 
 
 class FrameReader:
@@ -79,12 +85,67 @@ class FrameReader:
         """Frees the file; more calls do nothing."""
 
     def __iter__(self) -> Iterator[Frame]:
+        self._begin()
+        yield from self._frames_of(self.sampled(self.cut_range(self._pictures())))
+
+    def read_segment(
+        self, segment: Segment, on_progress: Callable[[], None] = lambda: None
+    ) -> Iterator[Frame]:
+        """Yields the frames of one segment, the same as an uncut read gives there.
+
+        `on_progress` is called for pictures that are decoded on the way to the first one. Raises
+        VideoError as an uncut read does, and where the source is not what `segment` says.
+        """
+        self._begin()
+        check = PictureCheck()
+        pictures = self._pictures() if segment.is_first else self._pictures_of(segment, on_progress)
+        frames = self._frames_of(
+            itertools.islice(
+                self.sampled(_checked(self.cut_range(pictures), segment, check)),
+                segment.num_skipped,
+                # The last segment finds the end of the source itself, and what may be wrong there.
+                None if segment.is_last else segment.num_skipped + segment.num_frames,
+            )
+        )
+        num_frames = 0
+        for frame in frames:
+            num_frames += 1
+            if num_frames <= segment.num_frames:
+                yield frame
+        if num_frames != segment.num_frames or check.digest != segment.digest:
+            raise VideoError(
+                "unreadable", f"frames {segment.start} to {segment.stop} are not those of the scan"
+            )
+
+    def estimate_num_frames(self) -> int | None:
+        """Returns how many frames will be read, as the header says; None where it does not."""
+        duration = self._estimate_duration()
+        rate = self.spec.fps or self.info.fps
+        if duration is None or rate is None:
+            return None
+        end = duration if self._end is None else min(duration, float(self._end))
+        return math.ceil(max(0.0, end - float(self._start)) * rate)
+
+    def scan(self, on_progress: Callable[[], None]) -> Scan:
+        """Returns the times of all pictures of the source; raises VideoError where it is damaged.
+
+        The reader gives no frames after that.
+        """
+        raise NotImplementedError
+
+    def scanned_picture(self, time: Fraction, duration: Fraction, number: int) -> Picture:
+        """Returns a picture that has no RGB, to find out which ones are shown."""
+        return Picture(time, duration, _no_rgb, number)
+
+    def _begin(self) -> None:
         if self._iterated:
             raise RuntimeError("a FrameReader can be read once; open the video again")
         self._iterated = True
-        pictures: Iterable[Picture] = self._cut(self._pictures())
-        if self.spec.fps is not None:
-            pictures = _sample(pictures, _exact(self.spec.fps), self._grid_start, self._end)
+
+    def _estimate_duration(self) -> float | None:
+        return self.info.duration_seconds
+
+    def _frames_of(self, pictures: Iterable[Picture]) -> Iterator[Frame]:
         num_frames = 0
         last: tuple[Picture, Frame] | None = None
         try:
@@ -103,12 +164,23 @@ class FrameReader:
         """Decodes in display order; may leave out what comes before the range."""
         raise NotImplementedError
 
-    def _cut(self, pictures: Iterator[Picture]) -> Iterator[Picture]:
+    def _pictures_of(self, segment: Segment, on_progress: Callable[[], None]) -> Iterator[Picture]:
+        """Decodes from the segment's first picture on."""
+        raise NotImplementedError
+
+    def cut_range(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+        """Leaves out pictures before and after the range, and ends at the first one after it."""
         for picture in pictures:
             if self._end is not None and picture.time >= self._end:
                 return
             if picture.time >= self._start:
                 yield picture
+
+    def sampled(self, pictures: Iterator[Picture]) -> Iterator[Picture]:
+        """Yields the picture that each frame shows."""
+        if self.spec.fps is None:
+            return pictures
+        return _sample(pictures, _exact(self.spec.fps), self._grid_start, self._end)
 
     def _frame(self, picture: Picture) -> Frame:
         rgb = picture.read_rgb()
@@ -128,6 +200,26 @@ class FrameReader:
         length = self.info.duration_seconds
         of = "" if length is None else f" of a video of {length:g} s"
         return f"no frame lies from {float(self._start):g} s to {end}{of}"
+
+
+def _checked(
+    pictures: Iterator[Picture], segment: Segment, check: PictureCheck
+) -> Iterator[Picture]:
+    """Adds the pictures that a segment needs to `check`."""
+    num_wanted = int(segment.digest.partition("-")[0])
+    last: Picture | None = None
+    for picture in pictures:
+        last = picture
+        # Sampling asks for one more, to see when the last one ends.
+        if segment.is_last or check.num_pictures < num_wanted:
+            check.add(picture.time)
+        yield picture
+    if segment.is_last and last is not None:
+        check.add(last.duration)
+
+
+def _no_rgb() -> RGB:
+    raise AssertionError("a scanned picture has no RGB")
 
 
 def _sample(
@@ -150,6 +242,7 @@ def _sample(
         if shown is None:
             tick = tick_of(picture.time)
         else:
+            _check_still(tick_of(picture.time) - tick, fps)
             while tick < tick_of(picture.time):
                 yield shown
                 tick += 1
@@ -160,8 +253,18 @@ def _sample(
     stop = shown.time + shown.duration
     if end is not None:
         stop = min(stop, end)
+    _check_still(tick_of(stop) - tick, fps)
     for _ in range(max(tick_of(stop) - tick, 0 if num_yielded else 1)):
         yield shown
+
+
+def _check_still(num_ticks: int, fps: Fraction) -> None:
+    if num_ticks > MAX_STILL_SECONDS * fps:
+        raise VideoError(
+            "damaged",
+            f"one picture would be shown for {math.ceil(num_ticks / fps)} s; more than "
+            f"{MAX_STILL_SECONDS} (MAX_STILL_SECONDS) are taken for a damaged time stamp",
+        )
 
 
 def _exact(seconds: float) -> Fraction:

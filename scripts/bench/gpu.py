@@ -120,7 +120,7 @@ class Bench:
         """Prints what it runs on."""
         import torch
 
-        print(f"{machine()}, {usable_cores()} usable; OpenCV {cv2.__version__}")
+        print(f"{machine()}; OpenCV {cv2.__version__}")
         for index, gpu in enumerate(cuda_state().gpus):
             print(f"cuda:{index} {gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB", end="; ")
         print(f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}", flush=True)

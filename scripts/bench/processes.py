@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowprep.machine import cpu_model, cpu_vectors, usable_cores
+
 __all__ = ["Usage", "descendants", "machine", "watch"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -63,10 +65,7 @@ def watch(command: list[str], *, interval_seconds: float = 0.5) -> Usage:
 
 def machine() -> str:
     """Returns a line that names this machine."""
-    text = Path("/proc/cpuinfo").read_text()
-    model = next(line.split(":")[1].strip() for line in text.splitlines() if "model name" in line)
-    best = next((f for f in ("avx512f", "avx2", "sse4_2") if f" {f}" in text), "unknown vectors")
-    return f"{model}, {best}, {os.cpu_count()} cores"
+    return f"{cpu_model()}, {cpu_vectors()}, {usable_cores()} of {os.cpu_count()} cores"
 
 
 def descendants(pid: int) -> list[int]:

@@ -64,6 +64,8 @@ def main() -> int:
     )
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    # A shell starts what runs in the background deaf to Ctrl-C, and that is handed down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print(f"flowprep {flowprep.__version__} on {machine()}; {options.workers} workers\n")
     with tempfile.TemporaryDirectory() as name:
         videos, out = Path(name, "videos"), Path(name, "out")

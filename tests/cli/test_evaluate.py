@@ -138,5 +138,5 @@ def test_torch_is_missing(command: str, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         f"Error: `flowprep {command}` needs torch, which is not installed; "
-        "run pip install 'flowprep[train]'\n"
+        "run pip install -e '.[train]'\n"
     )

@@ -81,6 +81,7 @@ RUN_OPTIONS = [
     ("--no-ship-code", "ship_code=False"),
     ("--max-attempts 2", "max_attempts=2"),
     ("--stall-timeout 7.5", "stall_timeout_seconds=7.5"),
+    ("--segment-frames 50", "segment_frames=50"),
     ("--keep-partial", "keep_partial=True"),
     ("--retry-failed", "retry_failed=True"),
     ("--no-progress", "progress=False"),

@@ -111,9 +111,9 @@ def test_everything_is_forgotten(flowprep: Command) -> None:
 
 
 def test_command_that_does_not_exist(flowprep: Command) -> None:
-    result = flowprep("extrac", "videos", "out")
+    result = flowprep("verfy", "out")
     assert result.code == 2
-    assert result.error == "Error: No such command 'extrac'. Did you mean 'extract'?\n"
+    assert result.error == "Error: No such command 'verfy'. Did you mean 'verify'?\n"
 
 
 def test_videos_do_not_exist(flowprep: Command, tmp_path: Path) -> None:

@@ -76,5 +76,5 @@ def test_without_matplotlib(
     assert result.code == 1
     assert result.error == (
         "Error: `flowprep report` needs matplotlib, which is not installed; "
-        "run pip install 'flowprep[report]'\n"
+        "run pip install -e '.[report]'\n"
     )

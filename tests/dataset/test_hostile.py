@@ -5,20 +5,26 @@ from __future__ import annotations
 import io
 import json
 import resource
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
+from flowprep.cli import main
+from flowprep.dataset import read
+from flowprep.dataset.describe import describe_dataset
 from flowprep.dataset.export import ExportSpec, export_dataset
 from flowprep.dataset.jpeg_header import JpegHeader, read_jpeg_header
 from flowprep.dataset.read import open_dataset
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import DatasetError
+from flowprep.run.status import PROGRESS_FILE, read_status
 from tests.dataset import readers
 
 SHARD = "shards/000001"
@@ -182,9 +188,11 @@ READER = {
     "frames without end": set_field("num_frames", 10**12),
     "flows without end": set_field("num_flows", 10**12),
     "endless fps": set_field("fps", float("inf")),
+    "fps beyond floats": set_field("fps", 10**400),
     "fps is no number": set_field("fps", float("nan")),
     "label as text": set_field("labels", ["../x"]),
     "label below zero": set_field("labels", [-1]),
+    "status is a list": set_field("status", []),
     "strange status": set_field("status", "fine"),
     "member below zero": set_member((-100, 50)),
     "member of negative size": set_member((600, -50)),
@@ -356,6 +364,194 @@ def test_sizes_whose_sum_goes_round_are_seen_at_once(copied: Path) -> None:
     wrapping_sizes(copied)
     with pytest.raises(DatasetError, match="sizes of flow_x must be > 0"):
         open_dataset(copied).metadata(KEY)
+
+
+def test_a_header_of_a_tar_that_asks_for_gigabytes_costs_none(copied: Path) -> None:
+    """The length of pax headers and long names is read before anything else is known."""
+    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        info = tarfile.TarInfo("walk/b.json")
+        info.type, info.size = kind, 7 << 30
+        (copied / f"{SHARD}.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+        (copied / f"{SHARD}.json").unlink(missing_ok=True)
+        report = verify_dataset(copied, repair=True)
+        assert report.repaired == []
+        assert any("cannot be rebuilt" in problem for problem in report.problems)
+
+
+def test_a_size_below_zero_does_not_lead_round_for_ever(copied: Path) -> None:
+    first = tarfile.TarInfo("walk/a.json").tobuf(tarfile.GNU_FORMAT)
+    block = bytearray(tarfile.TarInfo("walk/b.json").tobuf(tarfile.GNU_FORMAT))
+    # Base 256, two's complement: after it the tar goes on 512 bytes back, at itself.
+    block[124:136] = b"\xff" + (-512).to_bytes(11, "big", signed=True)
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + 256 + sum(block[156:512]))
+    (copied / f"{SHARD}.tar").write_bytes(first + bytes(block) + bytes(1024))
+    (copied / f"{SHARD}.json").unlink()
+    report = verify_dataset(copied, repair=True)
+    assert report.repaired == []
+    assert any("cannot be rebuilt" in problem for problem in report.problems)
+
+
+def test_no_index_is_rebuilt_of_another_videos_metadata(copied: Path) -> None:
+    with metadata(copied) as content:
+        content["key"] = "jump/a"
+    (copied / f"{SHARD}.json").unlink()
+    report = verify_dataset(copied, repair=True)
+    assert report.repaired == []
+    assert any("it is of jump/a" in problem for problem in report.problems)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seconds", {"decode": "long"}),
+        ("seconds", {"decode": [1]}),
+        ("seconds", [1]),
+        ("seconds", {"decode": -1}),
+        ("reason", "because"),
+        ("reason", []),
+    ],
+)
+def test_what_reports_count_is_checked(copied: Path, field: str, value: object) -> None:
+    set_field(field, value)(copied)
+    with pytest.raises(DatasetError, match="is damaged"):
+        describe_dataset(copied)
+    assert verify_dataset(copied).problems
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("flow", "bound_px", 24.0),
+        ("flow", "quantizer", None),
+        (None, "class_names", ["walk", "jump"]),
+        (None, "extra", 1),
+    ],
+)
+def test_an_edited_header_is_noticed(
+    copied: Path, section: str | None, field: str, value: object
+) -> None:
+    """Nothing else tells a bound of 24 px from one of 20, and all flow would be read otherwise."""
+    path = copied / "dataset.json"
+    values = json.loads(path.read_text())
+    part = values["config"][section] if section else values
+    if field == "quantizer":
+        part |= {"quantizer": "floor", "center_level": 127.0}
+    else:
+        part[field] = value
+    path.write_text(json.dumps(values))
+    open_dataset(copied)
+    assert any("dataset.json" in problem for problem in verify_dataset(copied).problems)
+
+
+def test_a_header_without_a_checksum_is_one_of_before(copied: Path) -> None:
+    path = copied / "dataset.json"
+    values = json.loads(path.read_text())
+    del values["sha256"]
+    path.write_text(json.dumps(values, indent=1))
+    assert verify_dataset(copied).problems == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("versions", [1]),
+        ("versions", None),
+        ("origin", [1]),
+        ("origin", {"unknown": 5}),
+        ("class_names", "jump"),
+        ("implementation", {}),
+    ],
+)
+def test_a_header_of_other_types_is_refused(copied: Path, field: str, value: object) -> None:
+    path = copied / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(DatasetError, match=r"dataset.json is damaged"):
+        open_dataset(copied)
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("manifest", "shard", "x"),
+        ("manifest", "shard", [1]),
+        ("manifest", "shard", -1),
+        ("manifest", "key", ["a"]),
+        ("manifest", "source", None),
+        ("manifest", "labels", [True]),
+        ("manifest", "labels", [[]]),
+        ("manifest", "split", 3),
+        ("manifest", "start_seconds", "0"),
+        ("manifest", "end_seconds", float("nan")),
+        ("failures", "key", ["a"]),
+        ("failures", "reason", {}),
+        ("failures", "reason", "because"),
+        ("failures", "attempts", "3"),
+    ],
+)
+def test_forged_lines_are_refused(copied: Path, file: str, field: str, value: object) -> None:
+    path = copied / f"{file}.jsonl"
+    first, *others = path.read_text().splitlines(keepends=True)
+    path.write_text(json.dumps(json.loads(first) | {field: value}) + "\n" + "".join(others))
+    with pytest.raises(DatasetError, match=rf"{file}.jsonl line 1 is damaged"):
+        verify_dataset(copied)
+    with pytest.raises(DatasetError, match=rf"{file}.jsonl line 1 is damaged"):
+        describe_dataset(copied)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"wall_seconds": "long"},
+        {"wall_seconds": float("nan")},
+        {"num_pairs": 10**400},
+        {"failures": {"crashed": []}},
+        {"stage_seconds": 3},
+        {"updated": "2026-01-01T00:00:00"},
+        {"state": "asleep"},
+        {"driver": {}},
+        {"slowest": [{"key": "a", "seconds": None}]},
+        {"nodes": {"a": {"num_videos": "x"}}},
+    ],
+)
+def test_forged_progress_is_none(copied: Path, change: dict[str, Any]) -> None:
+    path = copied / PROGRESS_FILE
+    values = json.loads(path.read_text())
+    assert read_status(copied).progress is not None
+    path.write_text(json.dumps(values | change))
+    assert read_status(copied).progress is None
+    path.write_text("[" * 200_000)
+    assert read_status(copied).progress is None
+
+
+def test_text_that_no_terminal_shows_ends_no_command(
+    copied: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("split", "\ud800"), ("labels", [1])):
+        set_field(name, value)(copied)
+    # As a terminal's, which takes no half of a character.
+    monkeypatch.setattr(sys, "stdout", open(1, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(copied)])
+    sys.stdout.flush()
+    assert ended.value.code == 1
+    assert b"split is test" in capfdbinary.readouterr().out
+
+
+def test_no_orientation_turns_a_picture_against_its_flow(copied: Path) -> None:
+    """EXIF says "turn me by 180 degrees"; the index, the flow and our own decoder know nothing."""
+    truth = open_dataset(copied)
+    expected = truth.quantized(KEY, 0, 1), truth.frames(KEY, [0])
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0"
+    exif = b"\xff\xe1" + (len(tiff) + 8).to_bytes(2, "big") + b"Exif\0\0" + tiff
+    video = truth.videos[KEY]
+    for stream, flags in (("flow_x", cv2.IMREAD_GRAYSCALE), ("rgb", cv2.IMREAD_COLOR)):
+        jpeg = truth.jpegs(KEY, stream, 0, 1)[0]
+        turned = jpeg[:2] + exif + jpeg[2:]
+        plain = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags)
+        upside_down = cv2.imdecode(np.frombuffer(turned, np.uint8), flags)
+        assert np.array_equal(upside_down, plain[::-1, ::-1])
+        assert np.array_equal(read._decode(turned, flags, video, stream), plain)
+    assert np.array_equal(truth.quantized(KEY, 0, 1), expected[0])
 
 
 # ---- headers of JPEGs

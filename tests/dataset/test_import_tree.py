@@ -16,7 +16,8 @@ import flowprep
 from flowprep.config import EncodeSpec, ExtractConfig, FlowSpec
 from flowprep.dataset.describe import describe_dataset
 from flowprep.dataset.export import ExportSpec, export_dataset
-from flowprep.dataset.import_tree import ImportReport, ImportSpec, LevelStatistics, import_tree
+from flowprep.dataset.import_tree import ImportReport, ImportSpec, import_tree
+from flowprep.dataset.import_video import LevelStatistics
 from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, read_failures
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.storage import Storage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from flowprep.flow.quantize import (
     HISTOGRAM_BIN_PX,
     HISTOGRAM_NUM_BINS,
     FieldQuantizer,
+    FlowStatistics,
     dequantize,
     quantize,
 )
@@ -396,11 +398,38 @@ def test_statistics_are_those_of_plain_numpy() -> None:
     assert found["num_zero_fields"] == 2
     assert len(found["magnitude_histogram"]) == HISTOGRAM_NUM_BINS + 1
     assert sum(found["magnitude_histogram"]) == 6 * 24 * 32
-    found = statistics.statistics
-    assert (found.num_values, found.num_clipped) == (
+    counts = statistics.statistics
+    assert (counts.num_values, counts.num_clipped) == (
         expected["num_values"],
         expected["num_clipped"],
     )
+
+
+_edge_values = st.sampled_from([0.0, -0.0, 1e-6, -1e-6, 3.0, -25.0, 70.0, np.nan, np.inf])
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    values=st.lists(st.lists(_edge_values, min_size=4, max_size=4), min_size=1, max_size=12),
+    data=st.data(),
+)
+def test_statistics_of_parts_add_up_to_those_of_the_whole(
+    values: list[list[float]], data: st.DataObject
+) -> None:
+    fields = [np.array(field, np.float32).reshape(1, 2, 2) for field in values]
+    whole = FieldQuantizer(spec_of("round"))
+    for field in fields:
+        whole.quantize(field)
+    bounds = data.draw(st.lists(st.integers(0, len(fields)), max_size=4).map(sorted))
+    total = FlowStatistics()
+    for start, stop in itertools.pairwise([0, *bounds, len(fields)]):
+        part = FieldQuantizer(spec_of("round"))
+        for field in fields[start:stop]:
+            part.quantize(field)
+        stored = json.dumps(part.statistics.to_exact())
+        total += FlowStatistics.from_exact(json.loads(stored))
+    # As text, which tells 0.0 and -0.0 apart.
+    assert json.dumps(total.to_dict()) == json.dumps(whole.to_dict())
 
 
 @pytest.mark.parametrize("sigma_px", [0.05, 1.0, 30.0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import fsspec
@@ -56,7 +57,11 @@ def test_recommended_bound_keeps_its_promise_on_known_motion(
     assert (most / fields.size >= true - 1e-12).all()
     assert (np.diff(most) <= 0).all()
     advice = recommend_bound(
-        most, fields.size, quantizer.num_clipped, bound_px=bound_px, requested_share=share
+        most,
+        fields.size,
+        quantizer.statistics.num_clipped,
+        bound_px=bound_px,
+        requested_share=share,
     )
     place = bounds.tolist().index(advice.recommended_px)
     assert true[place] <= share
@@ -102,6 +107,7 @@ def test_counts(seeded_report: Report) -> None:
     left = report.classes[0].mean_flow
     assert left is not None
     assert left[..., 0].mean() < -0.2 < left[..., 1].mean()
+    assert report.devices == {"cpu": num_videos - 1}
     assert set(report.bytes_by_stream) == {"json", "flow_x", "flow_y", "back_x", "back_y", "rgb"}
     severities = [KINDS[finding.kind].severity for finding in report.findings]
     assert severities == sorted(severities, key=["fault", "suspicion", "note"].index)
@@ -203,6 +209,7 @@ def attacked(report: Report) -> Report:
         shown=shown,
         classes=classes,
         description=description,
+        devices=Counter({ATTACK: 1}),
     )
 
 
@@ -215,6 +222,14 @@ def test_texts_are_escaped_everywhere(seeded_report: Report) -> None:
     table = json.loads(data[1])
     assert table["columns"][0]["values"][0] == ATTACK
     assert table["count"] == len(seeded_report.rows)
+
+
+def test_devices_are_listed_where_they_are_known(seeded_report: Report) -> None:
+    devices = Counter({"cpu": 3, "cuda:NVIDIA H100": 1200})
+    page = report_page(dataclasses.replace(seeded_report, devices=devices))
+    assert "<code>cuda:NVIDIA H100 1,200, cpu 3</code>" in page
+    page = report_page(dataclasses.replace(seeded_report, devices=Counter()))
+    assert "computed on" not in page
 
 
 def test_the_page_loads_nothing(seeded_report: Report) -> None:

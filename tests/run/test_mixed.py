@@ -21,6 +21,8 @@ from flowprep.config import DIRECTIONS, Resize
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigMismatchError, ExecutorError
 from flowprep.flow.devices import Device, cuda_state, why_no_cuda
+from flowprep.run import executors
+from flowprep.run.cluster import living_machines
 from flowprep.run.executors import EXECUTORS, RayExecutor, start_ray
 from flowprep.run.progress import RunReport
 from flowprep.run.workers import Machine, plan_workers
@@ -59,11 +61,13 @@ def on_cpu(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    """Two cores, and a GPU that is none."""
-    module, owns = start_ray(None, num_cpus=2, num_gpus=1)
-    assert owns
-    yield module
-    module.shutdown()
+    """Three cores, and two GPUs that are none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+        module, owns = start_ray(None, num_cpus=3, num_gpus=2)
+        assert owns
+        yield module
+        module.shutdown()
 
 
 class PatientExecutor(RayExecutor):
@@ -128,7 +132,7 @@ def test_cpu_and_gpu_workers_fill_one_data_set_that_agrees_with_the_cpu_s(
 def test_a_data_set_begun_on_the_cpu_goes_on_on_gpus(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(clips / "0.mp4", out, executor="inline", device="cpu").is_complete
-    report = run(clips / "1.mp4", out, device="torch-cpu")
+    report = run(clips / "1.mp4", out, device="torch-cpu", num_workers=1)
     assert (report.num_complete, report.exit_code) == (1, 0)
     assert estimators(out) == {"TVL1": 1, "TVL1Torch": 1}
     with pytest.raises(ConfigMismatchError):
@@ -146,7 +150,7 @@ def test_a_gpu_worker_that_dies_costs_an_attempt_and_is_replaced(
 
     monkeypatch.setitem(EXECUTORS, "ray", Unlucky)
     out = tmp_path / "out"
-    report = run(clips / "0.mp4", out, device="torch-cpu", workers_per_gpu=1)
+    report = run(clips / "0.mp4", out, device="torch-cpu", num_workers=1)
     assert (report.num_complete, report.num_lost_workers) == (1, 1)
     assert estimators(out) == {"TVL1Torch": 1}
     log = next((out / "logs").glob("run-*")).read_text()
@@ -167,9 +171,22 @@ def test_a_gpu_that_does_not_work_leaves_its_cores_to_a_run_that_does_not(
 ) -> None:
     out = tmp_path / "out"
     with caplog.at_level(logging.WARNING, "flowprep"):
-        assert run(clips, out, device="auto").is_complete
+        # All of them on GPUs: a core of its own would be through before they have started.
+        assert run(clips, out, device="auto", num_workers=2).is_complete
     assert sum("its cores work without it" in line for line in caplog.messages) == 1
     assert tars(out) == tars(on_cpu)
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_cluster_without_gpus_is_said_at_once(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_gpus(ray: Any) -> list[Machine]:
+        return [Machine(one.num_cpus) for one in living_machines(ray)]
+
+    monkeypatch.setattr(executors, "living_machines", without_gpus)
+    with pytest.raises(ExecutorError, match=r"device 'cuda' needs a GPU, and the Ray cluster has"):
+        run(clips, tmp_path / "out", device="cuda")
 
 
 class Witness:
@@ -179,23 +196,11 @@ class Witness:
         return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
-def test_workers_spread_over_the_gpus_that_they_may_have(
-    ray: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_spread_over_the_gpus_that_they_may_have(ray: Any) -> None:
     options = RunOptions(device="cuda", workers_per_gpu=2)
-    plan = plan_workers(options, [Machine(4, 2)], Device("cuda"))
-    ray.shutdown()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    start_ray(None, num_cpus=4, num_gpus=2)
+    plan = plan_workers(options, living_machines(ray), Device("cuda"))
+    assert plan.num_gpu_workers == 4
     kind = ray.remote(num_cpus=plan.cpus_per_gpu_worker, num_gpus=plan.gpus_per_worker)(Witness)
     actors = [kind.remote() for _ in range(plan.num_gpu_workers)]
     seen = ray.get([actor.visible.remote() for actor in actors], timeout=120)
     assert Counter(seen) == {"2": 2, "3": 2}
-
-
-@pytest.mark.usefixtures("ray")
-def test_a_cluster_without_gpus_is_said_at_once(clips: Path, tmp_path: Path, ray: Any) -> None:
-    ray.shutdown()
-    start_ray(None, num_cpus=2)
-    with pytest.raises(ExecutorError, match=r"device 'cuda' needs a GPU, and the Ray cluster has"):
-        run(clips, tmp_path / "out", device="cuda")

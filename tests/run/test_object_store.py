@@ -24,6 +24,8 @@ from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.config import Resize
 from flowprep.dataset import lease as lease_module
 from flowprep.dataset import storage as storage_module
+from flowprep.dataset.export import ExportSpec, export_dataset
+from flowprep.dataset.import_tree import ImportSpec, import_tree
 from flowprep.dataset.layout import LEASE_FILE, read_failures
 from flowprep.dataset.lease import Holder
 from flowprep.dataset.storage import Storage
@@ -36,7 +38,7 @@ from tests import object_store
 from tests.object_store import FaultyProxy
 from tests.run.faults import kill, start_extract, wait_until
 
-NUM_VIDEOS = 12
+NUM_VIDEOS = 8
 CONFIG = ExtractConfig(
     DecodeSpec(resize=Resize.parse("none")),
     FlowSpec("farneback"),
@@ -135,6 +137,13 @@ def below(files: dict[str, bytes], folder: str) -> dict[str, bytes]:
     return {name.removeprefix(prefix): c for name, c in files.items() if name.startswith(prefix)}
 
 
+def upload(folder: Path, bucket: str, endpoint: str) -> str:
+    """Copies a data set to the server, by another program; returns its URL."""
+    for name, content in on_disk(folder).items():
+        object_store.client(endpoint).put_object(Bucket=bucket, Key=f"flow/{name}", Body=content)
+    return f"s3://{bucket}/flow"
+
+
 def num_faults(proxy: FaultyProxy) -> int:
     return sum(proxy.done.values()) - proxy.done["none"]
 
@@ -168,30 +177,31 @@ def test_a_killed_driver_goes_on_from_another_place(
     faulty: FaultyProxy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`kill -9` of a Ray run, then the same command with another HOME and TMPDIR."""
-    options = (*OPTIONS, "--workers", "2")
+    """`kill -9` of a Ray run, then the same without Ray and with another HOME and TMPDIR."""
 
-    def start(place: str) -> subprocess.Popen[str]:
+    def start(place: str, *options: str) -> subprocess.Popen[str]:
         for name in ("home", "tmp"):
             (short_path / place / name).mkdir(parents=True)
         monkeypatch.setenv("HOME", str(short_path / place / "home"))
         monkeypatch.setenv("TMPDIR", str(short_path / place / "tmp"))
-        return start_extract(videos, f"s3://{bucket}/flow", *options)  # type: ignore[arg-type]
+        out = f"s3://{bucket}/flow"
+        return start_extract(videos, out, *OPTIONS, *options)  # type: ignore[arg-type]
 
     def num_finished() -> int:
+        time.sleep(0.1)  # The server shares the machine.
         listed = object_store.client(s3_endpoint).list_objects_v2(
             Bucket=bucket, Prefix="flow/.parts/"
         )
         return sum(e["Key"].endswith(".json") for e in listed.get("Contents", []))
 
-    first = start("a")
+    first = start("a", "--workers", "2")
     assert wait_until(lambda: num_finished() >= 2 or first.poll() is not None, 120)
     kill([first.pid])
     text, _ = first.communicate()
     assert first.returncode == -9, text
     assert f"flow/{LEASE_FILE}" in objects(bucket, s3_endpoint)
 
-    second = start("b")
+    second = start("b", "--executor", "inline")
     text, _ = second.communicate()
     assert second.returncode == 0, text
     assert int((re.search(r"done before +(\d+) videos", text) or [0, 0])[1]) >= 2, text
@@ -437,6 +447,51 @@ def test_out_among_the_inputs_is_refused_there_too(videos: str) -> None:
         collect_videos("s3://a:b@bucket/videos")
 
 
+@pytest.mark.parametrize("kind", ["jpg", "webdataset"])
+def test_an_export_is_the_same_over_faults_and_goes_on(
+    undisturbed: Path,
+    faulty: FaultyProxy,
+    bucket: str,
+    s3_endpoint: str,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    spec = ExportSpec("mmaction2", kind, videos_per_shard=4)
+    source = upload(undisturbed, bucket, s3_endpoint)
+    export_dataset(undisturbed, tmp_path / "here", spec, num_workers=1)
+    report = export_dataset(source, tmp_path / "there", spec, num_workers=1)
+    assert (report.num_exported, report.exit_code) == (NUM_VIDEOS, 0)
+    here, there = (on_disk(tmp_path / name) for name in ("here", "there"))
+    origins = [json.loads(files.pop("flowprep.json"))["source"] for files in (here, there)]
+    assert origins == [str(undisturbed), source]
+    assert lasting(there) == lasting(here)
+    assert num_faults(faulty) >= 3
+
+    # One video, or one tar, is lost; nothing else is fetched again.
+    lost = next((tmp_path / "there").rglob("*.tar" if kind == "webdataset" else "00"))
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    again = export_dataset(source, tmp_path / "there", spec, num_workers=1)
+    assert again.num_exported == (4 if kind == "webdataset" else 1)
+    assert again.num_done_before == NUM_VIDEOS - again.num_exported
+    files = on_disk(tmp_path / "there")
+    del files["flowprep.json"]
+    assert lasting(files) == lasting(here)
+
+
+def test_trees_of_other_projects_are_of_this_machine(undisturbed: Path, bucket: str) -> None:
+    """They are renamed folder by folder, and read by programs that know no object store."""
+    url = f"s3://{bucket}/tree"
+    with pytest.raises(ConfigError, match=f"DEST must be a folder of this machine, got {url}; "):
+        export_dataset(undisturbed, url, ExportSpec())
+    with pytest.raises(ConfigError, match=f"TREE must be a folder of this machine, got {url}; "):
+        import_tree(url, f"s3://{bucket}/flow", ImportSpec(bound_px=20))
+    secret = f"s3://{object_store.KEY}:{object_store.SECRET}@bucket/tree"
+    with pytest.raises(ConfigError) as caught:
+        export_dataset(undisturbed, secret, ExportSpec())
+    assert_no_secret({}, str(caught.value))
+    assert not Storage(f"s3://{bucket}/flow").exists("dataset.json")
+
+
 def test_training_reads_the_same_over_faults(
     clips: Path, undisturbed: Path, faulty: FaultyProxy, bucket: str, s3_endpoint: str
 ) -> None:
@@ -445,11 +500,9 @@ def test_training_reads_the_same_over_faults(
     from flowprep.learn.data import TrainingClips
     from flowprep.learn.streaming import StreamingClips, streaming_loader
 
-    client = object_store.client(s3_endpoint)
-    for name, content in on_disk(undisturbed).items():
-        client.put_object(Bucket=bucket, Key=f"flow/{name}", Body=content)
+    out = upload(undisturbed, bucket, s3_endpoint)
     config = TrainConfig(clip=ClipSpec("flow", 3, crop_px=32), seed=5, train_split="all")
-    there = StreamingClips(f"s3://{bucket}/flow", config, "stack")
+    there = StreamingClips(out, config, "stack")
     here = StreamingClips(undisturbed, config, "stack")
     for ours, expected in zip(
         streaming_loader(there, batch_size=4, num_loaders=1),
@@ -458,8 +511,7 @@ def test_training_reads_the_same_over_faults(
     ):
         assert all(torch.equal(ours[name], expected[name]) for name in ("clip", "label", "video"))
     ours, expected = (
-        TrainingClips([open_dataset(out)], config, "stack")
-        for out in (f"s3://{bucket}/flow", undisturbed)
+        TrainingClips([open_dataset(one)], config, "stack") for one in (out, undisturbed)
     )
     for position in range(2 * NUM_VIDEOS):
         sample = expected[position]

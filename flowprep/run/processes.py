@@ -1,0 +1,76 @@
+"""Jobs in several processes of this machine, for work that needs no Ray."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from flowprep.errors import ExecutorError
+from flowprep.machine import usable_cores
+
+__all__ = ["in_processes"]
+
+State = TypeVar("State")
+J = TypeVar("J")
+R = TypeVar("R")
+
+# In hand for each process: enough that none waits for the caller; all at once would be a future
+# for each of a million videos.
+_JOBS_PER_PROCESS = 4
+
+_state: Any = None
+"""Of a worker process: what it was started with."""
+
+
+def in_processes(
+    work: Callable[[State, J], R], state: State, jobs: Sequence[J], num_workers: int | None
+) -> Iterator[tuple[J, R]]:
+    """Yields each job with the result of `work(state, job)`, in order.
+
+    `work` is found by its name in the processes, and `state` goes to each of them once.
+    `num_workers` is the number of processes, as many as there are usable cores if None; one alone
+    is this process. An error in `work` ends the jobs and is raised here; ExecutorError where a
+    process was ended from outside.
+    """
+    count = min(num_workers or usable_cores(), len(jobs))
+    if count <= 1:
+        for job in jobs:
+            yield job, work(state, job)
+        return
+    # Forked processes would inherit the locks of threads; spawned ones begin anew.
+    with ProcessPoolExecutor(
+        count, get_context("spawn"), initializer=_begin, initargs=(state,)
+    ) as pool:
+        try:
+            pending: deque[tuple[J, Future[R]]] = deque()
+            for job in jobs:
+                pending.append((job, pool.submit(_carry_out, work, job)))
+                if len(pending) == _JOBS_PER_PROCESS * count:
+                    first, result = pending.popleft()
+                    yield first, result.result()
+            for first, result in pending:
+                yield first, result.result()
+        except BrokenProcessPool as error:
+            raise ExecutorError(
+                "a worker process was ended from outside, maybe for want of memory; run the same "
+                "command again with fewer --workers"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _begin(state: Any) -> None:
+    import cv2
+
+    global _state
+    _state = state
+    cv2.setNumThreads(1)
+
+
+def _carry_out(work: Callable[[Any, J], R], job: J) -> R:
+    return work(_state, job)

@@ -1,0 +1,260 @@
+"""Long videos in segments: what is stored of each, joining them, and which are still to do.
+
+driver    CutVideos            .parts/SHARD/INDEX.cut
+worker    write_segment        .parts/SHARD/INDEX.START-STOP.mjpg, then INDEX.START-STOP.segment
+worker    join_segments        .parts/SHARD/INDEX.tar, as of any video
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any, Literal
+
+from flowprep.dataset.index import record_from_metadata
+from flowprep.dataset.layout import PARTS_FOLDER, VideoRecord, part_name
+from flowprep.dataset.storage import Storage
+from flowprep.dataset.write import COPY_BYTES, WritableStream, write_sample
+from flowprep.errors import VideoError
+from flowprep.flow.quantize import FlowStatistics
+from flowprep.video.segments import Segment, VideoCut
+
+__all__ = [
+    "CutVideos",
+    "join_segments",
+    "read_segment_record",
+    "segment_name",
+    "write_segment",
+]
+
+_SUMMED = ("num_frames", "num_flows", "num_frames_decoded", "flow", "sizes", "edges")
+# A cluster may have computed a film on CPUs and GPUs, as it may a data set.
+_LISTED = ("device", "estimator")
+
+
+@dataclass(frozen=True)
+class _StoredSegment:
+    metadata: dict[str, Any]
+    members: dict[str, tuple[int, int]]
+    """Offset and size of each stream in the segment's file."""
+    seconds: dict[str, float]
+    attempts: int
+
+    def to_json(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> _StoredSegment:
+        values = json.loads(content)
+        values["members"] = {name: (o, n) for name, (o, n) in values["members"].items()}
+        return cls(**values)
+
+    def record(self) -> VideoRecord:
+        return record_from_metadata(self.metadata, self.members, self.seconds, self.attempts)
+
+
+@dataclass(frozen=True)
+class _JoinedStream:
+    """A stream whose bytes lie in the files of segments."""
+
+    storage: Storage
+    places: list[tuple[str, int, int]]
+    """Name, offset and size."""
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(size for _, _, size in self.places)
+
+    def copy_to(self, file: IO[bytes]) -> None:
+        for name, offset, size in self.places:
+            for begin in range(0, size, COPY_BYTES):
+                length = min(COPY_BYTES, size - begin)
+                file.write(self.storage.read_range(name, offset + begin, length))
+
+
+def segment_name(
+    shard: int, index: int, segment: Segment, suffix: Literal["mjpg", "segment", "stall"]
+) -> str:
+    """Name of a file of a segment until its video is joined; frames name it, and no number."""
+    part = part_name(shard, index, "cut").removesuffix("cut")
+    return f"{part}{segment.start:09d}-{segment.stop:09d}.{suffix}"
+
+
+def write_segment(
+    storage: Storage,
+    shard: int,
+    index: int,
+    segment: Segment,
+    metadata: Mapping[str, Any],
+    streams: Mapping[str, WritableStream],
+    seconds: Mapping[str, float],
+    attempt: int,
+) -> VideoRecord:
+    """Stores what a segment gave: its streams, then the record which says that they are whole."""
+    began = time.perf_counter()
+    members = {}
+    with storage.atomic_file(segment_name(shard, index, segment, "mjpg")) as file:
+        for name, stream in streams.items():
+            members[name] = (file.tell(), stream.num_bytes)
+            stream.copy_to(file)
+    spent = dict(seconds) | {"write": time.perf_counter() - began}
+    stored = _StoredSegment(dict(metadata), members, spent, attempt)
+    storage.write_bytes(segment_name(shard, index, segment, "segment"), stored.to_json())
+    return stored.record()
+
+
+def read_segment_record(
+    storage: Storage, shard: int, index: int, segment: Segment
+) -> VideoRecord | None:
+    """Returns the record of a segment as if it were a video; None where it is not finished."""
+    content = storage.read_if_there(segment_name(shard, index, segment, "segment"))
+    return None if content is None else _StoredSegment.from_json(content).record()
+
+
+def join_segments(storage: Storage, *, shard: int, index: int, cut: VideoCut) -> VideoRecord:
+    """Joins the segments of a video into its part, as an uncut extraction would have written it.
+
+    Raises VideoError where they do not fit together, StorageError where storage fails.
+    """
+    began = time.perf_counter()
+    found = []
+    for segment in cut.segments:
+        content = storage.read_bytes(segment_name(shard, index, segment, "segment"))
+        found.append(_StoredSegment.from_json(content))
+        expected = sum(size for _, size in found[-1].members.values())
+        name = segment_name(shard, index, segment, "mjpg")
+        if (size := storage.size(name)) != expected:
+            raise VideoError("damaged", f"{name} has {size} bytes, its record says {expected}")
+    metadata = _joined_metadata([stored.metadata for stored in found], cut)
+    streams = {
+        name: _JoinedStream(
+            storage,
+            [
+                (segment_name(shard, index, segment, "mjpg"), *stored.members[name])
+                for segment, stored in zip(cut.segments, found, strict=True)
+            ],
+        )
+        for name in found[0].members
+    }
+    with storage.atomic_file(part_name(shard, index, "tar")) as file:
+        members = write_sample(file, metadata["key"], metadata, streams)
+    seconds = {name: sum(stored.seconds[name] for stored in found) for name in found[0].seconds}
+    seconds["write"] += time.perf_counter() - began
+    rounded = {name: round(value, 4) for name, value in seconds.items()}
+    attempts = max(stored.attempts for stored in found)
+    return record_from_metadata(metadata, members, rounded, attempts)
+
+
+def _joined_metadata(parts: list[dict[str, Any]], cut: VideoCut) -> dict[str, Any]:
+    """Returns the video's `KEY.json` from those of its segments."""
+    first, last = parts[0], parts[-1]
+    for segment, before, part in zip(cut.segments[1:], parts, parts[1:], strict=False):
+        if part["edges"]["head"] != before["edges"]["tail"]:
+            raise VideoError(
+                "damaged", f"frame {segment.start} is not the same in the segments around it"
+            )
+    # What all must have in common, in the order of an uncut video's.
+    metadata = dict(first)
+    for name, value in first.items():
+        if name in _LISTED:
+            metadata[name] = ", ".join(sorted({part[name] for part in parts}))
+        elif name not in _SUMMED and any(part[name] != value for part in parts):
+            raise VideoError("damaged", f"the video's {name} changed while it was extracted")
+    del metadata["edges"]
+    metadata["num_frames"] = cut.segments[-1].stop + first["step"]
+    metadata["num_flows"] = sum(part["num_flows"] for part in parts)
+    metadata["num_frames_decoded"] = cut.num_frames_decoded
+    metadata["flow"] = {
+        name: _sum(FlowStatistics.from_exact(part["flow"][name]) for part in parts).to_dict()
+        for name in first["flow"]
+    }
+    metadata["sizes"] = {
+        name: [size for part in parts for size in part["sizes"][name]] for name in first["sizes"]
+    }
+    if metadata["num_flows"] != cut.segments[-1].stop or set(last) != set(first):
+        raise VideoError("damaged", "the segments are not those of the cut")
+    return metadata
+
+
+def _sum(statistics: Iterable[FlowStatistics]) -> FlowStatistics:
+    total = FlowStatistics()
+    for one in statistics:
+        total += one
+    return total
+
+
+class CutVideos:
+    """The videos of a run that are cut into segments, and which of these are still to do."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._cuts: dict[int, VideoCut] = {}
+        self._remaining: dict[int, set[int]] = {}
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._cuts
+
+    def __getitem__(self, index: int) -> VideoCut:
+        return self._cuts[index]
+
+    def remaining(self, index: int) -> list[Segment]:
+        """Returns the segments of a video that are not finished, in order."""
+        starts = self._remaining[index]
+        return [segment for segment in self._cuts[index].segments if segment.start in starts]
+
+    def add(self, shard: int, index: int, cut: VideoCut) -> None:
+        """Takes up a video, and stores how it is cut, so that another run goes on with it."""
+        content = json.dumps(cut.to_dict()).encode()
+        self._storage.write_bytes(part_name(shard, index, "cut"), content)
+        self._cuts[index] = cut
+        self._remaining[index] = {segment.start for segment in cut.segments}
+
+    def finish(self, index: int, segment: Segment) -> bool:
+        """Notes that a segment is finished; returns whether all of its video's are."""
+        self._remaining[index].discard(segment.start)
+        return not self._remaining[index]
+
+    def drop(self, shard: int, index: int) -> None:
+        """Forgets a video and removes its segments."""
+        cut = self._cuts.pop(index)
+        del self._remaining[index]
+        self._storage.remove(part_name(shard, index, "cut"))
+        for segment in cut.segments:
+            self.remove_files(shard, index, segment)
+
+    def remove_files(self, shard: int, index: int, segment: Segment) -> None:
+        """Removes what is stored of a segment."""
+        self._storage.remove(segment_name(shard, index, segment, "segment"))
+        self._storage.remove(segment_name(shard, index, segment, "mjpg"))
+
+    def recover(self, shard: int, names: Collection[str], finished: Collection[int]) -> None:
+        """Takes up the videos of a shard that an earlier run has cut; removes what is left over.
+
+        `names` are the files in the shard's folder, `finished` the videos that need nothing more.
+        """
+        kept: set[str] = set()
+        for name in names:
+            index, suffix = int(name.partition(".")[0]), name.partition(".")[2]
+            if suffix != "cut" or index in finished:
+                continue
+            content = self._storage.read_bytes(f"{PARTS_FOLDER}/{shard:06d}/{name}")
+            try:
+                cut = VideoCut.from_dict(json.loads(content))
+            except (ValueError, KeyError, TypeError):
+                # Of another version, perhaps: the video is begun anew.
+                continue
+            self._cuts[index] = cut
+            self._remaining[index] = set()
+            kept.add(name)
+            for segment in cut.segments:
+                record = segment_name(shard, index, segment, "segment").rpartition("/")[2]
+                if record in names:
+                    kept |= {record, record.removesuffix("segment") + "mjpg"}
+                else:
+                    self._remaining[index].add(segment.start)
+        for name in names:
+            if name.endswith((".cut", ".segment", ".mjpg")) and name not in kept:
+                self._storage.remove(f"{PARTS_FOLDER}/{shard:06d}/{name}")
