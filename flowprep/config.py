@@ -278,7 +278,8 @@ class RunOptions:
     """An existing Ray cluster, such as `auto`; Ray starts on this machine where it is not given."""
     ship_code: bool = True
     """Send flowprep's own code to the nodes of an existing cluster, so that all have this one."""
-    runtime_env: str | None = None
+    # Left out of a run's log: its variables may be secret.
+    runtime_env: str | None = field(default=None, repr=False)
     """Ray's runtime environment for the workers: JSON, or a JSON or YAML file with it."""
     max_attempts: int = 3
     """How often a video that ends its worker is tried before it counts as failed."""

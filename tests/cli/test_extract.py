@@ -106,11 +106,19 @@ def test_option_reaches_the_data_set(
 def test_every_configuration_option_is_tested() -> None:
     tested = {word for _, option, *_ in OPTIONS for word in option.split() if word[:2] == "--"}
     run_tested = {option.split()[0] for option, _ in RUN_OPTIONS}
-    elsewhere = {"--preset", "--config", "--algorithm", "--dry-run"}
+    elsewhere = {"--preset", "--config", "--algorithm", "--dry-run", "--runtime-env"}
     for item in command.params:
         if isinstance(item, GroupedOption) and item.group != "Input":
             flags = {*item.opts, *item.secondary_opts}
             assert flags & (tested | run_tested | elsewhere), f"{flags} are not tested"
+
+
+def test_a_runtime_environment_is_not_logged(extract: Command, tmp_path: Path) -> None:
+    secret = '{"env_vars": {"AWS_SECRET_ACCESS_KEY": "hidden"}}'
+    assert extract("--runtime-env", secret).code == 0
+    written = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert written
+    assert not any(b"hidden" in data for data in written)
 
 
 @pytest.mark.parametrize(("option", "logged"), RUN_OPTIONS)
