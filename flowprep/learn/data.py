@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import math
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ import shutil
 import signal
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
@@ -678,7 +679,8 @@ def loader_options(num_loaders: int) -> dict[str, Any]:
         jpeg.prepare()
         levels.prepare()
         options["multiprocessing_context"] = _context()
-        options["worker_init_fn"] = _start_loader
+        # The fork server keeps the environment that it was started in; credentials may be newer.
+        options["worker_init_fn"] = functools.partial(_start_loader, environment=dict(os.environ))
     return options
 
 
@@ -690,9 +692,10 @@ def _context() -> BaseContext:
     return context
 
 
-def _start_loader(number: int) -> None:
+def _start_loader(number: int, environment: Mapping[str, str]) -> None:
     """Prepares a loader process: one core for each, and the parent alone decides upon Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(environment)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     keep_memory()

@@ -464,8 +464,10 @@ def test_a_third_of_all_requests_may_fail(proxy: FaultyProxy, bucket: str) -> No
 
 
 def test_a_file_that_fails_in_the_middle_leaves_nothing(
-    proxy: FaultyProxy, bucket: str, s3_endpoint: str
+    proxy: FaultyProxy, bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # This server fails to abort an upload while other parts of it still arrive.
+    monkeypatch.setattr(storage_module, "_PARTS_AT_ONCE", 1)
     storage = Storage(f"s3://{bucket}/out")
     proxy.refuses = lambda method, path: (500, "InternalError") if "partNumber=3" in path else None
     with pytest.raises(StorageError) as caught, storage.atomic_file("shards/000000.tar") as file:

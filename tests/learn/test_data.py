@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -343,6 +344,24 @@ def test_what_is_kept_of_batches_stays_as_it_is(motion: Path) -> None:
     kept.clear()
     places = {batch["clip"].data_ptr() for batch in loader}
     assert len(places) <= 4
+
+
+class Surroundings(torch.utils.data.Dataset[str]):
+    """What a loader process finds in its environment."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> str:
+        return os.environ.get("FLOWPREP_TEST_SECRET", "nothing")
+
+
+def test_loaders_have_the_environment_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server that they are forked from was started with another one."""
+    for value in ("first", "second"):
+        monkeypatch.setenv("FLOWPREP_TEST_SECRET", value)
+        loader = torch.utils.data.DataLoader(Surroundings(), **data.loader_options(1))
+        assert list(loader) == [value]
 
 
 def test_more_shared_memory_than_there_is_is_refused(motion: Path) -> None:
