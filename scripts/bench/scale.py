@@ -22,10 +22,11 @@ from pathlib import Path
 from processes import machine
 
 import flowprep
-from flowprep.config import ExtractConfig, RunOptions
+from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import Sidecar, VideoRecord, shard_name, sidecar_name
 from flowprep.run.executors import EXECUTORS, Executor, WorkerLost
 from flowprep.run.job import ExtractJob, Job, JobResult
+from flowprep.run.metrics import Sample
 
 NUM_CLASSES = 700
 STREAMS = ("json", "flow_x", "flow_y", "back_x", "back_y", "rgb")
@@ -37,7 +38,7 @@ class AnsweringExecutor(Executor):
     num_workers = 64
     window = 128
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: RunOptions, flow: FlowSpec) -> None:
         self._jobs: list[Job] = []
         self._records: dict[int, VideoRecord] = {}
         self._began = self._seen = time.perf_counter()
@@ -79,6 +80,9 @@ class AnsweringExecutor(Executor):
         self._records[job.index] = record
         self._count()
         return [(job, JobResult(record=record))]
+
+    def show(self, samples: Sequence[Sample]) -> None:
+        """Shows nobody the run's numbers."""
 
     def close(self) -> None:
         """Ends the workers."""
