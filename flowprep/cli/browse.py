@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
-from flowprep.cli.options import GroupedCommand, GroupedOption, check_exists, options_named
+from flowprep.cli.options import (
+    GroupedCommand,
+    GroupedOption,
+    check_exists,
+    options_named,
+    sample_option,
+)
 from flowprep.errors import FlowprepError
 
 __all__ = ["browse"]
@@ -65,16 +71,7 @@ __all__ = ["browse"]
     group="Findings",
     help="Search for what is wrong in the background, as flowprep report does.",
 )
-@click.option(
-    "--sample",
-    type=int,
-    default=300,
-    show_default=True,
-    metavar="N",
-    cls=GroupedOption,
-    group="Findings",
-    help="Videos whose pixels are looked at; the statistics of all of them are.",
-)
+@sample_option("Findings")
 @click.pass_context
 def browse(
     ctx: click.Context,

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flowprep.cli.options import ChoiceType, options_named
+from flowprep.cli.options import ChoiceType, options_named, workers_option
 from flowprep.config import RunOptions
 from flowprep.dataset.export import ExportSpec
 from flowprep.dataset.export_formats import FORMATS
@@ -76,13 +76,7 @@ _DEFAULT = ExportSpec()
     metavar="N",
     help="How many videos one tar of webdataset's holds.",
 )
-@click.option(
-    "--workers",
-    "num_workers",
-    type=int,
-    metavar="N",
-    help="Worker processes; as many as there are cores where it is not given.",
-)
+@workers_option
 @click.pass_context
 def export(
     ctx: click.Context, /, out: str, dest: str, num_workers: int | None, **given: Any

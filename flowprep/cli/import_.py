@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import click
 
-from flowprep.cli.options import ChoiceType, DirectionsType, options_named
+from flowprep.cli.options import ChoiceType, DirectionsType, options_named, workers_option
 from flowprep.config import Quantizer, RunOptions
 from flowprep.dataset.import_plan import IMPORTABLE_LAYOUTS
 from flowprep.flow.parameters import PARAMETERS
@@ -77,13 +77,7 @@ __all__ = ["import_"]
     metavar="N",
     help="How many videos one tar file holds.",
 )
-@click.option(
-    "--workers",
-    "num_workers",
-    type=int,
-    metavar="N",
-    help="Worker processes; as many as there are cores where it is not given.",
-)
+@workers_option
 @click.pass_context
 def import_(
     ctx: click.Context, /, tree: str, out: str, num_workers: int | None, **given: Any

@@ -35,6 +35,8 @@ __all__ = [
     "dataclass_options",
     "given_values",
     "options_named",
+    "sample_option",
+    "workers_option",
 ]
 
 _HELP_COLUMN = 34
@@ -272,6 +274,31 @@ def config_option(group: str, example: str) -> Callable[[Callable[..., Any]], Ca
         group=group,
         help=f"A TOML file with options, such as {example}; the command line counts more.",
     )
+
+
+def sample_option(group: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command with `--sample`, of the commands that look for what is wrong in a set."""
+    return click.option(
+        "--sample",
+        type=int,
+        default=300,
+        show_default=True,
+        metavar="N",
+        cls=GroupedOption,
+        group=group,
+        help="Videos whose pixels are looked at; the statistics of all of them are.",
+    )
+
+
+def workers_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorates a command with `--workers`, of the commands that compute no flow."""
+    return click.option(
+        "--workers",
+        "num_workers",
+        type=int,
+        metavar="N",
+        help="Worker processes; as many as there are cores where it is not given.",
+    )(command)
 
 
 def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:

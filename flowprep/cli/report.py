@@ -6,7 +6,13 @@ import sys
 
 import click
 
-from flowprep.cli.options import GroupedCommand, GroupedOption, check_exists, options_named
+from flowprep.cli.options import (
+    GroupedCommand,
+    GroupedOption,
+    check_exists,
+    options_named,
+    sample_option,
+)
 from flowprep.errors import FlowprepError
 from flowprep.urls import is_url
 
@@ -24,16 +30,7 @@ __all__ = ["report"]
     group="Report",
     help="The HTML file; OUT-report.html beside OUT where it is not given.",
 )
-@click.option(
-    "--sample",
-    type=int,
-    default=300,
-    show_default=True,
-    metavar="N",
-    cls=GroupedOption,
-    group="Report",
-    help="Videos whose pixels are looked at; the statistics of all of them are.",
-)
+@sample_option("Report")
 @click.option(
     "--clipped-share",
     type=float,

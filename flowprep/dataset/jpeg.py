@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.flow.kernel import compiling, inline, kernel
+from flowprep.flow.kernel import inline, kernel
 from flowprep.flow.simd import (
     broadcast_int,
     copy,
@@ -27,6 +27,7 @@ from flowprep.flow.simd import (
     store_bytes,
     store_int,
 )
+from flowprep.garbage import collector_paused
 
 __all__ = ["decode_planes", "prepare"]
 
@@ -104,7 +105,7 @@ def decode_planes(
 def prepare() -> None:
     """Compiles the decoder, or reads it from the disk cache."""
     none = np.empty(0, np.int64)
-    with compiling():
+    with collector_paused():
         decode_planes(b"", none, none, np.empty(0, np.uint8), none, (8, 8), (0, 0, 8, 8))
 
 

@@ -6,9 +6,7 @@ them all. Records are checked a shard at a time, so that a million of them are r
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import itertools
 import math
 import sys
@@ -33,6 +31,7 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError
+from flowprep.garbage import collector_paused
 from flowprep.video.keys import are_plain_keys, check_key
 
 __all__ = ["StoredVideo", "VideoList", "read_videos", "size_problem"]
@@ -228,13 +227,12 @@ class _Columns:
         """
         if not set(map(type, records)) <= {dict} or not all(map(_FIELDS.issuperset, records)):
             return False
-        if not {type(record.get("status")) for record in records} <= {str}:
-            return False
-        statuses = {record["status"] for record in records}
-        if not statuses <= _STATUSES:
+        statuses = [record.get("status") for record in records]
+        if not set(map(type, statuses)) <= {str} or not _STATUSES.issuperset(statuses):
             return False
         if "failed" in statuses:
             records = [record for record in records if record["status"] != "failed"]
+            statuses = [status for status in statuses if status != "failed"]
         keys: list[Any] = [record.get("key") for record in records]
         labels: list[Any] = [record.get("labels", []) for record in records]
         splits: list[Any] = [record.get("split") for record in records]
@@ -295,7 +293,7 @@ class _Columns:
             rates,
             names,
             arrays[6],
-            [*arrays[:4], [record["status"] == "partial" for record in records]],
+            [*arrays[:4], [status == "partial" for status in statuses]],
             [shard] * len(records),
         )
         return True
@@ -355,7 +353,7 @@ def _ends(parts: Sequence[Any], begin: int) -> NDArray[np.int64]:
 def read_videos(storage: Storage, shards: Sequence[int], config: ExtractConfig) -> VideoList:
     """Returns the videos of published shards; raises DatasetError for a damaged sidecar."""
     columns = _Columns()
-    with _collector_paused():
+    with collector_paused():
         for shard, values in _read_ahead(storage, shards):
             if not columns.add_records(values["videos"], shard, config):
                 _refuse(storage, shard, config)
@@ -374,18 +372,6 @@ def _read_ahead(storage: Storage, shards: Sequence[int]) -> Iterator[tuple[int, 
             part = shards[begin : begin + 4 * _NUM_REQUESTS]
             found = pool.map(functools.partial(read_sidecar_values, storage), part)
             yield from zip(part, found, strict=True)
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keeps Python from looking for cycles in JSON, which has none: a quarter of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _refuse(storage: Storage, shard: int, config: ExtractConfig) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flowprep.flow.base import FlowEstimator, FlowPair
 from flowprep.flow.parameters import FarnebackParameters
+from flowprep.garbage import collector_paused
 
 if TYPE_CHECKING:
     from flowprep.flow.farneback_level import Frame, Pyramid
@@ -27,7 +28,6 @@ class Farneback(FlowEstimator):
     def __init__(self, parameters: FarnebackParameters) -> None:
         # Not above: numba takes longer to import than commands that need no kernel take to run.
         from flowprep.flow import farneback_level
-        from flowprep.flow.kernel import compiling
 
         self._kernels = farneback_level
         self._parameters = parameters
@@ -40,7 +40,7 @@ class Farneback(FlowEstimator):
         # Kernels are compiled, or read from the disk, at their first call: now, and not while the
         # first pair of a video is timed.
         blank = np.zeros((self.min_side_px, self.min_side_px), np.uint8)
-        with compiling():
+        with collector_paused():
             self(blank, blank)
 
     def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:

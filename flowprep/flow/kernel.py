@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import llvmlite.binding
 import numba
 from numba.core import caching
 
-__all__ = ["CACHE_VARIABLE", "cache_folder", "compiling", "inline", "kernel"]
+__all__ = ["CACHE_VARIABLE", "cache_folder", "inline", "kernel"]
 
 CACHE_VARIABLE = "FLOWPREP_CACHE_DIR"
 """The environment variable that says where compiled kernels are kept."""
@@ -50,18 +49,6 @@ def inline(function: Callable[..., Any]) -> Any:
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
     )
-
-
-@contextlib.contextmanager
-def compiling() -> Iterator[None]:
-    """Stops the garbage collector, which else takes a tenth of the time that compiling takes."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from flowprep.flow.base import FlowEstimator, FlowPair
 from flowprep.flow.parameters import TVL1Parameters
+from flowprep.garbage import collector_paused
 
 if TYPE_CHECKING:
     from flowprep.flow.tvl1_level import FrameLevel, Level
@@ -35,7 +36,6 @@ class TVL1(FlowEstimator):
     def __init__(self, parameters: TVL1Parameters) -> None:
         # Not above: numba takes longer to import than commands that need no kernel take to run.
         from flowprep.flow import tvl1_level
-        from flowprep.flow.kernel import compiling
 
         self._level_module = tvl1_level
         self._parameters = parameters
@@ -43,7 +43,7 @@ class TVL1(FlowEstimator):
         # Kernels are compiled, or read from the disk, at their first call: now, and not while the
         # first pair of a video is timed.
         blank = np.zeros((self.min_side_px, self.min_side_px), np.uint8)
-        with compiling():
+        with collector_paused():
             self(blank, blank)
 
     def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import FlowSpec
-from flowprep.flow.kernel import compiling, kernel
+from flowprep.flow.kernel import kernel
+from flowprep.garbage import collector_paused
 from flowprep.learn.config import NormalizationName
 from flowprep.learn.transforms import normalize_flow
 
@@ -89,7 +90,7 @@ def mean_px(planes: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float64]:
 def prepare() -> None:
     """Compiles the kernels, or reads them from the disk cache."""
     planes = np.zeros((1, 2, 8, 8), np.uint8)
-    with compiling():
+    with collector_paused():
         mean_px(planes, FlowSpec())
         to_px(planes, FlowSpec())
 

@@ -286,9 +286,10 @@ class _Run:
                 else:
                     record = self._after_extraction(job, outcome)
                 if record is not None:
-                    is_whole = isinstance(job, ExtractJob) and job.segment is None
-                    self._finish(job, record, is_joined=isinstance(job, JoinJob))
-                    self.recorder.finished(record, getattr(outcome, "node", "") if is_whole else "")
+                    is_joined = isinstance(job, JoinJob)
+                    self._finish(job, record, is_joined=is_joined)
+                    # Where a joined video was computed, its segments have said.
+                    self.recorder.finished(record, "" if is_joined else outcome.node)
                     progress.advance()
             self.recorder.num_workers = executor.num_workers
             if (written := self.recorder.write()) is not None:
@@ -330,7 +331,7 @@ class _Run:
             return None
         if record is not None:
             self.report.add_work(record)
-            self.recorder.segment_finished(job.name, record, getattr(outcome, "node", ""))
+            self.recorder.segment_finished(job.name, record, outcome.node)
             log.info("%s: finished", job.name)
             if self.cuts.finish(job.index, segment):
                 self.waiting.extendleft(self._jobs_of(job.index))

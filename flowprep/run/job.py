@@ -147,6 +147,9 @@ class WorkerLost:
     node_died: bool = False
     """Its whole machine went away, which is hardly the job's doing."""
 
+    node: str = ""
+    """Not known: what could have said it is gone."""
+
 
 def run_job(
     job: Job, device: str = "cpu", versions: Mapping[str, str] | None = None

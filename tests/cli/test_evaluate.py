@@ -15,7 +15,8 @@ from flowprep.learn.checkpoint import save_checkpoint
 from flowprep.learn.scores import Scores
 from tests.cli.conftest import Command
 from tests.learn.conftest import extract_actions
-from tests.learn.small import RGB, extract_clips, make_checkpoint, one_thread
+from tests.learn.small import RGB, extract_clips, make_checkpoint
+from tests.torch_devices import one_thread
 
 __all__ = ["one_thread"]
 

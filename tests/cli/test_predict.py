@@ -14,7 +14,8 @@ from flowprep.learn.config import VIEWS
 from flowprep.learn.predict import Predictor
 from tests.cli.conftest import Command
 from tests.learn.conftest import extract_actions
-from tests.learn.small import RGB, make_checkpoint, one_thread
+from tests.learn.small import RGB, make_checkpoint
+from tests.torch_devices import one_thread
 
 __all__ = ["one_thread"]
 

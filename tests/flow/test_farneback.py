@@ -19,9 +19,7 @@ from flowprep.flow.farneback import Farneback
 from flowprep.flow.opencv import OpenCVFarneback
 from flowprep.flow.parameters import FarnebackParameters
 from flowprep.synthetic import Layer, Motion, Scene
-
-Gray = NDArray[np.uint8]
-Flow = NDArray[np.float32]
+from tests.flow.scenes import Flow, Gray, endpoint_error, gray, turning_frames
 
 DENSEFLOW = FarnebackParameters(0.702, 5, 10, 2, 7, 1.5, True)
 """The parameters of github.com/yjxiong/dense_flow."""
@@ -48,40 +46,10 @@ VARIANTS = {
 }
 
 
-def scene(width: int, height: int) -> Scene:
-    """A textured plane that shifts, turns and grows a little."""
-    motion = Motion(velocity_px=(1.6, -0.7), turn_rate=0.01, zoom_rate=0.004)
-    return Scene(width, height, (Layer(3, (motion,)),))
-
-
-def gray(rgb: NDArray[np.uint8]) -> Gray:
-    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def frames(num_frames: int, width: int = 96, height: int = 64) -> list[Gray]:
-    return [gray(scene(width, height).frame(t)) for t in range(num_frames)]
-
-
-def endpoint_error(flow: Flow, other: Flow) -> NDArray[np.float32]:
-    return np.asarray(np.linalg.norm(flow - other, axis=-1), np.float32)
-
-
 def distance_to_opencv(prev: Gray, following: Gray, parameters: FarnebackParameters) -> float:
     """The mean endpoint error to OpenCV's flow, px."""
     ours = Farneback(parameters)(prev, following)
     return float(endpoint_error(ours, OpenCVFarneback(parameters)(prev, following)).mean())
-
-
-@pytest.fixture(scope="module")
-def rubber_whale(test_data: Path) -> tuple[Gray, Gray, Flow, NDArray[np.bool_]]:
-    """Middlebury's first and second frame, the true flow, and where it is known."""
-    folder = test_data / "groundtruth" / "RubberWhale"
-    prev, following = (
-        np.asarray(cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE), np.uint8)
-        for name in ("frame10.png", "frame11.png")
-    )
-    truth = np.asarray(cv2.readOpticalFlow(str(folder / "flow10.flo")), np.float32)
-    return prev, following, truth, np.abs(truth).max(axis=-1) < 1e9
 
 
 # ---- OpenCV
@@ -90,13 +58,13 @@ def rubber_whale(test_data: Path) -> tuple[Gray, Gray, Flow, NDArray[np.bool_]]:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("width", "height"), [(16, 16), (17, 19), (33, 100), (100, 33)])
 def test_small_fields_are_opencvs(variant: str, width: int, height: int) -> None:
-    pair = frames(2, width, height)
+    pair = turning_frames(2, width, height)
     assert distance_to_opencv(*pair, VARIANTS[variant]) < 1e-3
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_large_fields_are_opencvs(variant: str) -> None:
-    pair = frames(2, 340, 256)
+    pair = turning_frames(2, 340, 256)
     assert distance_to_opencv(*pair, VARIANTS[variant]) < 1e-3
 
 
@@ -104,19 +72,19 @@ def test_large_fields_are_opencvs(variant: str) -> None:
 # last, iterations run together.
 @pytest.mark.parametrize("width", [31, 32, 33, 47, 48, 49, 511, 512, 513])
 def test_every_width_is_cut_into_strips(width: int) -> None:
-    assert distance_to_opencv(*frames(2, width, 24), FarnebackParameters()) < 1e-3
+    assert distance_to_opencv(*turning_frames(2, width, 24), FarnebackParameters()) < 1e-3
 
 
 # So narrow a Gaussian knows only its centre (0.1), or OpenCV takes another (1e-9).
 @pytest.mark.parametrize("poly_sigma", [0.1, 0.4, 20.0, 1e-9])
 def test_odd_poly_sigmas_are_treated_as_opencv_does(poly_sigma: float) -> None:
     parameters = FarnebackParameters(poly_sigma=poly_sigma)
-    assert distance_to_opencv(*frames(2), parameters) < 1e-3
+    assert distance_to_opencv(*turning_frames(2), parameters) < 1e-3
 
 
 def test_iterations_that_run_together_are_the_same() -> None:
     parameters = FarnebackParameters(levels=1, iterations=6)
-    assert distance_to_opencv(*frames(2, 512, 384), parameters) < 1e-3
+    assert distance_to_opencv(*turning_frames(2, 512, 384), parameters) < 1e-3
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -175,7 +143,7 @@ def test_a_blank_part_below_a_wild_one_does_not_move() -> None:
 
 
 def test_identical_frames_do_not_move_away_from_the_border() -> None:
-    (frame,) = frames(1, 160, 120)
+    (frame,) = turning_frames(1, 160, 120)
     flow = Farneback(FarnebackParameters(levels=1))(frame, frame.copy())
     # The last row and column count as without a counterpart, as OpenCV's do.
     assert np.abs(flow).max() < 0.25
@@ -185,7 +153,7 @@ def test_identical_frames_do_not_move_away_from_the_border() -> None:
 @pytest.mark.parametrize("variant", ["default", "gaussian", "poly_n 7"])
 def test_transposed_frames_have_the_transposed_flow(variant: str) -> None:
     estimator = Farneback(VARIANTS[variant])
-    prev, following = frames(2, 96, 64)
+    prev, following = turning_frames(2, 96, 64)
     flow = estimator(prev, following)
     turned = estimator(prev.T.copy(), following.T.copy())
     assert endpoint_error(turned.swapaxes(0, 1)[..., ::-1], flow).max() < 1e-3
@@ -194,7 +162,7 @@ def test_transposed_frames_have_the_transposed_flow(variant: str) -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_mirrored_frames_have_the_mirrored_flow(axis: int) -> None:
     estimator = Farneback(FarnebackParameters(levels=1))
-    prev, following = frames(2, 97, 65)
+    prev, following = turning_frames(2, 97, 65)
     flow = estimator(prev, following)
     mirrored = estimator(np.flip(prev, axis).copy(), np.flip(following, axis).copy())
     mirrored = np.flip(mirrored, axis) * np.float32((1, -1) if axis == 0 else (-1, 1))
@@ -265,7 +233,7 @@ def test_nothing_is_read_or_written_beside_the_arrays(
 
 
 def test_frames_are_left_as_they_were() -> None:
-    prev, following = frames(2)
+    prev, following = turning_frames(2)
     before = prev.copy(), following.copy()
     Farneback(FarnebackParameters())(prev, following)
     np.testing.assert_array_equal(prev, before[0])
@@ -276,8 +244,8 @@ def test_frames_are_left_as_they_were() -> None:
 
 
 def test_a_result_does_not_depend_on_the_calls_before() -> None:
-    first, second, third = frames(3)
-    small = frames(2, 40, 30)
+    first, second, third = turning_frames(3)
+    small = turning_frames(2, 40, 30)
     estimator = Farneback(FarnebackParameters())
     fresh = estimator(first, second)
     kept = fresh.copy()
@@ -291,7 +259,7 @@ def test_a_result_does_not_depend_on_the_calls_before() -> None:
 @pytest.mark.parametrize("variant", ["default", "denseflow"])
 @pytest.mark.parametrize("step", [1, 2])
 def test_pairs_are_the_single_calls(variant: str, step: int) -> None:
-    video = frames(6, 83, 70)
+    video = turning_frames(6, 83, 70)
     estimator = Farneback(VARIANTS[variant])
     pairs = list(estimator.pairs(iter(video), step=step))
     assert [pair.index for pair in pairs] == list(range(len(video) - step))
@@ -303,7 +271,7 @@ def test_pairs_are_the_single_calls(variant: str, step: int) -> None:
 
 def test_two_videos_at_once_do_not_mix() -> None:
     estimator = Farneback(FarnebackParameters())
-    one, other = frames(4, 60, 50), frames(4, 48, 64)[::-1]
+    one, other = turning_frames(4, 60, 50), turning_frames(4, 48, 64)[::-1]
     streams = estimator.pairs(one), estimator.pairs(other)
     for number, pairs in enumerate(zip(*streams, strict=True)):
         for pair, video in zip(pairs, (one, other), strict=True):
@@ -315,7 +283,7 @@ def test_two_videos_at_once_do_not_mix() -> None:
 def test_only_the_directions_that_are_asked_for_are_computed(
     directions: tuple[Direction, ...],
 ) -> None:
-    video = frames(3)
+    video = turning_frames(3)
     both = Farneback(FarnebackParameters()).pairs(video)
     some = Farneback(FarnebackParameters()).pairs(video, directions=directions)
     for pair, whole in zip(some, both, strict=True):
@@ -329,7 +297,7 @@ def test_only_the_directions_that_are_asked_for_are_computed(
 
 @pytest.mark.parametrize(("num_frames", "step"), [(0, 1), (1, 1), (2, 2), (3, 3)])
 def test_too_few_frames_give_no_pair(num_frames: int, step: int) -> None:
-    pairs = Farneback(FarnebackParameters()).pairs(frames(num_frames), step=step)
+    pairs = Farneback(FarnebackParameters()).pairs(turning_frames(num_frames), step=step)
     assert list(pairs) == []
 
 
@@ -344,6 +312,6 @@ def test_only_the_frames_of_a_pair_are_held(monkeypatch: pytest.MonkeyPatch) -> 
 
     estimator = Farneback(FarnebackParameters())
     monkeypatch.setattr(farneback_level.Pyramid, "new_frame", counted)
-    pairs = estimator.pairs(frames(7), step=2)
+    pairs = estimator.pairs(turning_frames(7), step=2)
     assert len(list(itertools.islice(pairs, 5))) == 5
     assert made == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from flowprep.config import DIRECTIONS, Direction, FlowSpec
 from flowprep.errors import VideoError
@@ -21,6 +19,7 @@ from flowprep.flow.farneback import Farneback
 from flowprep.flow.parameters import FarnebackParameters
 from flowprep.flow.quantize import quantize
 from flowprep.synthetic import Layer, Motion, Scene
+from tests.flow.scenes import endpoint_error, gray, turning_frames
 
 if os.environ.get("FLOWPREP_REQUIRE_TORCH") != "1":
     pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -28,9 +27,10 @@ if os.environ.get("FLOWPREP_REQUIRE_TORCH") != "1":
 import torch
 
 from flowprep.flow.farneback_torch import FarnebackTorch, _box_sum
+from tests.torch_devices import devices, needs_cuda, one_thread
 
-Gray = NDArray[np.uint8]
-Flow = NDArray[np.float32]
+__all__ = ["one_thread"]
+
 
 VARIANTS = {
     "default": FarnebackParameters(),
@@ -49,43 +49,11 @@ VARIANTS = {
     "cuda": FarnebackParameters(0.5, 5, 13, 10, 5, 1.1),
 }
 
-needs_cuda = pytest.mark.skipif(
-    not torch.cuda.is_available() and os.environ.get("FLOWPREP_REQUIRE_GPU") != "1", reason="no GPU"
-)
-devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small operations on several threads take longer where others compute too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 def on(
     device: str = "cpu", batch_pairs: int | None = None, variant: str = "default"
 ) -> FarnebackTorch:
     return FarnebackTorch(VARIANTS[variant], device=device, batch_pairs=batch_pairs)
-
-
-def scene(width: int, height: int) -> Scene:
-    """A textured plane that shifts, turns and grows a little."""
-    motion = Motion(velocity_px=(1.6, -0.7), turn_rate=0.01, zoom_rate=0.004)
-    return Scene(width, height, (Layer(3, (motion,)),))
-
-
-def gray(rgb: NDArray[np.uint8]) -> Gray:
-    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def frames(num_frames: int, width: int = 96, height: int = 64) -> list[Gray]:
-    return [gray(scene(width, height).frame(t)) for t in range(num_frames)]
-
-
-def endpoint_error(flow: Flow, other: Flow) -> NDArray[np.float32]:
-    return np.asarray(np.linalg.norm(flow - other, axis=-1), np.float32)
 
 
 # ---- the native estimator's numbers
@@ -97,7 +65,7 @@ def endpoint_error(flow: Flow, other: Flow) -> NDArray[np.float32]:
     ("width", "height"), [(16, 16), (17, 16), (33, 100), (100, 33), (341, 255)]
 )
 def test_fields_are_the_native_ones(variant: str, width: int, height: int, device: str) -> None:
-    pair = frames(2, width, height)
+    pair = turning_frames(2, width, height)
     expected = Farneback(VARIANTS[variant])(*pair)
     error = endpoint_error(on(device, variant=variant)(*pair), expected)
     assert error.mean() < 1e-4
@@ -180,7 +148,7 @@ def test_a_blank_part_below_a_wild_one_does_not_move() -> None:
 @pytest.mark.parametrize("variant", ["default", "gaussian", "poly_n 7"])
 def test_transposed_frames_have_the_transposed_flow(variant: str) -> None:
     estimator = on(variant=variant)
-    prev, following = frames(2)
+    prev, following = turning_frames(2)
     turned = estimator(prev.T.copy(), following.T.copy())
     flow = estimator(prev, following)
     assert endpoint_error(turned.swapaxes(0, 1)[..., ::-1], flow).max() < 1e-3
@@ -189,7 +157,7 @@ def test_transposed_frames_have_the_transposed_flow(variant: str) -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_mirrored_frames_have_the_mirrored_flow(axis: int) -> None:
     estimator = on(variant="one level")
-    prev, following = frames(2, 97, 65)
+    prev, following = turning_frames(2, 97, 65)
     mirrored = estimator(np.flip(prev, axis).copy(), np.flip(following, axis).copy())
     mirrored = np.flip(mirrored, axis) * np.float32((1, -1) if axis == 0 else (-1, 1))
     # The border is not alike on both sides: what lies on the last row or column counts as outside.
@@ -218,8 +186,8 @@ def test_any_frames_give_finite_fields(
 
 # ---- batches
 
-VIDEO = frames(9, 83, 70)
-OTHER_VIDEO = frames(6, 48, 64)
+VIDEO = turning_frames(9, 83, 70)
+OTHER_VIDEO = turning_frames(6, 48, 64)
 
 
 def assert_same(found: list[FlowPair], expected: list[FlowPair]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,37 +16,11 @@ from flowprep.errors import ConfigError
 from flowprep.flow import ESTIMATORS, FlowPair, create_estimator
 from flowprep.flow.parameters import PARAMETERS
 from flowprep.synthetic import Layer, Motion, Scene, textured_image
-
-Gray = NDArray[np.uint8]
-Flow = NDArray[np.float32]
+from tests.flow.scenes import Flow, Gray, endpoint_error, frames, gray
 
 WIDTH, HEIGHT = 96, 64
 SCENE = Scene(WIDTH, HEIGHT, (Layer(3, (Motion(velocity_px=(2.3, -1.4)),)),))
 NAMES = list(ESTIMATORS)
-
-
-def gray(rgb: NDArray[np.uint8]) -> Gray:
-    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def frames(num_frames: int, scene: Scene = SCENE) -> list[Gray]:
-    return [gray(scene.frame(t)) for t in range(num_frames)]
-
-
-def endpoint_error(flow: Flow, truth: Flow) -> NDArray[np.float32]:
-    return np.asarray(np.linalg.norm(flow - truth, axis=-1), np.float32)
-
-
-@pytest.fixture(scope="module")
-def rubber_whale(test_data: Path) -> tuple[Gray, Gray, Flow, NDArray[np.bool_]]:
-    """Middlebury's first and second frame, the true flow, and where it is known."""
-    folder = test_data / "groundtruth" / "RubberWhale"
-    prev, following = (
-        np.asarray(cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE), np.uint8)
-        for name in ("frame10.png", "frame11.png")
-    )
-    truth = np.asarray(cv2.readOpticalFlow(str(folder / "flow10.flo")), np.float32)
-    return prev, following, truth, np.abs(truth).max(axis=-1) < 1e9
 
 
 # ---- fields
@@ -55,7 +28,7 @@ def rubber_whale(test_data: Path) -> tuple[Gray, Gray, Flow, NDArray[np.bool_]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_field_is_float32_of_the_frames_size_and_finite(name: str) -> None:
-    prev, following = frames(2)
+    prev, following = frames(SCENE)
     flow = create_estimator(name)(prev, following)
     assert flow.shape == (HEIGHT, WIDTH, 2)
     assert flow.dtype == np.float32
@@ -73,7 +46,7 @@ def test_a_field_is_float32_of_the_frames_size_and_finite(name: str) -> None:
     ],
 )
 def test_a_translation_is_found(name: str, bound_px: float) -> None:
-    prev, following = frames(2)
+    prev, following = frames(SCENE)
     estimator = create_estimator(name)
     valid = SCENE.valid(0)
     forward = endpoint_error(estimator(prev, following), SCENE.flow(0))
@@ -107,7 +80,7 @@ def test_blank_frames_do_not_move(name: str) -> None:
     ],
 )
 def test_identical_frames_do_not_move(name: str, most_px: float, mean_px: float) -> None:
-    (frame,) = frames(1)
+    (frame,) = frames(SCENE, 1)
     flow = create_estimator(name)(frame, frame.copy())
     assert np.abs(flow).max() <= most_px
     assert np.abs(flow).mean() <= mean_px
@@ -115,7 +88,7 @@ def test_identical_frames_do_not_move(name: str, most_px: float, mean_px: float)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_frames_are_left_as_they_were(name: str) -> None:
-    prev, following = frames(2)
+    prev, following = frames(SCENE)
     before = prev.copy(), following.copy()
     create_estimator(name)(prev, following)
     np.testing.assert_array_equal(prev, before[0])
@@ -127,7 +100,7 @@ def test_the_least_side_that_is_promised_works(name: str) -> None:
     estimator = create_estimator(name)
     side = estimator.min_side_px
     scene = Scene(side, side, SCENE.layers)
-    flow = estimator(*frames(2, scene))
+    flow = estimator(*frames(scene))
     assert flow.shape == (side, side, 2)
     assert np.isfinite(flow).all()
 
@@ -168,7 +141,7 @@ def test_rubber_whale_in_the_wrong_order_is_far_off(
 def test_dis_takes_long_thin_frames(dis_preset: str, width: int, height: int) -> None:
     # OpenCV by itself reads outside of the image here and ends the process.
     scene = Scene(width, height, (Layer(3, (Motion(velocity_px=(1.0, 0.5)),)),))
-    flow = create_estimator("dis", dis_preset=dis_preset)(*frames(2, scene))
+    flow = create_estimator("dis", dis_preset=dis_preset)(*frames(scene))
     assert flow.shape == (height, width, 2)
     error = endpoint_error(flow, scene.flow(0))[scene.valid(0)]
     assert error.mean() < (0.3 if dis_preset == "medium" else 1.0)
@@ -178,7 +151,7 @@ def test_a_dis_estimator_takes_sizes_in_any_order() -> None:
     thin = Scene(200, 16, SCENE.layers)
     shared = create_estimator("dis", finest_scale=2)
     for scene in (SCENE, thin, SCENE, thin):
-        pair = frames(2, scene)
+        pair = frames(scene)
         alone = create_estimator("dis", finest_scale=2)(*pair)
         np.testing.assert_array_equal(shared(*pair), alone)
 
@@ -190,7 +163,7 @@ def test_the_least_side_of_dis_follows_its_patch(patch_size: int | None, min_sid
     estimator = create_estimator("dis", patch_size=patch_size)
     assert estimator.min_side_px == min_side_px
     scene = Scene(min_side_px, min_side_px, SCENE.layers)
-    assert np.isfinite(estimator(*frames(2, scene))).all()
+    assert np.isfinite(estimator(*frames(scene))).all()
 
 
 def test_all_presets_of_dis_have_the_patch_that_the_stride_is_checked_against() -> None:
@@ -207,7 +180,7 @@ def test_all_presets_of_dis_have_the_patch_that_the_stride_is_checked_against() 
 
 
 def test_dis_equals_opencv_where_opencv_is_safe() -> None:
-    pair = frames(2)
+    pair = frames(SCENE)
     opencv = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     expected = opencv.calc(*pair, None)  # type: ignore[call-overload]
     np.testing.assert_array_equal(create_estimator("dis")(*pair), expected)
@@ -270,7 +243,7 @@ def test_every_parameter_of_farneback_changes_the_flow(parameter: str, value: An
 
 
 def test_the_values_of_farneback_stand_in_opencvs_order() -> None:
-    pair = frames(2)
+    pair = frames(SCENE)
     given = {"pyr_scale": 0.6, "levels": 2, "winsize": 11, "iterations": 4, "poly_n": 7}
     flow = create_estimator("farneback-opencv", **given, poly_sigma=1.5, gaussian=True)(*pair)
     expected = cv2.calcOpticalFlowFarneback(
@@ -296,7 +269,7 @@ def test_every_parameter_of_dis_reaches_opencv() -> None:
         gradient_descent_iterations=7,
         variational_refinement_iterations=2,
     )
-    estimator(*frames(2))
+    estimator(*frames(SCENE))
     opencv = estimator._flow
     assert opencv.getFinestScale() == 0
     assert opencv.getPatchSize() == 10
@@ -306,7 +279,7 @@ def test_every_parameter_of_dis_reaches_opencv() -> None:
 
 
 def test_the_presets_of_dis_differ() -> None:
-    pair = frames(2)
+    pair = frames(SCENE)
     ultrafast, fast, medium = (
         create_estimator("dis", dis_preset=name)(*pair) for name in ("ultrafast", "fast", "medium")
     )
@@ -411,7 +384,7 @@ def test_every_estimator_has_parameters_and_names_its_implementation() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_result_does_not_depend_on_the_calls_before(name: str) -> None:
-    first, second, third = frames(3)
+    first, second, third = frames(SCENE, 3)
     estimator = create_estimator(name)
     fresh = estimator(first, second)
     kept = fresh.copy()
@@ -425,7 +398,7 @@ def test_a_result_does_not_depend_on_the_calls_before(name: str) -> None:
 @pytest.mark.parametrize("name", ["tvl1", "farneback", "dis"])
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_pairs_are_the_single_calls(name: str, step: int) -> None:
-    video = frames(6)
+    video = frames(SCENE, 6)
     estimator = create_estimator(name)
     pairs = list(estimator.pairs(iter(video), step=step))
     assert [pair.index for pair in pairs] == list(range(len(video) - step))
@@ -436,7 +409,7 @@ def test_pairs_are_the_single_calls(name: str, step: int) -> None:
 
 
 def test_pairs_of_tvl1_opencv_are_the_single_calls() -> None:
-    video = frames(3, Scene(48, 32, SCENE.layers))
+    video = frames(Scene(48, 32, SCENE.layers), 3)
     estimator = create_estimator("tvl1-opencv")
     for pair, (first, last) in zip(estimator.pairs(video), itertools.pairwise(video), strict=True):
         np.testing.assert_array_equal(pair.forward, estimator(first, last))
@@ -448,7 +421,7 @@ def test_pairs_of_tvl1_opencv_are_the_single_calls() -> None:
 def test_only_the_directions_that_are_asked_for_are_computed(
     name: str, directions: tuple[Direction, ...]
 ) -> None:
-    for pair in create_estimator(name).pairs(frames(3), directions=directions):
+    for pair in create_estimator(name).pairs(frames(SCENE, 3), directions=directions):
         assert (pair.forward is not None) == ("forward" in directions)
         assert (pair.backward is not None) == ("backward" in directions)
 
@@ -456,7 +429,7 @@ def test_only_the_directions_that_are_asked_for_are_computed(
 @pytest.mark.parametrize("name", ["tvl1", "dis"])
 @pytest.mark.parametrize(("num_frames", "step"), [(0, 1), (1, 1), (2, 2), (3, 3)])
 def test_too_few_frames_give_no_pair(name: str, num_frames: int, step: int) -> None:
-    assert list(create_estimator(name).pairs(frames(num_frames), step=step)) == []
+    assert list(create_estimator(name).pairs(frames(SCENE, num_frames), step=step)) == []
 
 
 @pytest.mark.parametrize("name", ["tvl1", "dis"])
@@ -465,7 +438,7 @@ def test_pairs_come_while_the_frames_arrive(name: str) -> None:
 
     def arriving() -> Iterator[Gray]:
         nonlocal delivered
-        for frame in frames(5):
+        for frame in frames(SCENE, 5):
             delivered += 1
             yield frame
 

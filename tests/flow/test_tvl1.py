@@ -29,9 +29,8 @@ from flowprep.flow.parameters import OpenCVTVL1Parameters
 from flowprep.flow.quantize import quantize
 from flowprep.flow.tvl1 import TVL1
 from flowprep.synthetic import Layer, Motion, Scene, textured_image
+from tests.flow.scenes import Flow, Gray, endpoint_error, frames, gray, moving
 
-Gray = NDArray[np.uint8]
-Flow = NDArray[np.float32]
 Plane = NDArray[np.float32]
 
 
@@ -139,26 +138,8 @@ def native(**parameters: Any) -> TVL1:
     return estimator
 
 
-def gray(rgb: NDArray[np.uint8]) -> Gray:
-    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def frames(scene: Scene, num_frames: int = 2) -> list[Gray]:
-    return [gray(scene.frame(t)) for t in range(num_frames)]
-
-
-def moving(
-    width: int, height: int, velocity_px: tuple[float, float] = (1.7, -0.9), seed: int = 3
-) -> Scene:
-    return Scene(width, height, (Layer(seed, (Motion(velocity_px=velocity_px),)),))
-
-
 def mean_epe(one: Flow, other: Flow) -> float:
     return float(np.hypot(*np.moveaxis(one - other, -1, 0)).mean())
-
-
-def endpoint_error(flow: Flow, truth: Flow) -> NDArray[np.float32]:
-    return np.asarray(np.linalg.norm(flow - truth, axis=-1), np.float32)
 
 
 def interior(scene: Scene, margin: int) -> NDArray[np.bool_]:
@@ -401,18 +382,6 @@ def test_real_videos_have_the_flow_of_opencv(test_data: Path, median_filtering: 
 
 
 # ---- the truth
-
-
-@pytest.fixture(scope="module")
-def rubber_whale(test_data: Path) -> tuple[Gray, Gray, Flow, NDArray[np.bool_]]:
-    """Middlebury's first and second frame, the true flow, and where it is known."""
-    folder = test_data / "groundtruth" / "RubberWhale"
-    prev, following = (
-        np.asarray(cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE), np.uint8)
-        for name in ("frame10.png", "frame11.png")
-    )
-    truth = np.asarray(cv2.readOpticalFlow(str(folder / "flow10.flo")), np.float32)
-    return prev, following, truth, np.abs(truth).max(axis=-1) < 1e9
 
 
 @pytest.fixture(scope="module")

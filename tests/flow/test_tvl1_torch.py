@@ -21,7 +21,7 @@ from flowprep.flow.base import FlowPair
 from flowprep.flow.parameters import TVL1Parameters
 from flowprep.flow.quantize import quantize
 from flowprep.flow.tvl1 import TVL1
-from flowprep.synthetic import Layer, Motion, Scene
+from tests.flow.scenes import Flow, Gray, endpoint_error, frames, moving
 
 if os.environ.get("FLOWPREP_REQUIRE_TORCH") != "1":
     pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -34,9 +34,10 @@ from flowprep.flow.median_torch import median_filter
 from flowprep.flow.pyramid_torch import Resize
 from flowprep.flow.tvl1_torch import TVL1Torch, solve_warp
 from flowprep.flow.warp_torch import pack_frames, read_at
+from tests.torch_devices import devices, needs_cuda, one_thread
 
-Gray = NDArray[np.uint8]
-Flow = NDArray[np.float32]
+__all__ = ["one_thread"]
+
 Array = NDArray[np.float32]
 
 CPU = torch.device("cpu")
@@ -44,21 +45,6 @@ CUDA_SET = {"inner_iterations": 300, "outer_iterations": 1, "median_filtering": 
 """What denseflow and TSN compute: the defaults of OpenCV's CUDA version."""
 ONE_WARP = {"epsilon": 1e-6, "outer_iterations": 2, "inner_iterations": 5, "warps": 1, "nscales": 1}
 """A number of iterations that does not depend on rounding."""
-
-needs_cuda = pytest.mark.skipif(
-    not torch.cuda.is_available() and os.environ.get("FLOWPREP_REQUIRE_GPU") != "1", reason="no GPU"
-)
-devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small operations on several threads take longer where others compute too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 # ---- scenes
 
@@ -69,24 +55,6 @@ def on(device: str = "cpu", batch_pairs: int | None = None, **parameters: Any) -
 
 def native(**parameters: Any) -> TVL1:
     return TVL1(TVL1Parameters(**parameters))
-
-
-def gray(rgb: NDArray[np.uint8]) -> Gray:
-    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def moving(
-    width: int, height: int, velocity_px: tuple[float, float] = (1.7, -0.9), seed: int = 3
-) -> Scene:
-    return Scene(width, height, (Layer(seed, (Motion(velocity_px=velocity_px),)),))
-
-
-def frames(scene: Scene, num_frames: int = 2) -> list[Gray]:
-    return [gray(scene.frame(t)) for t in range(num_frames)]
-
-
-def endpoint_error(flow: Flow, other: Flow) -> NDArray[np.float32]:
-    return np.asarray(np.linalg.norm(flow - other, axis=-1), np.float32)
 
 
 def clip_frames(path: Path, num_frames: int, first: int = 10) -> list[Gray]:

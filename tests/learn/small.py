@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import torch
 
 from flowprep.config import ExtractConfig, RunOptions
@@ -17,15 +15,6 @@ from flowprep.video.manifest import collect_videos
 
 FLOW = ClipSpec("flow", 3, crop_px=32)
 RGB = ClipSpec("rgb", 1, crop_px=32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Lets torch compute in one thread: networks as small as these spend their time on waiting."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def extract_clips(root: Path, out: Path, config: ExtractConfig) -> FlowDataset:

@@ -29,7 +29,8 @@ from flowprep.learn.scores import Scores, softmax
 from flowprep.learn.transforms import test_crops as view_crops
 from flowprep.run.driver import run_extract
 from flowprep.video.manifest import collect_videos
-from tests.learn.small import FLOW, RGB, extract_clips, make_checkpoint, one_thread
+from tests.learn.small import FLOW, RGB, extract_clips, make_checkpoint
+from tests.torch_devices import one_thread
 
 __all__ = ["one_thread"]
 

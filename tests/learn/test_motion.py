@@ -35,7 +35,7 @@ from flowprep.learn.train import train
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import ACTIONS, write_action_dataset
 from flowprep.video.manifest import collect_videos
-from tests.learn.small import one_thread
+from tests.torch_devices import one_thread
 
 __all__ = ["one_thread"]
 

@@ -18,7 +18,8 @@ from flowprep.learn.evaluate import evaluate
 from flowprep.learn.fuse import fuse_scores
 from flowprep.learn.predict import Prediction, Predictor, plan_extractions
 from flowprep.learn.scores import Scores
-from tests.learn.small import FLOW, RGB, extract_clips, make_checkpoint, one_thread
+from tests.learn.small import FLOW, RGB, extract_clips, make_checkpoint
+from tests.torch_devices import one_thread
 
 __all__ = ["one_thread"]
 

@@ -41,6 +41,9 @@ from flowprep.learn.config import (
 from flowprep.learn.data import TestViews
 from flowprep.learn.evaluate import score_videos
 from flowprep.learn.train import train
+from tests.torch_devices import one_thread
+
+__all__ = ["one_thread"]
 
 QUIET = TrainOptions(num_loaders=0, device="cpu", log_every=1, tensorboard=False)
 SMALL = TrainConfig(
@@ -56,14 +59,6 @@ ALONE = dataclasses.replace(
     clip=ClipSpec("flow", 3, crop_px=42),
 )
 TIMINGS = ("clips_per_second", "seconds")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

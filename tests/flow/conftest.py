@@ -1,0 +1,24 @@
+"""What tests of several estimators measure against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.flow.scenes import Flow, Gray
+
+
+@pytest.fixture(scope="session")
+def rubber_whale(test_data: Path) -> tuple[Gray, Gray, Flow, NDArray[np.bool_]]:
+    """Middlebury's first and second frame, the true flow, and where it is known."""
+    folder = test_data / "groundtruth" / "RubberWhale"
+    prev, following = (
+        np.asarray(cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE), np.uint8)
+        for name in ("frame10.png", "frame11.png")
+    )
+    truth = np.asarray(cv2.readOpticalFlow(str(folder / "flow10.flo")), np.float32)
+    return prev, following, truth, np.abs(truth).max(axis=-1) < 1e9
