@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 import sys
 import zlib
 from array import array
@@ -87,16 +88,17 @@ class VideoList(Sequence[StoredVideo]):
         return videos
 
     def _fill(self, columns: _Columns) -> None:
+        # The columns' own memory, not a copy of it.
         self._keys = bytes(columns.keys)
-        self._key_ends = np.array(columns.key_ends, np.int64)
-        self._labels = np.array(columns.labels, np.int64)
-        self._label_ends = np.array(columns.label_ends, np.int64)
-        self._numbers = np.array(columns.numbers, np.int64).reshape(-1, len(_NUMBERS))
-        self._rates = np.array(columns.rates, np.float64)
-        self._members = np.array(columns.members, np.int64)
+        self._key_ends = np.frombuffer(columns.key_ends, np.int64)
+        self._labels = np.frombuffer(columns.labels, np.int64)
+        self._label_ends = np.frombuffer(columns.label_ends, np.int64)
+        self._numbers = np.frombuffer(columns.numbers, np.int64).reshape(-1, len(_NUMBERS))
+        self._rates = np.frombuffer(columns.rates, np.float64)
+        self._members = np.frombuffer(columns.members, np.int64)
         self._splits = tuple(columns.splits)
         self._names = tuple(columns.names)
-        hashes = np.array(columns.hashes, np.uint32)
+        hashes = np.frombuffer(columns.hashes, np.uint32)
         self._order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
         # By position and by key.
@@ -190,7 +192,7 @@ class _Columns:
     def __init__(self) -> None:
         self.keys = bytearray()
         self.key_ends = array("q")
-        self.hashes = array("L")
+        self.hashes = array("I")
         self.labels = array("q")
         self.label_ends = array("q")
         self.numbers = array("q")
@@ -225,24 +227,24 @@ class _Columns:
         Adds nothing and returns False where anything is not as it must be: the caller looks at each
         record then, to say what. Here all of a shard's are compared at once.
         """
-        if not set(map(type, records)) <= {dict} or not all(map(_FIELDS.issuperset, records)):
+        if not set(map(type, records)) <= {dict} or not set().union(*records) <= _FIELDS:
             return False
-        statuses = [record.get("status") for record in records]
+        statuses = _column(records, "status", None)
         if not set(map(type, statuses)) <= {str} or not _STATUSES.issuperset(statuses):
             return False
         if "failed" in statuses:
             records = [record for record in records if record["status"] != "failed"]
             statuses = [status for status in statuses if status != "failed"]
-        keys: list[Any] = [record.get("key") for record in records]
-        labels: list[Any] = [record.get("labels", []) for record in records]
-        splits: list[Any] = [record.get("split") for record in records]
-        rates: list[Any] = [record.get("fps") for record in records]
-        members: list[Any] = [record.get("members") for record in records]
+        keys = _column(records, "key", None)
+        labels = _column(records, "labels", [])
+        splits = _column(records, "split", None)
+        rates = _column(records, "fps", None)
+        members = _column(records, "members", None)
         if not (
             set(map(type, keys)) <= {str}
             and set(map(type, labels)) <= {list}
             and set(map(type, splits)) <= {str, type(None)}
-            and {type(record.get("message")) for record in records} <= {str, type(None)}
+            and set(map(type, _column(records, "message", None))) <= {str, type(None)}
             and set(map(type, rates)) <= {int, float, type(None)}
             and set(map(type, members)) <= {dict}
         ):
@@ -254,33 +256,28 @@ class _Columns:
         wanted = {"json", *stream_names(config.encode)}
         if any(set(item) != wanted for item in set(names)):
             return False
-        counts = [
-            [record.get(name, 0) for record in records]
-            for name in ("num_frames", "num_flows", "width", "height", "num_values", "num_clipped")
-        ]
-        flat_places = list(itertools.chain.from_iterable(places))
-        flat_labels = list(itertools.chain.from_iterable(labels))
-        attempts = [record.get("attempts", 1) for record in records]
-        columns = (*counts, flat_places, flat_labels, attempts)
+        counts = ("num_frames", "num_flows", "width", "height", "num_values", "num_clipped")
+        columns: list[Iterable[Any]] = [_column(records, name, 0) for name in counts]
+        columns += [_column(records, "attempts", 1), *labels, *places]
+        integers = list(itertools.chain.from_iterable(columns))
         # Not isinstance: True is none, and 1e300 no integer that fits where this goes.
-        if not set(map(type, itertools.chain(*columns))) <= {int}:
+        if not set(map(type, integers)) <= {int}:
             return False
         try:
-            arrays = [np.array(column, np.int64) for column in columns]
+            values = np.fromiter(integers, np.int64, len(integers))
         except OverflowError:
             return False
-        if any(
-            column.size and not 0 <= column.min() <= column.max() < 1 << 62 for column in arrays
-        ):
+        if len(values) and not 0 <= values.min() <= values.max() < 1 << 62:
             return False
-        num_frames, num_flows, width, height = arrays[:4]
+        sizes = values[: 4 * len(records)].reshape(4, -1)
+        num_frames, num_flows, width, height = sizes
         if not (
             (num_flows > 0).all()
             and (num_frames - num_flows == config.flow.step).all()
             and (np.minimum(width, height) > 0).all()
             and (np.maximum(width, height) <= _MAX_JPEG_SIDE_PX).all()
             and (width * height <= _MAX_PIXELS).all()
-            and all(rate is None or 0 < rate <= sys.float_info.max for rate in rates)
+            and all(rate is None or 0 < rate <= sys.float_info.max for rate in set(rates))
         ):
             return False
         if not are_plain_keys(keys):
@@ -292,8 +289,8 @@ class _Columns:
             splits,
             rates,
             names,
-            arrays[6],
-            [*arrays[:4], [status == "partial" for status in statuses]],
+            values[len(values) - 2 * len(places) :],
+            [*sizes, [status == "partial" for status in statuses]],
             [shard] * len(records),
         )
         return True
@@ -320,7 +317,8 @@ class _Columns:
         self.hashes.extend(map(zlib.crc32, encoded))
         _extend(self.label_ends, _ends(labels, len(self.labels)))
         self.labels.extend(itertools.chain.from_iterable(labels))
-        self.rates.extend(math.nan if rate is None else rate for rate in rates)
+        # None becomes NaN.
+        self.rates.frombytes(np.array(rates, np.float64).tobytes())
         for split in set(splits):
             self.splits.setdefault(split, len(self.splits))
         for item in set(names):
@@ -328,18 +326,29 @@ class _Columns:
         ends = 2 * _ends(names, 0)
         begins = len(self.members) + np.concatenate(([0], ends[:-1])) if len(ends) else ends
         _extend(self.members, places)
-        columns = [
+        columns = (
             *numbers,
-            [self.splits[split] for split in splits],
-            [self.names[item] for item in names],
+            list(map(self.splits.__getitem__, splits)),
+            list(map(self.names.__getitem__, names)),
             begins,
             shards,
-        ]
-        _extend(self.numbers, np.array(columns, np.int64).T)
+        )
+        table = np.empty((len(keys), len(_NUMBERS)), np.int64)
+        for index, column in enumerate(columns):
+            table[:, index] = column
+        _extend(self.numbers, table)
 
 
 _FIELDS = frozenset(item.name for item in fields(VideoRecord))
 _STATUSES = frozenset(get_args(VideoStatus))
+
+
+def _column(records: Sequence[Mapping[str, Any]], name: str, default: Any) -> list[Any]:
+    """Returns a field of all records; what says nothing was left out of their JSON."""
+    try:
+        return list(map(operator.itemgetter(name), records))
+    except KeyError:
+        return [record.get(name, default) for record in records]
 
 
 def _extend(column: array[int], values: NDArray[np.int64]) -> None:
