@@ -348,6 +348,8 @@ def _read_lists(
         split, equals, path = given.partition("=")
         if not equals or "/" in split:
             split, path = "", given
+        if split.encode("utf-8", "replace").decode() != split:
+            raise InputError(f"the split of --list must be UTF-8, got {split!a}")
         for line in read_frame_list(path):
             parts = [part for part in line.path.split("/") if part not in ("", ".")]
             endings = ["/".join(parts[start:]) for start in range(len(parts))]

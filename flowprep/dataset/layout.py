@@ -24,7 +24,9 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
 
 from flowprep.config import INTERCHANGEABLE_FIELDS, Direction, EncodeSpec, ExtractConfig
 from flowprep.dataset.storage import Storage
@@ -62,7 +64,6 @@ __all__ = [
     "read_failures",
     "read_manifest",
     "read_sidecar",
-    "read_sidecar_values",
     "shard_name",
     "sidecar_name",
     "stream_names",
@@ -70,7 +71,7 @@ __all__ = [
     "write_manifest",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.jsonl"
 FAILURES_FILE = "failures.jsonl"
@@ -90,6 +91,7 @@ RGB_STREAM = "rgb"
 VideoStatus = Literal["complete", "partial", "failed"]
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 def shard_name(shard: int) -> str:
@@ -216,81 +218,56 @@ class ManifestEntry:
     shard: int
 
 
-@dataclass(frozen=True, slots=True)
-class VideoRecord:
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+"""A number that a file says; sums of them fit into 64 bits."""
+
+
+class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What became of one video: a record of the sidecar."""
 
     key: str
     status: VideoStatus
-    labels: tuple[int, ...] = ()
+    labels: tuple[Count, ...] = ()
     split: str | None = None
-    num_frames: int = 0
-    num_flows: int = 0
+    num_frames: Count = 0
+    num_flows: Count = 0
     """Per direction: num_frames - step."""
-    width: int = 0
-    height: int = 0
-    fps: float | None = None
-    num_values: int = 0
+    width: Count = 0
+    height: Count = 0
+    fps: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    num_values: Count = 0
     """Flow components, all directions."""
-    num_clipped: int = 0
+    num_clipped: Count = 0
     """Those of them that were beyond the bound."""
-    members: dict[str, tuple[int, int]] = field(default_factory=dict)
+    members: dict[str, tuple[Count, Count]] = {}
     """Byte offset and size of each member's data in the tar; keys `json`, `flow_x`, ..., `rgb`."""
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = {}
     """Seconds spent in decode, flow, encode and write; empty in a rebuilt sidecar."""
     reason: FailureReason | None = None
     message: str | None = None
-    attempts: int = 1
+    attempts: Count = 1
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the source was damaged, and this is what came before the damage."""
+        return self.status == "partial"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record as JSON values, without the fields that say nothing."""
-        values = dataclasses.asdict(self)
-        return {
+        values = {
             name: value
-            for name, value in values.items()
+            for name, value in msgspec.structs.asdict(self).items()
             if name in ("key", "status") or value not in (None, (), {}, 0)
         }
+        if self.message is not None:
+            # A file name that is not UTF-8 may be in there, which not every reader of JSON takes.
+            values["message"] = self.message.encode("utf-8", "backslashreplace").decode()
+        return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> VideoRecord:
-        """Rebuilds a record."""
-        values = dict(values)
-        values["labels"] = tuple(values.get("labels", ()))
-        values["members"] = {name: (o, n) for name, (o, n) in values.get("members", {}).items()}
-        record = cls(**values)
-        record.check_types()
-        return record
-
-    def check_types(self) -> None:
-        """Raises ValueError where a field is not what it must be: sidecars may be forged."""
-        numbers = (
-            self.num_frames,
-            self.num_flows,
-            self.width,
-            self.height,
-            self.num_values,
-            self.num_clipped,
-            self.attempts,
-            *self.labels,
-            *(number for place in self.members.values() for number in place),
-        )
-        # Not isinstance: True is none, and 1e300 no float that fits where this goes.
-        if set(map(type, numbers)) != {int} or not 0 <= min(numbers) <= max(numbers) < 1 << 62:
-            raise ValueError(f"numbers of {self.key} must be integers >= 0, got {numbers}")
-        texts = (self.key, *(text for text in (self.split, self.message) if text is not None))
-        if set(map(type, texts)) != {str} or self.status not in get_args(VideoStatus):
-            raise ValueError(f"key, split and status must be texts, got {(*texts, self.status)}")
-        if self.fps is not None and not (
-            type(self.fps) in (int, float) and 0 < self.fps <= sys.float_info.max
-        ):
-            raise ValueError(f"fps of {self.key} must be > 0, got {self.fps}")
-        if type(self.seconds) is not dict or not all(
-            type(value) in (int, float) and 0 <= value <= sys.float_info.max
-            for value in self.seconds.values()
-        ):
-            raise ValueError(f"seconds of {self.key} must be numbers >= 0, got {self.seconds}")
-        if self.reason is not None and self.reason not in FAILURE_REASONS:
-            raise ValueError(f"reason of {self.key} is unknown: {self.reason!r}")
+    def from_json(cls, content: bytes) -> VideoRecord:
+        """Reads a record; raises ValueError where a field is not what it must be."""
+        return _decode(content, cls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,22 +281,22 @@ class Failure:
     attempts: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Sidecar:
+class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of `shards/NNNNNN.json`."""
 
-    shard: int
-    size: int
+    shard: Count
+    size: Count
     """Of the tar, in bytes."""
     sha256: str
     """Of the tar."""
     videos: tuple[VideoRecord, ...]
     """A record for every video of the plan, failed ones too, in the manifest's order."""
+    format_version: Literal[1] = FORMAT_VERSION
 
     def to_json(self) -> bytes:
         """Returns the file's content: one video a line, so that it can be read by eye."""
         head = {
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             "shard": self.shard,
             "size": self.size,
             "sha256": self.sha256,
@@ -330,36 +307,16 @@ class Sidecar:
 
 def read_sidecar(storage: Storage, shard: int) -> Sidecar:
     """Reads a shard's sidecar; raises DatasetError where it is damaged."""
-    values = read_sidecar_values(storage, shard)
     try:
-        videos = tuple(VideoRecord.from_dict(video) for video in values["videos"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged_sidecar(storage, shard, error) from error
-    return Sidecar(shard, values["size"], values["sha256"], videos)
-
-
-def read_sidecar_values(storage: Storage, shard: int) -> dict[str, Any]:
-    """Reads a shard's sidecar as JSON values, whose `videos`, a list, are not checked yet.
-
-    Raises DatasetError where it is damaged.
-    """
-    try:
-        values: dict[str, Any] = json.loads(storage.read_bytes(sidecar_name(shard)))
-        if values["format_version"] != FORMAT_VERSION or values["shard"] != shard:
-            raise ValueError("it is of another version or shard")
-        for name, kind in (("size", int), ("sha256", str), ("videos", list)):
-            if type(values[name]) is not kind:
-                raise ValueError(f"{name} is of the wrong type")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged_sidecar(storage, shard, error) from error
-    return values
-
-
-def _damaged_sidecar(storage: Storage, shard: int, error: Exception) -> DatasetError:
-    return DatasetError(
-        f"{storage.location}: {sidecar_name(shard)} is damaged ({error}); "
-        "remove it and run `flowprep verify --repair` to rebuild it from the tar"
-    )
+        sidecar = _decode(storage.read_bytes(sidecar_name(shard)), Sidecar)
+        if sidecar.shard != shard:
+            raise ValueError(f"it is of shard {sidecar.shard}")
+    except ValueError as error:
+        raise DatasetError(
+            f"{storage.location}: {sidecar_name(shard)} is damaged ({error}); "
+            "remove it and run `flowprep verify --repair` to rebuild it from the tar"
+        ) from error
+    return sidecar
 
 
 def read_manifest(storage: Storage) -> list[ManifestEntry]:
@@ -477,6 +434,14 @@ def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T
                 f"{type(error).__name__}: {error}"
             ) from error
     return records
+
+
+def _decode(content: bytes, kind: type[S]) -> S:
+    """Reads JSON whose every field is checked by its type; raises ValueError."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
 
 
 def _compact(values: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -294,10 +293,10 @@ def _check_video(
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return [f"its metadata is damaged: {type(error).__name__}: {error}"]
     problems = []
-    for item in dataclasses.fields(VideoRecord):
-        own, indexed = getattr(described, item.name), getattr(video, item.name)
+    for name in VideoRecord.__struct_fields__:
+        own, indexed = getattr(described, name), getattr(video, name)
         if own != indexed:
-            problems.append(f"{item.name} is {own} in its metadata and {indexed} in the sidecar")
+            problems.append(f"{name} is {own} in its metadata and {indexed} in the sidecar")
     if video.num_flows != video.num_frames - config.flow.step:
         problems.append(
             f"{video.num_frames} frames give {video.num_frames - config.flow.step} flows at step "

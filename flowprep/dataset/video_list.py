@@ -9,24 +9,21 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import operator
-import sys
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
-from typing import Any, get_args, overload
+from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import (
+    Sidecar,
     VideoRecord,
-    VideoStatus,
     read_sidecar,
-    read_sidecar_values,
     sidecar_name,
     stream_names,
 )
@@ -78,7 +75,8 @@ class VideoList(Sequence[StoredVideo]):
 
     def __init__(self, videos: Iterable[StoredVideo] = ()) -> None:
         columns = _Columns()
-        columns.add_videos(list(videos))
+        found = list(videos)
+        columns.add(found, [video.shard for video in found])
         self._fill(columns)
 
     @classmethod
@@ -152,6 +150,24 @@ class VideoList(Sequence[StoredVideo]):
             return False
         return item in (key, found)
 
+    def find_impossible(self, config: ExtractConfig) -> StoredVideo | None:
+        """Returns the first video that a run with `config` cannot have written; None where all may.
+
+        They are looked at all at once: a million of them in a tenth of a second.
+        """
+        num_frames, num_flows, width, height = self._numbers[:, :4].T
+        wanted = {"json", *stream_names(config.encode)}
+        has_wanted = np.array([set(names) == wanted for names in self._names], bool)
+        possible = (
+            (num_flows > 0)
+            & (num_frames - num_flows == config.flow.step)
+            & (np.minimum(width, height) > 0)
+            & (np.maximum(width, height) <= _MAX_JPEG_SIDE_PX)
+            & (width * height <= _MAX_PIXELS)
+            & has_wanted[self._numbers[:, _NUMBERS.index("names")]]
+        )
+        return None if possible.all() else self[int(np.argmin(possible))]
+
     def _key(self, position: int) -> bytes:
         begin = self._key_ends[position - 1] if position else 0
         return self._keys[begin : self._key_ends[position]]
@@ -202,196 +218,88 @@ class _Columns:
         self.splits: dict[str | None, int] = {}
         self.names: dict[tuple[str, ...], int] = {}
 
-    def add_videos(self, videos: Sequence[StoredVideo]) -> None:
-        """Adds videos of any shards."""
-        places = [place for video in videos for place in video.members.values()]
-        self._add(
-            [video.key for video in videos],
-            [video.labels for video in videos],
-            [video.split for video in videos],
-            [video.fps for video in videos],
-            [tuple(video.members) for video in videos],
-            np.array(places, np.int64).reshape(-1),
-            [
-                [getattr(video, name) for video in videos]
-                for name in ("num_frames", "num_flows", "width", "height", "is_partial")
-            ],
-            [video.shard for video in videos],
-        )
-
-    def add_records(
-        self, records: Sequence[Mapping[str, Any]], shard: int, config: ExtractConfig
-    ) -> bool:
-        """Adds a sidecar's records of videos that gave flow, as they are in its JSON.
-
-        Adds nothing and returns False where anything is not as it must be: the caller looks at each
-        record then, to say what. Here all of a shard's are compared at once.
-        """
-        if not set(map(type, records)) <= {dict} or not set().union(*records) <= _FIELDS:
-            return False
-        statuses = _column(records, "status", None)
-        if not set(map(type, statuses)) <= {str} or not _STATUSES.issuperset(statuses):
-            return False
-        if "failed" in statuses:
-            records = [record for record in records if record["status"] != "failed"]
-            statuses = [status for status in statuses if status != "failed"]
-        keys = _column(records, "key", None)
-        labels = _column(records, "labels", [])
-        splits = _column(records, "split", None)
-        rates = _column(records, "fps", None)
-        members = _column(records, "members", None)
-        if not (
-            set(map(type, keys)) <= {str}
-            and set(map(type, labels)) <= {list}
-            and set(map(type, splits)) <= {str, type(None)}
-            and set(map(type, _column(records, "message", None))) <= {str, type(None)}
-            and set(map(type, rates)) <= {int, float, type(None)}
-            and set(map(type, members)) <= {dict}
-        ):
-            return False
-        places = list(itertools.chain.from_iterable(map(dict.values, members)))
-        if not set(map(type, places)) <= {list} or not set(map(len, places)) <= {2}:
-            return False
-        names = list(map(tuple, members))
-        wanted = {"json", *stream_names(config.encode)}
-        if any(set(item) != wanted for item in set(names)):
-            return False
-        counts = ("num_frames", "num_flows", "width", "height", "num_values", "num_clipped")
-        columns: list[Iterable[Any]] = [_column(records, name, 0) for name in counts]
-        columns += [_column(records, "attempts", 1), *labels, *places]
-        integers = list(itertools.chain.from_iterable(columns))
-        # Not isinstance: True is none, and 1e300 no integer that fits where this goes.
-        if not set(map(type, integers)) <= {int}:
-            return False
-        try:
-            values = np.fromiter(integers, np.int64, len(integers))
-        except OverflowError:
-            return False
-        if len(values) and not 0 <= values.min() <= values.max() < 1 << 62:
-            return False
-        sizes = values[: 4 * len(records)].reshape(4, -1)
-        num_frames, num_flows, width, height = sizes
-        if not (
-            (num_flows > 0).all()
-            and (num_frames - num_flows == config.flow.step).all()
-            and (np.minimum(width, height) > 0).all()
-            and (np.maximum(width, height) <= _MAX_JPEG_SIDE_PX).all()
-            and (width * height <= _MAX_PIXELS).all()
-            and all(rate is None or 0 < rate <= sys.float_info.max for rate in set(rates))
-        ):
-            return False
-        if not are_plain_keys(keys):
-            for key in keys:
-                check_key(key)
-        self._add(
-            keys,
-            labels,
-            splits,
-            rates,
-            names,
-            values[len(values) - 2 * len(places) :],
-            [*sizes, [status == "partial" for status in statuses]],
-            [shard] * len(records),
-        )
-        return True
-
-    def _add(
-        self,
-        keys: Sequence[str],
-        labels: Sequence[Sequence[int]],
-        splits: Sequence[str | None],
-        rates: Sequence[float | None],
-        names: Sequence[tuple[str, ...]],
-        places: NDArray[np.int64],
-        numbers: Sequence[Any],
-        shards: Sequence[int],
-    ) -> None:
-        """Adds videos by column.
-
-        `names` are those of their members, `places` the members' offsets and sizes, one after the
-        other; `numbers` are the columns frames, flows, width, height and is_partial.
-        """
-        encoded = [key.encode() for key in keys]
-        _extend(self.key_ends, _ends(encoded, len(self.keys)))
-        self.keys += b"".join(encoded)
-        self.hashes.extend(map(zlib.crc32, encoded))
+    def add(self, videos: Sequence[StoredVideo | VideoRecord], shards: Sequence[int]) -> None:
+        """Adds videos, and for each the number of its shard."""
+        keys = [video.key.encode() for video in videos]
+        _extend(self.key_ends, _ends(keys, len(self.keys)))
+        self.keys += b"".join(keys)
+        self.hashes.extend(map(zlib.crc32, keys))
+        labels = [video.labels for video in videos]
         _extend(self.label_ends, _ends(labels, len(self.labels)))
         self.labels.extend(itertools.chain.from_iterable(labels))
         # None becomes NaN.
-        self.rates.frombytes(np.array(rates, np.float64).tobytes())
+        rates = np.array([video.fps for video in videos], np.float64)
+        self.rates.frombytes(rates.tobytes())
+        splits = [video.split for video in videos]
         for split in set(splits):
             self.splits.setdefault(split, len(self.splits))
+        members = [video.members for video in videos]
+        names = list(map(tuple, members))
         for item in set(names):
             self.names.setdefault(item, len(self.names))
-        ends = 2 * _ends(names, 0)
-        begins = len(self.members) + np.concatenate(([0], ends[:-1])) if len(ends) else ends
-        _extend(self.members, places)
-        columns = (
-            *numbers,
+        ends = 2 * _ends(names, len(self.members) // 2)
+        places = itertools.chain.from_iterable(item.values() for item in members)
+        self.members.extend(itertools.chain.from_iterable(places))
+        table: tuple[Any, ...] = (
+            [video.num_frames for video in videos],
+            [video.num_flows for video in videos],
+            [video.width for video in videos],
+            [video.height for video in videos],
+            [video.is_partial for video in videos],
             list(map(self.splits.__getitem__, splits)),
             list(map(self.names.__getitem__, names)),
-            begins,
+            ends - 2 * _lengths(names),
             shards,
         )
-        table = np.empty((len(keys), len(_NUMBERS)), np.int64)
-        for index, column in enumerate(columns):
-            table[:, index] = column
-        _extend(self.numbers, table)
-
-
-_FIELDS = frozenset(item.name for item in fields(VideoRecord))
-_STATUSES = frozenset(get_args(VideoStatus))
-
-
-def _column(records: Sequence[Mapping[str, Any]], name: str, default: Any) -> list[Any]:
-    """Returns a field of all records; what says nothing was left out of their JSON."""
-    try:
-        return list(map(operator.itemgetter(name), records))
-    except KeyError:
-        return [record.get(name, default) for record in records]
+        numbers = np.empty((len(videos), len(_NUMBERS)), np.int64)
+        for column, values in enumerate(table):
+            numbers[:, column] = values
+        _extend(self.numbers, numbers)
 
 
 def _extend(column: array[int], values: NDArray[np.int64]) -> None:
     column.frombytes(values.tobytes())
 
 
-def _ends(parts: Sequence[Any], begin: int) -> NDArray[np.int64]:
-    return begin + np.cumsum(list(map(len, parts)), dtype=np.int64)
+def _lengths(parts: Sequence[Sized]) -> NDArray[np.int64]:
+    return np.fromiter(map(len, parts), np.int64, len(parts))
+
+
+def _ends(parts: Sequence[Sized], begin: int) -> NDArray[np.int64]:
+    return begin + np.cumsum(_lengths(parts))
 
 
 def read_videos(storage: Storage, shards: Sequence[int], config: ExtractConfig) -> VideoList:
     """Returns the videos of published shards; raises DatasetError for a damaged sidecar."""
     columns = _Columns()
     with collector_paused():
-        for shard, values in _read_ahead(storage, shards):
-            if not columns.add_records(values["videos"], shard, config):
-                _refuse(storage, shard, config)
-    return VideoList._of_columns(columns)
+        for sidecar in _read_ahead(storage, shards):
+            found = [video for video in sidecar.videos if video.status != "failed"]
+            keys = [video.key for video in found]
+            if not are_plain_keys(keys):
+                for key in keys:
+                    check_key(key)
+            columns.add(found, [sidecar.shard] * len(found))
+    videos = VideoList._of_columns(columns)
+    if (video := videos.find_impossible(config)) is not None:
+        raise DatasetError(
+            f"{sidecar_name(video.shard)}: {video.key}: {_problem(video, config)}; "
+            "run `flowprep verify`"
+        )
+    return videos
 
 
-def _read_ahead(storage: Storage, shards: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_ahead(storage: Storage, shards: Sequence[int]) -> Iterator[Sidecar]:
     """Yields the sidecars in order; all of them together take many times what is kept of them."""
     if storage.is_local:
-        yield from ((shard, read_sidecar_values(storage, shard)) for shard in shards)
+        yield from (read_sidecar(storage, shard) for shard in shards)
         return
     # A request waits for tens of milliseconds, and thousands of them one after the other for
     # minutes.
     with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
         for begin in range(0, len(shards), 4 * _NUM_REQUESTS):
             part = shards[begin : begin + 4 * _NUM_REQUESTS]
-            found = pool.map(functools.partial(read_sidecar_values, storage), part)
-            yield from zip(part, found, strict=True)
-
-
-def _refuse(storage: Storage, shard: int, config: ExtractConfig) -> None:
-    """Raises DatasetError with what is wrong in a sidecar."""
-    for record in read_sidecar(storage, shard).videos:
-        check_key(record.key)
-        if record.status != "failed" and (problem := _record_problem(record, config)):
-            raise DatasetError(
-                f"{sidecar_name(shard)}: {record.key}: {problem}; run `flowprep verify`"
-            )
-    raise DatasetError(f"{sidecar_name(shard)} is damaged; run `flowprep verify`")
+            yield from pool.map(functools.partial(read_sidecar, storage), part)
 
 
 def size_problem(width: int, height: int) -> str | None:
@@ -403,12 +311,12 @@ def size_problem(width: int, height: int) -> str | None:
     return f"no frame is {width}x{height}"
 
 
-def _record_problem(record: VideoRecord, config: ExtractConfig) -> str | None:
+def _problem(video: StoredVideo, config: ExtractConfig) -> str | None:
     """Says what cannot be in a record whose types are right; a forged one is not read on."""
-    if (problem := size_problem(record.width, record.height)) is not None:
+    if (problem := size_problem(video.width, video.height)) is not None:
         return problem
-    if not 0 < record.num_flows == record.num_frames - config.flow.step:
-        return f"{record.num_frames} frames do not give {record.num_flows} flows"
-    if set(record.members) != {"json", *stream_names(config.encode)}:
-        return f"its members are {', '.join(record.members)}"
+    if not 0 < video.num_flows == video.num_frames - config.flow.step:
+        return f"{video.num_frames} frames do not give {video.num_flows} flows"
+    if set(video.members) != {"json", *stream_names(config.encode)}:
+        return f"its members are {', '.join(video.members)}"
     return None

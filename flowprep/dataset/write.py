@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any, Protocol
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -164,11 +165,8 @@ def publish_shard(
 
 
 def _moved(record: VideoRecord, distance: int) -> VideoRecord:
-    values = record.to_dict()
-    values["members"] = {
-        name: (offset + distance, size) for name, (offset, size) in record.members.items()
-    }
-    return VideoRecord.from_dict(values)
+    members = {name: (offset + distance, size) for name, (offset, size) in record.members.items()}
+    return msgspec.structs.replace(record, members=members)
 
 
 def _write_header(file: IO[bytes], name: str, size: int) -> int:

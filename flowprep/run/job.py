@@ -245,7 +245,7 @@ class _NoteHandler(logging.Handler):
 
 def read_part_record(storage: Storage, shard: int, index: int) -> VideoRecord:
     """Reads the record of a finished video of a shard that is not published yet."""
-    return VideoRecord.from_dict(json.loads(storage.read_bytes(part_name(shard, index, "json"))))
+    return VideoRecord.from_json(storage.read_bytes(part_name(shard, index, "json")))
 
 
 def write_part_record(storage: Storage, shard: int, index: int, record: VideoRecord) -> None:

@@ -202,6 +202,11 @@ def _kinetics_rows(csv_path: str) -> Iterator[tuple[int, str, str, float, float,
                     f"with 0 <= time_start < time_end, got {','.join(values)!r}"
                 )
             label, split = row.get("label", "").strip(), row.get("split", "").strip()
+            if split.encode("utf-8", "replace").decode() != split:
+                raise InputError(
+                    f"the split on line {reader.line_num} of {csv_path} must be UTF-8, got "
+                    f"{split!a}"
+                )
             yield reader.line_num, label, video_id, start, end, split
     except csv.Error as error:
         raise InputError(f"line {reader.line_num} of {csv_path} is no CSV: {error}") from error

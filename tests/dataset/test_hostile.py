@@ -526,15 +526,16 @@ def test_forged_progress_is_none(copied: Path, change: dict[str, Any]) -> None:
 def test_text_that_no_terminal_shows_ends_no_command(
     copied: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("split", "\ud800"), ("labels", [1])):
-        set_field(name, value)(copied)
+    manifest = copied / "manifest.jsonl"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps(line | {"split": "\ud800"}) + "\n" for line in lines))
     # As a terminal's, which takes no half of a character.
     monkeypatch.setattr(sys, "stdout", open(1, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
     with pytest.raises(SystemExit) as ended:
         main(["verify", str(copied)])
     sys.stdout.flush()
     assert ended.value.code == 1
-    assert b"split is test" in capfdbinary.readouterr().out
+    assert b"split is test, the manifest says" in capfdbinary.readouterr().out
 
 
 def test_no_orientation_turns_a_picture_against_its_flow(copied: Path) -> None:

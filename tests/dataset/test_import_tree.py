@@ -372,6 +372,13 @@ def test_lists_that_make_no_sense_are_refused(
         run(tmp_path / "tree", tmp_path / "out", lists=(listed(tmp_path, "l.txt", *lines),))
 
 
+def test_a_split_whose_name_no_sidecar_holds_is_refused(tmp_path: Path) -> None:
+    readers.write_tree(tmp_path / "tree", {"a": 3})
+    lists = (f"tr\udce4in={listed(tmp_path, 'l.txt', 'a 3 0')}",)
+    with pytest.raises(InputError, match=r"the split of --list must be UTF-8, got 'tr\\udce4in'"):
+        run(tmp_path / "tree", tmp_path / "out", lists=lists)
+
+
 # ---- what is asked for
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from flowprep.dataset.index import rebuild_sidecar
@@ -30,10 +30,10 @@ def rebuilt(out: Path, shard: int) -> Sidecar:
 
 
 def without_run(sidecar: Sidecar) -> Sidecar:
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         sidecar,
         videos=tuple(
-            dataclasses.replace(video, seconds={}, attempts=1) for video in sidecar.videos
+            msgspec.structs.replace(video, seconds={}, attempts=1) for video in sidecar.videos
         ),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,11 +286,44 @@ records = st.builds(
 @settings(deadline=None)
 @given(record=records)
 def test_a_record_round_trips_through_json(record: VideoRecord) -> None:
-    assert VideoRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    assert VideoRecord.from_json(json.dumps(record.to_dict()).encode()) == record
 
 
 def test_a_record_leaves_out_what_says_nothing() -> None:
     assert VideoRecord("a", "failed").to_dict() == {"key": "a", "status": "failed", "attempts": 1}
+
+
+def test_a_message_may_name_a_file_whose_name_is_not_utf_8() -> None:
+    message = os.fsdecode(b"no such file: caf\xe9.mp4")
+    record = VideoRecord("a", "failed", reason="damaged", message=message)
+    read = VideoRecord.from_json(json.dumps(record.to_dict()).encode())
+    assert read.message == r"no such file: caf\udce9.mp4"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"width": True},
+        {"width": 1.0},
+        {"width": -1},
+        {"width": 1 << 62},
+        {"key": None},
+        {"status": "done"},
+        {"labels": 3},
+        {"labels": ["3"]},
+        {"fps": 0},
+        {"members": {"json": [1]}},
+        {"members": {"json": [1, 2, 3]}},
+        {"seconds": {"flow": -1}},
+        {"reason": "tired"},
+        {"depth": 1},
+    ],
+)
+def test_a_record_that_no_run_writes_is_refused(values: dict[str, object]) -> None:
+    record = {"key": "a", "status": "complete"}
+    assert VideoRecord.from_json(json.dumps(record).encode()) == VideoRecord("a", "complete")
+    with pytest.raises(ValueError, match=r"Expected|Invalid|unknown"):
+        VideoRecord.from_json(json.dumps(record | values).encode())
 
 
 SIDECAR = Sidecar(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -535,8 +536,8 @@ def test_repair_rebuilds_a_sidecar(copied: Path, made_once: Path, damage: str) -
 
 
 def without_run(sidecar: Sidecar) -> Sidecar:
-    videos = [dataclasses.replace(video, seconds={}, attempts=1) for video in sidecar.videos]
-    return dataclasses.replace(sidecar, videos=tuple(videos))
+    videos = [msgspec.structs.replace(video, seconds={}, attempts=1) for video in sidecar.videos]
+    return msgspec.structs.replace(sidecar, videos=tuple(videos))
 
 
 def test_repair_keeps_failed_videos(copied: Path, made_once: Path) -> None:

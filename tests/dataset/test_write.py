@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 import webdataset
@@ -294,7 +294,7 @@ def test_the_sidecar_lists_every_video_of_the_plan(made_once: Path) -> None:
     assert [video.key for video in first.videos] == ["jump/a", "jump/broken"]
     stored, failed = first.videos
     assert set(stored.seconds) == {"decode", "flow", "encode", "write"}
-    assert dataclasses.replace(failed, message=None).to_dict() == {
+    assert msgspec.structs.replace(failed, message=None).to_dict() == {
         "key": "jump/broken", "status": "failed", "labels": (0,), "split": "test",
         "reason": "unreadable", "attempts": 1,
     }  # fmt: skip

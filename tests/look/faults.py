@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -145,5 +145,5 @@ def rewrite(out: Path, key: str, change: Callable[[Planes], Planes]) -> None:
         members = write_sample(file, key, metadata, streams)
     for stream in streams.values():
         stream.close()
-    publish_shard(storage, video.shard, [0], [dataclasses.replace(record, members=members)])
+    publish_shard(storage, video.shard, [0], [msgspec.structs.replace(record, members=members)])
     (out / part_name(video.shard, 0, "tar")).unlink()

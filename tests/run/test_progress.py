@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from flowprep.dataset.layout import VideoRecord
@@ -56,7 +57,7 @@ def test_format_count() -> None:
 
 
 def record(status: str, **values: object) -> VideoRecord:
-    return VideoRecord.from_dict({"key": "a", "status": status, **values})
+    return msgspec.convert({"key": "a", "status": status, **values}, VideoRecord)
 
 
 def test_report_adds_records_up() -> None:

@@ -728,6 +728,10 @@ class TestKinetics:
             f"time_end, got 'run,aaaaaaaaaa1,10,0,train'"
         )
         assert "needs a youtube_id" in refused(self.HEADER + "run,aaaaaaaaaa1\n")
+        path.write_bytes((self.HEADER + "run,aaaaaaaaaa1,0,10,tr\xe4in\n").encode("latin-1"))
+        assert message(lambda: collect_videos(path)) == (
+            f"the split on line 2 of {path} must be UTF-8, got 'tr\\udce4in'"
+        )
         row = "run,aaaaaaaaaa1,0,10,train\n"
         assert refused(self.HEADER + row + row) == (
             f"line 2 of {path} and line 3 of {path} name the same video twice: "
