@@ -38,7 +38,7 @@ from flowprep.dataset.layout import (
 from flowprep.dataset.lease import Lease, locked_dataset
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
-from flowprep.errors import ExecutorError, VideoError
+from flowprep.errors import DatasetError, ExecutorError, VideoError
 from flowprep.run.executors import EXECUTORS, Executor, WorkerLost, check_options
 from flowprep.run.job import (
     ExtractJob,
@@ -216,7 +216,13 @@ class _Run:
             if suffix != "json":
                 continue
             index = int(stem)
-            record = read_part_record(self.storage, shard, index)
+            try:
+                record = read_part_record(self.storage, shard, index)
+            except DatasetError as error:
+                # As a machine leaves it whose disk lost what was written last.
+                log.warning("%s; its video is extracted again", error)
+                self.storage.remove(part_name(shard, index, "json"))
+                continue
             if record.status == "failed" and self.options.retry_failed:
                 self.storage.remove(part_name(shard, index, "json"))
                 continue

@@ -20,7 +20,7 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import Storage
-from flowprep.errors import VideoError
+from flowprep.errors import DatasetError, VideoError
 from flowprep.flow import build_estimator
 from flowprep.run.executors import check_options, cluster_address
 from flowprep.run.extract import extract_video
@@ -197,7 +197,11 @@ def _finished_keys(
             if suffix != "json":
                 continue
             index = int(stem)
-            if options.retry_failed and read_part_record(storage, shard, index).status == "failed":
+            try:
+                record = read_part_record(storage, shard, index)
+            except DatasetError:
+                continue
+            if record.status == "failed" and options.retry_failed:
                 continue
             done.add(known[index].video.key)
     return done

@@ -26,7 +26,14 @@ from flowprep.dataset.index import record_from_metadata
 from flowprep.dataset.layout import VideoRecord, part_name
 from flowprep.dataset.storage import Storage
 from flowprep.dataset.write import publish_shard, write_sample
-from flowprep.errors import ConfigError, ExecutorError, FlowprepError, StorageError, VideoError
+from flowprep.errors import (
+    ConfigError,
+    DatasetError,
+    ExecutorError,
+    FlowprepError,
+    StorageError,
+    VideoError,
+)
 from flowprep.flow import FlowEstimator, build_estimator
 from flowprep.flow.devices import is_device_failure
 from flowprep.flow.quantize import FieldQuantizer
@@ -244,8 +251,17 @@ class _NoteHandler(logging.Handler):
 
 
 def read_part_record(storage: Storage, shard: int, index: int) -> VideoRecord:
-    """Reads the record of a finished video of a shard that is not published yet."""
-    return VideoRecord.from_json(storage.read_bytes(part_name(shard, index, "json")))
+    """Reads the record of a finished video of a shard that is not published yet.
+
+    Raises DatasetError where it is damaged: the video is not finished then.
+    """
+    name = part_name(shard, index, "json")
+    try:
+        return VideoRecord.from_json(storage.read_bytes(name))
+    except ValueError as error:
+        raise DatasetError(
+            f"{storage.location}: {name} is damaged ({error}); run the same extract again"
+        ) from error
 
 
 def write_part_record(storage: Storage, shard: int, index: int, record: VideoRecord) -> None:

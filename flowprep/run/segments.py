@@ -48,9 +48,13 @@ class _StoredSegment:
 
     @classmethod
     def from_json(cls, content: bytes) -> _StoredSegment:
-        values = json.loads(content)
-        values["members"] = {name: (o, n) for name, (o, n) in values["members"].items()}
-        return cls(**values)
+        """Raises ValueError where it is damaged."""
+        try:
+            values = json.loads(content)
+            values["members"] = {name: (o, n) for name, (o, n) in values["members"].items()}
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
 
     def record(self) -> VideoRecord:
         return record_from_metadata(self.metadata, self.members, self.seconds, self.attempts)
@@ -111,7 +115,10 @@ def read_segment_record(
 ) -> VideoRecord | None:
     """Returns the record of a segment as if it were a video; None where it is not finished."""
     content = storage.read_if_there(segment_name(shard, index, segment, "segment"))
-    return None if content is None else _StoredSegment.from_json(content).record()
+    try:
+        return None if content is None else _StoredSegment.from_json(content).record()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def join_segments(storage: Storage, *, shard: int, index: int, cut: VideoCut) -> VideoRecord:
@@ -122,8 +129,11 @@ def join_segments(storage: Storage, *, shard: int, index: int, cut: VideoCut) ->
     began = time.perf_counter()
     found = []
     for segment in cut.segments:
-        content = storage.read_bytes(segment_name(shard, index, segment, "segment"))
-        found.append(_StoredSegment.from_json(content))
+        name = segment_name(shard, index, segment, "segment")
+        try:
+            found.append(_StoredSegment.from_json(storage.read_bytes(name)))
+        except ValueError as error:
+            raise VideoError("damaged", f"{name} is damaged: {error}") from error
         expected = sum(size for _, size in found[-1].members.values())
         name = segment_name(shard, index, segment, "mjpg")
         if (size := storage.size(name)) != expected:

@@ -224,18 +224,37 @@ class CrashAfterThree(logging.Handler):
             raise SimulatedCrashError
 
 
-def test_unfinished_run_goes_on_from_its_parts(five_clips: Path, tmp_path: Path) -> None:
-    run(five_clips, tmp_path / "whole")
-    out = tmp_path / "out"
+def crash_after_three(videos: Path, out: Path) -> None:
     handler = CrashAfterThree()
     logging.getLogger("flowprep").addHandler(handler)
     try:
         with pytest.raises(SimulatedCrashError):
-            run(five_clips, out)
+            run(videos, out)
     finally:
         logging.getLogger("flowprep").removeHandler(handler)
+
+
+def test_unfinished_run_goes_on_from_its_parts(five_clips: Path, tmp_path: Path) -> None:
+    run(five_clips, tmp_path / "whole")
+    out = tmp_path / "out"
+    crash_after_three(five_clips, out)
     report = run(five_clips, out)
     assert (report.num_done_before, report.num_complete) == (3, 2)
+    assert tars(out) == tars(tmp_path / "whole")
+    assert verify_dataset(out).problems == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"key": "a"}', b"[]"])
+def test_a_part_whose_record_is_damaged_is_computed_again(
+    content: bytes, five_clips: Path, tmp_path: Path
+) -> None:
+    run(five_clips, tmp_path / "whole")
+    out = tmp_path / "out"
+    crash_after_three(five_clips, out)
+    (record,) = out.glob(".parts/*/*.json")
+    record.write_bytes(content)
+    report = run(five_clips, out)
+    assert (report.num_done_before, report.num_complete) == (2, 3)
     assert tars(out) == tars(tmp_path / "whole")
     assert verify_dataset(out).problems == []
 

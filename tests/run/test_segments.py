@@ -280,6 +280,19 @@ def test_a_cut_segment_file_is_found(videos: Path, uncut: Path, tmp_path: Path) 
     assert_same(out, uncut)
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"members": {}}', b"[]"])
+def test_a_segment_whose_record_is_damaged_is_not_used(
+    content: bytes, videos: Path, uncut: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with crash_after(2):
+        run(videos, out, segment_frames=25)
+    next(out.glob(".parts/*/*.segment")).write_bytes(content)
+    assert run(videos, out, segment_frames=25).is_complete
+    assert ".segment is damaged: " in log_of(out)
+    assert_same(out, uncut)
+
+
 def test_a_cut_that_cannot_be_read_is_made_anew(videos: Path, uncut: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with crash_after(2):
