@@ -8,9 +8,12 @@ import cv2
 import pytest
 
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
+from flowprep.dataset.layout import read_sidecar
+from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigMismatchError, DatasetError
 from flowprep.run.driver import run_extract
 from flowprep.run.estimate import RunEstimate, estimate_run
+from flowprep.run.job import write_part_record
 from flowprep.synthetic import action_scene, write_video
 from flowprep.video.manifest import Manifest, collect_videos
 from flowprep.video.types import Video
@@ -107,16 +110,17 @@ def test_videos_that_cannot_be_probed(tmp_path: Path) -> None:
 
 
 def test_videos_waiting_for_their_shard_are_done(clips: Path, tmp_path: Path) -> None:
-
     out = tmp_path / "out"
     run_extract(collect_videos(clips), str(out), config(), INLINE)
-    # As a run leaves it that was ended after the videos of a shard and before the shard.
-    parts = out / ".parts/000000"
-    parts.mkdir(parents=True)
-    (parts / "00000001.json").write_text("{}")
+    # As a run leaves it that was ended after a video of a shard and before the shard.
+    record = read_sidecar(Storage(out), 0).videos[1]
+    write_part_record(Storage(out), 0, 1, record)
     for path in out.glob("shards/000000.*"):
         path.unlink()
     assert estimate(clips, out, config()).num_to_do == 1
+    # A damaged record tells of nothing.
+    (out / ".parts/000000/00000001.json").write_text("{}")
+    assert estimate(clips, out, config()).num_to_do == 2
 
 
 def test_new_classes_do_not_change_known_labels(tmp_path: Path) -> None:
