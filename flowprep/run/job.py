@@ -153,7 +153,6 @@ class WorkerLost:
     message: str
     node_died: bool = False
     """Its whole machine went away, which is hardly the job's doing."""
-
     node: str = ""
     """Not known: what could have said it is gone."""
 
