@@ -14,6 +14,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -84,6 +85,18 @@ class Opened:
         until(page, "document.querySelector('#count').textContent !== ''")
         return page
 
+    @contextmanager
+    def serving(self, dataset: FlowDataset, **settings: Any) -> Iterator[str]:
+        """Serves a data set of a test's own; pages that still load end before the server does."""
+        with served(dataset, **settings) as url:
+            yield url
+            self.close()
+
+    def close(self) -> None:
+        for context in self.contexts:
+            context.close()
+        self.contexts = []
+
     def check(self, url: str, host: str) -> None:
         if urlsplit(url).netloc != host and not url.startswith("data:"):
             self.said.append(f"asked for {url}")
@@ -93,8 +106,7 @@ class Opened:
 def opened(chromium: Any) -> Iterator[Opened]:
     opened = Opened(chromium)
     yield opened
-    for context in opened.contexts:
-        context.close()
+    opened.close()
     assert opened.said == []
 
 
@@ -208,7 +220,7 @@ def test_findings_come_while_the_page_is_open(opened: Opened, seeded: Path) -> N
     dataset = open_dataset(seeded)
     survey = BackgroundSurvey(dataset)
     survey._stage = "statistics"
-    with served(dataset, survey=survey) as url:
+    with opened.serving(dataset, survey=survey) as url:
         page = opened(url + address("move_down/cut"))
         until(page, "document.querySelector('#survey').textContent.startsWith('Reading stat')")
         assert page.eval_on_selector_all("#finding option", "all => all.length") == 2
@@ -251,7 +263,7 @@ def long_dataset(dataset: FlowDataset, count: int) -> FlowDataset:
 
 
 def test_100000_rows_stay_smooth(opened: Opened, dataset: FlowDataset) -> None:
-    with served(long_dataset(dataset, NUM_ROWS)) as url:
+    with opened.serving(long_dataset(dataset, NUM_ROWS)) as url:
         page = opened(url)
         watch_long_tasks(page)
         scroll_far(page)
@@ -389,7 +401,7 @@ def test_other_data_sets(opened: Opened, tmp_path: Path, name: str) -> None:
     config = ODD_SETS[name]
     dataset = open_dataset(make_dataset(tmp_path, config, CLIPS[:1]))
     direction = config.encode.directions[0]
-    with served(dataset) as url:
+    with opened.serving(dataset) as url:
         page = opened(url + address(KEY, t=5, panels=ALL_PANELS))
         settled(page, 5)
         shown = page.eval_on_selector_all(".panel", "all => all.map(one => one.dataset.panel)")
@@ -419,7 +431,7 @@ def test_a_damaged_picture_stops_nothing(
         file.seek(video.members["flow_x"][0] + int(sizes[3]))
         file.write(b"\0" * 200)
     damaged = open_dataset(out)
-    with served(damaged) as url:
+    with opened.serving(damaged) as url:
         page = opened(url + address(KEY, t=3))
         settled(page, 3)
         assert page.text_content("[data-panel=x] .note") == "flow_x 3 is not a JPEG"
@@ -798,7 +810,7 @@ def check_another_page(chromium: Any, url: str, other: str) -> None:
 
 
 def test_token(opened: Opened, dataset: FlowDataset) -> None:
-    with served(dataset, token="token-of-this-test") as url:
+    with opened.serving(dataset, token="token-of-this-test") as url:
         page = opened(f"{url}/?token=token-of-this-test")
         assert page.url == f"{url}/"
         page.click(f"#table td.key:text-is('{KEY}')")
