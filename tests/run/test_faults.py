@@ -80,7 +80,7 @@ def test_killed_run_resumes_to_the_undisturbed_data_set(
         # Each of these was in flight: a worker holds its file from the first frame to the last.
         assert len(list(out.glob(".parts/*/*.stall"))) <= NUM_WORKERS
         text = finish(clips, out)
-        num_computed = int((re.search(r"this run +(\d+) videos", text) or [0, 0])[1])
+        (num_computed,) = map(int, re.findall(r"this run +(\d+) videos?,", text))
         assert num_computed <= NUM_VIDEOS - num_finished
         if target == "all":
             assert num_computed == NUM_VIDEOS - num_finished
