@@ -33,6 +33,7 @@ from flowprep.dataset.rawframes import (
     TreeLayout,
 )
 from flowprep.errors import ConfigError, DatasetError, InputError, VideoError
+from flowprep.video.entries import check_split
 from flowprep.video.keys import check_key, escape_key
 from flowprep.video.types import Video
 
@@ -348,8 +349,7 @@ def _read_lists(
         split, equals, path = given.partition("=")
         if not equals or "/" in split:
             split, path = "", given
-        if split.encode("utf-8", "replace").decode() != split:
-            raise InputError(f"the split of --list must be UTF-8, got {split!a}")
+        check_split(split, "the split of --list")
         for line in read_frame_list(path):
             parts = [part for part in line.path.split("/") if part not in ("", ".")]
             endings = ["/".join(parts[start:]) for start in range(len(parts))]

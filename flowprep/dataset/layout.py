@@ -18,7 +18,6 @@ what differs from run to run (seconds spent, attempts) is in the sidecar.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import sys
@@ -31,7 +30,6 @@ import msgspec
 from flowprep.config import INTERCHANGEABLE_FIELDS, Direction, EncodeSpec, ExtractConfig
 from flowprep.dataset.storage import Storage
 from flowprep.errors import (
-    FAILURE_REASONS,
     ConfigError,
     ConfigMismatchError,
     DatasetError,
@@ -52,9 +50,11 @@ __all__ = [
     "PARTS_FOLDER",
     "RGB_STREAM",
     "SHARDS_FOLDER",
+    "Count",
     "DatasetHeader",
     "Failure",
     "ManifestEntry",
+    "Seconds",
     "Sidecar",
     "VideoRecord",
     "VideoStatus",
@@ -210,16 +210,18 @@ class DatasetHeader:
             )
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+"""A number that a file says; sums of them fit into 64 bits."""
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
+
+
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
     """One line of `manifest.jsonl`: a video and the shard that it belongs to."""
 
     video: Video
     shard: int
-
-
-Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-"""A number that a file says; sums of them fit into 64 bits."""
 
 
 class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -241,7 +243,7 @@ class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Those of them that were beyond the bound."""
     members: dict[str, tuple[Count, Count]] = {}
     """Byte offset and size of each member's data in the tar; keys `json`, `flow_x`, ..., `rgb`."""
-    seconds: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = {}
+    seconds: dict[str, Seconds] = {}
     """Seconds spent in decode, flow, encode and write; empty in a rebuilt sidecar."""
     reason: FailureReason | None = None
     message: str | None = None
@@ -270,15 +272,14 @@ class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return _decode(content, cls)
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One line of `failures.jsonl`."""
 
     key: str
     source: str
     reason: FailureReason
     message: str
-    attempts: int = 1
+    attempts: Count = 1
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -353,24 +354,14 @@ def read_failures(storage: Storage) -> dict[str, Failure]:
     """Reads `failures.jsonl` as key -> failure; empty where there is no such file."""
     if not storage.exists(FAILURES_FILE):
         return {}
-    failures = _read_lines(storage, FAILURES_FILE, _failure)
+    failures = _read_lines(storage, FAILURES_FILE, lambda line: msgspec.convert(line, Failure))
     return {failure.key: failure for failure in failures}
-
-
-def _failure(line: dict[str, Any]) -> Failure:
-    failure = Failure(**line)
-    texts = (failure.key, failure.source, failure.reason, failure.message)
-    if set(map(type, texts)) != {str} or type(failure.attempts) is not int:
-        raise ValueError("key, source, reason and message must be texts, attempts a number")
-    if failure.reason not in FAILURE_REASONS:
-        raise ValueError(f"the reason {failure.reason!r} is unknown")
-    return failure
 
 
 def write_failures(storage: Storage, failures: Iterable[Failure]) -> None:
     """Publishes `failures.jsonl`, sorted by key."""
     ordered = sorted(failures, key=lambda failure: failure.key)
-    lines = [_compact(dataclasses.asdict(failure)) + "\n" for failure in ordered]
+    lines = [_compact(msgspec.structs.asdict(failure)) + "\n" for failure in ordered]
     storage.write_bytes(FAILURES_FILE, "".join(lines).encode())
 
 
@@ -427,6 +418,7 @@ def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T
     records = []
     for number, line in enumerate(storage.read_bytes(name).splitlines(), start=1):
         try:
+            # Not as `_decode` does: the name of a source need not be UTF-8.
             records.append(build(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(

@@ -19,7 +19,6 @@ remove parts, the driver does after it asked.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -29,8 +28,9 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from flowprep.dataset.layout import LEASE_FILE, LOCK_FILE
 from flowprep.dataset.storage import Storage, locked_file
@@ -56,8 +56,7 @@ same time the last one to write has it."""
 _held: set[str] = set()
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of the lease file."""
 
     id: str
@@ -87,19 +86,15 @@ class Holder:
 
     def to_json(self) -> bytes:
         """Returns the file's content."""
-        return (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode()
+        return (json.dumps(msgspec.structs.asdict(self), indent=2) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Holder | None:
         """Reads the file's content; None where it is none, as of a version to come."""
         try:
-            holder = cls(**json.loads(data))
-        except (ValueError, TypeError, RecursionError):
+            return msgspec.convert(json.loads(data), cls)
+        except (ValueError, RecursionError):
             return None
-        # Annotations are texts here: "str" and "int".
-        kinds = {item.name: item.type for item in dataclasses.fields(cls)}
-        is_one = all(type(getattr(holder, name)).__name__ == kind for name, kind in kinds.items())
-        return holder if is_one else None
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.started}"
@@ -175,7 +170,7 @@ class Lease:
             )
             log.error("%s", self._lost)
             return
-        self._holder = dataclasses.replace(self._holder, renewed=self._holder.renewed + 1)
+        self._holder = msgspec.structs.replace(self._holder, renewed=self._holder.renewed + 1)
         self._storage.write_bytes(LEASE_FILE, self._holder.to_json())
         self._renewed_at = _now()
 

@@ -291,15 +291,16 @@ def read_videos(storage: Storage, shards: Sequence[int], config: ExtractConfig) 
 
 def _read_ahead(storage: Storage, shards: Sequence[int]) -> Iterator[Sidecar]:
     """Yields the sidecars in order; all of them together take many times what is kept of them."""
+    read = functools.partial(read_sidecar, storage)
     if storage.is_local:
-        yield from (read_sidecar(storage, shard) for shard in shards)
+        yield from map(read, shards)
         return
     # A request waits for tens of milliseconds, and thousands of them one after the other for
     # minutes.
     with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
         for begin in range(0, len(shards), 4 * _NUM_REQUESTS):
             part = shards[begin : begin + 4 * _NUM_REQUESTS]
-            yield from pool.map(functools.partial(read_sidecar, storage), part)
+            yield from pool.map(read, part)
 
 
 def size_problem(width: int, height: int) -> str | None:

@@ -337,7 +337,7 @@ class _Run:
             return None
         if record is not None:
             self.report.add_work(record)
-            self.recorder.segment_finished(job.name, record, outcome.node)
+            self.recorder.segment_finished(record, outcome.node)
             log.info("%s: finished", job.name)
             if self.cuts.finish(job.index, segment):
                 self.waiting.extendleft(self._jobs_of(job.index))

@@ -27,7 +27,7 @@ from flowprep.video.reader import FrameReader
 from flowprep.video.segments import Segment, SegmentEdges
 from flowprep.video.types import Video
 
-__all__ = ["ExtractedVideo", "extract_video", "library_versions"]
+__all__ = ["ExtractedVideo", "extract_video", "library_versions", "no_progress"]
 
 
 @dataclass
@@ -81,7 +81,7 @@ def extract_video(
     clock = _Clock()
     damage: VideoError | None = None
     num_frames = 0
-    tick = on_progress or _no_progress
+    tick = on_progress or no_progress
     edges = None if segment is None else SegmentEdges(segment.num_frames, flow_spec.step)
 
     try:
@@ -225,7 +225,7 @@ def _check_size(gray: NDArray[np.uint8], estimator: FlowEstimator) -> None:
         )
 
 
-def _no_progress() -> None:
+def no_progress() -> None:
     pass
 
 

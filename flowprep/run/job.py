@@ -37,7 +37,7 @@ from flowprep.errors import (
 from flowprep.flow import FlowEstimator, build_estimator
 from flowprep.flow.devices import is_device_failure
 from flowprep.flow.quantize import FieldQuantizer
-from flowprep.run.extract import extract_video, library_versions
+from flowprep.run.extract import extract_video, library_versions, no_progress
 from flowprep.run.segments import join_segments, segment_name, write_segment
 from flowprep.video.decode import open_video
 from flowprep.video.fetch import FetchedVideo, fetched
@@ -340,7 +340,7 @@ def _extract_part(
                     reader,
                     segment_frames=job.segment_frames,
                     step=job.config.flow.step,
-                    on_progress=on_progress or _no_progress,
+                    on_progress=on_progress or no_progress,
                 )
             if cut is not None:
                 return cut
@@ -393,10 +393,6 @@ def _estimator(spec: FlowSpec, device: str) -> FlowEstimator:
     estimator = build_estimator(spec.algorithm, spec.parameters, device)
     FieldQuantizer(spec)
     return estimator
-
-
-def _no_progress() -> None:
-    pass
 
 
 class _Watch:

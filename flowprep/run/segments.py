@@ -7,15 +7,16 @@ worker    join_segments        .parts/SHARD/INDEX.tar, as of any video
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
+import msgspec
+
 from flowprep.dataset.index import record_from_metadata
-from flowprep.dataset.layout import PARTS_FOLDER, VideoRecord, part_name
+from flowprep.dataset.layout import PARTS_FOLDER, Count, Seconds, VideoRecord, part_name
 from flowprep.dataset.storage import Storage
 from flowprep.dataset.write import COPY_BYTES, WritableStream, write_sample
 from flowprep.errors import VideoError
@@ -35,26 +36,20 @@ _SUMMED = ("num_frames", "num_flows", "num_frames_decoded", "flow", "sizes", "ed
 _LISTED = ("device", "estimator")
 
 
-@dataclass(frozen=True)
-class _StoredSegment:
+class _StoredSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metadata: dict[str, Any]
-    members: dict[str, tuple[int, int]]
+    members: dict[str, tuple[Count, Count]]
     """Offset and size of each stream in the segment's file."""
-    seconds: dict[str, float]
-    attempts: int
+    seconds: dict[str, Seconds]
+    attempts: Count
 
     def to_json(self) -> bytes:
-        return json.dumps(dataclasses.asdict(self)).encode()
+        return json.dumps(msgspec.structs.asdict(self)).encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> _StoredSegment:
         """Raises ValueError where it is damaged."""
-        try:
-            values = json.loads(content)
-            values["members"] = {name: (o, n) for name, (o, n) in values["members"].items()}
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from error
+        return msgspec.convert(json.loads(content), cls)
 
     def record(self) -> VideoRecord:
         return record_from_metadata(self.metadata, self.members, self.seconds, self.attempts)

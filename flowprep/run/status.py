@@ -6,7 +6,6 @@ counted from the manifest, the shards and the parts themselves, which never lie.
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import json
 import os
@@ -16,9 +15,11 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from flowprep.dataset.layout import (
     LOGS_FOLDER,
@@ -56,28 +57,29 @@ SILENT_SECONDS = 60.0
 """A driver that has not written for so long is called silent."""
 
 
-@dataclass(frozen=True)
-class NodeProgress:
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=10**15)]
+_Number = Annotated[float, msgspec.Meta(ge=0, lt=1e15)]
+
+
+class NodeProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the workers of one machine have done in this run."""
 
-    num_videos: int = 0
-    num_pairs: int = 0
-    busy_seconds: float = 0.0
+    num_videos: _Count = 0
+    num_pairs: _Count = 0
+    busy_seconds: _Number = 0.0
     """Summed over its workers."""
 
 
-@dataclass(frozen=True)
-class SlowVideo:
+class SlowVideo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of the videos that took longest, or one that is being worked on."""
 
     key: str
-    seconds: float
-    num_pairs: int = 0
+    seconds: _Number
+    num_pairs: _Count = 0
     node: str = ""
 
 
-@dataclass(frozen=True)
-class RunProgress:
+class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of `logs/progress.json`: what the driver knows of its run."""
 
     run: str
@@ -85,34 +87,34 @@ class RunProgress:
     driver: str
     """The driver's process and machine."""
     state: RunState
-    num_updates: int
+    num_updates: _Count
     """Grows with every write: whoever sees it stand still knows that the driver is gone."""
     began: str
     """UTC by the driver's clock, as ISO 8601; so are the other times."""
     updated: str
     estimated_finish: str | None
     """At the rate of the last minutes; None where there is none yet."""
-    wall_seconds: float
-    num_workers: int
-    num_videos: int
+    wall_seconds: _Number
+    num_workers: _Count
+    num_videos: _Count
     """In the manifest."""
-    num_remaining: int
+    num_remaining: _Count
     """Neither finished nor failed."""
-    num_done_before: int
-    num_complete: int
-    num_partial: int
-    num_failed: int
-    num_lost_workers: int
-    num_pairs: int
-    num_bytes: int
-    pairs_per_second: float
+    num_done_before: _Count
+    num_complete: _Count
+    num_partial: _Count
+    num_failed: _Count
+    num_lost_workers: _Count
+    num_pairs: _Count
+    num_bytes: _Count
+    pairs_per_second: _Number
     """Of the last minutes; so is the next."""
-    videos_per_second: float
-    stage_seconds: dict[str, float] = field(default_factory=dict)
+    videos_per_second: _Number
+    stage_seconds: dict[str, _Number] = {}
     """Seconds by stage, over all workers of this run."""
-    failures: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, _Count] = {}
     """Failed videos by reason."""
-    nodes: dict[str, NodeProgress] = field(default_factory=dict)
+    nodes: dict[str, NodeProgress] = {}
     slowest: tuple[SlowVideo, ...] = ()
     in_flight: tuple[SlowVideo, ...] = ()
     """Those that have been worked on for the longest time."""
@@ -120,39 +122,16 @@ class RunProgress:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the progress as JSON values; `from_dict` is its inverse."""
-        return dataclasses.asdict(self)
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunProgress:
-        """Rebuilds a stored progress; raises KeyError, TypeError or ValueError where it is none."""
-        values = dict(values)
-        values["nodes"] = {name: NodeProgress(**node) for name, node in values["nodes"].items()}
-        for name in ("slowest", "in_flight"):
-            values[name] = tuple(SlowVideo(**video) for video in values[name])
-        progress = cls(**values)
-        _check_types(progress)
-        for node in progress.nodes.values():
-            _check_types(node)
-        for video in (*progress.slowest, *progress.in_flight):
-            _check_types(video)
+        """Rebuilds a stored progress; raises ValueError where it is none: it may be anybody's."""
+        progress = msgspec.convert(values, cls)
         if datetime.fromisoformat(progress.updated).tzinfo is None:
             raise ValueError("updated must be in UTC")
         return progress
-
-
-def _check_types(record: RunProgress | NodeProgress | SlowVideo) -> None:
-    """Raises ValueError where a field is not what it must be; the file may be anybody's."""
-    for item in dataclasses.fields(record):
-        value = getattr(record, item.name)
-        kind = str(item.type)
-        if kind.startswith(("int", "float", "dict[str, int]", "dict[str, float]")):
-            numbers = list(value.values()) if kind.startswith("dict") else [value]
-            if not all(type(one) in (int, float) and 0 <= one < 1e15 for one in numbers):
-                raise ValueError(f"{item.name} must be numbers >= 0, got {value!r}")
-        elif kind.startswith("str") and not isinstance(value, (str, type(None))):
-            raise ValueError(f"{item.name} must be text, got {value!r}")
-    if isinstance(record, RunProgress) and record.state not in get_args(RunState):
-        raise ValueError(f"state must be one of {get_args(RunState)}, got {record.state!r}")
 
 
 class ProgressRecorder:
@@ -192,8 +171,7 @@ class ProgressRecorder:
         self._num_finished += 1
         self._num_remaining -= 1
         seconds = sum(record.seconds.values())
-        if node:
-            self._count(node, 1, record)
+        self._count(node, 1, record)
         if seconds:
             item = (seconds, record.key, record.num_flows, node)
             if len(self._slowest) < NUM_SLOWEST:
@@ -201,12 +179,13 @@ class ProgressRecorder:
             else:
                 heapq.heappushpop(self._slowest, item)
 
-    def segment_finished(self, name: str, record: VideoRecord, node: str) -> None:
-        """Notes that a segment was finished, which was submitted under `name`."""
-        self._in_flight.pop(name, None)
+    def segment_finished(self, record: VideoRecord, node: str) -> None:
+        """Notes that a segment was finished on the machine `node`."""
         self._count(node, 0, record)
 
     def _count(self, node: str, num_videos: int, record: VideoRecord) -> None:
+        if not node:
+            return
         counts = self._nodes.setdefault(node, [0, 0, 0.0])
         counts[0] += num_videos
         counts[1] += record.num_flows
@@ -321,7 +300,8 @@ class RunStatus:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the status as JSON values."""
-        return {"state": self.state, "num_done": self.num_done} | dataclasses.asdict(self)
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return {"state": self.state, "num_done": self.num_done} | values
 
     def summary(self) -> str:
         """Returns the status as lines of text."""
@@ -429,6 +409,6 @@ def _read_progress(storage: Storage) -> RunProgress | None:
         return None
     try:
         return RunProgress.from_dict(json.loads(storage.read_bytes(PROGRESS_FILE)))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, OverflowError, RecursionError):
         # It says how a run went, and nothing of what the data set holds.
         return None

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flowprep.errors import InputError
 from flowprep.urls import absolute
-from flowprep.video.entries import Entry, Found, Request, counted
+from flowprep.video.entries import Entry, Found, Request, check_split, counted
 from flowprep.video.keys import escape_key
 from flowprep.video.lists import list_and_root, read_lines, read_text
 from flowprep.video.places import names_in
@@ -202,11 +202,7 @@ def _kinetics_rows(csv_path: str) -> Iterator[tuple[int, str, str, float, float,
                     f"with 0 <= time_start < time_end, got {','.join(values)!r}"
                 )
             label, split = row.get("label", "").strip(), row.get("split", "").strip()
-            if split.encode("utf-8", "replace").decode() != split:
-                raise InputError(
-                    f"the split on line {reader.line_num} of {csv_path} must be UTF-8, got "
-                    f"{split!a}"
-                )
+            check_split(split, f"the split on line {reader.line_num} of {csv_path}")
             yield reader.line_num, label, video_id, start, end, split
     except csv.Error as error:
         raise InputError(f"line {reader.line_num} of {csv_path} is no CSV: {error}") from error

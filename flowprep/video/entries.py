@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from flowprep.errors import InputError
 from flowprep.urls import is_url
 
-__all__ = ["Entry", "Found", "Request", "counted", "does_not_exist", "path_below"]
+__all__ = [
+    "Entry",
+    "Found",
+    "Request",
+    "check_split",
+    "counted",
+    "does_not_exist",
+    "path_below",
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,12 @@ def path_below(path: str, base: str) -> str | None:
         return ""
     prefix = base.rstrip("/") + "/"
     return path[len(prefix) :] if path.startswith(prefix) else None
+
+
+def check_split(split: str, what: str) -> None:
+    """Raises InputError for a split's name that is not UTF-8, which no sidecar holds."""
+    if split.encode("utf-8", "replace").decode() != split:
+        raise InputError(f"{what} must be UTF-8, got {split!a}")
 
 
 def does_not_exist(what: str, path: str) -> InputError:

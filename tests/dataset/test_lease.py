@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from flowprep.dataset import lease as lease_module
@@ -52,14 +52,14 @@ def stored(storage: Storage) -> Holder:
 
 def elsewhere(**values: object) -> Holder:
     """A driver on another machine, whose clock is 73 years ahead."""
-    holder = dataclasses.replace(
+    holder = msgspec.structs.replace(
         Holder.this_process(),
         host="node-7",
         machine="another boot",
         pid=1,
         started="2099-01-01T00:00:00Z",
     )
-    return dataclasses.replace(holder, **values)  # type: ignore[arg-type]
+    return msgspec.structs.replace(holder, **values)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ def renewing(storage: Storage, holder: Holder) -> Iterator[None]:
         number = 0
         while not ended.wait(SHORT["RENEW_SECONDS"]):
             number += 1
-            renewed = dataclasses.replace(holder, renewed=number)
+            renewed = msgspec.structs.replace(holder, renewed=number)
             storage.write_bytes(LEASE_FILE, renewed.to_json())
 
     storage.write_bytes(LEASE_FILE, holder.to_json())
@@ -190,7 +190,7 @@ def test_a_process_with_the_number_of_the_holder_is_not_the_holder(
 ) -> None:
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 1e6)
     storage = Storage(tmp_path)
-    left = dataclasses.replace(Holder.this_process(), **values)  # type: ignore[arg-type]
+    left = msgspec.structs.replace(Holder.this_process(), **values)  # type: ignore[arg-type]
     storage.write_bytes(LEASE_FILE, left.to_json())
     with held_lease(storage):
         assert stored(storage).id != left.id
@@ -204,7 +204,7 @@ def test_a_zombie_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     storage = Storage(tmp_path)
-    left = dataclasses.replace(Holder.this_process(), pid=child.pid, pid_started=started)
+    left = msgspec.structs.replace(Holder.this_process(), pid=child.pid, pid_started=started)
     storage.write_bytes(LEASE_FILE, left.to_json())
     with held_lease(storage):
         assert stored(storage).id != left.id
@@ -214,7 +214,7 @@ def test_a_zombie_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_boot_and_the_container_tell_machines_apart() -> None:
     assert re.fullmatch(r"[0-9a-f-]{36} pid:\[\d+\]", Holder.this_process().machine)
     assert elsewhere().is_alive() is None
-    assert dataclasses.replace(Holder.this_process(), machine="").is_alive() is None
+    assert msgspec.structs.replace(Holder.this_process(), machine="").is_alive() is None
 
 
 def test_a_driver_that_was_taken_over_stops_and_leaves_the_other_ones_lease(

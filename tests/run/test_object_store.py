@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -262,7 +263,7 @@ def test_a_run_that_was_taken_over_stops_and_removes_nothing(
 ) -> None:
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.05)
     out = f"s3://{bucket}/flow"
-    other = dataclasses.replace(Holder.this_process(), host="node-7", machine="another boot")
+    other = msgspec.structs.replace(Holder.this_process(), host="node-7", machine="another boot")
     handler = TakeOverAfterThree(Storage(out), other.to_json())
     logging.getLogger("flowprep").addHandler(handler)
     try:

@@ -6,8 +6,9 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,48 +249,47 @@ def edit_segments(out: Path, **changes: Any) -> None:
     path.write_bytes(json.dumps(values).encode())
 
 
+def write_record(out: Path, content: bytes) -> None:
+    min(out.glob(".parts/*/*.segment")).write_bytes(content)
+
+
+def cut_streams(out: Path) -> None:
+    path = max(out.glob(".parts/*/*.mjpg"))
+    path.write_bytes(path.read_bytes()[:-1])
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("num_finished", "damage", "message"),
     [
-        ({"edges": {"head": "0", "tail": "0"}}, "frame 21 is not the same in the segments"),
-        ({"source_mtime_ns": 1}, "the video's source_mtime_ns changed"),
-        ({"num_flows": 20}, "the segments are not those of the cut"),
+        (
+            6,
+            partial(edit_segments, edges={"head": "0", "tail": "0"}),
+            "frame 21 is not the same in the segments",
+        ),
+        (6, partial(edit_segments, source_mtime_ns=1), "the video's source_mtime_ns changed"),
+        (6, partial(edit_segments, num_flows=20), "the segments are not those of the cut"),
+        (2, partial(write_record, content=b""), ".segment is damaged: "),
+        (2, partial(write_record, content=b"{}"), ".segment is damaged: "),
+        (2, partial(write_record, content=b'{"members": {}}'), ".segment is damaged: "),
+        (2, partial(write_record, content=b"[]"), ".segment is damaged: "),
+        (2, cut_streams, "its record says"),
     ],
 )
 def test_segments_that_do_not_fit_are_taken_back(
-    changes: dict[str, Any], message: str, videos: Path, uncut: Path, tmp_path: Path
+    num_finished: int,
+    damage: Callable[[Path], None],
+    message: str,
+    videos: Path,
+    uncut: Path,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
-    with crash_after(6):
+    with crash_after(num_finished):
         run(videos, out, segment_frames=25)
-    edit_segments(out, **changes)
+    damage(out)
     assert run(videos, out, segment_frames=25).is_complete
     assert message in log_of(out)
     assert "the video is extracted uncut" in log_of(out)
-    assert_same(out, uncut)
-
-
-def test_a_cut_segment_file_is_found(videos: Path, uncut: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with crash_after(2):
-        run(videos, out, segment_frames=25)
-    path = max(out.glob(".parts/*/*.mjpg"))
-    path.write_bytes(path.read_bytes()[:-1])
-    assert run(videos, out, segment_frames=25).is_complete
-    assert "its record says" in log_of(out)
-    assert_same(out, uncut)
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"members": {}}', b"[]"])
-def test_a_segment_whose_record_is_damaged_is_not_used(
-    content: bytes, videos: Path, uncut: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    with crash_after(2):
-        run(videos, out, segment_frames=25)
-    next(out.glob(".parts/*/*.segment")).write_bytes(content)
-    assert run(videos, out, segment_frames=25).is_complete
-    assert ".segment is damaged: " in log_of(out)
     assert_same(out, uncut)
 
 
