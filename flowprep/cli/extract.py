@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -20,6 +20,7 @@ from flowprep.cli.options import (
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.errors import ConfigError
 from flowprep.flow.parameters import PARAMETERS
+from flowprep.video.entries import CharadesMode
 from flowprep.video.manifest import FORMATS, ManifestFormat, collect_videos
 
 __all__ = ["config_options", "extract", "given_config", "input_options"]
@@ -74,7 +75,17 @@ input_options = _decorator(
         cls=GroupedOption,
         group="Input",
         help="The list that belongs to the folder VIDEOS: UCF101's or HMDB51's folder of split "
-        "files, Kinetics' CSV, or a list of paths.",
+        "files, a data set's CSV or JSON, or a list of paths.",
+    ),
+    click.option(
+        "--list",
+        "lists",
+        multiple=True,
+        cls=GroupedOption,
+        group="Input",
+        metavar="[SPLIT=]FILE",
+        help="A list of videos in the folder VIDEOS, such as train=train.txt; give one for each "
+        "split. The labels of all must mean the same classes.",
     ),
     click.option(
         "--split",
@@ -91,6 +102,24 @@ input_options = _decorator(
         group="Input",
         help="The folder that the paths in a list start from; the list's own where it is not "
         "given.",
+    ),
+    click.option(
+        "--allow-missing",
+        is_flag=True,
+        cls=GroupedOption,
+        group="Input",
+        help="Go on if a class in the annotations has no video on disk.",
+    ),
+    click.option(
+        "--charades",
+        type=ChoiceType(get_args(CharadesMode)),
+        default="clips",
+        show_default=True,
+        cls=GroupedOption,
+        group="Input",
+        metavar="clips|video",
+        help="What Charades' actions become: clips, each with its label, or whole videos with all "
+        "their labels.",
     ),
 )
 """The options of what VIDEOS is."""
@@ -169,14 +198,17 @@ def extract(
     annotations: str | None,
     split: int | None,
     root: str | None,
+    lists: tuple[str, ...],
+    allow_missing: bool,
+    charades: CharadesMode,
     preset: str | None,
     dry_run: bool,
     **_: Any,
 ) -> int:
     """Extract optical flow from VIDEOS into the data set OUT.
 
-    VIDEOS is a folder (class folders become labels), a file, a quoted glob, a list of paths (.txt)
-    or a Kinetics CSV; or several folders, files and globs. UCF101 and HMDB51 are read with
+    VIDEOS is a folder (class folders become labels), a file, a quoted glob, a list of paths, a CSV
+    or a known data set's list; or several folders, files and globs. UCF101 and HMDB51 are read with
     --annotations. Put -- before a file whose name begins with a dash.
 
     The same command run again goes on where it left off, after a crash too; new videos are added.
@@ -185,6 +217,7 @@ def extract(
     flowprep extract UCF-101 flow --annotations ucfTrainTestlist --split 1
     flowprep extract 'clips/*.mp4' flow --algorithm dis --no-rgb
     flowprep extract train.csv flow --root videos --preset i3d
+    flowprep extract videos flow --list train=train.txt --list val=val.txt
     """
     # Imported late: --help and usage errors need neither Ray nor a decoder.
     from flowprep.run.driver import run_extract
@@ -199,7 +232,15 @@ def extract(
         options = RunOptions(**given_values(ctx, run_fields))
         check_options(options, config.flow.algorithm)
         manifest = collect_videos(
-            videos, format=manifest_format, annotations=annotations, split=split, root=root, out=out
+            videos,
+            format=manifest_format,
+            annotations=annotations,
+            split=split,
+            root=root,
+            out=out,
+            lists=lists,
+            allow_missing=allow_missing,
+            charades=charades,
         )
     for note in manifest.notes:
         click.echo(f"note: {note}", err=True)

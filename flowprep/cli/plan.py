@@ -11,6 +11,7 @@ from flowprep.cli.extract import config_options, given_config, input_options
 from flowprep.cli.options import GroupedCommand, GroupedOption, options_named
 from flowprep.config import PRESETS, ExtractConfig
 from flowprep.machine import usable_cores
+from flowprep.video.entries import CharadesMode
 from flowprep.video.manifest import ManifestFormat, collect_videos
 
 __all__ = ["plan"]
@@ -66,6 +67,9 @@ def plan(
     annotations: str | None,
     split: int | None,
     root: str | None,
+    lists: tuple[str, ...],
+    allow_missing: bool,
+    charades: CharadesMode,
     preset: str | None,
     **_: Any,
 ) -> None:
@@ -83,7 +87,14 @@ def plan(
     with options_named(ctx):
         config = given_config(ctx, PRESETS[preset] if preset else ExtractConfig())
         manifest = collect_videos(
-            videos, format=manifest_format, annotations=annotations, split=split, root=root
+            videos,
+            format=manifest_format,
+            annotations=annotations,
+            split=split,
+            root=root,
+            lists=lists,
+            allow_missing=allow_missing,
+            charades=charades,
         )
         if num_workers_per_node is None:
             num_workers_per_node = usable_cores()

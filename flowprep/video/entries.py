@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from flowprep.errors import InputError
 from flowprep.urls import is_url
 
 __all__ = [
+    "CharadesMode",
     "Entry",
     "Found",
     "Request",
     "check_split",
     "counted",
     "does_not_exist",
+    "first_of",
     "path_below",
 ]
+
+
+CharadesMode = Literal["clips", "video"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,11 @@ class Request:
     strict: bool
     out: str | None
     """Absolute, or a URL; None where there is none."""
+    allow_missing: bool = False
+    """Whether a class may have no video on disk."""
+    image_fps: float | None = None
+    """Frame rate of the folders of images."""
+    charades: CharadesMode = "clips"
 
 
 @dataclass(slots=True)
@@ -49,6 +61,13 @@ class Entry:
     split: str | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
+    listed: str = ""
+    """The name as a list or an annotation has it."""
+    is_guess: bool = False
+    """Whether the video was found under another spelling of its name only."""
+    is_missing: bool = False
+    is_folder: bool = False
+    """Whether a list names a folder of images."""
 
 
 @dataclass
@@ -60,6 +79,8 @@ class Found:
     """In the order of the annotation; empty where labels have no names."""
     num_ignored_files: int = 0
     notes: list[str] = field(default_factory=list)
+    numbers_names: bool = False
+    """Whether a list of paths gives names of classes, which get numbers here."""
 
 
 def path_below(path: str, base: str) -> str | None:
@@ -98,3 +119,8 @@ def does_not_exist(what: str, path: str) -> InputError:
 def counted(number: int, noun: str) -> str:
     """Returns `1 video`, `2 videos`, `1,000 videos`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_of(examples: Sequence[str], most: int = 3) -> str:
+    """Returns the first few of many names, as a note ends with them."""
+    return ", ".join(examples[:most]) + (", ..." if len(examples) > most else "")

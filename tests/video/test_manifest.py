@@ -270,8 +270,8 @@ class TestInputs:
             return message(lambda: collect_videos(inputs, **options), ConfigError)  # type: ignore[arg-type]
 
         assert refused(format="ucf") == (
-            "format must be one of auto, folder, file, glob, list, ucf101, hmdb51, kinetics, "
-            "got 'ucf'"
+            "format must be one of auto, folder, file, glob, list, labels, tsn, csv, ucf101, "
+            "hmdb51, kinetics, charades, epic, ava, something, got 'ucf'"
         )
         assert refused(format="ucf101") == (
             "format ucf101 needs annotations: the folder with classInd.txt"
@@ -293,7 +293,8 @@ class TestInputs:
         )
         assert refused([video, text]) == (
             "VIDEOS mixes the formats file, list: lists cannot be joined with anything else, "
-            "because their labels would mix; extract them one by one"
+            "because their labels would mix; give lists as lists, with the folder of their videos "
+            "as VIDEOS, or extract them one by one"
         )
 
     def test_wrong_kinds_of_paths(self, tmp_path: Path) -> None:
@@ -308,8 +309,8 @@ class TestInputs:
             f"root does not exist: {tmp_path}/gone"
         )
         assert message(lambda: collect_videos(tmp_path, annotations=tmp_path)) == (
-            f"annotations {tmp_path} must be a .txt list, a Kinetics .csv, or a folder with "
-            f"UCF101's classInd.txt or HMDB51's *_test_split1.txt files; or name its format"
+            f"annotations {tmp_path} must be a list (.csv .json .list .lst .tsv .txt) or a folder "
+            f"with UCF101's classInd.txt or HMDB51's *_test_split1.txt files; or name its format"
         )
         assert message(lambda: collect_videos(tmp_path, annotations=video, format="ucf101")) == (
             f"annotations must be a folder, got the file {video}"
@@ -367,10 +368,14 @@ class TestLists:
 
     def test_labels_and_order(self, tmp_path: Path) -> None:
         touch(tmp_path, "b.avi", "a.avi", "walk/c.avi")
-        manifest = self.collect(tmp_path, "# head\nb.avi 7\n\n  walk/c.avi\t1  2\n./a.avi\n")
-        assert labels(manifest) == {"b": (7,), "walk/c": (1, 2), "a": ()}
+        manifest = self.collect(tmp_path, "# head\nb.avi 7\n\n  walk/c.avi\t2\n./a.avi\n")
+        assert labels(manifest) == {"b": (7,), "walk/c": (2,), "a": ()}
         assert keys(manifest) == ["b", "walk/c", "a"]
-        assert manifest.class_names == manifest.notes == ()
+        assert manifest.class_names == ()
+        assert manifest.notes == (
+            f"took 1 line of {tmp_path}/list.txt that begins with # for a comment, because no such "
+            f"file exists; first: line 1, '# head'",
+        )
 
     @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
     def test_windows_line_ends_and_bom(self, tmp_path: Path, bom: bytes) -> None:
@@ -382,10 +387,10 @@ class TestLists:
     def test_paths_with_spaces(self, tmp_path: Path) -> None:
         names = ["my clip.avi", "take 2", "take 2 3", "q 1.avi", "手 é.avi", "#hash.avi"]
         touch(tmp_path, *names)
-        text = 'my clip.avi 4\ntake 2\ntake 2 3 5\n"q 1.avi" 6 7\n手 é.avi 8\n"#hash.avi" 9\n'
+        text = 'my clip.avi 4\ntake 2\ntake 2 3 5\n"q 1.avi" 6\n手 é.avi 8\n"#hash.avi" 9\n'
         manifest = self.collect(tmp_path, text)
         assert [Path(video.source).name for video in manifest.videos] == names
-        assert [v.labels for v in manifest.videos] == [(4,), (), (5,), (6, 7), (8,), (9,)]
+        assert [v.labels for v in manifest.videos] == [(4,), (), (5,), (6,), (8,), (9,)]
 
     def test_names_that_are_not_utf8(self, tmp_path: Path) -> None:
         name = os.fsdecode(b"caf\xe9.avi")
@@ -428,8 +433,15 @@ class TestLists:
         touch(tmp_path, "a.avi", "a.mp4")
         name = tmp_path / "list.txt"
         assert message(lambda: self.collect(tmp_path, "a.avi 0\n\n./a.avi 1\n")) == (
-            f"line 1 of {name} and line 3 of {name} name the same video twice: {tmp_path}/a.avi; "
-            f"name it once"
+            f"line 1 of {name} and line 3 of {name} name the same video with other labels, 0 and "
+            f"1: {tmp_path}/a.avi; keep one of the lines, or write all labels on one line "
+            f"(--format labels)"
+        )
+        manifest = self.collect(tmp_path, "a.avi 0\n\n./a.avi 0\n")
+        assert labels(manifest) == {"a": (0,)}
+        assert manifest.notes == (
+            f"left out 1 line that names a video again, with the same label; first: line 3 of "
+            f"{name} repeats line 1 of {name}, {tmp_path}/a.avi",
         )
         assert "two videos have the key 'a'" in message(
             lambda: self.collect(tmp_path, "a.avi 0\na.mp4 1\n")
@@ -439,17 +451,15 @@ class TestLists:
         ("line", "named", "rest"),
         [
             ("a.avi -1", "a.avi", "-1"),
-            ("a.avi walk", "a.avi", "walk"),
-            ("a.avi,3", "a.avi", "3"),
             ("gone.avi 1.0 2", "gone.avi", "1.0 2"),
-            ("imgs 5 walk", "imgs", "5 walk"),
+            ("a.avi,1.5", "a.avi", "1.5"),
         ],
     )
     def test_bad_labels(self, tmp_path: Path, line: str, named: str, rest: str) -> None:
         frames(touch(tmp_path, "a.avi") / "imgs")
         assert message(lambda: self.collect(tmp_path, f"a.avi 0\n{line}\n")) == (
-            f"line 2 of {tmp_path}/list.txt: a path (in quotes, if it is an odd one) and labels "
-            f"that are integers >= 0 must stand with spaces between, got {rest!r} after {named!r}"
+            f"line 2 of {tmp_path}/list.txt: labels must be integers >= 0 or names of classes, got "
+            f"{rest!r} after {named!r}; leave the label out for a video that has none"
         )
 
     def test_unclosed_quote_empty_list_and_binary(self, tmp_path: Path) -> None:
@@ -458,7 +468,8 @@ class TestLists:
             f"the list {tmp_path}/list.txt names no video: write one path a line"
         )
         assert message(lambda: self.collect(tmp_path, "a.avi".encode("utf-16"))) == (
-            f"{tmp_path}/list.txt is not text in UTF-8 (it has NUL bytes); save it as UTF-8"
+            f"{tmp_path}/list.txt is text in UTF-16, and a list must be text in UTF-8; save it as "
+            f"UTF-8: iconv -f UTF-16 -t UTF-8 {tmp_path}/list.txt > NEW"
         )
 
     def test_rawframes(self, tmp_path: Path) -> None:
@@ -552,7 +563,12 @@ class TestUCF101:
             f"2 of 3 listed videos are not under {root}; first: Run/v_Run_g02_c01.avi, "
             f"Walk/v_Walk_g01_c01.avi"
         )
-        assert collect_videos(root, annotations=lists).notes == (note,)
+        assert collect_videos(root, annotations=lists, allow_missing=True).notes == (note,)
+        assert message(lambda: collect_videos(root, annotations=lists)) == (
+            f"1 of 2 classes in {lists} has no video under {root}: Run (1 listed video, first: "
+            f"Run/v_Run_g02_c01.avi); check the folder of the videos against {lists}, or give "
+            f"--allow-missing (allow_missing=True) to go on without them"
+        )
         assert message(lambda: collect_videos(root, annotations=lists, strict=True)) == (
             f"{note}; check the folder of the videos against {lists}"
         )
@@ -566,11 +582,15 @@ class TestUCF101:
         root = touch(tmp_path / "videos", "Walk/v_Walk_g02_c01.mp4")
         frames(root / "Run/v_Run_g02_c01")
         assert len(collect_videos(root, annotations=lists).videos) == 2
-        touch(root, self.FILES[0])
-        assert message(lambda: collect_videos(root, annotations=lists)) == (
-            f"two files could be the listed video v_Walk_g02_c01: {root}/Walk/v_Walk_g02_c01.avi "
-            f"and {root}/Walk/v_Walk_g02_c01.mp4; keep one of them"
+        touch(root, "Walk/v_Walk_g02_c01.mkv")
+        assert message(lambda: collect_videos(root, annotations=lists, allow_missing=True)) == (
+            f"two files could be the listed video v_Walk_g02_c01.avi: "
+            f"{root}/Walk/v_Walk_g02_c01.mkv and {root}/Walk/v_Walk_g02_c01.mp4; keep one of them, "
+            f"or write the path with its folder and extension"
         )
+        touch(root, self.FILES[0])  # the very file that the list names
+        manifest = collect_videos(root, annotations=lists, allow_missing=True)
+        assert manifest.videos[0].source == str(root / self.FILES[0])
 
     def test_damaged_lists(self, tmp_path: Path, lists: Path) -> None:
         root = touch(tmp_path / "videos", *self.FILES)
@@ -593,7 +613,8 @@ class TestUCF101:
 
     def test_real_annotations(self, test_data: Path) -> None:
         root, lists = test_data / "ucf101/videos", test_data / "ucf101/ucfTrainTestlist"
-        manifest = collect_videos(root, annotations=lists)
+        assert "95 of 101 classes in" in message(lambda: collect_videos(root, annotations=lists))
+        manifest = collect_videos(root, annotations=lists, allow_missing=True)
         index = (lists / "classInd.txt").read_text().split()
         assert list(manifest.class_names) == index[1::2]
         tested = (lists / "testlist01.txt").read_text().split()
@@ -720,22 +741,33 @@ class TestKinetics:
             return message(lambda: collect_videos(path))
 
         assert refused("name,id\nx,1\n") == (
+            f"no row of {path} names a video that exists: expected paths in the column id, found "
+            f"'1' on line 2 of {path}; name the column of paths 'path', or give --root if the "
+            f"paths start from another folder"
+        )
+        assert message(lambda: collect_videos(path, format="kinetics")) == (
             f"{path} is no Kinetics CSV: its first line must name the columns "
-            f"label,youtube_id,time_start,time_end,split (label and split may lack), got 'name,id'"
+            f"label,youtube_id,time_start,time_end,split (label and split may lack), got "
+            f"'name,id'; give --format csv for a table with a column path"
         )
         assert refused(self.HEADER + "run,aaaaaaaaaa1,10,0,train\n") == (
             f"line 2 of {path} needs a youtube_id and times in seconds with 0 <= time_start < "
             f"time_end, got 'run,aaaaaaaaaa1,10,0,train'"
         )
-        assert "needs a youtube_id" in refused(self.HEADER + "run,aaaaaaaaaa1\n")
+        assert refused(self.HEADER + "run,aaaaaaaaaa1\n") == (
+            f"line 2 of {path} has 2 columns, and the header has 5 (label,youtube_id,time_start,"
+            f"time_end,split), got 'run,aaaaaaaaaa1'; put text that holds ',' in double quotes"
+        )
         path.write_bytes((self.HEADER + "run,aaaaaaaaaa1,0,10,tr\xe4in\n").encode("latin-1"))
         assert message(lambda: collect_videos(path)) == (
             f"the split on line 2 of {path} must be UTF-8, got 'tr\\udce4in'"
         )
         row = "run,aaaaaaaaaa1,0,10,train\n"
-        assert refused(self.HEADER + row + row) == (
-            f"line 2 of {path} and line 3 of {path} name the same video twice: "
-            f"{tmp_path}/aaaaaaaaaa1_000000_000010.mp4; name it once"
+        manifest = collect_videos(write(path, self.HEADER + row + row))
+        assert keys(manifest) == ["run/aaaaaaaaaa1_000000_000010"]
+        assert manifest.notes[-1] == (
+            f"left out 1 line that names a video again, with the same label; first: line 3 of "
+            f"{path} repeats line 2 of {path}, {tmp_path}/aaaaaaaaaa1_000000_000010.mp4"
         )
         assert refused(self.HEADER) == f"{path} names no video"
 
@@ -835,7 +867,12 @@ class TestStores:
         assert [v.labels for v in given.videos] == [(1,), (0,)]
         assert given.videos[0].source.endswith("X-Amz-Signature=5ec2e7&X=1")
         listed.write_text("https://host/v/a.mp4?sig=5ec2e7\n" * 2)
-        with pytest.raises(InputError, match="the same video twice") as caught:
+        given = collect_videos(listed)
+        assert len(given.videos) == 1
+        assert "https://host/v/a.mp4?..." in given.notes[-1]
+        assert "5ec2e7" not in given.notes[-1]
+        listed.write_text("".join(f"https://host/v/a.mp4?sig=5ec2e7 {i}\n" for i in (1, 2)))
+        with pytest.raises(InputError, match="the same video with other labels") as caught:
             collect_videos(listed)
         assert "5ec2e7" not in str(caught.value)
         assert "https://host/v/a.mp4?..." in str(caught.value)

@@ -1,0 +1,92 @@
+"""UCF101: classInd.txt, trainlistNN.txt and testlistNN.txt."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from flowprep.errors import InputError
+from flowprep.video.annotations.search import Search
+from flowprep.video.entries import Entry, Found, Request, counted
+from flowprep.video.keys import escape_key
+from flowprep.video.name_index import fold
+from flowprep.video.places import names_in
+from flowprep.video.text_files import read_lines
+from flowprep.video.tree import list_videos, without_extension
+
+__all__ = ["no_split_file", "read_ucf101"]
+
+_LINE = re.compile(r"(.+?)(?:\s+([0-9]+))?")
+"""CLASS/VIDEO.avi NUMBER; names of classes may hold spaces, and lists of tests lack the number."""
+
+
+def read_ucf101(path: str, request: Request) -> Found:
+    """Finds the videos that classInd.txt, trainlistNN.txt and testlistNN.txt name."""
+    folder, split = request.annotations or "", request.split or 1
+    index_path = os.path.join(folder, "classInd.txt")
+    class_names = _read_class_index(index_path)
+    numbers = {name: str(number) for number, name in enumerate(class_names, start=1)}
+    # Copies of UCF101 spell HandstandPushups in two ways, in lists, class index and folders.
+    by_fold = {fold(name): name for name in class_names}
+    lists = {part: f"{part}list{split:02d}.txt" for part in ("train", "test")}
+    there = sorted(n for n in names_in(folder) if re.fullmatch(r"(train|test)list\d+\.txt", n))
+    for name in lists.values():
+        if name not in there:
+            raise no_split_file(folder, name, split, ", ".join(there))
+    search = Search(list_videos(path, request), folder, request, class_names)
+    entries: list[Entry] = []
+    spelled: dict[str, str] = {}
+    comments: list[str] = []
+    for part, list_name in lists.items():
+        list_path = os.path.join(folder, list_name)
+        for number, line in read_lines(list_path):
+            match = _LINE.fullmatch(line.replace("\\", "/"))
+            name, label = (match[1], match[2]) if match else (line, None)
+            listed_class, _, file_name = name.rpartition("/")
+            origin = f"line {number} of {list_path}"
+            class_name = by_fold.get(fold(listed_class))
+            if class_name is None and line[0] == "#":
+                comments.append(f"{origin}, {line!r}")
+                continue
+            if class_name is None:
+                raise InputError(f"{origin}: class {listed_class!r} is not in {index_path}")
+            if label is not None and label != numbers[class_name]:
+                raise InputError(
+                    f"{origin}: {class_name} is class {numbers[class_name]} in {index_path}, "
+                    f"got {label}"
+                )
+            if listed_class != class_name:
+                spelled.setdefault(listed_class, class_name)
+            key = escape_key(f"{class_name}/{without_extension(file_name)}")
+            entry = Entry("", key, origin, class_name=class_name, split=part, listed=name)
+            search.find(entry, file_name, (class_name, part))
+            entries.append(entry)
+    for listed_class, class_name in spelled.items():
+        search.notes.append(
+            f"took the class {listed_class} of the lists for {class_name} of {index_path}"
+        )
+    if comments:
+        search.notes.append(
+            f"took {counted(len(comments), 'line')} that begin with # for comments; first: "
+            f"{comments[0]}"
+        )
+    return search.finish(entries, class_names)
+
+
+def _read_class_index(path: str) -> list[str]:
+    class_names: list[str] = []
+    for number, line in read_lines(path):
+        index, _, name = line.replace("\t", " ").partition(" ")
+        wanted = str(len(class_names) + 1)
+        if index != wanted or not name.strip():
+            raise InputError(f"line {number} of {path} must be '{wanted} CLASS', got {line!r}")
+        class_names.append(name.strip())
+    return class_names
+
+
+def no_split_file(folder: str, name: str, split: int, there: str) -> InputError:
+    """Returns the error for a split that a folder of annotations lacks."""
+    return InputError(
+        f"annotations {folder} has no file {name}, which split {split} needs; the split files "
+        f"there: {there or 'none'}"
+    )
