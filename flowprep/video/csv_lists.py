@@ -28,7 +28,17 @@ __all__ = ["COLUMNS", "SPLIT_NAMES", "columns_of", "parse_seconds", "read_csv_li
 COLUMNS: dict[str, tuple[str, ...]] = {
     "path": (
         *("path", "filepath", "file_path", "video_path", "clip_path", "file", "filename"),
-        *("file_name", "video_file", "video", "video_name", "clip", "clip_name", "video_id", "id"),
+        *(
+            "file_name",
+            "video_file",
+            "video",
+            "video_name",
+            "clip",
+            "clip_name",
+            "video_id",
+            "youtube_id",
+            "id",
+        ),
     ),
     "label": (
         *("label", "labels", "class", "class_name", "category", "action", "label_name", "target"),
@@ -124,6 +134,7 @@ def _entries(
     pathless: list[str] = []
     decimals: list[str] = []
     rates: set[float] = set()
+    timed: list[str] = []
     numbered = named = ""
     for row in table.rows:
         origin = f"line {row.number} of {table.path}"
@@ -158,7 +169,10 @@ def _entries(
         check_split(split, f"the split on {origin}")
         entry.split = SPLIT_NAMES.get(split, split) or None
         _set_range(entry, row, roles, origin)
-        _set_rate(entry, row, roles, rates, request)
+        if (fps := row.get(roles.get("fps", ""))) and entry.is_folder:
+            _check_rate(entry, fps, rates, request)
+        elif fps and not entry.is_missing:
+            timed.append(entry.listed)
         yield entry
     if comments:
         notes.append(
@@ -173,6 +187,11 @@ def _entries(
         notes.append(
             f"read {counted(len(decimals), 'label')} with a decimal point as integers; first: "
             f"{decimals[0]}"
+        )
+    if timed:
+        notes.append(
+            f"{table.path}: did not read the column fps for {counted(len(timed), 'video')} with a "
+            f"clock of their own; first: {timed[0]}"
         )
     if rates and request.image_fps is None:
         notes.append(
@@ -219,13 +238,8 @@ def parse_seconds(text: str) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-def _set_rate(
-    entry: Entry, row: Row, roles: Mapping[str, str], rates: set[float], request: Request
-) -> None:
+def _check_rate(entry: Entry, text: str, rates: set[float], request: Request) -> None:
     """Holds the column fps against the one frame rate of a run's image folders."""
-    text = row.get(roles.get("fps", ""))
-    if not text or not entry.is_folder:  # a video has a clock of its own
-        return
     fps = parse_seconds(text)
     if fps is None or fps <= 0:
         raise InputError(f"{entry.origin}: fps must be a number > 0, got {text!r}")

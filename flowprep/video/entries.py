@@ -16,6 +16,7 @@ from flowprep.urls import is_url
 
 __all__ = [
     "CharadesMode",
+    "Difference",
     "Entry",
     "Found",
     "Request",
@@ -28,6 +29,7 @@ __all__ = [
 
 
 CharadesMode = Literal["clips", "video"]
+Difference = Literal["case", "unicode", "double", "extension", "folder", "backslash"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,16 @@ class Entry:
     end_seconds: float | None = None
     listed: str = ""
     """The name as a list or an annotation has it."""
-    is_guess: bool = False
-    """Whether the video was found under another spelling of its name only."""
+    difference: Difference | None = None
+    """In what the name of the video that was found differs from the listed one."""
     is_missing: bool = False
     is_folder: bool = False
     """Whether a list names a folder of images."""
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether the video is another one, if a file of the listed name should turn up."""
+        return self.difference not in (None, "extension", "backslash")
 
 
 @dataclass

@@ -157,7 +157,19 @@ def _note_on_labels(joined: Found) -> None:
         joined.notes.append(
             f"labels are names of classes, and are numbered in sorted order: {examples}"
         )
-    elif not joined.class_names:
+    for name in joined.class_names:
+        if name.encode("utf-8", "replace").decode() != name:
+            raise InputError(
+                f"the name of a class must be UTF-8, got {name!a}; save the list as UTF-8"
+            )
+    bare = [e for e in joined.entries if not e.labels and e.class_name is None]
+    if bare and len(bare) < len(joined.entries):
+        verb = "has" if len(bare) == 1 else "have"
+        joined.notes.append(
+            f"{counted(len(bare), 'listed video')} of {len(joined.entries):,} {verb} no label; "
+            f"first: {bare[0].origin}, {bare[0].listed}"
+        )
+    if not joined.class_names:
         lowest = min((min(e.labels) for e in joined.entries if e.labels), default=0)
         if lowest == 1:
             joined.notes.append(

@@ -32,6 +32,7 @@ from flowprep.video.missing import (
     missing_examples,
     refuse_missing_classes,
 )
+from flowprep.video.name_index import spelling_notes
 from flowprep.video.path_finder import Hit, Kind, PathFinder, join_path
 from flowprep.video.places import common_folder, kind_of, names_in
 from flowprep.video.text_files import read_lines
@@ -116,11 +117,14 @@ def read_list(path: str, request: Request, form: LineForm = "list") -> Found:
         )
     if not lines:
         raise InputError(f"the list {list_path} names no video: write one path a line")
-    labels = [_label(line, form, list_path) for line in lines]
-    if len(lines) > 1 and _is_header(lines, labels):
+    first = lines[0]
+    if len(lines) > 1 and _is_header(lines):
         notes.append(f"took line {lines[0].number} of {list_path} for a header: {lines[0].text!r}")
-        del lines[0], labels[0]
-    _check_is_list(lines, labels, list_path)
+        del lines[0]
+    if all(line.kind is None and not _HAS_VIDEO.search(line.text) for line in lines):
+        raise _no_list(first, list_path)
+    labels = [_label(line, form, list_path) for line in lines]
+    _check_labels(lines, labels, list_path)
     entries = _entries(lines, labels, finder, list_path)
     return place_entries(entries, finder, list_path, request, notes)
 
@@ -154,10 +158,12 @@ def _cut(number: int, text: str, finder: PathFinder, list_path: str) -> _Line:
             break
         path = head
     before_integers = path
-    ends = [match.start() for match in _SEPARATORS.finditer(line)][-_MOST_CUTS:]
+    if extension_of(path) in VIDEO_EXTENSIONS and not is_quoted:
+        return _looked_for(number, text, path, line[len(path) :], finder)
+    ends = [match.start() for match in _SEPARATORS.finditer(line) if match.start()][-_MOST_CUTS:]
     for end in reversed(ends):
         source = join_path(base, line[:end])
-        if end and (kind := finder.kind(source)) is not None:
+        if (kind := finder.kind(source)) is not None:
             return _Line(number, text, line[:end], line[end:].strip(_ENDS), source, kind, None)
     if is_quoted:
         raise InputError(
@@ -167,8 +173,8 @@ def _cut(number: int, text: str, finder: PathFinder, list_path: str) -> _Line:
     # Nothing of that very name exists: another spelling does, or the video is missing.
     named = _NAME_AND_REST.fullmatch(line)
     if named is not None:
-        return _found(number, text, named[1], named[2], finder)
-    cuts = [before_integers, *(line[:end] for end in reversed(ends) if end)]
+        return _looked_for(number, text, named[1], named[2], finder)
+    cuts = [before_integers, *(line[:end] for end in reversed(ends))]
     # All folders are searched for what may be a path, and not for the words of every comment.
     is_comment = re.match(r"#\s|#[^\s,;]*$", line) is not None
     if is_comment:
@@ -185,13 +191,19 @@ def _cut(number: int, text: str, finder: PathFinder, list_path: str) -> _Line:
 
 
 def _found(number: int, text: str, listed: str, rest: str, finder: PathFinder) -> _Line:
-    source, rest = join_path(finder.base, listed), rest.strip(_ENDS)
+    source = join_path(finder.base, listed)
     if (kind := finder.kind(source)) is not None:
-        return _Line(number, text, listed, rest, source, kind, None)
+        return _Line(number, text, listed, rest.strip(_ENDS), source, kind, None)
+    return _looked_for(number, text, listed, rest, finder)
+
+
+def _looked_for(number: int, text: str, listed: str, rest: str, finder: PathFinder) -> _Line:
+    """Returns the line of a path under which nothing stands."""
+    rest = rest.strip(_ENDS)
     # '#old/a.mp4' is a comment on old/a.mp4, and no path that a flat folder's a.mp4 could be.
     if hit := finder.find(listed, deep=listed[0] != "#" or "/" not in listed):
         return _Line(number, text, listed, rest, hit.source, hit.kind, hit)
-    return _Line(number, text, listed, rest, source, None, None)
+    return _Line(number, text, listed, rest, join_path(finder.base, listed), None, None)
 
 
 # ---- what stands after a path
@@ -231,6 +243,8 @@ def _label(line: _Line, form: LineForm, list_path: str) -> _Label:
             f"{origin}: labels must be integers >= 0 or names of classes, got {rest!r} after "
             f"{line.listed!r}; leave the label out for a video that has none"
         )
+    if line.kind is None and not _HAS_VIDEO.search(line.text):
+        raise _no_list(line, list_path)
     if frames or integers_in(tokens[-1]) or any(mark in rest for mark in ",;\t"):
         raise InputError(
             f"{origin}: one label must stand after the path, a number or the name of a class, got "
@@ -244,20 +258,18 @@ def _label(line: _Line, form: LineForm, list_path: str) -> _Label:
 def _numbers(
     line: _Line, integers: tuple[int, ...], form: LineForm, list_path: str
 ) -> tuple[int, ...]:
+    if form == "labels" or (form == "list" and len(integers) < 2):
+        return integers
     origin = f"line {line.number} of {list_path}"
     # A missing path without an extension is a folder's.
     is_folder = line.kind == "folder" or (
         line.kind is None and extension_of(line.listed) not in VIDEO_EXTENSIONS
     )
-    if form == "labels":
-        return integers
-    if form == "tsn" and len(integers) < 2:
+    if len(integers) < 2:
         raise InputError(
             f"{origin}: format tsn wants PATH NUM_FRAMES LABEL, got {line.text!r}; give --format "
             f"labels if the number is a label"
         )
-    if len(integers) < 2:
-        return integers
     if not is_folder and form == "list":
         numbers = " ".join(map(str, integers))
         raise InputError(
@@ -298,28 +310,19 @@ def _check_count(line: _Line, listed: int, label: str, origin: str, given: str =
 # ---- the list as a whole
 
 
-def _is_header(lines: Sequence[_Line], labels: Sequence[_Label]) -> bool:
+def _is_header(lines: Sequence[_Line]) -> bool:
     first = lines[0]
     if first.kind is not None or _HAS_VIDEO.search(first.text):
         return False
     words = _SEPARATORS.split(first.text.lower().strip("\"'"))
     if LIST_COLUMNS.issuperset(words):
         return True
-    # A word over a column of numbers.
-    return labels[0][1] is not None and all(numbers for numbers, _ in labels[1:])
+    # Words over a column of numbers.
+    has_numbers = len(words) < 2 or any(map(_NUMBER.fullmatch, words))
+    return not has_numbers and all(integers_in(line.rest) for line in lines[1:])
 
 
-def _check_is_list(lines: Sequence[_Line], labels: Sequence[_Label], list_path: str) -> None:
-    if all(line.kind is None and not _HAS_VIDEO.search(line.text) for line in lines):
-        line = lines[0]
-        raise InputError(
-            f"{list_path} looks like no list that flowprep reads: expected lines 'PATH LABEL', a "
-            f"header such as path,label,split, or the annotation of a known data set; found "
-            f"{line.text[:200]!r} on line {line.number}, and no line names a video that exists. "
-            f"Give --root if the paths start from another folder, or --format: list for "
-            f"'PATH LABEL' (labels: several labels, tsn: PATH NUM_FRAMES LABEL), csv for a table "
-            f"with a header, kinetics, charades, epic, ava or something for those data sets"
-        )
+def _check_labels(lines: Sequence[_Line], labels: Sequence[_Label], list_path: str) -> None:
     numbered = named = None
     for line, (numbers, name) in zip(lines, labels, strict=True):
         numbered = numbered or (line if numbers else None)
@@ -329,6 +332,17 @@ def _check_is_list(lines: Sequence[_Line], labels: Sequence[_Label], list_path: 
                 f"line {numbered.number} of {list_path} has the number {numbered.rest!r}",
                 f"line {named.number} has the name {named.rest!r} after {named.listed!r}",
             )
+
+
+def _no_list(line: _Line, list_path: str) -> InputError:
+    return InputError(
+        f"{list_path} looks like no list that flowprep reads: expected lines 'PATH LABEL', a "
+        f"header such as path,label,split, or the annotation of a known data set; found "
+        f"{line.text[:200]!r} on line {line.number}, which names no video that exists. "
+        f"Give --root if the paths start from another folder, or --format: list for "
+        f"'PATH LABEL' (labels: several labels, tsn: PATH NUM_FRAMES LABEL), csv for a table "
+        f"with a header, kinetics, charades, epic, ava or something for those data sets"
+    )
 
 
 def mixed_labels(number: str, name: str) -> InputError:
@@ -361,10 +375,8 @@ def set_source(entry: Entry, kind: Kind | None, hit: Hit | None, finder: PathFin
     entry.is_folder = kind == "folder"
     if hit is None and entry.is_folder and (hit := finder.video_beside(entry.source)):
         entry.source, entry.is_folder = hit.source, False
-    elif hit is not None and hit.difference is not None:
-        entry.is_guess = hit.difference not in ("extension", "backslash")
-        found = path_below(hit.source, finder.base) or hit.source
-        finder.spellings.add(hit.difference, entry.listed, found)
+    elif hit is not None:
+        entry.difference = hit.difference
 
 
 # ---- every list of paths
@@ -385,7 +397,8 @@ def place_entries(
     for each path without extension, in order.
     """
     entries = list(found)
-    drop_contested_guesses(entries)
+    for entry in drop_contested_guesses(entries):
+        entry.source = join_path(finder.base, entry.listed)
     base, result = finder.base, Found(entries, notes=list(notes))
     names: list[str] = []
     around_out: set[str] = set()
@@ -397,12 +410,10 @@ def place_entries(
         source = entry.source
         if request.out is not None and not entry.is_missing and source in around_out:
             raise out_among_inputs(request.out, source, same=source == request.out)
-        if entry.is_missing or entry.is_guess:
+        # A path of another system (C:\\videos) is no path below the base.
+        if entry.is_guess and "\\" not in entry.listed:
             listed = join_path(base, entry.listed)
-            if entry.is_missing:
-                source = entry.source = listed
-            elif path_below(listed, base):
-                source = listed
+            source = listed if path_below(listed, base) else source
         is_name = entry.is_folder and not entry.is_guess
         names.append(source if is_name else without_extension(without_query(source)))
     outside = next((e for e in entries if not path_below(e.source, base)), None)
@@ -428,7 +439,7 @@ def place_entries(
         entry.key = escape_key(name)
     result.class_names = tuple(sorted({e.class_name for e in entries if e.class_name is not None}))
     result.numbers_names = bool(result.class_names)
-    result.notes += finder.spellings.notes()
+    result.notes += spelling_notes(entries, finder.base)
     missing = [entry for entry in entries if entry.is_missing]
     if missing:
         used = {entry.source for entry in entries if not entry.is_missing}

@@ -232,7 +232,8 @@ def _check_options(names: Sequence[str], request: Request) -> None:
             raise ConfigError(f"annotations go with one folder of videos, got {len(names)}")
         if request.root is not None:
             raise ConfigError(
-                "with annotations VIDEOS is the folder of the videos: root cannot be given as well"
+                "with annotations or lists VIDEOS is the folder of the videos: root cannot be "
+                "given as well"
             )
 
 
@@ -245,13 +246,17 @@ def _read_lists(
     """Reads the lists that belong to one folder of videos."""
     if len(paths) > 1:
         raise ConfigError(f"lists go with one folder of videos, got {len(paths)}")
+    if format in (*_PATH_FORMATS, "ucf101", "hmdb51"):
+        raise ConfigError(f"lists are files, which the format {format} does not read; leave it out")
     found = []
     for _, path in lists:
         check_url(path)
-        if kind_of(path) != "file":
+        if (kind := kind_of(path)) != "file":
+            if kind == "folder":
+                raise InputError(f"list must be a file, got the folder {path}; name a list in it")
             raise does_not_exist("list", path)
         one = dataclasses.replace(request, annotations=path)
-        name = _detect(paths[0], one) if format == "auto" else format
+        name = format_of_list(path) if format == "auto" else format
         _check_options([name], one)
         found.append(FORMATS[name](paths[0], one))
     return join_lists(found, [split for split, _ in lists], request)

@@ -16,19 +16,22 @@ Suggest = Callable[[str], Sequence[str]]
 _MOST_EXAMPLES = 3
 
 
-def drop_contested_guesses(entries: Iterable[Entry]) -> None:
+def drop_contested_guesses(entries: Iterable[Entry]) -> list[Entry]:
     """Makes videos missing that were found as a guess, where the list names that file itself.
+
+    Returns them.
 
     If `A.mp4` is not there, `a.mp4` is no `A.mp4` as long as the list has an `a.mp4` of its own.
     """
     entries = list(entries)
     guesses = [entry for entry in entries if entry.is_guess]
     if not guesses:
-        return
+        return []
     named = {entry.source for entry in entries if not entry.is_guess and not entry.is_missing}
-    for entry in guesses:
-        if entry.source in named:
-            entry.is_missing, entry.is_guess, entry.is_folder = True, False, False
+    contested = [entry for entry in guesses if entry.source in named]
+    for entry in contested:
+        entry.is_missing, entry.difference, entry.is_folder = True, None, False
+    return contested
 
 
 def missing_examples(names: Sequence[str], suggest: Suggest, used: Container[str]) -> str:

@@ -2,7 +2,6 @@
 
     Names        file names -> what a listed name may mean, best first
     VideoIndex   the videos below a folder, by listed name and class folder
-    Spellings    what was found under other spellings, as notes
 
 A name is found as it stands, then by its stem, whatever the extension. Only if that finds nothing,
 a name counts that differs in upper and lower case, in its Unicode form (macOS decomposes what it
@@ -15,26 +14,23 @@ import difflib
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from flowprep.errors import InputError
-from flowprep.video.entries import counted
-from flowprep.video.tree import VIDEO_EXTENSIONS, Tree, extension_of, without_extension
+from flowprep.video.entries import Difference, Entry, counted, path_below
+from flowprep.video.tree import Tree, without_extension
 
 __all__ = [
-    "Difference",
     "Names",
-    "Spellings",
     "VideoIndex",
     "ambiguous",
     "difference_of",
     "fold",
+    "spelling_notes",
     "without_extensions",
 ]
 
 T = TypeVar("T")
-
-Difference = Literal["case", "unicode", "double", "extension", "folder", "backslash"]
 
 _NOTES: dict[Difference, tuple[str, str]] = {
     "case": (
@@ -131,11 +127,12 @@ class Names(Generic[T]):
 
     def levels(self, name: str) -> Iterator[list[T]]:
         """Yields what `name` may mean: the very file, its stem, a looser spelling."""
-        if extension_of(name) in VIDEO_EXTENSIONS and (same := self._by_name.get(name)):
+        stem = without_extension(name)
+        if same := self._by_name.get(name):
             yield same
-        if same := self._by_stem.get(without_extension(name)):
+        if same := self._by_stem.get(stem):
             yield same
-        if same := self._folded().get(fold(without_extensions(name))):
+        if same := self._folded().get(fold(without_extensions(stem))):
             yield same
 
     def suggest(self, name: str) -> list[T]:
@@ -157,27 +154,21 @@ class Names(Generic[T]):
         return self._by_fold
 
 
-class Spellings:
-    """What was found under another spelling than the listed one."""
-
-    def __init__(self) -> None:
-        self._found: dict[Difference, list[tuple[str, str]]] = {}
-
-    def add(self, difference: Difference, listed: str, found: str) -> None:
-        """Counts one name."""
-        self._found.setdefault(difference, []).append((listed, found))
-
-    def notes(self) -> list[str]:
-        """Returns a sentence for each kind of difference, with the number and the first example."""
-        notes = []
-        for difference, (one, several) in _NOTES.items():
-            if names := self._found.get(difference):
-                listed, found = names[0]
-                how = one if len(names) == 1 else several
-                notes.append(
-                    f"found {counted(len(names), 'listed video')} {how}; first: {listed} is {found}"
-                )
-        return notes
+def spelling_notes(entries: Iterable[Entry], top: str) -> list[str]:
+    """Returns a sentence for each kind of difference in names, with count and first example."""
+    found: dict[Difference, list[Entry]] = {}
+    for entry in entries:
+        if entry.difference is not None:
+            found.setdefault(entry.difference, []).append(entry)
+    notes = []
+    for difference, (one, several) in _NOTES.items():
+        if same := found.get(difference):
+            source = path_below(same[0].source, top) or same[0].source
+            notes.append(
+                f"found {counted(len(same), 'listed video')} {one if len(same) == 1 else several}; "
+                f"first: {same[0].listed} is {source}"
+            )
+    return notes
 
 
 class VideoIndex:
@@ -216,9 +207,9 @@ class VideoIndex:
         So a name without a folder is found in whatever folder, and a path in a flat folder or below
         another top. Raises InputError where two fit equally well.
         """
-        *listed, name = [part for part in path.split("/") if part not in ("", ".", "..")] or [""]
-        folders = list(map(fold, listed))
+        parent, _, name = path.rpartition("/")
         for level in self._names.levels(name):
+            folders = [fold(part) for part in parent.split("/") if part not in ("", ".", "..")]
             fitting = []
             for video in level:
                 around = list(map(fold, video[0].split("/")[:-1]))

@@ -9,6 +9,7 @@ base is searched only where a path is not there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -16,11 +17,9 @@ from typing import Literal
 
 from flowprep.errors import InputError, StorageError
 from flowprep.urls import is_url, without_query
-from flowprep.video.entries import path_below
+from flowprep.video.entries import Difference, path_below
 from flowprep.video.name_index import (
-    Difference,
     Names,
-    Spellings,
     VideoIndex,
     ambiguous,
     difference_of,
@@ -63,7 +62,6 @@ class PathFinder:
 
     def __init__(self, base: str, *, base_is_named: bool) -> None:
         self.base = base
-        self.spellings = Spellings()
         self._folders: dict[str, dict[str, Kind]] = {}
         self._names: dict[str, Names[tuple[str, Kind]]] = {}
         self._real_folders: dict[str, str | None] = {}
@@ -83,9 +81,9 @@ class PathFinder:
         return (self._listing(parent) if folder is None else folder).get(name)
 
     def find(self, listed: str, *, deep: bool = True) -> Hit | None:
-        """Returns the video that a listed path means; raises InputError where two fit equally.
+        """Returns the video that a listed path means under which nothing stands.
 
-        `deep` searches the folders below the base too.
+        Raises InputError where two fit equally. `deep` searches the folders below the base too.
         """
         known = self._found.get(listed)
         if known is None and (listed not in self._found or deep):
@@ -124,18 +122,16 @@ class PathFinder:
             readings.append(_DRIVE.sub("", listed.replace("\\", "/")))
         for number, reading in enumerate(readings):
             source = join_path(self.base, reading)
-            if (kind := self.kind(source)) is not None:
-                return Hit(source, kind, "backslash" if number else None)
+            if number and (kind := self.kind(source)) is not None:
+                return Hit(source, kind, "backslash")
             if hit := self._near(source):
                 return Hit(
                     hit.source, hit.kind, hit.difference or ("backslash" if number else None)
                 )
         if deep and (index := self._searched()) is not None:
-            source = join_path(self.base, readings[-1])
             below = path_below(source, self.base)
             if found := index.find_path(source if below is None else below):
-                kind = "folder" if found[1] else "file"
-                return Hit(index.path_of(found[0]), kind, "folder")
+                return Hit(index.path_of(found[0]), "folder" if found[1] else "file", "folder")
         return None
 
     def _near(self, path: str) -> Hit | None:
@@ -206,10 +202,10 @@ class PathFinder:
                 return self.base_is_named or num_folders <= _MOST_FOLDERS
 
             if not self.base.startswith(("http://", "https://")):
-                try:
-                    self._index = VideoIndex(walk(self.base or "/", None, enters))
-                except (InputError, StorageError):
-                    self._index = None  # a folder that may not be read: what is missing stays so
+                # Of a folder that may not be read, what is missing stays so.
+                with contextlib.suppress(InputError, StorageError):
+                    tree = walk(self.base or "/", None, enters)
+                    self._index = VideoIndex(tree) if tree.videos else None
         return self._index
 
     def _listing(self, folder: str) -> dict[str, Kind]:

@@ -283,7 +283,8 @@ class TestInputs:
             "split must be 1, 2 or 3, got 4"
         )
         assert refused(annotations=text, root=tmp_path) == (
-            "with annotations VIDEOS is the folder of the videos: root cannot be given as well"
+            "with annotations or lists VIDEOS is the folder of the videos: root cannot be given as "
+            "well"
         )
         assert refused(format="folder", annotations=text) == (
             f"format folder takes no annotations, got {text}"
@@ -375,6 +376,7 @@ class TestLists:
         assert manifest.notes == (
             f"took 1 line of {tmp_path}/list.txt that begins with # for a comment, because no such "
             f"file exists; first: line 1, '# head'",
+            f"1 listed video of 3 has no label; first: line 5 of {tmp_path}/list.txt, ./a.avi",
         )
 
     @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])

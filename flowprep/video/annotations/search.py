@@ -10,6 +10,7 @@ folder of frames. Listed videos that are not on disk are left out with a note.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 from flowprep.errors import InputError
@@ -22,10 +23,12 @@ from flowprep.video.missing import (
     missing_examples,
     refuse_missing_classes,
 )
-from flowprep.video.name_index import Spellings, VideoIndex, difference_of
+from flowprep.video.name_index import VideoIndex, difference_of, spelling_notes
 from flowprep.video.tree import Tree, check_out, walk
 
 __all__ = ["Search", "file_and_videos"]
+
+_TIMES = re.compile(r"(?:_[0-9]{6,9}){2}$")
 
 
 def file_and_videos(path: str, request: Request) -> tuple[str, Tree]:
@@ -46,7 +49,6 @@ class Search:
     ) -> None:
         self._index = VideoIndex(tree, class_folders)
         self._annotations, self._request = annotations, request
-        self._spellings = Spellings()
         self._used: set[str] = set()
         self.notes: list[str] = []
 
@@ -60,9 +62,7 @@ class Search:
         entry.source = self._index.path_of(relative)
         self._used.add(relative)
         file_name = relative.rpartition("/")[2]
-        if (difference := difference_of(name, file_name)) is not None:
-            entry.is_guess = True
-            self._spellings.add(difference, entry.listed or name, relative)
+        entry.difference = difference_of(name, file_name)
         return True
 
     def find_clip(
@@ -98,6 +98,11 @@ class Search:
             )
         return False
 
+    def _suggest(self, name: str) -> list[str]:
+        near = self._index.suggest(name)
+        video = _TIMES.sub("", name)
+        return near if video == name else near + self._index.suggest(video)
+
     def finish(self, entries: Sequence[Entry], class_names: Sequence[str] = ()) -> Found:
         """Returns the entries whose videos are there, with notes on the others."""
         tree, annotations = self._index.tree, self._annotations
@@ -108,7 +113,7 @@ class Search:
         absent = [entry.listed for entry in entries if entry.is_missing]
         result = Found(there, tuple(class_names), tree.others.total(), [*tree.notes, *self.notes])
         if absent:
-            examples = missing_examples(absent, self._index.suggest, self._used)
+            examples = missing_examples(absent, self._suggest, self._used)
             note = (
                 f"{len(absent):,} of {len(entries):,} listed videos are not under {tree.top}; "
                 f"first: {examples}"
@@ -121,11 +126,11 @@ class Search:
                 tree.top,
                 annotations,
                 self._request,
-                self._index.suggest,
+                self._suggest,
                 self._used,
             )
             result.notes.append(note)
-        result.notes += self._spellings.notes()
+        result.notes += spelling_notes(there, tree.top)
         if unlisted := len(tree.videos) - len(self._used):
             result.notes.append(
                 f"ignored {counted(unlisted, 'video')} under {tree.top} that {annotations} "
