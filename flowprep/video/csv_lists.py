@@ -11,7 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from flowprep.errors import InputError
 from flowprep.video.clips import Clip, names_of_clips
-from flowprep.video.entries import Entry, Found, Request, check_split, counted, first_of
+from flowprep.video.entries import (
+    Entry,
+    Found,
+    Request,
+    check_split,
+    comments_note,
+    counted,
+    first_of,
+)
 from flowprep.video.lists import (
     finder_of,
     integers_in,
@@ -96,7 +104,10 @@ def read_csv_list(path: str, request: Request) -> Found:
             name if name == role else f"{name} as {role}" for role, name in roles.items()
         )
         word = "column" if len(ignored) == 1 else "columns"
-        notes.append(f"{list_path}: read {read}; did not read the {word} {first_of(ignored, 8)}")
+        notes.append(
+            f"{list_path}: read {read}; did not read the {word} "
+            f"{first_of(ignored, 8)}; rename a column if it should be read"
+        )
     entries = list(_entries(table, roles, finder, request, notes))
     if not entries:
         raise InputError(f"{list_path} names no video: write a row with a path for each")
@@ -140,7 +151,8 @@ def _entries(
         origin = f"line {row.number} of {table.path}"
         listed = row.get(roles["path"])
         if not listed:
-            (comments if row.text[0] == "#" else pathless).append(f"{origin}, {row.text!r}")
+            kind_of_row = comments if row.text[0] == "#" else pathless
+            kind_of_row.append(f"line {row.number}, {row.text!r}")
             continue
         entry = Entry(join_path(finder.base, listed), "", origin, listed=listed)
         kind, hit = finder.kind(entry.source), None
@@ -149,7 +161,7 @@ def _entries(
             if hit is not None:
                 entry.source, kind = hit.source, hit.kind
         if row.text[0] == "#" and kind is None:
-            comments.append(f"{origin}, {row.text!r}")
+            comments.append(f"line {row.number}, {row.text!r}")
             continue
         set_source(entry, kind, hit, finder)
         label = row.get(roles.get("label", ""))
@@ -175,23 +187,21 @@ def _entries(
             timed.append(entry.listed)
         yield entry
     if comments:
-        notes.append(
-            f"left out {counted(len(comments), 'row')} after a #, because no such file exists; "
-            f"first: {comments[0]}"
-        )
+        notes.append(comments_note(comments, table.path))
     if pathless:
         notes.append(
-            f"left out {counted(len(pathless), 'row')} without a path; first: {pathless[0]}"
+            f"left out {counted(len(pathless), 'row')} without a path; first: {pathless[0]}; "
+            f"write the path into the column {roles['path']}"
         )
     if decimals:
         notes.append(
             f"read {counted(len(decimals), 'label')} with a decimal point as integers; first: "
-            f"{decimals[0]}"
+            f"{decimals[0]}; write integers"
         )
     if timed:
         notes.append(
             f"{table.path}: did not read the column fps for {counted(len(timed), 'video')} with a "
-            f"clock of their own; first: {timed[0]}"
+            f"clock of their own; first: {timed[0]}; give --fps for another rate"
         )
     if rates and request.image_fps is None:
         notes.append(

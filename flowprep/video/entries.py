@@ -21,6 +21,7 @@ __all__ = [
     "Found",
     "Request",
     "check_split",
+    "comments_note",
     "counted",
     "does_not_exist",
     "first_of",
@@ -126,6 +127,15 @@ def does_not_exist(what: str, path: str) -> InputError:
 def counted(number: int, noun: str) -> str:
     """Returns `1 video`, `2 videos`, `1,000 videos`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def comments_note(comments: Sequence[str], path: str) -> str:
+    """Returns the note on lines (`line 3, '# mine'`) that begin with # and name no video."""
+    what = "begins with # for a comment" if len(comments) == 1 else "begin with # for comments"
+    return (
+        f"took {counted(len(comments), 'line')} of {path} that {what}, because no such file "
+        f"exists; first: {comments[0]}; check the name of the file if it is a video"
+    )
 
 
 def first_of(examples: Sequence[str], most: int = 3) -> str:

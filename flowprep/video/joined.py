@@ -116,7 +116,8 @@ def _without_repeats(entries: Sequence[Entry], notes: list[str]) -> list[Entry]:
         verb = "names" if len(repeats) == 1 else "name"
         notes.append(
             f"left out {counted(len(repeats), 'line')} that {verb} a video again, with the same "
-            f"label; first: {entry.origin} repeats {first.origin}, {redacted(entry.source)}"
+            f"label; first: {entry.origin} repeats {first.origin}, {redacted(entry.source)}; "
+            f"remove one of the two"
         )
     return kept
 
@@ -155,7 +156,8 @@ def _note_on_labels(joined: Found) -> None:
         names = joined.class_names
         examples = first_of([f"{name} is {number}" for number, name in enumerate(names)])
         joined.notes.append(
-            f"labels are names of classes, and are numbered in sorted order: {examples}"
+            f"labels are names of classes, and are numbered in sorted order: {examples}; "
+            f"write numbers for another order"
         )
     for name in joined.class_names:
         if name.encode("utf-8", "replace").decode() != name:
@@ -167,12 +169,12 @@ def _note_on_labels(joined: Found) -> None:
         verb = "has" if len(bare) == 1 else "have"
         joined.notes.append(
             f"{counted(len(bare), 'listed video')} of {len(joined.entries):,} {verb} no label; "
-            f"first: {bare[0].origin}, {bare[0].listed}"
+            f"first: {bare[0].origin}, {bare[0].listed}; add one if it should be trained on"
         )
     if not joined.class_names:
         lowest = min((min(e.labels) for e in joined.entries if e.labels), default=0)
         if lowest == 1:
             joined.notes.append(
-                "labels start at 1, and are kept as they are; a network then needs one class more "
-                "than there are, so count from 0 if you can"
+                f"labels start at {lowest}, and are kept as they are, so a network has a class 0 "
+                f"that no video shows; write labels from 0 on if {lowest} is the first class"
             )

@@ -22,6 +22,7 @@ from flowprep.video.entries import (
     Entry,
     Found,
     Request,
+    comments_note,
     counted,
     does_not_exist,
     path_below,
@@ -109,17 +110,15 @@ def read_list(path: str, request: Request, form: LineForm = "list") -> Found:
             lines.append(line)
     notes = []
     if comments:
-        what = "a comment" if len(comments) == 1 else "comments"
-        begin = "begins" if len(comments) == 1 else "begin"
-        notes.append(
-            f"took {counted(len(comments), 'line')} of {list_path} that {begin} with # for {what}, "
-            f"because no such file exists; first: {comments[0]}"
-        )
+        notes.append(comments_note(comments, list_path))
     if not lines:
         raise InputError(f"the list {list_path} names no video: write one path a line")
     first = lines[0]
     if len(lines) > 1 and _is_header(lines):
-        notes.append(f"took line {lines[0].number} of {list_path} for a header: {lines[0].text!r}")
+        notes.append(
+            f"took line {lines[0].number} of {list_path} for a header: {lines[0].text!r}; check "
+            f"the path if it names a video"
+        )
         del lines[0]
     if all(line.kind is None and not _HAS_VIDEO.search(line.text) for line in lines):
         raise _no_list(first, list_path)
@@ -431,7 +430,10 @@ def place_entries(
                 f"keys have no common beginning: extract them one by one, into one OUT"
             )
         base = common
-        result.notes.append(f"keys are relative to {base}, the common folder of the listed videos")
+        result.notes.append(
+            f"keys are relative to {base}, the common folder of the listed videos; give --root for "
+            f"others"
+        )
     names = [path_below(name, base) or "" for name in names]
     if clip_names is not None:
         names = list(clip_names(names))
@@ -453,7 +455,7 @@ def place_entries(
             )
         if result.class_names:
             refuse_missing_classes(entries, (), base, list_path, request, finder.suggest, used)
-        result.notes.append(note)
+        result.notes.append(f"{note}; check the paths, or give their folder as --root")
     return result
 
 

@@ -166,7 +166,7 @@ def spelling_notes(entries: Iterable[Entry], top: str) -> list[str]:
             source = path_below(same[0].source, top) or same[0].source
             notes.append(
                 f"found {counted(len(same), 'listed video')} {one if len(same) == 1 else several}; "
-                f"first: {same[0].listed} is {source}"
+                f"first: {same[0].listed} is {source}; rename it if it is another video"
             )
     return notes
 

@@ -39,11 +39,13 @@ def read_text(path: str) -> str:
     try:
         data = read_place(path)
     except OSError as error:
-        raise InputError(f"cannot read the list {path}: {error.strerror}") from error
+        raise InputError(
+            f"cannot read the list {path}: {error.strerror}; make it readable"
+        ) from error
     except StorageError as error:
         if error.reason not in ("missing", "forbidden"):
             raise
-        raise InputError(f"cannot read the list {path}: {error}") from error
+        raise InputError(f"cannot read the list {path}: {error}; make it readable") from error
     for mark, encoding in _WIDE_ENCODINGS:
         if data.startswith(mark):
             raise InputError(
@@ -145,6 +147,6 @@ def read_table(path: str) -> Table:
             rows.append(Row(number, cells, delimiter.join(values)))
     except csv.Error as error:
         raise InputError(
-            f"line {skipped + reader.line_num} of {path} is no CSV: {error}"
+            f"line {skipped + reader.line_num} of {path} is no CSV: {error}; correct the line"
         ) from error
     return Table(path, columns, rows)

@@ -70,7 +70,7 @@ class TestCases:
         assert manifest.videos[0].source == str(tmp_path / name)
         assert manifest.notes == (
             f"found 1 listed video under a name in another Unicode form or encoding; first: "
-            f"{listed} is {name}",
+            f"{listed} is {name}; rename it if it is another video",
         )
 
     @pytest.mark.parametrize("name", ["slow.csv", "comma.csv"])
@@ -205,7 +205,7 @@ class TestNames:
         assert len(notes) == (1 if how else 0)
         if how:
             assert how in notes[0]
-            assert notes[0].endswith(there)
+            assert f" is {there}; " in notes[0]
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_two_files_fit_equally(self, tmp_path: Path, kind: str) -> None:
@@ -259,6 +259,7 @@ class TestNames:
         assert labels(manifest) == {"vids/a": (0,), "vids/b%20c": (1,), "odd%5Cname": (2,)}
         assert manifest.notes[-1] == (
             "found 1 listed video by reading \\ in the list as /; first: vids\\a.mp4 is vids/a.mp4"
+            "; rename it if it is another video"
         )
 
     def test_a_list_in_latin_1(self, tmp_path: Path) -> None:
@@ -310,7 +311,10 @@ class TestUCF101:
             f"{index}/v_HandStandPushups_g02_c01": index,
             "Walk/v_Walk_g01_c01": "Walk",
         }
-        took = f"took the class {listed} of the lists for {index} of {lists}/classInd.txt"
+        took = (
+            f"took the class {listed} of the lists for {index} of {lists}/classInd.txt; correct "
+            f"the spelling if they are two classes"
+        )
         assert (took in manifest.notes) is (listed != index)
         assert sum("other upper and lower case" in note for note in manifest.notes) == 1
 
@@ -391,7 +395,7 @@ class TestForms:
         assert manifest.class_names == ("run/jog", "walk")
         assert manifest.notes == (
             "labels are names of classes, and are numbered in sorted order: run/jog is 0, walk is "
-            "1",
+            "1; write numbers for another order",
         )
 
     def test_numbers_and_names_do_not_mix(self, read: Any, tmp_path: Path) -> None:
@@ -453,7 +457,8 @@ class TestForms:
         assert keys(manifest) == ["vids/%2320%20clap"]
         assert manifest.notes[0] == (
             f"took 2 lines of {tmp_path}/list.txt that begin with # for comments, because no such "
-            f"file exists; first: line 1, '# vids/aa.mp4 and more'"
+            f"file exists; first: line 1, '# vids/aa.mp4 and more'; check the name of the file if "
+            f"it is a video"
         )
 
     def test_labels_from_1(self, read: Any) -> None:
@@ -559,15 +564,18 @@ class TestTables:
         assert labels(manifest) == {"v/a": (3,)}
         path = tmp_path / "list.csv"
         assert manifest.notes == (
-            f"{path}: read clip_path as path, label, fps; did not read the columns clip_name, x",
-            f"left out 1 row after a #, because no such file exists; first: line 3 of {path}, "
-            f"'#n,gone,1,,'",
-            f"left out 1 row without a path; first: line 4 of {path}, ',,2,,'",
-            f"read 1 label with a decimal point as integers; first: line 2 of {path}, 3.0",
+            f"{path}: read clip_path as path, label, fps; did not read the columns clip_name, x; "
+            f"rename a column if it should be read",
+            f"took 1 line of {path} that begins with # for a comment, because no such file exists; "
+            f"first: line 3, '#n,gone,1,,'; check the name of the file if it is a video",
+            "left out 1 row without a path; first: line 4, ',,2,,'; write the path into the column "
+            "clip_path",
+            f"read 1 label with a decimal point as integers; first: line 2 of {path}, 3.0; write "
+            f"integers",
             f"{path}: did not read the column fps for 1 video with a clock of their own; first: "
-            f"/train/v/a.mp4",
+            f"/train/v/a.mp4; give --fps for another rate",
             "found 1 listed video in another folder than the list names; first: /train/v/a.mp4 is "
-            "v/a.mp4",
+            "v/a.mp4; rename it if it is another video",
         )
 
     def test_ranges(self, read: Any) -> None:
@@ -796,7 +804,7 @@ class TestSeveralLists:
         for options, text in (
             ({"annotations": path}, "cannot be given both"),
             ({"format": "folder"}, "lists are files, which the format folder does not read"),
-            ({"root": root}, "root cannot be given as well"),
+            ({"root": root}, f"root {root} cannot be given as well; leave it out"),
             ({"lists": ["train="]}, "list must be FILE or SPLIT=FILE"),
         ):
             given = {"lists": [path]} | options

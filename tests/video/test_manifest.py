@@ -283,8 +283,8 @@ class TestInputs:
             "split must be 1, 2 or 3, got 4"
         )
         assert refused(annotations=text, root=tmp_path) == (
-            "with annotations or lists VIDEOS is the folder of the videos: root cannot be given as "
-            "well"
+            f"with annotations or lists VIDEOS is the folder of the videos: root {tmp_path} cannot "
+            f"be given as well; leave it out"
         )
         assert refused(format="folder", annotations=text) == (
             f"format folder takes no annotations, got {text}"
@@ -375,8 +375,9 @@ class TestLists:
         assert manifest.class_names == ()
         assert manifest.notes == (
             f"took 1 line of {tmp_path}/list.txt that begins with # for a comment, because no such "
-            f"file exists; first: line 1, '# head'",
-            f"1 listed video of 3 has no label; first: line 5 of {tmp_path}/list.txt, ./a.avi",
+            f"file exists; first: line 1, '# head'; check the name of the file if it is a video",
+            f"1 listed video of 3 has no label; first: line 5 of {tmp_path}/list.txt, ./a.avi; add "
+            f"one if it should be trained on",
         )
 
     @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
@@ -406,7 +407,8 @@ class TestLists:
         manifest = self.collect(tmp_path, "a.avi 0\ngone 1.avi 1\ngone_folder 30 2\n")
         assert labels(manifest) == {"a": (0,), "gone%201": (1,), "gone_folder": (2,)}
         assert manifest.notes == (
-            f"2 of 3 listed videos not found; first: {tmp_path}/gone 1.avi, {tmp_path}/gone_folder",
+            f"2 of 3 listed videos not found; first: {tmp_path}/gone 1.avi, {tmp_path}/gone_folder"
+            f"; check the paths, or give their folder as --root",
         )
 
     def test_relative_to_root(self, tmp_path: Path) -> None:
@@ -428,7 +430,8 @@ class TestLists:
         manifest = collect_videos(write(tmp_path / "lists/train.txt", text))
         assert labels(manifest) == {"walk/a": (0,), "run/b": (1,)}
         assert manifest.notes == (
-            f"keys are relative to {tmp_path}/videos, the common folder of the listed videos",
+            f"keys are relative to {tmp_path}/videos, the common folder of the listed videos; give "
+            f"--root for others",
         )
 
     def test_listed_twice(self, tmp_path: Path) -> None:
@@ -443,7 +446,7 @@ class TestLists:
         assert labels(manifest) == {"a": (0,)}
         assert manifest.notes == (
             f"left out 1 line that names a video again, with the same label; first: line 3 of "
-            f"{name} repeats line 1 of {name}, {tmp_path}/a.avi",
+            f"{name} repeats line 1 of {name}, {tmp_path}/a.avi; remove one of the two",
         )
         assert "two videos have the key 'a'" in message(
             lambda: self.collect(tmp_path, "a.avi 0\na.mp4 1\n")
@@ -557,7 +560,9 @@ class TestUCF101:
         assert manifest.notes == ()
         second = collect_videos(root, annotations=lists, split=2)
         assert [video.split for video in second.videos] == ["train", "test"]
-        assert second.notes == (f"ignored 1 video under {root} that {lists} does not name",)
+        assert second.notes == (
+            f"ignored 1 video under {root} that {lists} does not name; add lines to have them",
+        )
 
     def test_absent(self, tmp_path: Path, lists: Path) -> None:
         root = touch(tmp_path / "videos", self.FILES[0])
@@ -565,7 +570,9 @@ class TestUCF101:
             f"2 of 3 listed videos are not under {root}; first: Run/v_Run_g02_c01.avi, "
             f"Walk/v_Walk_g01_c01.avi"
         )
-        assert collect_videos(root, annotations=lists, allow_missing=True).notes == (note,)
+        assert collect_videos(root, annotations=lists, allow_missing=True).notes == (
+            f"{note}; check the folder if they should be there",
+        )
         assert message(lambda: collect_videos(root, annotations=lists)) == (
             f"1 of 2 classes in {lists} has no video under {root}: Run (1 listed video, first: "
             f"Run/v_Run_g02_c01.avi); check the folder of the videos against {lists}, or give "
@@ -602,11 +609,13 @@ class TestUCF101:
         )
         write(lists / "testlist01.txt", "Walk/v_Walk_g01_c01.avi 2\n")
         assert message(lambda: collect_videos(root, annotations=lists)) == (
-            f"line 1 of {lists}/testlist01.txt: Walk is class 1 in {lists}/classInd.txt, got 2"
+            f"line 1 of {lists}/testlist01.txt: Walk is class 1 in {lists}/classInd.txt, got 2; "
+            f"correct one of the two"
         )
         write(lists / "testlist01.txt", "Jump/v_Jump_g01_c01.avi\n")
         assert message(lambda: collect_videos(root, annotations=lists)) == (
-            f"line 1 of {lists}/testlist01.txt: class 'Jump' is not in {lists}/classInd.txt"
+            f"line 1 of {lists}/testlist01.txt: class 'Jump' is not in {lists}/classInd.txt; add "
+            f"it there, or correct the line"
         )
         write(lists / "classInd.txt", "0 Walk\n")
         assert message(lambda: collect_videos(root, annotations=lists)) == (
@@ -655,9 +664,11 @@ class TestHMDB51:
         ]
         assert manifest.videos[2].source == str(root / "walk/b.avi")
         assert manifest.notes == (
-            f"1 of 4 listed videos are not under {root}; first: run/gone.avi",
-            f"ignored 2 videos under {root} that {lists} does not name",
-            "left out 1 video that split 1 does not use",
+            f"1 of 4 listed videos are not under {root}; first: run/gone.avi; check the folder if "
+            f"they should be there",
+            f"ignored 2 videos under {root} that {lists} does not name; add lines to have them",
+            "left out 1 video that split 1 does not use; name the folder without annotations to "
+            "extract every video",
         )
 
     def test_errors(self, tmp_path: Path, lists: Path) -> None:
@@ -723,7 +734,7 @@ class TestKinetics:
         assert labels(manifest) == {"abcdefghij1_000000_000010": ()}
         assert manifest.class_names == ()
         note = f"1 of 2 listed videos are not under {tmp_path}; first: gone_000001_000011"
-        assert note in manifest.notes
+        assert f"{note}; check the folder if they should be there" in manifest.notes
         assert note in message(lambda: collect_videos(path, strict=True))
 
     def test_several_files_share_their_classes(self, tmp_path: Path) -> None:
@@ -769,9 +780,12 @@ class TestKinetics:
         assert keys(manifest) == ["run/aaaaaaaaaa1_000000_000010"]
         assert manifest.notes[-1] == (
             f"left out 1 line that names a video again, with the same label; first: line 3 of "
-            f"{path} repeats line 2 of {path}, {tmp_path}/aaaaaaaaaa1_000000_000010.mp4"
+            f"{path} repeats line 2 of {path}, {tmp_path}/aaaaaaaaaa1_000000_000010.mp4; remove "
+            f"one of the two"
         )
-        assert refused(self.HEADER) == f"{path} names no video"
+        assert refused(self.HEADER) == (
+            f"{path} names no video; check that it is the list of the videos"
+        )
 
 
 class TestStores:
@@ -822,7 +836,10 @@ class TestStores:
         given = collect_videos(listed, root=f"{store}/videos")
         assert keys(given) == ["walk/a", "run/frames", "run/c", "gone"]
         assert [v.labels for v in given.videos] == [(1,), (0,), (0,), (5,)]
-        assert given.notes == (f"1 of 4 listed videos not found; first: {store}/videos/gone.mp4",)
+        assert given.notes == (
+            f"1 of 4 listed videos not found; first: {store}/videos/gone.mp4; check the paths, or "
+            f"give their folder as --root",
+        )
         listed.write_text(f"{store}/videos/walk/a.mp4 1\n{store}/videos/run/c.MKV 0\n")
         given = collect_videos(listed)
         assert keys(given) == ["walk/a", "run/c"]

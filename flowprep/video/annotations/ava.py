@@ -60,7 +60,9 @@ def read_ava(path: str, request: Request) -> Found:
             if action:
                 actions[int(action)] = None
     except csv.Error as error:
-        raise InputError(f"line {reader.line_num} of {csv_path} is no CSV: {error}") from error
+        raise InputError(
+            f"line {reader.line_num} of {csv_path} is no CSV: {error}; correct the line"
+        ) from error
     clips = [
         (video_id, max(0.0, second - _HALF_CLIP_SECONDS), second + _HALF_CLIP_SECONDS)
         for video_id, second in moments

@@ -72,12 +72,12 @@ def read_charades(path: str, request: Request) -> Found:
     if idle:
         search.notes.append(
             f"left out {counted(len(idle), 'video')} without an action; first: {idle[0]}; "
-            f"--charades video has them too"
+            f"give --charades video to have them too"
         )
     if empty:
         search.notes.append(
             f"left out {counted(len(empty), 'action')} that end where they begin, or before; "
-            f"first: {empty[0]}"
+            f"first: {empty[0]}; correct {csv_path} if they should be clips"
         )
     return search.finish(entries, _CLASS_NAMES)
 

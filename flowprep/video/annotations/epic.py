@@ -34,7 +34,10 @@ def read_epic(path: str, request: Request) -> Found:
         )
     search = Search(tree, csv_path, request)
     if "verb_class" in table.columns:
-        search.notes.append(f"labels are the column verb_class of {csv_path}")
+        search.notes.append(
+            f"labels are the column verb_class of {csv_path}; write a CSV with the columns "
+            f"path,label,start,end for nouns or actions"
+        )
     clips, entries = [], []
     for row in table.rows:
         origin = f"line {row.number} of {csv_path}"

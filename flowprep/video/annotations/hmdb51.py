@@ -8,7 +8,7 @@ import re
 from flowprep.errors import InputError
 from flowprep.video.annotations.search import Search
 from flowprep.video.annotations.ucf101 import no_split_file
-from flowprep.video.entries import Entry, Found, Request, counted
+from flowprep.video.entries import Entry, Found, Request, comments_note, counted
 from flowprep.video.keys import escape_key
 from flowprep.video.places import names_in
 from flowprep.video.text_files import read_lines
@@ -45,14 +45,12 @@ def read_hmdb51(path: str, request: Request) -> Found:
             else:
                 entries.append(entry)
     if comments:
-        search.notes.append(
-            f"took {counted(len(comments), 'line')} that begin with # for comments; first: "
-            f"{comments[0]}"
-        )
+        search.notes.append(comments_note(comments, folder))
     result = search.finish(entries, class_names)
     if num_unused:
         result.notes.append(
-            f"left out {counted(num_unused, 'video')} that split {split} does not use"
+            f"left out {counted(num_unused, 'video')} that split {split} does not use; name the "
+            f"folder without annotations to extract every video"
         )
     return result
 

@@ -16,7 +16,7 @@ from flowprep.errors import InputError
 from flowprep.video.annotations.search import Search, file_and_videos
 from flowprep.video.clips import names_of_clips, short_name
 from flowprep.video.csv_lists import SPLIT_NAMES
-from flowprep.video.entries import Entry, Found, Request, check_split, counted
+from flowprep.video.entries import Entry, Found, Request, check_split, comments_note
 from flowprep.video.json_files import read_json
 from flowprep.video.keys import escape_key
 from flowprep.video.text_files import read_table
@@ -96,7 +96,7 @@ def _of_table(path: str, notes: list[str]) -> Iterator[_Clip]:
             start, end = float(row.get("time_start")), float(row.get("time_end"))
         except ValueError:
             if row.text[0] == "#":
-                comments.append(f"{origin}, {row.text!r}")
+                comments.append(f"line {row.number}, {row.text!r}")
                 continue
             start = end = math.nan
         video_id = row.get("youtube_id")
@@ -109,9 +109,7 @@ def _of_table(path: str, notes: list[str]) -> Iterator[_Clip]:
         check_split(split, f"the split on {origin}")
         yield _Clip(video_id, start, end, row.get("label"), split, origin)
     if comments:
-        notes.append(
-            f"took {counted(len(comments), 'line')} after a # for comments; first: {comments[0]}"
-        )
+        notes.append(comments_note(comments, path))
 
 
 def _of_json(path: str) -> Iterator[_Clip]:

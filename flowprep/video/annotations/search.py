@@ -108,7 +108,9 @@ class Search:
         tree, annotations = self._index.tree, self._annotations
         drop_contested_guesses(entries)
         if not entries:
-            raise InputError(f"{annotations} names no video")
+            raise InputError(
+                f"{annotations} names no video; check that it is the list of the videos"
+            )
         there = [entry for entry in entries if not entry.is_missing]
         absent = [entry.listed for entry in entries if entry.is_missing]
         result = Found(there, tuple(class_names), tree.others.total(), [*tree.notes, *self.notes])
@@ -129,11 +131,11 @@ class Search:
                 self._suggest,
                 self._used,
             )
-            result.notes.append(note)
+            result.notes.append(f"{note}; check the folder if they should be there")
         result.notes += spelling_notes(there, tree.top)
         if unlisted := len(tree.videos) - len(self._used):
             result.notes.append(
                 f"ignored {counted(unlisted, 'video')} under {tree.top} that {annotations} "
-                f"does not name"
+                f"does not name; add lines to have them"
             )
         return result

@@ -68,7 +68,10 @@ def read_something(path: str, request: Request) -> Found:
         search.find(entry, name)
         entries.append(entry)
     if numbers and used:
-        search.notes.append(f"took the numbers of the classes from {numbers_path}")
+        search.notes.append(
+            f"took the numbers of the classes from {numbers_path}; move it away to number the "
+            f"classes of the list in sorted order"
+        )
     return search.finish(entries, numbers if numbers and used else sorted(used))
 
 

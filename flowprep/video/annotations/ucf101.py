@@ -7,7 +7,7 @@ import re
 
 from flowprep.errors import InputError
 from flowprep.video.annotations.search import Search
-from flowprep.video.entries import Entry, Found, Request, counted
+from flowprep.video.entries import Entry, Found, Request, comments_note
 from flowprep.video.keys import escape_key
 from flowprep.video.name_index import fold
 from flowprep.video.places import names_in
@@ -49,11 +49,14 @@ def read_ucf101(path: str, request: Request) -> Found:
                 comments.append(f"{origin}, {line!r}")
                 continue
             if class_name is None:
-                raise InputError(f"{origin}: class {listed_class!r} is not in {index_path}")
+                raise InputError(
+                    f"{origin}: class {listed_class!r} is not in {index_path}; add it there, or "
+                    f"correct the line"
+                )
             if label is not None and label != numbers[class_name]:
                 raise InputError(
                     f"{origin}: {class_name} is class {numbers[class_name]} in {index_path}, "
-                    f"got {label}"
+                    f"got {label}; correct one of the two"
                 )
             if listed_class != class_name:
                 spelled.setdefault(listed_class, class_name)
@@ -63,13 +66,11 @@ def read_ucf101(path: str, request: Request) -> Found:
             entries.append(entry)
     for listed_class, class_name in spelled.items():
         search.notes.append(
-            f"took the class {listed_class} of the lists for {class_name} of {index_path}"
+            f"took the class {listed_class} of the lists for {class_name} of {index_path}; "
+            f"correct the spelling if they are two classes"
         )
     if comments:
-        search.notes.append(
-            f"took {counted(len(comments), 'line')} that begin with # for comments; first: "
-            f"{comments[0]}"
-        )
+        search.notes.append(comments_note(comments, folder))
     return search.finish(entries, class_names)
 
 
