@@ -149,7 +149,7 @@ def _entries(
     numbered = named = ""
     for row in table.rows:
         origin = f"line {row.number} of {table.path}"
-        listed = row.get(roles["path"])
+        listed = _cell(row, roles, "path")
         if not listed:
             kind_of_row = comments if row.text[0] == "#" else pathless
             kind_of_row.append(f"line {row.number}, {row.text!r}")
@@ -164,7 +164,7 @@ def _entries(
             comments.append(f"line {row.number}, {row.text!r}")
             continue
         set_source(entry, kind, hit, finder)
-        label = row.get(roles.get("label", ""))
+        label = _cell(row, roles, "label")
         if re.fullmatch(r"[0-9]+\.0+", label):  # as pandas writes integers beside empty cells
             decimals.append(f"{origin}, {label}")
             label = label.partition(".")[0]
@@ -177,11 +177,11 @@ def _entries(
             named = named or f"{origin} has the name {label!r}"
         if numbered and named:
             raise mixed_labels(numbered, named)
-        split = row.get(roles.get("split", ""))
+        split = _cell(row, roles, "split")
         check_split(split, f"the split on {origin}")
         entry.split = SPLIT_NAMES.get(split, split) or None
         _set_range(entry, row, roles, origin)
-        if (fps := row.get(roles.get("fps", ""))) and entry.is_folder:
+        if (fps := _cell(row, roles, "fps")) and entry.is_folder:
             _check_rate(entry, fps, rates, request)
         elif fps and not entry.is_missing:
             timed.append(entry.listed)
@@ -210,6 +210,11 @@ def _entries(
         )
 
 
+def _cell(row: Row, roles: Mapping[str, str], role: str) -> str:
+    # A column without a name, such as the index that pandas writes, is no column of any role.
+    return row.get(roles[role]) if role in roles else ""
+
+
 def _check_name(label: str, origin: str) -> None:
     try:
         float(label)
@@ -222,7 +227,7 @@ def _check_name(label: str, origin: str) -> None:
 
 
 def _set_range(entry: Entry, row: Row, roles: Mapping[str, str], origin: str) -> None:
-    texts = [row.get(roles.get(role, "")) for role in ("start", "end")]
+    texts = [_cell(row, roles, role) for role in ("start", "end")]
     if texts == ["", ""]:
         return
     start = parse_seconds(texts[0]) if texts[0] else 0.0

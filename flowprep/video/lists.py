@@ -143,7 +143,12 @@ def _cut(number: int, text: str, finder: PathFinder, list_path: str) -> _Line:
     base = finder.base
     if match := _QUOTED.fullmatch(line):
         listed = match[2].replace('""', '"') if match[1] == '"' else match[2]
-        return _found(number, text, listed, match[3] or "", finder)
+        quoted = _found(number, text, listed, match[3] or "", finder)
+        if quoted.kind is None and not match[3] and listed[0] not in _QUOTES:
+            # A spreadsheet with one column puts the label into the quotes too.
+            inside = _cut(number, listed, finder, list_path)
+            return quoted if inside.kind is None else inside
+        return quoted
     is_quoted = line[0] in _QUOTES
     path = line
     while True:  # integers at the end, one after the other
@@ -229,7 +234,9 @@ def _label(line: _Line, form: LineForm, list_path: str) -> _Label:
     if integers is not None:
         return _numbers(line, integers, form, list_path), None
     if rest[0] in _QUOTES and len(rest) > 2 and rest[-1] == rest[0]:
-        return (), rest[1:-1].replace('""', '"')
+        name = rest[1:-1].replace('""', '"')
+        number = integers_in(name)  # programs quote every cell, and an integer stays one
+        return (number, None) if number else ((), name)
     origin = f"line {line.number} of {list_path}"
     first, _, name = rest.partition(" ")
     frames = integers_in(first)

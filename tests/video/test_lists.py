@@ -390,6 +390,15 @@ class TestForms:
             key: f"{word}, x" for key, word in zip(expected, words, strict=True)
         }
 
+    def test_quotes_around_everything(self, read: Any) -> None:
+        for text in (
+            '"vids/aa.mp4","0"\n"vids/b b.mp4","1"\n',
+            "'vids/aa.mp4' '0'\n'vids/b b.mp4' 1\n",
+            '"vids/aa.mp4 0"\n"vids/b b.mp4 1"\n',
+            '"path","label"\n"vids/aa.mp4","0"\n"vids/b b.mp4","1"\n',
+        ):
+            assert labels(read(text)) == {"vids/aa": (0,), "vids/b%20b": (1,)}
+
     def test_names_of_classes_are_numbered_and_said(self, read: Any) -> None:
         manifest = read("vids/aa.mp4 walk\nvids/b b.mp4 run/jog\n")
         assert manifest.class_names == ("run/jog", "walk")
@@ -556,6 +565,13 @@ class TestTables:
         assert list(classes(manifest).values()) == ["walk", "tie, knot"]
         assert [video.split for video in manifest.videos] == ["train", "val"]
         assert all(Path(video.source).is_file() for video in manifest.videos)
+
+    def test_a_column_without_a_name(self, read: Any) -> None:
+        manifest = read(',path\n0,v/a.mp4\n1,"v/b, c.mp4"\n')  # the index that pandas writes
+        assert labels(manifest) == {"v/a": (), "v/b%2C%20c": ()}
+        assert set(ranges(manifest).values()) == {(None, None)}
+        assert [video.split for video in manifest.videos] == [None, None]
+        assert "did not read the column ''" in manifest.notes[0]
 
     def test_what_was_not_read_is_said(self, read: Any, tmp_path: Path) -> None:
         manifest = read(
