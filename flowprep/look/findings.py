@@ -68,7 +68,7 @@ KINDS: dict[str, FindingKind] = {
         "fault",
         "The video gave nothing; the reason stands with each.",
         "It is missing from the data set, and its class has one example less.",
-        "Fetch the file again; `--keep-partial` keeps what came before the damage. Then run the "
+        "Fetch the file again; `--on-damage cut` keeps what came before the damage. Then run the "
         "same extract command with `--retry-failed`.",
     ),
     "unreadable": FindingKind(

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 import flowprep._version
 from flowprep.config import ExtractConfig
-from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, VideoStatus, stream_names
+from flowprep.dataset.layout import (
+    FLOW_STREAMS,
+    FORMAT_MINOR,
+    RGB_STREAM,
+    VideoStatus,
+    stream_names,
+)
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import VideoError
 from flowprep.flow.base import FlowEstimator
@@ -60,7 +66,6 @@ def extract_video(
     config: ExtractConfig,
     estimator: FlowEstimator,
     *,
-    keep_partial: bool = False,
     segment: Segment | None = None,
     reader: FrameReader | None = None,
     on_progress: Callable[[], None] | None = None,
@@ -70,7 +75,7 @@ def extract_video(
     Of a `segment` it gives that part: its streams are that part of the video's streams, and its
     metadata is for `join_segments`. `reader` is the video's own, opened and not yet read.
     `on_progress` is called for every frame and pair. Raises VideoError with the reason why the
-    video gives nothing; a damaged video gives what came before the damage under `keep_partial`.
+    video gives nothing; under `on_damage` `cut` a damaged one gives what came before the damage.
     """
     flow_spec, encode = config.flow, config.encode
     streams = {
@@ -82,6 +87,8 @@ def extract_video(
     damage: VideoError | None = None
     num_frames = 0
     tick = on_progress or no_progress
+    # A segment that is damaged is given up: reading the video whole says what can be kept.
+    keeps_begin = config.decode.on_damage == "cut" and segment is None
     edges = None if segment is None else SegmentEdges(segment.num_frames, flow_spec.step)
 
     try:
@@ -98,7 +105,7 @@ def extract_video(
                         with clock.spent("decode"):
                             frame = next(source, None)
                     except VideoError as error:
-                        if not (keep_partial and error.reason == "damaged"):
+                        if not (keeps_begin and error.reason == "damaged"):
                             raise
                         # Ended here and not raised, so that the estimator gives the pairs it holds.
                         damage = error
@@ -212,6 +219,12 @@ def _describe(
         "num_flows": num_flows,
         "step": config.flow.step,
         "versions": library_versions(config),
+        "format_minor": FORMAT_MINOR,
+        "video_stream": info.video_stream,
+        "pixel_aspect": [info.pixel_aspect.numerator, info.pixel_aspect.denominator],
+        "num_irregular_stamps": reader.num_irregular_stamps,
+        "num_damaged": reader.num_damaged,
+        "notes": dict(sorted(reader.notes.items())),
     }
 
 

@@ -10,9 +10,18 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from flowprep.dataset.layout import VideoRecord
-from flowprep.errors import FAILURE_REASONS, FailureReason
+from flowprep.errors import FAILURE_REASONS, VIDEO_NOTES, FailureReason, NoteCode
 
-__all__ = ["Progress", "RunReport", "format_bytes", "format_count", "format_duration"]
+__all__ = ["Progress", "RunReport", "VideoNote", "format_bytes", "format_count", "format_duration"]
+
+
+@dataclass
+class VideoNote:
+    """A note of one kind: on how many videos, and what it says of the first."""
+
+    first_key: str
+    first_text: str
+    num_videos: int = 0
 
 
 @dataclass
@@ -44,6 +53,10 @@ class RunReport:
     wall_seconds: float = 0.0
     failures: Counter[FailureReason] = field(default_factory=Counter)
     """Failed videos by reason."""
+    num_concealed: int = 0
+    """Stored videos of this run with damaged pictures in them, as the decoder concealed them."""
+    video_notes: dict[NoteCode, VideoNote] = field(default_factory=dict)
+    """What somebody should look at in this run's videos."""
     num_lost_workers: int = 0
     log_name: str = ""
 
@@ -74,6 +87,10 @@ class RunReport:
         self.num_partial += record.status == "partial"
         self.num_values += record.num_values
         self.num_clipped += record.num_clipped
+        self.num_concealed += record.num_damaged > 0
+        for code, text in record.notes.items():
+            note = self.video_notes.setdefault(code, VideoNote(record.key, text))
+            note.num_videos += 1
         self.num_bytes += sum(size for _, size in record.members.values())
         if not is_joined:
             self.add_work(record)
@@ -111,6 +128,11 @@ class RunReport:
             lines.append(f"  failed        {failed}, listed in failures.jsonl:")
             for reason, count in self.failures.most_common():
                 lines.append(f"    {count:6d}  {reason}: {FAILURE_REASONS[reason]}")
+        for code, note in sorted(self.video_notes.items()):
+            lines.append(
+                f"  note          {format_count(note.num_videos, 'video')}: {VIDEO_NOTES[code]} "
+                f"(the first: {note.first_key}: {note.first_text})"
+            )
         if self.log_name:
             lines.append(f"  log           {self.log_name}")
         return "\n".join(lines)

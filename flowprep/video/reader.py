@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import DecodeSpec
-from flowprep.errors import VideoError
+from flowprep.errors import NoteCode, VideoError
 from flowprep.video.segments import PictureCheck, Scan, Segment
 from flowprep.video.types import Frame, Video, VideoInfo
 
@@ -59,11 +59,20 @@ class FrameReader:
     """Stored (width, height) in px."""
     num_frames_decoded: int
     """Source frames decoded so far, including those that sampling or the range leaves out."""
+    num_damaged: int
+    """Pictures so far that the decoder concealed, and that are kept."""
+    num_irregular_stamps: int
+    """Source frames so far whose time stamp goes back, repeats, jumps or is missing."""
+    notes: dict[NoteCode, str]
+    """What somebody should look at; grows until the last frame is read."""
 
     def __init__(self, video: Video, spec: DecodeSpec) -> None:
         self.video = video
         self.spec = spec
         self.num_frames_decoded = 0
+        self.num_damaged = 0
+        self.num_irregular_stamps = 0
+        self.notes = {}
         self._iterated = False
         self._start = _exact(video.start_seconds or 0.0)
         self._end = None if video.end_seconds is None else _exact(video.end_seconds)
