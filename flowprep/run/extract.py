@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -25,15 +25,22 @@ from flowprep.dataset.layout import (
     stream_names,
 )
 from flowprep.dataset.write import JpegStream
-from flowprep.errors import VideoError
+from flowprep.errors import NoteCode, VideoError
 from flowprep.flow.base import FlowEstimator
 from flowprep.flow.quantize import FieldQuantizer
 from flowprep.video.decode import open_video
+from flowprep.video.entries import counted
 from flowprep.video.reader import FrameReader
 from flowprep.video.segments import Segment, SegmentEdges
 from flowprep.video.types import Video
 
-__all__ = ["ExtractedVideo", "extract_video", "library_versions", "no_progress"]
+__all__ = [
+    "ExtractedVideo",
+    "extract_video",
+    "library_versions",
+    "no_progress",
+    "stored_notes",
+]
 
 
 @dataclass
@@ -150,6 +157,8 @@ def extract_video(
                 f"{flow_spec.step}; at least {flow_spec.step + 1} are needed",
                 num_frames=num_frames,
             )
+        if damage is not None:
+            reader.note_what_became_of_frames(num_frames)
         metadata = _describe(video, config, reader, num_frames, num_flows)
         # Two of these may fill one data set: they agree, but not bit by bit.
         metadata["device"] = estimator.device_name
@@ -222,10 +231,19 @@ def _describe(
         "format_minor": FORMAT_MINOR,
         "video_stream": info.video_stream,
         "pixel_aspect": [info.pixel_aspect.numerator, info.pixel_aspect.denominator],
+        "frame_counts": reader.counts.to_dict(),
         "num_irregular_stamps": reader.num_irregular_stamps,
         "num_damaged": reader.num_damaged,
-        "notes": dict(sorted(reader.notes.items())),
+        "notes": stored_notes(reader.notes, reader.num_damaged),
     }
+
+
+def stored_notes(notes: Mapping[NoteCode, str], num_damaged: int) -> dict[NoteCode, str]:
+    """Returns a video's notes in the order in which they are stored."""
+    found = dict(notes)
+    if num_damaged:
+        found["concealed"] = f"{counted(num_damaged, 'picture')} damaged"
+    return dict(sorted(found.items()))
 
 
 def _check_size(gray: NDArray[np.uint8], estimator: FlowEstimator) -> None:
