@@ -39,8 +39,9 @@ _INTERPOLATION = {
 MAX_STILL_SECONDS = 600
 """Sampling repeats no picture for longer: a damaged time stamp may lie a thousand years ahead."""
 
-TRIM_TOLERANCE_SECONDS = 0.5
-"""A file whose length differs by less from that of its range may be what was cut out before."""
+TRIM_TOLERANCE = 0.05
+"""A file whose length differs by less from that of its range, as a share of it, may be what was cut
+out before: ffmpeg's `-c copy` cuts at key frames, so that lengths are not exact."""
 
 MAX_DROPPED_SHARE = 0.05
 """Of the frames, at a rate that is not below the source's own: past it a note says so."""
@@ -195,7 +196,7 @@ class FrameReader:
         if self._end is None or length is None or not self._start:
             return
         wanted = float(self._end - self._start)
-        tolerance = max(TRIM_TOLERANCE_SECONDS, wanted / 10)
+        tolerance = max(self._frame_seconds(), TRIM_TOLERANCE * wanted)
         if float(self._end) > length + self._frame_seconds() and abs(length - wanted) <= tolerance:
             self.notes["already-trimmed"] = (
                 f"the range {self._describe_range()} ends after a file of {length:g} s, which is "
