@@ -95,6 +95,14 @@ class RunReport:
         if not is_joined:
             self.add_work(record)
 
+    def note_lines(self, width: int) -> list[str]:
+        """Returns a line for each kind of note; its first word takes `width` columns."""
+        return [
+            f"  {'note':{width}}{format_count(note.num_videos, 'video')}: {VIDEO_NOTES[code]} "
+            f"(first {note.first_key}: {note.first_text})"
+            for code, note in sorted(self.video_notes.items())
+        ]
+
     def summary(self) -> str:
         """Returns the report as lines of text."""
         done = self.num_done_before + self.num_complete + self.num_partial
@@ -128,11 +136,7 @@ class RunReport:
             lines.append(f"  failed        {failed}, listed in failures.jsonl:")
             for reason, count in self.failures.most_common():
                 lines.append(f"    {count:6d}  {reason}: {FAILURE_REASONS[reason]}")
-        for code, note in sorted(self.video_notes.items()):
-            lines.append(
-                f"  note          {format_count(note.num_videos, 'video')}: {VIDEO_NOTES[code]} "
-                f"(the first: {note.first_key}: {note.first_text})"
-            )
+        lines += self.note_lines(14)
         if self.log_name:
             lines.append(f"  log           {self.log_name}")
         return "\n".join(lines)

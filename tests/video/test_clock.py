@@ -48,9 +48,10 @@ def check_counts(reader: FrameReader, num_kept: int) -> None:
     )
 
 
-def ffmpeg_count(path: Path, ffmpeg: str, *options: str) -> int:
-    """Returns how many frames ffmpeg's own command gives."""
-    command = [ffmpeg, "-nostdin", "-i", str(path), "-map", "0:v:0", *options]
+def ffmpeg_count(path: Path, ffmpeg: str, *options: str, stream: int | None = None) -> int:
+    """Returns how many frames ffmpeg's own command gives of a stream, or of the first of video."""
+    which = "0:v:0" if stream is None else f"0:{stream}"
+    command = [ffmpeg, "-nostdin", "-i", str(path), "-map", which, *options]
     command += ["-fps_mode", "passthrough", "-f", "null", "-"]
     text = subprocess.run(command, capture_output=True, check=True).stderr
     return int(re.findall(rb"frame=\s*(\d+)", text)[-1])
