@@ -118,7 +118,7 @@ def test_frames_and_flow_that_begin_at_different_numbers_are_aligned(
 ) -> None:
     tree = shutil.copytree(cases / "import_rgb1_flow0", tmp_path / "tree")
     report = import_tree(
-        tree, tmp_path / "out", ImportSpec(layout="tsn", bound_px=20.0), num_workers=1
+        tree, tmp_path / "out", ImportSpec(layout="mmaction2", bound_px=20.0), num_workers=1
     )
     assert report.failures == {}
     (video,) = flowprep.open_dataset(tmp_path / "out").videos
