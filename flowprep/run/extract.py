@@ -212,6 +212,7 @@ def _describe(
         "source_width": info.width,
         "source_height": info.height,
         "rotation": info.rotation,
+        "mirrored": info.is_mirrored,
         "width": width,
         "height": height,
         "num_frames_decoded": reader.num_frames_decoded,
