@@ -36,7 +36,7 @@ HIDDEN = ["._img_00001.jpg", ".img_00002.jpg", ".done"]  # AppleDouble files on 
         ([f"VID-00000{i}.jpg" for i in (1, 2)] + I3D, 2),
         (IMAGES + MMACTION2 + TSN + HIDDEN, 3),
         ([*IMAGES, "cover.jpg", "notes.txt"], 3),
-        (["1.PNG", "2.PNG", "10.PNG"], 3),
+        (["9.PNG", "10.PNG", "11.PNG"], 3),
         (["v.1_1.jpg", "v.1_2.jpg"], 2),
         (MMACTION2, 0),
         (TSN, 0),
