@@ -21,11 +21,11 @@ from flowprep.dataset.import_plan import ImportItem, ImportPlan
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
 from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, stream_names
 from flowprep.dataset.rawframes import FileKind, Stream
-from flowprep.dataset.verify import decode_strictly
 from flowprep.dataset.video_list import size_problem
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import VideoError
 from flowprep.flow.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS, dequantize
+from flowprep.images import decode_strictly
 
 __all__ = ["LevelStatistics", "import_video"]
 

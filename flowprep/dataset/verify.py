@@ -5,15 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from flowprep.config import ExtractConfig
@@ -45,9 +41,10 @@ from flowprep.dataset.layout import (
 from flowprep.dataset.storage import Storage
 from flowprep.dataset.video_list import size_problem
 from flowprep.errors import DatasetError
+from flowprep.images import decode_strictly
 from flowprep.video.keys import check_key
 
-__all__ = ["VerifyReport", "decode_strictly", "verify_dataset"]
+__all__ = ["VerifyReport", "verify_dataset"]
 
 # Of KEY.json, which names every JPEG: ten million frames take a tenth of it.
 _MAX_METADATA_BYTES = 1 << 28
@@ -370,22 +367,3 @@ def _check_jpegs(
             if image.shape != shape:
                 return [f"{stream} {number} has shape {image.shape}, wanted {shape}"]
     return []
-
-
-def decode_strictly(jpeg: bytes) -> tuple[NDArray[np.uint8] | None, str]:
-    """Returns the image, None where there is none, and what libjpeg says against it.
-
-    libjpeg guesses what a damaged stream should have said, OpenCV returns the guess, and only a
-    line on the C library's stderr tells of it. So stderr is a file while the image is decoded.
-    """
-    with tempfile.TemporaryFile() as said:
-        stderr = os.dup(2)
-        os.dup2(said.fileno(), 2)
-        try:
-            image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-        said.seek(0)
-        lines = said.read().decode(errors="replace").splitlines()
-    return image, lines[0] if lines else ""  # type: ignore[return-value]

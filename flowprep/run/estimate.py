@@ -214,12 +214,12 @@ def count_frames(
     counts = []
     for video in videos:
         try:
-            info = probe_video(video)
+            info = probe_video(video, config.decode)
         except VideoError as error:
             failures.append(f"{video.key}: {error.message}")
             continue
-        if info.codec == "images":
-            # A folder has no clock: its range counts in frames.
+        if info.codec == "images" and info.fps is None:
+            # Without a clock a folder has no range, and is taken whole.
             fps, length = 1.0, float(sum(map(is_frame_image, os.listdir(video.source))))
         elif info.fps is None or (info.duration_seconds is None and video.end_seconds is None):
             failures.append(f"{video.key}: its header does not say how long it is")
@@ -265,7 +265,11 @@ def measure_cost(
             if num_pairs and time.monotonic() - began > _PROBE_SECONDS:
                 break
             try:
-                fps = config.decode.fps or probe_video(video).fps or 1.0
+                info = probe_video(video, config.decode)
+                fps = config.decode.fps or info.fps or 1.0
+                if info.fps is None and info.codec == "images":
+                    # Images without a clock get one, so that the first of them can be cut out.
+                    config = replace(config, decode=replace(config.decode, image_fps=fps))
                 start = video.start_seconds or 0.0
                 end = start + (config.flow.step + num_timed + 0.5) / fps
                 head = replace(video, end_seconds=min(end, video.end_seconds or end))

@@ -221,6 +221,7 @@ def _describe(
         "source_width": info.width,
         "source_height": info.height,
         "rotation": info.rotation,
+        "mirrored": info.is_mirrored,
         "width": width,
         "height": height,
         "num_frames_decoded": reader.num_frames_decoded,
@@ -242,7 +243,7 @@ def stored_notes(notes: Mapping[NoteCode, str], num_damaged: int) -> dict[NoteCo
     """Returns a video's notes in the order in which they are stored."""
     found = dict(notes)
     if num_damaged:
-        found["concealed"] = f"{counted(num_damaged, 'picture')} damaged"
+        found.setdefault("concealed", f"{counted(num_damaged, 'picture')} damaged")
     return dict(sorted(found.items()))
 
 

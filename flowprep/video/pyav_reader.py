@@ -1,7 +1,7 @@
 """Decoding with PyAV's FFmpeg: file -> packets -> VideoFrames -> Pictures.
 
-Opening files safely, finding damage, reading time stamps, seeking to a range or a segment, and
-rotation.
+Opening files safely, finding damage, reading time stamps, seeking to a range or a segment. Which
+stream is taken is said in streams.py, how its pictures are shown in orientation.py.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ from fractions import Fraction
 from typing import cast
 
 import av
-import cv2
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
@@ -29,8 +27,11 @@ from av.video.stream import VideoStream
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
 from flowprep.video.clock import FrameClock, PacketClock, Stamp
-from flowprep.video.reader import RGB, FrameReader, Picture, target_size
+from flowprep.video.orientation import AS_DECODED, Orientation, orientation_of_frame
+from flowprep.video.pixel_aspect import is_plausible, stated_aspect
+from flowprep.video.reader import RGB, FrameReader, Picture
 from flowprep.video.segments import Scan, Segment
+from flowprep.video.streams import StreamChoice, choose_stream
 from flowprep.video.types import Video, VideoInfo
 
 __all__ = ["PyAVReader"]
@@ -40,6 +41,10 @@ SEEK_FROM_SECONDS = 5
 
 MAX_DECODED_PIXELS = 8192 * 8192
 """Larger pictures are refused before there is memory for them: a header costs nothing to forge."""
+
+MAX_AVERAGE_FPS = 1000
+"""An average above this is believed only if FFmpeg's guess is no lower: for raw DV it is 60,000,
+the ticks of the clock."""
 
 # Formats that name other files, in whose place a hostile one could put any file of the machine.
 _PLAY_LISTS = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
@@ -81,6 +86,7 @@ class PyAVReader(FrameReader):
         super().__init__(video, spec)
         self._conceals = spec.on_damage == "conceal"
         self._num_lost = 0
+        self._choice: StreamChoice | None = None
         self._open()
         try:
             self._frames = self._decode()
@@ -89,13 +95,14 @@ class PyAVReader(FrameReader):
                 raise VideoError("no-frames", "the video stream holds no frame")
             self._first = first
             self._first_time = self._time_of(first, None)
+            self._orientation = orientation_of_frame(first.frame) or AS_DECODED
             self.info = self._describe()
             self._settle_range()
             # FFmpeg counts from the start of the container, which may lie before the first frame.
             begin = self._container.start_time
             if not self._start and begin is not None and first.stamp.value is not None:
                 self._grid_start = Fraction(begin, av.time_base) - self._first_time
-            self.size = target_size(self.info.width, self.info.height, spec)
+            self.size = self._stored_size()
         except BaseException:
             self.close()
             raise
@@ -123,7 +130,15 @@ class PyAVReader(FrameReader):
         except _FILE_ERRORS as error:
             raise VideoError("unreadable", f"FFmpeg cannot open it: {_reason(error)}") from error
         try:
-            self._stream = self._choose_stream()
+            if self._choice is None:
+                self._choice = self._choose_stream()
+                if self._choice.has_read:
+                    self._container.close()
+                    return self._open()
+            stream = self._container.streams[self._choice.number]
+            assert isinstance(stream, VideoStream)
+            self._stream = stream
+            self._check_pixels()
             self._stream.codec_context.thread_count = 1
             context = self._stream.codec_context
             # A stream may ask for more than its container says.
@@ -143,36 +158,38 @@ class PyAVReader(FrameReader):
             self._container.close()
             raise
 
-    def _choose_stream(self) -> VideoStream:
+    def _choose_stream(self) -> StreamChoice:
         if self._container.format.name == "tty":  # any text file is a film to FFmpeg
             raise VideoError("unreadable", "the file is text, not a video")
         if self._container.format.name in _PLAY_LISTS:
             name = self._container.format.name
             raise VideoError("unreadable", f"the file is a play list of other files ({name})")
-        for stream in self._container.streams.video:
-            if stream.disposition & Disposition.attached_pic:  # the cover of a song
-                continue
-            if getattr(stream, "codec_context", None) is None:
-                raise VideoError("unreadable", "FFmpeg has no decoder for the video stream")
-            width, height = stream.codec_context.width, stream.codec_context.height
-            if width * height > MAX_DECODED_PIXELS:
-                raise VideoError(
-                    "too-large",
-                    f"its pictures of {width}x{height} px have more than {MAX_DECODED_PIXELS} "
-                    "(MAX_DECODED_PIXELS)",
-                )
-            return stream
-        kinds = sorted({stream.type for stream in self._container.streams.audio})
-        holds = "only sound" if kinds else "no stream of pictures"
-        raise VideoError("no-video-stream", f"the file holds {holds}")
+        choice = choose_stream(self._container, self.spec.video_stream)
+        if choice.note is not None:
+            self.notes["other-streams"] = choice.note
+        return choice
+
+    def _check_pixels(self) -> None:
+        width, height = self._stream.codec_context.width, self._stream.codec_context.height
+        if width * height > MAX_DECODED_PIXELS:
+            raise VideoError(
+                "too-large",
+                f"its pictures of {width}x{height} px have more than {MAX_DECODED_PIXELS} "
+                "(MAX_DECODED_PIXELS)",
+            )
 
     def _describe(self) -> VideoInfo:
-        stream, frame = self._stream, self._first.frame
-        rotation = round(-frame.rotation / 90) * 90 % 360
-        width, height = frame.width, frame.height
-        if rotation in (90, 270):
-            width, height = height, width
-        rate = stream.average_rate or stream.guessed_rate
+        assert self._choice is not None
+        stream, frame, orientation = self._stream, self._first.frame, self._orientation
+        width, height = orientation.displayed_size(frame.width, frame.height)
+        if orientation.problem is not None:
+            self.notes["odd-angle"] = f"{orientation.problem}; {_describe_turn(orientation)}"
+        aspect = stated_aspect(stream)
+        if not is_plausible(aspect):
+            ratio = f"{aspect.numerator}:{aspect.denominator}"
+            self.notes["odd-pixels"] = f"its header states pixels of {ratio}"
+            aspect = Fraction(1)
+        rate = self._rate()
         seconds: Fraction | None = None
         if stream.duration and stream.time_base:
             seconds = stream.duration * stream.time_base
@@ -181,11 +198,21 @@ class PyAVReader(FrameReader):
         return VideoInfo(
             width=width,
             height=height,
-            rotation=rotation,
+            rotation=orientation.rotation,
             fps=float(rate) if rate else None,
             duration_seconds=None if seconds is None else float(seconds),
             codec=stream.codec_context.codec.canonical_name,
+            pixel_aspect=1 / aspect if orientation.rotation in (90, 270) else aspect,
+            video_stream=self._choice.number,
+            is_mirrored=orientation.is_mirrored,
         )
+
+    def _rate(self) -> Fraction | None:
+        """Returns the average frame rate, or the one that FFmpeg guesses; None for neither."""
+        average, guessed = self._stream.average_rate, self._stream.guessed_rate
+        if average and guessed and average > MAX_AVERAGE_FPS:
+            return min(average, guessed)
+        return average or guessed
 
     def _decode(self) -> Iterator[_Decoded]:
         """Yields the frames from where the container stands; raises VideoError."""
@@ -504,23 +531,34 @@ class PyAVReader(FrameReader):
     def _duration(self, duration: int | None, time_base: Fraction | None) -> Fraction:
         if duration and time_base:
             return duration * time_base
-        rate = self._stream.average_rate or self._stream.guessed_rate
+        rate = self._rate()
         return 1 / rate if rate else Fraction(0)
 
     def _rgb_reader(self, number: int, frame: VideoFrame) -> Callable[[], RGB]:
-        return lambda: self._rgb_of(frame)
+        orientation = self._orient(frame)
+        return lambda: self._rgb_of(frame, orientation)
 
-    def _rgb_of(self, frame: VideoFrame) -> RGB:
+    def _orient(self, frame: VideoFrame) -> Orientation:
+        """Returns how to show the frame; one that does not say is shown as the one before."""
+        self._orientation = orientation_of_frame(frame) or self._orientation
+        return self._orientation
+
+    def _rgb_of(self, frame: VideoFrame, orientation: Orientation) -> RGB:
+        size = orientation.displayed_size(frame.width, frame.height)
+        if size != (self.info.width, self.info.height):
+            raise VideoError(
+                "size-change",
+                f"the picture is turned in mid-stream, from {self.info.width}x{self.info.height} "
+                f"to {size[0]}x{size[1]}",
+            )
         # Bicubic is FFmpeg's own default; it counts where chroma of more than 8 bits is enlarged.
         rgb = frame.to_ndarray(format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
-        return _rotate(np.asarray(rgb, np.uint8), self.info.rotation)
+        return orientation.apply(np.asarray(rgb, np.uint8))
 
 
-def _rotate(rgb: RGB, rotation: int) -> RGB:
-    turns = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
-    if rotation == 0:
-        return np.ascontiguousarray(rgb)
-    return np.asarray(cv2.rotate(rgb, turns[rotation]), np.uint8)
+def _describe_turn(orientation: Orientation) -> str:
+    turn = f"turned by {orientation.rotation} degrees" if orientation.rotation else "not turned"
+    return f"{turn} and mirrored" if orientation.is_mirrored else turn
 
 
 def _reason(error: Exception) -> str:

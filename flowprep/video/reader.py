@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from flowprep.config import DecodeSpec
 from flowprep.errors import NoteCode, VideoError
 from flowprep.video.clock import JUMP_SECONDS
+from flowprep.video.pixel_aspect import displayed_size
 from flowprep.video.segments import PictureCheck, Scan, Segment
 from flowprep.video.types import Frame, Video, VideoInfo
 
@@ -53,7 +54,7 @@ class Picture:
 
     time: Fraction  # seconds from the first frame of the file
     duration: Fraction  # seconds, as the file says
-    read_rgb: Callable[[], RGB]  # () -> (H, W, 3), rotated
+    read_rgb: Callable[[], RGB]  # () -> (H, W, 3), as shown: mirrored and rotated
     number: int  # among those decoded, from 0
     disorder: str | None = None  # why its time is no place to cut at
     num_damaged: int = 0  # it, where the decoder concealed a part of it, and those lost before it
@@ -369,6 +370,7 @@ class FrameReader:
     def _frame(self, picture: Picture) -> Frame:
         rgb = picture.read_rgb()
         height, width = rgb.shape[:2]
+        # Pixels become square in the same step.
         if (width, height) != self.size:
             grows = self.size[0] > width or self.size[1] > height
             name = self.spec.interpolation
@@ -378,6 +380,21 @@ class FrameReader:
         rgb = np.ascontiguousarray(rgb)
         gray = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
         return Frame(rgb, np.ascontiguousarray(gray), float(picture.time))
+
+    def _stored_size(self) -> tuple[int, int]:
+        """Returns (width, height) in px of the frames; notes pixels that are kept not square."""
+        size = self.info.width, self.info.height
+        aspect = self.info.pixel_aspect
+        if aspect != 1:
+            square = displayed_size(*size, aspect)
+            if self.spec.square_pixels:
+                size = square
+            elif square != size:
+                self.notes["not-square"] = (
+                    f"its pixels are {aspect.numerator}:{aspect.denominator}; a picture of "
+                    f"{size[0]}x{size[1]} px is shown as {square[0]}x{square[1]}"
+                )
+        return target_size(*size, self.spec)
 
     def _describe_empty_range(self) -> str:
         length = self.info.duration_seconds
