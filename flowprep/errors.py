@@ -164,7 +164,7 @@ class StorageError(FlowprepError):
 
 
 class ExecutorError(FlowprepError):
-    """Workers cannot be started, or a cluster lacks what the run needs."""
+    """Workers cannot be started, a cluster lacks what the run needs, or no worker can extract."""
 
 
 class TrainingError(FlowprepError):

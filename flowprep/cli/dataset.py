@@ -29,7 +29,9 @@ def verify(out: str, deep: bool, repair: bool) -> int:
 
     Every video of the manifest is in exactly one shard or in failures.jsonl; N frames give N - step
     flows a direction, x beside y; every JPEG is whole; checksums hold; no file is there that should
-    not be. Exit code 1 when something is wrong.
+    not be. A video in failures.jsonl is accounted for when it failed by its own fault; an internal
+    error is never the video's fault, and a data set that holds no video is not whole. Exit code 1
+    when something is wrong.
     """
     from flowprep.dataset.verify import verify_dataset
 

@@ -72,7 +72,11 @@ class VerifyReport:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is wrong; failed videos that are listed as failed are not wrong."""
+        """Whether nothing is wrong.
+
+        A video may fail by its own fault, and is then listed as failed. An internal error is no
+        such fault, and a data set that holds none of its videos is not whole.
+        """
         return not self.problems
 
 
@@ -120,6 +124,17 @@ def verify_dataset(
             report.problems.append(
                 f"{key} is in no shard and not in {FAILURES_FILE}; run the same extract again"
             )
+        if not placed[key] and key in failures and failures[key].reason == "internal-error":
+            report.problems.append(
+                f"{key} is not stored, by an internal error and no fault of its own "
+                f"({failures[key].message}); run `flowprep doctor`, and then the same extract with "
+                "--retry-failed"
+            )
+    if entries and not report.problems and not report.num_stored:
+        report.problems.append(
+            f"none of the {len(entries)} videos in {MANIFEST_FILE} is stored; {FAILURES_FILE} says "
+            "why: correct it, and run the same extract with --retry-failed"
+        )
     known = {entry.video.key for entry in entries}
     report.problems += [
         f"{FAILURES_FILE} names {key}, which is not in {MANIFEST_FILE}"

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Loader",
+    "PlainLoader",
     "TestViews",
     "TrainingClips",
     "check_clip",
@@ -541,7 +542,18 @@ test_loader.__test__ = False  # type: ignore[attr-defined]
 # ---- loader processes
 
 
-class Loader(DataLoader[Any]):
+class PlainLoader(DataLoader[Any]):
+    """A DataLoader that has as many processes as it is told, without a word.
+
+    Their number is the user's, or `default_loaders` counted the cores. torch warns of more of them
+    than cores, but they also wait for storage, and results do not depend on them.
+    """
+
+    def check_worker_number_rationality(self) -> None:
+        """Does nothing."""
+
+
+class Loader(PlainLoader):
     """A DataLoader whose processes write clips where this one reads them.
 
     DataLoader's own processes put every batch into fresh shared memory, page by page, which takes

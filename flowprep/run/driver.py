@@ -30,6 +30,7 @@ from flowprep.dataset.layout import (
     VideoRecord,
     part_name,
     read_failures,
+    read_sidecar,
     shard_name,
     sidecar_name,
     write_failures,
@@ -40,6 +41,7 @@ from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
 from flowprep.errors import DatasetError, ExecutorError, VideoError
 from flowprep.run.executors import EXECUTORS, Executor, WorkerLost, check_options
+from flowprep.run.first_videos import FirstVideos
 from flowprep.run.job import (
     ExtractJob,
     Job,
@@ -47,6 +49,7 @@ from flowprep.run.job import (
     JoinJob,
     PublishJob,
     failed_record,
+    internal_error_site,
     read_part_record,
     write_part_record,
 )
@@ -77,7 +80,7 @@ def run_extract(
     Raises ConfigMismatchError where `out` was made with another configuration, InputError or
     DatasetError where the plan cannot be extended, StorageError where `out` cannot be written (what
     is published stays whole), ConfigError for a device that is not there, ExecutorError where there
-    are no workers.
+    are no workers, or where the first videos all fail with the same internal error.
     """
     options = options or RunOptions()
     check_options(options, config.flow.algorithm)
@@ -144,6 +147,9 @@ class _Run:
         self.unfinished: Counter[int] = Counter()
         self.cuts = CutVideos(storage)
         self.report = RunReport(storage.location, len(entries))
+        self.first_videos = FirstVideos()
+        self.held_shards: list[int] = []
+        """Finished, but not to be published before it is known that extraction works."""
         num_to_do = self._recover()
         self.recorder = ProgressRecorder(storage, self.report, num_to_do)
 
@@ -164,6 +170,7 @@ class _Run:
             )
             write_manifest(self.storage, self.entries)
             self.failures = {}
+        self._remove_emptied_shards(published)
         self.indices: dict[int, list[int]] = {}
         for index, entry in enumerate(self.entries):
             if entry.shard not in published:
@@ -183,7 +190,7 @@ class _Run:
                 self.storage.remove(f"{PARTS_FOLDER}/{name}")
         if self.failures != stored_failures or not self.storage.exists(FAILURES_FILE):
             write_failures(self.storage, self.failures.values())
-        self.report.num_failed = len(self.failures)
+        self.report.num_failed = self.report.num_failed_before = len(self.failures)
         self.report.failures.update(failure.reason for failure in self.failures.values())
         self.report.num_done_before = len(self.entries) - num_open - len(self.failures)
         log.info(
@@ -208,6 +215,20 @@ class _Run:
             self.storage.write_bytes(sidecar_name(shard), sidecar.to_json())
             published.add(shard)
 
+    def _remove_emptied_shards(self, published: set[int]) -> None:
+        """Removes shards that hold nothing and whose failed videos have all moved to new ones."""
+        for shard in sorted(published - {entry.shard for entry in self.entries}):
+            try:
+                videos = read_sidecar(self.storage, shard).videos
+            except DatasetError:  # whatever it is, `verify` names it
+                continue
+            if all(video.status == "failed" for video in videos):
+                log.info("removing %s: its videos all failed and moved", shard_name(shard))
+                # The sidecar goes last: without it the tar would count as one that lost its own.
+                self.storage.remove(shard_name(shard))
+                self.storage.remove(sidecar_name(shard))
+                published.remove(shard)
+
     def _finished_parts(self, shard: int) -> set[int]:
         finished = set()
         names = self.storage.list_names(f"{PARTS_FOLDER}/{shard:06d}")
@@ -223,7 +244,9 @@ class _Run:
                 log.warning("%s; its video is extracted again", error)
                 self.storage.remove(part_name(shard, index, "json"))
                 continue
-            if record.status == "failed" and self.options.retry_failed:
+            # An internal error counts once its shard is public, so not in a run that was stopped.
+            is_internal = internal_error_site(record) is not None
+            if record.status == "failed" and (self.options.retry_failed or is_internal):
                 self.storage.remove(part_name(shard, index, "json"))
                 continue
             if record.status == "failed":
@@ -297,9 +320,29 @@ class _Run:
                     # Where a joined video was computed, its segments have said.
                     self.recorder.finished(record, "" if is_joined else outcome.node)
                     progress.advance()
+            self._check_first_videos(is_end=not (self.waiting or in_flight))
             self.recorder.num_workers = executor.num_workers
             if (written := self.recorder.write()) is not None:
                 executor.show(metric_samples(written))
+
+    def _check_first_videos(self, *, is_end: bool) -> None:
+        """Raises ExecutorError where extraction does not work here at all."""
+        error = self.first_videos.error(self.report.log_name, is_end=is_end)
+        if error is not None:
+            failed = self.first_videos.failed
+            log.error("%s", error)
+            # As if they had never been tried. Others may still fail in the same way meanwhile, and
+            # are tried again as well.
+            for shard, index in failed:
+                self.storage.remove(part_name(shard, index, "json"))
+                del self.failures[self.entries[index].video.key]
+            self.report.num_failed -= len(failed)
+            self.report.failures = Counter(one.reason for one in self.failures.values())
+            raise error
+        if is_end or not self.first_videos.is_open:
+            for shard in self.held_shards:
+                self._queue_publication(shard)
+            self.held_shards.clear()
 
     def _after_extraction(
         self, job: ExtractJob, outcome: JobResult | WorkerLost
@@ -336,6 +379,7 @@ class _Run:
             self.cuts.remove_files(job.shard, job.index, segment)
             return None
         if record is not None:
+            self.first_videos.give_up_watching()
             self.report.add_work(record)
             self.recorder.segment_finished(record, outcome.node)
             log.info("%s: finished", job.name)
@@ -451,9 +495,10 @@ class _Run:
             log.warning("%s: failed: %s: %s", record.key, failure.reason, failure.message)
         else:
             log.info("%s: %s, %d flows", record.key, record.status, record.num_flows)
+        self.first_videos.add(job.shard, job.index, record)
         self.unfinished[job.shard] -= 1
         if self.unfinished[job.shard] == 0:
-            self._queue_publication(job.shard)
+            self.held_shards.append(job.shard)
 
     def _queue_publication(self, shard: int) -> None:
         # Before the sidecar says that the shard is public, so that no failed video is ever in

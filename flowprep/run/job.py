@@ -54,6 +54,7 @@ __all__ = [
     "PublishJob",
     "WorkerLost",
     "failed_record",
+    "internal_error_site",
     "read_part_record",
     "run_job",
     "write_part_record",
@@ -383,6 +384,16 @@ def failed_record(job: ExtractJob, error: VideoError) -> VideoRecord:
         message=error.message,
         attempts=job.attempt,
     )
+
+
+def internal_error_site(record: VideoRecord) -> str | None:
+    """Returns what failed and where, such as `TypeError at reader.py:12`; None for other failures.
+
+    Of one fault it is the same for each video, while the rest of the message may name the video.
+    """
+    if record.status != "failed" or record.reason != "internal-error":
+        return None
+    return (record.message or "").partition(": ")[0]
 
 
 @functools.lru_cache(maxsize=2)

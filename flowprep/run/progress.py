@@ -39,6 +39,8 @@ class RunReport:
     """Damaged videos of which this run kept the part before the damage."""
     num_failed: int = 0
     """Videos in failures.jsonl, of this run and of earlier ones."""
+    num_failed_before: int = 0
+    """Of these, videos that earlier runs tried and this one did not."""
     num_pairs: int = 0
     """Frame pairs that this run computed (one for both directions)."""
     num_bytes: int = 0
@@ -136,6 +138,13 @@ class RunReport:
             lines.append(f"  failed        {failed}, listed in failures.jsonl:")
             for reason, count in self.failures.most_common():
                 lines.append(f"    {count:6d}  {reason}: {FAILURE_REASONS[reason]}")
+        if self.num_failed_before:
+            failed = format_count(self.num_failed_before, "video")
+            them = "it" if self.num_failed_before == 1 else "them"
+            lines.append(
+                f"  not tried     {failed} that failed in an earlier run; "
+                f"--retry-failed tries {them} again"
+            )
         lines += self.note_lines(14)
         if self.log_name:
             lines.append(f"  log           {self.log_name}")

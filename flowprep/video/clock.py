@@ -156,7 +156,7 @@ class FrameClock:
             if self._has_stamps and not is_last:
                 return Stamp(value, "is missing", True)
             return Stamp(value)
-        if previous is None or frame.time_base is None:
+        if previous is None or not frame.time_base:
             return Stamp(value)
         seconds = [float(one * frame.time_base) for one in (previous, raw)]
         if raw < previous:

@@ -27,6 +27,7 @@ from av.video.stream import VideoStream
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
 from flowprep.video.clock import FrameClock, PacketClock, Stamp
+from flowprep.video.containers import open_container
 from flowprep.video.orientation import AS_DECODED, Orientation, orientation_of_frame
 from flowprep.video.pixel_aspect import is_plausible, stated_aspect
 from flowprep.video.reader import RGB, FrameReader, Picture
@@ -120,10 +121,9 @@ class PyAVReader(FrameReader):
             # `file:` keeps names with a colon or a leading dash from being read as something else;
             # the white list keeps play lists from fetching anything over a network. PyAV by itself
             # has time stamps invented (genpts), which run out of order on AVI with B-frames.
-            self._container: InputContainer = av.open(
+            self._container: InputContainer = open_container(
                 "file:" + path,
-                metadata_errors="replace",
-                options={"protocol_whitelist": "file", "fflags": "-genpts", **_DECODER_OPTIONS},
+                {"protocol_whitelist": "file", "fflags": "-genpts", **_DECODER_OPTIONS},
             )
         except MemoryError:
             raise
@@ -437,7 +437,7 @@ class PyAVReader(FrameReader):
                 return None
             if self.num_frames_decoded == _NUM_COMPARED:
                 break
-        if time_base is None or not found:
+        if not time_base or not found:
             return None
         # One object for each duration: there may be millions of frames.
         durations = {one: self._duration(one, time_base) for one in {item[1] for item in found}}
@@ -519,7 +519,7 @@ class PyAVReader(FrameReader):
     def _time_of(self, decoded: _Decoded, previous: Picture | None) -> Fraction:
         """Returns the container's time of a frame in s; without a stamp, where the last ended."""
         stamp, time_base = decoded.stamp.value, decoded.frame.time_base
-        if stamp is not None and time_base is not None:
+        if stamp is not None and time_base:  # PyAV 19 has a zero for what is not known
             return stamp * time_base
         if previous is None:
             return Fraction(0)
