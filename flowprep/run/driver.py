@@ -85,6 +85,8 @@ def run_extract(
     storage.make_folder()
     with locked_dataset(storage) as lease, _run_log(storage) as log_name:
         log.info("run with %s and %s", config, options)
+        for note in manifest.notes:
+            log.info("note: %s", note)
         plan = make_plan(storage, manifest, config)
         write_plan(storage, plan)
         _remove_temporary_files(storage)

@@ -6,8 +6,8 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import cv2
 
@@ -22,6 +22,7 @@ from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError, VideoError
 from flowprep.flow import build_estimator
+from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.executors import check_options, cluster_address
 from flowprep.run.extract import extract_video
 from flowprep.run.job import read_part_record
@@ -72,6 +73,8 @@ class RunEstimate:
     """Of `seconds_per_pair`, what a GPU spends."""
     num_segments: int = 0
     """Of the videos to do, a short one counted as one."""
+    class_counts: Mapping[str, Counter[str]] = field(default_factory=dict)
+    """Videos in the whole plan by class and split; empty names for none."""
 
     def summary(self) -> str:
         """Returns the estimate as lines of text."""
@@ -119,6 +122,7 @@ class RunEstimate:
                 + f", {format_bytes(self.num_bytes)}"
             )
         lines += [f"  probe       {failure}" for failure in self.probe_failures]
+        lines += table_lines(self.class_counts)
         lines.append("nothing was written")
         return "\n".join(lines)
 
@@ -174,6 +178,7 @@ def estimate_run(
         num_gpus=machine.num_gpus,
         gpu_seconds_per_pair=0.0 if cost is None else cost.flow_seconds_per_pair,
         num_segments=num_segments,
+        class_counts=count_classes((e.video for e in entries), plan.header.class_names),
     )
 
 

@@ -67,14 +67,21 @@ class TestFolders:
         assert [video.labels for video in manifest.videos] == [(0,), (1,), (1,)]
         assert manifest.videos[2].source == str(tmp_path / "walk/more/a.MP4")
         assert manifest.num_ignored_files == 2
-        assert manifest.notes == ("ignored 2 files without a video extension",)
+        assert manifest.notes == (
+            "ignored 2 files without a video extension",
+            "1 video in folders below the class folders (more): these folders give no label; where "
+            "they are the classes, give --class-level 2",
+        )
 
     def test_no_labels_where_videos_lie_in_the_folder_itself(self, tmp_path: Path) -> None:
         touch(tmp_path, "walk/a.avi", "b.avi")
         manifest = collect_videos(tmp_path)
         assert manifest.class_names == ()
         assert labels(manifest) == {"b": (), "walk/a": ()}
-        assert manifest.notes == ("gave no labels: 1 video of 2 not in a class folder",)
+        assert manifest.notes == (
+            "gave no labels: 1 video of 2 not in a class folder; move it into one, or give labels "
+            "by a list",
+        )
 
     def test_flat_folder_has_neither_labels_nor_notes(self, tmp_path: Path) -> None:
         manifest = collect_videos(str(touch(tmp_path, "2.avi", "1.avi", "10.avi")))
