@@ -85,13 +85,14 @@ def run_extract(
     storage.make_folder()
     with locked_dataset(storage) as lease, _run_log(storage) as log_name:
         log.info("run with %s and %s", config, options)
-        for note in manifest.notes:
-            log.info("note: %s", note)
         plan = make_plan(storage, manifest, config)
+        for note in (*manifest.notes, *plan.notes):
+            log.info("note: %s", note)
         write_plan(storage, plan)
         _remove_temporary_files(storage)
         run = _Run(storage, config, options, plan.entries, lease)
         run.report.log_name = log_name
+        run.report.notes[:0] = plan.notes
         try:
             run.go()
         finally:

@@ -75,6 +75,8 @@ class RunEstimate:
     """Of the videos to do, a short one counted as one."""
     class_counts: Mapping[str, Counter[str]] = field(default_factory=dict)
     """Videos in the whole plan by class and split; empty names for none."""
+    notes: tuple[str, ...] = ()
+    """What a run would say of itself."""
 
     def summary(self) -> str:
         """Returns the estimate as lines of text."""
@@ -122,6 +124,7 @@ class RunEstimate:
                 + f", {format_bytes(self.num_bytes)}"
             )
         lines += [f"  probe       {failure}" for failure in self.probe_failures]
+        lines += [f"  note        {note}" for note in self.notes]
         lines += table_lines(self.class_counts)
         lines.append("nothing was written")
         return "\n".join(lines)
@@ -179,6 +182,7 @@ def estimate_run(
         gpu_seconds_per_pair=0.0 if cost is None else cost.flow_seconds_per_pair,
         num_segments=num_segments,
         class_counts=count_classes((e.video for e in entries), plan.header.class_names),
+        notes=plan.notes,
     )
 
 

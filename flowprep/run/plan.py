@@ -22,6 +22,8 @@ from flowprep.dataset.storage import TEMPORARY_MARK, Storage
 from flowprep.errors import DatasetError, InputError
 from flowprep.flow import ESTIMATORS
 from flowprep.run.extract import library_versions
+from flowprep.run.stored_keys import with_stored_keys
+from flowprep.urls import redacted
 from flowprep.video.keys import unescape_key
 from flowprep.video.manifest import Manifest
 from flowprep.video.types import Video
@@ -46,6 +48,8 @@ class Plan:
     """What the stored manifest says; empty for a new data set."""
     entries: list[ManifestEntry]
     """The known videos, then the new ones."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user on keys that are not what the inputs alone would give."""
 
 
 def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Plan:
@@ -66,7 +70,7 @@ def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Pl
     header.check_same(config, implementation, storage.location)
     known = read_manifest(storage) if storage.exists(MANIFEST_FILE) else []
     class_names, labels = _merge_class_names(header.class_names, manifest.class_names)
-    videos = manifest.videos
+    videos, notes = with_stored_keys(known, manifest.videos)
     if labels is not None:
         videos = tuple(
             dataclasses.replace(video, labels=tuple(labels[label] for label in video.labels))
@@ -75,7 +79,7 @@ def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Pl
     header = dataclasses.replace(header, class_names=class_names)
     stored_names = dict(enumerate(class_names))
     entries = extend_plan(known, videos, config.encode.videos_per_shard, stored_names)
-    return Plan(header, known, entries)
+    return Plan(header, known, entries, tuple(map(redacted, notes)))
 
 
 def write_plan(storage: Storage, plan: Plan) -> None:

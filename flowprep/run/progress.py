@@ -46,6 +46,8 @@ class RunReport:
     """Failed videos by reason."""
     num_lost_workers: int = 0
     log_name: str = ""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what the run did otherwise than its inputs alone would say."""
 
     @property
     def is_complete(self) -> bool:
@@ -111,6 +113,7 @@ class RunReport:
             lines.append(f"  failed        {failed}, listed in failures.jsonl:")
             for reason, count in self.failures.most_common():
                 lines.append(f"    {count:6d}  {reason}: {FAILURE_REASONS[reason]}")
+        lines += [f"  note          {note}" for note in self.notes]
         if self.log_name:
             lines.append(f"  log           {self.log_name}")
         return "\n".join(lines)

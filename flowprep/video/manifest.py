@@ -24,6 +24,7 @@ from flowprep.video.folder_classes import classes_of_folders, split_named
 from flowprep.video.keys import unescape_key
 from flowprep.video.lists import read_list
 from flowprep.video.places import common_folder, kind_of, names_in
+from flowprep.video.stems import keep_extensions
 from flowprep.video.tree import extension_of, is_pattern, read_file, read_folder, read_glob
 from flowprep.video.types import Video
 
@@ -247,6 +248,7 @@ def _on_inputs(found: Sequence[Found], inputs: Sequence[str]) -> list[str]:
 def _finish(found: Sequence[Found]) -> Manifest:
     entries = [entry for part in found for entry in part.entries]
     notes = [note for part in found for note in part.notes]
+    notes += keep_extensions(entries)
     _check_unique(entries)
     if len(found) == 1:
         class_names = found[0].class_names  # in the order of the annotation

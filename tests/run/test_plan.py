@@ -103,3 +103,65 @@ class TestFoldersReadOtherwise:
             "labels of b is (1,) in the data set and (0,) in this run; give it the same, or choose "
             "another output folder"
         )
+
+
+class TestStoredKeys:
+    """A key that is stored never changes, whatever comes or goes beside its file."""
+
+    def sources(self, plan: Plan, top: Path) -> dict[str, str]:
+        return {e.video.key: str(Path(e.video.source).relative_to(top)) for e in plan.entries}
+
+    def test_a_second_file_comes(self, tmp_path: Path) -> None:
+        videos, out = touch(tmp_path / "v", "trip/IMG_1.mp4"), tmp_path / "out"
+        planned(collect_videos(videos), out)
+        touch(videos, "trip/IMG_1.MOV", "trip/IMG_1/001.jpg")
+        plan = planned(collect_videos(videos), out)
+        assert self.sources(plan, videos) == {
+            "trip/IMG_1": "trip/IMG_1.mp4",
+            "trip/IMG_1%2EMOV": "trip/IMG_1.MOV",
+            "trip/IMG_1%2Eframes": "trip/IMG_1",
+        }
+        assert planned(collect_videos(videos), out).entries == plan.entries
+
+    def test_it_comes_alone(self, tmp_path: Path) -> None:
+        videos, out = touch(tmp_path / "v", "IMG_1.mp4"), tmp_path / "out"
+        planned(collect_videos(videos / "IMG_1.mp4"), out)
+        touch(videos, "IMG_1.MOV")
+        plan = planned(collect_videos(videos / "IMG_1.MOV"), out)
+        assert self.sources(plan, videos) == {"IMG_1": "IMG_1.mp4", "IMG_1%2EMOV": "IMG_1.MOV"}
+        assert plan.notes == (
+            "1 new video beside a stored one of the same name: the new keys keep the extension "
+            "(IMG_1%2EMOV); remove the stored file if the new one takes its place",
+        )
+
+    def test_one_of_two_goes(self, tmp_path: Path) -> None:
+        videos, out = touch(tmp_path / "v", "a/1.mp4", "a/1.mov", "b/2.mp4"), tmp_path / "out"
+        began = planned(collect_videos(videos), out)
+        (videos / "a/1.mov").unlink()
+        assert planned(collect_videos(videos), out).entries == began.entries
+
+    def test_the_collection_moves(self, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        planned(collect_videos(touch(tmp_path / "old", "a/1.mp4", "b/2.mp4")), out)
+        (tmp_path / "old").rename(tmp_path / "new")
+        touch(tmp_path / "new", "a/1.MOV")
+        plan = planned(collect_videos(tmp_path / "new"), out)
+        assert self.sources(plan, tmp_path / "new") == {
+            "a/1": "a/1.mp4",
+            "b/2": "b/2.mp4",
+            "a/1%2EMOV": "a/1.MOV",
+        }
+
+    def test_a_converted_collection_keeps_its_keys(self, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        planned(collect_videos(touch(tmp_path / "avi", "a/1.avi", "b/2.avi")), out)
+        converted = touch(tmp_path / "mp4", "a/1.mp4", "b/2.mp4")
+        plan = planned(collect_videos(converted), out)
+        assert self.sources(plan, converted) == {"a/1": "a/1.mp4", "b/2": "b/2.mp4"}
+
+    def test_double_extensions(self, tmp_path: Path) -> None:
+        videos, out = touch(tmp_path / "v", "a.mp4.avi"), tmp_path / "out"
+        planned(collect_videos(videos), out)
+        touch(videos, "a.mp4", "a.mov")
+        with pytest.raises(InputError, match="two videos have the key 'a%2Emp4', which the data"):
+            planned(collect_videos(videos), out)
