@@ -30,6 +30,7 @@ from flowprep.dataset.layout import (
     VideoRecord,
     part_name,
     read_failures,
+    read_sidecar,
     shard_name,
     sidecar_name,
     write_failures,
@@ -40,6 +41,7 @@ from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
 from flowprep.errors import DatasetError, ExecutorError, VideoError
 from flowprep.run.executors import EXECUTORS, Executor, WorkerLost, check_options
+from flowprep.run.found_again import FolderNames, found_again, with_new_sources
 from flowprep.run.job import (
     ExtractJob,
     Job,
@@ -52,7 +54,7 @@ from flowprep.run.job import (
 )
 from flowprep.run.metrics import metric_samples
 from flowprep.run.plan import make_plan, move_to_new_shards, write_plan
-from flowprep.run.progress import Progress, RunReport
+from flowprep.run.progress import Progress, RunReport, format_count
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
 from flowprep.urls import redacted
@@ -146,6 +148,8 @@ class _Run:
         self.waiting: deque[Job] = deque()
         self.unfinished: Counter[int] = Counter()
         self.cuts = CutVideos(storage)
+        self.folder_names = FolderNames()
+        self.num_found_again = 0
         self.report = RunReport(storage.location, len(entries))
         num_to_do = self._recover()
         self.recorder = ProgressRecorder(storage, self.report, num_to_do)
@@ -160,13 +164,19 @@ class _Run:
             for entry in self.entries
             if entry.shard in published and entry.video.key in stored_failures
         }
-        if self.options.retry_failed and self.failures:
-            log.info("trying %d failed videos again", len(self.failures))
+        retried = set(self.failures)
+        if not self.options.retry_failed:
+            retried = found_again(self.failures, self.entries)
+            self.num_found_again += len(retried)
+        if retried:
+            log.info("trying %d failed videos again", len(retried))
             self.entries = move_to_new_shards(
-                self.entries, set(self.failures), self.config.encode.videos_per_shard
+                self.entries, retried, self.config.encode.videos_per_shard
             )
             write_manifest(self.storage, self.entries)
-            self.failures = {}
+        kept = {key: failure for key, failure in self.failures.items() if key not in retried}
+        self.failures = with_new_sources(kept, self.entries)
+        self._remove_vacated(published)
         self.indices: dict[int, list[int]] = {}
         for index, entry in enumerate(self.entries):
             if entry.shard not in published:
@@ -186,6 +196,11 @@ class _Run:
                 self.storage.remove(f"{PARTS_FOLDER}/{name}")
         if self.failures != stored_failures or not self.storage.exists(FAILURES_FILE):
             write_failures(self.storage, self.failures.values())
+        if number := self.num_found_again:
+            self.report.notes.append(
+                f"tried {format_count(number, 'video')} again that failed as missing and "
+                f"{'is' if number == 1 else 'are'} there now"
+            )
         self.report.num_failed = len(self.failures)
         self.report.failures.update(failure.reason for failure in self.failures.values())
         self.report.num_done_before = len(self.entries) - num_open - len(self.failures)
@@ -211,6 +226,18 @@ class _Run:
             self.storage.write_bytes(sidecar_name(shard), sidecar.to_json())
             published.add(shard)
 
+    def _remove_vacated(self, published: set[int]) -> None:
+        """Removes shards that held nothing but failures, and these have moved to newer shards."""
+        for shard in published - {entry.shard for entry in self.entries}:
+            try:
+                videos = read_sidecar(self.storage, shard).videos
+            except DatasetError:  # verify names it
+                continue
+            if all(video.status == "failed" for video in videos):
+                log.info("removing %s, which holds no video any more", shard_name(shard))
+                self.storage.remove(sidecar_name(shard))
+                self.storage.remove(shard_name(shard))
+
     def _finished_parts(self, shard: int) -> set[int]:
         finished = set()
         names = self.storage.list_names(f"{PARTS_FOLDER}/{shard:06d}")
@@ -226,7 +253,11 @@ class _Run:
                 log.warning("%s; its video is extracted again", error)
                 self.storage.remove(part_name(shard, index, "json"))
                 continue
-            if record.status == "failed" and self.options.retry_failed:
+            is_there_now = record.reason == "missing" and self.folder_names.holds(
+                self.entries[index].video.source
+            )
+            if record.status == "failed" and (self.options.retry_failed or is_there_now):
+                self.num_found_again += is_there_now
                 self.storage.remove(part_name(shard, index, "json"))
                 continue
             if record.status == "failed":

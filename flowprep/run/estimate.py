@@ -15,7 +15,6 @@ from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.layout import (
     PARTS_FOLDER,
     RGB_STREAM,
-    ManifestEntry,
     read_failures,
 )
 from flowprep.dataset.read import published_shards
@@ -25,8 +24,9 @@ from flowprep.flow import build_estimator
 from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.executors import check_options, cluster_address
 from flowprep.run.extract import extract_video
+from flowprep.run.found_again import FolderNames, found_again
 from flowprep.run.job import read_part_record
-from flowprep.run.plan import make_plan
+from flowprep.run.plan import Plan, make_plan
 from flowprep.run.progress import format_bytes, format_count, format_duration
 from flowprep.run.workers import own_machine
 from flowprep.video.decode import probe_video
@@ -146,7 +146,7 @@ def estimate_run(
     storage = Storage(out)
     plan = make_plan(storage, manifest, config)
     entries = plan.entries
-    done = _finished_keys(storage, plan.known, options)
+    done = _finished_keys(storage, plan, options)
     to_do = [entry.video for entry in entries if entry.video.key not in done]
     failures: list[str] = []
     with fetched_sample(spread(to_do, _NUM_HEADERS), failures) as probed:
@@ -192,14 +192,14 @@ def _num_segments(num_frames: float, options: RunOptions) -> int:
     return math.ceil(num_frames / most) if 0 < 2 * most < num_frames else 1
 
 
-def _finished_keys(
-    storage: Storage, known: Sequence[ManifestEntry], options: RunOptions
-) -> set[str]:
+def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str]:
     """Returns the keys of videos that a run would not compute again, published or not yet."""
     published = set(published_shards(storage))
+    known = plan.known
     done = {entry.video.key for entry in known if entry.shard in published}
-    if options.retry_failed:
-        done -= read_failures(storage).keys()
+    failures = read_failures(storage)
+    done -= failures.keys() if options.retry_failed else found_again(failures, plan.entries)
+    names = FolderNames()
     for shard in {entry.shard for entry in known} - published:
         for name in storage.list_names(f"{PARTS_FOLDER}/{shard:06d}"):
             stem, _, suffix = name.partition(".")
@@ -210,7 +210,9 @@ def _finished_keys(
                 record = read_part_record(storage, shard, index)
             except DatasetError:
                 continue
-            if record.status == "failed" and options.retry_failed:
+            source = plan.entries[index].video.source
+            is_there_now = record.reason == "missing" and names.holds(source)
+            if record.status == "failed" and (options.retry_failed or is_there_now):
                 continue
             done.add(known[index].video.key)
     return done
