@@ -292,3 +292,42 @@ def test_class_names_are_those_of_the_folders(tmp_path: Path) -> None:
     assert [unescape_key(video.key) for video in manifest.videos] == sorted(
         [name.removesuffix(".mp4") for name in names],
     )
+
+
+DOCUMENTED = {  # docs/layouts.md, by the number of the row
+    1: "classes",
+    2: "splits with classes",
+    3: "splits of mmaction2",
+    4: "splits in classes",
+    5: "splits without classes",
+    6: "folders around classes",
+    7: "subjects in classes",
+    8: "classes in subjects",
+    9: "flat",
+}
+
+
+def test_the_documented_layouts_are_those_that_are_tested() -> None:
+    path = Path(__file__).parents[2] / "docs/layouts.md"
+    rows = [line.split("|")[1:5] for line in path.read_text().splitlines() if line[2:3].isdigit()]
+    assert [int(row[0]) for row in rows] == [*DOCUMENTED, 10]
+    for number, _, classes, splits in rows[:9]:
+        _, class_at, split_at = LAYOUTS[DOCUMENTED[int(number)]]
+        if number.strip() != "6":
+            assert classes.strip().startswith(
+                "none" if class_at is None else f"level {class_at + 1}"
+            )
+        assert splits.strip().startswith("none" if split_at is None else f"level {split_at + 1}")
+
+
+def test_frame_folders_are_videos_in_every_layout(tmp_path: Path) -> None:
+    names = [f"{split}/{name}/v1" for split in ("train", "val") for name in ACTIONS]
+    make(tmp_path, [f"{name}/img_{i:05d}.jpg" for name in names for i in (1, 2)])
+    assert understood(collect_videos(tmp_path)) == by_name(names, 1, 0)
+
+
+def test_a_list_gives_labels_to_a_flat_folder(tmp_path: Path) -> None:
+    make(tmp_path, ["a.mp4", "b.mp4"])
+    (tmp_path / "list.txt").write_text("a.mp4 0\nb.mp4 1\n")
+    manifest = collect_videos(tmp_path, annotations=tmp_path / "list.txt")
+    assert [(video.key, video.labels) for video in manifest.videos] == [("a", (0,)), ("b", (1,))]
