@@ -472,7 +472,8 @@ class _Run:
         log.warning("%s lost the worker that joins it: %s", name, outcome.message)
         if not self._goes_again(job, outcome):
             raise ExecutorError(
-                f"{name} could not be joined in {job.attempt} attempts: {outcome.message}"
+                f"{name} could not be joined in {job.attempt} attempts: {outcome.message}; run the "
+                f"same command to try again"
             )
 
     def _finish(

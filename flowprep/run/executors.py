@@ -110,7 +110,9 @@ class InlineExecutor(Executor):
     def submit(self, job: Job) -> None:
         outcome = run_job(job, self._device)
         if isinstance(outcome, WorkerLost) and outcome.reason == "crashed":
-            raise ExecutorError(f"the GPU failed: {outcome.message}")
+            raise ExecutorError(
+                f"the GPU failed: {outcome.message}; take --device cpu to work without it"
+            )
         self._ended.append((job, outcome))
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
@@ -456,7 +458,8 @@ class RayExecutor(Executor):
             self._num_failed_setups += 1
             if self._num_failed_setups == MAX_FAILED_STARTS:
                 raise ExecutorError(
-                    f"workers cannot set up their runtime environment: {error}"
+                    f"workers cannot set up their runtime environment: {error}\n"
+                    "Correct what --runtime-env asks for, or leave it out"
                 ) from error
             return WorkerLost("crashed", _summary("no worker could start", error), node_died=True)
         except errors.NodeDiedError as error:

@@ -182,7 +182,8 @@ def _check_options(names: Sequence[str], request: Request) -> None:
             raise ConfigError(f"annotations go with one folder of videos, got {len(names)}")
         if request.root is not None:
             raise ConfigError(
-                "with annotations VIDEOS is the folder of the videos: root cannot be given as well"
+                "with annotations VIDEOS is the folder of the videos: root cannot be given as "
+                "well; leave it out"
             )
 
 

@@ -138,7 +138,10 @@ def read_glob(path: str, request: Request) -> Found:
     tree = list_videos(top, request, lambda name: _may_hold_matches(_parts(name), patterns))
     videos = [video for video in tree.videos if _matches(_parts(video[0]), patterns)]
     if not videos:
-        raise InputError(f"no video matches {path} (searched in {tree.top}). {_what_is_a_video()}")
+        raise InputError(
+            f"no video matches {path} (searched in {tree.top}). {_what_is_a_video()}; check the "
+            f"pattern"
+        )
     return Found(_entries(tree, videos, request), notes=tree.notes)
 
 

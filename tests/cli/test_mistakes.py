@@ -217,7 +217,8 @@ def test_data_set_that_is_none(flowprep: Command, arguments: tuple[str, ...]) ->
     assert (result.code, result.stdout, result.stderr) == (
         1,
         "",
-        "Error: videos is not a flowprep data set: no dataset.json\n",
+        "Error: videos is not a flowprep data set: no dataset.json; name the folder that extract "
+        "wrote\n",
     )
     result = flowprep(*arguments, "nowhere")
     assert (result.code, result.stdout, result.stderr) == (

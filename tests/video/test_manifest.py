@@ -231,7 +231,8 @@ class TestInputs:
         assert found("v/*/im?s") == ["run/imgs"]
         assert collect_videos(f"{tmp_path}/v/*/*.avi").class_names == ("walk",)
         assert message(lambda: found("v/*.avi")) == (
-            f"no video matches {tmp_path}/v/*.avi (searched in {tmp_path}/v). {KNOWN}"
+            f"no video matches {tmp_path}/v/*.avi (searched in {tmp_path}/v). {KNOWN}; check "
+            f"the pattern"
         )
 
     def test_a_literal_path_comes_before_the_pattern(self, tmp_path: Path) -> None:
@@ -286,7 +287,8 @@ class TestInputs:
             "split must be 1, 2 or 3, got 4"
         )
         assert refused(annotations=text, root=tmp_path) == (
-            "with annotations VIDEOS is the folder of the videos: root cannot be given as well"
+            "with annotations VIDEOS is the folder of the videos: root cannot be given "
+            "as well; leave it out"
         )
         assert refused(format="folder", annotations=text) == (
             f"format folder takes no annotations, got {text}"
