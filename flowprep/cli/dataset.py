@@ -43,6 +43,7 @@ def verify(out: str, deep: bool, repair: bool) -> int:
         click.echo(f"... and {hidden} more")
     counts = (
         f"{report.num_stored} of {report.num_videos} videos stored, {report.num_failed} failed, "
+        f"{f'{report.num_concealed} with concealed damage, ' if report.num_concealed else ''}"
         f"{report.num_flows} flows a direction, {report.num_jpegs} JPEGs"
         f"{' decoded' if deep else ''}, {format_bytes(report.num_bytes)}"
     )

@@ -154,7 +154,7 @@ config_options = _decorator(
     RunOptions,
     "Running",
     names={"num_workers": "workers", "stall_timeout_seconds": "stall-timeout"},
-    switches=("keep_partial", "retry_failed"),
+    switches=("retry_failed",),
     metavars={
         "address": "HOST:PORT|auto",
         "runtime_env": "JSON|FILE",

@@ -30,6 +30,8 @@ class DatasetDescription:
     """In the manifest."""
     num_stored: int
     num_partial: int
+    num_concealed: int
+    """Videos with damaged pictures in them, as the decoder concealed them."""
     num_failed: int
     num_shards: int
     """Published."""
@@ -72,7 +74,8 @@ class DatasetDescription:
             f"{self.location}",
             f"  videos      {self.num_stored} of {self.num_videos} stored, {self.num_failed} failed"
             + (f", {waiting} not published yet" if waiting else "")
-            + (f", {self.num_partial} partial" if self.num_partial else ""),
+            + (f", {self.num_partial} partial" if self.num_partial else "")
+            + (f", {self.num_concealed} with concealed damage" if self.num_concealed else ""),
             f"  flow        {self.num_flows} fields a direction, {' and '.join(encode.directions)}"
             f"{', with RGB frames' if encode.keep_rgb else ''}",
             f"  shards      {self.num_shards}, {format_bytes(self.num_bytes)}",
@@ -133,7 +136,7 @@ def describe_dataset(out: str | os.PathLike[str]) -> DatasetDescription:
     splits: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     lengths: list[int] = []
-    num_bytes = num_flows = num_partial = num_values = num_clipped = 0
+    num_bytes = num_flows = num_partial = num_concealed = num_values = num_clipped = 0
     shards = published_shards(storage)
     for shard in shards:
         sidecar = read_sidecar(storage, shard)
@@ -142,6 +145,7 @@ def describe_dataset(out: str | os.PathLike[str]) -> DatasetDescription:
             if video.status == "failed":
                 continue
             num_partial += video.status == "partial"
+            num_concealed += video.num_damaged > 0
             num_flows += video.num_flows
             num_values += video.num_values
             num_clipped += video.num_clipped
@@ -156,6 +160,7 @@ def describe_dataset(out: str | os.PathLike[str]) -> DatasetDescription:
         num_videos=len(read_manifest(storage)),
         num_stored=len(lengths),
         num_partial=num_partial,
+        num_concealed=num_concealed,
         num_failed=len(failures),
         num_shards=len(shards),
         num_bytes=num_bytes,

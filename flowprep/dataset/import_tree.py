@@ -75,6 +75,7 @@ class ImportReport(RunReport):
         if self.num_failed:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.failures.items())
             lines.append(f"  failed      {reasons}; failures.jsonl says which and why")
+        lines += self.note_lines(12)
         return "\n".join(lines)
 
 

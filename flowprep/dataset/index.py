@@ -156,6 +156,11 @@ def record_from_metadata(
         "members": members,
         "seconds": seconds or {},
         "attempts": attempts,
+        # Version 1 has none of these.
+        "format_minor": metadata.get("format_minor", 0),
+        "num_damaged": metadata.get("num_damaged", 0),
+        "num_irregular_stamps": metadata.get("num_irregular_stamps", 0),
+        "notes": metadata.get("notes", {}),
     }
     # As a reader of the sidecar will see it: what he would refuse must not be published.
     return VideoRecord.from_json(json.dumps(values).encode())

@@ -1,4 +1,4 @@
-"""The names and records of a data set on disk, format version 1.
+"""The names and records of a data set on disk, format version 1.1.
 
     OUT/
       dataset.json        format version, the whole configuration, library versions, class names
@@ -27,13 +27,20 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from flowprep.config import INTERCHANGEABLE_FIELDS, Direction, EncodeSpec, ExtractConfig
+from flowprep.config import (
+    INTERCHANGEABLE_FIELDS,
+    INTERCHANGEABLE_VALUES,
+    Direction,
+    EncodeSpec,
+    ExtractConfig,
+)
 from flowprep.dataset.storage import Storage
 from flowprep.errors import (
     ConfigError,
     ConfigMismatchError,
     DatasetError,
     FailureReason,
+    NoteCode,
 )
 from flowprep.urls import redacted
 from flowprep.video.types import Video
@@ -42,6 +49,7 @@ __all__ = [
     "DATASET_FILE",
     "FAILURES_FILE",
     "FLOW_STREAMS",
+    "FORMAT_MINOR",
     "FORMAT_VERSION",
     "LEASE_FILE",
     "LOCK_FILE",
@@ -72,6 +80,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION: Literal[1] = 1
+FORMAT_MINOR = 1
+"""1.1 adds optional fields. A record without `format_minor` is held to version 1's own rules."""
 DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.jsonl"
 FAILURES_FILE = "failures.jsonl"
@@ -134,6 +144,7 @@ class DatasetHeader:
         values = {
             "format": "flowprep",
             "format_version": FORMAT_VERSION,
+            "format_minor": FORMAT_MINOR,
             "config": self.config.to_dict(),
             "implementation": self.implementation,
             "class_names": list(self.class_names),
@@ -159,10 +170,12 @@ class DatasetHeader:
                     f"{storage.location}: {DATASET_FILE} is not flowprep's; name a folder that "
                     f"extract wrote"
                 )
-            if values["format_version"] != FORMAT_VERSION:
+            minor = values.get("format_minor", 0)
+            if values["format_version"] != FORMAT_VERSION or minor not in range(FORMAT_MINOR + 1):
                 raise DatasetError(
-                    f"{storage.location} has format version {values['format_version']}, this "
-                    f"flowprep reads version {FORMAT_VERSION}; install a newer flowprep"
+                    f"{storage.location} has format version {values['format_version']}.{minor}, "
+                    f"this flowprep reads versions up to {FORMAT_VERSION}.{FORMAT_MINOR}; install "
+                    "a newer flowprep"
                 )
             origin = values.get("origin", {})
             for name, value, kind in (
@@ -197,7 +210,7 @@ class DatasetHeader:
         differences = {
             name: (stored.get(name), wanted.get(name))
             for name in sorted(stored | wanted)
-            if name not in INTERCHANGEABLE_FIELDS and stored.get(name) != wanted.get(name)
+            if not _may_differ(name, stored.get(name), wanted.get(name))
         }
         if differences:
             lines = [
@@ -214,6 +227,14 @@ class DatasetHeader:
                 ),
                 differences,
             )
+
+
+def _may_differ(name: str, stored: object, wanted: object) -> bool:
+    """Whether a field with these two values may be of one data set."""
+    if stored == wanted or name in INTERCHANGEABLE_FIELDS:
+        return True
+    values = INTERCHANGEABLE_VALUES.get(name)
+    return values is not None and {stored, wanted} <= values
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
@@ -254,6 +275,14 @@ class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: FailureReason | None = None
     message: str | None = None
     attempts: Count = 1
+    format_minor: Count = 0
+    """0 for a record of version 1, 1 for one of version 1.1."""
+    num_damaged: Count = 0
+    """Pictures that the decoder flagged as damaged and that are kept as it concealed them."""
+    num_irregular_stamps: Count = 0
+    """Source frames whose time stamp goes back, repeats, jumps or is missing."""
+    notes: dict[NoteCode, str] = {}
+    """What somebody should look at, by its code: a sentence with the video's own values."""
 
     @property
     def is_partial(self) -> bool:
@@ -388,7 +417,7 @@ def header_problem(storage: Storage) -> str | None:
     # Data sets of before it was there have none.
     digest = values.pop("sha256", None)
     known = {"format", "format_version", "config", "implementation", "class_names", "versions"}
-    if unknown := sorted(values.keys() - known - {"origin"}):
+    if unknown := sorted(values.keys() - known - {"format_minor", "origin"}):
         return f"{DATASET_FILE} has fields that are not known: {', '.join(unknown)}"
     if digest is not None and digest != _header_digest(values):
         return (

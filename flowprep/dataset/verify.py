@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -63,6 +63,8 @@ class VerifyReport:
     num_stored: int = 0
     num_partial: int = 0
     num_failed: int = 0
+    num_concealed: int = 0
+    """Stored videos with damaged pictures in them, as the decoder concealed them."""
     num_flows: int = 0
     """Fields in one direction."""
     num_jpegs: int = 0
@@ -234,6 +236,7 @@ def _check_shard(
             problems += [f"{name}: {video.key}: {problem}" for problem in found]
             report.num_stored += 1
             report.num_partial += video.status == "partial"
+            report.num_concealed += video.num_damaged > 0
             report.num_flows += video.num_flows
         tar.skip_to(size)
     if tar.digest.hexdigest() != sidecar.sha256:
@@ -297,6 +300,7 @@ def _check_video(
         own, indexed = getattr(described, name), getattr(video, name)
         if own != indexed:
             problems.append(f"{name} is {own} in its metadata and {indexed} in the sidecar")
+    problems += _check_counts(metadata)
     if video.num_flows != video.num_frames - config.flow.step:
         problems.append(
             f"{video.num_frames} frames give {video.num_frames - config.flow.step} flows at step "
@@ -315,6 +319,31 @@ def _check_video(
             problems += _check_jpegs(video, stream, tar, lengths, deep)
             report.num_jpegs += len(lengths)
     return problems
+
+
+_COUNT_NAMES = ("lead_in", "before_range", "after_range", "dropped", "repeated")
+
+
+def _check_counts(metadata: Mapping[str, Any]) -> list[str]:
+    """Returns what is wrong with the sums over a video's frames, which version 1 did not store."""
+    if not metadata.get("format_minor"):
+        return []
+    counts = metadata.get("frame_counts")
+    if not isinstance(counts, dict) or set(counts) != set(_COUNT_NAMES):
+        return [f"its frame_counts must have {', '.join(_COUNT_NAMES)}, got {counts!r}"[:300]]
+    numbers = [metadata["num_frames_decoded"], *counts.values()]
+    if any(type(number) is not int or number < 0 for number in numbers):
+        return [f"its frame_counts must be integers >= 0, got {counts!r}"[:300]]
+    decoded = metadata["num_frames_decoded"]
+    left_out = counts["lead_in"] + counts["before_range"] + counts["after_range"]
+    kept = metadata["num_frames"] - counts["repeated"] + counts["dropped"]
+    if decoded != left_out + kept:
+        return [
+            f"it says that {decoded} frames were decoded, and accounts for {left_out + kept}: "
+            f"{left_out} outside of the range, {metadata['num_frames']} kept, {counts['dropped']} "
+            f"dropped and {counts['repeated']} repeated by the rate"
+        ]
+    return []
 
 
 def _check_jpegs(

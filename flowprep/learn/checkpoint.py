@@ -237,15 +237,15 @@ def check_data(
 ) -> list[str]:
     """Checks that a data set shows a network what it was trained on; returns notes for the user.
 
-    For stream flow that is: frame rate, size, algorithm with all parameters, step and bound; for
-    rgb: frame rate and size. The quantiser does not count, as networks get px or levels made from
-    px. Another implementation of the same algorithm is only noted. Raises ConfigMismatchError with
-    both values of every difference unless `force`; with `labels`, also for other class names or
-    another order of them, whatever `force` says.
+    For stream flow that is: frame rate, size and shape of the pixels, algorithm with all
+    parameters, step and bound; for rgb: frame rate, size and shape. The quantiser does not count,
+    as networks get px or levels made from px. Another implementation of the same algorithm is only
+    noted. Raises ConfigMismatchError with both values of every difference unless `force`; with
+    `labels`, also for other class names or another order of them, whatever `force` says.
     """
-    stored = flatten(task.extract)
+    stored = flatten(task.config.to_dict())
     given = flatten(dataset.config.to_dict())
-    names = ["decode.fps", "decode.resize"]
+    names = ["decode.fps", "decode.resize", "decode.square_pixels"]
     if stream == "flow":
         names += ["flow.algorithm", "flow.step", "flow.bound_px"]
         names += sorted(name for name in stored | given if name.startswith("flow.parameters."))

@@ -522,7 +522,6 @@ class _Run:
             shard=entry.shard,
             index=index,
             attempt=1,
-            keep_partial=self.options.keep_partial,
             # The watchdog ends the process, which must then be a worker's own.
             stall_timeout_seconds=(
                 None if self.options.executor == "inline" else self.options.stall_timeout_seconds

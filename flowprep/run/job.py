@@ -74,7 +74,6 @@ class ExtractJob:
     index: int
     """The video's line in the manifest."""
     attempt: int
-    keep_partial: bool
     stall_timeout_seconds: float | None
     """None leaves the watchdog off: it ends the process, which must then not be the user's own."""
     num_lost_nodes: int = 0
@@ -352,7 +351,6 @@ def _extract_part(
             source.video,
             job.config,
             estimator,
-            keep_partial=job.keep_partial and is_whole,
             segment=job.segment,
             reader=reader,
             on_progress=on_progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,10 @@ class VideoInfo:
     """As the container says; None where it does not."""
     codec: str
     """The codec's name; `images` for a folder of images."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of the source's pixels by their height, as displayed (rotated)."""
+    video_stream: int | None = None
+    """Number of the stream that was taken among all of the file; None for a folder of images."""
 
 
 @dataclass(frozen=True, slots=True)

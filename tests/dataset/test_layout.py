@@ -103,9 +103,12 @@ def test_a_newer_version_is_refused(storage: Storage) -> None:
     with pytest.raises(DatasetError) as caught:
         DatasetHeader.read(storage)
     assert str(caught.value) == (
-        f"{storage.location} has format version 2, this flowprep reads version 1; "
+        f"{storage.location} has format version 2.1, this flowprep reads versions up to 1.1; "
         "install a newer flowprep"
     )
+    storage.write_bytes(DATASET_FILE, edited(lambda v: v.update(format_minor=2)))
+    with pytest.raises(DatasetError, match=r"has format version 1\.2, this flowprep reads"):
+        DatasetHeader.read(storage)
 
 
 def test_another_programs_header_is_refused(storage: Storage) -> None:

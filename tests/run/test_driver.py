@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -202,12 +203,13 @@ def test_retry_failed_puts_repaired_videos_into_new_shards(tmp_path: Path) -> No
     assert verify_dataset(out).problems == []
 
 
-def test_keep_partial_keeps_what_came_before_the_damage(test_data: Path, tmp_path: Path) -> None:
+def test_on_damage_cut_keeps_what_came_before_the_damage(test_data: Path, tmp_path: Path) -> None:
     source = test_data / "odd" / "corrupted.mp4"
     config = ExtractConfig(DecodeSpec(resize=Resize.parse("short:64")), FlowSpec("farneback"))
     report = run(source, tmp_path / "without", config)
     assert report.failures == {"damaged": 1}
-    report = run(source, tmp_path / "with", config, keep_partial=True)
+    config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, on_damage="cut"))
+    report = run(source, tmp_path / "with", config)
     assert (report.num_partial, report.exit_code) == (1, 0)
     (video,) = open_dataset(tmp_path / "with").videos
     assert video.is_partial
