@@ -322,7 +322,6 @@ def _extraction() -> Iterator[Finding]:
                     shard=0,
                     index=0,
                     attempt=1,
-                    keep_partial=False,
                     stall_timeout_seconds=None,
                 )
             )

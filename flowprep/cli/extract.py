@@ -92,6 +92,15 @@ input_options = _decorator(
         help="The folder that the paths in a list start from; the list's own where it is not "
         "given.",
     ),
+    click.option(
+        "--class-level",
+        type=int,
+        metavar="NUMBER",
+        cls=GroupedOption,
+        group="Input",
+        help="Which folder around a video is its class: 1 is the first below VIDEOS (or below "
+        "--root), 0 is none. Without it flowprep finds classes and splits, and says which.",
+    ),
 )
 """The options of what VIDEOS is."""
 
@@ -169,15 +178,17 @@ def extract(
     annotations: str | None,
     split: int | None,
     root: str | None,
+    class_level: int | None,
     preset: str | None,
     dry_run: bool,
     **_: Any,
 ) -> int:
     """Extract optical flow from VIDEOS into the data set OUT.
 
-    VIDEOS is a folder (class folders become labels), a file, a quoted glob, a list of paths (.txt)
-    or a Kinetics CSV; or several folders, files and globs. UCF101 and HMDB51 are read with
-    --annotations. Put -- before a file whose name begins with a dash.
+    VIDEOS is a folder (class folders become labels, folders train, val and test splits), a file, a
+    quoted glob, a list of paths (.txt) or a Kinetics CSV; or several folders, files and globs.
+    UCF101 and HMDB51 are read with --annotations. Put -- before a file whose name begins with a
+    dash.
 
     The same command run again goes on where it left off, after a crash too; new videos are added.
 
@@ -199,7 +210,13 @@ def extract(
         options = RunOptions(**given_values(ctx, run_fields))
         check_options(options, config.flow.algorithm)
         manifest = collect_videos(
-            videos, format=manifest_format, annotations=annotations, split=split, root=root, out=out
+            videos,
+            format=manifest_format,
+            annotations=annotations,
+            split=split,
+            root=root,
+            out=out,
+            class_level=class_level,
         )
     for note in manifest.notes:
         click.echo(f"note: {note}", err=True)

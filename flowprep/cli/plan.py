@@ -66,6 +66,7 @@ def plan(
     annotations: str | None,
     split: int | None,
     root: str | None,
+    class_level: int | None,
     preset: str | None,
     **_: Any,
 ) -> None:
@@ -83,7 +84,12 @@ def plan(
     with options_named(ctx):
         config = given_config(ctx, PRESETS[preset] if preset else ExtractConfig())
         manifest = collect_videos(
-            videos, format=manifest_format, annotations=annotations, split=split, root=root
+            videos,
+            format=manifest_format,
+            annotations=annotations,
+            split=split,
+            root=root,
+            class_level=class_level,
         )
         if num_workers_per_node is None:
             num_workers_per_node = usable_cores()
@@ -94,6 +100,8 @@ def plan(
             num_workers_per_node=num_workers_per_node,
             pairs_per_second_per_node=pairs_per_second,
         )
+    for note in manifest.notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps(estimate.to_dict(), indent=2))
     else:

@@ -159,11 +159,17 @@ class DatasetHeader:
     def read(cls, storage: Storage) -> DatasetHeader:
         """Reads `dataset.json`; raises DatasetError where it is missing, foreign or too new."""
         if not storage.exists(DATASET_FILE):
-            raise DatasetError(f"{storage.location} is not a flowprep data set: no {DATASET_FILE}")
+            raise DatasetError(
+                f"{storage.location} is not a flowprep data set: no {DATASET_FILE}; name the "
+                f"folder that extract wrote"
+            )
         try:
             values = json.loads(storage.read_bytes(DATASET_FILE))
             if values["format"] != "flowprep":
-                raise DatasetError(f"{storage.location}: {DATASET_FILE} is not flowprep's")
+                raise DatasetError(
+                    f"{storage.location}: {DATASET_FILE} is not flowprep's; name a folder that "
+                    f"extract wrote"
+                )
             minor = values.get("format_minor", 0)
             if values["format_version"] != FORMAT_VERSION or minor not in range(FORMAT_MINOR + 1):
                 raise DatasetError(
@@ -194,7 +200,7 @@ class DatasetHeader:
             else:
                 detail = f"{type(error).__name__}: {error}"
             raise DatasetError(
-                f"{storage.location}: {DATASET_FILE} is damaged: {detail}"
+                f"{storage.location}: {DATASET_FILE} is damaged: {detail}; restore it from a copy"
             ) from error
 
     def check_same(self, config: ExtractConfig, implementation: str, location: str) -> None:
@@ -443,7 +449,7 @@ def _check_entry(entry: ManifestEntry) -> None:
 
 def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T]) -> list[T]:
     if not storage.exists(name):
-        raise DatasetError(f"{storage.location} has no {name}")
+        raise DatasetError(f"{storage.location} has no {name}; restore it from a copy")
     records = []
     for number, line in enumerate(storage.read_bytes(name).splitlines(), start=1):
         try:
@@ -452,7 +458,7 @@ def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(
                 f"{storage.location}: {name} line {number} is damaged: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {error}; restore it from a copy"
             ) from error
     return records
 

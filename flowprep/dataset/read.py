@@ -229,7 +229,10 @@ class FlowDataset:
         a data set without RGB frames.
         """
         if not self.config.encode.keep_rgb:
-            raise ConfigError(f"{self._storage.location} holds no RGB frames")
+            raise ConfigError(
+                f"{self._storage.location} holds no RGB frames; extract into another folder "
+                f"without --no-rgb"
+            )
         video = self.videos[key]
         frames = np.empty((len(indices), video.height, video.width, 3), dtype=np.uint8)
         if len(indices) == 0:
@@ -269,7 +272,10 @@ class FlowDataset:
             what = f"{stream} {number}"
             components = _check_header(jpeg, video, what)
             if stream != RGB_STREAM and components != 1:
-                raise DatasetError(f"{key}: {what} has {components} components, flow has 1")
+                raise DatasetError(
+                    f"{key}: {what} has {components} components, flow has 1; run "
+                    f"`flowprep verify --deep`"
+                )
             if not jpeg.endswith(JPEG_END):
                 raise DatasetError(f"{key}: {what} is cut; run `flowprep verify --deep`")
         return jpegs
@@ -313,7 +319,9 @@ class FlowDataset:
             try:
                 file = self._files[shard] = _File(self._storage.path(shard_name(shard)))
             except OSError as error:
-                raise DatasetError(f"cannot read {shard_name(shard)}: {error.strerror}") from error
+                raise DatasetError(
+                    f"cannot read {shard_name(shard)}: {error.strerror}; run `flowprep verify`"
+                ) from error
             _make_room(self._files, _FILE_CACHE)
         return file
 
@@ -380,8 +388,8 @@ def _check_header(jpeg: bytes, video: StoredVideo, what: str) -> int:
         raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")
     if (header.width, header.height) != (video.width, video.height):
         raise DatasetError(
-            f"{video.key}: {what} is {header.width}x{header.height}, "
-            f"the index says {video.width}x{video.height}"
+            f"{video.key}: {what} is {header.width}x{header.height}, the index says "
+            f"{video.width}x{video.height}; run `flowprep verify --deep`"
         )
     return header.num_components
 
@@ -395,7 +403,7 @@ def _decode(jpeg: bytes, flags: int, video: StoredVideo, what: str) -> NDArray[n
         raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")
     if image.shape[:2] != (video.height, video.width):
         raise DatasetError(
-            f"{video.key}: {what} is {image.shape[1]}x{image.shape[0]}, "
-            f"the index says {video.width}x{video.height}"
+            f"{video.key}: {what} is {image.shape[1]}x{image.shape[0]}, the index says "
+            f"{video.width}x{video.height}; run `flowprep verify --deep`"
         )
     return image  # type: ignore[return-value]

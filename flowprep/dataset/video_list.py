@@ -132,7 +132,7 @@ class VideoList(Sequence[StoredVideo]):
             if self._key(position) == encoded:
                 return position
             place += 1
-        raise DatasetError(f"no video has the key {key!r}")
+        raise DatasetError(f"no video has the key {key!r}; `flowprep info --videos` lists them")
 
     def __len__(self) -> int:
         return len(self._rates)

@@ -137,7 +137,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+        raise WeightsError(
+            f"cannot read {path}: {error.strerror or error}; check the path and its permissions"
+        ) from error
     except Exception as error:
         # A damaged directory of the zip fails in many ways: as an encryption, a compression, ...
         raise WeightsError(
@@ -145,13 +147,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             "best.pt of a folder that `flowprep train` wrote"
         ) from error
     if damaged is not None:
-        raise WeightsError(f"{path} is damaged: the checksum of {damaged} is wrong")
+        raise WeightsError(
+            f"{path} is damaged: the checksum of {damaged} is wrong; take another checkpoint"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Unpickling foreign bytes can fail in any way at all.
         raise WeightsError(
-            f"{path} is not a checkpoint of flowprep: {_first_line(error)}"
+            f"{path} is not a checkpoint of flowprep: {_first_line(error)}; give last.pt or "
+            "best.pt of a folder that `flowprep train` wrote"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise WeightsError(
@@ -174,7 +179,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         detail = str(error) if isinstance(error, FlowprepError) else repr(error)
-        raise WeightsError(f"{path} is not a whole checkpoint: {detail}") from error
+        raise WeightsError(
+            f"{path} is not a whole checkpoint: {detail}; take another checkpoint"
+        ) from error
 
 
 def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | MultiTask:

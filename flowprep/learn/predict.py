@@ -71,7 +71,9 @@ class Predictor:
         if method == "svm":
             raise ConfigError("method svm needs scores of training videos: use `flowprep fuse`")
         if len(checkpoints) == 1 and (weights is not None or method != "mean"):
-            raise ConfigError("method and weights are for several checkpoints, got one")
+            raise ConfigError(
+                "method and weights are for several checkpoints, got one; leave them out"
+            )
         self.checkpoints = checkpoints
         self.views = views
         self.method: FusionMethod = method

@@ -42,6 +42,7 @@ from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
 from flowprep.errors import DatasetError, ExecutorError, VideoError
 from flowprep.run.executors import EXECUTORS, Executor, WorkerLost, check_options
 from flowprep.run.first_videos import FirstVideos
+from flowprep.run.found_again import FolderNames, found_again, with_new_sources
 from flowprep.run.job import (
     ExtractJob,
     Job,
@@ -55,7 +56,7 @@ from flowprep.run.job import (
 )
 from flowprep.run.metrics import metric_samples
 from flowprep.run.plan import make_plan, move_to_new_shards, write_plan
-from flowprep.run.progress import Progress, RunReport
+from flowprep.run.progress import Progress, RunReport, format_count
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
 from flowprep.urls import redacted
@@ -89,10 +90,13 @@ def run_extract(
     with locked_dataset(storage) as lease, _run_log(storage) as log_name:
         log.info("run with %s and %s", config, options)
         plan = make_plan(storage, manifest, config)
+        for note in (*manifest.notes, *plan.notes):
+            log.info("note: %s", note)
         write_plan(storage, plan)
         _remove_temporary_files(storage)
         run = _Run(storage, config, options, plan.entries, lease)
         run.report.log_name = log_name
+        run.report.notes[:0] = plan.notes
         try:
             run.go()
         finally:
@@ -146,6 +150,8 @@ class _Run:
         self.waiting: deque[Job] = deque()
         self.unfinished: Counter[int] = Counter()
         self.cuts = CutVideos(storage)
+        self.folder_names = FolderNames()
+        self.num_found_again = 0
         self.report = RunReport(storage.location, len(entries))
         self.first_videos = FirstVideos()
         self.held_shards: list[int] = []
@@ -163,13 +169,18 @@ class _Run:
             for entry in self.entries
             if entry.shard in published and entry.video.key in stored_failures
         }
-        if self.options.retry_failed and self.failures:
-            log.info("trying %d failed videos again", len(self.failures))
+        retried = set(self.failures)
+        if not self.options.retry_failed:
+            retried = found_again(self.failures, self.entries)
+            self.num_found_again += len(retried)
+        if retried:
+            log.info("trying %d failed videos again", len(retried))
             self.entries = move_to_new_shards(
-                self.entries, set(self.failures), self.config.encode.videos_per_shard
+                self.entries, retried, self.config.encode.videos_per_shard
             )
             write_manifest(self.storage, self.entries)
-            self.failures = {}
+        kept = {key: failure for key, failure in self.failures.items() if key not in retried}
+        self.failures = with_new_sources(kept, self.entries)
         self._remove_emptied_shards(published)
         self.indices: dict[int, list[int]] = {}
         for index, entry in enumerate(self.entries):
@@ -190,6 +201,11 @@ class _Run:
                 self.storage.remove(f"{PARTS_FOLDER}/{name}")
         if self.failures != stored_failures or not self.storage.exists(FAILURES_FILE):
             write_failures(self.storage, self.failures.values())
+        if number := self.num_found_again:
+            self.report.notes.append(
+                f"tried {format_count(number, 'video')} again that failed as missing and "
+                f"{'is' if number == 1 else 'are'} there now"
+            )
         self.report.num_failed = self.report.num_failed_before = len(self.failures)
         self.report.failures.update(failure.reason for failure in self.failures.values())
         self.report.num_done_before = len(self.entries) - num_open - len(self.failures)
@@ -246,7 +262,12 @@ class _Run:
                 continue
             # An internal error counts once its shard is public, so not in a run that was stopped.
             is_internal = internal_error_site(record) is not None
-            if record.status == "failed" and (self.options.retry_failed or is_internal):
+            is_there_now = record.reason == "missing" and self.folder_names.holds(
+                self.entries[index].video.source
+            )
+            tries_again = self.options.retry_failed or is_internal or is_there_now
+            if record.status == "failed" and tries_again:
+                self.num_found_again += is_there_now
                 self.storage.remove(part_name(shard, index, "json"))
                 continue
             if record.status == "failed":
@@ -482,7 +503,8 @@ class _Run:
         log.warning("%s lost the worker that joins it: %s", name, outcome.message)
         if not self._goes_again(job, outcome):
             raise ExecutorError(
-                f"{name} could not be joined in {job.attempt} attempts: {outcome.message}"
+                f"{name} could not be joined in {job.attempt} attempts: {outcome.message}; run the "
+                f"same command to try again"
             )
 
     def _finish(

@@ -291,7 +291,9 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
     except MemoryError:
         record = failed_record(job, VideoError("out-of-memory", "the worker ran out of memory"))
     except OSError as error:
-        raise StorageError(f"cannot write temporary files: {error}") from error
+        raise StorageError(
+            f"cannot write temporary files: {error}; free space, or set TMPDIR to another folder"
+        ) from error
     except Exception as error:
         if device != "cpu" and is_device_failure(error):
             return _device_lost(error)

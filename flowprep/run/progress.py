@@ -61,6 +61,8 @@ class RunReport:
     """What somebody should look at in this run's videos."""
     num_lost_workers: int = 0
     log_name: str = ""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what the run did otherwise than its inputs alone would say."""
 
     @property
     def is_complete(self) -> bool:
@@ -145,6 +147,7 @@ class RunReport:
                 f"  not tried     {failed} that failed in an earlier run; "
                 f"--retry-failed tries {them} again"
             )
+        lines += [f"  note          {note}" for note in self.notes]
         lines += self.note_lines(14)
         if self.log_name:
             lines.append(f"  log           {self.log_name}")

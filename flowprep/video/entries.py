@@ -34,6 +34,8 @@ class Request:
     strict: bool
     out: str | None
     """Absolute, or a URL; None where there is none."""
+    class_level: int | None = None
+    """Which folder around a video is its class; None: as `classes_of_folders` finds."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,8 @@ class Found:
     """In the order of the annotation; empty where labels have no names."""
     num_ignored_files: int = 0
     notes: list[str] = field(default_factory=list)
+    empty_folders: list[str] = field(default_factory=list)
+    """Folders without a video, as paths that keys of videos in them would begin with."""
 
 
 def path_below(path: str, base: str) -> str | None:

@@ -350,7 +350,12 @@ def test_dry_run_writes_nothing(extract: Command, tmp_path: Path) -> None:
     assert lines[7].startswith("  estimate    10 frame pairs at ")
     assert " with 1 worker, " in lines[7]
     assert lines[7].endswith(" kB")
-    assert lines[8:] == ["nothing was written"]
+    assert lines[8:] == [
+        "    class      videos",
+        "    move_left       1",
+        "    zoom_in         1",
+        "nothing was written",
+    ]
 
 
 def test_dry_run_says_that_all_is_done(extract: Command, tmp_path: Path) -> None:

@@ -86,7 +86,10 @@ def test_a_header_round_trips(storage: Storage) -> None:
 def test_a_folder_without_a_header_is_no_data_set(storage: Storage) -> None:
     with pytest.raises(DatasetError) as caught:
         DatasetHeader.read(storage)
-    assert str(caught.value) == f"{storage.location} is not a flowprep data set: no dataset.json"
+    assert str(caught.value) == (
+        f"{storage.location} is not a flowprep data set: no dataset.json; name the folder that "
+        f"extract wrote"
+    )
 
 
 def edited(change: Callable[[dict[str, Any]], Any]) -> bytes:
@@ -112,7 +115,9 @@ def test_another_programs_header_is_refused(storage: Storage) -> None:
     storage.write_bytes(DATASET_FILE, edited(lambda v: v.update(format="other")))
     with pytest.raises(DatasetError) as caught:
         DatasetHeader.read(storage)
-    assert str(caught.value) == f"{storage.location}: dataset.json is not flowprep's"
+    assert str(caught.value) == (
+        f"{storage.location}: dataset.json is not flowprep's; name a folder that extract wrote"
+    )
 
 
 @pytest.mark.parametrize(
@@ -230,7 +235,9 @@ def test_no_failures_file_means_no_failures(storage: Storage) -> None:
 def test_a_missing_manifest_is_a_dataset_error(storage: Storage) -> None:
     with pytest.raises(DatasetError) as caught:
         read_manifest(storage)
-    assert str(caught.value) == f"{storage.location} has no manifest.jsonl"
+    assert str(caught.value) == (
+        f"{storage.location} has no manifest.jsonl; restore it from a copy"
+    )
 
 
 GOOD_LINE = b'{"key":"a","source":"/a.mp4","labels":[],"split":null,"shard":0}\n'

@@ -410,7 +410,9 @@ def test_an_error_in_a_loader_arrives_in_its_own_words(motion: Path, num_loaders
     next(loader)
     with pytest.raises(DatasetError) as caught:
         next(loader)
-    assert str(caught.value) == f"cannot read {shard_name(7)}: No such file or directory"
+    assert str(caught.value) == (
+        f"cannot read {shard_name(7)}: No such file or directory; run `flowprep verify`"
+    )
 
 
 def resident_kb(pid: int) -> int:
