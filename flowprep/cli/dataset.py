@@ -37,6 +37,8 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     report = verify_dataset(out, deep=deep, repair=repair, progress=None)
     for name in report.repaired:
         click.echo(f"rebuilt {name}")
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
     for problem in report.problems[:_MAX_SHOWN_PROBLEMS]:
         click.echo(f"problem: {problem}")
     if (hidden := len(report.problems) - _MAX_SHOWN_PROBLEMS) > 0:
