@@ -126,7 +126,7 @@ def label(
     stay as they are. The videos need not be on disk: what the annotations name is found by the keys
     and paths in the data set. What the annotations do not say, labels or splits, stays as it was.
     Videos that they do not name are unlabelled under NAME, those that are extracted later too.
-    `flowprep info OUT` lists the names; to remove one, delete its file.
+    flowprep info OUT lists the names; to remove one, delete its file.
 
     \b
     flowprep label ucf --name split2 --annotations ucfTrainTestlist --split 2

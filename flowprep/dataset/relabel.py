@@ -508,10 +508,15 @@ class DatasetIndex:
     def _exact(self, named: AnnotatedVideo) -> list[int]:
         if named.is_key:
             return [self._keys[named.name]] if named.name in self._keys else []
-        if named.clip is not None and (found := self._choose(named, named.clip, is_clip=True)):
-            return found
         name = named.name
-        if not named.folders and named.start_seconds is None and named.end_seconds is None:
+        if named.folders:
+            # Where nearly all videos of a known data set have their keys.
+            usual = f"{named.folders[0]}/{named.clip or without_extension(name)}"
+            if usual in self._by_path:
+                return [self._by_path[usual]]
+            if named.clip is not None and (found := self._choose(named, named.clip, is_clip=True)):
+                return found
+        elif named.start_seconds is None and named.end_seconds is None:
             for known in (self._keys, self._by_path):
                 if name in known:
                     return [known[name]]
