@@ -333,7 +333,7 @@ def _matched(
     kept = [what for what in ("labels", "splits") if not getattr(annotation, f"has_{what}")]
     if kept:
         notes.append(
-            f"{' and '.join(kept)} stay those of {base.source}: {annotation.source} has none"
+            f"{' and '.join(kept)} stay as they were ({base.source}): {annotation.source} has none"
         )
     class_names, numbers = _numbered(annotation, names, own_names, base, notes)
     _check_missing_classes(annotation, found.values(), location, allow_missing, notes)
