@@ -70,7 +70,7 @@ class DatasetDescription:
         }
         values["seconds"] = {name: round(value, 3) for name, value in self.seconds.items()}
         values["class_names"] = list(self.class_names)
-        values["label_sets"] = [dataclasses.asdict(one) for one in self.label_sets]
+        values["label_sets"] = [one.to_dict() for one in self.label_sets]
         values["config"] = self.header.config.to_dict()
         values["implementation"] = self.header.implementation
         values["versions"] = dict(self.header.versions)

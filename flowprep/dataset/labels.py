@@ -13,6 +13,7 @@ that write one name at the same moment the last one's file stays, whole.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import fcntl
 import hashlib
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -94,6 +95,10 @@ class LabelSet:
     splits: Counter[str]
     labels: Counter[int]
     """Videos of each label."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the numbers as JSON values."""
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
 
     def summary(self) -> str:
         """Returns the numbers as a line of text."""
