@@ -15,7 +15,7 @@ from flowprep.dataset.layout import DatasetHeader, read_failures, read_manifest,
 from flowprep.dataset.read import open_dataset, published_shards
 from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError
-from flowprep.run.progress import format_bytes, format_duration
+from flowprep.run.progress import format_bytes, format_count, format_duration
 
 __all__ = ["DatasetDescription", "describe_dataset"]
 
@@ -103,8 +103,10 @@ class DatasetDescription:
             more = len(self.sizes) - 4
             lines.append(f"  sizes       {common}{f' and {more} more' if more > 0 else ''}")
         if self.labels_name is not None:
-            unlabelled = f", {self.num_unlabelled} videos not named" * bool(self.num_unlabelled)
-            lines.append(f"  labels      {self.labels_name}{unlabelled}")
+            line = f"  labels      {self.labels_name}"
+            if self.num_unlabelled:
+                line += f", {format_count(self.num_unlabelled, 'video')} not named"
+            lines.append(line)
         if self.splits:
             lines.append(
                 "  splits      "

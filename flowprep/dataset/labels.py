@@ -102,10 +102,11 @@ class LabelSet:
 
     def summary(self) -> str:
         """Returns the numbers as a line of text."""
-        count = f"{self.num_videos:,} video{'' if self.num_videos == 1 else 's'}"
+        count = counted(self.num_videos, "video")
         splits = "".join(f", {name} {n:,}" for name, n in sorted(self.splits.items()))
-        classes = len(self.class_names) or len(self.labels)
-        return f"{self.name}: {count}{splits}, {classes:,} classes, from {self.source}"
+        num_classes = len(self.class_names) or len(self.labels)
+        classes = f"{num_classes:,} class{'' if num_classes == 1 else 'es'}"
+        return f"{self.name}: {count}{splits}, {classes}, from {self.source}"
 
 
 # ---- names

@@ -94,7 +94,8 @@ class FlowDataset:
         self._files = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"FlowDataset({self._storage.location!r}, {len(self.videos)} videos)"
+        labels = "" if self.labels_name is None else f", labels {self.labels_name}"
+        return f"FlowDataset({self._storage.location!r}, {len(self.videos)} videos{labels})"
 
     def metadata(self, key: str) -> dict[str, Any]:
         """Returns a video's `KEY.json`: source, sizes of its JPEGs, statistics, versions.

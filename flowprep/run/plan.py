@@ -98,9 +98,12 @@ def extend_plan(
         for name in ("labels", "split", "start_seconds", "end_seconds"):
             old, new = getattr(entry.video, name), getattr(video, name)
             if old != new:
+                remedy = "give it the same, or choose another output folder"
+                if name in ("labels", "split"):
+                    remedy += "; `flowprep label` gives a finished data set others under a name"
                 raise InputError(
                     f"{name} of {video.key} is {old} in the data set and {new} in this run; "
-                    "give it the same, or choose another output folder"
+                    f"{remedy}"
                 )
         entries.append(ManifestEntry(video, entry.shard))
     first = max((entry.shard for entry in entries), default=-1) + 1

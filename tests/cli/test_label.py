@@ -207,7 +207,7 @@ def test_a_video_added_later_is_unlabelled_and_that_is_said(
     (row,) = [line for line in listed.stdout.splitlines() if "/new\t" in line]
     assert row.split("\t")[1:3] == ["", ""]
     assert (
-        "labels      split2, 1 videos not named"
+        "labels      split2, 1 video not named"
         in flowprep("info", split2, "--labels", "split2").stdout
     )
     assert note in flowprep(*dest).stderr

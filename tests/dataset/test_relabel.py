@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 import flowprep
 from flowprep import open_dataset
+from flowprep.dataset.lease import locked_dataset
 from flowprep.dataset.relabel import LabelReport, label_dataset
+from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.video.keys import escape_key
 from flowprep.video.manifest import collect_videos
@@ -341,6 +343,13 @@ def test_whatever_is_listed_is_labelled(seed: int, form: str) -> None:
 
 
 # ---- class names
+
+
+def test_labelling_takes_no_lock(out: Path) -> None:
+    """A run is writing to the data set, and another process is labelling it at the same time."""
+    with locked_dataset(Storage(out)):
+        assert label_dataset(out, "x", rename={"walk": "go"}).outcome == "written"
+    assert open_dataset(out, labels="x").class_names == ("go", "run", "hop")
 
 
 def test_classes_get_other_names_and_become_one(out: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from flowprep import label, open_dataset
 from flowprep.errors import ConfigError
 from flowprep.learn.checkpoint import Checkpoint, load_checkpoint
 from flowprep.learn.distributed import Process, choose_device, join_processes
+from flowprep.learn.train import _digest
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -115,6 +118,32 @@ def test_ray_train_trains_as_one_process_whatever_happens(
     assert_close(load_checkpoint(tmp_path / "last.pt"), alone)
     # No step is lost, and none is there twice.
     assert _steps(tmp_path) == list(range(1, NUM_STEPS + 1))
+
+
+def test_ray_train_reads_named_labels(motion: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(motion, tmp_path / "motion")
+    names = open_dataset(out).class_names
+    # All but two of the classes become one, and the splits change places.
+    splits = {"train": "test", "test": "train"}
+    rows = [f"{v.key},{v.labels[0]},{splits[v.split or '']}\n" for v in open_dataset(out).videos]
+    (tmp_path / "splits.csv").write_text("key,label,split\n" + "".join(rows))
+    label(
+        *(out, "mine"),
+        annotations=tmp_path / "splits.csv",
+        class_names=names,
+        rename=dict.fromkeys(names[2:], "other"),
+    )
+    arguments = train(out, "--labels", "mine", "--run", tmp_path / "run", "--steps", 1)
+    run(["-m", *arguments, "--workers", "2"])
+    checkpoint = load_checkpoint(tmp_path / "run/last.pt")
+    (task,) = checkpoint.tasks
+    assert (task.labels, task.class_names) == ("mine", (*names[:2], "other"))
+    # One process goes on with the same labels, and with no others.
+    run(["-m", *arguments])
+    checkpoint = load_checkpoint(tmp_path / "run/last.pt")
+    dataset = open_dataset(out, labels="mine")
+    assert checkpoint.training is not None
+    assert checkpoint.training["videos"] == _digest([dataset], checkpoint.config)
 
 
 def _wait_for_step(process: subprocess.Popen[str], folder: Path, least: int) -> int:
