@@ -311,7 +311,7 @@ def _csv_video(columns: Sequence[str], values: Sequence[str], origin: str) -> An
         name,
         origin,
         class_name=row.get("label") or None,
-        split=split or None,
+        split=_SPLIT_NAMES.get(split, split) or None,
         is_key=bool(row.get("key")),
     )
     video.start_seconds = _seconds(row, "start", origin)

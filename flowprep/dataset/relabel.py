@@ -293,10 +293,16 @@ def _matched(
     notes = list(annotation.notes)
     found: dict[int, AnnotatedVideo] = {}
     absent: list[AnnotatedVideo] = []
+    guesses: list[tuple[AnnotatedVideo, int]] = []
     num_repeated = 0
     index.class_folders = annotation.class_folders
-    for named in annotation.videos:
-        positions = index.find(named)
+    matches = [(named, index.find(named)) for named in annotation.videos]
+    exact = {position for _, positions in matches for position in positions}
+    for named, positions in matches:
+        if not positions:
+            # `A.mp4` is no `a.mp4` where the annotation names an `a.mp4` of its own.
+            positions = [near for near in index.guess(named) if near not in exact]
+            guesses += [(named, position) for position in positions]
         if not positions:
             absent.append(named)
         for position in positions:
@@ -324,10 +330,10 @@ def _matched(
         notes.append(note)
     if num_repeated:
         notes.append(f"{annotation.source} names {counted(num_repeated, 'video')} again")
-    if index.loose:
-        given, key = index.loose[0]
+    if guesses:
+        given, key = guesses[0][0].name, index.videos[guesses[0][1]].key
         notes.append(
-            f"{counted(len(index.loose), 'video')} found by file name, letter case, Unicode "
+            f"{counted(len(guesses), 'video')} found by file name, letter case, Unicode "
             f"form or extension alone; first: {given!r} is {key}"
         )
     kept = [what for what in ("labels", "splits") if not getattr(annotation, f"has_{what}")]
@@ -470,8 +476,6 @@ class DatasetIndex:
     def __init__(self, videos: Sequence[Video]) -> None:
         self.videos = videos
         self.class_folders: frozenset[str] = frozenset()
-        self.loose: list[tuple[str, str]] = []
-        """Names that only nearly fit, and the keys that were taken for them."""
         self._keys = {video.key: position for position, video in enumerate(videos)}
         # Nearly all keys have no escapes.
         self._paths = [v.key if "%" not in v.key else unescape_key(v.key) for v in videos]
@@ -490,7 +494,7 @@ class DatasetIndex:
 
     def knows(self, name: str) -> bool:
         """Whether the data set holds a video of exactly that name."""
-        return bool(self._exact(AnnotatedVideo(name, "")))
+        return bool(self.find(AnnotatedVideo(name, "")))
 
     def find(self, named: AnnotatedVideo) -> list[int]:
         """Returns the positions of the videos that a line means; none where there is none.
@@ -498,14 +502,6 @@ class DatasetIndex:
         More than one where it names a file of which the data set holds several ranges. Raises
         InputError where it may mean either of two.
         """
-        if found := self._exact(named):
-            return found
-        if named.is_key or not (found := self._nearly(named)):
-            return []
-        self.loose.append((named.name, self.videos[found[0]].key))
-        return found
-
-    def _exact(self, named: AnnotatedVideo) -> list[int]:
         if named.is_key:
             return [self._keys[named.name]] if named.name in self._keys else []
         name = named.name
@@ -532,7 +528,13 @@ class DatasetIndex:
                 return found
         return []
 
-    def _nearly(self, named: AnnotatedVideo) -> list[int]:
+    def guess(self, named: AnnotatedVideo) -> list[int]:
+        """Returns the positions of the videos that a line, which names none, may still mean.
+
+        Names count that differ in letter case, Unicode form, extensions, or by having a folder.
+        """
+        if named.is_key:
+            return []
         if self._by_loose_name is None:
             self._by_loose_name = {}
             for stem, positions in self._by_name.items():

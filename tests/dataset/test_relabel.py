@@ -307,6 +307,15 @@ def test_names_that_only_nearly_fit_are_found_and_said(tmp_path: Path) -> None:
     assert "first: a/twin (did you mean b/twin?)" in notes(report)
 
 
+def test_a_guess_takes_no_video_that_is_named_itself(out: Path, tmp_path: Path) -> None:
+    path = written(tmp_path, "WALK/A.avi 2\nwalk/a.avi 0\nRUN/A.avi 1\n")
+    report = label_dataset(out, "x", lists=[str(path)], allow_missing=True)
+    assert found(out) == {"walk/a": ((0,), "train"), "run/a": ((1,), "train")}
+    assert report.num_absent == 1
+    assert "1 video found by file name" in notes(report)
+    assert "first: 'RUN/A.avi' is run/a" in notes(report)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["list", "csv", "key"]))
 def test_whatever_is_listed_is_labelled(seed: int, form: str) -> None:
