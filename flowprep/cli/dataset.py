@@ -7,7 +7,7 @@ import time
 
 import click
 
-from flowprep.cli.options import check_exists
+from flowprep.cli.options import check_exists, labels_option
 from flowprep.errors import DatasetError
 from flowprep.run.progress import format_bytes
 
@@ -39,6 +39,8 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     report = verify_dataset(out, deep=deep, repair=repair, progress=None)
     for name in report.repaired:
         click.echo(f"rebuilt {name}")
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
     for problem in report.problems[:_MAX_SHOWN_PROBLEMS]:
         click.echo(f"problem: {problem}")
     if (hidden := len(report.problems) - _MAX_SHOWN_PROBLEMS) > 0:
@@ -65,8 +67,12 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     help="List the videos instead, one a line with tabs between.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def info(out: str, list_videos: bool, as_json: bool) -> None:
-    """Print what the data set OUT holds: how many videos and fields, of which kind and size."""
+@labels_option()
+def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None:
+    """Print what the data set OUT holds: how many videos and fields, of which kind and size.
+
+    The labels that flowprep label wrote are listed by their names.
+    """
     from flowprep.dataset.describe import describe_dataset
     from flowprep.dataset.read import open_dataset
 
@@ -74,18 +80,20 @@ def info(out: str, list_videos: bool, as_json: bool) -> None:
         raise click.UsageError("--videos and --json cannot be given together.")
     check_exists(out)
     if list_videos:
-        dataset = open_dataset(out)
+        dataset = open_dataset(out, labels=labels)
+        for note in dataset.labels_notes:
+            click.echo(f"note: {note}", err=True)
         click.echo("key\tlabels\tsplit\tframes\tflows\twidth\theight\tfps\tstatus")
         for video in dataset.videos:
-            labels = ",".join(map(str, video.labels))
+            numbers = ",".join(map(str, video.labels))
             status = "partial" if video.is_partial else "complete"
             fps = "" if video.fps is None else f"{video.fps:.3f}"
             click.echo(
-                f"{video.key}\t{labels}\t{video.split or ''}\t{video.num_frames}\t"
+                f"{video.key}\t{numbers}\t{video.split or ''}\t{video.num_frames}\t"
                 f"{video.num_flows}\t{video.width}\t{video.height}\t{fps}\t{status}"
             )
         return
-    description = describe_dataset(out)
+    description = describe_dataset(out, labels_name=labels)
     if as_json:
         click.echo(json.dumps(description.to_dict(), indent=2))
     else:

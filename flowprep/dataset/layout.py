@@ -6,6 +6,7 @@
       shards/000012.tar   KEY.json, KEY.flow_x.mjpg, KEY.flow_y.mjpg, KEY.back_x.mjpg, ... per video
       shards/000012.json  the sidecar, written after the tar: size, checksum, a record per video
       failures.jsonl      every video that gave nothing: key, source, reason, message, attempts
+      labels/NAME.jsonl   other labels, splits and class names under a name (labels.py)
       logs/               a log per run
       .parts/000012/      finished videos, and segments of long ones, of shards that are not
                           published yet; gone at the end

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from flowprep.config import ExtractConfig
 from flowprep.dataset.index import rebuild_sidecar, record_from_metadata
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
+from flowprep.dataset.labels import LABELS_FOLDER, verify_labels
 from flowprep.dataset.layout import (
     DATASET_FILE,
     FAILURES_FILE,
@@ -69,6 +70,8 @@ class VerifyReport:
     problems: list[str] = field(default_factory=list)
     """A sentence each: where, what, and what to do."""
     repaired: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """A sentence each on what is not wrong and is worth knowing."""
 
     @property
     def is_whole(self) -> bool:
@@ -141,13 +144,15 @@ def verify_dataset(
         for key in failures
         if key not in known
     ]
+    problems, report.notes = verify_labels(storage, known)
+    report.problems += problems
     report.num_failed = len(failures)
     return report
 
 
 def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport) -> None:
     ours = {DATASET_FILE, MANIFEST_FILE, FAILURES_FILE, SHARDS_FOLDER, LOGS_FOLDER}
-    ours |= {LOCK_FILE, LEASE_FILE}
+    ours |= {LOCK_FILE, LEASE_FILE, LABELS_FOLDER}
     for name in storage.list_names():
         if name == PARTS_FOLDER:
             report.problems.append(

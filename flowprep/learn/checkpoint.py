@@ -64,6 +64,8 @@ class Task:
     """`ExtractConfig.to_dict()` of the data set."""
     implementation: str
     """The flow estimator's implementation (`opencv-5`)."""
+    labels: str | None = None
+    """The name that its labels were read under; None, as in all of version 1: its own labels."""
 
     @property
     def config(self) -> ExtractConfig:
@@ -102,7 +104,13 @@ def describe_task(dataset: FlowDataset) -> Task:
         highest = max((label for video in dataset.videos for label in video.labels), default=-1)
         names = tuple(str(label) for label in range(highest + 1))
     name = os.path.basename(dataset.location.rstrip("/")) or dataset.location
-    return Task(name, names, dataset.config.to_dict(), dataset.header.implementation)
+    return Task(
+        name,
+        names,
+        dataset.config.to_dict(),
+        dataset.header.implementation,
+        dataset.labels_name,
+    )
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
@@ -265,7 +273,8 @@ def check_data(
         raise _mismatch(
             f"{dataset.location} has other classes than the network:",
             differing,
-            "Extract it with the class list of the training data.",
+            "Extract it with the class list of the training data, or give it labels with these "
+            "classes by `flowprep label` and name them with --labels.",
         )
     implementation = dataset.header.implementation
     if stream == "flow" and not differences and implementation != task.implementation:

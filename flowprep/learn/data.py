@@ -254,7 +254,8 @@ def select_labelled(dataset: FlowDataset, config: TrainConfig) -> tuple[dict[int
     if not labels:
         raise DatasetError(
             f"{dataset!r}: none of the {len(positions)} videos of split {config.train_split!r} has "
-            f"exactly one label; extract with annotations, or choose another split"
+            f"exactly one label; extract with annotations, label the data set by `flowprep label`, "
+            f"or choose another split"
         )
     for width, height in sorted(sizes):
         training_crop(width, height, config.clip, config.augment, np.random.default_rng(0))

@@ -84,7 +84,9 @@ def train_on_ray(
             )
         folder.mkdir(parents=True, exist_ok=True)
         job = {
-            "datasets": [absolute(as_path(dataset.location)) for dataset in datasets],
+            "datasets": [
+                (absolute(as_path(dataset.location)), dataset.labels_name) for dataset in datasets
+            ],
             "run": str(run),
             "config": config,
             "options": dataclasses.replace(options, progress=False),
@@ -149,7 +151,7 @@ def _work(job: dict[str, Any]) -> TrainReport | None:
     stop = Path(job["run"]) / _STOP_FILE
     try:
         return train(
-            [open_dataset(location) for location in job["datasets"]],
+            [open_dataset(location, labels=labels) for location, labels in job["datasets"]],
             job["run"],
             job["config"],
             dataclasses.replace(options, device=device),

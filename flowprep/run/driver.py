@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.index import rebuild_sidecar
+from flowprep.dataset.labels import remove_temporary_labels
 from flowprep.dataset.layout import (
     FAILURES_FILE,
     LOGS_FOLDER,
@@ -594,3 +595,5 @@ def _remove_temporary_files(storage: Storage) -> None:
         for name in storage.list_names(folder):
             if TEMPORARY_MARK in name:
                 storage.remove(f"{folder}/{name}" if folder else name)
+    # Someone may be labelling the data set at this very moment.
+    remove_temporary_labels(storage)

@@ -110,9 +110,13 @@ def extend_plan(
             old, new = getattr(entry.video, name), getattr(video, name)
             if old != new:
                 remedy = _class_level_remedy(entry.video, video, class_names or {})
+                if not remedy:
+                    remedy = "give it the same, or choose another output folder"
+                    if name in ("labels", "split"):
+                        remedy += "; `flowprep label` gives a finished data set others under a name"
                 raise InputError(
                     f"{name} of {video.key} is {old} in the data set and {new} in this run; "
-                    f"{remedy or 'give it the same, or choose another output folder'}"
+                    f"{remedy}"
                 )
         entries.append(ManifestEntry(video, entry.shard))
     first = max((entry.shard for entry in entries), default=-1) + 1

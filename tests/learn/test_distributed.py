@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from flowprep import label, open_dataset
 from flowprep.errors import ConfigError
 from flowprep.learn.checkpoint import load_checkpoint
 from flowprep.learn.distributed import Process, choose_device, join_processes
+from flowprep.learn.train import _digest
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -132,6 +135,32 @@ def test_ray_train_trains_as_one_process_whatever_happens(
     num_summands = sum(weight[0].numel() for weight in last.model.values() if weight.dim() > 1)
     first = float(_rows(tmp_path)[num_done][4])
     assert first == pytest.approx(float(losses[num_done]), rel=num_summands * 2.0**-24)
+
+
+def test_ray_train_reads_named_labels(motion: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(motion, tmp_path / "motion")
+    names = open_dataset(out).class_names
+    # All but two of the classes become one, and the splits change places.
+    splits = {"train": "test", "test": "train"}
+    rows = [f"{v.key},{v.labels[0]},{splits[v.split or '']}\n" for v in open_dataset(out).videos]
+    (tmp_path / "splits.csv").write_text("key,label,split\n" + "".join(rows))
+    label(
+        *(out, "mine"),
+        annotations=tmp_path / "splits.csv",
+        class_names=names,
+        rename=dict.fromkeys(names[2:], "other"),
+    )
+    arguments = train(out, "--labels", "mine", "--run", tmp_path / "run", "--steps", 1)
+    run(["-m", *arguments, "--workers", "2"])
+    checkpoint = load_checkpoint(tmp_path / "run/last.pt")
+    (task,) = checkpoint.tasks
+    assert (task.labels, task.class_names) == ("mine", (*names[:2], "other"))
+    # One process goes on with the same labels, and with no others.
+    run(["-m", *arguments])
+    checkpoint = load_checkpoint(tmp_path / "run/last.pt")
+    dataset = open_dataset(out, labels="mine")
+    assert checkpoint.training is not None
+    assert checkpoint.training["videos"] == _digest([dataset], checkpoint.config)
 
 
 def _wait_for_step(process: subprocess.Popen[str], folder: Path, least: int) -> int:
