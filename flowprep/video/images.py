@@ -167,19 +167,17 @@ class ImageFolderReader(FrameReader):
 
 def _refuse_clock(video: Video, spec: DecodeSpec) -> None:
     """Raises VideoError where seconds are asked for: they are never taken for frame numbers."""
-    remedy = "--image-fps gives it one"
     if spec.fps is not None:
-        raise VideoError(
-            "no-clock",
-            f"a folder of images has no frame rate to sample {spec.fps:g} fps from; {remedy}",
-        )
-    if video.start_seconds is not None or video.end_seconds is not None:
+        what = f"sampling at {spec.fps:g} fps"
+    elif video.start_seconds is not None or video.end_seconds is not None:
         end = "the end" if video.end_seconds is None else f"{video.end_seconds:g} s"
-        raise VideoError(
-            "no-clock",
-            f"a folder of images has no frame rate to find {video.start_seconds or 0:g} s to "
-            f"{end}; {remedy}",
-        )
+        what = f"a range from {video.start_seconds or 0:g} s to {end}"
+    else:
+        return
+    raise VideoError(
+        "no-clock",
+        f"{what} needs a frame rate, and a folder of images has none; give it with --image-fps",
+    )
 
 
 def _same(rgb: RGB) -> RGB:
