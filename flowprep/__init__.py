@@ -22,6 +22,8 @@ from flowprep.config import (
     RunOptions,
 )
 from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.dataset.relabel import LabelReport
+from flowprep.dataset.relabel import label_dataset as label
 from flowprep.errors import FlowprepError, VideoError
 from flowprep.flow import FlowEstimator, create_estimator
 from flowprep.flow.quantize import dequantize, quantize
@@ -41,6 +43,7 @@ __all__ = [
     "FlowEstimator",
     "FlowSpec",
     "FlowprepError",
+    "LabelReport",
     "RunOptions",
     "RunReport",
     "VideoError",
@@ -49,6 +52,7 @@ __all__ = [
     "dequantize",
     "extract",
     "flow_to_color",
+    "label",
     "open_dataset",
     "quantize",
     "show",
@@ -75,6 +79,10 @@ def extract(
     from flowprep.run.driver import run_extract
     from flowprep.video.manifest import Manifest, collect_videos
 
-    manifest = videos if isinstance(videos, Manifest) else collect_videos(videos, out=out)
+    config = config or ExtractConfig()
+    if isinstance(videos, Manifest):
+        manifest = videos
+    else:
+        manifest = collect_videos(videos, out=out, image_fps=config.decode.image_fps)
     options = dataclasses.replace(options or RunOptions(), executor=executor)
-    return run_extract(manifest, os.fspath(out), config or ExtractConfig(), options)
+    return run_extract(manifest, os.fspath(out), config, options)

@@ -35,6 +35,8 @@ Direction = Literal["forward", "backward"]
 Interpolation = Literal["area", "bilinear", "bicubic"]
 Quantizer = Literal["round", "floor", "centered"]
 ResizeMode = Literal["none", "short", "height", "exact"]
+OnDamage = Literal["fail", "cut", "conceal"]
+OnGaps = Literal["fail", "ignore"]
 ExecutorName = Literal["ray", "inline"]
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
@@ -123,12 +125,35 @@ class DecodeSpec:
     """How frames are resized; `area` averages when it shrinks and is bilinear when it enlarges."""
     allow_upscale: bool = False
     """Enlarge smaller videos to the wanted size; otherwise they keep their own."""
+    on_damage: OnDamage = "fail"
+    """What happens to a damaged video. `fail`: it gives nothing. `cut`: the part before the damage
+    is kept. `conceal`: decoding goes on, and what the decoder makes of damaged pictures is kept."""
+    video_stream: int | None = None
+    """The stream of each file to take, by ffmpeg's number; the best one if it is not given."""
+    square_pixels: bool = False
+    """Resample pictures whose pixels are not square, as players show them."""
+    image_fps: float | None = None
+    """Frame rate of folders of images, which have no clock of their own."""
+    on_gaps: OnGaps = "fail"
+    """What happens to a folder of images whose numbers have gaps. `fail`: it gives nothing.
+    `ignore`: the images follow one another as if no number were missing."""
 
     def __post_init__(self) -> None:
         check_choice("decoder", self.decoder, DecoderName)
         check_choice("interpolation", self.interpolation, Interpolation)
-        if self.fps is not None and not 0 < self.fps <= 1000:
-            raise ConfigError(f"fps must be > 0 and <= 1000, got {self.fps}")
+        check_choice("on_damage", self.on_damage, OnDamage)
+        check_choice("on_gaps", self.on_gaps, OnGaps)
+        for name in ("fps", "image_fps"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1000:
+                raise ConfigError(f"{name} must be > 0 and <= 1000, got {value}")
+        if self.video_stream is not None and self.video_stream < 0:
+            raise ConfigError(f"video_stream must be >= 0, got {self.video_stream}")
+        if self.on_damage == "conceal" and self.decoder == "decord":
+            raise ConfigError(
+                "on_damage conceal needs decoder pyav, got decord: decord repeats earlier pictures "
+                "in the place of damaged ones and does not say so; take --decoder pyav"
+            )
 
 
 @dataclass(frozen=True)
@@ -259,6 +284,23 @@ class ExtractConfig:
 INTERCHANGEABLE_FIELDS = frozenset({"encode.videos_per_shard"})
 """Fields that may differ between runs into one data set: no stored number depends on them."""
 
+INTERCHANGEABLE_VALUES: dict[str, frozenset[str]] = {
+    "decode.on_damage": frozenset({"fail", "cut"}),
+    "decode.on_gaps": frozenset({"fail", "ignore"}),
+}
+"""Values of a field that may share a data set: what one keeps of a video, the other keeps alike."""
+
+VERSION_1_VALUES: dict[str, dict[str, Any]] = {
+    "DecodeSpec": {
+        "on_damage": "fail",
+        "video_stream": None,
+        "square_pixels": False,
+        "image_fps": None,
+        "on_gaps": "ignore",
+    },
+}
+"""By class, the values of the fields that format version 1 did not have."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -288,8 +330,6 @@ class RunOptions:
     segment_frames: int = 3000
     """Videos of more than twice so many frames are cut into segments of at most so many, which
     several workers share; 0 cuts none."""
-    keep_partial: bool = False
-    """Of a damaged video keep what came before the damage."""
     retry_failed: bool = False
     """Try the videos in failures.jsonl again."""
     progress: bool | None = None
@@ -364,7 +404,11 @@ PRESETS: dict[str, ExtractConfig] = {
 
 
 def build_spec(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """Makes a dataclass of stored values; raises ConfigError for a field too many or too few."""
+    """Makes a dataclass of stored values; raises ConfigError for a field too many or too few.
+
+    Fields that format version 1 did not have may be missing: see `VERSION_1_VALUES`.
+    """
+    values = {**VERSION_1_VALUES.get(kind.__name__, {}), **values}
     known = {item.name for item in dataclasses.fields(kind)}
     if unknown := sorted(set(values) - known):
         raise ConfigError(
@@ -372,5 +416,5 @@ def build_spec(kind: type[Any], values: Mapping[str, Any]) -> Any:
         )
     # A default here would give numbers another meaning in silence.
     if missing := sorted(known - set(values)):
-        raise ConfigError(f"{kind.__name__} lacks {', '.join(missing)}")
+        raise ConfigError(f"{kind.__name__} lacks {', '.join(missing)}; add what is missing")
     return kind(**values)

@@ -17,16 +17,20 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from flowprep.synthetic import Scene
+
 __all__ = ["Finding", "Section", "examine", "exit_code", "verdict"]
 
-Status = Literal["ok", "absent", "broken"]
+Status = Literal["ok", "absent", "unsupported", "broken"]
 
 WIDTH_PX, HEIGHT_PX = 340, 256
 MOTION_PX = 3.0
@@ -49,15 +53,16 @@ class Finding:
     text: str
     """What it is, or what is wrong and what helps."""
     status: Status = "ok"
-    """`absent` is something that extraction can do without."""
+    """`absent` is something that extraction can do without; `unsupported` a package's version that
+    flowprep is not made for, which may work or not."""
     values: dict[str, Any] = field(default_factory=dict)
     """Numbers for `--json`."""
 
     def lines(self) -> list[str]:
         """Returns the finding as lines for a terminal of 80 columns."""
-        mark = {"ok": "", "absent": "- ", "broken": "BROKEN: "}[self.status]
+        mark = {"ok": "", "absent": "- ", "unsupported": "NOT SUPPORTED: ", "broken": "BROKEN: "}
         return textwrap.wrap(
-            mark + self.text,
+            mark[self.status] + self.text,
             _TEXT_COLUMNS,
             initial_indent=f"  {self.name:{_NAME_COLUMNS}} ",
             subsequent_indent=" " * (_NAME_COLUMNS + 3),
@@ -94,6 +99,7 @@ def examine() -> Iterator[Section]:
         ("Machine", _machine),
         ("GPUs", _gpus),
         ("Decoders", _decoders),
+        ("Extraction", _extraction),
         ("Folders", _folders),
         ("Extras", _extras),
         (f"Frame pairs at {WIDTH_PX}x{HEIGHT_PX}, forward and backward", _backends),
@@ -108,14 +114,18 @@ def exit_code(sections: Sequence[Section]) -> int:
 
 def verdict(sections: Sequence[Section]) -> str:
     """Returns a sentence on whether extraction works."""
-    broken = [one.name for section in sections for one in section.findings if _is_broken(one)]
+    broken, unsupported = _names(sections, "broken"), _names(sections, "unsupported")
     if broken:
-        return f"EXTRACTION DOES NOT WORK HERE: {', '.join(broken)}; see what is BROKEN above"
+        return f"EXTRACTION DOES NOT WORK HERE: {broken}; see what is BROKEN above"
+    if unsupported:
+        return f"extraction works here, with versions that are not supported: {unsupported}"
     return "extraction works on this machine"
 
 
-def _is_broken(finding: Finding) -> bool:
-    return finding.status == "broken"
+def _names(sections: Sequence[Section], status: Status) -> str:
+    return ", ".join(
+        one.name for section in sections for one in section.findings if one.status == status
+    )
 
 
 def _guarded(name: str, probe: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -160,7 +170,11 @@ def _versions() -> Iterator[Finding]:
             if module == "av":
                 ffmpeg = getattr(imported, "ffmpeg_version_info", None)
                 text += "" if ffmpeg is None else f" with FFmpeg {ffmpeg}"
-            yield Finding(name, text, values={"version": str(imported.__version__)})
+            wanted = _supported(_package(module), str(imported.__version__))
+            if wanted is not None:
+                text += f"; flowprep needs {wanted}: run `pip install '{wanted}'`"
+            status: Status = "ok" if wanted is None else "unsupported"
+            yield Finding(name, text, status, {"version": str(imported.__version__)})
         except Exception as error:
             remedy = f"install it again with `pip install --force-reinstall {_package(module)}`"
             yield Finding(name, f"cannot be imported ({_words(error)}); {remedy}", "broken")
@@ -169,6 +183,20 @@ def _versions() -> Iterator[Finding]:
             yield Finding(name, importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
             yield Finding(name, "not installed", "absent")
+
+
+def _supported(package: str, version: str) -> str | None:
+    """Returns what flowprep requires of a package where `version` is something else."""
+    from packaging.requirements import Requirement
+
+    for line in importlib.metadata.requires("flowprep") or ():
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        fits = requirement.specifier.contains(version, prereleases=True)
+        if requirement.name == package and not fits:
+            return f"{package}{requirement.specifier}"
+    return None
 
 
 def _package(module: str) -> str:
@@ -230,21 +258,27 @@ def _driver_release() -> str:
 # ---- decoders
 
 
+_NUM_FRAMES = 8
+
+
+@contextmanager
+def _test_clip() -> Iterator[tuple[Path, Scene]]:
+    """Gives a small video of a known scene, in a folder that is removed at the end."""
+    from flowprep.synthetic import action_scene, write_video
+
+    with tempfile.TemporaryDirectory(prefix="flowprep-") as folder:
+        path = Path(folder, "clip.mp4")
+        scene = action_scene("move_left", num_frames=_NUM_FRAMES, width=64, height=48, seed=0)
+        write_video(path, (scene.frame(t) for t in range(_NUM_FRAMES)))
+        yield path, scene
+
+
 def _decoders() -> Iterator[Finding]:
     from flowprep.config import DecodeSpec, Resize
-    from flowprep.synthetic import action_scene, write_video
     from flowprep.video.decode import DECODERS, open_video
     from flowprep.video.types import Video
 
-    num_frames = 8
-    with tempfile.TemporaryDirectory(prefix="flowprep-") as folder:
-        path = Path(folder, "clip.mp4")
-        scene = action_scene("move_left", num_frames=num_frames, width=64, height=48, seed=0)
-        try:
-            write_video(path, (scene.frame(t) for t in range(num_frames)))
-        except Exception as error:
-            yield Finding("writing", f"no clip can be written to try: {_words(error)}", "absent")
-            return
+    with _test_clip() as (path, scene):
         for name in DECODERS:
             # PyAV is the default, and counts the frames for the others.
             status: Status = "broken" if name == "pyav" else "absent"
@@ -256,12 +290,59 @@ def _decoders() -> Iterator[Finding]:
                     float(np.abs(frame.astype(int) - scene.frame(t)).mean())
                     for t, frame in enumerate(frames)
                 )
-                if len(frames) != num_frames or error_levels > 16:
-                    yield Finding(name, f"decodes {num_frames} frames wrongly", status)
+                if len(frames) != _NUM_FRAMES or error_levels > 16:
+                    yield Finding(name, f"decodes {_NUM_FRAMES} frames wrongly", status)
                 else:
-                    yield Finding(name, f"decodes H.264 ({num_frames} frames of a test clip)")
+                    yield Finding(name, f"decodes H.264 ({_NUM_FRAMES} frames of a test clip)")
             except Exception as error:
                 yield Finding(name, _words(error), status)
+
+
+def _extraction() -> Iterator[Finding]:
+    """Does what a worker of `flowprep extract` does: a clip becomes a part, and that a shard."""
+    import cv2
+
+    from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize
+    from flowprep.dataset.layout import read_sidecar
+    from flowprep.dataset.storage import Storage
+    from flowprep.run.job import ExtractJob, JobResult, PublishJob, run_job
+    from flowprep.run.progress import format_bytes
+    from flowprep.video.types import Video
+
+    config = ExtractConfig(DecodeSpec(resize=Resize.parse("none")), FlowSpec("dis"))
+    num_threads = cv2.getNumThreads()
+    try:
+        with _test_clip() as (path, _):
+            storage = Storage(path.parent / "out")
+            done = run_job(
+                ExtractJob(
+                    storage=storage,
+                    config=config,
+                    video=Video("clip", str(path)),
+                    shard=0,
+                    index=0,
+                    attempt=1,
+                    stall_timeout_seconds=None,
+                )
+            )
+            assert isinstance(done, JobResult)
+            if done.record is None or done.record.status == "failed":
+                why = done.error if done.record is None else done.record.message
+                yield Finding("clip", f"cannot be extracted: {why}", "broken")
+                return
+            joined = run_job(PublishJob(storage, 0, (0,)))
+            if isinstance(joined, JobResult) and joined.error is not None:
+                raise joined.error
+            num_bytes = read_sidecar(storage, 0).size
+            yield Finding(
+                "clip",
+                f"{done.record.num_frames} frames gave {done.record.num_flows} flows per direction "
+                f"and a shard of {format_bytes(num_bytes)}",
+            )
+    except Exception as error:
+        yield Finding("clip", f"cannot be extracted: {_words(error)}", "broken")
+    finally:
+        cv2.setNumThreads(num_threads)
 
 
 # ---- folders and extras

@@ -21,6 +21,7 @@ from flowprep.urls import redacted
 
 __all__ = [
     "FAILURE_REASONS",
+    "VIDEO_NOTES",
     "ConfigError",
     "ConfigMismatchError",
     "DatasetError",
@@ -28,6 +29,7 @@ __all__ = [
     "FailureReason",
     "FlowprepError",
     "InputError",
+    "NoteCode",
     "StorageError",
     "StorageReason",
     "TrainingError",
@@ -45,6 +47,9 @@ FailureReason = Literal[
     "too-small",
     "too-large",
     "size-change",
+    "irregular-clock",
+    "gaps",
+    "no-clock",
     "incomplete",
     "crashed",
     "stalled",
@@ -58,13 +63,16 @@ StorageReason = Literal["missing", "forbidden", "credentials", "full", "unavaila
 FAILURE_REASONS: dict[FailureReason, str] = {
     "missing": "the source file or folder does not exist or may not be read",
     "unreadable": "the file is empty or not a video that the decoder knows",
-    "no-video-stream": "the file has sound or subtitles but no video",
+    "no-video-stream": "the file has no video, or not the stream that --video-stream names",
     "no-frames": "the file has a video stream that decodes to no frame",
     "too-few-frames": "the video has no pair of frames at this step",
     "too-small": "the frames are smaller than the algorithm's least side",
     "too-large": "the pictures have more pixels than flowprep decodes",
     "damaged": "decoding broke off in the middle",
     "size-change": "the picture size changes in mid-stream",
+    "irregular-clock": "a range was asked for, and the time stamps are not in order",
+    "gaps": "the folder of images lacks numbers; --on-gaps ignore takes what is there",
+    "no-clock": "a range or a rate was asked for, and images have no clock without --image-fps",
     "incomplete": "an imported tree lacks images of it, or a list counts others than there are",
     "crashed": "the video ended its worker process, every time it was tried",
     "stalled": "no frame came for the time limit, and the worker was ended",
@@ -72,6 +80,40 @@ FAILURE_REASONS: dict[FailureReason, str] = {
     "internal-error": "an error in flowprep itself; the log has the traceback",
 }
 """What each reason code in `failures.jsonl` means."""
+
+
+NoteCode = Literal[
+    "already-trimmed",
+    "concealed",
+    "gaps-ignored",
+    "irregular-stamps",
+    "long-still",
+    "not-square",
+    "numbers-differ",
+    "numbers-step",
+    "odd-angle",
+    "odd-pixels",
+    "past-the-end",
+    "rate-drops",
+    "other-streams",
+]
+
+VIDEO_NOTES: dict[NoteCode, str] = {
+    "already-trimmed": "the file is as long as its range, so it was taken whole",
+    "concealed": "damaged pictures were kept as the decoder concealed them",
+    "gaps-ignored": "image numbers are missing; the images were taken one after the other",
+    "irregular-stamps": "time stamps go back, repeat, jump or are missing; no frame was left out",
+    "long-still": "one picture is repeated for more than 10 s, as the time stamps jump ahead",
+    "not-square": "pixels are not square; --square-pixels resamples them as players do",
+    "numbers-differ": "frames and flow begin at different numbers; they were paired in order",
+    "numbers-step": "image numbers rise by more than one each time; the images follow one another",
+    "odd-angle": "the picture is to be turned by no quarter turn; the nearest one was taken",
+    "odd-pixels": "the header states pixels of an impossible shape; square ones were assumed",
+    "past-the-end": "the range ends after the video; the frames up to its end were taken",
+    "rate-drops": "more than 5 % of the frames fall out at --fps, which is not below their rate",
+    "other-streams": "the file has several video streams; --video-stream chooses another one",
+}
+"""What each note on a stored video means: nothing failed, but somebody should look."""
 
 
 class FlowprepError(Exception):
@@ -122,7 +164,7 @@ class StorageError(FlowprepError):
 
 
 class ExecutorError(FlowprepError):
-    """Workers cannot be started, or a cluster lacks what the run needs."""
+    """Workers cannot be started, a cluster lacks what the run needs, or no worker can extract."""
 
 
 class TrainingError(FlowprepError):

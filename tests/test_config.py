@@ -188,7 +188,8 @@ def test_unknown_fields_and_a_wrong_centre_are_refused() -> None:
         return stored
 
     assert message_of(lambda: ExtractConfig.from_dict(edited("decode", crop=3))) == (
-        "DecodeSpec has no field crop; it has allow_upscale, decoder, fps, interpolation, resize"
+        "DecodeSpec has no field crop; it has allow_upscale, decoder, fps, image_fps, "
+        "interpolation, on_damage, on_gaps, resize, square_pixels, video_stream"
     )
     assert message_of(lambda: ExtractConfig.from_dict(edited("flow", center_level=128))) == (
         "center_level of quantizer round must be 127.5, got 128"

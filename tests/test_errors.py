@@ -12,6 +12,7 @@ import pytest
 from flowprep import errors
 from flowprep.errors import (
     FAILURE_REASONS,
+    VIDEO_NOTES,
     ConfigError,
     ConfigMismatchError,
     DatasetError,
@@ -19,6 +20,7 @@ from flowprep.errors import (
     FailureReason,
     FlowprepError,
     InputError,
+    NoteCode,
     StorageError,
     TrainingError,
     VideoError,
@@ -123,13 +125,14 @@ def test_differences_are_kept_as_their_own() -> None:
 
 def test_every_reason_has_its_words() -> None:
     assert set(FAILURE_REASONS) == set(get_args(FailureReason))
-    for reason, words in FAILURE_REASONS.items():
+    assert set(VIDEO_NOTES) == set(get_args(NoteCode))
+    for reason, words in [*FAILURE_REASONS.items(), *VIDEO_NOTES.items()]:
         assert re.fullmatch(r"[a-z-]+", reason)
         assert words
         assert not words.endswith(".")
 
 
 def test_all_names_are_sorted_and_there() -> None:
-    classes = [name for name in errors.__all__ if name != "FAILURE_REASONS"]
-    assert classes == sorted(classes)
+    names = [name for name in errors.__all__ if not name.isupper()]
+    assert names == sorted(names)
     assert all(hasattr(errors, name) for name in errors.__all__)

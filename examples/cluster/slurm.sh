@@ -79,7 +79,7 @@ srun --nodes=1 --ntasks=1 --cpus-per-task="$cpus" --nodelist="$head" \
 steps+=($!)
 for ((tries = 0; ; tries++)); do
     (: < "/dev/tcp/$address/$port") 2> /dev/null && break
-    if ((tries == 120)) || ! kill -0 "${steps[0]}"; then
+    if ((tries == 600)) || ! kill -0 "${steps[0]}"; then
         echo "Ray has not started on $head; see $ray_folder/session_latest/logs there" >&2
         exit 1
     fi

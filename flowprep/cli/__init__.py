@@ -18,6 +18,7 @@ from flowprep.cli.export import export
 from flowprep.cli.extract import extract
 from flowprep.cli.fuse import fuse
 from flowprep.cli.import_ import import_
+from flowprep.cli.label import label
 from flowprep.cli.metrics import metrics
 from flowprep.cli.plan import plan
 from flowprep.cli.predict import predict
@@ -71,6 +72,7 @@ cli.add_command(compare)
 cli.add_command(metrics)
 cli.add_command(export)
 cli.add_command(import_)
+cli.add_command(label)
 cli.add_command(train)
 cli.add_command(evaluate)
 cli.add_command(fuse)

@@ -114,7 +114,7 @@ def compare(
             if len(algorithms) != 2:
                 raise InputError(f"algorithms must be two, got {','.join(algorithms)}")
             if is_dataset(a):
-                raise InputError(f"{a} is a data set; --algorithms compares on a video file")
+                raise InputError(f"{a} is a data set; give --algorithms with a video file instead")
             configs = [given_config(ctx, ExtractConfig(), name) for name in algorithms]
             found = compare_algorithms(
                 a,

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from flowprep.cli.options import check_exists
+from flowprep.cli.options import check_exists, labels_option
 from flowprep.errors import DatasetError
 from flowprep.run.progress import format_bytes
 
@@ -29,7 +29,9 @@ def verify(out: str, deep: bool, repair: bool) -> int:
 
     Every video of the manifest is in exactly one shard or in failures.jsonl; N frames give N - step
     flows a direction, x beside y; every JPEG is whole; checksums hold; no file is there that should
-    not be. Exit code 1 when something is wrong.
+    not be. A video in failures.jsonl is accounted for when it failed by its own fault; an internal
+    error is never the video's fault, and a data set that holds no video is not whole. Exit code 1
+    when something is wrong.
     """
     from flowprep.dataset.verify import verify_dataset
 
@@ -37,12 +39,15 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     report = verify_dataset(out, deep=deep, repair=repair, progress=None)
     for name in report.repaired:
         click.echo(f"rebuilt {name}")
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
     for problem in report.problems[:_MAX_SHOWN_PROBLEMS]:
         click.echo(f"problem: {problem}")
     if (hidden := len(report.problems) - _MAX_SHOWN_PROBLEMS) > 0:
         click.echo(f"... and {hidden} more")
     counts = (
         f"{report.num_stored} of {report.num_videos} videos stored, {report.num_failed} failed, "
+        f"{f'{report.num_concealed} with concealed damage, ' if report.num_concealed else ''}"
         f"{report.num_flows} flows a direction, {report.num_jpegs} JPEGs"
         f"{' decoded' if deep else ''}, {format_bytes(report.num_bytes)}"
     )
@@ -62,8 +67,12 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     help="List the videos instead, one a line with tabs between.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def info(out: str, list_videos: bool, as_json: bool) -> None:
-    """Print what the data set OUT holds: how many videos and fields, of which kind and size."""
+@labels_option()
+def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None:
+    """Print what the data set OUT holds: how many videos and fields, of which kind and size.
+
+    The labels that flowprep label wrote are listed by their names.
+    """
     from flowprep.dataset.describe import describe_dataset
     from flowprep.dataset.read import open_dataset
 
@@ -71,18 +80,20 @@ def info(out: str, list_videos: bool, as_json: bool) -> None:
         raise click.UsageError("--videos and --json cannot be given together.")
     check_exists(out)
     if list_videos:
-        dataset = open_dataset(out)
+        dataset = open_dataset(out, labels=labels)
+        for note in dataset.labels_notes:
+            click.echo(f"note: {note}", err=True)
         click.echo("key\tlabels\tsplit\tframes\tflows\twidth\theight\tfps\tstatus")
         for video in dataset.videos:
-            labels = ",".join(map(str, video.labels))
+            numbers = ",".join(map(str, video.labels))
             status = "partial" if video.is_partial else "complete"
             fps = "" if video.fps is None else f"{video.fps:.3f}"
             click.echo(
-                f"{video.key}\t{labels}\t{video.split or ''}\t{video.num_frames}\t"
+                f"{video.key}\t{numbers}\t{video.split or ''}\t{video.num_frames}\t"
                 f"{video.num_flows}\t{video.width}\t{video.height}\t{fps}\t{status}"
             )
         return
-    description = describe_dataset(out)
+    description = describe_dataset(out, labels_name=labels)
     if as_json:
         click.echo(json.dumps(description.to_dict(), indent=2))
     else:

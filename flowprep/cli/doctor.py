@@ -16,9 +16,11 @@ __all__ = ["doctor"]
 def doctor(as_json: bool) -> int:
     """Say what this machine can do: versions, cores, GPUs, decoders, folders, extras.
 
-    At the end a pair of frames is computed by each algorithm on each device, checked against the
-    known motion, and timed. A dash marks what is missing and not needed. Exit code 0 when
-    extraction works, 1 when something that it needs is broken; the line says what helps.
+    A small clip is written, decoded and extracted into a shard. At the end a pair of frames is
+    computed by each algorithm on each device, checked against the known motion, and timed. A dash
+    marks what is missing and not needed, NOT SUPPORTED a version that flowprep is not made for.
+    Exit code 0 when extraction works, 1 when something that it needs is broken; the line says what
+    helps.
     """
     from flowprep.doctor import examine, exit_code, verdict
 

@@ -9,7 +9,13 @@ from typing import Any, get_args
 
 import click
 
-from flowprep.cli.options import ChoiceType, GroupedCommand, GroupedOption, options_named
+from flowprep.cli.options import (
+    ChoiceType,
+    GroupedCommand,
+    GroupedOption,
+    labels_option,
+    options_named,
+)
 from flowprep.errors import FlowprepError
 from flowprep.learn.config import VIEWS, PrecisionName, ViewSpec
 
@@ -82,6 +88,7 @@ def running_options(command: Any) -> Any:
     group="Test",
     help="The videos to test on: test, train, val, ..., or all.",
 )
+@labels_option("Test")
 @click.option(
     "--task",
     metavar="NAME",
@@ -155,6 +162,7 @@ def evaluate(
     out: str,
     checkpoint: str,
     split: str,
+    labels: str | None,
     task: str | None,
     views: str,
     clips: int | None,
@@ -188,7 +196,7 @@ def evaluate(
             spec.num_clips if clips is None else clips,
             spec.num_crops if crops is None else int(crops),  # type: ignore[arg-type]
         )
-        dataset = open_dataset(out)
+        dataset = open_dataset(out, labels=labels)
         file = library.checkpoint_file(checkpoint)
         loaded = load_checkpoint(file)
         scores, notes = library.evaluate(
@@ -204,11 +212,12 @@ def evaluate(
             progress=progress,
             origin=os.fspath(file),
         )
-        folder = to or os.fspath(library.default_folder(file, spec, split, task))
+        folder = to or os.fspath(library.default_folder(file, spec, split, task, labels))
         for note in notes:
             click.echo(f"note: {note}", err=True)
+        named = f" of labels {labels}" if labels is not None else ""
         click.echo(
-            f"{file} on {out}, {split}: {spec.num_clips} clip{'s' * (spec.num_clips > 1)} "
+            f"{file} on {out}, {split}{named}: {spec.num_clips} clip{'s' * (spec.num_clips > 1)} "
             f"x {spec.num_crops} crop{'s' * (spec.num_crops > 1)} a video"
         )
         click.echo(scores.summary())

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flowprep.cli.options import ChoiceType, options_named, workers_option
+from flowprep.cli.options import ChoiceType, labels_option, options_named, workers_option
 from flowprep.config import RunOptions
 from flowprep.dataset.export import ExportSpec
 from flowprep.dataset.export_formats import FORMATS
@@ -62,6 +62,7 @@ _DEFAULT = ExportSpec()
 @click.option(
     "--class", "classes", multiple=True, metavar="NAME", help="Only videos of a class, or a label."
 )
+@labels_option()
 @click.option(
     "--list-root",
     metavar="PATH",
@@ -79,7 +80,13 @@ _DEFAULT = ExportSpec()
 @workers_option
 @click.pass_context
 def export(
-    ctx: click.Context, /, out: str, dest: str, num_workers: int | None, **given: Any
+    ctx: click.Context,
+    /,
+    out: str,
+    dest: str,
+    labels: str | None,
+    num_workers: int | None,
+    **given: Any,
 ) -> int:
     """Write the data set OUT as the tree that another project reads, into the folder DEST.
 
@@ -92,13 +99,16 @@ def export(
     flowprep export OUT tsn --layout tsn --list-root /data/tsn
     flowprep export OUT tars --layout mmaction2 --format webdataset --split train
     flowprep export OUT arrays --layout denseflow --format hdf5 --values levels
+    flowprep export OUT split2 --layout mmaction2 --labels split2
     """
     from flowprep.dataset.export import export_dataset
+    from flowprep.dataset.read import open_dataset
 
     with options_named(ctx):
         RunOptions(num_workers=num_workers)
         spec = ExportSpec(**given)
-        report = export_dataset(out, dest, spec, num_workers=num_workers, progress=None)
+        dataset = open_dataset(out, labels=labels)
+        report = export_dataset(dataset, dest, spec, num_workers=num_workers, progress=None)
     for note in report.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(report.summary())

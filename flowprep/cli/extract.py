@@ -121,6 +121,15 @@ input_options = _decorator(
         help="What Charades' actions become: clips, each with its label, or whole videos with all "
         "their labels.",
     ),
+    click.option(
+        "--class-level",
+        type=int,
+        metavar="NUMBER",
+        cls=GroupedOption,
+        group="Input",
+        help="Which folder around a video is its class: 1 is the first below VIDEOS (or below "
+        "--root), 0 is none. Without it flowprep finds classes and splits, and says which.",
+    ),
 )
 """The options of what VIDEOS is."""
 
@@ -174,7 +183,7 @@ config_options = _decorator(
     RunOptions,
     "Running",
     names={"num_workers": "workers", "stall_timeout_seconds": "stall-timeout"},
-    switches=("keep_partial", "retry_failed"),
+    switches=("retry_failed",),
     metavars={
         "address": "HOST:PORT|auto",
         "runtime_env": "JSON|FILE",
@@ -201,15 +210,17 @@ def extract(
     lists: tuple[str, ...],
     allow_missing: bool,
     charades: CharadesMode,
+    class_level: int | None,
     preset: str | None,
     dry_run: bool,
     **_: Any,
 ) -> int:
     """Extract optical flow from VIDEOS into the data set OUT.
 
-    VIDEOS is a folder (class folders become labels), a file, a quoted glob, a list of paths, a CSV
-    or a known data set's list; or several folders, files and globs. UCF101 and HMDB51 are read with
-    --annotations. Put -- before a file whose name begins with a dash.
+    VIDEOS is a folder (class folders become labels, folders train, val and test splits), a file, a
+    quoted glob, a list of paths, a CSV or a known data set's list; or several folders, files and
+    globs. UCF101 and HMDB51 are read with --annotations. Put -- before a file whose name begins
+    with a dash.
 
     The same command run again goes on where it left off, after a crash too; new videos are added.
 
@@ -241,6 +252,8 @@ def extract(
             lists=lists,
             allow_missing=allow_missing,
             charades=charades,
+            image_fps=config.decode.image_fps,
+            class_level=class_level,
         )
     for note in manifest.notes:
         click.echo(f"note: {note}", err=True)

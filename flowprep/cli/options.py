@@ -34,6 +34,7 @@ __all__ = [
     "config_option",
     "dataclass_options",
     "given_values",
+    "labels_option",
     "options_named",
     "sample_option",
     "workers_option",
@@ -287,6 +288,18 @@ def sample_option(group: str) -> Callable[[Callable[..., Any]], Callable[..., An
         cls=GroupedOption,
         group=group,
         help="Videos whose pixels are looked at; the statistics of all of them are.",
+    )
+
+
+def labels_option(group: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command with `--labels`, of the commands that read labels and splits."""
+    grouped: dict[str, Any] = {} if group is None else {"cls": GroupedOption, "group": group}
+    return click.option(
+        "--labels",
+        metavar="NAME",
+        help="Labels, splits and class names that flowprep label wrote under this name; the data "
+        "set's own where it is not given.",
+        **grouped,
     )
 
 

@@ -70,6 +70,7 @@ def plan(
     lists: tuple[str, ...],
     allow_missing: bool,
     charades: CharadesMode,
+    class_level: int | None,
     preset: str | None,
     **_: Any,
 ) -> None:
@@ -95,6 +96,8 @@ def plan(
             lists=lists,
             allow_missing=allow_missing,
             charades=charades,
+            image_fps=config.decode.image_fps,
+            class_level=class_level,
         )
         if num_workers_per_node is None:
             num_workers_per_node = usable_cores()
@@ -105,6 +108,8 @@ def plan(
             num_workers_per_node=num_workers_per_node,
             pairs_per_second_per_node=pairs_per_second,
         )
+    for note in manifest.notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps(estimate.to_dict(), indent=2))
     else:

@@ -10,6 +10,7 @@ from flowprep.cli.options import (
     GroupedCommand,
     GroupedOption,
     check_exists,
+    labels_option,
     options_named,
     sample_option,
 )
@@ -30,6 +31,7 @@ __all__ = ["report"]
     group="Report",
     help="The HTML file; OUT-report.html beside OUT where it is not given.",
 )
+@labels_option("Report")
 @sample_option("Report")
 @click.option(
     "--clipped-share",
@@ -54,6 +56,7 @@ def report(
     /,
     out: str,
     to: str | None,
+    labels: str | None,
     sample: int,
     clipped_share: float,
     progress: bool | None,
@@ -90,8 +93,12 @@ def report(
             bar.total = total
             bar.update(done - bar.n)
 
-        made = make_report(out, num_sampled=sample, clipped_share=clipped_share, on_progress=show)
+        made = make_report(
+            out, num_sampled=sample, clipped_share=clipped_share, labels=labels, on_progress=show
+        )
     write_report(made, target)
+    for note in made.notes:
+        click.echo(f"note: {note}", err=True)
     counts = dict.fromkeys(KINDS, 0)
     for finding in made.findings:
         counts[finding.kind] += 1

@@ -16,6 +16,7 @@ from flowprep.cli.options import (
     config_option,
     dataclass_options,
     given_values,
+    labels_option,
     options_named,
 )
 from flowprep.learn.config import (
@@ -58,6 +59,7 @@ _SPECS = {
     help=f"A published training: {', '.join(RECIPES)}. Options given beside it count more; "
     "without it clips are as published for the model, and the schedule suits small data sets.",
 )
+@labels_option("Training")
 @config_option("Training", 'model = "i3d"')
 @dataclass_options(TrainConfig, "Training", skip=tuple(_SPECS))
 @dataclass_options(
@@ -114,6 +116,7 @@ def train(
     outs: tuple[str, ...],
     run: str | None,
     recipe: RecipeName | None,
+    labels: str | None,
     **_: Any,
 ) -> int:
     """Train a network on the data set OUT; on several, with a head for each.
@@ -126,6 +129,7 @@ def train(
     flowprep train flow --recipe tsn --run runs/tsn-flow
     flowprep train flow --model i3d --stream rgb --frames 32 --precision bf16
     flowprep train ucf-flow hmdb-flow --workers 4
+    flowprep train ucf-flow --labels split2 --run runs/ucf-split2
     torchrun --nproc-per-node 4 -m -- flowprep train flow --batch-size 256
     """
     from flowprep.dataset.read import open_dataset
@@ -140,7 +144,7 @@ def train(
         names = [item.name for item in dataclasses.fields(TrainOptions)]
         options = TrainOptions(**given_values(ctx, names))
         run = run or f"runs/{config.model.model}-{config.clip.stream}"
-        datasets = [open_dataset(out) for out in outs]
+        datasets = [open_dataset(out, labels=labels) for out in outs]
         try:
             if options.num_workers is None:
                 report = train_here(datasets, run, config, options, on_note=_echo_note)

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from flowprep.dataset.labels import LabelSet, list_labels, summarize_labels
 from flowprep.dataset.layout import DatasetHeader, read_failures, read_manifest, read_sidecar
-from flowprep.dataset.read import published_shards
+from flowprep.dataset.read import open_dataset, published_shards
 from flowprep.dataset.storage import Storage
-from flowprep.run.progress import format_bytes, format_duration
+from flowprep.errors import DatasetError
+from flowprep.run.progress import format_bytes, format_count, format_duration
 
 __all__ = ["DatasetDescription", "describe_dataset"]
 
@@ -30,6 +32,8 @@ class DatasetDescription:
     """In the manifest."""
     num_stored: int
     num_partial: int
+    num_concealed: int
+    """Videos with damaged pictures in them, as the decoder concealed them."""
     num_failed: int
     num_shards: int
     """Published."""
@@ -48,6 +52,16 @@ class DatasetDescription:
     failures: Counter[str]
     seconds: Counter[str]
     """Seconds spent by stage, over all workers."""
+    class_names: tuple[str, ...] = ()
+    """Those of `labels_name`, or the data set's own."""
+    labels_name: str | None = None
+    """The name that labels and splits were read under; None: the data set's own."""
+    num_unlabelled: int = 0
+    """Stored videos that the labels of that name do not name."""
+    label_sets: tuple[LabelSet, ...] = ()
+    """The named labels that there are."""
+    damaged_labels: tuple[str, ...] = ()
+    """What is wrong with those that cannot be read, a sentence each."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the description as JSON values."""
@@ -57,7 +71,8 @@ class DatasetDescription:
             if item.name not in ("header", "seconds")
         }
         values["seconds"] = {name: round(value, 3) for name, value in self.seconds.items()}
-        values["class_names"] = list(self.header.class_names)
+        values["class_names"] = list(self.class_names)
+        values["label_sets"] = [one.to_dict() for one in self.label_sets]
         values["config"] = self.header.config.to_dict()
         values["implementation"] = self.header.implementation
         values["versions"] = dict(self.header.versions)
@@ -72,7 +87,8 @@ class DatasetDescription:
             f"{self.location}",
             f"  videos      {self.num_stored} of {self.num_videos} stored, {self.num_failed} failed"
             + (f", {waiting} not published yet" if waiting else "")
-            + (f", {self.num_partial} partial" if self.num_partial else ""),
+            + (f", {self.num_partial} partial" if self.num_partial else "")
+            + (f", {self.num_concealed} with concealed damage" if self.num_concealed else ""),
             f"  flow        {self.num_flows} fields a direction, {' and '.join(encode.directions)}"
             f"{', with RGB frames' if encode.keep_rgb else ''}",
             f"  shards      {self.num_shards}, {format_bytes(self.num_bytes)}",
@@ -89,6 +105,11 @@ class DatasetDescription:
             common = ", ".join(f"{size} ({n})" for size, n in self.sizes.most_common(4))
             more = len(self.sizes) - 4
             lines.append(f"  sizes       {common}{f' and {more} more' if more > 0 else ''}")
+        if self.labels_name is not None:
+            line = f"  labels      {self.labels_name}"
+            if self.num_unlabelled:
+                line += f", {format_count(self.num_unlabelled, 'video')} not named"
+            lines.append(line)
         if self.splits:
             lines.append(
                 "  splits      "
@@ -99,6 +120,8 @@ class DatasetDescription:
             more = len(shown) - _MAX_SHOWN_CLASSES
             tail = f" and {more} more" if more > 0 else ""
             lines.append(f"  classes     {', '.join(shown[:_MAX_SHOWN_CLASSES])}{tail}")
+        lines += [f"  named       {one.summary()}" for one in self.label_sets]
+        lines += [f"  named       {problem}" for problem in self.damaged_labels]
         if self.seconds:
             spent = ", ".join(f"{n} {format_duration(s)}" for n, s in self.seconds.items())
             lines.append(f"  time spent  {spent}")
@@ -119,21 +142,27 @@ class DatasetDescription:
         )
 
     def _class_line(self, label: int, count: int) -> str:
-        names = self.header.class_names
+        names = self.class_names
         return f"{names[label] if label < len(names) else label} ({count})"
 
 
-def describe_dataset(out: str | os.PathLike[str]) -> DatasetDescription:
-    """Counts what the data set `out` holds; raises DatasetError where it cannot be read."""
+def describe_dataset(
+    out: str | os.PathLike[str], *, labels_name: str | None = None
+) -> DatasetDescription:
+    """Counts what the data set `out` holds, its labels and splits under `labels_name` if given.
+
+    Raises DatasetError where the data set or those labels cannot be read.
+    """
     storage = Storage(out)
     header = DatasetHeader.read(storage)
+    named = None if labels_name is None else open_dataset(out, labels=labels_name)
     failures = read_failures(storage)
     sizes: Counter[str] = Counter()
     labels: Counter[int] = Counter()
     splits: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     lengths: list[int] = []
-    num_bytes = num_flows = num_partial = num_values = num_clipped = 0
+    num_bytes = num_flows = num_partial = num_concealed = num_values = num_clipped = 0
     shards = published_shards(storage)
     for shard in shards:
         sidecar = read_sidecar(storage, shard)
@@ -142,20 +171,27 @@ def describe_dataset(out: str | os.PathLike[str]) -> DatasetDescription:
             if video.status == "failed":
                 continue
             num_partial += video.status == "partial"
+            num_concealed += video.num_damaged > 0
             num_flows += video.num_flows
             num_values += video.num_values
             num_clipped += video.num_clipped
             lengths.append(video.num_frames)
             sizes[f"{video.width}x{video.height}"] += 1
-            labels.update(video.labels)
-            splits.update([video.split] if video.split else [])
+            if named is None:
+                labels.update(video.labels)
+                splits.update([video.split] if video.split else [])
             seconds.update(video.seconds)
+    for stored in named.videos if named is not None else ():
+        labels.update(stored.labels)
+        splits.update([stored.split] if stored.split else [])
+    label_sets, damaged = _label_sets(storage)
     return DatasetDescription(
         location=storage.location,
         header=header,
         num_videos=len(read_manifest(storage)),
         num_stored=len(lengths),
         num_partial=num_partial,
+        num_concealed=num_concealed,
         num_failed=len(failures),
         num_shards=len(shards),
         num_bytes=num_bytes,
@@ -167,4 +203,20 @@ def describe_dataset(out: str | os.PathLike[str]) -> DatasetDescription:
         clipped_share=num_clipped / max(1, num_values),
         failures=Counter(failure.reason for failure in failures.values()),
         seconds=seconds,
+        class_names=header.class_names if named is None else named.class_names,
+        labels_name=labels_name,
+        num_unlabelled=0 if named is None else named.num_unlabelled,
+        label_sets=label_sets,
+        damaged_labels=damaged,
     )
+
+
+def _label_sets(storage: Storage) -> tuple[tuple[LabelSet, ...], tuple[str, ...]]:
+    """Returns the named labels that there are, and what is wrong with the others."""
+    found, damaged = [], []
+    for name in list_labels(storage):
+        try:
+            found.append(summarize_labels(storage, name))
+        except DatasetError as error:
+            damaged.append(str(error))
+    return tuple(found), tuple(damaged)

@@ -209,7 +209,8 @@ def export_dataset(
     with translated_errors("write", str(folder)):
         _take_folder(folder, _identity(dataset, spec, has_rgb))
     _check_paths(paths, folder)
-    report = ExportReport(str(folder), len(videos), notes=level_notes(dataset.header, spec))
+    notes = [*dataset.labels_notes, *level_notes(dataset.header, spec)]
+    report = ExportReport(str(folder), len(videos), notes=notes)
     taken = f"another export is writing to {folder}"
     with (
         locked_file(folder / LOCK_FILE, taken, "wait for it or end it"),
@@ -336,7 +337,9 @@ def _identity(dataset: FlowDataset, spec: ExportSpec, has_rgb: bool) -> dict[str
         "flow": config["flow"],
         "decode": config["decode"],
         "encode": config["encode"],
-        "class_names": list(header.class_names),
+        "class_names": list(dataset.class_names),
+        "labels": dataset.labels_name,
+        "labels_sha256": dataset.labels_sha256,
     }
 
 

@@ -133,7 +133,9 @@ def _read_export(top: str) -> _FlowprepExport | None:
             videos,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DatasetError(f"{path} cannot be taken: {type(error).__name__}: {error}") from error
+        raise DatasetError(
+            f"{path} cannot be taken: {type(error).__name__}: {error}; export the data set again"
+        ) from error
 
 
 def _find_videos(top: str, layout: TreeLayout) -> list[str]:
@@ -160,10 +162,14 @@ def _find_videos(top: str, layout: TreeLayout) -> list[str]:
                         videos.add(parsed[0])
                         seen = True
         except OSError as error:
-            raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error
+            raise InputError(
+                f"cannot read the folder {folder}: {error.strerror}; make it readable"
+            ) from error
     if not videos:
         example = layout.flow_file("VIDEO", "x", 0, FileKind("x"))
-        raise InputError(f"{top} holds no flow images such as {example}; is it another layout's?")
+        raise InputError(
+            f"{top} holds no flow images such as {example}; check the folder, or give its --layout"
+        )
     return sorted(videos)
 
 
@@ -304,9 +310,11 @@ class ImportPlan:
             items.append(ImportItem(Video(key, source, labels, split), path, counts, fps))
         times = Counter(item.video.key for item in items)
         if repeated := [key for key, count in times.items() if count > 1]:
-            raise DatasetError(f"{self.top} gives two videos the key {repeated[0]}")
+            raise DatasetError(f"{self.top} gives two videos the key {repeated[0]}; rename one")
         if listed and (missing := sum(path not in listed for path in found)):
-            self.notes.append(f"{missing} videos are in no list; they get no label")
+            self.notes.append(
+                f"{missing} videos are in no list and get no label; add them to a list for labels"
+            )
         if listed and exported is None:
             class_names = _class_names_of_folders(items, listed)
         return items, class_names

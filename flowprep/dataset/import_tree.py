@@ -18,6 +18,7 @@ from flowprep._version import __version__
 from flowprep.dataset.import_plan import ImportItem, ImportPlan, ImportSpec
 from flowprep.dataset.import_video import import_video
 from flowprep.dataset.index import rebuild_sidecar, record_from_metadata
+from flowprep.dataset.labels import remove_temporary_labels
 from flowprep.dataset.layout import (
     DATASET_FILE,
     PARTS_FOLDER,
@@ -75,6 +76,7 @@ class ImportReport(RunReport):
         if self.num_failed:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.failures.items())
             lines.append(f"  failed      {reasons}; failures.jsonl says which and why")
+        lines += self.note_lines(12)
         return "\n".join(lines)
 
 
@@ -224,6 +226,7 @@ class _Importer:
             for name in self.storage.list_names(folder):
                 if TEMPORARY_MARK in name:
                     self.storage.remove(f"{folder}/{name}" if folder else name)
+        remove_temporary_labels(self.storage)
         for shard in {entry.shard for entry in self.entries} - self.published:
             lost = self.storage.exists(shard_name(shard))
             if lost and not self.storage.list_names(f"{PARTS_FOLDER}/{shard:06d}"):

@@ -7,6 +7,7 @@ levels.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,11 +21,11 @@ from flowprep.dataset.import_plan import ImportItem, ImportPlan
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
 from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, stream_names
 from flowprep.dataset.rawframes import FileKind, Stream
-from flowprep.dataset.verify import decode_strictly
 from flowprep.dataset.video_list import size_problem
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import VideoError
 from flowprep.flow.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS, dequantize
+from flowprep.images import decode_strictly
 
 __all__ = ["LevelStatistics", "import_video"]
 
@@ -61,6 +62,12 @@ def import_video(
             "incomplete",
             f"there are {num_flows} flows, {item.counts[1]} says {item.counts[0]}",
         )
+    notes = {}
+    if encode.keep_rgb:
+        firsts = [os.path.basename(paths[0]) for paths in files.values()]
+        numbers = {re.findall(r"\d+", name)[-1].lstrip("0") for name in firsts}
+        if len(numbers) > 1:
+            notes["numbers-differ"] = f"the first are {', '.join(firsts)}"
     streams = {name: JpegStream(encode.jpeg_quality) for name in stream_names(encode)}
     try:
         statistics, size = _read_flow(plan, files, streams)
@@ -98,6 +105,8 @@ def import_video(
         "flow": {name: item.to_dict(spec) for name, item in statistics.items()},
         "sizes": {name: stream.sizes for name, stream in streams.items()},
     }
+    if notes:
+        metadata["notes"] = notes
     return metadata, streams
 
 
@@ -116,9 +125,10 @@ def _series(
         return []
     ordered = sorted(numbers)
     accepted = plan.layout.accepted_first_numbers
-    # x, y and frames of one video begin alike.
-    firsts = {min(other) for other in kinds.values()}
-    first = min(accepted) if min(firsts) < max(accepted) else max(accepted)
+    # x and y of one video begin alike; its frames may begin elsewhere, as extractors differ.
+    alike = [one for one in kinds if (one.stream == "rgb") == (kind.stream == "rgb")]
+    begin = min(min(kinds[one]) for one in alike)
+    first = min(accepted) if begin < max(accepted) else max(accepted)
     if ordered[0] != first:
         raise VideoError(
             "incomplete",

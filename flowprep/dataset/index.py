@@ -52,16 +52,16 @@ def rebuild_sidecar(
             for member in tar:
                 # A sparse member may claim any size, and reads as so many zeros.
                 if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-                    raise DatasetError(f"{name}: {member.name!r} is no ordinary file")
+                    raise _damaged(f"{name}: {member.name!r} is no ordinary file")
                 # A size below zero would lead back, and round for ever.
                 if not 0 <= member.size <= size - member.offset_data:
-                    raise DatasetError(f"{name} is cut: {member.name!r} ends after the file")
+                    raise _damaged(f"{name} is cut: {member.name!r} ends after the file")
                 key, _, suffix = member.name.rpartition("/")[2].partition(".")
                 folder = member.name.rpartition("/")[0]
                 key = f"{folder}/{key}" if folder else key
                 kind = suffix.removesuffix(".mjpg")
                 if kind in members.setdefault(key, {}):
-                    raise DatasetError(f"{name}: {member.name!r} is there twice")
+                    raise _damaged(f"{name}: {member.name!r} is there twice")
                 members[key][kind] = (member.offset_data, member.size)
                 if kind == "json":
                     content = tar.extractfile(member)
@@ -71,17 +71,17 @@ def rebuild_sidecar(
             while block := file.read(4 << 20):
                 digest.update(block)
     except (tarfile.TarError, ValueError, OSError, OverflowError, RecursionError) as error:
-        raise DatasetError(f"{name} is not a whole tar: {error}") from error
+        raise _damaged(f"{name} is not a whole tar: {error}") from error
     for key, positions in members.items():
         check_key(key)
         if key not in metadata or set(positions) != {"json", *stream_names(config.encode)}:
-            raise DatasetError(f"{name}: {key} lacks members; it has {', '.join(positions)}")
+            raise _damaged(f"{name}: {key} lacks members; it has {', '.join(positions)}")
         try:
             found[key] = record_from_metadata(metadata[key], positions)
             if found[key].key != key:
                 raise ValueError(f"it is of {found[key].key}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DatasetError(
+            raise _damaged(
                 f"{name}: {key}.json is damaged: {type(error).__name__}: {error}"
             ) from error
     records = []
@@ -103,11 +103,9 @@ def rebuild_sidecar(
                 )
             )
         else:
-            raise DatasetError(f"{name} lacks {key}, which the manifest puts there")
+            raise _damaged(f"{name} lacks {key}, which the manifest puts there")
     if found:
-        raise DatasetError(
-            f"{name} holds {', '.join(found)}, which the manifest does not put there"
-        )
+        raise _damaged(f"{name} holds {', '.join(found)}, which the manifest does not put there")
     return Sidecar(shard, size, digest.hexdigest(), tuple(records))
 
 
@@ -158,6 +156,18 @@ def record_from_metadata(
         "members": members,
         "seconds": seconds or {},
         "attempts": attempts,
+        # Version 1 has none of these.
+        "format_minor": metadata.get("format_minor", 0),
+        "num_damaged": metadata.get("num_damaged", 0),
+        "num_irregular_stamps": metadata.get("num_irregular_stamps", 0),
+        "notes": metadata.get("notes", {}),
     }
     # As a reader of the sidecar will see it: what he would refuse must not be published.
     return VideoRecord.from_json(json.dumps(values).encode())
+
+
+def _damaged(what: str) -> DatasetError:
+    return DatasetError(
+        f"{what}; restore the shard from a copy, or remove its .tar and .json and run the same "
+        f"extract again"
+    )

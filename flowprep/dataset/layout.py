@@ -1,4 +1,4 @@
-"""The names and records of a data set on disk, format version 1.
+"""The names and records of a data set on disk, format version 1.1.
 
     OUT/
       dataset.json        format version, the whole configuration, library versions, class names
@@ -6,6 +6,7 @@
       shards/000012.tar   KEY.json, KEY.flow_x.mjpg, KEY.flow_y.mjpg, KEY.back_x.mjpg, ... per video
       shards/000012.json  the sidecar, written after the tar: size, checksum, a record per video
       failures.jsonl      every video that gave nothing: key, source, reason, message, attempts
+      labels/NAME.jsonl   other labels, splits and class names under a name (labels.py)
       logs/               a log per run
       .parts/000012/      finished videos, and segments of long ones, of shards that are not
                           published yet; gone at the end
@@ -27,13 +28,20 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from flowprep.config import INTERCHANGEABLE_FIELDS, Direction, EncodeSpec, ExtractConfig
+from flowprep.config import (
+    INTERCHANGEABLE_FIELDS,
+    INTERCHANGEABLE_VALUES,
+    Direction,
+    EncodeSpec,
+    ExtractConfig,
+)
 from flowprep.dataset.storage import Storage
 from flowprep.errors import (
     ConfigError,
     ConfigMismatchError,
     DatasetError,
     FailureReason,
+    NoteCode,
 )
 from flowprep.urls import redacted
 from flowprep.video.types import Video
@@ -42,6 +50,7 @@ __all__ = [
     "DATASET_FILE",
     "FAILURES_FILE",
     "FLOW_STREAMS",
+    "FORMAT_MINOR",
     "FORMAT_VERSION",
     "LEASE_FILE",
     "LOCK_FILE",
@@ -72,6 +81,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION: Literal[1] = 1
+FORMAT_MINOR = 1
+"""1.1 adds optional fields. A record without `format_minor` is held to version 1's own rules."""
 DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.jsonl"
 FAILURES_FILE = "failures.jsonl"
@@ -134,6 +145,7 @@ class DatasetHeader:
         values = {
             "format": "flowprep",
             "format_version": FORMAT_VERSION,
+            "format_minor": FORMAT_MINOR,
             "config": self.config.to_dict(),
             "implementation": self.implementation,
             "class_names": list(self.class_names),
@@ -148,15 +160,23 @@ class DatasetHeader:
     def read(cls, storage: Storage) -> DatasetHeader:
         """Reads `dataset.json`; raises DatasetError where it is missing, foreign or too new."""
         if not storage.exists(DATASET_FILE):
-            raise DatasetError(f"{storage.location} is not a flowprep data set: no {DATASET_FILE}")
+            raise DatasetError(
+                f"{storage.location} is not a flowprep data set: no {DATASET_FILE}; name the "
+                f"folder that extract wrote"
+            )
         try:
             values = json.loads(storage.read_bytes(DATASET_FILE))
             if values["format"] != "flowprep":
-                raise DatasetError(f"{storage.location}: {DATASET_FILE} is not flowprep's")
-            if values["format_version"] != FORMAT_VERSION:
                 raise DatasetError(
-                    f"{storage.location} has format version {values['format_version']}, this "
-                    f"flowprep reads version {FORMAT_VERSION}; install a newer flowprep"
+                    f"{storage.location}: {DATASET_FILE} is not flowprep's; name a folder that "
+                    f"extract wrote"
+                )
+            minor = values.get("format_minor", 0)
+            if values["format_version"] != FORMAT_VERSION or minor not in range(FORMAT_MINOR + 1):
+                raise DatasetError(
+                    f"{storage.location} has format version {values['format_version']}.{minor}, "
+                    f"this flowprep reads versions up to {FORMAT_VERSION}.{FORMAT_MINOR}; install "
+                    "a newer flowprep"
                 )
             origin = values.get("origin", {})
             for name, value, kind in (
@@ -181,7 +201,7 @@ class DatasetHeader:
             else:
                 detail = f"{type(error).__name__}: {error}"
             raise DatasetError(
-                f"{storage.location}: {DATASET_FILE} is damaged: {detail}"
+                f"{storage.location}: {DATASET_FILE} is damaged: {detail}; restore it from a copy"
             ) from error
 
     def check_same(self, config: ExtractConfig, implementation: str, location: str) -> None:
@@ -191,7 +211,7 @@ class DatasetHeader:
         differences = {
             name: (stored.get(name), wanted.get(name))
             for name in sorted(stored | wanted)
-            if name not in INTERCHANGEABLE_FIELDS and stored.get(name) != wanted.get(name)
+            if not _may_differ(name, stored.get(name), wanted.get(name))
         }
         if differences:
             lines = [
@@ -208,6 +228,14 @@ class DatasetHeader:
                 ),
                 differences,
             )
+
+
+def _may_differ(name: str, stored: object, wanted: object) -> bool:
+    """Whether a field with these two values may be of one data set."""
+    if stored == wanted or name in INTERCHANGEABLE_FIELDS:
+        return True
+    values = INTERCHANGEABLE_VALUES.get(name)
+    return values is not None and {stored, wanted} <= values
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
@@ -248,6 +276,14 @@ class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: FailureReason | None = None
     message: str | None = None
     attempts: Count = 1
+    format_minor: Count = 0
+    """0 for a record of version 1, 1 for one of version 1.1."""
+    num_damaged: Count = 0
+    """Pictures that the decoder flagged as damaged and that are kept as it concealed them."""
+    num_irregular_stamps: Count = 0
+    """Source frames whose time stamp goes back, repeats, jumps or is missing."""
+    notes: dict[NoteCode, str] = {}
+    """What somebody should look at, by its code: a sentence with the video's own values."""
 
     @property
     def is_partial(self) -> bool:
@@ -382,7 +418,7 @@ def header_problem(storage: Storage) -> str | None:
     # Data sets of before it was there have none.
     digest = values.pop("sha256", None)
     known = {"format", "format_version", "config", "implementation", "class_names", "versions"}
-    if unknown := sorted(values.keys() - known - {"origin"}):
+    if unknown := sorted(values.keys() - known - {"format_minor", "origin"}):
         return f"{DATASET_FILE} has fields that are not known: {', '.join(unknown)}"
     if digest is not None and digest != _header_digest(values):
         return (
@@ -414,7 +450,7 @@ def _check_entry(entry: ManifestEntry) -> None:
 
 def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T]) -> list[T]:
     if not storage.exists(name):
-        raise DatasetError(f"{storage.location} has no {name}")
+        raise DatasetError(f"{storage.location} has no {name}; restore it from a copy")
     records = []
     for number, line in enumerate(storage.read_bytes(name).splitlines(), start=1):
         try:
@@ -423,7 +459,7 @@ def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(
                 f"{storage.location}: {name} line {number} is damaged: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {error}; restore it from a copy"
             ) from error
     return records
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from flowprep.config import Direction, ExtractConfig
 from flowprep.dataset.jpeg_header import JPEG_END, read_jpeg_header
+from flowprep.dataset.labels import AppliedLabels, relabel_videos
 from flowprep.dataset.layout import (
     FLOW_STREAMS,
     RGB_STREAM,
@@ -28,6 +29,7 @@ from flowprep.dataset.storage import Storage
 from flowprep.dataset.video_list import StoredVideo, VideoList, read_videos
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.flow.quantize import dequantize
+from flowprep.video.entries import counted
 
 __all__ = ["FlowDataset", "open_dataset", "published_shards"]
 
@@ -44,12 +46,24 @@ _FILE_CACHE = 64
 class FlowDataset:
     """A published data set; made by `open_dataset`. Pickles; safe in threads and after a fork."""
 
-    def __init__(self, storage: Storage, header: DatasetHeader, videos: VideoList) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        header: DatasetHeader,
+        videos: VideoList,
+        named: AppliedLabels | None = None,
+    ) -> None:
         self._storage = storage
         self.header = header
         self.config: ExtractConfig = header.config
-        self.class_names: tuple[str, ...] = header.class_names
-        self.videos = videos
+        self.class_names: tuple[str, ...] = named.class_names if named else header.class_names
+        self.videos = named.videos if named else videos
+        self.labels_name: str | None = named.name if named else None
+        """The name that its labels, splits and class names were read under; None: its own."""
+        self.labels_sha256: str | None = named.sha256 if named else None
+        """Of the file of that name."""
+        self.num_unlabelled: int = named.num_unlabelled if named else 0
+        """Videos that the labels of that name do not name: without a label or a split."""
         self._metadata: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._offsets: OrderedDict[str, dict[str, NDArray[np.int64]]] = OrderedDict()
         self._files: OrderedDict[int, _File] = OrderedDict()
@@ -58,6 +72,18 @@ class FlowDataset:
     def location(self) -> str:
         """The folder or URL that the data set was opened at."""
         return self._storage.location
+
+    @property
+    def labels_notes(self) -> list[str]:
+        """What a user of named labels must know of them, as sentences."""
+        if not self.num_unlabelled:
+            return []
+        return [
+            f"{counted(self.num_unlabelled, 'video')} of {len(self.videos):,} in {self.location} "
+            f"not named by labels {self.labels_name}: without a label and a split here; "
+            f"`flowprep label --name {self.labels_name} --replace`, with the list that names them, "
+            "gives them theirs"
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         caches = ("_metadata", "_offsets", "_files")
@@ -68,10 +94,14 @@ class FlowDataset:
         self._files = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"FlowDataset({self._storage.location!r}, {len(self.videos)} videos)"
+        labels = "" if self.labels_name is None else f", labels {self.labels_name}"
+        return f"FlowDataset({self._storage.location!r}, {len(self.videos)} videos{labels})"
 
     def metadata(self, key: str) -> dict[str, Any]:
-        """Returns a video's `KEY.json`: source, sizes of its JPEGs, statistics, versions."""
+        """Returns a video's `KEY.json`: source, sizes of its JPEGs, statistics, versions.
+
+        Its labels and its split are those that the data set was opened with.
+        """
         if (known := self._metadata.get(key)) is not None:
             return known
         video = self.videos[key]
@@ -89,6 +119,8 @@ class FlowDataset:
                 # The second: where a sum went over the end of int64 on its way.
                 if (np.diff(offsets) <= 0).any() or offsets.max() != offsets[-1]:
                     raise ValueError(f"sizes of {name} must be > 0")
+            if self.labels_name is not None:
+                values |= {"labels": list(video.labels), "split": video.split}
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DatasetError(
                 f"{shard_name(video.shard)}: {key}.json is damaged: {type(error).__name__}: "
@@ -229,7 +261,10 @@ class FlowDataset:
         a data set without RGB frames.
         """
         if not self.config.encode.keep_rgb:
-            raise ConfigError(f"{self._storage.location} holds no RGB frames")
+            raise ConfigError(
+                f"{self._storage.location} holds no RGB frames; extract into another folder "
+                f"without --no-rgb"
+            )
         video = self.videos[key]
         frames = np.empty((len(indices), video.height, video.width, 3), dtype=np.uint8)
         if len(indices) == 0:
@@ -269,7 +304,10 @@ class FlowDataset:
             what = f"{stream} {number}"
             components = _check_header(jpeg, video, what)
             if stream != RGB_STREAM and components != 1:
-                raise DatasetError(f"{key}: {what} has {components} components, flow has 1")
+                raise DatasetError(
+                    f"{key}: {what} has {components} components, flow has 1; run "
+                    f"`flowprep verify --deep`"
+                )
             if not jpeg.endswith(JPEG_END):
                 raise DatasetError(f"{key}: {what} is cut; run `flowprep verify --deep`")
         return jpegs
@@ -313,7 +351,9 @@ class FlowDataset:
             try:
                 file = self._files[shard] = _File(self._storage.path(shard_name(shard)))
             except OSError as error:
-                raise DatasetError(f"cannot read {shard_name(shard)}: {error.strerror}") from error
+                raise DatasetError(
+                    f"cannot read {shard_name(shard)}: {error.strerror}; run `flowprep verify`"
+                ) from error
             _make_room(self._files, _FILE_CACHE)
         return file
 
@@ -344,16 +384,20 @@ class _File:
             os.close(self.descriptor)
 
 
-def open_dataset(out: str | os.PathLike[str]) -> FlowDataset:
+def open_dataset(out: str | os.PathLike[str], *, labels: str | None = None) -> FlowDataset:
     """Opens the published videos of a data set; a run may still be adding to it.
 
-    `out` is a folder or an fsspec URL. Raises DatasetError where it is not a flowprep data set, is
-    of a version that this one does not know, or has a damaged sidecar.
+    `out` is a folder or an fsspec URL. `labels` is a name that `flowprep.label` wrote labels under:
+    they take the place of the data set's own labels, splits and class names, and videos that they
+    do not name have neither label nor split. Raises DatasetError where `out` is not a flowprep data
+    set, is of a version that this one does not know, has a damaged sidecar, or has no labels of
+    that name or damaged ones; ConfigError for a name that cannot be.
     """
     storage = Storage(out)
     header = DatasetHeader.read(storage)
-    shards = published_shards(storage)
-    return FlowDataset(storage, header, read_videos(storage, shards, header.config))
+    videos = read_videos(storage, published_shards(storage), header.config)
+    named = None if labels is None else relabel_videos(storage, labels, videos)
+    return FlowDataset(storage, header, videos, named)
 
 
 def published_shards(storage: Storage) -> list[int]:
@@ -380,8 +424,8 @@ def _check_header(jpeg: bytes, video: StoredVideo, what: str) -> int:
         raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")
     if (header.width, header.height) != (video.width, video.height):
         raise DatasetError(
-            f"{video.key}: {what} is {header.width}x{header.height}, "
-            f"the index says {video.width}x{video.height}"
+            f"{video.key}: {what} is {header.width}x{header.height}, the index says "
+            f"{video.width}x{video.height}; run `flowprep verify --deep`"
         )
     return header.num_components
 
@@ -395,7 +439,7 @@ def _decode(jpeg: bytes, flags: int, video: StoredVideo, what: str) -> NDArray[n
         raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")
     if image.shape[:2] != (video.height, video.width):
         raise DatasetError(
-            f"{video.key}: {what} is {image.shape[1]}x{image.shape[0]}, "
-            f"the index says {video.width}x{video.height}"
+            f"{video.key}: {what} is {image.shape[1]}x{image.shape[0]}, the index says "
+            f"{video.width}x{video.height}; run `flowprep verify --deep`"
         )
     return image  # type: ignore[return-value]

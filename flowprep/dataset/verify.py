@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.index import rebuild_sidecar, record_from_metadata
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
+from flowprep.dataset.labels import LABELS_FOLDER, verify_labels
 from flowprep.dataset.layout import (
     DATASET_FILE,
     FAILURES_FILE,
@@ -45,9 +42,10 @@ from flowprep.dataset.layout import (
 from flowprep.dataset.storage import Storage
 from flowprep.dataset.video_list import size_problem
 from flowprep.errors import DatasetError
+from flowprep.images import decode_strictly
 from flowprep.video.keys import check_key
 
-__all__ = ["VerifyReport", "decode_strictly", "verify_dataset"]
+__all__ = ["VerifyReport", "verify_dataset"]
 
 # Of KEY.json, which names every JPEG: ten million frames take a tenth of it.
 _MAX_METADATA_BYTES = 1 << 28
@@ -63,6 +61,8 @@ class VerifyReport:
     num_stored: int = 0
     num_partial: int = 0
     num_failed: int = 0
+    num_concealed: int = 0
+    """Stored videos with damaged pictures in them, as the decoder concealed them."""
     num_flows: int = 0
     """Fields in one direction."""
     num_jpegs: int = 0
@@ -70,10 +70,16 @@ class VerifyReport:
     problems: list[str] = field(default_factory=list)
     """A sentence each: where, what, and what to do."""
     repaired: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """A sentence each on what is not wrong and is worth knowing."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is wrong; failed videos that are listed as failed are not wrong."""
+        """Whether nothing is wrong.
+
+        A video may fail by its own fault, and is then listed as failed. An internal error is no
+        such fault, and a data set that holds none of its videos is not whole.
+        """
         return not self.problems
 
 
@@ -121,19 +127,32 @@ def verify_dataset(
             report.problems.append(
                 f"{key} is in no shard and not in {FAILURES_FILE}; run the same extract again"
             )
+        if not placed[key] and key in failures and failures[key].reason == "internal-error":
+            report.problems.append(
+                f"{key} is not stored, by an internal error and no fault of its own "
+                f"({failures[key].message}); run `flowprep doctor`, and then the same extract with "
+                "--retry-failed"
+            )
+    if entries and not report.problems and not report.num_stored:
+        report.problems.append(
+            f"none of the {len(entries)} videos in {MANIFEST_FILE} is stored; {FAILURES_FILE} says "
+            "why: correct it, and run the same extract with --retry-failed"
+        )
     known = {entry.video.key for entry in entries}
     report.problems += [
         f"{FAILURES_FILE} names {key}, which is not in {MANIFEST_FILE}"
         for key in failures
         if key not in known
     ]
+    problems, report.notes = verify_labels(storage, known)
+    report.problems += problems
     report.num_failed = len(failures)
     return report
 
 
 def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport) -> None:
     ours = {DATASET_FILE, MANIFEST_FILE, FAILURES_FILE, SHARDS_FOLDER, LOGS_FOLDER}
-    ours |= {LOCK_FILE, LEASE_FILE}
+    ours |= {LOCK_FILE, LEASE_FILE, LABELS_FOLDER}
     for name in storage.list_names():
         if name == PARTS_FOLDER:
             report.problems.append(
@@ -234,6 +253,7 @@ def _check_shard(
             problems += [f"{name}: {video.key}: {problem}" for problem in found]
             report.num_stored += 1
             report.num_partial += video.status == "partial"
+            report.num_concealed += video.num_damaged > 0
             report.num_flows += video.num_flows
         tar.skip_to(size)
     if tar.digest.hexdigest() != sidecar.sha256:
@@ -297,6 +317,7 @@ def _check_video(
         own, indexed = getattr(described, name), getattr(video, name)
         if own != indexed:
             problems.append(f"{name} is {own} in its metadata and {indexed} in the sidecar")
+    problems += _check_counts(metadata)
     if video.num_flows != video.num_frames - config.flow.step:
         problems.append(
             f"{video.num_frames} frames give {video.num_frames - config.flow.step} flows at step "
@@ -315,6 +336,31 @@ def _check_video(
             problems += _check_jpegs(video, stream, tar, lengths, deep)
             report.num_jpegs += len(lengths)
     return problems
+
+
+_COUNT_NAMES = ("lead_in", "before_range", "after_range", "dropped", "repeated")
+
+
+def _check_counts(metadata: Mapping[str, Any]) -> list[str]:
+    """Returns what is wrong with the sums over a video's frames, which version 1 did not store."""
+    if not metadata.get("format_minor"):
+        return []
+    counts = metadata.get("frame_counts")
+    if not isinstance(counts, dict) or set(counts) != set(_COUNT_NAMES):
+        return [f"its frame_counts must have {', '.join(_COUNT_NAMES)}, got {counts!r}"[:300]]
+    numbers = [metadata["num_frames_decoded"], *counts.values()]
+    if any(type(number) is not int or number < 0 for number in numbers):
+        return [f"its frame_counts must be integers >= 0, got {counts!r}"[:300]]
+    decoded = metadata["num_frames_decoded"]
+    left_out = counts["lead_in"] + counts["before_range"] + counts["after_range"]
+    kept = metadata["num_frames"] - counts["repeated"] + counts["dropped"]
+    if decoded != left_out + kept:
+        return [
+            f"it says that {decoded} frames were decoded, and accounts for {left_out + kept}: "
+            f"{left_out} outside of the range, {metadata['num_frames']} kept, {counts['dropped']} "
+            f"dropped and {counts['repeated']} repeated by the rate"
+        ]
+    return []
 
 
 def _check_jpegs(
@@ -341,22 +387,3 @@ def _check_jpegs(
             if image.shape != shape:
                 return [f"{stream} {number} has shape {image.shape}, wanted {shape}"]
     return []
-
-
-def decode_strictly(jpeg: bytes) -> tuple[NDArray[np.uint8] | None, str]:
-    """Returns the image, None where there is none, and what libjpeg says against it.
-
-    libjpeg guesses what a damaged stream should have said, OpenCV returns the guess, and only a
-    line on the C library's stderr tells of it. So stderr is a file while the image is decoded.
-    """
-    with tempfile.TemporaryFile() as said:
-        stderr = os.dup(2)
-        os.dup2(said.fileno(), 2)
-        try:
-            image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-        said.seek(0)
-        lines = said.read().decode(errors="replace").splitlines()
-    return image, lines[0] if lines else ""  # type: ignore[return-value]

@@ -6,6 +6,7 @@ them all. Records are checked a shard at a time, so that a million of them are r
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
@@ -132,7 +133,61 @@ class VideoList(Sequence[StoredVideo]):
             if self._key(position) == encoded:
                 return position
             place += 1
-        raise DatasetError(f"no video has the key {key!r}")
+        raise DatasetError(f"no video has the key {key!r}; `flowprep info --videos` lists them")
+
+    def find_positions(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Returns the positions of many keys, (N,) int64; -1 where no video has the key."""
+        encoded = [key.encode() for key in keys]
+        hashes = np.fromiter(map(zlib.crc32, encoded), np.uint32, len(encoded))
+        if not len(self) or not encoded:
+            return np.full(len(encoded), -1, np.int64)
+        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
+        positions = self._order[places].astype(np.int64)
+        ends = self._key_ends[positions]
+        begins = np.where(positions > 0, self._key_ends[positions - 1], 0)
+        stored = self._keys
+        for number, (key, begin, end) in enumerate(
+            zip(encoded, begins.tolist(), ends.tolist(), strict=True)
+        ):
+            if stored[begin:end] != key:
+                # No such key, or one that shares its hash with others.
+                try:
+                    positions[number] = self.position(keys[number])
+                except DatasetError:
+                    positions[number] = -1
+        return positions
+
+    def relabelled(
+        self,
+        positions: NDArray[np.int64],
+        label_counts: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        split_numbers: NDArray[np.int64],
+        splits: Sequence[str | None],
+    ) -> VideoList:
+        """Returns the same videos with other labels and splits; the other columns are shared.
+
+        The video at `positions[i]` has `label_counts[i]` of `labels`, which stand one after the
+        other, and the split `splits[split_numbers[i]]`. Videos at no position have no label, and
+        the split `splits[0]`.
+        """
+        order = np.argsort(positions, kind="stable")
+        counts = label_counts[order]
+        begins = (np.cumsum(label_counts) - label_counts)[order]
+        # Where each label of the new column stands in the given one.
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        per_video = np.zeros(len(self), np.int64)
+        per_video[positions] = label_counts
+        numbers = self._numbers.copy()
+        numbers[:, _NUMBERS.index("split")] = 0
+        numbers[positions, _NUMBERS.index("split")] = split_numbers
+        videos = copy.copy(self)
+        videos._labels = labels[np.repeat(begins, counts) + within]
+        videos._label_ends = np.cumsum(per_video)
+        videos._numbers = numbers
+        videos._splits = tuple(splits)
+        videos._recent = {}
+        return videos
 
     def __len__(self) -> int:
         return len(self._rates)

@@ -48,7 +48,9 @@ def read_flow(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], NDArra
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InputError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from error
     return _read_flo(path, data) if suffix == ".flo" else _read_kitti(path, data)
 
 
@@ -110,7 +112,9 @@ def _read_flo(
     path: str | os.PathLike[str], data: bytes
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     if len(data) < _HEADER.size:
-        raise InputError(f"{path} is cut: a .flo begins with {_HEADER.size} B, it has {len(data)}")
+        raise InputError(
+            f"{path} is cut: a .flo begins with {_HEADER.size} B, it has {len(data)}; copy it anew"
+        )
     magic, width, height = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise InputError(f"{path} is no .flo: it must begin with {_MAGIC:.2f}, got {magic:g}")
@@ -119,7 +123,9 @@ def _read_flo(
     wanted = _HEADER.size + 8 * width * height
     if len(data) != wanted:
         state = "is cut" if len(data) < wanted else "is too long"
-        raise InputError(f"{path} {state}: {width}x{height} px take {wanted} B, it has {len(data)}")
+        raise InputError(
+            f"{path} {state}: {width}x{height} px take {wanted} B, it has {len(data)}; copy it anew"
+        )
     stored = np.frombuffer(data, "<f4", offset=_HEADER.size).reshape(height, width, 2)
     # NaN compares as unknown too.
     known = np.asarray((np.abs(stored) <= _UNKNOWN_PX).all(axis=-1))
@@ -136,7 +142,9 @@ def _read_kitti(
     if _is_whole_png(data):
         levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if levels is None:
-        raise InputError(f"{path} is cut or damaged, or no PNG")
+        raise InputError(
+            f"{path} is cut or damaged, or no PNG; copy it anew, or name a PNG of flow"
+        )
     if levels.dtype != np.uint16 or levels.ndim != 3 or levels.shape[2] != 3:
         channels = levels.shape[2] if levels.ndim == 3 else 1
         raise InputError(

@@ -64,6 +64,8 @@ class Task:
     """`ExtractConfig.to_dict()` of the data set."""
     implementation: str
     """The flow estimator's implementation (`opencv-5`)."""
+    labels: str | None = None
+    """The name that its labels were read under; None, as in all of version 1: its own labels."""
 
     @property
     def config(self) -> ExtractConfig:
@@ -102,7 +104,13 @@ def describe_task(dataset: FlowDataset) -> Task:
         highest = max((label for video in dataset.videos for label in video.labels), default=-1)
         names = tuple(str(label) for label in range(highest + 1))
     name = os.path.basename(dataset.location.rstrip("/")) or dataset.location
-    return Task(name, names, dataset.config.to_dict(), dataset.header.implementation)
+    return Task(
+        name,
+        names,
+        dataset.config.to_dict(),
+        dataset.header.implementation,
+        dataset.labels_name,
+    )
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
@@ -137,7 +145,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+        raise WeightsError(
+            f"cannot read {path}: {error.strerror or error}; check the path and its permissions"
+        ) from error
     except Exception as error:
         # A damaged directory of the zip fails in many ways: as an encryption, a compression, ...
         raise WeightsError(
@@ -145,13 +155,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             "best.pt of a folder that `flowprep train` wrote"
         ) from error
     if damaged is not None:
-        raise WeightsError(f"{path} is damaged: the checksum of {damaged} is wrong")
+        raise WeightsError(
+            f"{path} is damaged: the checksum of {damaged} is wrong; take another checkpoint"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Unpickling foreign bytes can fail in any way at all.
         raise WeightsError(
-            f"{path} is not a checkpoint of flowprep: {_first_line(error)}"
+            f"{path} is not a checkpoint of flowprep: {_first_line(error)}; give last.pt or "
+            "best.pt of a folder that `flowprep train` wrote"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise WeightsError(
@@ -174,7 +187,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         detail = str(error) if isinstance(error, FlowprepError) else repr(error)
-        raise WeightsError(f"{path} is not a whole checkpoint: {detail}") from error
+        raise WeightsError(
+            f"{path} is not a whole checkpoint: {detail}; take another checkpoint"
+        ) from error
 
 
 def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | MultiTask:
@@ -230,15 +245,15 @@ def check_data(
 ) -> list[str]:
     """Checks that a data set shows a network what it was trained on; returns notes for the user.
 
-    For stream flow that is: frame rate, size, algorithm with all parameters, step and bound; for
-    rgb: frame rate and size. The quantiser does not count, as networks get px or levels made from
-    px. Another implementation of the same algorithm is only noted. Raises ConfigMismatchError with
-    both values of every difference unless `force`; with `labels`, also for other class names or
-    another order of them, whatever `force` says.
+    For stream flow that is: frame rate, size and shape of the pixels, algorithm with all
+    parameters, step and bound; for rgb: frame rate, size and shape. The quantiser does not count,
+    as networks get px or levels made from px. Another implementation of the same algorithm is only
+    noted. Raises ConfigMismatchError with both values of every difference unless `force`; with
+    `labels`, also for other class names or another order of them, whatever `force` says.
     """
-    stored = flatten(task.extract)
+    stored = flatten(task.config.to_dict())
     given = flatten(dataset.config.to_dict())
-    names = ["decode.fps", "decode.resize"]
+    names = ["decode.fps", "decode.resize", "decode.square_pixels"]
     if stream == "flow":
         names += ["flow.algorithm", "flow.step", "flow.bound_px"]
         names += sorted(name for name in stored | given if name.startswith("flow.parameters."))
@@ -258,7 +273,8 @@ def check_data(
         raise _mismatch(
             f"{dataset.location} has other classes than the network:",
             differing,
-            "Extract it with the class list of the training data.",
+            "Extract it with the class list of the training data, or give it labels with these "
+            "classes by `flowprep label` and name them with --labels.",
         )
     implementation = dataset.header.implementation
     if stream == "flow" and not differences and implementation != task.implementation:

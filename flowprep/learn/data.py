@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Loader",
+    "PlainLoader",
     "TestViews",
     "TrainingClips",
     "check_clip",
@@ -253,7 +254,8 @@ def select_labelled(dataset: FlowDataset, config: TrainConfig) -> tuple[dict[int
     if not labels:
         raise DatasetError(
             f"{dataset!r}: none of the {len(positions)} videos of split {config.train_split!r} has "
-            f"exactly one label; extract with annotations, or choose another split"
+            f"exactly one label; extract with annotations, label the data set by `flowprep label`, "
+            f"or choose another split"
         )
     for width, height in sorted(sizes):
         training_crop(width, height, config.clip, config.augment, np.random.default_rng(0))
@@ -541,7 +543,18 @@ test_loader.__test__ = False  # type: ignore[attr-defined]
 # ---- loader processes
 
 
-class Loader(DataLoader[Any]):
+class PlainLoader(DataLoader[Any]):
+    """A DataLoader that has as many processes as it is told, without a word.
+
+    Their number is the user's, or `default_loaders` counted the cores. torch warns of more of them
+    than cores, but they also wait for storage, and results do not depend on them.
+    """
+
+    def check_worker_number_rationality(self) -> None:
+        """Does nothing."""
+
+
+class Loader(PlainLoader):
     """A DataLoader whose processes write clips where this one reads them.
 
     DataLoader's own processes put every batch into fresh shared memory, page by page, which takes

@@ -24,7 +24,9 @@ from flowprep.dataset.read import FlowDataset
 from flowprep.errors import ConfigError
 from flowprep.learn.checkpoint import (
     Checkpoint,
+    Task,
     check_data,
+    describe_task,
     library_versions,
     restore_model,
 )
@@ -140,7 +142,8 @@ def evaluate(
     place = task_place(checkpoint, task)
     chosen = checkpoint.tasks[place]
     clip = checkpoint.config.clip
-    notes = check_data(chosen, dataset, stream=clip.stream, force=force)
+    notes = [*dataset.labels_notes, *_labels_notes(chosen, dataset)]
+    notes += check_data(chosen, dataset, stream=clip.stream, force=force)
     if views.num_crops == 10 and not checkpoint.config.augment.flip:
         notes.append(
             "the network never saw a mirrored clip in its training, and half of these views are "
@@ -163,6 +166,7 @@ def evaluate(
         "model": checkpoint.config.model.model,
         "task": chosen.name,
         "data": dataset.location,
+        "labels": dataset.labels_name,
         "split": split,
         "views": dataclasses.asdict(views),
         "precision": precision,
@@ -177,12 +181,35 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Path:
     return path / "best.pt" if path.is_dir() else path
 
 
-def default_folder(checkpoint: Path, views: ViewSpec, split: str, task: str | None = None) -> Path:
+def _labels_notes(task: Task, dataset: FlowDataset) -> list[str]:
+    """Says that the split under test may hold videos that the network was trained on."""
+    own = describe_task(dataset)
+    if task.labels == own.labels or task.name not in (own.name, dataset.location):
+        return []
+    trained, tested = (
+        f"labels {name}" if name is not None else "the data set's own labels"
+        for name in (task.labels, own.labels)
+    )
+    remedy = "leave out --labels" if task.labels is None else f"add --labels {task.labels}"
+    return [
+        f"the network was trained with {trained} of {dataset.location}, and this test takes "
+        f"{tested}: videos under test may be among those of its training; {remedy} for the same"
+    ]
+
+
+def default_folder(
+    checkpoint: Path,
+    views: ViewSpec,
+    split: str,
+    task: str | None = None,
+    labels: str | None = None,
+) -> Path:
     """Returns where scores are written unless the user says so: `RUN/test-250` and the like."""
     name = next((name for name, spec in VIEWS.items() if spec == views), None)
     parts = [
         *([] if checkpoint.name == "best.pt" else [checkpoint.stem]),
         *([] if task is None else [task]),
+        *([] if labels is None else [labels]),
         split,
         name or f"{views.num_clips}x{views.num_crops}",
     ]

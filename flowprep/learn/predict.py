@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import read_failures
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.storage import Storage
-from flowprep.errors import ConfigError, DatasetError, InputError
+from flowprep.errors import VIDEO_NOTES, ConfigError, DatasetError, InputError
 from flowprep.learn.checkpoint import Checkpoint, check_data, restore_model
 from flowprep.learn.config import PrecisionName, StackName, StreamName, ViewSpec
 from flowprep.learn.data import TestViews
@@ -71,7 +71,9 @@ class Predictor:
         if method == "svm":
             raise ConfigError("method svm needs scores of training videos: use `flowprep fuse`")
         if len(checkpoints) == 1 and (weights is not None or method != "mean"):
-            raise ConfigError("method and weights are for several checkpoints, got one")
+            raise ConfigError(
+                "method and weights are for several checkpoints, got one; leave them out"
+            )
         self.checkpoints = checkpoints
         self.views = views
         self.method: FusionMethod = method
@@ -118,6 +120,7 @@ class Predictor:
         except InputError as error:
             yield Prediction(name, error=str(error).removeprefix("VIDEOS "))
             return
+        self._note(manifest.notes)
         for found in manifest.videos:
             yield self._predict(name if len(manifest.videos) == 1 else found.source, found)
 
@@ -130,7 +133,13 @@ class Predictor:
                 # The flow of a network on the CPU is left there too.
                 device = "cpu" if self.device.type == "cpu" else "auto"
                 options = RunOptions(executor="inline", device=device, progress=False)
-                run_extract(Manifest((video,), (), 0, ()), out, config, options)
+                report = run_extract(Manifest((video,), (), 0, ()), out, config, options)
+                self._note(
+                    f"{name}: {VIDEO_NOTES[code]} ({note.first_text})"
+                    for code, note in report.video_notes.items()
+                )
+                if report.num_partial:
+                    self._note([f"{name} is damaged; only what came before the damage was seen"])
                 for failure in read_failures(Storage(out)).values():
                     return Prediction(name, error=f"{failure.reason}: {failure.message}")
                 datasets.append(open_dataset(out))
@@ -144,9 +153,7 @@ class Predictor:
         clip, task = self.checkpoints[number].config.clip, self.tasks[number]
         for note in check_data(task, dataset, stream=clip.stream, labels=False):
             # The data set is gone before anybody could look at it, so its name says nothing.
-            note = note.replace(dataset.location, "these videos")
-            if note not in self.notes:
-                self.notes.append(note)
+            self._note([note.replace(dataset.location, "these videos")])
         scores = score_videos(
             self._models[number],
             TestViews(dataset, clip, self._layouts[number], self.views, split="all"),
@@ -155,6 +162,9 @@ class Predictor:
             task=self.places[number],
         )
         return dataclasses.replace(scores, class_names=task.class_names)
+
+    def _note(self, notes: Iterable[str]) -> None:
+        self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
 
     def _fuse(self, streams: Sequence[Scores]) -> Scores:
         if len(streams) == 1:

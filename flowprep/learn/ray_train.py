@@ -24,7 +24,7 @@ from flowprep.errors import ConfigError, ExecutorError, FlowprepError, TrainingE
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.run_folder import METRICS_FILE
 from flowprep.learn.train import TrainReport, train
-from flowprep.run.executors import cluster_address, start_ray
+from flowprep.run.executors import cluster_address, start_ray, stop_ray
 from flowprep.urls import absolute, as_path, is_url, redacted
 
 __all__ = ["train_on_ray"]
@@ -84,7 +84,9 @@ def train_on_ray(
             )
         folder.mkdir(parents=True, exist_ok=True)
         job = {
-            "datasets": [absolute(as_path(dataset.location)) for dataset in datasets],
+            "datasets": [
+                (absolute(as_path(dataset.location)), dataset.labels_name) for dataset in datasets
+            ],
             "run": str(run),
             "config": config,
             "options": dataclasses.replace(options, progress=False),
@@ -94,7 +96,7 @@ def train_on_ray(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if owns_ray:
-            ray.shutdown()
+            stop_ray(ray)
 
 
 def _attempt(
@@ -149,7 +151,7 @@ def _work(job: dict[str, Any]) -> TrainReport | None:
     stop = Path(job["run"]) / _STOP_FILE
     try:
         return train(
-            [open_dataset(location) for location in job["datasets"]],
+            [open_dataset(location, labels=labels) for location, labels in job["datasets"]],
             job["run"],
             job["config"],
             dataclasses.replace(options, device=device),

@@ -262,7 +262,9 @@ class Scores:
         """Returns how many classes stand before the label of each labelled video."""
         known = self.is_labelled
         if not known.any():
-            raise DatasetError("no video has a label, so that nothing can be measured")
+            raise DatasetError(
+                "no video has a label, so that nothing can be measured; give the videos labels"
+            )
         order = np.argsort(-self.probabilities[known], axis=1, kind="stable")
         return np.asarray(np.argmax(order == self.labels[known, None], axis=1), np.int64)
 

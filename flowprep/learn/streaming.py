@@ -29,6 +29,7 @@ from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, FlowprepError
 from flowprep.learn.config import ClipSpec, TrainConfig
 from flowprep.learn.data import (
+    PlainLoader,
     fill_sample,
     loader_options,
     sample_shape,
@@ -268,7 +269,7 @@ class _Guarded(IterableDataset[Any]):
             yield error
 
 
-class _Loader(DataLoader[Any]):
+class _Loader(PlainLoader):
     """A DataLoader that raises the errors that it is handed."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

@@ -219,7 +219,9 @@ def _read_whole_index(path: Path) -> bytes:
             "before '.index', and needs its '.index' and '.data-...' files side by side"
         ) from error
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from error
 
 
 def _read_range(path: Path, offset: int, size: int, what: str) -> bytes:
@@ -240,7 +242,9 @@ def _read_range(path: Path, offset: int, size: int, what: str) -> bytes:
             "checkpoint into one folder under their own names"
         ) from error
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from error
     if len(data) != size:
         raise WeightsError(
             f"{path} changed while it was read: {what} has {size} bytes, got {len(data)}; read it "

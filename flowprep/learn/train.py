@@ -536,6 +536,8 @@ def _notes(
     if clips.num_skipped:
         skipped = format_count(clips.num_skipped, "video")
         notes.append(f"{skipped} of the training split without a label, or with several, left out")
+    for dataset in datasets:
+        notes += dataset.labels_notes
     if checkpoint is None:
         return tuple(notes)
     if len(checkpoint.tasks) != len(tasks):
@@ -546,12 +548,22 @@ def _notes(
             {"tasks": (names[0], names[1])},
         )
     for task, dataset in zip(checkpoint.tasks, datasets, strict=True):
+        if task.labels != dataset.labels_name:
+            before, now = (
+                f"labels {name}" if name is not None else "the data set's own labels"
+                for name in (task.labels, dataset.labels_name)
+            )
+            raise ConfigMismatchError(
+                f"the run was trained with other labels of {dataset.location}: {before} so far, "
+                f"{now} now; go on with the same --labels, or choose another --run",
+                {"labels": (task.labels, dataset.labels_name)},
+            )
         notes += check_data(task, dataset, stream=config.clip.stream, force=options.force)
     assert checkpoint.training is not None
     if checkpoint.training["videos"] != digest and not options.force:
         raise ConfigMismatchError(
-            "the training videos are not those that the run began with: some were added or went "
-            "away. Choose another --run, or add --force to go on with these",
+            "the training videos are not those that the run began with: some were added, went away "
+            "or have other labels. Choose another --run, or add --force to go on with these",
             {"videos": (checkpoint.training["videos"], digest)},
         )
     return tuple(notes)

@@ -200,7 +200,9 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from error
     except Exception as error:
         # A header can claim anything: types that torch lacks, shapes that overflow.
         raise WeightsError(
@@ -214,7 +216,9 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from error
     except Exception as error:
         # Unpickling foreign bytes can fail in any way at all.
         if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
@@ -242,7 +246,9 @@ def _check_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from error
     except Exception as error:
         # zipfile lets through what zlib, struct and its own assumptions raise on damaged bytes.
         raise WeightsError(

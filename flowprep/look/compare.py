@@ -230,7 +230,9 @@ class Comparison:
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as reason:
-            raise StorageError(f"{folder} cannot be made: {reason}") from reason
+            raise StorageError(
+                f"{folder} cannot be made: {reason}; choose another place"
+            ) from reason
         read = [one.read() for one in self.worst]
         speeds = [np.hypot(*np.moveaxis(flow, -1, 0)) for _, *flows in read for flow in flows]
         errors = [endpoint_error(one, other) for _, one, other in read]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from flowprep.config import ExtractConfig, FlowSpec
 from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM
+from flowprep.errors import VIDEO_NOTES, NoteCode
 
 __all__ = [
     "CLIPPED_SHARE",
@@ -68,7 +69,7 @@ KINDS: dict[str, FindingKind] = {
         "fault",
         "The video gave nothing; the reason stands with each.",
         "It is missing from the data set, and its class has one example less.",
-        "Fetch the file again; `--keep-partial` keeps what came before the damage. Then run the "
+        "Fetch the file again; `--on-damage cut` keeps what came before the damage. Then run the "
         "same extract command with `--retry-failed`.",
     ),
     "unreadable": FindingKind(
@@ -137,6 +138,21 @@ KINDS: dict[str, FindingKind] = {
         "The source is damaged, and only what came before the damage is stored.",
         "The action may be missing from it.",
         "Fetch the file again, then run extract with `--retry-failed`.",
+    ),
+    "concealed": FindingKind(
+        "Concealed damage",
+        "suspicion",
+        "The source is damaged; the decoder made up for what was lost, and went on.",
+        "Some pictures are smeared or stand still, and so is their flow.",
+        "Fetch the file again, then extract it into a new data set; `--on-damage cut` keeps only "
+        "what came before the damage.",
+    ),
+    "noted": FindingKind(
+        "Noted while it was extracted",
+        "note",
+        "Nothing failed, but the file is not what one would expect.",
+        "A guess may be wrong: each note says what was taken for what.",
+        "Read the note; the options that it names choose otherwise.",
     ),
     "still": FindingKind(
         "A still picture",
@@ -255,6 +271,8 @@ class VideoStatistics:
     rotation: int
     is_partial: bool
     damage: str
+    num_damaged: int
+    notes: Mapping[NoteCode, str]
     flat: NDArray[np.bool_]
     """Which fields are blank, told by the size of their JPEGs; (num_flows,)."""
     flow_bytes: NDArray[np.int64]
@@ -306,6 +324,9 @@ def describe_video(metadata: Mapping[str, Any], config: ExtractConfig) -> VideoS
         rotation=metadata["rotation"] or 0,
         is_partial=metadata["status"] == "partial",
         damage=metadata.get("damage", ""),
+        # Version 1 has neither.
+        num_damaged=metadata.get("num_damaged", 0),
+        notes=metadata.get("notes", {}),
         flat=flat,
         flow_bytes=planes.sum(axis=0),
         repeated=repeated,
@@ -623,7 +644,7 @@ def find_in_statistics(
     found = [finding for check in checks if (finding := check(statistics))]
     if clipped := find_clipped(statistics, clipped_share):
         found.append(clipped)
-    return found
+    return found + find_notes(statistics)
 
 
 def find_invalid(statistics: VideoStatistics) -> Finding | None:
@@ -642,6 +663,19 @@ def find_partial(statistics: VideoStatistics) -> Finding | None:
         return None
     detail = f"{statistics.num_decoded} frames before the damage"
     return Finding("partial", statistics.key, f"{detail}: {statistics.damage}".rstrip(": "))
+
+
+def find_notes(statistics: VideoStatistics) -> list[Finding]:
+    """What extract itself noted, concealed damage apart."""
+    key = statistics.key
+    found = [
+        Finding("noted", key, f"{VIDEO_NOTES.get(code, code)}: {text}")
+        for code, text in statistics.notes.items()
+        if code != "concealed"
+    ]
+    if statistics.num_damaged:
+        found.append(Finding("concealed", key, f"{statistics.num_damaged} damaged pictures"))
+    return found
 
 
 def find_short(statistics: VideoStatistics) -> Finding | None:

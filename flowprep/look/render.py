@@ -420,7 +420,9 @@ class _published:  # noqa: N801
         finally:
             self._partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
-            raise StorageError(f"{self._path} cannot be written: {error}") from error
+            raise StorageError(
+                f"{self._path} cannot be written: {error}; choose another place"
+            ) from error
 
 
 def _write_mp4(path: str, pages: Iterator[RGB], fps: float) -> None:

@@ -167,6 +167,8 @@ class Report:
     """What making this report took."""
     color_max_px: float
     """The length that is fully coloured in all pictures."""
+    notes: tuple[str, ...] = ()
+    """What to know of the labels that it was made with."""
 
 
 # ---- the recommended bound
@@ -267,12 +269,14 @@ def make_report(
     *,
     num_sampled: int = NUM_SAMPLED,
     clipped_share: float = CLIPPED_SHARE,
+    labels: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Reads the statistics of every video of a data set, and the pixels of `num_sampled` of them.
 
     Which are sampled follows from the data set alone: first those whose statistics are odd, up to
-    a half, then classes by turns. `on_progress` gets steps done and steps to do. Raises ConfigError
+    a half, then classes by turns. `labels` is a name of labels to take in place of the data set's
+    own. `on_progress` gets steps done and steps to do. Raises ConfigError
     for a number out of range, DatasetError where `out` cannot be read.
     """
     if num_sampled < 0:
@@ -280,8 +284,8 @@ def make_report(
     if not 0 <= clipped_share < 1:
         raise ConfigError(f"clipped_share must be >= 0 and < 1, got {clipped_share:g}")
     began = time.perf_counter()
-    description = describe_dataset(out)
-    dataset = open_dataset(out)
+    description = describe_dataset(out, labels_name=labels)
+    dataset = open_dataset(out, labels=labels)
     failures = read_failures(Storage(out))
     reader = DatasetSurvey(dataset, clipped_share)
     num_steps = len(dataset.videos) + min(num_sampled, len(dataset.videos))
@@ -322,6 +326,7 @@ def make_report(
         num_sampled=len(chosen),
         num_seconds=time.perf_counter() - began,
         color_max_px=color_max_px,
+        notes=tuple(dataset.labels_notes),
     )
     dataset.close()
     return report

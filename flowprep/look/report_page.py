@@ -77,6 +77,7 @@ def report_page(report: Report) -> str:
             f"{report.location} · {flow.algorithm} "
             f"({report.description.header.implementation}), step {flow.step}, "
             f"bound {flow.bound_px:g} px · {today}"
+            + (f" · labels {labels}" if (labels := report.description.labels_name) else "")
         ),
         "style": page_file("page.css") + page_file("report.css"),
         "script": script,
@@ -168,6 +169,7 @@ def _sample_note(report: Report) -> str:
         )
     if len(config.encode.directions) < 2:
         text += " It holds one direction, so forward and backward could not be compared."
+    text += "".join(f" {note}." for note in report.notes)
     return _escape(text)
 
 

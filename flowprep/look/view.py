@@ -680,7 +680,9 @@ def _open(
 
 def _stored(dataset: FlowDataset, keys: Sequence[str]) -> tuple[list[FlowSource], tuple[str, ...]]:
     if not len(dataset.videos):
-        raise DatasetError(f"{dataset.location} holds no video yet")
+        raise DatasetError(
+            f"{dataset.location} holds no video yet; run extract until a shard is published"
+        )
     if not keys:
         first = dataset.videos[0].key
         count = len(dataset.videos)

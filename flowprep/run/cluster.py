@@ -55,7 +55,10 @@ def parse_runtime_env(text: str) -> dict[str, Any]:
         # JSON is YAML.
         values = yaml.safe_load(Path(text).read_text(encoding="utf-8") if is_name else text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"runtime_env cannot be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"runtime_env cannot be read: {' '.join(str(error).split())}; give JSON, or a JSON or "
+            f"YAML file"
+        ) from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise ConfigError(
             "runtime_env must be an object such as "

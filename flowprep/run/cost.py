@@ -147,6 +147,7 @@ def estimate_cost(
         raise InputError(
             "no video could be probed, so nothing can be estimated: "
             + ("; ".join(dict.fromkeys(failures)) or "there is none")
+            + "; name videos that can be read"
         )
     is_measured = pairs_per_second_per_node is None
     if pairs_per_second_per_node is None:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.index import rebuild_sidecar
+from flowprep.dataset.labels import remove_temporary_labels
 from flowprep.dataset.layout import (
     FAILURES_FILE,
     LOGS_FOLDER,
@@ -30,6 +31,7 @@ from flowprep.dataset.layout import (
     VideoRecord,
     part_name,
     read_failures,
+    read_sidecar,
     shard_name,
     sidecar_name,
     write_failures,
@@ -40,6 +42,8 @@ from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
 from flowprep.errors import DatasetError, ExecutorError, VideoError
 from flowprep.run.executors import EXECUTORS, Executor, WorkerLost, check_options
+from flowprep.run.first_videos import FirstVideos
+from flowprep.run.found_again import FolderNames, found_again, with_new_sources
 from flowprep.run.job import (
     ExtractJob,
     Job,
@@ -47,12 +51,13 @@ from flowprep.run.job import (
     JoinJob,
     PublishJob,
     failed_record,
+    internal_error_site,
     read_part_record,
     write_part_record,
 )
 from flowprep.run.metrics import metric_samples
 from flowprep.run.plan import make_plan, move_to_new_shards, write_plan
-from flowprep.run.progress import Progress, RunReport
+from flowprep.run.progress import Progress, RunReport, format_count
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
 from flowprep.urls import redacted
@@ -77,7 +82,7 @@ def run_extract(
     Raises ConfigMismatchError where `out` was made with another configuration, InputError or
     DatasetError where the plan cannot be extended, StorageError where `out` cannot be written (what
     is published stays whole), ConfigError for a device that is not there, ExecutorError where there
-    are no workers.
+    are no workers, or where the first videos all fail with the same internal error.
     """
     options = options or RunOptions()
     check_options(options, config.flow.algorithm)
@@ -86,10 +91,13 @@ def run_extract(
     with locked_dataset(storage) as lease, _run_log(storage) as log_name:
         log.info("run with %s and %s", config, options)
         plan = make_plan(storage, manifest, config)
+        for note in (*manifest.notes, *plan.notes):
+            log.info("note: %s", note)
         write_plan(storage, plan)
         _remove_temporary_files(storage)
         run = _Run(storage, config, options, plan.entries, lease)
         run.report.log_name = log_name
+        run.report.notes[:0] = plan.notes
         try:
             run.go()
         finally:
@@ -143,7 +151,12 @@ class _Run:
         self.waiting: deque[Job] = deque()
         self.unfinished: Counter[int] = Counter()
         self.cuts = CutVideos(storage)
+        self.folder_names = FolderNames()
+        self.num_found_again = 0
         self.report = RunReport(storage.location, len(entries))
+        self.first_videos = FirstVideos()
+        self.held_shards: list[int] = []
+        """Finished, but not to be published before it is known that extraction works."""
         num_to_do = self._recover()
         self.recorder = ProgressRecorder(storage, self.report, num_to_do)
 
@@ -157,13 +170,19 @@ class _Run:
             for entry in self.entries
             if entry.shard in published and entry.video.key in stored_failures
         }
-        if self.options.retry_failed and self.failures:
-            log.info("trying %d failed videos again", len(self.failures))
+        retried = set(self.failures)
+        if not self.options.retry_failed:
+            retried = found_again(self.failures, self.entries)
+            self.num_found_again += len(retried)
+        if retried:
+            log.info("trying %d failed videos again", len(retried))
             self.entries = move_to_new_shards(
-                self.entries, set(self.failures), self.config.encode.videos_per_shard
+                self.entries, retried, self.config.encode.videos_per_shard
             )
             write_manifest(self.storage, self.entries)
-            self.failures = {}
+        kept = {key: failure for key, failure in self.failures.items() if key not in retried}
+        self.failures = with_new_sources(kept, self.entries)
+        self._remove_emptied_shards(published)
         self.indices: dict[int, list[int]] = {}
         for index, entry in enumerate(self.entries):
             if entry.shard not in published:
@@ -183,7 +202,12 @@ class _Run:
                 self.storage.remove(f"{PARTS_FOLDER}/{name}")
         if self.failures != stored_failures or not self.storage.exists(FAILURES_FILE):
             write_failures(self.storage, self.failures.values())
-        self.report.num_failed = len(self.failures)
+        if number := self.num_found_again:
+            self.report.notes.append(
+                f"tried {format_count(number, 'video')} again that failed as missing and "
+                f"{'is' if number == 1 else 'are'} there now"
+            )
+        self.report.num_failed = self.report.num_failed_before = len(self.failures)
         self.report.failures.update(failure.reason for failure in self.failures.values())
         self.report.num_done_before = len(self.entries) - num_open - len(self.failures)
         log.info(
@@ -208,6 +232,20 @@ class _Run:
             self.storage.write_bytes(sidecar_name(shard), sidecar.to_json())
             published.add(shard)
 
+    def _remove_emptied_shards(self, published: set[int]) -> None:
+        """Removes shards that hold nothing and whose failed videos have all moved to new ones."""
+        for shard in sorted(published - {entry.shard for entry in self.entries}):
+            try:
+                videos = read_sidecar(self.storage, shard).videos
+            except DatasetError:  # whatever it is, `verify` names it
+                continue
+            if all(video.status == "failed" for video in videos):
+                log.info("removing %s: its videos all failed and moved", shard_name(shard))
+                # The sidecar goes last: without it the tar would count as one that lost its own.
+                self.storage.remove(shard_name(shard))
+                self.storage.remove(sidecar_name(shard))
+                published.remove(shard)
+
     def _finished_parts(self, shard: int) -> set[int]:
         finished = set()
         names = self.storage.list_names(f"{PARTS_FOLDER}/{shard:06d}")
@@ -223,7 +261,14 @@ class _Run:
                 log.warning("%s; its video is extracted again", error)
                 self.storage.remove(part_name(shard, index, "json"))
                 continue
-            if record.status == "failed" and self.options.retry_failed:
+            # An internal error counts once its shard is public, so not in a run that was stopped.
+            is_internal = internal_error_site(record) is not None
+            is_there_now = record.reason == "missing" and self.folder_names.holds(
+                self.entries[index].video.source
+            )
+            tries_again = self.options.retry_failed or is_internal or is_there_now
+            if record.status == "failed" and tries_again:
+                self.num_found_again += is_there_now
                 self.storage.remove(part_name(shard, index, "json"))
                 continue
             if record.status == "failed":
@@ -297,9 +342,29 @@ class _Run:
                     # Where a joined video was computed, its segments have said.
                     self.recorder.finished(record, "" if is_joined else outcome.node)
                     progress.advance()
+            self._check_first_videos(is_end=not (self.waiting or in_flight))
             self.recorder.num_workers = executor.num_workers
             if (written := self.recorder.write()) is not None:
                 executor.show(metric_samples(written))
+
+    def _check_first_videos(self, *, is_end: bool) -> None:
+        """Raises ExecutorError where extraction does not work here at all."""
+        error = self.first_videos.error(self.report.log_name, is_end=is_end)
+        if error is not None:
+            failed = self.first_videos.failed
+            log.error("%s", error)
+            # As if they had never been tried. Others may still fail in the same way meanwhile, and
+            # are tried again as well.
+            for shard, index in failed:
+                self.storage.remove(part_name(shard, index, "json"))
+                del self.failures[self.entries[index].video.key]
+            self.report.num_failed -= len(failed)
+            self.report.failures = Counter(one.reason for one in self.failures.values())
+            raise error
+        if is_end or not self.first_videos.is_open:
+            for shard in self.held_shards:
+                self._queue_publication(shard)
+            self.held_shards.clear()
 
     def _after_extraction(
         self, job: ExtractJob, outcome: JobResult | WorkerLost
@@ -336,6 +401,7 @@ class _Run:
             self.cuts.remove_files(job.shard, job.index, segment)
             return None
         if record is not None:
+            self.first_videos.give_up_watching()
             self.report.add_work(record)
             self.recorder.segment_finished(record, outcome.node)
             log.info("%s: finished", job.name)
@@ -438,7 +504,8 @@ class _Run:
         log.warning("%s lost the worker that joins it: %s", name, outcome.message)
         if not self._goes_again(job, outcome):
             raise ExecutorError(
-                f"{name} could not be joined in {job.attempt} attempts: {outcome.message}"
+                f"{name} could not be joined in {job.attempt} attempts: {outcome.message}; run the "
+                f"same command to try again"
             )
 
     def _finish(
@@ -451,9 +518,10 @@ class _Run:
             log.warning("%s: failed: %s: %s", record.key, failure.reason, failure.message)
         else:
             log.info("%s: %s, %d flows", record.key, record.status, record.num_flows)
+        self.first_videos.add(job.shard, job.index, record)
         self.unfinished[job.shard] -= 1
         if self.unfinished[job.shard] == 0:
-            self._queue_publication(job.shard)
+            self.held_shards.append(job.shard)
 
     def _queue_publication(self, shard: int) -> None:
         # Before the sidecar says that the shard is public, so that no failed video is ever in
@@ -487,7 +555,6 @@ class _Run:
             shard=entry.shard,
             index=index,
             attempt=1,
-            keep_partial=self.options.keep_partial,
             # The watchdog ends the process, which must then be a worker's own.
             stall_timeout_seconds=(
                 None if self.options.executor == "inline" else self.options.stall_timeout_seconds
@@ -528,3 +595,5 @@ def _remove_temporary_files(storage: Storage) -> None:
         for name in storage.list_names(folder):
             if TEMPORARY_MARK in name:
                 storage.remove(f"{folder}/{name}" if folder else name)
+    # Someone may be labelling the data set at this very moment.
+    remove_temporary_labels(storage)

@@ -6,8 +6,8 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import cv2
 
@@ -15,17 +15,18 @@ from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.layout import (
     PARTS_FOLDER,
     RGB_STREAM,
-    ManifestEntry,
     read_failures,
 )
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError, VideoError
 from flowprep.flow import build_estimator
+from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.executors import check_options, cluster_address
 from flowprep.run.extract import extract_video
+from flowprep.run.found_again import FolderNames, found_again
 from flowprep.run.job import read_part_record
-from flowprep.run.plan import make_plan
+from flowprep.run.plan import Plan, make_plan
 from flowprep.run.progress import format_bytes, format_count, format_duration
 from flowprep.run.workers import own_machine
 from flowprep.video.decode import probe_video
@@ -72,6 +73,10 @@ class RunEstimate:
     """Of `seconds_per_pair`, what a GPU spends."""
     num_segments: int = 0
     """Of the videos to do, a short one counted as one."""
+    class_counts: Mapping[str, Counter[str]] = field(default_factory=dict)
+    """Videos in the whole plan by class and split; empty names for none."""
+    notes: tuple[str, ...] = ()
+    """What a run would say of itself."""
 
     def summary(self) -> str:
         """Returns the estimate as lines of text."""
@@ -119,6 +124,8 @@ class RunEstimate:
                 + f", {format_bytes(self.num_bytes)}"
             )
         lines += [f"  probe       {failure}" for failure in self.probe_failures]
+        lines += [f"  note        {note}" for note in self.notes]
+        lines += table_lines(self.class_counts)
         lines.append("nothing was written")
         return "\n".join(lines)
 
@@ -139,7 +146,7 @@ def estimate_run(
     storage = Storage(out)
     plan = make_plan(storage, manifest, config)
     entries = plan.entries
-    done = _finished_keys(storage, plan.known, options)
+    done = _finished_keys(storage, plan, options)
     to_do = [entry.video for entry in entries if entry.video.key not in done]
     failures: list[str] = []
     with fetched_sample(spread(to_do, _NUM_HEADERS), failures) as probed:
@@ -174,6 +181,8 @@ def estimate_run(
         num_gpus=machine.num_gpus,
         gpu_seconds_per_pair=0.0 if cost is None else cost.flow_seconds_per_pair,
         num_segments=num_segments,
+        class_counts=count_classes((e.video for e in entries), plan.header.class_names),
+        notes=plan.notes,
     )
 
 
@@ -183,14 +192,14 @@ def _num_segments(num_frames: float, options: RunOptions) -> int:
     return math.ceil(num_frames / most) if 0 < 2 * most < num_frames else 1
 
 
-def _finished_keys(
-    storage: Storage, known: Sequence[ManifestEntry], options: RunOptions
-) -> set[str]:
+def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str]:
     """Returns the keys of videos that a run would not compute again, published or not yet."""
     published = set(published_shards(storage))
+    known = plan.known
     done = {entry.video.key for entry in known if entry.shard in published}
-    if options.retry_failed:
-        done -= read_failures(storage).keys()
+    failures = read_failures(storage)
+    done -= failures.keys() if options.retry_failed else found_again(failures, plan.entries)
+    names = FolderNames()
     for shard in {entry.shard for entry in known} - published:
         for name in storage.list_names(f"{PARTS_FOLDER}/{shard:06d}"):
             stem, _, suffix = name.partition(".")
@@ -201,7 +210,9 @@ def _finished_keys(
                 record = read_part_record(storage, shard, index)
             except DatasetError:
                 continue
-            if record.status == "failed" and options.retry_failed:
+            source = plan.entries[index].video.source
+            is_there_now = record.reason == "missing" and names.holds(source)
+            if record.status == "failed" and (options.retry_failed or is_there_now):
                 continue
             done.add(known[index].video.key)
     return done
@@ -214,12 +225,12 @@ def count_frames(
     counts = []
     for video in videos:
         try:
-            info = probe_video(video)
+            info = probe_video(video, config.decode)
         except VideoError as error:
             failures.append(f"{video.key}: {error.message}")
             continue
-        if info.codec == "images":
-            # A folder has no clock: its range counts in frames.
+        if info.codec == "images" and info.fps is None:
+            # Without a clock a folder has no range, and is taken whole.
             fps, length = 1.0, float(sum(map(is_frame_image, os.listdir(video.source))))
         elif info.fps is None or (info.duration_seconds is None and video.end_seconds is None):
             failures.append(f"{video.key}: its header does not say how long it is")
@@ -265,7 +276,11 @@ def measure_cost(
             if num_pairs and time.monotonic() - began > _PROBE_SECONDS:
                 break
             try:
-                fps = config.decode.fps or probe_video(video).fps or 1.0
+                info = probe_video(video, config.decode)
+                fps = config.decode.fps or info.fps or 1.0
+                if info.fps is None and info.codec == "images":
+                    # Images without a clock get one, so that the first of them can be cut out.
+                    config = replace(config, decode=replace(config.decode, image_fps=fps))
                 start = video.start_seconds or 0.0
                 end = start + (config.flow.step + num_timed + 0.5) / fps
                 head = replace(video, end_seconds=min(end, video.end_seconds or end))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import socket
@@ -34,6 +35,7 @@ from flowprep.run.job import (
     run_job,
 )
 from flowprep.run.metrics import RayMetrics, Sample
+from flowprep.run.ray_folder import RayFolder
 from flowprep.run.workers import (
     JobQueue,
     WorkerKind,
@@ -51,6 +53,7 @@ __all__ = [
     "check_options",
     "cluster_address",
     "start_ray",
+    "stop_ray",
 ]
 
 log = getLogger("flowprep.run")
@@ -107,7 +110,9 @@ class InlineExecutor(Executor):
     def submit(self, job: Job) -> None:
         outcome = run_job(job, self._device)
         if isinstance(outcome, WorkerLost) and outcome.reason == "crashed":
-            raise ExecutorError(f"the GPU failed: {outcome.message}")
+            raise ExecutorError(
+                f"the GPU failed: {outcome.message}; take --device cpu to work without it"
+            )
         self._ended.append((job, outcome))
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
@@ -264,7 +269,7 @@ class RayExecutor(Executor):
 
     def close(self) -> None:
         if self._owns_ray:
-            self._ray.shutdown()
+            stop_ray(self._ray)
             return
         for ref, task in self._in_flight.items():
             if task.actor is None:
@@ -453,7 +458,8 @@ class RayExecutor(Executor):
             self._num_failed_setups += 1
             if self._num_failed_setups == MAX_FAILED_STARTS:
                 raise ExecutorError(
-                    f"workers cannot set up their runtime environment: {error}"
+                    f"workers cannot set up their runtime environment: {error}\n"
+                    "Correct what --runtime-env asks for, or leave it out"
                 ) from error
             return WorkerLost("crashed", _summary("no worker could start", error), node_died=True)
         except errors.NodeDiedError as error:
@@ -492,16 +498,17 @@ def start_ray(
     num_gpus: int = 0,
     runtime_env: Mapping[str, Any] | None = None,
 ) -> tuple[Any, bool]:
-    """Returns the module `ray`, connected, and whether the caller is to shut it down.
+    """Returns the module `ray`, connected, and whether the caller is to end it by `stop_ray`.
 
     Ray is taken as it is where this process is connected already; otherwise it joins the cluster at
     `address`, or starts on this machine with so many CPUs and GPUs. `runtime_env` is what its
     workers get beside what their nodes have. Raises ExecutorError where Ray is not installed, does
-    not start or cannot be reached.
+    not start or cannot be reached, or where TMPDIR is of no use.
     """
     ray = _import_ray(starts_here=address is None)
     if ray.is_initialized():
         return ray, False
+    folder = RayFolder() if address is None else None
     try:
         if address is not None:
             _check_reachable(address)
@@ -522,8 +529,11 @@ def start_ray(
             logging_level="error",
             # Results are a few hundred bytes: the frames never pass through Ray.
             object_store_memory=100 << 20,
+            _temp_dir=folder.path if folder is not None else None,
         )
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+        if folder is not None:
+            folder.remove()
         where = address or "this machine"
         hint = ""
         if address is not None and os.environ.get("RAY_AUTH_MODE") != "token":
@@ -532,7 +542,22 @@ def start_ray(
                 "or RAY_AUTH_TOKEN_PATH"
             )
         raise ExecutorError(f"cannot reach or start Ray on {where}: {error}{hint}") from error
+    if folder is not None and folder.path is not None:
+        _folders.append(folder)
+        # Where nobody stops it, as in a notebook.
+        atexit.register(stop_ray, ray)
     return ray, True
+
+
+_folders: list[RayFolder] = []
+"""Of the Ray that this process started, if its sockets needed one."""
+
+
+def stop_ray(ray: Any) -> None:
+    """Ends the Ray that `start_ray` started."""
+    ray.shutdown()
+    while _folders:
+        _folders.pop().remove()
 
 
 def _is_connected() -> bool:

@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -17,17 +17,30 @@ from numpy.typing import NDArray
 
 import flowprep._version
 from flowprep.config import ExtractConfig
-from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, VideoStatus, stream_names
+from flowprep.dataset.layout import (
+    FLOW_STREAMS,
+    FORMAT_MINOR,
+    RGB_STREAM,
+    VideoStatus,
+    stream_names,
+)
 from flowprep.dataset.write import JpegStream
-from flowprep.errors import VideoError
+from flowprep.errors import NoteCode, VideoError
 from flowprep.flow.base import FlowEstimator
 from flowprep.flow.quantize import FieldQuantizer
 from flowprep.video.decode import open_video
+from flowprep.video.entries import counted
 from flowprep.video.reader import FrameReader
 from flowprep.video.segments import Segment, SegmentEdges
 from flowprep.video.types import Video
 
-__all__ = ["ExtractedVideo", "extract_video", "library_versions", "no_progress"]
+__all__ = [
+    "ExtractedVideo",
+    "extract_video",
+    "library_versions",
+    "no_progress",
+    "stored_notes",
+]
 
 
 @dataclass
@@ -60,7 +73,6 @@ def extract_video(
     config: ExtractConfig,
     estimator: FlowEstimator,
     *,
-    keep_partial: bool = False,
     segment: Segment | None = None,
     reader: FrameReader | None = None,
     on_progress: Callable[[], None] | None = None,
@@ -70,7 +82,7 @@ def extract_video(
     Of a `segment` it gives that part: its streams are that part of the video's streams, and its
     metadata is for `join_segments`. `reader` is the video's own, opened and not yet read.
     `on_progress` is called for every frame and pair. Raises VideoError with the reason why the
-    video gives nothing; a damaged video gives what came before the damage under `keep_partial`.
+    video gives nothing; under `on_damage` `cut` a damaged one gives what came before the damage.
     """
     flow_spec, encode = config.flow, config.encode
     streams = {
@@ -82,6 +94,8 @@ def extract_video(
     damage: VideoError | None = None
     num_frames = 0
     tick = on_progress or no_progress
+    # A segment that is damaged is given up: reading the video whole says what can be kept.
+    keeps_begin = config.decode.on_damage == "cut" and segment is None
     edges = None if segment is None else SegmentEdges(segment.num_frames, flow_spec.step)
 
     try:
@@ -98,7 +112,7 @@ def extract_video(
                         with clock.spent("decode"):
                             frame = next(source, None)
                     except VideoError as error:
-                        if not (keep_partial and error.reason == "damaged"):
+                        if not (keeps_begin and error.reason == "damaged"):
                             raise
                         # Ended here and not raised, so that the estimator gives the pairs it holds.
                         damage = error
@@ -143,6 +157,8 @@ def extract_video(
                 f"{flow_spec.step}; at least {flow_spec.step + 1} are needed",
                 num_frames=num_frames,
             )
+        if damage is not None:
+            reader.note_what_became_of_frames(num_frames)
         metadata = _describe(video, config, reader, num_frames, num_flows)
         # Two of these may fill one data set: they agree, but not bit by bit.
         metadata["device"] = estimator.device_name
@@ -205,6 +221,7 @@ def _describe(
         "source_width": info.width,
         "source_height": info.height,
         "rotation": info.rotation,
+        "mirrored": info.is_mirrored,
         "width": width,
         "height": height,
         "num_frames_decoded": reader.num_frames_decoded,
@@ -212,7 +229,22 @@ def _describe(
         "num_flows": num_flows,
         "step": config.flow.step,
         "versions": library_versions(config),
+        "format_minor": FORMAT_MINOR,
+        "video_stream": info.video_stream,
+        "pixel_aspect": [info.pixel_aspect.numerator, info.pixel_aspect.denominator],
+        "frame_counts": reader.counts.to_dict(),
+        "num_irregular_stamps": reader.num_irregular_stamps,
+        "num_damaged": reader.num_damaged,
+        "notes": stored_notes(reader.notes, reader.num_damaged),
     }
+
+
+def stored_notes(notes: Mapping[NoteCode, str], num_damaged: int) -> dict[NoteCode, str]:
+    """Returns a video's notes in the order in which they are stored."""
+    found = dict(notes)
+    if num_damaged:
+        found.setdefault("concealed", f"{counted(num_damaged, 'picture')} damaged")
+    return dict(sorted(found.items()))
 
 
 def _check_size(gray: NDArray[np.uint8], estimator: FlowEstimator) -> None:

@@ -54,6 +54,7 @@ __all__ = [
     "PublishJob",
     "WorkerLost",
     "failed_record",
+    "internal_error_site",
     "read_part_record",
     "run_job",
     "write_part_record",
@@ -74,7 +75,6 @@ class ExtractJob:
     index: int
     """The video's line in the manifest."""
     attempt: int
-    keep_partial: bool
     stall_timeout_seconds: float | None
     """None leaves the watchdog off: it ends the process, which must then not be the user's own."""
     num_lost_nodes: int = 0
@@ -291,7 +291,9 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
     except MemoryError:
         record = failed_record(job, VideoError("out-of-memory", "the worker ran out of memory"))
     except OSError as error:
-        raise StorageError(f"cannot write temporary files: {error}") from error
+        raise StorageError(
+            f"cannot write temporary files: {error}; free space, or set TMPDIR to another folder"
+        ) from error
     except Exception as error:
         if device != "cpu" and is_device_failure(error):
             return _device_lost(error)
@@ -350,7 +352,6 @@ def _extract_part(
             source.video,
             job.config,
             estimator,
-            keep_partial=job.keep_partial and is_whole,
             segment=job.segment,
             reader=reader,
             on_progress=on_progress,
@@ -385,6 +386,16 @@ def failed_record(job: ExtractJob, error: VideoError) -> VideoRecord:
         message=error.message,
         attempts=job.attempt,
     )
+
+
+def internal_error_site(record: VideoRecord) -> str | None:
+    """Returns what failed and where, such as `TypeError at reader.py:12`; None for other failures.
+
+    Of one fault it is the same for each video, while the rest of the message may name the video.
+    """
+    if record.status != "failed" or record.reason != "internal-error":
+        return None
+    return (record.message or "").partition(": ")[0]
 
 
 @functools.lru_cache(maxsize=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flowprep.config import ExtractConfig
@@ -22,6 +22,9 @@ from flowprep.dataset.storage import TEMPORARY_MARK, Storage
 from flowprep.errors import DatasetError, InputError
 from flowprep.flow import ESTIMATORS
 from flowprep.run.extract import library_versions
+from flowprep.run.stored_keys import with_stored_keys
+from flowprep.urls import redacted
+from flowprep.video.keys import unescape_key
 from flowprep.video.manifest import Manifest
 from flowprep.video.types import Video
 
@@ -45,6 +48,8 @@ class Plan:
     """What the stored manifest says; empty for a new data set."""
     entries: list[ManifestEntry]
     """The known videos, then the new ones."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user on keys that are not what the inputs alone would give."""
 
 
 def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Plan:
@@ -65,14 +70,16 @@ def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Pl
     header.check_same(config, implementation, storage.location)
     known = read_manifest(storage) if storage.exists(MANIFEST_FILE) else []
     class_names, labels = _merge_class_names(header.class_names, manifest.class_names)
-    videos = manifest.videos
+    videos, notes = with_stored_keys(known, manifest.videos)
     if labels is not None:
         videos = tuple(
             dataclasses.replace(video, labels=tuple(labels[label] for label in video.labels))
             for video in videos
         )
     header = dataclasses.replace(header, class_names=class_names)
-    return Plan(header, known, extend_plan(known, videos, config.encode.videos_per_shard))
+    stored_names = dict(enumerate(class_names))
+    entries = extend_plan(known, videos, config.encode.videos_per_shard, stored_names)
+    return Plan(header, known, entries, tuple(map(redacted, notes)))
 
 
 def write_plan(storage: Storage, plan: Plan) -> None:
@@ -85,11 +92,15 @@ def write_plan(storage: Storage, plan: Plan) -> None:
 
 
 def extend_plan(
-    known: Sequence[ManifestEntry], videos: Sequence[Video], videos_per_shard: int
+    known: Sequence[ManifestEntry],
+    videos: Sequence[Video],
+    videos_per_shard: int,
+    class_names: Mapping[int, str] | None = None,
 ) -> list[ManifestEntry]:
     """Returns the known entries, with sources brought up to date, and new videos in new shards.
 
-    Raises InputError where a known video has got other labels or another range.
+    Raises InputError where a known video has got other labels or another range; `class_names` are
+    for its words.
     """
     given = {video.key: video for video in videos}
     entries = []
@@ -98,13 +109,48 @@ def extend_plan(
         for name in ("labels", "split", "start_seconds", "end_seconds"):
             old, new = getattr(entry.video, name), getattr(video, name)
             if old != new:
+                remedy = _class_level_remedy(entry.video, video, class_names or {})
+                if not remedy:
+                    remedy = "give it the same, or choose another output folder"
+                    if name in ("labels", "split"):
+                        remedy += "; `flowprep label` gives a finished data set others under a name"
                 raise InputError(
                     f"{name} of {video.key} is {old} in the data set and {new} in this run; "
-                    "give it the same, or choose another output folder"
+                    f"{remedy}"
                 )
         entries.append(ManifestEntry(video, entry.shard))
     first = max((entry.shard for entry in entries), default=-1) + 1
     return entries + assign_shards(list(given.values()), first, videos_per_shard)
+
+
+def _class_level_remedy(old: Video, new: Video, names: Mapping[int, str]) -> str | None:
+    """Returns how folders are read as they were when a data set began; None: that was not it."""
+    if (old.start_seconds, old.end_seconds) != (new.start_seconds, new.end_seconds):
+        return None
+    folders = [unescape_key(folder) for folder in old.key.split("/")[:-1]]
+    was = [names.get(label, str(label)) for label in old.labels]
+    is_now = [names.get(label, str(label)) for label in new.labels]
+    if len(was) > 1 or len(is_now) > 1 or not set(is_now) <= set(folders):
+        return None
+    if was:
+        level = folders.index(was[0]) + 1 if was[0] in folders else 0
+        # The first folder alone comes without a split, and the others with theirs.
+        fits = level > 1 or (level == 1 and old.split is None)
+    else:
+        level = 0 if folders else 1
+        fits = old.split == new.split if folders else old.split is None
+    if not fits:
+        return None
+
+    def said(classes: list[str], split: str | None) -> str:
+        label = f"the class {classes[0]!r}" if classes else "no class"
+        return f"{label} and {f'the split {split!r}' if split else 'no split'}"
+
+    return (
+        f"its folders gave {said(was, old.split)} when the data set began, and are understood as "
+        f"{said(is_now, new.split)} now. Give --class-level {level} to go on as before, or choose "
+        f"another output folder for the new classes"
+    )
 
 
 def assign_shards(

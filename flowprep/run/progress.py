@@ -10,9 +10,18 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from flowprep.dataset.layout import VideoRecord
-from flowprep.errors import FAILURE_REASONS, FailureReason
+from flowprep.errors import FAILURE_REASONS, VIDEO_NOTES, FailureReason, NoteCode
 
-__all__ = ["Progress", "RunReport", "format_bytes", "format_count", "format_duration"]
+__all__ = ["Progress", "RunReport", "VideoNote", "format_bytes", "format_count", "format_duration"]
+
+
+@dataclass
+class VideoNote:
+    """A note of one kind: on how many videos, and what it says of the first."""
+
+    first_key: str
+    first_text: str
+    num_videos: int = 0
 
 
 @dataclass
@@ -30,6 +39,8 @@ class RunReport:
     """Damaged videos of which this run kept the part before the damage."""
     num_failed: int = 0
     """Videos in failures.jsonl, of this run and of earlier ones."""
+    num_failed_before: int = 0
+    """Of these, videos that earlier runs tried and this one did not."""
     num_pairs: int = 0
     """Frame pairs that this run computed (one for both directions)."""
     num_bytes: int = 0
@@ -44,8 +55,14 @@ class RunReport:
     wall_seconds: float = 0.0
     failures: Counter[FailureReason] = field(default_factory=Counter)
     """Failed videos by reason."""
+    num_concealed: int = 0
+    """Stored videos of this run with damaged pictures in them, as the decoder concealed them."""
+    video_notes: dict[NoteCode, VideoNote] = field(default_factory=dict)
+    """What somebody should look at in this run's videos."""
     num_lost_workers: int = 0
     log_name: str = ""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what the run did otherwise than its inputs alone would say."""
 
     @property
     def is_complete(self) -> bool:
@@ -74,9 +91,21 @@ class RunReport:
         self.num_partial += record.status == "partial"
         self.num_values += record.num_values
         self.num_clipped += record.num_clipped
+        self.num_concealed += record.num_damaged > 0
+        for code, text in record.notes.items():
+            note = self.video_notes.setdefault(code, VideoNote(record.key, text))
+            note.num_videos += 1
         self.num_bytes += sum(size for _, size in record.members.values())
         if not is_joined:
             self.add_work(record)
+
+    def note_lines(self, width: int) -> list[str]:
+        """Returns a line for each kind of note; its first word takes `width` columns."""
+        return [
+            f"  {'note':{width}}{format_count(note.num_videos, 'video')}: {VIDEO_NOTES[code]} "
+            f"(first {note.first_key}: {note.first_text})"
+            for code, note in sorted(self.video_notes.items())
+        ]
 
     def summary(self) -> str:
         """Returns the report as lines of text."""
@@ -111,6 +140,15 @@ class RunReport:
             lines.append(f"  failed        {failed}, listed in failures.jsonl:")
             for reason, count in self.failures.most_common():
                 lines.append(f"    {count:6d}  {reason}: {FAILURE_REASONS[reason]}")
+        if self.num_failed_before:
+            failed = format_count(self.num_failed_before, "video")
+            them = "it" if self.num_failed_before == 1 else "them"
+            lines.append(
+                f"  not tried     {failed} that failed in an earlier run; "
+                f"--retry-failed tries {them} again"
+            )
+        lines += [f"  note          {note}" for note in self.notes]
+        lines += self.note_lines(14)
         if self.log_name:
             lines.append(f"  log           {self.log_name}")
         return "\n".join(lines)

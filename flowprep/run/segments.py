@@ -21,6 +21,7 @@ from flowprep.dataset.storage import Storage
 from flowprep.dataset.write import COPY_BYTES, WritableStream, write_sample
 from flowprep.errors import VideoError
 from flowprep.flow.quantize import FlowStatistics
+from flowprep.run.extract import stored_notes
 from flowprep.video.segments import Segment, VideoCut
 
 __all__ = [
@@ -31,7 +32,10 @@ __all__ = [
     "write_segment",
 ]
 
-_SUMMED = ("num_frames", "num_flows", "num_frames_decoded", "flow", "sizes", "edges")
+_SUMMED = (
+    *("num_frames", "num_flows", "num_frames_decoded", "num_damaged", "frame_counts", "notes"),
+    *("flow", "sizes", "edges"),
+)
 # A cluster may have computed a film on CPUs and GPUs, as it may a data set.
 _LISTED = ("device", "estimator")
 
@@ -155,7 +159,11 @@ def join_segments(storage: Storage, *, shard: int, index: int, cut: VideoCut) ->
 
 def _joined_metadata(parts: list[dict[str, Any]], cut: VideoCut) -> dict[str, Any]:
     """Returns the video's `KEY.json` from those of its segments."""
-    first, last = parts[0], parts[-1]
+    first = parts[0]
+    # Some may be of an earlier version than the others.
+    is_new = "frame_counts" in first
+    if any(set(part) != set(first) for part in parts) or is_new != (cut.frame_counts is not None):
+        raise VideoError("damaged", "the segments and their cut are of two versions of flowprep")
     for segment, before, part in zip(cut.segments[1:], parts, parts[1:], strict=False):
         if part["edges"]["head"] != before["edges"]["tail"]:
             raise VideoError(
@@ -172,6 +180,11 @@ def _joined_metadata(parts: list[dict[str, Any]], cut: VideoCut) -> dict[str, An
     metadata["num_frames"] = cut.segments[-1].stop + first["step"]
     metadata["num_flows"] = sum(part["num_flows"] for part in parts)
     metadata["num_frames_decoded"] = cut.num_frames_decoded
+    if is_new:
+        num_damaged = sum(part["num_damaged"] for part in parts)
+        metadata["num_damaged"] = num_damaged
+        metadata["frame_counts"] = cut.frame_counts
+        metadata["notes"] = stored_notes(cut.notes, num_damaged)
     metadata["flow"] = {
         name: _sum(FlowStatistics.from_exact(part["flow"][name]) for part in parts).to_dict()
         for name in first["flow"]
@@ -179,7 +192,7 @@ def _joined_metadata(parts: list[dict[str, Any]], cut: VideoCut) -> dict[str, An
     metadata["sizes"] = {
         name: [size for part in parts for size in part["sizes"][name]] for name in first["sizes"]
     }
-    if metadata["num_flows"] != cut.segments[-1].stop or set(last) != set(first):
+    if metadata["num_flows"] != cut.segments[-1].stop:
         raise VideoError("damaged", "the segments are not those of the cut")
     return metadata
 

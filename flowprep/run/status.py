@@ -14,7 +14,7 @@ import socket
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any, Literal
@@ -28,6 +28,7 @@ from flowprep.dataset.layout import (
     DatasetHeader,
     VideoRecord,
     read_failures,
+    sidecar_name,
 )
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.storage import Storage
@@ -278,6 +279,9 @@ class RunStatus:
     num_published_shards: int
     failures: dict[str, int]
     """Failed videos by reason."""
+    num_concealed: int | None
+    """Published videos with damaged pictures in them, as the decoder concealed them; None on an
+    object store, where looking would take as many requests as there are shards."""
     progress: RunProgress | None
     """Of the last run; None where there was none, or its file is damaged."""
     silent_seconds: float | None
@@ -315,6 +319,11 @@ class RunStatus:
         if self.num_failed:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.failures.items())
             lines.append(f"  failed        {format_count(self.num_failed, 'video')}: {reasons}")
+        if self.num_concealed:
+            count = format_count(self.num_concealed, "video")
+            lines.append(
+                f"  concealed     {count} with damaged pictures; `flowprep report` shows them"
+            )
         if self.progress is not None:
             lines += self._run_lines(self.progress)
         return "\n".join(lines)
@@ -362,7 +371,7 @@ class RunStatus:
 
 
 def read_status(out: str | os.PathLike[str]) -> RunStatus:
-    """Returns how far the data set `out` is; reads names and counts, no shard and no sidecar.
+    """Returns how far the data set `out` is; reads names and counts, and parses no shard.
 
     Raises DatasetError where it is not a flowprep data set.
     """
@@ -399,9 +408,15 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
         num_shards=len(planned),
         num_published_shards=len(published),
         failures=dict(Counter(failure.reason for failure in failures.values()).most_common()),
+        num_concealed=_num_concealed(storage, published) if storage.is_local else None,
         progress=progress,
         silent_seconds=silent,
     )
+
+
+def _num_concealed(storage: Storage, shards: Iterable[int]) -> int:
+    """Counts the records that name damaged pictures; none is parsed, as there may be a million."""
+    return sum(storage.read_bytes(sidecar_name(shard)).count(b'"num_damaged":') for shard in shards)
 
 
 def _read_progress(storage: Storage) -> RunProgress | None:

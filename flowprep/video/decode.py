@@ -1,7 +1,7 @@
 """From a video file, or a folder of frame images, to the frames that flow is computed on.
 
     open_video(video, spec) -> FrameReader -> Frame, Frame, ...
-        decode -> rotate                               pyav_reader.py, decord_reader.py, images.py
+        decode -> mirror and turn                      pyav_reader.py, decord_reader.py, images.py
         cut the range -> sample -> resize -> gray      reader.py
 
 Memory stays flat: a reader holds a few frames, however long the file.
@@ -9,6 +9,7 @@ Memory stays flat: a reader holds a few frames, however long the file.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 from flowprep.config import DecodeSpec
@@ -35,7 +36,11 @@ def open_video(video: Video, spec: DecodeSpec) -> FrameReader:
     return DECODERS[spec.decoder](video, spec)
 
 
-def probe_video(video: Video) -> VideoInfo:
-    """Returns what a source says of itself; decodes one frame at most. Raises VideoError."""
-    with open_video(video, DecodeSpec()) as reader:
+def probe_video(video: Video, spec: DecodeSpec | None = None) -> VideoInfo:
+    """Returns what a source says of itself; decodes one frame at most. Raises VideoError.
+
+    `spec` says which stream to take, and what folders of images are; not which decoder.
+    """
+    spec = dataclasses.replace(spec or DecodeSpec(), decoder="pyav")
+    with open_video(video, spec) as reader:
         return reader.info

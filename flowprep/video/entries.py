@@ -49,6 +49,8 @@ class Request:
     image_fps: float | None = None
     """Frame rate of the folders of images."""
     charades: CharadesMode = "clips"
+    class_level: int | None = None
+    """Which folder around a video is its class; None: as `classes_of_folders` finds."""
 
 
 @dataclass(slots=True)
@@ -89,6 +91,8 @@ class Found:
     notes: list[str] = field(default_factory=list)
     numbers_names: bool = False
     """Whether a list of paths gives names of classes, which get numbers here."""
+    empty_folders: list[str] = field(default_factory=list)
+    """Folders without a video, as paths that keys of videos in them would begin with."""
 
 
 def path_below(path: str, base: str) -> str | None:

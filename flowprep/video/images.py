@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import cv2
@@ -19,7 +20,8 @@ import numpy as np
 
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
-from flowprep.video.reader import RGB, FrameReader, Picture, target_size
+from flowprep.images import conceal_image, decode_image, find_damage
+from flowprep.video.reader import RGB, FrameReader, Picture
 from flowprep.video.segments import Scan, Segment
 from flowprep.video.tree import parse_frame_name
 from flowprep.video.types import Video, VideoInfo
@@ -30,70 +32,160 @@ __all__ = ["ImageFolderReader"]
 class ImageFolderReader(FrameReader):
     """Reads a folder of frame images in natural order (img_2 before img_10).
 
-    A folder has no clock: `seconds` is the frame's index, a range counts in indices too, and
-    sampling by `fps` is refused. Flow images and images without a number beside the frames are left
-    aside. Gray images become RGB, 16 bits become 8, transparency is dropped, and the camera's
-    orientation (EXIF) is applied.
+    A folder has no clock unless `image_fps` gives it one: `seconds` is then the frame's index, and
+    a range and sampling by `fps` are refused. Flow images and images without a number beside the
+    frames are left aside. Gray images become RGB, 16 bits become 8, transparency is dropped, and
+    the camera's orientation (EXIF) is applied.
+
+    Numbers that are missing are `gaps`, unless `on_gaps` says otherwise; they may begin anywhere,
+    and all of them may rise by the same step, as of every 30th frame of a film. An image that is
+    cut, or of which the decoder says that pixels are lost, is `damaged`; to conceal it means to
+    take what OpenCV makes of it.
     """
 
     def __init__(self, video: Video, spec: DecodeSpec) -> None:
         super().__init__(video, spec)
-        if spec.fps is not None:
-            raise VideoError(
-                "unreadable", "a folder of images has no frame rate to sample from; leave out fps"
-            )
+        if spec.image_fps is None:
+            _refuse_clock(video, spec)
         try:
-            self._names = _frame_names(os.listdir(video.source))
+            images = _frame_images(os.listdir(video.source))
         except OSError as error:
             raise VideoError("missing", f"the folder may not be read: {error.strerror}") from error
-        height, width = self._read(0).shape[:2]
-        self.info = VideoInfo(width, height, 0, None, None, "images")
-        self.size = target_size(width, height, spec)
+        self._check_numbers(images)
+        self._names = [name for _, name in images]
+        # 29.97 is meant as 2997/100.
+        self._fps = Fraction(spec.image_fps or 1).limit_denominator(1_001_000)
+        height, width = self._read(0)[0].shape[:2]
+        has_clock = spec.image_fps is not None
+        self.info = VideoInfo(
+            width=width,
+            height=height,
+            rotation=0,
+            fps=spec.image_fps,
+            duration_seconds=float(len(images) / self._fps) if has_clock else None,
+            codec="images",
+        )
+        self._settle_range()
+        self.size = self._stored_size()
 
-    def estimate_num_frames(self) -> int:
-        """Returns how many images there are."""
-        return len(self._names)
+    def estimate_num_frames(self) -> int | None:
+        """Returns how many images there are, or how many frames their range gives."""
+        return len(self._names) if self.info.fps is None else super().estimate_num_frames()
 
     def scan(self, on_progress: Callable[[], None]) -> Scan:
         """Counts the images."""
-        numbers = range(len(self._names))
-        return Scan([Fraction(number) for number in numbers], [Fraction(1)] * len(numbers), [])
+        durations = [1 / self._fps] * len(self._names)
+        times = [number / self._fps for number in range(len(self._names))]
+        return Scan(times, durations, [], first_number=min(self._first, len(times) - 1))
+
+    @property
+    def _first(self) -> int:
+        """The first image of the range; none before it is read."""
+        return max(0, math.ceil(self._start * self._fps))
 
     def _pictures(self) -> Iterator[Picture]:
-        return self._pictures_from(0)
+        return self._pictures_from(self._first)
 
     def _pictures_of(self, segment: Segment, on_progress: Callable[[], None]) -> Iterator[Picture]:
         return self._pictures_from(segment.first_picture)
 
     def _pictures_from(self, first: int) -> Iterator[Picture]:
         for index in range(first, len(self._names)):
-            rgb = self._read(index)
-            height, width = rgb.shape[:2]
-            if (width, height) != (self.info.width, self.info.height):
-                raise VideoError(
-                    "size-change",
-                    f"{self._names[index]} is {width}x{height}, but {self._names[0]} is "
-                    f"{self.info.width}x{self.info.height}",
-                )
+            time, duration = index / self._fps, 1 / self._fps
+            damage = ""
+            if self._end is not None and time >= self._end:
+                # It shows that the range ends here, and need not be sound.
+                read_rgb = functools.partial(self._read_rgb, index)
+            else:
+                rgb, damage = self._read(index)
+                self._check_size(index, rgb)
+                if damage:
+                    self.notes.setdefault("concealed", damage)
+                read_rgb = functools.partial(_same, rgb)
             self.num_frames_decoded += 1
-            yield Picture(Fraction(index), Fraction(1), functools.partial(_same, rgb), index)
+            yield Picture(time, duration, read_rgb, index, num_damaged=int(bool(damage)))
 
-    def _read(self, index: int) -> RGB:
+    def _check_size(self, index: int, rgb: RGB) -> None:
+        height, width = rgb.shape[:2]
+        if (width, height) != (self.info.width, self.info.height):
+            raise VideoError(
+                "size-change",
+                f"{self._names[index]} is {width}x{height}, but {self._names[0]} is "
+                f"{self.info.width}x{self.info.height}",
+            )
+
+    def _read_rgb(self, index: int) -> RGB:
+        return self._read(index)[0]
+
+    def _read(self, index: int) -> tuple[RGB, str]:
+        """Returns the image and, where damage was concealed, what is wrong with it."""
         name = self._names[index]
         path = os.path.join(self.video.source, name)
-        bgr = cv2.imread(path, cv2.IMREAD_COLOR) if os.path.getsize(path) else None
-        if bgr is None:
-            why = f"{name} is not an image that OpenCV reads"
-            raise VideoError("damaged" if index else "unreadable", why)
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise VideoError("missing", f"{name} may not be read: {error.strerror}") from error
+        bgr, lines = decode_image(data, cv2.IMREAD_COLOR) if data else (None, [])
+        why = find_damage(lines)
+        damage = ""
+        if bgr is None or why:
+            # What a log says in front of its message says nothing to a user.
+            why = "is cut or damaged" if bgr is None else f"is damaged: {why.split('] ')[-1]}"
+            # A damaged segment is given up: reading the folder whole says what can be kept.
+            conceals = self.spec.on_damage == "conceal" and not self._is_segment
+            if conceals and bgr is None and data:
+                bgr = conceal_image(path, cv2.IMREAD_COLOR)
+            if not conceals or bgr is None:
+                raise VideoError("damaged" if index else "unreadable", f"{name} {why}")
+            damage = f"{name} {why}"
+        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), damage
+
+    def _check_numbers(self, images: Sequence[tuple[int, str]]) -> None:
+        """Raises VideoError for gaps in the numbers, or notes what was made of them."""
+        steps = [later - number for (number, _), (later, _) in itertools.pairwise(images)]
+        if not steps or max(steps) == 1:
+            return
+        if len(steps) > 1 and min(steps) == max(steps):
+            self.notes["numbers-step"] = (
+                f"numbers rise by {steps[0]} from {images[0][1]} to {images[-1][1]}"
+            )
+            return
+        place = next(place for place, step in enumerate(steps) if step > 1)
+        (number, name), (later, later_name) = images[place : place + 2]
+        first = f"{number + 1}" if later == number + 2 else f"{number + 1} to {later - 1}"
+        num_missing = sum(steps) - len(steps)
+        gap = f"no image has number {first}, between {name} and {later_name}"
+        if num_missing > later - number - 1:
+            gap += f"; in all {num_missing} numbers are missing"
+        if self.spec.on_gaps == "fail":
+            raise VideoError(
+                "gaps", f"{gap}. --on-gaps ignore takes the images one after the other"
+            )
+        self.notes["gaps-ignored"] = gap
+
+
+def _refuse_clock(video: Video, spec: DecodeSpec) -> None:
+    """Raises VideoError where seconds are asked for: they are never taken for frame numbers."""
+    if spec.fps is not None:
+        what = f"sampling at {spec.fps:g} fps"
+    elif video.start_seconds is not None or video.end_seconds is not None:
+        end = "the end" if video.end_seconds is None else f"{video.end_seconds:g} s"
+        what = f"a range from {video.start_seconds or 0:g} s to {end}"
+    else:
+        return
+    raise VideoError(
+        "no-clock",
+        f"{what} needs a frame rate, and a folder of images has none; give it with --image-fps",
+    )
 
 
 def _same(rgb: RGB) -> RGB:
     return rgb
 
 
-def _frame_names(names: Iterable[str]) -> list[str]:
-    """Returns the one series of frame images among file names, in natural order."""
+def _frame_images(names: Iterable[str]) -> list[tuple[int, str]]:
+    """Returns the one series of frame images among file names, by number."""
     series: dict[str, list[tuple[int, str]]] = {}
     for name in sorted(names):
         if (parsed := parse_frame_name(name)) is not None:
@@ -111,4 +203,4 @@ def _frame_names(names: Iterable[str]) -> list[str]:
     for (number, name), (next_number, next_name) in itertools.pairwise(files):
         if number == next_number:
             raise VideoError("unreadable", f"{name} and {next_name} have one number")
-    return [name for _, name in files]
+    return files

@@ -48,6 +48,8 @@ from flowprep.video.tree import (
 
 __all__ = [
     "LIST_COLUMNS",
+    "NAME_AND_REST",
+    "QUOTED_LINE",
     "finder_of",
     "integers_in",
     "list_and_root",
@@ -67,14 +69,14 @@ LIST_COLUMNS = frozenset([
 """Words that make a line a header."""
 
 _QUOTES = "\"'"
-_QUOTED = re.compile(r"""(["'])(.+?)\1(?:[\s,;]+(.*))?""", re.DOTALL)
+QUOTED_LINE = re.compile(r"""(["'])(.+?)\1(?:[\s,;]+(.*))?""", re.DOTALL)
 _SEPARATORS = re.compile(r"[\s,;]+")
 _ENDS = " \t,;"
 _MOST_CUTS = 24
 """Places of a line where its path is tried to end; class names have fewer words."""
 
 _EXTENSIONS_PATTERN = "|".join(re.escape(extension) for extension in sorted(VIDEO_EXTENSIONS))
-_NAME_AND_REST = re.compile(rf"(.*?(?:{_EXTENSIONS_PATTERN}))[\s,;]+(.+)", re.IGNORECASE)
+NAME_AND_REST = re.compile(rf"(.*?(?:{_EXTENSIONS_PATTERN}))[\s,;]+(.+)", re.IGNORECASE)
 _HAS_VIDEO = re.compile(rf"(?:{_EXTENSIONS_PATTERN})(?![^\s,;])", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?", re.IGNORECASE)
 
@@ -141,7 +143,7 @@ def finder_of(path: str, request: Request) -> tuple[str, PathFinder]:
 def _cut(number: int, text: str, finder: PathFinder, list_path: str) -> _Line:
     line = text.rstrip(_ENDS) or text
     base = finder.base
-    if match := _QUOTED.fullmatch(line):
+    if match := QUOTED_LINE.fullmatch(line):
         listed = match[2].replace('""', '"') if match[1] == '"' else match[2]
         quoted = _found(number, text, listed, match[3] or "", finder)
         if quoted.kind is None and not match[3] and listed[0] not in _QUOTES:
@@ -175,7 +177,7 @@ def _cut(number: int, text: str, finder: PathFinder, list_path: str) -> _Line:
             f"quote, and a space must stand before the label, got {text!r}"
         )
     # Nothing of that very name exists: another spelling does, or the video is missing.
-    named = _NAME_AND_REST.fullmatch(line)
+    named = NAME_AND_REST.fullmatch(line)
     if named is not None:
         return _looked_for(number, text, named[1], named[2], finder)
     cuts = [before_integers, *(line[:end] for end in reversed(ends))]

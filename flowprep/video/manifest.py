@@ -1,7 +1,8 @@
 """From what the user names (folders, files, patterns, lists, known data sets) to a list of videos.
 
     collect_videos -> FORMATS[name] for each input -> entries -> unique keys, labels -> Manifest
-                      tree.py, lists.py, csv_lists.py, annotations/ -> join_lists
+                      tree.py, folder_classes.py
+                      lists.py, csv_lists.py, annotations/ -> join_lists
 
 A reader turns one input into entries and looks at the disk no more than it must.
 """
@@ -12,6 +13,7 @@ import dataclasses
 import functools
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -36,11 +38,13 @@ from flowprep.video.entries import (
     counted,
     does_not_exist,
 )
+from flowprep.video.folder_classes import classes_of_folders, split_named
 from flowprep.video.joined import join_lists, split_lists
 from flowprep.video.keys import unescape_key
 from flowprep.video.lists import read_list
 from flowprep.video.places import common_folder, kind_of, names_in
 from flowprep.video.recognize import LIST_EXTENSIONS, format_of_list
+from flowprep.video.stems import keep_extensions
 from flowprep.video.tree import extension_of, is_pattern, read_file, read_folder, read_glob
 from flowprep.video.types import Video
 
@@ -111,6 +115,7 @@ def collect_videos(
     allow_missing: bool = False,
     image_fps: float | None = None,
     charades: CharadesMode = "clips",
+    class_level: int | None = None,
 ) -> Manifest:
     """Lists the videos that `inputs` names, each with a unique key.
 
@@ -129,6 +134,9 @@ def collect_videos(
     paths); `strict` makes them an error. A class without any video on disk is an error unless
     `allow_missing`. `out` is where the data set will be written: it may not lie among the inputs.
     Seconds of a folder of images need `image_fps`, its frame rate.
+
+    Folders give classes and splits (`folder_classes.py` says how). `class_level` chooses which: 1
+    is the first folder of each key, as flowprep 1.0 always had it, 0 gives no classes.
 
     Raises ConfigError for options that do not go together and InputError for inputs that do not
     exist, hold no video, cannot be parsed, or give two videos one key.
@@ -160,6 +168,7 @@ def collect_videos(
         allow_missing=allow_missing,
         image_fps=image_fps,
         charades=charades,
+        class_level=class_level,
     )
     for place in (*paths, request.annotations, request.root, request.out):
         check_url(place or "")
@@ -168,14 +177,15 @@ def collect_videos(
     if request.annotations is not None and kind_of(request.annotations) is None:
         raise does_not_exist("annotations", request.annotations)
     if lists:
-        found = [_read_lists(paths, split_lists(lists), format, request)]
-        return _finish(found, classes_are_folders=False)
+        return _finish([_read_lists(paths, split_lists(lists), format, request)])
     names = [_detect(path, request) if format == "auto" else format for path in paths]
     _check_options(names, request)
     found = [FORMATS[name](path, request) for name, path in zip(names, paths, strict=True)]
-    if names[0] not in _PATH_FORMATS:
+    if names[0] in _PATH_FORMATS:
+        _read_folders(found, [absolute(path) for path in paths], request)
+    else:
         found = [join_lists(found, [None] * len(found), request)]
-    return _finish(found, classes_are_folders=names[0] in _PATH_FORMATS)
+    return _finish(found)
 
 
 # ---- options
@@ -225,6 +235,14 @@ def _check_options(names: Sequence[str], request: Request) -> None:
             raise ConfigError(f"split must be 1, 2 or 3, got {request.split!r}")
     elif request.split is not None:
         raise ConfigError(f"split goes with the formats ucf101 and hmdb51 only, not with {name}")
+    if request.class_level is not None:
+        if name not in _PATH_FORMATS:
+            raise ConfigError(
+                f"class_level is for classes that folders give, and the format {name} gives its "
+                f"own; leave class_level out, or name the folder of the videos alone"
+            )
+        if request.class_level < 0:
+            raise ConfigError(f"class_level must be >= 0, got {request.class_level}")
     if request.annotations is not None:
         if name in _PATH_FORMATS:
             raise ConfigError(f"format {name} takes no annotations, got {request.annotations}")
@@ -269,25 +287,67 @@ def _absolute(place: str | os.PathLike[str] | None) -> str | None:
 # ---- from entries to the manifest
 
 
-def _finish(found: Sequence[Found], *, classes_are_folders: bool) -> Manifest:
+def _read_folders(found: Sequence[Found], inputs: Sequence[str], request: Request) -> None:
+    """Gives the videos of each input the classes and splits that their folders say."""
+    names = [os.path.basename(path) for path in inputs]
+    # `extract data/train data/val OUT`: keys begin below these folders, which are splits all the
+    # same.
+    by_input = request.root is None and len(inputs) > 1 and all(split_named(name) for name in names)
+    folder_of: list[list[str]] = []
+    counts = Counter[str]()
+    empty: list[str] = []
+    for name, part in zip(names, found, strict=True):
+        above = f"{name}/" if by_input else ""
+        folders = [f"{above}{_folder_of(entry.key)}".rstrip("/") for entry in part.entries]
+        folder_of.append(folders)
+        counts.update(folders)
+        empty += [above + folder for folder in part.empty_folders]
+    said = classes_of_folders(
+        counts, class_level=request.class_level, empty=empty, by_input=by_input
+    )
+    for folders, part in zip(folder_of, found, strict=True):
+        for folder, entry in zip(folders, part.entries, strict=True):
+            entry.class_name, entry.split = said.classes[folder], said.splits[folder]
+        part.class_names = tuple(sorted({e.class_name for e in part.entries if e.class_name}))
+    found[0].notes[:0] = said.notes
+    if not request.root and not by_input and request.class_level is None:
+        found[0].notes += _on_inputs(found, inputs)
+
+
+def _folder_of(key: str) -> str:
+    folder = key.rpartition("/")[0]
+    return unescape_key(folder) if folder else ""
+
+
+def _on_inputs(found: Sequence[Found], inputs: Sequence[str]) -> list[str]:
+    """Says what is lost where keys begin below a folder that could be a class or a split."""
+    if len(inputs) == 1:
+        if split := split_named(os.path.basename(inputs[0])):
+            return [
+                f"the folder's own name {os.path.basename(inputs[0])!r} gives no split; to have "
+                f"the split {split}, name the folder around it, or give that as --root"
+            ]
+        return []
+    if len(found) > 1 and not any("/" in entry.key for part in found for entry in part.entries):
+        folders = {path for path in inputs if kind_of(path) == "folder"}
+        around = common_folder({os.path.dirname(path) for path in folders}) if folders else None
+        if len(folders) > 1 and around is not None:
+            return [
+                f"gave no labels: VIDEOS names {len(folders):,} folders, and keys begin below "
+                f"each; if they are the classes, name {around} instead, or give it as --root"
+            ]
+    return []
+
+
+def _finish(found: Sequence[Found]) -> Manifest:
     entries = [entry for part in found for entry in part.entries]
     notes = [note for part in found for note in part.notes]
+    notes += keep_extensions(entries)
     _check_unique(entries)
     if len(found) == 1:
         class_names = found[0].class_names  # in the order of the annotation
     else:
         class_names = tuple(sorted({name for part in found for name in part.class_names}))
-    if classes_are_folders:
-        num_deep = sum("/" in entry.key for entry in entries)
-        if num_deep == len(entries):
-            for entry in entries:
-                entry.class_name = unescape_key(entry.key.partition("/")[0])
-            class_names = tuple(sorted({entry.class_name or "" for entry in entries}))
-        elif num_deep:
-            notes.append(
-                f"gave no labels: {counted(len(entries) - num_deep, 'video')} of "
-                f"{len(entries):,} not in a class folder"
-            )
     numbers = {name: number for number, name in enumerate(class_names)}
     if num_ignored := sum(part.num_ignored_files for part in found):
         notes.insert(0, f"ignored {counted(num_ignored, 'file')} without a video extension")

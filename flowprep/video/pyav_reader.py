@@ -1,7 +1,7 @@
 """Decoding with PyAV's FFmpeg: file -> packets -> VideoFrames -> Pictures.
 
-Opening files safely, finding damage, reading time stamps, seeking to a range or a segment, and
-rotation.
+Opening files safely, finding damage, reading time stamps, seeking to a range or a segment. Which
+stream is taken is said in streams.py, how its pictures are shown in orientation.py.
 """
 
 from __future__ import annotations
@@ -11,21 +11,28 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 import av
-import cv2
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
-from flowprep.video.reader import RGB, FrameReader, Picture, target_size
+from flowprep.video.clock import FrameClock, PacketClock, Stamp
+from flowprep.video.containers import open_container
+from flowprep.video.orientation import AS_DECODED, Orientation, orientation_of_frame
+from flowprep.video.pixel_aspect import is_plausible, stated_aspect
+from flowprep.video.reader import RGB, FrameReader, Picture
 from flowprep.video.segments import Scan, Segment
+from flowprep.video.streams import StreamChoice, choose_stream
 from flowprep.video.types import Video, VideoInfo
 
 __all__ = ["PyAVReader"]
@@ -35,6 +42,10 @@ SEEK_FROM_SECONDS = 5
 
 MAX_DECODED_PIXELS = 8192 * 8192
 """Larger pictures are refused before there is memory for them: a header costs nothing to forge."""
+
+MAX_AVERAGE_FPS = 1000
+"""An average above this is believed only if FFmpeg's guess is no lower: for raw DV it is 60,000,
+the ticks of the clock."""
 
 # Formats that name other files, in whose place a hostile one could put any file of the machine.
 _PLAY_LISTS = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
@@ -53,19 +64,30 @@ _DECODER_OPTIONS = {"max_pixels": str(MAX_DECODED_PIXELS)}
 _FILE_ERRORS = (av.FFmpegError, ValueError, IndexError)
 
 
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """A frame as the decoder gave it."""
+
+    frame: VideoFrame
+    stamp: Stamp
+
+
 class PyAVReader(FrameReader):
     """Decodes with PyAV's FFmpeg, in one thread; gives each frame that ffmpeg itself gives.
 
     A packet that does not decode, a picture that the decoder had to conceal, and an AVI file that
     ends before its header says are damage: frames are never left out in silence. (Concealed
-    pictures before the first sound one are kept, as FFmpeg does: recordings may begin between key
-    frames.)
+    pictures before the first sound one are kept and counted, as FFmpeg keeps them: recordings may
+    begin between key frames.) Under `on_damage` `conceal` decoding goes on, and they are counted.
     """
 
     seeks = True
 
     def __init__(self, video: Video, spec: DecodeSpec) -> None:
         super().__init__(video, spec)
+        self._conceals = spec.on_damage == "conceal"
+        self._num_lost = 0
+        self._choice: StreamChoice | None = None
         self._open()
         try:
             self._frames = self._decode()
@@ -74,12 +96,14 @@ class PyAVReader(FrameReader):
                 raise VideoError("no-frames", "the video stream holds no frame")
             self._first = first
             self._first_time = self._time_of(first, None)
+            self._orientation = orientation_of_frame(first.frame) or AS_DECODED
+            self.info = self._describe()
+            self._settle_range()
             # FFmpeg counts from the start of the container, which may lie before the first frame.
             begin = self._container.start_time
-            if not video.start_seconds and begin is not None and _stamp_of(first) is not None:
+            if not self._start and begin is not None and first.stamp.value is not None:
                 self._grid_start = Fraction(begin, av.time_base) - self._first_time
-            self.info = self._describe()
-            self.size = target_size(self.info.width, self.info.height, spec)
+            self.size = self._stored_size()
         except BaseException:
             self.close()
             raise
@@ -97,57 +121,75 @@ class PyAVReader(FrameReader):
             # `file:` keeps names with a colon or a leading dash from being read as something else;
             # the white list keeps play lists from fetching anything over a network. PyAV by itself
             # has time stamps invented (genpts), which run out of order on AVI with B-frames.
-            self._container: InputContainer = av.open(
+            self._container: InputContainer = open_container(
                 "file:" + path,
-                metadata_errors="replace",
-                options={"protocol_whitelist": "file", "fflags": "-genpts", **_DECODER_OPTIONS},
+                {"protocol_whitelist": "file", "fflags": "-genpts", **_DECODER_OPTIONS},
             )
         except MemoryError:
             raise
         except _FILE_ERRORS as error:
             raise VideoError("unreadable", f"FFmpeg cannot open it: {_reason(error)}") from error
         try:
-            self._stream = self._choose_stream()
+            if self._choice is None:
+                self._choice = self._choose_stream()
+                if self._choice.has_read:
+                    self._container.close()
+                    return self._open()
+            stream = self._container.streams[self._choice.number]
+            assert isinstance(stream, VideoStream)
+            self._stream = stream
+            self._check_pixels()
             self._stream.codec_context.thread_count = 1
             context = self._stream.codec_context
             # A stream may ask for more than its container says.
-            context.options = _DECODER_OPTIONS | (
-                {"err_detect": "explode"} if context.codec.name in _CONCEALING_DECODERS else {}
-            )
+            context.options = _DECODER_OPTIONS
+            self._checker: VideoCodecContext | None = None
+            if context.codec.name in _CONCEALING_DECODERS:
+                strict = _DECODER_OPTIONS | {"err_detect": "explode"}
+                if self._conceals:
+                    checker = VideoCodecContext.create(context.codec.name, "r")
+                    assert isinstance(checker, VideoCodecContext)
+                    checker.options = strict
+                    checker.extradata = context.extradata
+                    self._checker = checker
+                else:
+                    context.options = strict
         except BaseException:
             self._container.close()
             raise
 
-    def _choose_stream(self) -> VideoStream:
+    def _choose_stream(self) -> StreamChoice:
         if self._container.format.name == "tty":  # any text file is a film to FFmpeg
             raise VideoError("unreadable", "the file is text, not a video")
         if self._container.format.name in _PLAY_LISTS:
             name = self._container.format.name
             raise VideoError("unreadable", f"the file is a play list of other files ({name})")
-        for stream in self._container.streams.video:
-            if stream.disposition & Disposition.attached_pic:  # the cover of a song
-                continue
-            if getattr(stream, "codec_context", None) is None:
-                raise VideoError("unreadable", "FFmpeg has no decoder for the video stream")
-            width, height = stream.codec_context.width, stream.codec_context.height
-            if width * height > MAX_DECODED_PIXELS:
-                raise VideoError(
-                    "too-large",
-                    f"its pictures of {width}x{height} px have more than {MAX_DECODED_PIXELS} "
-                    "(MAX_DECODED_PIXELS)",
-                )
-            return stream
-        kinds = sorted({stream.type for stream in self._container.streams.audio})
-        holds = "only sound" if kinds else "no stream of pictures"
-        raise VideoError("no-video-stream", f"the file holds {holds}")
+        choice = choose_stream(self._container, self.spec.video_stream)
+        if choice.note is not None:
+            self.notes["other-streams"] = choice.note
+        return choice
+
+    def _check_pixels(self) -> None:
+        width, height = self._stream.codec_context.width, self._stream.codec_context.height
+        if width * height > MAX_DECODED_PIXELS:
+            raise VideoError(
+                "too-large",
+                f"its pictures of {width}x{height} px have more than {MAX_DECODED_PIXELS} "
+                "(MAX_DECODED_PIXELS)",
+            )
 
     def _describe(self) -> VideoInfo:
-        stream, frame = self._stream, self._first
-        rotation = round(-frame.rotation / 90) * 90 % 360
-        width, height = frame.width, frame.height
-        if rotation in (90, 270):
-            width, height = height, width
-        rate = stream.average_rate or stream.guessed_rate
+        assert self._choice is not None
+        stream, frame, orientation = self._stream, self._first.frame, self._orientation
+        width, height = orientation.displayed_size(frame.width, frame.height)
+        if orientation.problem is not None:
+            self.notes["odd-angle"] = f"{orientation.problem}; {_describe_turn(orientation)}"
+        aspect = stated_aspect(stream)
+        if not is_plausible(aspect):
+            ratio = f"{aspect.numerator}:{aspect.denominator}"
+            self.notes["odd-pixels"] = f"its header states pixels of {ratio}"
+            aspect = Fraction(1)
+        rate = self._rate()
         seconds: Fraction | None = None
         if stream.duration and stream.time_base:
             seconds = stream.duration * stream.time_base
@@ -156,24 +198,37 @@ class PyAVReader(FrameReader):
         return VideoInfo(
             width=width,
             height=height,
-            rotation=rotation,
+            rotation=orientation.rotation,
             fps=float(rate) if rate else None,
             duration_seconds=None if seconds is None else float(seconds),
             codec=stream.codec_context.codec.canonical_name,
+            pixel_aspect=1 / aspect if orientation.rotation in (90, 270) else aspect,
+            video_stream=self._choice.number,
+            is_mirrored=orientation.is_mirrored,
         )
 
-    def _decode(self) -> Iterator[VideoFrame]:
+    def _rate(self) -> Fraction | None:
+        """Returns the average frame rate, or the one that FFmpeg guesses; None for neither."""
+        average, guessed = self._stream.average_rate, self._stream.guessed_rate
+        if average and guessed and average > MAX_AVERAGE_FPS:
+            return min(average, guessed)
+        return average or guessed
+
+    def _decode(self) -> Iterator[_Decoded]:
         """Yields the frames from where the container stands; raises VideoError."""
         size: tuple[int, int] | None = None
         num_sound = 0
         reached: int | None = None  # time stamp at which the last packet ends
+        flags = self._container.format.flags
+        packet_clock = PacketClock(self._stream, flags)
+        frame_clock = FrameClock(flags)
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._packets():
                 if packet.dts is not None:
                     reached = packet.dts + (packet.duration or 0)
-                for frame in packet.decode():
-                    assert isinstance(frame, VideoFrame)
-                    if frame.is_corrupt and num_sound:
+                packet_clock.correct(packet)
+                for frame in self._decode_packet(packet):
+                    if frame.is_corrupt and num_sound and not self._conceals:
                         raise self._damage("the next picture is incomplete")
                     num_sound += not frame.is_corrupt
                     size = size or (frame.width, frame.height)
@@ -184,12 +239,43 @@ class PyAVReader(FrameReader):
                             f"{frame.width}x{frame.height} at frame {self.num_frames_decoded}",
                         )
                     self.num_frames_decoded += 1
-                    yield frame
+                    num_corrected = packet_clock.num_corrected
+                    stamp = frame_clock.stamp(frame, num_corrected, is_last=not packet.size)
+                    yield _Decoded(frame, stamp)
         except MemoryError:
             raise
         except _FILE_ERRORS as error:
             raise self._damage(_reason(error)) from error
         self._check_end(reached)
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        """Yields the stream's packets, and an empty one that flushes the decoder at the end."""
+        try:
+            yield from self._container.demux(self._stream)
+        except av.FFmpegError:
+            if not self._conceals:
+                raise
+            self._num_lost += 1
+            end = Packet()
+            end.stream = self._stream
+            yield cast("Packet[VideoStream]", end)
+
+    def _decode_packet(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
+        is_broken = False
+        if self._checker is not None and packet.size:
+            try:
+                self._checker.decode(packet)
+            except av.FFmpegError:
+                is_broken = True
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            if not self._conceals:
+                raise
+            # As ffmpeg's command does: the next packet may be whole again.
+            frames, is_broken = [], True
+        self._num_lost += is_broken
+        return frames
 
     def _check_end(self, reached: int | None) -> None:
         # AVI counts its frames in the header and gives no error when the file is cut. One or two
@@ -199,7 +285,9 @@ class PyAVReader(FrameReader):
         if self._container.format.name != "avi" or reached is None or not declared:
             return
         if declared - reached > max(3, declared // 50):
-            raise self._damage("the file ends before its header says")
+            if not self._conceals:
+                raise self._damage("the file ends before its header says")
+            self._num_lost += 1
 
     def _damage(self, why: str) -> VideoError:
         num_frames, declared = self.num_frames_decoded, self._stream.frames
@@ -209,59 +297,108 @@ class PyAVReader(FrameReader):
         return VideoError("damaged", f"decoding broke off after frame {num_frames}{of}: {why}")
 
     def _pictures(self) -> Iterator[Picture]:
-        frames: Iterable[VideoFrame] = itertools.chain([self._first], self._frames)
-        if self._seeks_to_range():
+        frames: Iterable[_Decoded] = itertools.chain([self._first], self._frames)
+        if self._is_segment and self._conceals:
+            # A damaged segment is given up: reading the video whole says what can be kept.
+            self._conceals = False
+            frames = self._rewind()
+        if self._reaches_by_seeking():
             frames = self._seek(self._first_time + self._start)
-        return self._timed(frames)
+        yield from self._timed(frames)
+        self.num_damaged += self._num_lost
+        self._num_lost = 0
 
-    def _timed(self, frames: Iterable[VideoFrame], first_number: int = 0) -> Iterator[Picture]:
+    def _timed(self, frames: Iterable[_Decoded], first_number: int = 0) -> Iterator[Picture]:
         previous: Picture | None = None
-        for number, frame in enumerate(frames, first_number):
-            previous = self._picture_of(frame, number, previous)
+        for number, decoded in enumerate(frames, first_number):
+            self.num_irregular_stamps += decoded.stamp.is_irregular
+            previous = self._picture_of(decoded, number, previous)
             yield previous
 
-    def _picture_of(self, frame: VideoFrame, number: int, previous: Picture | None) -> Picture:
-        time = self._time_of(frame, previous) - self._first_time
-        return Picture(time, self._duration_of(frame), self._rgb_reader(number, frame), number)
+    def _picture_of(self, decoded: _Decoded, number: int, previous: Picture | None) -> Picture:
+        time = self._time_of(decoded, previous) - self._first_time
+        frame = decoded.frame
+        num_damaged, self._num_lost = self._num_lost + bool(frame.is_corrupt), 0
+        return Picture(
+            time,
+            self._duration_of(frame),
+            self._rgb_reader(number, frame),
+            number,
+            decoded.stamp.disorder,
+            num_damaged,
+        )
 
-    def _seeks_to_range(self) -> bool:
-        stamped = _stamp_of(self._first) is not None
+    def _reaches_by_seeking(self) -> bool:
+        stamped = self._first.stamp.value is not None
         return self.seeks and self._start >= SEEK_FROM_SECONDS and stamped
 
-    def _seek(self, target: Fraction) -> Iterable[VideoFrame]:
+    def _seek(self, target: Fraction) -> Iterable[_Decoded]:
         """Goes to a key frame at or before `target` (container seconds), or else to the begin."""
         assert self._stream.time_base is not None
+        self._check_clock_until(target)
         # Containers seek by decoding time or by rough tables, so a key frame may be shown after the
         # target although the seek went "backward"; then the one before is wanted.
         for margin_seconds in (0, 1, 10, 60):
             stamp = math.floor((target - margin_seconds) / self._stream.time_base)
             self.num_frames_decoded = 0
+            self._num_lost = 0
             try:
                 self._container.seek(stamp, stream=self._stream, backward=True)
                 frames = self._decode()
                 first = next(frames, None)
             except (av.FFmpegError, VideoError):
                 continue
-            if first is None or not first.key_frame or first.is_corrupt:
+            if first is None or not first.frame.key_frame or first.frame.is_corrupt:
                 continue
-            if _stamp_of(first) is not None and self._time_of(first, None) <= target:
+            if first.stamp.value is not None and self._time_of(first, None) <= target:
                 return itertools.chain([first], frames)
         return self._rewind()
 
-    def _rewind(self) -> Iterator[VideoFrame]:
+    def _check_clock_until(self, target: Fraction) -> None:
+        """Raises VideoError where a file of joined recordings has another clock before `target`.
+
+        Seeking would end in whichever of them has the time. Packets alone are read, no picture is
+        decoded.
+        """
+        flags = self._container.format.flags
+        if not PacketClock.may_jump(flags):
+            return
+        self._rewind()
+        time_base = self._stream.time_base
+        assert time_base is not None
+        clock = PacketClock(self._stream, flags)
+        try:
+            for packet in self._container.demux(self._stream):
+                clock.correct(packet)
+                if clock.num_corrected:
+                    raise VideoError(
+                        "irregular-clock",
+                        f"the time stamps begin anew before {float(target):g} s, so that the range "
+                        f"{self._describe_range()} has no clear place; extract the file whole, or "
+                        "convert it to one with a regular clock",
+                    )
+                if packet.dts is not None and packet.dts * time_base > target:
+                    return
+        except _FILE_ERRORS:
+            # Decoding says what is wrong.
+            return
+
+    def _rewind(self) -> Iterator[_Decoded]:
         self.close()
         self._open()
         self.num_frames_decoded = 0
+        self._num_lost = 0
         return self._decode()
 
     # ---- segments
 
     def scan(self, on_progress: Callable[[], None]) -> Scan:
         """Takes the times from the packets or, if those do not tell them, from all frames."""
+        self._conceals = False
         begin: Fraction | None = None
-        if self._seeks_to_range():
-            frame = next(iter(self._seek(self._first_time + self._start)))
-            begin = self._time_of(frame, None) - self._first_time
+        if self._reaches_by_seeking():
+            decoded = next(iter(self._seek(self._first_time + self._start)))
+            begin = self._time_of(decoded, None) - self._first_time
         scan = self._scan_packets(on_progress) or self._scan_frames(on_progress)
         if begin is None:
             return scan
@@ -274,9 +411,13 @@ class PyAVReader(FrameReader):
         self._rewind()
         time_base = self._stream.time_base
         found: list[tuple[int, int, bool]] = []
+        clock = PacketClock(self._stream, self._container.format.flags)
         try:
             for packet in self._container.demux(self._stream):
                 on_progress()
+                clock.correct(packet)
+                if clock.num_corrected:
+                    raise VideoError("irregular-clock", "the time stamps begin anew")
                 # An edit list marks the packets whose frames are not shown.
                 if not packet.size or packet.is_discard:
                     continue
@@ -289,13 +430,14 @@ class PyAVReader(FrameReader):
             return None
         found.sort()
         frames = self._rewind()
-        for (stamp, _, is_key), frame in zip(found, frames, strict=False):
+        for (stamp, _, is_key), decoded in zip(found, frames, strict=False):
             on_progress()
+            frame = decoded.frame
             if (stamp, is_key, time_base) != (frame.pts, frame.key_frame, frame.time_base):
                 return None
             if self.num_frames_decoded == _NUM_COMPARED:
                 break
-        if time_base is None or not found:
+        if not time_base or not found:
             return None
         # One object for each duration: there may be millions of frames.
         durations = {one: self._duration(one, time_base) for one in {item[1] for item in found}}
@@ -308,17 +450,23 @@ class PyAVReader(FrameReader):
     def _scan_frames(self, on_progress: Callable[[], None]) -> Scan:
         scan = Scan([], [], [])
         previous: Picture | None = None
-        for number, frame in enumerate(self._rewind()):
+        for number, decoded in enumerate(self._rewind()):
             on_progress()
-            previous = self._picture_of(frame, number, previous)
+            if decoded.stamp.is_irregular:
+                raise VideoError(
+                    "irregular-clock", f"the time stamp of frame {number} is not in order"
+                )
+            previous = self._picture_of(decoded, number, previous)
             scan.times.append(previous.time)
             scan.durations.append(previous.duration)
-            if frame.key_frame and _stamp_of(frame) is not None:
+            if decoded.frame.key_frame and decoded.stamp.value is not None:
                 scan.keys.append(number)
         return scan
 
     def _pictures_of(self, segment: Segment, on_progress: Callable[[], None]) -> Iterator[Picture]:
-        frames: Iterable[VideoFrame] = itertools.chain([self._first], self._frames)
+        # A damaged segment is given up: reading the video whole says what can be kept.
+        self._conceals = False
+        frames: Iterable[_Decoded] = itertools.chain([self._first], self._frames)
         if self.seeks and segment.seek_times:
             for time in segment.seek_times:
                 found = self._seek_segment(segment, time, on_progress)
@@ -334,7 +482,7 @@ class PyAVReader(FrameReader):
 
     def _seek_segment(
         self, segment: Segment, target: Fraction, on_progress: Callable[[], None]
-    ) -> Iterable[VideoFrame] | None:
+    ) -> Iterable[_Decoded] | None:
         """Returns the frames from the segment's first one on, or None where it is not found so.
 
         Decoding must come by the segment's key frame, and find it to be one: containers seek by
@@ -346,16 +494,17 @@ class PyAVReader(FrameReader):
         try:
             self._container.seek(stamp, stream=self._stream, backward=True)
             frames = self._decode()
-            for frame in frames:
+            for decoded in frames:
                 on_progress()
-                if _stamp_of(frame) is None:
+                if decoded.stamp.value is None:
                     return None
-                time = self._time_of(frame, None) - self._first_time
+                time = self._time_of(decoded, None) - self._first_time
                 if time == segment.seek_times[0]:
+                    frame = decoded.frame
                     found_key = bool(frame.key_frame) and not frame.is_corrupt
                 if time >= segment.first_time:
                     is_there = found_key and time == segment.first_time
-                    return itertools.chain([frame], frames) if is_there else None
+                    return itertools.chain([decoded], frames) if is_there else None
         except (av.FFmpegError, VideoError):
             return None
         return None
@@ -367,11 +516,11 @@ class PyAVReader(FrameReader):
 
     # ---- times and pixels
 
-    def _time_of(self, frame: VideoFrame, previous: Picture | None) -> Fraction:
+    def _time_of(self, decoded: _Decoded, previous: Picture | None) -> Fraction:
         """Returns the container's time of a frame in s; without a stamp, where the last ended."""
-        stamp = _stamp_of(frame)
-        if stamp is not None and frame.time_base is not None:
-            return stamp * frame.time_base
+        stamp, time_base = decoded.stamp.value, decoded.frame.time_base
+        if stamp is not None and time_base:  # PyAV 19 has a zero for what is not known
+            return stamp * time_base
         if previous is None:
             return Fraction(0)
         return self._first_time + previous.time + previous.duration
@@ -382,28 +531,34 @@ class PyAVReader(FrameReader):
     def _duration(self, duration: int | None, time_base: Fraction | None) -> Fraction:
         if duration and time_base:
             return duration * time_base
-        rate = self._stream.average_rate or self._stream.guessed_rate
+        rate = self._rate()
         return 1 / rate if rate else Fraction(0)
 
     def _rgb_reader(self, number: int, frame: VideoFrame) -> Callable[[], RGB]:
-        return lambda: self._rgb_of(frame)
+        orientation = self._orient(frame)
+        return lambda: self._rgb_of(frame, orientation)
 
-    def _rgb_of(self, frame: VideoFrame) -> RGB:
+    def _orient(self, frame: VideoFrame) -> Orientation:
+        """Returns how to show the frame; one that does not say is shown as the one before."""
+        self._orientation = orientation_of_frame(frame) or self._orientation
+        return self._orientation
+
+    def _rgb_of(self, frame: VideoFrame, orientation: Orientation) -> RGB:
+        size = orientation.displayed_size(frame.width, frame.height)
+        if size != (self.info.width, self.info.height):
+            raise VideoError(
+                "size-change",
+                f"the picture is turned in mid-stream, from {self.info.width}x{self.info.height} "
+                f"to {size[0]}x{size[1]}",
+            )
         # Bicubic is FFmpeg's own default; it counts where chroma of more than 8 bits is enlarged.
         rgb = frame.to_ndarray(format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
-        return _rotate(np.asarray(rgb, np.uint8), self.info.rotation)
+        return orientation.apply(np.asarray(rgb, np.uint8))
 
 
-def _stamp_of(frame: VideoFrame) -> int | None:
-    """Returns FFmpeg's time stamp: the presentation's or, where AVI has none, the decoding's."""
-    return frame.pts if frame.pts is not None else frame.dts
-
-
-def _rotate(rgb: RGB, rotation: int) -> RGB:
-    turns = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
-    if rotation == 0:
-        return np.ascontiguousarray(rgb)
-    return np.asarray(cv2.rotate(rgb, turns[rotation]), np.uint8)
+def _describe_turn(orientation: Orientation) -> str:
+    turn = f"turned by {orientation.rotation} degrees" if orientation.rotation else "not turned"
+    return f"{turn} and mirrored" if orientation.is_mirrored else turn
 
 
 def _reason(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
     Picture, Picture, ... -> cut the range -> sample by timestamps -> resize -> gray -> Frame
 
+Without a range and a rate, every picture becomes a frame, in the order in which it is decoded.
+
 All but the decoding is done here, so that a data set does not depend on which backend made it.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from types import TracebackType
 
@@ -19,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import DecodeSpec
-from flowprep.errors import VideoError
+from flowprep.errors import NoteCode, VideoError
+from flowprep.video.clock import JUMP_SECONDS
+from flowprep.video.pixel_aspect import displayed_size
 from flowprep.video.segments import PictureCheck, Scan, Segment
 from flowprep.video.types import Frame, Video, VideoInfo
 
-__all__ = ["RGB", "FrameReader", "Picture", "target_size"]
+__all__ = ["RGB", "FrameCounts", "FrameReader", "Picture", "target_size"]
 
 RGB = NDArray[np.uint8]
 
@@ -36,6 +40,13 @@ _INTERPOLATION = {
 MAX_STILL_SECONDS = 600
 """Sampling repeats no picture for longer: a damaged time stamp may lie a thousand years ahead."""
 
+TRIM_TOLERANCE = 0.05
+"""A file whose length differs by less from that of its range, as a share of it, may be what was cut
+out before: ffmpeg's `-c copy` cuts at key frames, so that lengths are not exact."""
+
+MAX_DROPPED_SHARE = 0.05
+"""Of the frames, at a rate that is not below the source's own: past it a note says so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -43,8 +54,33 @@ class Picture:
 
     time: Fraction  # seconds from the first frame of the file
     duration: Fraction  # seconds, as the file says
-    read_rgb: Callable[[], RGB]  # () -> (H, W, 3), rotated
+    read_rgb: Callable[[], RGB]  # () -> (H, W, 3), as shown: mirrored and rotated
     number: int  # among those decoded, from 0
+    disorder: str | None = None  # why its time is no place to cut at
+    num_damaged: int = 0  # it, where the decoder concealed a part of it, and those lost before it
+
+
+@dataclass
+class FrameCounts:
+    """What became of the source's frames.
+
+    decoded = lead_in + before_range + after_range + (kept - repeated + dropped)
+    """
+
+    lead_in: int = 0
+    """Decoded to reach the range from the key frame before it, which seeking found."""
+    before_range: int = 0
+    """Before the range, in a file that is decoded from its begin."""
+    after_range: int = 0
+    """Decoded to find the end of the range."""
+    dropped: int = 0
+    """In the range, and never shown at the sampling rate."""
+    repeated: int = 0
+    """Shown once more at the sampling rate."""
+
+    def to_dict(self) -> dict[str, int]:
+        """Returns the counts as JSON values."""
+        return asdict(self)
 
 
 class FrameReader:
@@ -59,14 +95,28 @@ class FrameReader:
     """Stored (width, height) in px."""
     num_frames_decoded: int
     """Source frames decoded so far, including those that sampling or the range leaves out."""
+    counts: FrameCounts
+    """What became of them so far."""
+    num_damaged: int
+    """Pictures so far that the decoder concealed or lost, in what is kept."""
+    num_irregular_stamps: int
+    """Source frames so far whose time stamp goes back, repeats, jumps or is missing."""
+    notes: dict[NoteCode, str]
+    """What somebody should look at; grows until the last frame is read."""
 
     def __init__(self, video: Video, spec: DecodeSpec) -> None:
         self.video = video
         self.spec = spec
         self.num_frames_decoded = 0
+        self.counts = FrameCounts()
+        self.num_damaged = 0
+        self.num_irregular_stamps = 0
+        self.notes = {}
         self._iterated = False
         self._start = _exact(video.start_seconds or 0.0)
         self._end = None if video.end_seconds is None else _exact(video.end_seconds)
+        self._has_range = self._start > 0 or self._end is not None
+        self._is_segment = False
         # Where the sampling grid begins, in seconds from the first frame.
         self._grid_start = self._start
 
@@ -97,6 +147,7 @@ class FrameReader:
         VideoError as an uncut read does, and where the source is not what `segment` says.
         """
         self._begin()
+        self._is_segment = True
         check = PictureCheck()
         pictures = self._pictures() if segment.is_first else self._pictures_of(segment, on_progress)
         frames = self._frames_of(
@@ -137,6 +188,32 @@ class FrameReader:
         """Returns a picture that has no RGB, to find out which ones are shown."""
         return Picture(time, duration, _no_rgb, number)
 
+    def _settle_range(self) -> None:
+        """Takes a file whole that is as long as its range: it was cut out of a longer one before.
+
+        Called when `info` is known.
+        """
+        length = self.info.duration_seconds
+        if self._end is None or length is None or not self._start:
+            return
+        wanted = float(self._end - self._start)
+        tolerance = max(self._frame_seconds(), TRIM_TOLERANCE * wanted)
+        if float(self._end) > length + self._frame_seconds() and abs(length - wanted) <= tolerance:
+            self.notes["already-trimmed"] = (
+                f"the range {self._describe_range()} ends after a file of {length:g} s, which is "
+                f"as long as the range itself"
+            )
+            self._start, self._end, self._has_range = Fraction(0), None, False
+            self._grid_start = Fraction(0)
+
+    def _frame_seconds(self) -> float:
+        """A time that two clocks may differ by and mean the same frame."""
+        return 1.5 / self.info.fps if self.info.fps else 0.1
+
+    def _describe_range(self) -> str:
+        end = "the end" if self._end is None else f"{float(self._end):g} s"
+        return f"from {float(self._start):g} s to {end}"
+
     def _begin(self) -> None:
         if self._iterated:
             raise RuntimeError("a FrameReader can be read once; open the video again")
@@ -159,6 +236,23 @@ class FrameReader:
             raise VideoError(error.reason, error.message, num_frames=num_frames) from error
         if num_frames == 0:
             raise VideoError("no-frames", self._describe_empty_range())
+        if not self._is_segment:
+            self.note_what_became_of_frames(num_frames)
+
+    def note_what_became_of_frames(self, num_frames: int) -> None:
+        """Adds the notes that are known at the end; `num_frames` is the number of those kept."""
+        if self.num_irregular_stamps:
+            self.notes["irregular-stamps"] = f"{self.num_irregular_stamps} stamps are irregular"
+        dropped, repeated = self.counts.dropped, self.counts.repeated
+        num_sampled = num_frames - repeated + dropped
+        rate = self.info.fps
+        if self.spec.fps and rate and self.spec.fps > 0.999 * rate and num_sampled:
+            share = dropped / num_sampled
+            if share > MAX_DROPPED_SHARE:
+                self.notes["rate-drops"] = (
+                    f"{dropped} of {num_sampled} frames fall out at {self.spec.fps:g} fps, and the "
+                    f"source has {rate:g}"
+                )
 
     def _pictures(self) -> Iterator[Picture]:
         """Decodes in display order; may leave out what comes before the range."""
@@ -169,22 +263,114 @@ class FrameReader:
         raise NotImplementedError
 
     def cut_range(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
-        """Leaves out pictures before and after the range, and ends at the first one after it."""
+        """Leaves out pictures before and after the range, and ends at the first one after it.
+
+        Raises VideoError `irregular-clock` for a range where the time stamps are not in order: no
+        place in such a file can be told by its seconds.
+        """
+        if not self._has_range:
+            for picture in pictures:
+                self.num_damaged += picture.num_damaged
+                yield picture
+            return
+        reached: Fraction | None = None
         for picture in pictures:
+            if picture.disorder is not None:
+                raise VideoError(
+                    "irregular-clock",
+                    f"the time stamp of frame {picture.number} {picture.disorder}, so that the "
+                    f"range {self._describe_range()} has no clear place; extract the file whole, "
+                    "or convert it to one with a regular clock",
+                )
             if self._end is not None and picture.time >= self._end:
+                self.counts.after_range += 1
                 return
             if picture.time >= self._start:
+                reached = picture.time + picture.duration
+                self.num_damaged += picture.num_damaged
                 yield picture
+            elif self._reaches_by_seeking():
+                self.counts.lead_in += 1
+            else:
+                self.counts.before_range += 1
+        if self._end is not None and reached is not None:
+            missing = float(self._end - reached)
+            if missing > self._frame_seconds():
+                self.notes["past-the-end"] = (
+                    f"the range {self._describe_range()} ends {missing:g} s after the video, which "
+                    f"ends at {float(reached):g} s"
+                )
+
+    def _reaches_by_seeking(self) -> bool:
+        """Whether decoding begins at a key frame before the range and not at the file's begin."""
+        return False
 
     def sampled(self, pictures: Iterator[Picture]) -> Iterator[Picture]:
         """Yields the picture that each frame shows."""
         if self.spec.fps is None:
             return pictures
-        return _sample(pictures, _exact(self.spec.fps), self._grid_start, self._end)
+        return self._sample(pictures, _exact(self.spec.fps))
+
+    def _sample(self, pictures: Iterable[Picture], fps: Fraction) -> Iterator[Picture]:
+        """Samples as FFmpeg's `fps` filter does at its default rounding (libavfilter/vf_fps.c).
+
+        Each picture moves to the nearest tick and stays until the next one's; of several on one
+        tick the last counts. The last picture stays for its duration. A video shorter than half a
+        tick, of which FFmpeg makes nothing, gives its last picture.
+        """
+
+        def tick_of(time: Fraction) -> int:
+            return math.floor((time - self._grid_start) * fps + Fraction(1, 2))
+
+        shown: Picture | None = None
+        tick = 0
+        num_yielded = 0
+        try:
+            for picture in pictures:
+                if shown is None:
+                    tick = tick_of(picture.time)
+                else:
+                    num_ticks = max(0, tick_of(picture.time) - tick)
+                    self._count_shown(shown, num_ticks, fps)
+                    tick += num_ticks
+                    num_yielded += num_ticks
+                    yield from itertools.repeat(shown, num_ticks)
+                shown = picture
+        except VideoError:
+            # How long the last picture before the damage would stay, nobody knows.
+            self.counts.dropped += shown is not None
+            raise
+        if shown is None:
+            return
+        stop = shown.time + shown.duration
+        if self._end is not None:
+            stop = min(stop, self._end)
+        num_ticks = max(tick_of(stop) - tick, 0 if num_yielded else 1)
+        self._count_shown(shown, num_ticks, fps)
+        yield from itertools.repeat(shown, num_ticks)
+
+    def _count_shown(self, picture: Picture, num_ticks: int, fps: Fraction) -> None:
+        if num_ticks > MAX_STILL_SECONDS * fps:
+            raise VideoError(
+                "damaged",
+                f"one picture would be shown for {math.ceil(num_ticks / fps)} s; more than "
+                f"{MAX_STILL_SECONDS} (MAX_STILL_SECONDS) are taken for a damaged time stamp",
+            )
+        if num_ticks == 0:
+            self.counts.dropped += 1
+            return
+        self.counts.repeated += num_ticks - 1
+        if num_ticks > JUMP_SECONDS * fps and not self._is_segment:
+            self.notes.setdefault(
+                "long-still",
+                f"the picture at {float(picture.time):.3f} s is repeated for "
+                f"{float(num_ticks / fps):g} s",
+            )
 
     def _frame(self, picture: Picture) -> Frame:
         rgb = picture.read_rgb()
         height, width = rgb.shape[:2]
+        # Pixels become square in the same step.
         if (width, height) != self.size:
             grows = self.size[0] > width or self.size[1] > height
             name = self.spec.interpolation
@@ -195,11 +381,25 @@ class FrameReader:
         gray = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
         return Frame(rgb, np.ascontiguousarray(gray), float(picture.time))
 
+    def _stored_size(self) -> tuple[int, int]:
+        """Returns (width, height) in px of the frames; notes pixels that are kept not square."""
+        size = self.info.width, self.info.height
+        aspect = self.info.pixel_aspect
+        if aspect != 1:
+            square = displayed_size(*size, aspect)
+            if self.spec.square_pixels:
+                size = square
+            elif square != size:
+                self.notes["not-square"] = (
+                    f"its pixels are {aspect.numerator}:{aspect.denominator}; a picture of "
+                    f"{size[0]}x{size[1]} px is shown as {square[0]}x{square[1]}"
+                )
+        return target_size(*size, self.spec)
+
     def _describe_empty_range(self) -> str:
-        end = "the end" if self._end is None else f"{float(self._end):g} s"
         length = self.info.duration_seconds
         of = "" if length is None else f" of a video of {length:g} s"
-        return f"no frame lies from {float(self._start):g} s to {end}{of}"
+        return f"no frame lies {self._describe_range()}{of}"
 
 
 def _checked(
@@ -220,51 +420,6 @@ def _checked(
 
 def _no_rgb() -> RGB:
     raise AssertionError("a scanned picture has no RGB")
-
-
-def _sample(
-    pictures: Iterable[Picture], fps: Fraction, grid_start: Fraction, end: Fraction | None
-) -> Iterator[Picture]:
-    """Samples as FFmpeg's `fps` filter does at its default rounding.
-
-    Each picture moves to the nearest tick and stays until the next one's; of several on one tick
-    the last counts. The last picture stays for its duration. A video shorter than half a tick, of
-    which FFmpeg makes nothing, gives its last picture.
-    """
-
-    def tick_of(time: Fraction) -> int:
-        return math.floor((time - grid_start) * fps + Fraction(1, 2))
-
-    shown: Picture | None = None
-    tick = 0
-    num_yielded = 0
-    for picture in pictures:
-        if shown is None:
-            tick = tick_of(picture.time)
-        else:
-            _check_still(tick_of(picture.time) - tick, fps)
-            while tick < tick_of(picture.time):
-                yield shown
-                tick += 1
-                num_yielded += 1
-        shown = picture
-    if shown is None:
-        return
-    stop = shown.time + shown.duration
-    if end is not None:
-        stop = min(stop, end)
-    _check_still(tick_of(stop) - tick, fps)
-    for _ in range(max(tick_of(stop) - tick, 0 if num_yielded else 1)):
-        yield shown
-
-
-def _check_still(num_ticks: int, fps: Fraction) -> None:
-    if num_ticks > MAX_STILL_SECONDS * fps:
-        raise VideoError(
-            "damaged",
-            f"one picture would be shown for {math.ceil(num_ticks / fps)} s; more than "
-            f"{MAX_STILL_SECONDS} (MAX_STILL_SECONDS) are taken for a damaged time stamp",
-        )
 
 
 def _exact(seconds: float) -> Fraction:

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.errors import VideoError
+from flowprep.errors import NoteCode, VideoError
+from flowprep.video.clock import JUMP_SECONDS
 
 if TYPE_CHECKING:
     from flowprep.video.reader import FrameReader, Picture
@@ -116,19 +117,30 @@ class VideoCut:
     segments: tuple[Segment, ...]
     num_frames_decoded: int
     """Source frames that an uncut read decodes."""
+    frame_counts: Mapping[str, int] | None = None
+    """What becomes of them: `FrameCounts.to_dict`; None in a cut of version 1."""
+    notes: Mapping[NoteCode, str] = field(default_factory=dict)
+    """What an uncut read notes."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the cut as JSON values; `from_dict` is its inverse."""
         return {
             "segments": [segment.to_dict() for segment in self.segments],
             "num_frames_decoded": self.num_frames_decoded,
+            "frame_counts": None if self.frame_counts is None else dict(self.frame_counts),
+            "notes": dict(self.notes),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VideoCut:
         """Rebuilds a stored cut."""
         segments = tuple(Segment.from_dict(segment) for segment in values["segments"])
-        return cls(segments, values["num_frames_decoded"])
+        return cls(
+            segments,
+            values["num_frames_decoded"],
+            values.get("frame_counts"),
+            values.get("notes", {}),
+        )
 
 
 @dataclass
@@ -187,7 +199,7 @@ def plan_cut(
     """Returns the segments of a video, of at most `segment_frames` flows each, or None.
 
     None leaves it uncut: it has no more than two segments' flows, or reading it whole is the only
-    way to know its frames, as it is damaged or its times do not rise. After that `reader` gives no
+    way to know its frames, as it is damaged or its clock is irregular. After that `reader` gives no
     frames. `on_progress` is called for each picture.
     """
     try:
@@ -195,7 +207,7 @@ def plan_cut(
     except VideoError:
         # Reading it uncut says what is wrong, and keeps what can be kept.
         return None
-    if any(later <= time for time, later in itertools.pairwise(scan.times)):
+    if any(not 0 < b - a <= JUMP_SECONDS for a, b in itertools.pairwise(scan.times)):
         return None
     num_read = 0
 
@@ -245,4 +257,5 @@ def plan_cut(
                 digest=check.digest,
             )
         )
-    return VideoCut(tuple(segments), num_read)
+    reader.note_what_became_of_frames(len(shown))
+    return VideoCut(tuple(segments), num_read, reader.counts.to_dict(), dict(reader.notes))

@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from flowprep.dataset.storage import Storage
@@ -56,6 +56,9 @@ IMAGE_EXTENSIONS = frozenset([
 ])
 """In lower case; compared without regard to case."""
 # fmt: on
+
+# What macOS puts into ZIP files, and Synology's disks beside every file: no videos of the user's.
+_SYSTEM_FOLDERS = frozenset(["__MACOSX", "@eaDir"])
 
 # 00001.jpg, img_00001.jpg. No pytorch-i3d flow (VID-000001x.jpg): its stem ends in no digit.
 _NUMBERED = re.compile(r"(?!\.)(.*?)([0-9]+)\.[a-z]+", re.IGNORECASE | re.DOTALL)
@@ -114,7 +117,13 @@ def read_folder(path: str, request: Request) -> Found:
             f"{_what_is_a_video()}; for other files name them one by one or in a .txt list"
         )
     entries = _entries(tree, tree.videos, request)
-    return Found(entries, num_ignored_files=tree.others.total(), notes=tree.notes)
+    prefix = _below_root(tree.top, request.root) if request.root else ""
+    return Found(
+        entries,
+        num_ignored_files=tree.others.total(),
+        notes=tree.notes,
+        empty_folders=[os.path.join(prefix, folder) for folder in tree.empty_folders()],
+    )
 
 
 def read_glob(path: str, request: Request) -> Found:
@@ -129,7 +138,10 @@ def read_glob(path: str, request: Request) -> Found:
     tree = list_videos(top, request, lambda name: _may_hold_matches(_parts(name), patterns))
     videos = [video for video in tree.videos if _matches(_parts(video[0]), patterns)]
     if not videos:
-        raise InputError(f"no video matches {path} (searched in {tree.top}). {_what_is_a_video()}")
+        raise InputError(
+            f"no video matches {path} (searched in {tree.top}). {_what_is_a_video()}; check the "
+            f"pattern"
+        )
     return Found(_entries(tree, videos, request), notes=tree.notes)
 
 
@@ -210,6 +222,16 @@ class Tree:
     others: Counter[str]
     """How many other files there are of each extension, hidden ones not counted."""
     notes: list[str]
+    folders: list[str] = field(default_factory=list)
+    """Every folder below `top` that is not a video."""
+
+    def empty_folders(self) -> list[str]:
+        """Returns the folders without a video in them or below."""
+        holding = {""}
+        for relative, _ in self.videos:
+            while (relative := relative.rpartition("/")[0]) not in holding:
+                holding.add(relative)
+        return [folder for folder in self.folders if folder not in holding]
 
 
 def list_videos(path: str, request: Request, enters: Callable[[str], bool] | None = None) -> Tree:
@@ -257,7 +279,7 @@ def walk(top: str, out: str | None, enters: Callable[[str], bool] | None = None)
             chain = (*parents, this)
         videos, others, folders, has_frames = [], [], [], False
         for entry_name, kind in entries:
-            if entry_name.startswith("."):
+            if entry_name.startswith(".") or entry_name in _SYSTEM_FOLDERS:
                 continue
             name = os.path.join(relative, entry_name)
             extension = extension_of(entry_name)
@@ -271,6 +293,8 @@ def walk(top: str, out: str | None, enters: Callable[[str], bool] | None = None)
         if has_frames and not videos and not folders:
             tree.videos.append((relative, True))
             continue
+        if relative:
+            tree.folders.append(relative)
         tree.videos += videos
         tree.others.update(others)
         pending += [(name, chain) for name in folders if enters is None or enters(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +38,17 @@ class VideoInfo:
     rotation: int
     """Clockwise turn in degrees (0, 90, 180, 270) that was applied to the decoded picture."""
     fps: float | None
-    """Average frame rate of the source; None for a folder of images."""
+    """Average frame rate of the source; for a folder of images the one that was given, or None."""
     duration_seconds: float | None
-    """As the container says; None where it does not."""
+    """As the container says, or as images last at their rate; None where nothing is known."""
     codec: str
     """The codec's name; `images` for a folder of images."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of the source's pixels by their height, as displayed (rotated)."""
+    video_stream: int | None = None
+    """Number of the stream that was taken among all of the file; None for a folder of images."""
+    is_mirrored: bool = False
+    """Whether left and right of the decoded picture were swapped, before the turn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ MISTAKES = [
     ("VIDEO --algorithms dis,raft",
      "algorithm must be one of tvl1, tvl1-opencv, farneback, farneback-opencv, dis, got 'raft'"),
     ("OUT --algorithms dis,tvl1",
-     "{out} is a data set; --algorithms compares on a video file"),
+     "{out} is a data set; give --algorithms with a video file instead"),
 ]
 # fmt: on
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import importlib.metadata
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -54,6 +56,7 @@ def test_this_machine_works(flowprep: Command) -> None:
         "Machine",
         "GPUs",
         "Decoders",
+        "Extraction",
         "Folders",
         "Extras",
         "Frame pairs at 340x256, forward and backward",
@@ -115,6 +118,51 @@ def test_a_decoder_that_is_missing_is_no_harm_but_for_pyav(
     monkeypatch.setitem(DECODERS, "pyav", Blind)  # type: ignore[arg-type]
     found = section("_decoders")
     assert find(found, "pyav") == Finding("pyav", "OSError: no codec", "broken")
+
+
+@pytest.mark.parametrize("version", ["16.1.0", "20.0.0", "99.1.0rc1"])
+def test_a_version_that_is_not_supported_is_named(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(av, "__version__", version)
+    needed = ["av>=17,<20", "numpy>=1", "ray<1; extra == 'old'", "click<1; python_version < '3'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: needed)
+    found = section("_versions")
+    finding = find(found, "PyAV")
+    assert finding.status == "unsupported"
+    assert finding.text.startswith(version)
+    assert "flowprep needs av<20,>=17: run `pip install 'av<20,>=17'`" in finding.text
+    # What does not work is said where it was tried.
+    assert exit_code([found]) == 0
+    assert verdict([found]).endswith("with versions that are not supported: PyAV")
+    assert [one.status for one in found.findings if one.name != "PyAV"].count("unsupported") == 0
+
+
+def test_what_a_decoder_has_become_is_found_by_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = av.open
+
+    def changed(file: str, mode: str = "r", **options: Any) -> Any:
+        if mode == "r":
+            raise TypeError("open() got an unexpected keyword argument")
+        return real(file, mode, **options)
+
+    assert [one.status for one in section("_extraction").findings] == ["ok"]
+    monkeypatch.setattr(av, "open", changed)
+    for name in ("_decoders", "_extraction"):
+        found = section(name)
+        broken = [one for one in found.findings if one.status == "broken"]
+        assert len(broken) == 1
+        assert "open() got an unexpected keyword argument" in broken[0].text
+        assert exit_code([found]) == 1
+
+
+def test_a_clip_that_cannot_be_written_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr("flowprep.synthetic.write_video", failing)
+    (finding,) = section("_extraction").findings
+    assert finding == Finding("clip", "cannot be extracted: OSError: no space", "broken")
 
 
 def test_an_estimator_that_computes_nonsense_or_fails_is_broken(

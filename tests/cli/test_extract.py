@@ -32,6 +32,11 @@ OPTIONS: list[tuple[str, str, str, Any]] = [
     ("dis", "--interpolation bicubic", "decode.interpolation", "bicubic"),
     ("dis", "--upscale --resize short:64", "decode.allow_upscale", True),
     ("dis", "--no-upscale", "decode.allow_upscale", False),
+    ("dis", "--on-damage cut", "decode.on_damage", "cut"),
+    ("dis", "--video-stream 0", "decode.video_stream", 0),
+    ("dis", "--square-pixels", "decode.square_pixels", True),
+    ("dis", "--image-fps 30", "decode.image_fps", 30.0),
+    ("dis", "--on-gaps ignore", "decode.on_gaps", "ignore"),
     ("farneback", "", "flow.algorithm", "farneback"),
     ("dis", "--step 2", "flow.step", 2),
     ("dis", "--bound 12.5", "flow.bound_px", 12.5),
@@ -82,7 +87,6 @@ RUN_OPTIONS = [
     ("--max-attempts 2", "max_attempts=2"),
     ("--stall-timeout 7.5", "stall_timeout_seconds=7.5"),
     ("--segment-frames 50", "segment_frames=50"),
-    ("--keep-partial", "keep_partial=True"),
     ("--retry-failed", "retry_failed=True"),
     ("--no-progress", "progress=False"),
 ]
@@ -192,7 +196,7 @@ def test_run_options_and_algorithm_in_a_file(
 ) -> None:
     file = tmp_path / "options.toml"
     file.write_text(
-        'algorithm = "farneback"\nwinsize = 9\nexecutor = "inline"\nkeep_partial = true\n'
+        'algorithm = "farneback"\nwinsize = 9\nexecutor = "inline"\nretry_failed = true\n'
         'fps = "source"\nlevels = 2\n'
     )
     assert flowprep("extract", "--config", file, clips, tmp_path / "out").code == 0
@@ -201,7 +205,7 @@ def test_run_options_and_algorithm_in_a_file(
     assert config["flow.parameters.winsize"] == 9
     assert config["decode.fps"] is None
     (log,) = (tmp_path / "out/logs").glob("*.log")
-    assert "keep_partial=True" in log.read_text()
+    assert "retry_failed=True" in log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -380,7 +384,12 @@ def test_dry_run_writes_nothing(extract: Command, tmp_path: Path) -> None:
     assert lines[7].startswith("  estimate    10 frame pairs at ")
     assert " with 1 worker, " in lines[7]
     assert lines[7].endswith(" kB")
-    assert lines[8:] == ["nothing was written"]
+    assert lines[8:] == [
+        "    class      videos",
+        "    move_left       1",
+        "    zoom_in         1",
+        "nothing was written",
+    ]
 
 
 def test_dry_run_says_that_all_is_done(extract: Command, tmp_path: Path) -> None:

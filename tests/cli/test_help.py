@@ -23,6 +23,7 @@ COMMANDS = [
     "metrics",
     "export",
     "import",
+    "label",
     "train",
     "evaluate",
     "fuse",

@@ -25,7 +25,9 @@ def test_import_and_again(flowprep: Command, tree: Path, tmp_path: Path) -> None
     )
     result = flowprep(*arguments)
     assert result.code == 0
-    assert result.stderr == "note: 1 videos are in no list; they get no label\n"
+    assert result.stderr == (
+        "note: 1 videos are in no list and get no label; add them to a list for labels\n"
+    )
     assert result.stdout.splitlines()[0] == f"complete: 2 of 2 videos in {tmp_path}/out"
     assert "  imported    2 videos, 7 flows, " in result.stdout
     again = flowprep(*arguments)

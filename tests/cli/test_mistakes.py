@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flowprep import open_dataset
 from tests.cli.conftest import Command
 
 USAGE = """Usage: flowprep extract [OPTIONS] VIDEOS... OUT
@@ -149,14 +150,31 @@ def test_out_inside_videos(flowprep: Command, tmp_path: Path) -> None:
 
 
 def test_two_videos_with_one_key(flowprep: Command, tmp_path: Path) -> None:
-    shutil.copy("videos/zoom_in/a.mp4", "videos/zoom_in/a.avi")
-    result = flowprep("extract", "videos", "out", *QUICK)
-    folder = tmp_path / "videos/zoom_in"
+    shutil.copy("videos/zoom_in/a.mp4", "videos/move_left/a.avi")
+    folder = tmp_path / "videos"
+    result = flowprep("extract", "videos/zoom_in", "videos/move_left/a.avi", "out", *QUICK)
     assert (result.code, result.stderr) == (
         2,
-        f"Error: two videos have the key 'zoom_in/a': {folder}/a.avi and {folder}/a.mp4; keep one "
-        "of them, or rename one\n",
+        f"Error: two videos have the key 'a': {folder}/zoom_in/a.mp4 and "
+        f"{folder}/move_left/a.avi; name their common folder {folder} instead, or give it as "
+        "root\n",
     )
+
+
+def test_two_videos_with_one_stem(flowprep: Command) -> None:
+    shutil.copy("videos/zoom_in/a.mp4", "videos/zoom_in/a.avi")
+    result = flowprep("extract", "videos", "out", *QUICK)
+    assert result.code == 0
+    assert result.stderr == (
+        "note: 2 videos would have the key of another with the same name: their keys keep the "
+        "extension (zoom_in/a%2Eavi, zoom_in/a%2Emp4), but for keys that the data set holds "
+        "already; rename the files for other keys\n"
+    )
+    assert [video.key for video in open_dataset("out").videos] == [
+        "move_left/a",
+        "zoom_in/a%2Eavi",
+        "zoom_in/a%2Emp4",
+    ]
 
 
 def test_split_4(flowprep: Command, tmp_path: Path) -> None:
@@ -217,7 +235,8 @@ def test_data_set_that_is_none(flowprep: Command, arguments: tuple[str, ...]) ->
     assert (result.code, result.stdout, result.stderr) == (
         1,
         "",
-        "Error: videos is not a flowprep data set: no dataset.json\n",
+        "Error: videos is not a flowprep data set: no dataset.json; name the folder that extract "
+        "wrote\n",
     )
     result = flowprep(*arguments, "nowhere")
     assert (result.code, result.stdout, result.stderr) == (

@@ -102,5 +102,5 @@ def test_labels_without_names_are_shown_as_numbers(copied: Path) -> None:
 
 
 def test_a_folder_without_a_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"is not a flowprep data set: no dataset\.json$"):
+    with pytest.raises(DatasetError, match=r"is not a flowprep data set: no dataset\.json; name"):
         describe_dataset(tmp_path)

@@ -332,7 +332,9 @@ def test_lists_give_labels_and_splits(tmp_path: Path) -> None:
         "val=" + listed(tmp_path, "val.txt", "run/b 3 1", "run/b 3 1"),
     )
     report = run(tmp_path / "tree", tmp_path / "out", lists=lists)
-    assert report.notes == ["1 videos are in no list; they get no label"]
+    assert report.notes == [
+        "1 videos are in no list and get no label; add them to a list for labels"
+    ]
     dataset = open_dataset(tmp_path / "out")
     assert {v.key: (v.labels, v.split) for v in dataset.videos} == {
         "run/a": ((1,), "train"),

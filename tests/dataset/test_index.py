@@ -21,6 +21,10 @@ from flowprep.dataset.layout import (
 from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError
 
+REMEDY = (
+    "restore the shard from a copy, or remove its .tar and .json and run the same extract again"
+)
+
 
 def rebuilt(out: Path, shard: int) -> Sidecar:
     storage = Storage(out)
@@ -70,7 +74,9 @@ def test_a_tar_without_a_video_of_the_manifest_is_refused(copied: Path) -> None:
     (copied / shard_name(0)).write_bytes((copied / shard_name(2)).read_bytes())
     with pytest.raises(DatasetError) as caught:
         rebuilt(copied, 0)
-    assert str(caught.value) == "shards/000000.tar lacks jump/a, which the manifest puts there"
+    assert str(caught.value) == (
+        f"shards/000000.tar lacks jump/a, which the manifest puts there; {REMEDY}"
+    )
 
 
 def test_a_tar_with_a_strange_video_is_refused(copied: Path) -> None:
@@ -80,7 +86,7 @@ def test_a_tar_with_a_strange_video_is_refused(copied: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         rebuilt(copied, 1)
     assert str(caught.value) == (
-        "shards/000001.tar holds walk/b, which the manifest does not put there"
+        f"shards/000001.tar holds walk/b, which the manifest does not put there; {REMEDY}"
     )
 
 
@@ -92,7 +98,8 @@ def test_a_video_without_all_its_members_is_refused(copied: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         rebuilt(copied, 0)
     assert str(caught.value) == (
-        "shards/000000.tar: jump/a lacks members; it has json, flow_x, flow_y, back_x, back_y, rgb"
+        "shards/000000.tar: jump/a lacks members; it has json, flow_x, flow_y, back_x, back_y, "
+        f"rgb; {REMEDY}"
     )
 
 

@@ -86,7 +86,10 @@ def test_a_header_round_trips(storage: Storage) -> None:
 def test_a_folder_without_a_header_is_no_data_set(storage: Storage) -> None:
     with pytest.raises(DatasetError) as caught:
         DatasetHeader.read(storage)
-    assert str(caught.value) == f"{storage.location} is not a flowprep data set: no dataset.json"
+    assert str(caught.value) == (
+        f"{storage.location} is not a flowprep data set: no dataset.json; name the folder that "
+        f"extract wrote"
+    )
 
 
 def edited(change: Callable[[dict[str, Any]], Any]) -> bytes:
@@ -100,16 +103,21 @@ def test_a_newer_version_is_refused(storage: Storage) -> None:
     with pytest.raises(DatasetError) as caught:
         DatasetHeader.read(storage)
     assert str(caught.value) == (
-        f"{storage.location} has format version 2, this flowprep reads version 1; "
+        f"{storage.location} has format version 2.1, this flowprep reads versions up to 1.1; "
         "install a newer flowprep"
     )
+    storage.write_bytes(DATASET_FILE, edited(lambda v: v.update(format_minor=2)))
+    with pytest.raises(DatasetError, match=r"has format version 1\.2, this flowprep reads"):
+        DatasetHeader.read(storage)
 
 
 def test_another_programs_header_is_refused(storage: Storage) -> None:
     storage.write_bytes(DATASET_FILE, edited(lambda v: v.update(format="other")))
     with pytest.raises(DatasetError) as caught:
         DatasetHeader.read(storage)
-    assert str(caught.value) == f"{storage.location}: dataset.json is not flowprep's"
+    assert str(caught.value) == (
+        f"{storage.location}: dataset.json is not flowprep's; name a folder that extract wrote"
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,7 +235,9 @@ def test_no_failures_file_means_no_failures(storage: Storage) -> None:
 def test_a_missing_manifest_is_a_dataset_error(storage: Storage) -> None:
     with pytest.raises(DatasetError) as caught:
         read_manifest(storage)
-    assert str(caught.value) == f"{storage.location} has no manifest.jsonl"
+    assert str(caught.value) == (
+        f"{storage.location} has no manifest.jsonl; restore it from a copy"
+    )
 
 
 GOOD_LINE = b'{"key":"a","source":"/a.mp4","labels":[],"split":null,"shard":0}\n'

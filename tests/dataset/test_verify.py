@@ -81,13 +81,13 @@ def test_verifying_changes_nothing(copied: Path) -> None:
 
 
 def test_a_folder_without_a_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"is not a flowprep data set: no dataset\.json$"):
+    with pytest.raises(DatasetError, match=r"is not a flowprep data set: no dataset\.json; name"):
         verify_dataset(tmp_path)
 
 
 def test_a_set_without_its_plan_is_refused(copied: Path) -> None:
     (copied / "manifest.jsonl").unlink()
-    with pytest.raises(DatasetError, match=r" has no manifest\.jsonl$"):
+    with pytest.raises(DatasetError, match=r" has no manifest\.jsonl; restore"):
         verify_dataset(copied)
 
 

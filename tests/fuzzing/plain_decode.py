@@ -39,7 +39,12 @@ def decode(path: str, width: int, height: int, quality: int, *, holds: bool) -> 
     held: list[VideoFrame] = []
     turns: int | None = None
     try:
-        with av.open(path, metadata_errors="replace") as container:
+        # Names in a broken file are not always UTF-8. PyAV 19 takes them as they are.
+        if int(av.__version__.partition(".")[0]) < 19:
+            names: dict[str, Any] = {"metadata_errors": "replace"}
+        else:
+            names = {}
+        with av.open(path, **names) as container:
             stream = next(
                 stream
                 for stream in container.streams.video

@@ -47,7 +47,7 @@ OPTIONS: tuple[tuple[str, ...], ...] = (
     (),
     ("--fps", "12"),
     ("--decoder", "decord"),
-    ("--keep-partial",),
+    ("--on-damage", "cut"),
 )
 """Of the runs, one after the other."""
 COMMON = (

@@ -30,7 +30,9 @@ from flowprep.learn.config import (
     ViewSpec,
 )
 from flowprep.learn.data import TestViews, TrainingClips, load_clip, load_views, training_loader
+from flowprep.learn.streaming import StreamingClips, streaming_loader
 from flowprep.learn.transforms import Crop
+from flowprep.machine import usable_cores
 
 FLOW = ClipSpec("flow", 4, crop_px=32, normalization="tsn-resnet")
 RGB = ClipSpec("rgb", 2, crop_px=32, normalization="tsn-resnet")
@@ -302,6 +304,19 @@ def test_a_batch_is_the_samples_of_its_positions(dataset: FlowDataset) -> None:
         assert (batch["label"][place], batch["task"][place]) == (sample["label"], sample["task"])
 
 
+def test_more_loaders_than_cores_are_nothing_to_warn_of(dataset: FlowDataset) -> None:
+    # A warning would be an error here. Without a look at the batches no process starts.
+    number = 1 + max(usable_cores(), os.cpu_count() or 1)
+    samples = TrainingClips([dataset], CONFIG, "stack")
+    for loader in (
+        training_loader(samples, batch_size=2, first_step=0, num_steps=5, num_loaders=number),
+        streaming_loader(
+            StreamingClips(dataset, CONFIG, "stack"), batch_size=2, num_loaders=number
+        ),
+    ):
+        assert loader.num_workers == number
+
+
 def test_every_split_of_the_work_gives_the_same_bits(motion: Path, other_motion: Path) -> None:
     augment = AugmentSpec("corners", (1.0, 0.8))
     config = dataclasses.replace(CONFIG, augment=augment)
@@ -395,7 +410,9 @@ def test_an_error_in_a_loader_arrives_in_its_own_words(motion: Path, num_loaders
     next(loader)
     with pytest.raises(DatasetError) as caught:
         next(loader)
-    assert str(caught.value) == f"cannot read {shard_name(7)}: No such file or directory"
+    assert str(caught.value) == (
+        f"cannot read {shard_name(7)}: No such file or directory; run `flowprep verify`"
+    )
 
 
 def resident_kb(pid: int) -> int:

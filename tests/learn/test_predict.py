@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -197,3 +198,24 @@ def test_extractions_are_shared_where_they_are_equal() -> None:
     assert configs[2].decode.fps == 9.0
     both = plan_extractions([(base, "rgb", "plain"), (other_rgb, "rgb", "plain")])
     assert both[1] == [0, 1]
+
+
+def test_what_is_odd_about_a_video_is_noted(
+    dataset: FlowDataset, motion: Path, tmp_path: Path
+) -> None:
+    key = dataset.videos[0].key
+    whole = video_of(motion, key)
+    # Two recordings, one after the other, as `cat` joins them.
+    part = tmp_path / "part.ts"
+    with av.open(str(whole)) as source, av.open(str(part), "w", format="mpegts") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(2 * part.read_bytes())
+    predictor = Predictor([make_checkpoint(dataset)], VIEWS)
+    assert predict_one(predictor, joined).error is None
+    assert [note.partition(": ")[0] for note in predictor.notes] == [str(joined)]
+    assert "time stamps go back" in predictor.notes[0]

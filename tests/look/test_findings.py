@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import flowprep
 from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize
+from flowprep.errors import NoteCode
 from flowprep.look.findings import (
     KINDS,
     VideoSample,
@@ -62,6 +63,8 @@ STATISTICS = VideoStatistics(
     rotation=0,
     is_partial=False,
     damage="",
+    num_damaged=0,
+    notes={},
     flat=np.zeros(6, bool),
     flow_bytes=np.full(6, 1000),
     repeated=np.zeros(7, bool),
@@ -278,3 +281,15 @@ def test_no_false_alarm_on_real_clips(test_data: Path, tmp_path: Path) -> None:
                 frames = np.stack([frame.gray for frame in itertools.islice(reader, 45)])
             differences = np.abs(np.diff(frames.astype(np.int16), axis=0)).mean(axis=(1, 2))
             assert len(repeats(differences)) >= 7, video.key
+
+
+def test_what_extract_noted_is_found() -> None:
+    notes: dict[NoteCode, str] = {
+        "concealed": "2 pictures damaged",
+        "irregular-stamps": "3 stamps are irregular",
+    }
+    noted = dataclasses.replace(STATISTICS, num_damaged=2, notes=notes)
+    found = find_in_statistics(noted)
+    assert [(one.kind, one.key) for one in found] == [("noted", "a/b"), ("concealed", "a/b")]
+    assert found[0].detail.endswith(": 3 stamps are irregular")
+    assert find_in_statistics(STATISTICS) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -19,13 +20,16 @@ import pytest
 import flowprep
 from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions, open_dataset
 from flowprep.config import Resize
-from flowprep.dataset.layout import read_failures, read_manifest
+from flowprep.dataset.layout import read_failures, read_manifest, read_sidecar
 from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigMismatchError, DatasetError, InputError, StorageError
 from flowprep.run import driver
+from flowprep.run.estimate import estimate_run
+from flowprep.run.job import write_part_record
 from flowprep.run.progress import RunReport
 from flowprep.synthetic import action_scene, write_video
+from flowprep.video.manifest import Manifest, collect_videos
 from tests.run.faults import kill_job_holding, start_extract, wait_until
 
 CONFIG = ExtractConfig(
@@ -53,7 +57,9 @@ def five_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clips(tmp_path_factory.mktemp("clips"), range(5))
 
 
-def run(videos: Path, out: Path, config: ExtractConfig = CONFIG, **options: object) -> RunReport:
+def run(
+    videos: Path | Manifest, out: Path, config: ExtractConfig = CONFIG, **options: object
+) -> RunReport:
     settings = {"executor": "inline", "progress": False, **options}
     executor = settings.pop("executor")
     return flowprep.extract(videos, out, config, executor=executor, options=RunOptions(**settings))
@@ -197,12 +203,13 @@ def test_retry_failed_puts_repaired_videos_into_new_shards(tmp_path: Path) -> No
     assert verify_dataset(out).problems == []
 
 
-def test_keep_partial_keeps_what_came_before_the_damage(test_data: Path, tmp_path: Path) -> None:
+def test_on_damage_cut_keeps_what_came_before_the_damage(test_data: Path, tmp_path: Path) -> None:
     source = test_data / "odd" / "corrupted.mp4"
     config = ExtractConfig(DecodeSpec(resize=Resize.parse("short:64")), FlowSpec("farneback"))
     report = run(source, tmp_path / "without", config)
     assert report.failures == {"damaged": 1}
-    report = run(source, tmp_path / "with", config, keep_partial=True)
+    config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, on_damage="cut"))
+    report = run(source, tmp_path / "with", config)
     assert (report.num_partial, report.exit_code) == (1, 0)
     (video,) = open_dataset(tmp_path / "with").videos
     assert video.is_partial
@@ -422,3 +429,80 @@ def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class TestFoundAgain:
+    """Videos that were missing are tried again by themselves when they are there."""
+
+    def listed(self, tmp_path: Path, text: str) -> Path:
+        (tmp_path / "lists").mkdir(exist_ok=True)
+        (tmp_path / "lists/train.txt").write_text(text)
+        return tmp_path / "lists/train.txt"
+
+    def extract(self, listed: Path, out: Path, root: Path | None = None) -> RunReport:
+        return run(collect_videos(listed, root=root), out)
+
+    def test_a_root_corrected(self, tmp_path: Path) -> None:
+        videos, out = write_clips(tmp_path / "videos", range(3)), tmp_path / "out"
+        listed = self.listed(tmp_path, "a/00.mp4 0\nb/01.mp4 1\na/02.mp4 0\na/gone.mp4 0\n")
+        wrong = self.extract(listed, out)
+        assert (wrong.num_complete, dict(wrong.failures)) == (0, {"missing": 4})
+        foreseen = estimate_run(
+            collect_videos(listed, root=videos), str(out), CONFIG, RunOptions(executor="inline")
+        )
+        assert foreseen.num_to_do == 3
+        right = self.extract(listed, out, videos)
+        assert (right.num_complete, right.num_failed, right.exit_code) == (3, 1, 1)
+        assert (
+            "  note          tried 3 videos again that failed as missing and are there now"
+        ) in right.summary().splitlines()
+        (failure,) = read_failures(Storage(out)).values()
+        assert (failure.key, failure.source) == ("a/gone", str(videos / "a/gone.mp4"))
+        assert [v.labels for v in open_dataset(out).videos] == [(0,), (1,), (0,)]
+        assert verify_dataset(out, deep=True).problems == []
+        manifest = (out / "manifest.jsonl").read_bytes()
+        again = self.extract(listed, out, videos)
+        assert (again.num_complete, again.notes) == (0, [])
+        assert (out / "manifest.jsonl").read_bytes() == manifest
+        write_clips(videos, [4])
+        (videos / "a/04.mp4").rename(videos / "a/gone.mp4")
+        assert self.extract(listed, out, videos).exit_code == 0
+        assert read_failures(Storage(out)) == {}
+        assert verify_dataset(out, deep=True).problems == []
+
+    def test_in_a_run_that_was_ended(self, tmp_path: Path) -> None:
+        videos, out = write_clips(tmp_path / "videos", range(2)), tmp_path / "out"
+        listed = self.listed(tmp_path, "a/00.mp4 0\nb/01.mp4 1\n")
+        self.extract(listed, out)
+        record = read_sidecar(Storage(out), 0).videos[0]
+        write_part_record(Storage(out), 0, 0, record)
+        for path in out.glob("shards/*"):
+            path.unlink()
+        right = self.extract(listed, out, videos)
+        assert (right.num_complete, right.exit_code) == (2, 0)
+        assert right.notes == ["tried 1 video again that failed as missing and is there now"]
+        assert read_failures(Storage(out)) == {}
+        assert verify_dataset(out, deep=True).problems == []
+
+    def test_other_failures_wait_to_be_asked_for(self, tmp_path: Path) -> None:
+        videos, out = write_clips(tmp_path / "videos", range(2)), tmp_path / "out"
+        (videos / "a/broken.mp4").write_bytes(b"no video")
+        run(videos, out)
+        assert run(videos, out).notes == []
+        assert len(list(out.glob("shards/*.tar"))) == 2
+
+
+def test_a_shard_of_failures_alone_goes_when_they_are_retried(tmp_path: Path) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    for name in ("a/1.mp4", "b/2.mp4"):
+        (videos / name).parent.mkdir(parents=True)
+        (videos / name).write_bytes(b"no video")
+    run(videos, out)
+    run(videos, out, retry_failed=True)
+    assert verify_dataset(out, deep=True).problems == []
+    assert set(tars(out)) == {"000001.tar"}
+    # As a run leaves it that was ended before it removed the second file.
+    (out / "shards/000000.tar").write_bytes((out / "shards/000001.tar").read_bytes())
+    run(videos, out)
+    assert verify_dataset(out, deep=True).problems == []
+    assert set(tars(out)) == {"000001.tar"}

@@ -11,6 +11,7 @@ from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Run
 from flowprep.dataset.layout import read_sidecar
 from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigMismatchError, DatasetError
+from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.driver import run_extract
 from flowprep.run.estimate import RunEstimate, estimate_run
 from flowprep.run.job import write_part_record
@@ -146,3 +147,37 @@ def test_refuses_what_the_run_refuses(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "foreign/notes.txt").touch()
     with pytest.raises(DatasetError, match="not empty"):
         estimate(clips, tmp_path / "foreign", config())
+
+
+def test_classes_and_splits_are_a_table(tmp_path: Path) -> None:
+    for name in ("train/run", "train/walk", "val/walk"):
+        folder = tmp_path / "videos" / name
+        folder.mkdir(parents=True)
+        for number in range(2 if name == "train/walk" else 1):
+            (folder / f"{number}.mp4").touch()
+    lines = estimate(tmp_path / "videos", tmp_path / "out", config()).summary().splitlines()
+    assert "  splits      train 3, val 1" in lines
+    assert lines[-4:] == [
+        "    class   train     val",
+        "    run         1       0",
+        "    walk        2       1",
+        "nothing was written",
+    ]
+
+
+def test_long_tables_are_shortened() -> None:
+    names = [f"class {number:02d}" for number in range(101)]
+    videos = [Video(f"{i}", "", (i % 101,), "train") for i in range(202)]
+    lines = table_lines(count_classes([*videos, Video("x", "", ())], names))
+    assert lines[0] == "    class                 train  (no split)"
+    assert lines[1] == "    class 00                  2           0"
+    assert lines[-2:] == [
+        "    ... 89 more classes     178           0",
+        "    (no class)                0           1",
+    ]
+    assert len(lines) == 1 + 12 + 2
+    assert table_lines(count_classes([Video("a", ""), Video("b", "")], ())) == []
+    assert table_lines(count_classes([Video("a", "", (7,))], ())) == [
+        "    class  videos",
+        "    7           1",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -262,12 +263,14 @@ def test_progress_is_called_for_every_frame_and_pair(tmp_path: Path) -> None:
 
 def test_damaged_video_gives_nothing_or_what_came_before(test_data: Path) -> None:
     video = Video("corrupted", str(test_data / "odd" / "corrupted.mp4"))
-    config = ExtractConfig(DecodeSpec(resize=Resize.parse("short:64")), FlowSpec("farneback"))
+    spec = DecodeSpec(resize=Resize.parse("short:64"))
+    config = ExtractConfig(spec, FlowSpec("farneback"))
     estimator = create_estimator("farneback")
     with pytest.raises(VideoError) as caught:
         extract_video(video, config, estimator)
     assert caught.value.reason == "damaged"
-    with extract_video(video, config, estimator, keep_partial=True) as result:
+    config = ExtractConfig(dataclasses.replace(spec, on_damage="cut"), FlowSpec("farneback"))
+    with extract_video(video, config, estimator) as result:
         assert result.status == result.metadata["status"] == "partial"
         assert result.metadata["num_frames"] == caught.value.num_frames
         assert result.metadata["damage"] == caught.value.message

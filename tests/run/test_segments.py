@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import threading
@@ -18,7 +19,7 @@ import pytest
 
 import flowprep
 from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
-from flowprep.config import Resize
+from flowprep.config import OnDamage, Resize
 from flowprep.dataset.layout import read_failures
 from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
@@ -162,13 +163,18 @@ def damaged(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path.parent
 
 
-@pytest.mark.parametrize("keep_partial", [False, True])
+@pytest.mark.parametrize("on_damage", ["fail", "cut", "conceal"])
 def test_damage_in_a_late_segment_ends_as_uncut(
-    keep_partial: bool, damaged: Path, tmp_path: Path
+    on_damage: OnDamage, damaged: Path, tmp_path: Path
 ) -> None:
-    whole = run(damaged, tmp_path / "uncut", segment_frames=0, keep_partial=keep_partial)
-    cut = run(damaged, tmp_path / "cut", segment_frames=20, keep_partial=keep_partial)
-    assert (whole.num_partial, whole.num_failed) == (keep_partial, not keep_partial)
+    config = dataclasses.replace(
+        CONFIG, decode=dataclasses.replace(CONFIG.decode, on_damage=on_damage)
+    )
+    whole = run(damaged, tmp_path / "uncut", config, segment_frames=0)
+    cut = run(damaged, tmp_path / "cut", config, segment_frames=20)
+    assert (whole.num_complete, whole.num_partial, whole.num_failed) == (
+        *(on_damage == "conceal", on_damage == "cut", on_damage == "fail"),
+    )
     assert (cut.num_partial, cut.failures) == (whole.num_partial, whole.failures)
     log = log_of(tmp_path / "cut")
     assert "long: cut into 7 segments" in log

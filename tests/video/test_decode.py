@@ -482,7 +482,7 @@ def test_raw_frames_leave_flow_images_aside(test_data: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "tif"])
 def test_images_are_sorted_naturally(suffix: str, tmp_path: Path) -> None:
-    names = [f"img_{number}.{suffix}" for number in (1, 2, 3, 10, 11)]
+    names = [f"img_{number}.{suffix}" for number in (8, 9, 10, 11, 12)]
     write_images(tmp_path / "a", names)
     flows = ["flow_x_1.png", "flow_y_p2_00001.png", "x_00001.jpg", "v_00001.jpg", "VID-000001x.jpg"]
     write_images(tmp_path / "a", flows)
@@ -490,7 +490,6 @@ def test_images_are_sorted_naturally(suffix: str, tmp_path: Path) -> None:
     (tmp_path / "a" / "notes.txt").write_bytes(b"x")
     frames = read(tmp_path / "a")
     assert [round(frame.rgb.mean() / 10) for frame in frames] == [0, 1, 2, 3, 4]
-    assert len(read(tmp_path / "a", start_seconds=1, end_seconds=3)) == 2
 
 
 def test_images_of_all_depths_become_rgb(tmp_path: Path) -> None:

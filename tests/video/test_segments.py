@@ -106,11 +106,12 @@ def check(
     step: int = 1,
     fps: float | None = None,
     decoder: str = "pyav",
+    image_fps: float | None = None,
     **video_fields: float,
 ) -> tuple[int, int]:
     """Holds each segment against the uncut read; returns the frames that both decoded."""
     video = Video("key", str(path), **video_fields)  # type: ignore[arg-type]
-    spec = DecodeSpec(decoder=decoder, fps=fps, resize=NATIVE)  # type: ignore[arg-type]
+    spec = DecodeSpec(decoder=decoder, fps=fps, resize=NATIVE, image_fps=image_fps)  # type: ignore[arg-type]
     whole, num_decoded = read(video, spec)
     found = cut(video, spec, segment_frames, step)
     assert found is not None
@@ -198,7 +199,8 @@ def test_segments_of_a_folder_of_images(tmp_path: Path) -> None:
         picture = rng.integers(0, 256, (24, 32, 3), np.uint8)
         cv2.imwrite(str(tmp_path / f"img_{number}.png"), picture)
     check(tmp_path, segment_frames=4, step=3)
-    check(tmp_path, segment_frames=4, start_seconds=3, end_seconds=15)
+    check(tmp_path, segment_frames=4, image_fps=2.5, start_seconds=1.2, end_seconds=6)
+    check(tmp_path, segment_frames=4, image_fps=2.5, fps=5, start_seconds=1.1)
 
 
 def test_a_short_video_is_left_uncut(make: Callable[..., Path]) -> None:

@@ -21,20 +21,24 @@ from flowprep.video.json_files import read_json
 from flowprep.video.keys import escape_key
 from flowprep.video.text_files import read_table
 
-__all__ = ["KINETICS_COLUMNS", "read_kinetics"]
+__all__ = ["KINETICS_COLUMNS", "KineticsClip", "kinetics_clips", "read_kinetics"]
 
 KINETICS_COLUMNS = frozenset(["youtube_id", "time_start", "time_end"])
 """What the header has in every edition."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Clip:
+class KineticsClip:
+    """A clip that a list names."""
+
     video_id: str
     start: float
     end: float
     label: str
     split: str
+    """As the list has it; both are empty where it says nothing."""
     origin: str
+    """`line 3 of LIST`."""
 
 
 def read_kinetics(path: str, request: Request) -> Found:
@@ -43,9 +47,7 @@ def read_kinetics(path: str, request: Request) -> Found:
     With annotations `path` is the folder of the videos, without them it is the list.
     """
     list_path, tree = file_and_videos(path, request)
-    notes: list[str] = []
-    is_json = list_path.lower().endswith(".json")
-    clips = list(_of_json(list_path) if is_json else _of_table(list_path, notes))
+    clips, notes = kinetics_clips(list_path)
     class_names = sorted({clip.label for clip in clips if clip.label})
     folder_names = [*class_names, *(name.replace(" ", "_") for name in class_names)]
     search = Search(tree, list_path, request, folder_names)
@@ -81,7 +83,14 @@ def read_kinetics(path: str, request: Request) -> Found:
     return search.finish(entries, class_names)
 
 
-def _of_table(path: str, notes: list[str]) -> Iterator[_Clip]:
+def kinetics_clips(path: str) -> tuple[list[KineticsClip], list[str]]:
+    """Returns the clips of a CSV or a JSON file, and notes; raises InputError for another form."""
+    notes: list[str] = []
+    is_json = path.lower().endswith(".json")
+    return list(_of_json(path) if is_json else _of_table(path, notes)), notes
+
+
+def _of_table(path: str, notes: list[str]) -> Iterator[KineticsClip]:
     table = read_table(path)
     if not set(table.columns) >= KINETICS_COLUMNS:
         raise InputError(
@@ -107,12 +116,12 @@ def _of_table(path: str, notes: list[str]) -> Iterator[_Clip]:
             )
         split = row.get("split")
         check_split(split, f"the split on {origin}")
-        yield _Clip(video_id, start, end, row.get("label"), split, origin)
+        yield KineticsClip(video_id, start, end, row.get("label"), split, origin)
     if comments:
         notes.append(comments_note(comments, path))
 
 
-def _of_json(path: str) -> Iterator[_Clip]:
+def _of_json(path: str) -> Iterator[KineticsClip]:
     for video_id, clip in _items(read_json(path), path):
         origin = f"{video_id} in {path}"
         fields = clip if isinstance(clip, dict) else {}
@@ -131,7 +140,7 @@ def _of_json(path: str) -> Iterator[_Clip]:
         if not isinstance(label, str) or not isinstance(split, str):
             raise InputError(f"{origin}: label and subset must be text, got {label!r}, {split!r}")
         start, end = map(float, times)
-        yield _Clip(video_id, start, end, label, "" if split == "None" else split, origin)
+        yield KineticsClip(video_id, start, end, label, "" if split == "None" else split, origin)
 
 
 def _items(value: Any, path: str) -> Iterator[tuple[str, Any]]:

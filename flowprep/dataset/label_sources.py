@@ -1,0 +1,435 @@
+"""What annotations, lists and CSVs say of videos, read without the videos.
+
+    read_annotation, read_lists -> Annotation: a name, a label and a split for each video
+
+Which video of a data set a name means is for `relabel.py` to say. The files of known data sets are
+those that `flowprep.video.annotations` reads beside a folder of videos, by the same rules.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from flowprep.errors import ConfigError, InputError
+from flowprep.urls import absolute, as_path
+from flowprep.video.annotations.hmdb51 import hmdb51_lines
+from flowprep.video.annotations.kinetics import kinetics_clips
+from flowprep.video.annotations.ucf101 import ucf101_lines
+from flowprep.video.clips import short_name
+from flowprep.video.csv_lists import SPLIT_NAMES
+from flowprep.video.entries import check_split, does_not_exist
+from flowprep.video.lists import NAME_AND_REST, QUOTED_LINE
+from flowprep.video.places import kind_of, names_in
+from flowprep.video.text_files import read_lines, read_text
+
+__all__ = [
+    "AnnotatedVideo",
+    "Annotation",
+    "LabelFormat",
+    "read_annotation",
+    "read_class_names",
+    "read_lists",
+]
+
+LabelFormat = Literal["auto", "ucf101", "hmdb51", "kinetics", "csv", "list", "tsn", "labels"]
+
+Knows = Callable[[str], bool]
+"""Whether a data set holds a video of exactly that name."""
+
+
+@dataclass(slots=True)
+class AnnotatedVideo:
+    """One line of an annotation."""
+
+    name: str
+    """A key, a path, a file name or the beginning of one, as the annotation has it."""
+    origin: str
+    """`line 3 of LIST`."""
+    labels: tuple[int, ...] = ()
+    """Where the annotation has numbers."""
+    class_name: str | None = None
+    """Where it has names."""
+    split: str | None = None
+    folders: tuple[str, ...] = ()
+    """Of a known data set, whose `name` has none: folders that the video may lie in."""
+    clip: str | None = None
+    """Of Kinetics: the name of the trimmed file, which counts more than `name`."""
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    is_key: bool = False
+    """Whether `name` is a key, and nothing else."""
+
+
+@dataclass
+class Annotation:
+    """All that was read."""
+
+    source: str
+    """What it is and where it lies, for people."""
+    videos: list[AnnotatedVideo]
+    class_names: tuple[str, ...] | None = None
+    """In the order of their numbers, where the annotation has an order."""
+    class_folders: frozenset[str] = frozenset()
+    """Folders that stand for classes: a video in another class's folder is another one."""
+    has_labels: bool = True
+    has_splits: bool = True
+    notes: list[str] = field(default_factory=list)
+
+
+def read_annotation(
+    path: str, *, format: LabelFormat = "auto", split: int | None = None, knows: Knows
+) -> Annotation:
+    """Reads UCF101's or HMDB51's folder, a CSV, or a list.
+
+    `auto` goes by what the folder holds, and by the first line of a file. Raises ConfigError for
+    options that do not go together, InputError for what does not exist or cannot be read.
+    """
+    path = as_path(path)
+    kind = kind_of(path)
+    if kind is None:
+        raise does_not_exist("annotations", path)
+    path = absolute(path)
+    if format == "auto":
+        format = _detect_folder(path) if kind == "folder" else _detect_file(path)
+    is_folder = format in _FOLDER_FORMATS
+    if is_folder != (kind == "folder"):
+        raise ConfigError(
+            f"format {format} needs a {'folder' if is_folder else 'file'}, got the {kind} {path}; "
+            "leave --format out, or name what fits"
+        )
+    if is_folder:
+        if split not in (None, 1, 2, 3):
+            raise ConfigError(f"split must be 1, 2 or 3, got {split!r}")
+        return _FOLDER_FORMATS[format](path, split or 1)
+    if split is not None:
+        raise ConfigError(
+            f"split goes with the folders of UCF101 and HMDB51 alone, not with {path} ({format}); "
+            "leave it out"
+        )
+    if format == "kinetics":
+        return _kinetics(path)
+    if format == "csv":
+        return _general_csv(path)
+    return read_lists([path], format=format, knows=knows)
+
+
+def _detect_folder(path: str) -> LabelFormat:
+    files = names_in(path)
+    if "classInd.txt" in files:
+        return "ucf101"
+    if any(fnmatchcase(name, "*_test_split*.txt") for name in files):
+        return "hmdb51"
+    raise InputError(
+        f"annotations {path} must be a list, a CSV, or a folder with UCF101's classInd.txt or "
+        "HMDB51's *_test_split1.txt files; it is a folder with neither"
+    )
+
+
+def _detect_file(path: str) -> LabelFormat:
+    first = next(iter(read_text(path).split("\n")), "")
+    columns = {name.strip().lower() for name in re.split(r"[,;\t]", first)}
+    if {"youtube_id", "time_start", "time_end"} <= columns:
+        return "kinetics"
+    names = {_COLUMNS.get(name) for name in columns}
+    return "csv" if names & {"key", "path"} and names & {"label", "split"} else "list"
+
+
+# ---- UCF101 and HMDB51
+
+
+def _ucf101(folder: str, split: int) -> Annotation:
+    class_names, lines, notes = ucf101_lines(folder, split)
+    videos = [
+        AnnotatedVideo(
+            line.file_name,
+            line.origin,
+            class_name=line.class_name,
+            split=line.split,
+            folders=(line.class_name, line.split),
+        )
+        for line in lines
+    ]
+    source = f"UCF101, split {split} of {folder}"
+    return Annotation(source, videos, tuple(class_names), frozenset(class_names), notes=notes)
+
+
+def _hmdb51(folder: str, split: int) -> Annotation:
+    class_names, lines, notes = hmdb51_lines(folder, split)
+    # A video without a split is in the data set, and this split does not use it.
+    videos = [
+        AnnotatedVideo(
+            line.file_name,
+            line.origin,
+            class_name=line.class_name,
+            split=line.split,
+            folders=(line.class_name,),
+        )
+        for line in lines
+    ]
+    source = f"HMDB51, split {split} of {folder}"
+    return Annotation(source, videos, tuple(class_names), frozenset(class_names), notes=notes)
+
+
+_FOLDER_FORMATS: dict[LabelFormat, Callable[[str, int], Annotation]] = {
+    "ucf101": _ucf101,
+    "hmdb51": _hmdb51,
+}
+
+
+# ---- CSVs
+
+
+def _kinetics(path: str) -> Annotation:
+    clips, notes = kinetics_clips(path)
+    class_names = sorted({clip.label for clip in clips if clip.label})
+    videos = []
+    for clip in clips:
+        split = SPLIT_NAMES.get(clip.split, clip.split)
+        folders = (clip.label, clip.label.replace(" ", "_"), clip.split, split)
+        videos.append(
+            AnnotatedVideo(
+                clip.video_id,
+                clip.origin,
+                class_name=clip.label or None,
+                split=split or None,
+                folders=tuple(dict.fromkeys(filter(None, folders))) or ("",),
+                clip=short_name(clip.video_id, clip.start, clip.end),
+                start_seconds=clip.start,
+                end_seconds=clip.end,
+            )
+        )
+    return Annotation(
+        f"Kinetics' {path}",
+        videos,
+        class_folders=frozenset([*class_names, *(name.replace(" ", "_") for name in class_names)]),
+        has_labels=any(video.class_name for video in videos),
+        has_splits=any(video.split for video in videos),
+        notes=notes,
+    )
+
+
+_COLUMNS = {
+    "key": "key",
+    **dict.fromkeys(("path", "video", "video_path", "file", "filename"), "path"),
+    **dict.fromkeys(("label", "labels", "class", "class_name"), "label"),
+    **dict.fromkeys(("split", "subset"), "split"),
+    **dict.fromkeys(("start", "start_seconds"), "start"),
+    **dict.fromkeys(("end", "end_seconds"), "end"),
+    "fps": "fps",
+}
+"""What the columns of a general CSV mean; how a video was sampled says nothing of its label."""
+
+
+def _general_csv(path: str) -> Annotation:
+    text = read_text(path)
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        titles = [title.strip() for title in next(reader, [])]
+        columns = [_COLUMNS.get(title.lower(), "") for title in titles]
+        _check_columns(columns, titles, path)
+        videos = [
+            _csv_video(columns, values, f"line {reader.line_num} of {path}")
+            for values in reader
+            if any(value.strip() for value in values)
+        ]
+    except csv.Error as error:
+        raise InputError(
+            f"line {reader.line_num} of {path} is no CSV: {error}; save it as CSV in UTF-8"
+        ) from error
+    annotation = Annotation(
+        f"CSV {path}",
+        videos,
+        has_labels="label" in columns,
+        has_splits="split" in columns,
+    )
+    _numbers_or_names(annotation)
+    if unused := [title for title, column in zip(titles, columns, strict=True) if not column]:
+        annotation.notes.append(
+            f"{path}: column {', '.join(map(repr, unused))} not used; known are "
+            f"{', '.join(dict.fromkeys(_COLUMNS.values()))}"
+        )
+    return annotation
+
+
+def _check_columns(columns: Sequence[str], titles: Sequence[str], path: str) -> None:
+    twice = [column for column in columns if column and columns.count(column) > 1]
+    if not {"key", "path"} & set(columns) or not {"label", "split"} & set(columns) or twice:
+        problem = f"two columns mean {twice[0]}" if twice else "its header lacks one"
+        raise InputError(
+            f"{path} is no CSV of labels: its first line must name a column key or path, and a "
+            f"column label or split (start and end are welcome), each once; {problem}: got "
+            f"{','.join(titles)[:200]!r}"
+        )
+
+
+def _csv_video(columns: Sequence[str], values: Sequence[str], origin: str) -> AnnotatedVideo:
+    if len(values) != len(columns):
+        raise InputError(
+            f"{origin} must have {len(columns)} columns as the first line has, got {len(values)}; "
+            "put quotes around a value that holds a comma"
+        )
+    row = {column: value.strip() for column, value in zip(columns, values, strict=True) if column}
+    name = row.get("key") or row.get("path")
+    if not name:
+        raise InputError(f"{origin} must name a video (key or path), got {','.join(values)!r}")
+    split = row.get("split", "")
+    check_split(split, f"the split on {origin}")
+    video = AnnotatedVideo(
+        name,
+        origin,
+        class_name=row.get("label") or None,
+        split=SPLIT_NAMES.get(split, split) or None,
+        is_key=bool(row.get("key")),
+    )
+    video.start_seconds = _seconds(row, "start", origin)
+    video.end_seconds = _seconds(row, "end", origin)
+    return video
+
+
+def _seconds(row: dict[str, str], column: str, origin: str) -> float | None:
+    if not (text := row.get(column, "")):
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{origin}: {column} must be seconds >= 0, got {text!r}")
+    return seconds
+
+
+_NUMBERS = re.compile(r"[0-9]{1,18}(?:[\s;,]+[0-9]{1,18})*")
+
+
+def _numbers_or_names(annotation: Annotation) -> None:
+    """Takes the labels of a file for class numbers if each of them is one, or several."""
+    videos = [video for video in annotation.videos if video.class_name is not None]
+    if not all(_NUMBERS.fullmatch(video.class_name or "") for video in videos):
+        return
+    for video in videos:
+        numbers = re.split(r"[\s;,]+", video.class_name or "")
+        video.labels = tuple(dict.fromkeys(map(int, numbers)))
+        video.class_name = None
+
+
+# ---- text lists
+
+
+def read_lists(lists: Sequence[str], *, format: LabelFormat = "auto", knows: Knows) -> Annotation:
+    """Reads lists, a video a line with its label, each a file or `SPLIT=FILE`.
+
+    A path ends where it names a video of the data set, the longest first; else at a video's
+    extension, or before the integers that end the line. Format `tsn` has a count of frames before
+    the label, `labels` several labels. Raises ConfigError for another format, InputError for a list
+    that does not exist, names no video, or has several numbers on a line and no format.
+    """
+    if format not in ("auto", "list", "tsn", "labels"):
+        raise ConfigError(f"format of a list must be list, tsn or labels, got {format!r}")
+    videos: list[AnnotatedVideo] = []
+    places = []
+    has_splits = False
+    for item in lists:
+        split, place = _split_and_place(item)
+        has_splits = has_splits or split is not None
+        places.append(f"{split}={place}" if split else place)
+        before = len(videos)
+        videos += _list_videos(place, split, format, knows)
+        if len(videos) == before:
+            raise InputError(f"the list {place} names no video: write one path a line")
+    annotation = Annotation(
+        f"list{'s' * (len(lists) > 1)} {', '.join(places)}",
+        videos,
+        has_labels=any(video.class_name is not None for video in videos),
+        has_splits=has_splits,
+    )
+    _numbers_or_names(annotation)
+    return annotation
+
+
+def _split_and_place(item: str) -> tuple[str | None, str]:
+    split, sign, place = item.partition("=")
+    # A file may have a sign of equality in its name.
+    if not sign or not place or "/" in split or kind_of(as_path(item)) == "file":
+        split, place = "", item
+    place = as_path(place)
+    check_split(split, f"the split of {item!a}")
+    if kind_of(place) != "file":
+        raise does_not_exist("list", place)
+    return split or None, absolute(place)
+
+
+def _list_videos(
+    path: str, split: str | None, format: LabelFormat, knows: Knows
+) -> Iterator[AnnotatedVideo]:
+    for number, line in read_lines(path):
+        origin = f"line {number} of {path}"
+        name, rest = _name_and_rest(line, knows)
+        if line.startswith("#") and not knows(name):
+            continue
+        numbers = re.split(r"[\s,;]+", rest) if _NUMBERS.fullmatch(rest) else []
+        if format == "tsn":
+            # 'NAME FRAMES LABEL', or 'NAME 0 FRAMES LABEL'.
+            counts = 2 if len(numbers) > 2 and int(numbers[0]) == 0 else 1
+            if len(numbers) <= counts:
+                raise InputError(
+                    f"{origin} must be 'NAME FRAMES LABEL' in format tsn, got {line!r}; a list "
+                    "without counts of frames is --format list"
+                )
+            rest = " ".join(numbers[counts:])
+        elif len(numbers) > 1 and format != "labels":
+            raise InputError(
+                f"{origin}: one label must follow the video {name!r}, got {' '.join(numbers)!r}; "
+                "add --format tsn where the first number counts frames, --format labels where all "
+                "are labels"
+            )
+        yield AnnotatedVideo(name, origin, class_name=rest or None, split=split)
+
+
+def _name_and_rest(line: str, knows: Knows) -> tuple[str, str]:
+    """Splits a line into the name of a video and what stands behind it."""
+    if match := QUOTED_LINE.fullmatch(line):
+        return match[2], (match[3] or "").strip()
+    if knows(line):
+        return line, ""
+    separators = list(re.finditer(r"\s*[,;]\s*|\s+", line))
+    for found in reversed(separators):
+        if found.start() and knows(line[: found.start()]):
+            return line[: found.start()], line[found.end() :].strip()
+    if match := NAME_AND_REST.fullmatch(line):
+        return match[1], match[2].strip()
+    if match := re.fullmatch(r"(.+?)((?:[\s,;]+[0-9]{1,18})+)", line):
+        return match[1], match[2].strip(" \t,;")
+    name, comma, rest = line.partition(",")
+    return (name.strip(), rest.strip()) if comma else (line, "")
+
+
+# ---- class names
+
+
+def read_class_names(path: str) -> tuple[str, ...]:
+    """Returns the names of a file, one a line, or `NUMBER NAME` as UCF101's classInd.txt.
+
+    Numbers count from 0 or from 1. Raises InputError for a file that does not exist or is empty.
+    """
+    path = as_path(path)
+    if kind_of(path) != "file":
+        raise does_not_exist("class_names", path)
+    lines = [line for _, line in read_lines(path)]
+    if not lines:
+        raise InputError(f"class_names {path} is empty; write one name a line")
+    numbered = [re.fullmatch(r"([0-9]{1,9})[\s,;]+(.+)", line) for line in lines]
+    matches = [match for match in numbered if match]
+    if len(matches) == len(lines):
+        numbers = [int(match[1]) for match in matches]
+        if numbers in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+            return tuple(match[2].strip() for match in matches)
+    return tuple(lines)

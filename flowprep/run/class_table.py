@@ -1,0 +1,64 @@
+"""The table of a dry run: how many videos each class has in each split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from flowprep.video.types import Video
+
+__all__ = ["count_classes", "table_lines"]
+
+ClassCounts = Mapping[str, Counter[str]]
+"""Videos of each class, by split; the empty name is no class, the empty split no split."""
+
+_MAX_ROWS = 20
+_NUM_SHOWN = 12
+_NAME_WIDTH = 32
+
+
+def count_classes(videos: Iterable[Video], class_names: Sequence[str]) -> ClassCounts:
+    """Counts videos by class and split; a video of several classes counts in each."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in class_names}
+    for video in videos:
+        for label in video.labels or (None,):
+            if label is None:
+                name = ""
+            else:
+                name = class_names[label] if label < len(class_names) else str(label)
+            counts.setdefault(name, Counter())[video.split or ""] += 1
+    return {name: count for name, count in counts.items() if count}
+
+
+def table_lines(counts: ClassCounts) -> list[str]:
+    """Returns the table as lines; none where there are neither classes nor splits."""
+    found = {split for count in counts.values() for split in count}
+    splits = sorted(found, key=lambda split: (not split, split))
+    if set(counts) <= {""} and splits in ([], [""]):
+        return []
+    names = [name for name in counts if name]
+    shown = names if len(names) <= _MAX_ROWS else names[:_NUM_SHOWN]
+    rows = [(_short(name), counts[name]) for name in shown]
+    if rest := names[len(shown) :]:
+        total = Counter[str]()
+        for name in rest:
+            total.update(counts[name])
+        rows.append((f"... {len(rest):,} more classes", total))
+    if "" in counts:
+        rows.append(("(no class)", counts[""]))
+    headings = [split or ("videos" if splits == [""] else "(no split)") for split in splits]
+    width = max(len(name) for name in ["class", *(name for name, _ in rows)])
+    widths = [max(len(heading), 6) for heading in headings]
+
+    def line(name: str, cells: Iterable[str]) -> str:
+        columns = [cell.rjust(size) for cell, size in zip(cells, widths, strict=True)]
+        return "    " + "  ".join([name.ljust(width), *columns])
+
+    return [
+        line("class", headings),
+        *(line(name, (f"{count[split]:,}" for split in splits)) for name, count in rows),
+    ]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."

@@ -1,0 +1,76 @@
+"""Whether extraction works here at all: what becomes of the first videos of a run.
+
+An error in flowprep itself, or in a library of a version that it does not know, may end every video
+in the same way. Then the videos are not to blame, and the run stops before all of them have failed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowprep.dataset.layout import VideoRecord
+from flowprep.errors import ExecutorError
+from flowprep.run.job import internal_error_site
+
+__all__ = ["MAX_SAME_ERRORS", "FirstVideos"]
+
+MAX_SAME_ERRORS = 8
+"""So many videos may fail with one internal error, before any gives flow, until the run stops."""
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """An internal error and the videos that it ended: shard and index of each."""
+
+    site: str
+    message: str
+    videos: tuple[tuple[int, int], ...]
+
+
+class FirstVideos:
+    """Watches a run until a video gives flow, or two of them fail by different internal errors.
+
+    A video that fails by its own fault, such as a file that is no video, says nothing.
+    """
+
+    def __init__(self) -> None:
+        self.is_open = True
+        """Whether extraction may not work at all, as far as is known."""
+        self._fault: _Fault | None = None
+
+    def give_up_watching(self) -> None:
+        """Notes that something was computed: extraction works."""
+        self.is_open = False
+        self._fault = None
+
+    def add(self, shard: int, index: int, record: VideoRecord) -> None:
+        """Notes what became of a video."""
+        if not self.is_open:
+            return
+        site = internal_error_site(record)
+        if record.status != "failed" or (
+            site is not None and self._fault is not None and site != self._fault.site
+        ):
+            self.give_up_watching()
+        elif site is not None:
+            videos = () if self._fault is None else self._fault.videos
+            self._fault = _Fault(site, record.message or "", (*videos, (shard, index)))
+
+    @property
+    def failed(self) -> tuple[tuple[int, int], ...]:
+        """Shard and index of the videos that failed by the same internal error."""
+        return () if self._fault is None else self._fault.videos
+
+    def error(self, log_name: str, *, is_end: bool) -> ExecutorError | None:
+        """Returns why the run must stop; `is_end` says that no video of it is left to try."""
+        if self._fault is None or (len(self.failed) < MAX_SAME_ERRORS and not is_end):
+            return None
+        count = len(self.failed)
+        what = "1 video" if count == 1 else f"{count} videos"
+        same = "an" if count == 1 else "the same"
+        return ExecutorError(
+            f"the run stopped: {what} failed with {same} internal error, and no video gave flow: "
+            f"{self._fault.message}. The cause is in the installation or in flowprep, not in the "
+            f"videos: `flowprep doctor` looks for it, and {log_name} has the traceback. Once the "
+            "cause is gone, the same command tries these videos again"
+        )

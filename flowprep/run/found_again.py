@@ -1,0 +1,73 @@
+"""Videos that failed as missing and are there now: a wrong root corrected, a disk mounted again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+from flowprep.dataset.layout import Failure, ManifestEntry
+from flowprep.errors import StorageError
+from flowprep.urls import is_url, parent_url, redacted
+from flowprep.video.places import names_in
+
+__all__ = ["FolderNames", "found_again", "with_new_sources"]
+
+
+class FolderNames:
+    """The names in folders, each folder listed once, on disk or on an object store."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, frozenset[str]] = {}
+
+    def holds(self, source: str) -> bool:
+        """Whether a source can be read now, as far as a listing says."""
+        if source.startswith(("http://", "https://")):
+            return False  # A web server lists nothing.
+        folder, name = parent_url(source) if is_url(source) else os.path.split(source)
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(names_in(folder))
+            except (OSError, StorageError):
+                self._names[folder] = frozenset()
+        return name in self._names[folder] and (is_url(source) or os.access(source, os.R_OK))
+
+
+def found_again(failures: Mapping[str, Failure], entries: Iterable[ManifestEntry]) -> set[str]:
+    """Returns the keys of failed videos that were missing and are worth another try.
+
+    Their source is there now, or it is another URL than it was.
+    """
+    names = FolderNames()
+    found = set()
+    for entry in entries:
+        failure, source = failures.get(entry.video.key), entry.video.source
+        if failure is None or failure.reason != "missing":
+            continue
+        if is_url(source):
+            # What is listed and may not be read would be tried in every run.
+            is_new = failure.source != redacted(source) or (
+                "may not be read" not in failure.message and names.holds(source)
+            )
+        else:
+            is_new = names.holds(source)
+        if is_new:
+            found.add(entry.video.key)
+    return found
+
+
+def with_new_sources(
+    failures: Mapping[str, Failure], entries: Iterable[ManifestEntry]
+) -> dict[str, Failure]:
+    """Returns the failures, each missing video's with the source where it is looked for now."""
+    result = dict(failures)
+    for entry in entries:
+        failure = failures.get(entry.video.key)
+        if failure is not None and failure.reason == "missing":
+            result[failure.key] = Failure(
+                failure.key,
+                redacted(entry.video.source),
+                failure.reason,
+                failure.message,
+                failure.attempts,
+            )
+    return result

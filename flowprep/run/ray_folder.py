@@ -1,0 +1,104 @@
+"""Where Ray on this machine keeps its sockets: a path that is short enough, and can be written to.
+
+The path of a Unix socket has at most 107 bytes (Linux' unix(7): sun_path of 108 with its NUL), and
+Ray's sockets lie deep in its folder:
+
+    /tmp/ray/session_2026-01-31_12-59-59_123456_1234567/sockets/plasma_store.1
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from flowprep.errors import ExecutorError
+
+__all__ = ["RayFolder", "check_temporary_folder"]
+
+_MAX_SOCKET_BYTES = 107 if sys.platform.startswith("linux") else 103
+_BELOW = "/ray/session_2026-01-31_12-59-59_123456_4194304/sockets/plasma_store.10"
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+_PREFIX = "flowprep-ray-"
+_LOCK = ".lock"
+
+
+def check_temporary_folder() -> str | None:
+    """Returns the folder for Ray's files, None for /tmp; raises ExecutorError for one of no use."""
+    for variable in ("RAY_TMPDIR", "TMPDIR"):
+        # As Ray has it: the first that is set, even to nothing.
+        if (folder := os.environ.get(variable)) is not None:
+            break
+    else:
+        return None
+    remedy = f"set {variable} to a folder that exists and can be written to, or unset it"
+    if not os.path.isdir(folder):
+        raise ExecutorError(
+            f"{variable} names the folder {folder!r}, which does not exist; {remedy}"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ExecutorError(
+            f"{variable} names the folder {folder!r}, which cannot be written to "
+            f"({error.strerror}); {remedy}"
+        ) from error
+    return folder
+
+
+class RayFolder:
+    """A folder of its own for a Ray whose sockets would have too long paths in the usual one.
+
+    Only its owner may enter it. One that a killed process left is removed by the next process.
+    """
+
+    def __init__(self) -> None:
+        """Raises ExecutorError where no folder with a short path can be written to."""
+        folder = check_temporary_folder()
+        self.path: str | None = None
+        if folder is None or _is_short(folder):
+            return
+        for short in _SHORT_FOLDERS:
+            try:
+                self._make(short)
+                return
+            except OSError:
+                continue
+        raise ExecutorError(
+            f"the folder for temporary files {folder!r} has too long a path for Ray's sockets, and "
+            f"{', '.join(_SHORT_FOLDERS)} cannot be written to; set RAY_TMPDIR to a folder with a "
+            f"shorter path"
+        )
+
+    def _make(self, parent: str) -> None:
+        _remove_leftovers(parent)
+        new = tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent)
+        self._lock = open(f"{new}/{_LOCK}", "w")  # noqa: SIM115
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # Under this name only what is locked is to be seen.
+        self.path = os.path.join(parent, os.path.basename(new).removeprefix("."))
+        os.rename(new, self.path)
+
+    def remove(self) -> None:
+        """Removes the folder; Ray has to be shut down before."""
+        if self.path is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._lock.close()
+            self.path = None
+
+
+def _is_short(folder: str) -> bool:
+    return len(os.fsencode(os.path.abspath(folder) + _BELOW)) <= _MAX_SOCKET_BYTES
+
+
+def _remove_leftovers(parent: str) -> None:
+    for folder in Path(parent).glob(f"{_PREFIX}*"):
+        # Another process may be removing it, or another user's it may be.
+        with suppress(OSError), open(folder / _LOCK) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
