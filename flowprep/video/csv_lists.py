@@ -141,7 +141,7 @@ def _entries(
     request: Request,
     notes: list[str],
 ) -> Iterator[Entry]:
-    comments: list[str] = []
+    comments = list(table.comments)
     pathless: list[str] = []
     decimals: list[str] = []
     rates: set[float] = set()

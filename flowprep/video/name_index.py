@@ -11,6 +11,7 @@ stores), or by a second extension (yt-dlp leaves `ID.mp4.mkv`): a guess, so a no
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -84,6 +85,12 @@ def without_extensions(name: str) -> str:
 
 def difference_of(listed: str, found: str) -> Difference | None:
     """Returns in what a listed path differs from the one that was found; None for the extension."""
+    if (
+        "." not in listed
+        and found.startswith(listed)
+        and found.find(".", len(listed)) == found.rfind(".")
+    ):
+        return None
     listed, found = without_extension(listed), without_extension(found)
     if listed == found:
         return None
@@ -127,12 +134,13 @@ class Names(Generic[T]):
 
     def levels(self, name: str) -> Iterator[list[T]]:
         """Yields what `name` may mean: the very file, its stem, a looser spelling."""
-        stem = without_extension(name)
+        has_dot = "." in name
+        stem = without_extension(name) if has_dot else name
         if same := self._by_name.get(name):
             yield same
         if same := self._by_stem.get(stem):
             yield same
-        if same := self._folded().get(fold(without_extensions(stem))):
+        if same := self._folded().get(fold(without_extensions(stem) if has_dot else stem)):
             yield same
 
     def suggest(self, name: str) -> list[T]:
@@ -171,6 +179,15 @@ def spelling_notes(entries: Iterable[Entry], top: str) -> list[str]:
     return notes
 
 
+@functools.lru_cache(maxsize=4096)
+def _folded(folders: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(fold, folders))
+
+
+def _last_folder(relative: str) -> str:
+    return fold(relative.rpartition("/")[0].rpartition("/")[2])
+
+
 class VideoIndex:
     """The videos of a tree by file name."""
 
@@ -188,18 +205,24 @@ class VideoIndex:
         The video lies in `folders` at best, and never in the folder of another class. Raises
         InputError where two fit equally well.
         """
-        wanted = frozenset(map(fold, folders))
+        wanted = _folded(tuple(folders))
         for level in self._names.levels(name):
+            if len(level) == 1 and not self._is_of_another(level[0], wanted):
+                return level[0]
             by_score: dict[int, list[tuple[str, bool]]] = {}
             for video in level:
-                around = [fold(folder) for folder in video[0].split("/")[:-1]]
-                if around and around[-1] in self._class_folders and around[-1] not in wanted:
+                if self._is_of_another(video, wanted):
                     continue
+                around = [fold(folder) for folder in video[0].split("/")[:-1]]
                 score = sum(folder in wanted for folder in around)
                 by_score.setdefault(score, []).append(video)
             if by_score:
                 return self._one(name, by_score[max(by_score)])
         return None
+
+    def _is_of_another(self, video: tuple[str, bool], wanted: frozenset[str]) -> bool:
+        folder = _last_folder(video[0])
+        return folder in self._class_folders and folder not in wanted
 
     def find_path(self, path: str) -> tuple[str, bool] | None:
         """Returns the video whose path ends like `path`, or that `path` ends like.

@@ -104,21 +104,27 @@ class Table:
 
     path: str
     columns: tuple[str, ...]
-    rows: Sequence[Row]
+    rows: Iterator[Row]
+    """To be read once; raises InputError for a row that has not as many cells as the header."""
+    comments: list[str]
+    """`line 1, '# mine'`: lines above the header that begin with #."""
 
 
 def read_table(path: str) -> Table:
-    """Reads a CSV (commas, tabs or semicolons) with a header; comments stay rows.
+    """Reads a CSV (commas, tabs or semicolons) with a header; comments below that are rows.
 
-    Raises InputError for a row that has more or fewer cells than the header has columns.
+    Raises InputError for a file that cannot be read, and for a header that names a column twice.
     """
     text = _unix_lines(read_text(path))
     lines = io.StringIO(text, newline="")
     skipped = 0
     header = ""
+    comments = []
     for header in lines:
         skipped += 1
-        if header.strip() and not header.startswith("#"):
+        if header.startswith("#"):
+            comments.append(f"line {skipped}, {header.strip()!r}")
+        elif header.strip():
             break
     delimiter, columns = header_of(header.rstrip("\r\n"))
     for column in columns:
@@ -126,8 +132,13 @@ def read_table(path: str) -> Table:
             raise InputError(
                 f"line {skipped} of {path} names the column {column} twice; rename one of them"
             )
+    return Table(path, columns, _rows(path, lines, skipped, delimiter, columns), comments)
+
+
+def _rows(
+    path: str, lines: io.StringIO, skipped: int, delimiter: str, columns: Sequence[str]
+) -> Iterator[Row]:
     reader = csv.reader(lines, delimiter=delimiter)
-    rows = []
     try:
         for values in reader:
             number = skipped + reader.line_num
@@ -144,9 +155,8 @@ def read_table(path: str) -> Table:
                     f"double quotes"
                 )
             cells = dict(zip(columns, map(str.strip, values), strict=False))
-            rows.append(Row(number, cells, delimiter.join(values)))
+            yield Row(number, cells, delimiter.join(values))
     except csv.Error as error:
         raise InputError(
             f"line {skipped + reader.line_num} of {path} is no CSV: {error}; correct the line"
         ) from error
-    return Table(path, columns, rows)

@@ -599,6 +599,8 @@ class TestTables:
             "path,label,start,end\nv/a.mp4,0,1,2\nv/a.mp4,1,00:00:01.2,0:02.9\n"
             "v/a.mp4,0,5,\nv/a.mp4,0,,7.5\nv/a.mp4,0,,\n"
         )
+        text = f"# mine\n{text}"
+        assert "took 1 line" in read(text).notes[0]
         assert ranges(read(text)) == {
             "v/a_000001_000002": (1.0, 2.0),
             "v/a_000001200_000002900": (1.2, 2.9),

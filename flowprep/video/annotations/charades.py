@@ -12,7 +12,7 @@ from flowprep.errors import InputError
 from flowprep.video.annotations.search import Search, file_and_videos
 from flowprep.video.clips import names_of_clips, short_name
 from flowprep.video.csv_lists import parse_seconds
-from flowprep.video.entries import Entry, Found, Request, counted
+from flowprep.video.entries import Entry, Found, Request, comments_note, counted
 from flowprep.video.keys import escape_key
 from flowprep.video.text_files import read_table
 
@@ -37,6 +37,8 @@ def read_charades(path: str, request: Request) -> Found:
             f"column path"
         )
     search = Search(tree, csv_path, request)
+    if table.comments:
+        search.notes.append(comments_note(table.comments, csv_path))
     entries: list[Entry] = []
     clips: list[tuple[str, int, float, float, str]] = []
     idle: list[str] = []

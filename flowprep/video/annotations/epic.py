@@ -9,7 +9,7 @@ from flowprep.errors import InputError
 from flowprep.video.annotations.search import Search, file_and_videos
 from flowprep.video.clips import names_of_clips
 from flowprep.video.csv_lists import parse_seconds
-from flowprep.video.entries import Entry, Found, Request
+from flowprep.video.entries import Entry, Found, Request, comments_note
 from flowprep.video.keys import escape_key
 from flowprep.video.lists import integers_in
 from flowprep.video.text_files import read_table
@@ -33,6 +33,8 @@ def read_epic(path: str, request: Request) -> Found:
             f"{','.join(table.columns)[:200]!r}; give --format csv for a table with a column path"
         )
     search = Search(tree, csv_path, request)
+    if table.comments:
+        search.notes.append(comments_note(table.comments, csv_path))
     if "verb_class" in table.columns:
         search.notes.append(
             f"labels are the column verb_class of {csv_path}; write a CSV with the columns "

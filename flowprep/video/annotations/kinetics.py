@@ -60,13 +60,12 @@ def read_kinetics(path: str, request: Request) -> Found:
         [(name, clip.start, clip.end) for name, clip in zip(prefixes, clips, strict=True)],
         request.out,
     )
-    times = Counter(
-        short_name(*clip) for clip in {(clip.video_id, clip.start, clip.end) for clip in clips}
-    )
+    shorts = [short_name(clip.video_id, clip.start, clip.end) for clip in clips]
+    ranges = {(short, c.start, c.end) for short, c in zip(shorts, clips, strict=True)}
+    num_ranges = Counter(short for short, _, _ in ranges)
     entries = []
-    for clip, name in zip(clips, names, strict=True):
+    for clip, name, short in zip(clips, names, shorts, strict=True):
         split = SPLIT_NAMES.get(clip.split, clip.split)
-        short = short_name(clip.video_id, clip.start, clip.end)
         entry = Entry(
             "",
             escape_key(name),
@@ -76,9 +75,9 @@ def read_kinetics(path: str, request: Request) -> Found:
             listed=short,
         )
         folders = (clip.label, clip.label.replace(" ", "_"), clip.split, split)
-        search.find_clip(
-            entry, clip.video_id, (clip.start, clip.end), folders, is_shared=times[short] > 1
-        )
+        times = (clip.start, clip.end)
+        is_shared = num_ranges[short] > 1
+        search.find_clip(entry, clip.video_id, times, folders, short=short, is_shared=is_shared)
         entries.append(entry)
     return search.finish(entries, class_names)
 
@@ -98,7 +97,7 @@ def _of_table(path: str, notes: list[str]) -> Iterator[KineticsClip]:
             f"label,youtube_id,time_start,time_end,split (label and split may lack), got "
             f"{','.join(table.columns)[:200]!r}; give --format csv for a table with a column path"
         )
-    comments = []
+    comments = list(table.comments)
     for row in table.rows:
         origin = f"line {row.number} of {path}"
         try:

@@ -72,20 +72,22 @@ class Search:
         times: tuple[float, float],
         folders: Sequence[str] = (),
         *,
+        short: str = "",
         names: Sequence[str] = (),
         is_shared: bool = False,
     ) -> bool:
         """Gives an entry a file that is trimmed to the clip, or a range of the whole video.
 
-        `names` are other names of the trimmed file; `is_shared` says that other clips of the video
+        `short` is the name of the trimmed file, where that is known already, and `names` are other
+        names of it; `is_shared` says that other clips of the video
         have the same whole seconds, so a file with that name could be any of them.
         """
-        stems = [*names, precise_name(video, *times)]
-        short = short_name(video, *times)
-        if not is_shared:
-            stems.insert(0, short)
-        for stem in stems:
-            if self.find(entry, stem, folders):
+        short = short or short_name(video, *times)
+        if not is_shared and self.find(entry, short, folders):
+            return True
+        precise = precise_name(video, *times)
+        for name in (*names, precise):
+            if self.find(entry, name, folders):
                 return True
         if self.find(entry, video, folders):
             entry.start_seconds, entry.end_seconds = times
@@ -94,7 +96,7 @@ class Search:
             raise InputError(
                 f"{entry.origin}: {self._index.path_of(found[0])} could be several clips of "
                 f"{self._annotations}, which begin and end within the same seconds; call it "
-                f"{stems[-1]} (milliseconds) if it is this one"
+                f"{precise} (milliseconds) if it is this one"
             )
         return False
 
