@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -20,6 +20,7 @@ from flowprep.cli.options import (
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.errors import ConfigError
 from flowprep.flow.parameters import PARAMETERS
+from flowprep.video.entries import CharadesMode
 from flowprep.video.manifest import FORMATS, ManifestFormat, collect_videos
 
 __all__ = ["config_options", "extract", "given_config", "input_options"]
@@ -74,7 +75,17 @@ input_options = _decorator(
         cls=GroupedOption,
         group="Input",
         help="The list that belongs to the folder VIDEOS: UCF101's or HMDB51's folder of split "
-        "files, Kinetics' CSV, or a list of paths.",
+        "files, a data set's CSV or JSON, or a list of paths.",
+    ),
+    click.option(
+        "--list",
+        "lists",
+        multiple=True,
+        cls=GroupedOption,
+        group="Input",
+        metavar="[SPLIT=]FILE",
+        help="A list of videos in the folder VIDEOS, such as train=train.txt; give one for each "
+        "split. The labels of all must mean the same classes.",
     ),
     click.option(
         "--split",
@@ -100,6 +111,24 @@ input_options = _decorator(
         group="Input",
         help="Which folder around a video is its class: 1 is the first below VIDEOS (or below "
         "--root), 0 is none. Without it flowprep finds classes and splits, and says which.",
+    ),
+    click.option(
+        "--allow-missing",
+        is_flag=True,
+        cls=GroupedOption,
+        group="Input",
+        help="Go on if a class in the annotations has no video on disk.",
+    ),
+    click.option(
+        "--charades",
+        type=ChoiceType(get_args(CharadesMode)),
+        default="clips",
+        show_default=True,
+        cls=GroupedOption,
+        group="Input",
+        metavar="clips|video",
+        help="What Charades' actions become: clips, each with its label, or whole videos with all "
+        "their labels.",
     ),
 )
 """The options of what VIDEOS is."""
@@ -179,6 +208,9 @@ def extract(
     split: int | None,
     root: str | None,
     class_level: int | None,
+    lists: tuple[str, ...],
+    allow_missing: bool,
+    charades: CharadesMode,
     preset: str | None,
     dry_run: bool,
     **_: Any,
@@ -186,9 +218,9 @@ def extract(
     """Extract optical flow from VIDEOS into the data set OUT.
 
     VIDEOS is a folder (class folders become labels, folders train, val and test splits), a file, a
-    quoted glob, a list of paths (.txt) or a Kinetics CSV; or several folders, files and globs.
-    UCF101 and HMDB51 are read with --annotations. Put -- before a file whose name begins with a
-    dash.
+    quoted glob, a list of paths, a CSV or a known data set's list; or several folders, files and
+    globs. UCF101 and HMDB51 are read with --annotations. Put -- before a file whose name begins
+    with a dash.
 
     The same command run again goes on where it left off, after a crash too; new videos are added.
 
@@ -196,6 +228,7 @@ def extract(
     flowprep extract UCF-101 flow --annotations ucfTrainTestlist --split 1
     flowprep extract 'clips/*.mp4' flow --algorithm dis --no-rgb
     flowprep extract train.csv flow --root videos --preset i3d
+    flowprep extract videos flow --list train=train.txt --list val=val.txt
     """
     # Imported late: --help and usage errors need neither Ray nor a decoder.
     from flowprep.run.driver import run_extract
@@ -217,6 +250,9 @@ def extract(
             root=root,
             out=out,
             class_level=class_level,
+            lists=lists,
+            allow_missing=allow_missing,
+            charades=charades,
         )
     for note in manifest.notes:
         click.echo(f"note: {note}", err=True)

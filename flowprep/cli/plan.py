@@ -11,6 +11,7 @@ from flowprep.cli.extract import config_options, given_config, input_options
 from flowprep.cli.options import GroupedCommand, GroupedOption, options_named
 from flowprep.config import PRESETS, ExtractConfig
 from flowprep.machine import usable_cores
+from flowprep.video.entries import CharadesMode
 from flowprep.video.manifest import ManifestFormat, collect_videos
 
 __all__ = ["plan"]
@@ -67,6 +68,9 @@ def plan(
     split: int | None,
     root: str | None,
     class_level: int | None,
+    lists: tuple[str, ...],
+    allow_missing: bool,
+    charades: CharadesMode,
     preset: str | None,
     **_: Any,
 ) -> None:
@@ -90,6 +94,9 @@ def plan(
             split=split,
             root=root,
             class_level=class_level,
+            lists=lists,
+            allow_missing=allow_missing,
+            charades=charades,
         )
         if num_workers_per_node is None:
             num_workers_per_node = usable_cores()

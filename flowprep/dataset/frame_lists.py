@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flowprep.dataset.rawframes import LAYOUTS, PytorchI3D
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import InputError
-from flowprep.video.lists import read_lines
+from flowprep.video.text_files import read_lines
 
 __all__ = ["ListLine", "frame_lists", "read_frame_list", "split_name"]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,16 +19,15 @@ from typing import Literal
 
 from flowprep.errors import ConfigError, InputError
 from flowprep.urls import absolute, as_path
-from flowprep.video.annotations import (
-    _SPLIT_NAMES,
-    _hmdb51_classes,
-    _kinetics_rows,
-    _no_split_file,
-    _read_class_index,
-)
+from flowprep.video.annotations.hmdb51 import hmdb51_lines
+from flowprep.video.annotations.kinetics import kinetics_clips
+from flowprep.video.annotations.ucf101 import ucf101_lines
+from flowprep.video.clips import short_name
+from flowprep.video.csv_lists import SPLIT_NAMES
 from flowprep.video.entries import check_split, does_not_exist
-from flowprep.video.lists import _NAME_AND_REST, _QUOTED_LINE, read_lines, read_text
+from flowprep.video.lists import NAME_AND_REST, QUOTED_LINE
 from flowprep.video.places import kind_of, names_in
+from flowprep.video.text_files import read_lines, read_text
 
 __all__ = [
     "AnnotatedVideo",
@@ -147,59 +145,36 @@ def _detect_file(path: str) -> LabelFormat:
 
 
 def _ucf101(folder: str, split: int) -> Annotation:
-    index_path = os.path.join(folder, "classInd.txt")
-    class_names = _read_class_index(index_path)
-    numbers = {name: str(number) for number, name in enumerate(class_names, start=1)}
-    lists = {part: f"{part}list{split:02d}.txt" for part in ("train", "test")}
-    there = sorted(n for n in names_in(folder) if re.fullmatch(r"(train|test)list\d+\.txt", n))
-    videos = []
-    for part, list_name in lists.items():
-        if list_name not in there:
-            raise _no_split_file(folder, list_name, split, ", ".join(there))
-        list_path = os.path.join(folder, list_name)
-        for number, line in read_lines(list_path):
-            name, *label = line.split()
-            class_name, _, file_name = name.rpartition("/")
-            origin = f"line {number} of {list_path}"
-            if class_name not in numbers:
-                raise InputError(f"{origin}: class {class_name!r} is not in {index_path}")
-            if label and label != [numbers[class_name]]:
-                raise InputError(
-                    f"{origin}: {class_name} is class {numbers[class_name]} in {index_path}, "
-                    f"got {' '.join(label)}"
-                )
-            videos.append(
-                AnnotatedVideo(
-                    file_name,
-                    origin,
-                    class_name=class_name,
-                    split=part,
-                    folders=(class_name, part),
-                )
-            )
+    class_names, lines, notes = ucf101_lines(folder, split)
+    videos = [
+        AnnotatedVideo(
+            line.file_name,
+            line.origin,
+            class_name=line.class_name,
+            split=line.split,
+            folders=(line.class_name, line.split),
+        )
+        for line in lines
+    ]
     source = f"UCF101, split {split} of {folder}"
-    return Annotation(source, videos, tuple(class_names), frozenset(class_names))
+    return Annotation(source, videos, tuple(class_names), frozenset(class_names), notes=notes)
 
 
 def _hmdb51(folder: str, split: int) -> Annotation:
-    class_names = _hmdb51_classes(folder, split)
-    videos = []
-    for class_name in class_names:
-        list_path = os.path.join(folder, f"{class_name}_test_split{split}.txt")
-        for number, line in read_lines(list_path):
-            origin = f"line {number} of {list_path}"
-            file_name, *flag = line.rsplit(None, 1)
-            if flag not in (["0"], ["1"], ["2"]):
-                raise InputError(f"{origin} must be 'NAME.avi 0', 1 or 2, got {line!r}")
-            # 0: the video is in the data set, and this split does not use it.
-            part = {"0": None, "1": "train", "2": "test"}[flag[0]]
-            videos.append(
-                AnnotatedVideo(
-                    file_name, origin, class_name=class_name, split=part, folders=(class_name,)
-                )
-            )
+    class_names, lines, notes = hmdb51_lines(folder, split)
+    # A video without a split is in the data set, and this split does not use it.
+    videos = [
+        AnnotatedVideo(
+            line.file_name,
+            line.origin,
+            class_name=line.class_name,
+            split=line.split,
+            folders=(line.class_name,),
+        )
+        for line in lines
+    ]
     source = f"HMDB51, split {split} of {folder}"
-    return Annotation(source, videos, tuple(class_names), frozenset(class_names))
+    return Annotation(source, videos, tuple(class_names), frozenset(class_names), notes=notes)
 
 
 _FOLDER_FORMATS: dict[LabelFormat, Callable[[str, int], Annotation]] = {
@@ -212,22 +187,22 @@ _FOLDER_FORMATS: dict[LabelFormat, Callable[[str, int], Annotation]] = {
 
 
 def _kinetics(path: str) -> Annotation:
-    rows = list(_kinetics_rows(path))
-    class_names = sorted({label for _, label, *_ in rows if label})
+    clips, notes = kinetics_clips(path)
+    class_names = sorted({clip.label for clip in clips if clip.label})
     videos = []
-    for line_number, label, video_id, start, end, csv_split in rows:
-        split = _SPLIT_NAMES.get(csv_split, csv_split)
-        folders = (label, label.replace(" ", "_"), csv_split, split)
+    for clip in clips:
+        split = SPLIT_NAMES.get(clip.split, clip.split)
+        folders = (clip.label, clip.label.replace(" ", "_"), clip.split, split)
         videos.append(
             AnnotatedVideo(
-                video_id,
-                f"line {line_number} of {path}",
-                class_name=label or None,
+                clip.video_id,
+                clip.origin,
+                class_name=clip.label or None,
                 split=split or None,
                 folders=tuple(dict.fromkeys(filter(None, folders))) or ("",),
-                clip=f"{video_id}_{int(start):06d}_{int(end):06d}",
-                start_seconds=start,
-                end_seconds=end,
+                clip=short_name(clip.video_id, clip.start, clip.end),
+                start_seconds=clip.start,
+                end_seconds=clip.end,
             )
         )
     return Annotation(
@@ -236,6 +211,7 @@ def _kinetics(path: str) -> Annotation:
         class_folders=frozenset([*class_names, *(name.replace(" ", "_") for name in class_names)]),
         has_labels=any(video.class_name for video in videos),
         has_splits=any(video.split for video in videos),
+        notes=notes,
     )
 
 
@@ -311,7 +287,7 @@ def _csv_video(columns: Sequence[str], values: Sequence[str], origin: str) -> An
         name,
         origin,
         class_name=row.get("label") or None,
-        split=_SPLIT_NAMES.get(split, split) or None,
+        split=SPLIT_NAMES.get(split, split) or None,
         is_key=bool(row.get("key")),
     )
     video.start_seconds = _seconds(row, "start", origin)
@@ -420,15 +396,15 @@ def _list_videos(
 
 def _name_and_rest(line: str, knows: Knows) -> tuple[str, str]:
     """Splits a line into the name of a video and what stands behind it."""
-    if match := _QUOTED_LINE.fullmatch(line):
-        return match[2], match[3].strip()
+    if match := QUOTED_LINE.fullmatch(line):
+        return match[2], (match[3] or "").strip()
     if knows(line):
         return line, ""
     separators = list(re.finditer(r"\s*[,;]\s*|\s+", line))
     for found in reversed(separators):
         if found.start() and knows(line[: found.start()]):
             return line[: found.start()], line[found.end() :].strip()
-    if match := _NAME_AND_REST.fullmatch(line):
+    if match := NAME_AND_REST.fullmatch(line):
         return match[1], match[2].strip()
     if match := re.fullmatch(r"(.+?)((?:[\s,;]+[0-9]{1,18})+)", line):
         return match[1], match[2].strip(" \t,;")

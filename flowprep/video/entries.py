@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from flowprep.errors import InputError
 from flowprep.urls import is_url
 
 __all__ = [
+    "CharadesMode",
+    "Difference",
     "Entry",
     "Found",
     "Request",
     "check_split",
+    "comments_note",
     "counted",
     "does_not_exist",
+    "first_of",
     "path_below",
 ]
+
+
+CharadesMode = Literal["clips", "video"]
+Difference = Literal["case", "unicode", "double", "extension", "folder", "backslash"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,11 @@ class Request:
     """Absolute, or a URL; None where there is none."""
     class_level: int | None = None
     """Which folder around a video is its class; None: as `classes_of_folders` finds."""
+    allow_missing: bool = False
+    """Whether a class may have no video on disk."""
+    image_fps: float | None = None
+    """Frame rate of the folders of images."""
+    charades: CharadesMode = "clips"
 
 
 @dataclass(slots=True)
@@ -51,6 +66,18 @@ class Entry:
     split: str | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
+    listed: str = ""
+    """The name as a list or an annotation has it."""
+    difference: Difference | None = None
+    """In what the name of the video that was found differs from the listed one."""
+    is_missing: bool = False
+    is_folder: bool = False
+    """Whether a list names a folder of images."""
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether the video is another one, if a file of the listed name should turn up."""
+        return self.difference not in (None, "extension", "backslash")
 
 
 @dataclass
@@ -64,6 +91,8 @@ class Found:
     notes: list[str] = field(default_factory=list)
     empty_folders: list[str] = field(default_factory=list)
     """Folders without a video, as paths that keys of videos in them would begin with."""
+    numbers_names: bool = False
+    """Whether a list of paths gives names of classes, which get numbers here."""
 
 
 def path_below(path: str, base: str) -> str | None:
@@ -102,3 +131,17 @@ def does_not_exist(what: str, path: str) -> InputError:
 def counted(number: int, noun: str) -> str:
     """Returns `1 video`, `2 videos`, `1,000 videos`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def comments_note(comments: Sequence[str], path: str) -> str:
+    """Returns the note on lines (`line 3, '# mine'`) that begin with # and name no video."""
+    what = "begins with # for a comment" if len(comments) == 1 else "begin with # for comments"
+    return (
+        f"took {counted(len(comments), 'line')} of {path} that {what}, because no such file "
+        f"exists; first: {comments[0]}; check the name of the file if it is a video"
+    )
+
+
+def first_of(examples: Sequence[str], most: int = 3) -> str:
+    """Returns the first few of many names, as a note ends with them."""
+    return ", ".join(examples[:most]) + (", ..." if len(examples) > most else "")

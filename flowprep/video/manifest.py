@@ -1,50 +1,92 @@
 """From what the user names (folders, files, patterns, lists, known data sets) to a list of videos.
 
     collect_videos -> FORMATS[name] for each input -> entries -> unique keys, labels -> Manifest
-                      tree.py, lists.py, annotations.py          folder_classes.py
+                      tree.py, lists.py, csv_lists.py, annotations/ -> join_lists
+                      folder_classes.py
 
 A reader turns one input into entries and looks at the disk no more than it must.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, get_args
 
 from flowprep.dataset.storage import check_url
 from flowprep.errors import ConfigError, InputError
 from flowprep.urls import absolute, as_path, is_url, redacted, without_query
-from flowprep.video.annotations import read_hmdb51, read_kinetics, read_ucf101
-from flowprep.video.entries import Entry, Found, Request, counted, does_not_exist
+from flowprep.video.annotations.ava import read_ava
+from flowprep.video.annotations.charades import read_charades
+from flowprep.video.annotations.epic import read_epic
+from flowprep.video.annotations.hmdb51 import read_hmdb51
+from flowprep.video.annotations.kinetics import read_kinetics
+from flowprep.video.annotations.something import read_something
+from flowprep.video.annotations.ucf101 import read_ucf101
+from flowprep.video.csv_lists import read_csv_list
+from flowprep.video.entries import (
+    CharadesMode,
+    Entry,
+    Found,
+    Request,
+    counted,
+    does_not_exist,
+)
 from flowprep.video.folder_classes import classes_of_folders, split_named
+from flowprep.video.joined import join_lists, split_lists
 from flowprep.video.keys import unescape_key
 from flowprep.video.lists import read_list
 from flowprep.video.places import common_folder, kind_of, names_in
+from flowprep.video.recognize import LIST_EXTENSIONS, format_of_list
 from flowprep.video.stems import keep_extensions
 from flowprep.video.tree import extension_of, is_pattern, read_file, read_folder, read_glob
 from flowprep.video.types import Video
 
 __all__ = ["FORMATS", "Manifest", "ManifestFormat", "collect_videos"]
 
-ManifestFormat = Literal["auto", "folder", "file", "glob", "list", "ucf101", "hmdb51", "kinetics"]
+ManifestFormat = Literal[
+    "auto",
+    "folder",
+    "file",
+    "glob",
+    "list",
+    "labels",
+    "tsn",
+    "csv",
+    "ucf101",
+    "hmdb51",
+    "kinetics",
+    "charades",
+    "epic",
+    "ava",
+    "something",
+]
 
 FORMATS: dict[str, Callable[[str, Request], Found]] = {
     "folder": read_folder,
     "file": read_file,
     "glob": read_glob,
     "list": read_list,
+    "labels": functools.partial(read_list, form="labels"),
+    "tsn": functools.partial(read_list, form="tsn"),
+    "csv": read_csv_list,
     "ucf101": read_ucf101,
     "hmdb51": read_hmdb51,
     "kinetics": read_kinetics,
+    "charades": read_charades,
+    "epic": read_epic,
+    "ava": read_ava,
+    "something": read_something,
 }
 """The readers by name; each takes one input and returns what it found there."""
 
 _PATH_FORMATS = frozenset({"folder", "file", "glob"})
-_FORMAT_OF_LIST = {".txt": "list", ".csv": "kinetics"}
 
 
 @dataclass(frozen=True)
@@ -70,21 +112,28 @@ def collect_videos(
     strict: bool = False,
     out: str | os.PathLike[str] | None = None,
     class_level: int | None = None,
+    lists: Sequence[str | os.PathLike[str]] = (),
+    allow_missing: bool = False,
+    image_fps: float | None = None,
+    charades: CharadesMode = "clips",
 ) -> Manifest:
     """Lists the videos that `inputs` names, each with a unique key.
 
-    `inputs` is a folder, a video, a glob pattern, a text list, a Kinetics CSV, or several of these,
-    on disk or as URLs of an object store (`s3://bucket/videos`); a list may name URLs too.
-    With `annotations` (a list, a CSV, or the folder of UCF101's or HMDB51's lists) it is the folder
-    of the videos. `auto` goes by what exists: .txt is a list, .csv is Kinetics, `annotations` with
+    `inputs` is a folder, a video, a glob pattern, a list, or several of these, on disk or as URLs
+    of an object store (`s3://bucket/videos`); a list may name URLs too. With `annotations` (a list,
+    or the folder of UCF101's or HMDB51's lists) it is the folder of the videos, and with `lists`
+    too: several lists, each `FILE` or `SPLIT=FILE`. `auto` goes by what exists and by the first
+    lines of a list: a known header, AVA's columns, or else paths and labels; `annotations` with
     classInd.txt is UCF101, with *_test_split*.txt HMDB51. `split` is UCF101's or HMDB51's, 1 to 3
-    (None is 1).
+    (None is 1). `charades` makes a clip of each action, or one video with all its labels.
 
     Keys, and the paths in a list, are relative to `root`; without it to the folder, to the fixed
     beginning of the pattern, or to the list's own folder (if a listed video lies outside of that
-    one, keys are relative to the common folder of all). Videos of UCF101, HMDB51 and Kinetics that
-    are not on disk are left out with a note; `strict` makes them an error. `out` is where the data
-    set will be written: it may not lie among the inputs.
+    one, keys are relative to the common folder of all). Listed videos that are not on disk are left
+    out with a note (known data sets), or stay and fail by name when they are extracted (lists of
+    paths); `strict` makes them an error. A class without any video on disk is an error unless
+    `allow_missing`. `out` is where the data set will be written: it may not lie among the inputs.
+    Seconds of a folder of images need `image_fps`, its frame rate.
 
     Folders give classes and splits (`folder_classes.py` says how). `class_level` chooses which: 1
     is the first folder of each key, as flowprep 1.0 always had it, 0 gives no classes.
@@ -99,6 +148,17 @@ def collect_videos(
     paths = [as_path(os.fspath(path)) for path in inputs]
     if not paths or not all(paths):
         raise InputError("VIDEOS is empty: name a folder, a video, a glob pattern or a list")
+    if lists and annotations is not None:
+        raise ConfigError(
+            f"annotations {os.fspath(annotations)} and lists cannot be given both; give every list "
+            f"as one of lists"
+        )
+    if image_fps is not None and not 0 < image_fps < math.inf:
+        raise ConfigError(f"image_fps must be > 0, got {image_fps}")
+    if charades not in get_args(CharadesMode):
+        raise ConfigError(
+            f"charades must be one of {', '.join(get_args(CharadesMode))}, got {charades!r}"
+        )
     request = Request(
         annotations=None if annotations is None else as_path(os.fspath(annotations)),
         split=split,
@@ -106,6 +166,9 @@ def collect_videos(
         strict=strict,
         out=_absolute(out),
         class_level=class_level,
+        allow_missing=allow_missing,
+        image_fps=image_fps,
+        charades=charades,
     )
     for place in (*paths, request.annotations, request.root, request.out):
         check_url(place or "")
@@ -113,11 +176,16 @@ def collect_videos(
         raise does_not_exist("root", request.root)
     if request.annotations is not None and kind_of(request.annotations) is None:
         raise does_not_exist("annotations", request.annotations)
+    if lists:
+        found = [_read_lists(paths, split_lists(lists), format, request)]
+        return _finish(found)
     names = [_detect(path, request) if format == "auto" else format for path in paths]
     _check_options(names, request)
     found = [FORMATS[name](path, request) for name, path in zip(names, paths, strict=True)]
     if names[0] in _PATH_FORMATS:
         _read_folders(found, [absolute(path) for path in paths], request)
+    else:
+        found = [join_lists(found, [None] * len(found), request)]
     return _finish(found)
 
 
@@ -132,11 +200,11 @@ def _detect(path: str, request: Request) -> str:
                 return "ucf101"
             if any(fnmatchcase(name, "*_test_split*.txt") for name in files):
                 return "hmdb51"
-        elif (extension := extension_of(given)) in _FORMAT_OF_LIST:
-            return _FORMAT_OF_LIST[extension]
+        elif extension_of(given) in LIST_EXTENSIONS:
+            return format_of_list(given)
         raise InputError(
-            f"annotations {given} must be a .txt list, a Kinetics .csv, or a folder with UCF101's "
-            f"classInd.txt or HMDB51's *_test_split1.txt files; or name its format"
+            f"annotations {given} must be a list ({' '.join(sorted(LIST_EXTENSIONS))}) or a folder "
+            f"with UCF101's classInd.txt or HMDB51's *_test_split1.txt files; or name its format"
         )
     if is_url(path) and is_pattern(path):
         return "glob"
@@ -144,7 +212,7 @@ def _detect(path: str, request: Request) -> str:
     if kind == "folder":
         return "folder"
     if kind == "file" or os.path.lexists(path):
-        return _FORMAT_OF_LIST.get(extension_of(path), "file")
+        return format_of_list(path) if extension_of(path) in LIST_EXTENSIONS else "file"
     if is_pattern(path):
         return "glob"
     raise does_not_exist("VIDEOS", path)
@@ -155,7 +223,8 @@ def _check_options(names: Sequence[str], request: Request) -> None:
     if len(set(names)) > 1 and not set(names) <= _PATH_FORMATS:
         raise ConfigError(
             f"VIDEOS mixes the formats {', '.join(sorted(set(names)))}: lists cannot be joined "
-            f"with anything else, because their labels would mix; extract them one by one"
+            f"with anything else, because their labels would mix; give lists as lists, with the "
+            f"folder of their videos as VIDEOS, or extract them one by one"
         )
     if name in ("ucf101", "hmdb51"):
         if request.annotations is None:
@@ -182,9 +251,34 @@ def _check_options(names: Sequence[str], request: Request) -> None:
             raise ConfigError(f"annotations go with one folder of videos, got {len(names)}")
         if request.root is not None:
             raise ConfigError(
-                "with annotations VIDEOS is the folder of the videos: root cannot be given as "
-                "well; leave it out"
+                f"with annotations or lists VIDEOS is the folder of the videos: root "
+                f"{request.root} cannot be given as well; leave it out"
             )
+
+
+def _read_lists(
+    paths: Sequence[str],
+    lists: Sequence[tuple[str | None, str]],
+    format: ManifestFormat,
+    request: Request,
+) -> Found:
+    """Reads the lists that belong to one folder of videos."""
+    if len(paths) > 1:
+        raise ConfigError(f"lists go with one folder of videos, got {len(paths)}")
+    if format in (*_PATH_FORMATS, "ucf101", "hmdb51"):
+        raise ConfigError(f"lists are files, which the format {format} does not read; leave it out")
+    found = []
+    for _, path in lists:
+        check_url(path)
+        if (kind := kind_of(path)) != "file":
+            if kind == "folder":
+                raise InputError(f"list must be a file, got the folder {path}; name a list in it")
+            raise does_not_exist("list", path)
+        one = dataclasses.replace(request, annotations=path)
+        name = format_of_list(path) if format == "auto" else format
+        _check_options([name], one)
+        found.append(FORMATS[name](paths[0], one))
+    return join_lists(found, [split for split, _ in lists], request)
 
 
 def _absolute(place: str | os.PathLike[str] | None) -> str | None:

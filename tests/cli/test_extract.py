@@ -299,13 +299,47 @@ def test_annotations_and_split(flowprep: Command, tmp_path: Path) -> None:
     result = flowprep("extract", tmp_path / "videos", out, *options)
     assert result.code == 0
     assert result.stderr == (
-        f"note: ignored 30 videos under {tmp_path}/videos that {lists} does not name\n"
+        f"note: ignored 30 videos under {tmp_path}/videos that {lists} does not name; add lines to "
+        f"have them\n"
     )
     entries = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert sorted((entry["key"], entry["split"]) for entry in entries) == [
         ("zoom_in/zoom_in_g01_c01", "test"),
         ("zoom_in/zoom_in_g02_c01", "train"),
     ]
+
+
+def test_lists_with_splits(flowprep: Command, clips: Path, tmp_path: Path) -> None:
+    quick = ("--algorithm", "dis", "--executor", "inline")
+    (tmp_path / "train.txt").write_text("zoom_in/a.mp4 zoom\n")
+    (tmp_path / "val.txt").write_text("zoom_in/a.mp4 1\n")
+    out = tmp_path / "out"
+    lists = ("--list", f"train={tmp_path}/train.txt")
+    result = flowprep("extract", clips, out, *lists, *quick)
+    assert result.code == 0
+    assert "note: labels are names of classes" in result.stderr
+    entry = json.loads((out / "manifest.jsonl").read_text())
+    assert (entry["key"], entry["labels"], entry["split"]) == ("zoom_in/a", [0], "train")
+    mixed = flowprep("extract", clips, out, *lists, "--list", f"val={tmp_path}/val.txt", *quick)
+    assert mixed.code == 2
+    assert "labels must be all integers >= 0 or all names of classes" in mixed.stderr
+    gone = flowprep("extract", clips, out, "--list", "train=trian.txt", *quick)
+    assert (gone.code, gone.stderr.partition(":")[0]) == (2, "Error")
+    assert "--list does not exist: trian.txt" in gone.stderr
+
+
+def test_a_class_that_is_missing(flowprep: Command, clips: Path, tmp_path: Path) -> None:
+    quick = ("--algorithm", "dis", "--executor", "inline")
+    (tmp_path / "k.csv").write_text(
+        "label,youtube_id,time_start,time_end\nzoom,a,0,1\nrun,gone,0,1\n"
+    )
+    given = ("extract", clips / "zoom_in", tmp_path / "out", "--annotations", tmp_path / "k.csv")
+    refused = flowprep(*given, *quick)
+    assert refused.code == 2
+    assert "1 of 2 classes" in refused.stderr
+    assert "give --allow-missing" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    assert "1 of 2 listed videos" in flowprep(*given, "--allow-missing", "--dry-run", *quick).stderr
 
 
 def test_summary_of_a_run(extract: Command, tmp_path: Path) -> None:

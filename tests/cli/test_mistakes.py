@@ -57,8 +57,8 @@ WRONG_OPTIONS = [
     ("--annotations nowhere", "--annotations does not exist: nowhere"),
     ("--root nowhere", "--root does not exist: {here}/nowhere"),
     ("--annotations videos",
-     "--annotations videos must be a .txt list, a Kinetics .csv, or a folder with UCF101's "
-     "classInd.txt or HMDB51's *_test_split1.txt files; or name its format"),
+     "--annotations videos must be a list (.csv .json .list .lst .tsv .txt) or a folder with "
+     "UCF101's classInd.txt or HMDB51's *_test_split1.txt files; or name its format"),
 ]
 
 WRONG_WORDS = [

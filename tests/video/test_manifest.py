@@ -274,8 +274,8 @@ class TestInputs:
             return message(lambda: collect_videos(inputs, **options), ConfigError)  # type: ignore[arg-type]
 
         assert refused(format="ucf") == (
-            "format must be one of auto, folder, file, glob, list, ucf101, hmdb51, kinetics, "
-            "got 'ucf'"
+            "format must be one of auto, folder, file, glob, list, labels, tsn, csv, ucf101, "
+            "hmdb51, kinetics, charades, epic, ava, something, got 'ucf'"
         )
         assert refused(format="ucf101") == (
             "format ucf101 needs annotations: the folder with classInd.txt"
@@ -287,8 +287,8 @@ class TestInputs:
             "split must be 1, 2 or 3, got 4"
         )
         assert refused(annotations=text, root=tmp_path) == (
-            "with annotations VIDEOS is the folder of the videos: root cannot be given "
-            "as well; leave it out"
+            f"with annotations or lists VIDEOS is the folder of the videos: root {tmp_path} cannot "
+            f"be given as well; leave it out"
         )
         assert refused(format="folder", annotations=text) == (
             f"format folder takes no annotations, got {text}"
@@ -298,7 +298,8 @@ class TestInputs:
         )
         assert refused([video, text]) == (
             "VIDEOS mixes the formats file, list: lists cannot be joined with anything else, "
-            "because their labels would mix; extract them one by one"
+            "because their labels would mix; give lists as lists, with the folder of their videos "
+            "as VIDEOS, or extract them one by one"
         )
 
     def test_wrong_kinds_of_paths(self, tmp_path: Path) -> None:
@@ -313,8 +314,8 @@ class TestInputs:
             f"root does not exist: {tmp_path}/gone"
         )
         assert message(lambda: collect_videos(tmp_path, annotations=tmp_path)) == (
-            f"annotations {tmp_path} must be a .txt list, a Kinetics .csv, or a folder with "
-            f"UCF101's classInd.txt or HMDB51's *_test_split1.txt files; or name its format"
+            f"annotations {tmp_path} must be a list (.csv .json .list .lst .tsv .txt) or a folder "
+            f"with UCF101's classInd.txt or HMDB51's *_test_split1.txt files; or name its format"
         )
         assert message(lambda: collect_videos(tmp_path, annotations=video, format="ucf101")) == (
             f"annotations must be a folder, got the file {video}"
@@ -372,10 +373,16 @@ class TestLists:
 
     def test_labels_and_order(self, tmp_path: Path) -> None:
         touch(tmp_path, "b.avi", "a.avi", "walk/c.avi")
-        manifest = self.collect(tmp_path, "# head\nb.avi 7\n\n  walk/c.avi\t1  2\n./a.avi\n")
-        assert labels(manifest) == {"b": (7,), "walk/c": (1, 2), "a": ()}
+        manifest = self.collect(tmp_path, "# head\nb.avi 7\n\n  walk/c.avi\t2\n./a.avi\n")
+        assert labels(manifest) == {"b": (7,), "walk/c": (2,), "a": ()}
         assert keys(manifest) == ["b", "walk/c", "a"]
-        assert manifest.class_names == manifest.notes == ()
+        assert manifest.class_names == ()
+        assert manifest.notes == (
+            f"took 1 line of {tmp_path}/list.txt that begins with # for a comment, because no such "
+            f"file exists; first: line 1, '# head'; check the name of the file if it is a video",
+            f"1 listed video of 3 has no label; first: line 5 of {tmp_path}/list.txt, ./a.avi; add "
+            f"one if it should be trained on",
+        )
 
     @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
     def test_windows_line_ends_and_bom(self, tmp_path: Path, bom: bytes) -> None:
@@ -387,10 +394,10 @@ class TestLists:
     def test_paths_with_spaces(self, tmp_path: Path) -> None:
         names = ["my clip.avi", "take 2", "take 2 3", "q 1.avi", "手 é.avi", "#hash.avi"]
         touch(tmp_path, *names)
-        text = 'my clip.avi 4\ntake 2\ntake 2 3 5\n"q 1.avi" 6 7\n手 é.avi 8\n"#hash.avi" 9\n'
+        text = 'my clip.avi 4\ntake 2\ntake 2 3 5\n"q 1.avi" 6\n手 é.avi 8\n"#hash.avi" 9\n'
         manifest = self.collect(tmp_path, text)
         assert [Path(video.source).name for video in manifest.videos] == names
-        assert [v.labels for v in manifest.videos] == [(4,), (), (5,), (6, 7), (8,), (9,)]
+        assert [v.labels for v in manifest.videos] == [(4,), (), (5,), (6,), (8,), (9,)]
 
     def test_names_that_are_not_utf8(self, tmp_path: Path) -> None:
         name = os.fsdecode(b"caf\xe9.avi")
@@ -404,7 +411,8 @@ class TestLists:
         manifest = self.collect(tmp_path, "a.avi 0\ngone 1.avi 1\ngone_folder 30 2\n")
         assert labels(manifest) == {"a": (0,), "gone%201": (1,), "gone_folder": (2,)}
         assert manifest.notes == (
-            f"2 of 3 listed videos not found; first: {tmp_path}/gone 1.avi, {tmp_path}/gone_folder",
+            f"2 of 3 listed videos not found; first: {tmp_path}/gone 1.avi, {tmp_path}/gone_folder"
+            f"; check the paths, or give their folder as --root",
         )
 
     def test_relative_to_root(self, tmp_path: Path) -> None:
@@ -426,15 +434,23 @@ class TestLists:
         manifest = collect_videos(write(tmp_path / "lists/train.txt", text))
         assert labels(manifest) == {"walk/a": (0,), "run/b": (1,)}
         assert manifest.notes == (
-            f"keys are relative to {tmp_path}/videos, the common folder of the listed videos",
+            f"keys are relative to {tmp_path}/videos, the common folder of the listed videos; give "
+            f"--root for others",
         )
 
     def test_listed_twice(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.avi", "a.mp4")
         name = tmp_path / "list.txt"
         assert message(lambda: self.collect(tmp_path, "a.avi 0\n\n./a.avi 1\n")) == (
-            f"line 1 of {name} and line 3 of {name} name the same video twice: {tmp_path}/a.avi; "
-            f"name it once"
+            f"line 1 of {name} and line 3 of {name} name the same video with other labels, 0 and "
+            f"1: {tmp_path}/a.avi; keep one of the lines, or write all labels on one line "
+            f"(--format labels)"
+        )
+        manifest = self.collect(tmp_path, "a.avi 0\n\n./a.avi 0\n")
+        assert labels(manifest) == {"a": (0,)}
+        assert manifest.notes == (
+            f"left out 1 line that names a video again, with the same label; first: line 3 of "
+            f"{name} repeats line 1 of {name}, {tmp_path}/a.avi; remove one of the two",
         )
         manifest = self.collect(tmp_path, "a.avi 0\na.mp4 1\n")
         assert labels(manifest) == {"a%2Eavi": (0,), "a%2Emp4": (1,)}
@@ -443,17 +459,15 @@ class TestLists:
         ("line", "named", "rest"),
         [
             ("a.avi -1", "a.avi", "-1"),
-            ("a.avi walk", "a.avi", "walk"),
-            ("a.avi,3", "a.avi", "3"),
             ("gone.avi 1.0 2", "gone.avi", "1.0 2"),
-            ("imgs 5 walk", "imgs", "5 walk"),
+            ("a.avi,1.5", "a.avi", "1.5"),
         ],
     )
     def test_bad_labels(self, tmp_path: Path, line: str, named: str, rest: str) -> None:
         frames(touch(tmp_path, "a.avi") / "imgs")
         assert message(lambda: self.collect(tmp_path, f"a.avi 0\n{line}\n")) == (
-            f"line 2 of {tmp_path}/list.txt: a path (in quotes, if it is an odd one) and labels "
-            f"that are integers >= 0 must stand with spaces between, got {rest!r} after {named!r}"
+            f"line 2 of {tmp_path}/list.txt: labels must be integers >= 0 or names of classes, got "
+            f"{rest!r} after {named!r}; leave the label out for a video that has none"
         )
 
     def test_unclosed_quote_empty_list_and_binary(self, tmp_path: Path) -> None:
@@ -462,7 +476,8 @@ class TestLists:
             f"the list {tmp_path}/list.txt names no video: write one path a line"
         )
         assert message(lambda: self.collect(tmp_path, "a.avi".encode("utf-16"))) == (
-            f"{tmp_path}/list.txt is not text in UTF-8 (it has NUL bytes); save it as UTF-8"
+            f"{tmp_path}/list.txt is text in UTF-16, and a list must be text in UTF-8; save it as "
+            f"UTF-8: iconv -f UTF-16 -t UTF-8 {tmp_path}/list.txt > NEW"
         )
 
     def test_rawframes(self, tmp_path: Path) -> None:
@@ -548,7 +563,9 @@ class TestUCF101:
         assert manifest.notes == ()
         second = collect_videos(root, annotations=lists, split=2)
         assert [video.split for video in second.videos] == ["train", "test"]
-        assert second.notes == (f"ignored 1 video under {root} that {lists} does not name",)
+        assert second.notes == (
+            f"ignored 1 video under {root} that {lists} does not name; add lines to have them",
+        )
 
     def test_absent(self, tmp_path: Path, lists: Path) -> None:
         root = touch(tmp_path / "videos", self.FILES[0])
@@ -556,7 +573,14 @@ class TestUCF101:
             f"2 of 3 listed videos are not under {root}; first: Run/v_Run_g02_c01.avi, "
             f"Walk/v_Walk_g01_c01.avi"
         )
-        assert collect_videos(root, annotations=lists).notes == (note,)
+        assert collect_videos(root, annotations=lists, allow_missing=True).notes == (
+            f"{note}; check the folder if they should be there",
+        )
+        assert message(lambda: collect_videos(root, annotations=lists)) == (
+            f"1 of 2 classes in {lists} has no video under {root}: Run (1 listed video, first: "
+            f"Run/v_Run_g02_c01.avi); check the folder of the videos against {lists}, or give "
+            f"--allow-missing (allow_missing=True) to go on without them"
+        )
         assert message(lambda: collect_videos(root, annotations=lists, strict=True)) == (
             f"{note}; check the folder of the videos against {lists}"
         )
@@ -570,11 +594,15 @@ class TestUCF101:
         root = touch(tmp_path / "videos", "Walk/v_Walk_g02_c01.mp4")
         frames(root / "Run/v_Run_g02_c01")
         assert len(collect_videos(root, annotations=lists).videos) == 2
-        touch(root, self.FILES[0])
-        assert message(lambda: collect_videos(root, annotations=lists)) == (
-            f"two files could be the listed video v_Walk_g02_c01: {root}/Walk/v_Walk_g02_c01.avi "
-            f"and {root}/Walk/v_Walk_g02_c01.mp4; keep one of them"
+        touch(root, "Walk/v_Walk_g02_c01.mkv")
+        assert message(lambda: collect_videos(root, annotations=lists, allow_missing=True)) == (
+            f"two files could be the listed video v_Walk_g02_c01.avi: "
+            f"{root}/Walk/v_Walk_g02_c01.mkv and {root}/Walk/v_Walk_g02_c01.mp4; keep one of them, "
+            f"or write the path with its folder and extension"
         )
+        touch(root, self.FILES[0])  # the very file that the list names
+        manifest = collect_videos(root, annotations=lists, allow_missing=True)
+        assert manifest.videos[0].source == str(root / self.FILES[0])
 
     def test_damaged_lists(self, tmp_path: Path, lists: Path) -> None:
         root = touch(tmp_path / "videos", *self.FILES)
@@ -584,11 +612,13 @@ class TestUCF101:
         )
         write(lists / "testlist01.txt", "Walk/v_Walk_g01_c01.avi 2\n")
         assert message(lambda: collect_videos(root, annotations=lists)) == (
-            f"line 1 of {lists}/testlist01.txt: Walk is class 1 in {lists}/classInd.txt, got 2"
+            f"line 1 of {lists}/testlist01.txt: Walk is class 1 in {lists}/classInd.txt, got 2; "
+            f"correct one of the two"
         )
         write(lists / "testlist01.txt", "Jump/v_Jump_g01_c01.avi\n")
         assert message(lambda: collect_videos(root, annotations=lists)) == (
-            f"line 1 of {lists}/testlist01.txt: class 'Jump' is not in {lists}/classInd.txt"
+            f"line 1 of {lists}/testlist01.txt: class 'Jump' is not in {lists}/classInd.txt; add "
+            f"it there, or correct the line"
         )
         write(lists / "classInd.txt", "0 Walk\n")
         assert message(lambda: collect_videos(root, annotations=lists)) == (
@@ -597,7 +627,8 @@ class TestUCF101:
 
     def test_real_annotations(self, test_data: Path) -> None:
         root, lists = test_data / "ucf101/videos", test_data / "ucf101/ucfTrainTestlist"
-        manifest = collect_videos(root, annotations=lists)
+        assert "95 of 101 classes in" in message(lambda: collect_videos(root, annotations=lists))
+        manifest = collect_videos(root, annotations=lists, allow_missing=True)
         index = (lists / "classInd.txt").read_text().split()
         assert list(manifest.class_names) == index[1::2]
         tested = (lists / "testlist01.txt").read_text().split()
@@ -636,9 +667,11 @@ class TestHMDB51:
         ]
         assert manifest.videos[2].source == str(root / "walk/b.avi")
         assert manifest.notes == (
-            f"1 of 4 listed videos are not under {root}; first: run/gone.avi",
-            f"ignored 2 videos under {root} that {lists} does not name",
-            "left out 1 video that split 1 does not use",
+            f"1 of 4 listed videos are not under {root}; first: run/gone.avi; check the folder if "
+            f"they should be there",
+            f"ignored 2 videos under {root} that {lists} does not name; add lines to have them",
+            "left out 1 video that split 1 does not use; name the folder without annotations to "
+            "extract every video",
         )
 
     def test_errors(self, tmp_path: Path, lists: Path) -> None:
@@ -704,7 +737,7 @@ class TestKinetics:
         assert labels(manifest) == {"abcdefghij1_000000_000010": ()}
         assert manifest.class_names == ()
         note = f"1 of 2 listed videos are not under {tmp_path}; first: gone_000001_000011"
-        assert note in manifest.notes
+        assert f"{note}; check the folder if they should be there" in manifest.notes
         assert note in message(lambda: collect_videos(path, strict=True))
 
     def test_several_files_share_their_classes(self, tmp_path: Path) -> None:
@@ -724,24 +757,38 @@ class TestKinetics:
             return message(lambda: collect_videos(path))
 
         assert refused("name,id\nx,1\n") == (
+            f"no row of {path} names a video that exists: expected paths in the column id, found "
+            f"'1' on line 2 of {path}; name the column of paths 'path', or give --root if the "
+            f"paths start from another folder"
+        )
+        assert message(lambda: collect_videos(path, format="kinetics")) == (
             f"{path} is no Kinetics CSV: its first line must name the columns "
-            f"label,youtube_id,time_start,time_end,split (label and split may lack), got 'name,id'"
+            f"label,youtube_id,time_start,time_end,split (label and split may lack), got "
+            f"'name,id'; give --format csv for a table with a column path"
         )
         assert refused(self.HEADER + "run,aaaaaaaaaa1,10,0,train\n") == (
             f"line 2 of {path} needs a youtube_id and times in seconds with 0 <= time_start < "
             f"time_end, got 'run,aaaaaaaaaa1,10,0,train'"
         )
-        assert "needs a youtube_id" in refused(self.HEADER + "run,aaaaaaaaaa1\n")
+        assert refused(self.HEADER + "run,aaaaaaaaaa1\n") == (
+            f"line 2 of {path} has 2 columns, and the header has 5 (label,youtube_id,time_start,"
+            f"time_end,split), got 'run,aaaaaaaaaa1'; put text that holds ',' in double quotes"
+        )
         path.write_bytes((self.HEADER + "run,aaaaaaaaaa1,0,10,tr\xe4in\n").encode("latin-1"))
         assert message(lambda: collect_videos(path)) == (
             f"the split on line 2 of {path} must be UTF-8, got 'tr\\udce4in'"
         )
         row = "run,aaaaaaaaaa1,0,10,train\n"
-        assert refused(self.HEADER + row + row) == (
-            f"line 2 of {path} and line 3 of {path} name the same video twice: "
-            f"{tmp_path}/aaaaaaaaaa1_000000_000010.mp4; name it once"
+        manifest = collect_videos(write(path, self.HEADER + row + row))
+        assert keys(manifest) == ["run/aaaaaaaaaa1_000000_000010"]
+        assert manifest.notes[-1] == (
+            f"left out 1 line that names a video again, with the same label; first: line 3 of "
+            f"{path} repeats line 2 of {path}, {tmp_path}/aaaaaaaaaa1_000000_000010.mp4; remove "
+            f"one of the two"
         )
-        assert refused(self.HEADER) == f"{path} names no video"
+        assert refused(self.HEADER) == (
+            f"{path} names no video; check that it is the list of the videos"
+        )
 
 
 class TestStores:
@@ -792,7 +839,10 @@ class TestStores:
         given = collect_videos(listed, root=f"{store}/videos")
         assert keys(given) == ["walk/a", "run/frames", "run/c", "gone"]
         assert [v.labels for v in given.videos] == [(1,), (0,), (0,), (5,)]
-        assert given.notes == (f"1 of 4 listed videos not found; first: {store}/videos/gone.mp4",)
+        assert given.notes == (
+            f"1 of 4 listed videos not found; first: {store}/videos/gone.mp4; check the paths, or "
+            f"give their folder as --root",
+        )
         listed.write_text(f"{store}/videos/walk/a.mp4 1\n{store}/videos/run/c.MKV 0\n")
         given = collect_videos(listed)
         assert keys(given) == ["walk/a", "run/c"]
@@ -839,7 +889,12 @@ class TestStores:
         assert [v.labels for v in given.videos] == [(1,), (0,)]
         assert given.videos[0].source.endswith("X-Amz-Signature=5ec2e7&X=1")
         listed.write_text("https://host/v/a.mp4?sig=5ec2e7\n" * 2)
-        with pytest.raises(InputError, match="the same video twice") as caught:
+        given = collect_videos(listed)
+        assert len(given.videos) == 1
+        assert "https://host/v/a.mp4?..." in given.notes[-1]
+        assert "5ec2e7" not in given.notes[-1]
+        listed.write_text("".join(f"https://host/v/a.mp4?sig=5ec2e7 {i}\n" for i in (1, 2)))
+        with pytest.raises(InputError, match="the same video with other labels") as caught:
             collect_videos(listed)
         assert "5ec2e7" not in str(caught.value)
         assert "https://host/v/a.mp4?..." in str(caught.value)
