@@ -79,6 +79,11 @@ def extract(
     from flowprep.run.driver import run_extract
     from flowprep.video.manifest import Manifest, collect_videos
 
-    manifest = videos if isinstance(videos, Manifest) else collect_videos(videos, out=out)
+    config = config or ExtractConfig()
+    manifest = (
+        videos
+        if isinstance(videos, Manifest)
+        else collect_videos(videos, out=out, image_fps=config.decode.image_fps)
+    )
     options = dataclasses.replace(options or RunOptions(), executor=executor)
-    return run_extract(manifest, os.fspath(out), config or ExtractConfig(), options)
+    return run_extract(manifest, os.fspath(out), config, options)

@@ -253,6 +253,7 @@ def extract(
             lists=lists,
             allow_missing=allow_missing,
             charades=charades,
+            image_fps=config.decode.image_fps,
         )
     for note in manifest.notes:
         click.echo(f"note: {note}", err=True)

@@ -97,6 +97,7 @@ def plan(
             lists=lists,
             allow_missing=allow_missing,
             charades=charades,
+            image_fps=config.decode.image_fps,
         )
         if num_workers_per_node is None:
             num_workers_per_node = usable_cores()

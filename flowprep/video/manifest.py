@@ -136,7 +136,7 @@ def collect_videos(
     Seconds of a folder of images need `image_fps`, its frame rate.
 
     Folders give classes and splits (`folder_classes.py` says how). `class_level` chooses which: 1
-    is the first folder of each key, as flowprep 1.0 always had it, 0 gives no classes.
+    is the first folder of each key, as format version 1 had it, 0 gives no classes.
 
     Raises ConfigError for options that do not go together and InputError for inputs that do not
     exist, hold no video, cannot be parsed, or give two videos one key.
