@@ -80,9 +80,10 @@ def extract(
     from flowprep.video.manifest import Manifest, collect_videos
 
     config = config or ExtractConfig()
-    if isinstance(videos, Manifest):
-        manifest = videos
-    else:
-        manifest = collect_videos(videos, out=out, image_fps=config.decode.image_fps)
+    manifest = (
+        videos
+        if isinstance(videos, Manifest)
+        else collect_videos(videos, out=out, image_fps=config.decode.image_fps)
+    )
     options = dataclasses.replace(options or RunOptions(), executor=executor)
     return run_extract(manifest, os.fspath(out), config, options)

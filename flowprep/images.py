@@ -6,6 +6,7 @@ the C library's stderr tells of it.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tempfile
@@ -57,16 +58,30 @@ def find_damage(lines: list[str]) -> str:
 
 def _listen(read: Callable[[], object]) -> tuple[Image | None, list[str]]:
     """Returns what `read` returns, and what was written to stderr meanwhile."""
-    with _stderr_lock, tempfile.TemporaryFile() as said:
+    with _stderr_lock:
         try:
             stderr = os.dup(2)
         except OSError:  # of a process without a terminal it may be closed
             return read(), []  # type: ignore[return-value]
-        os.dup2(said.fileno(), 2)
+        said = _file_of_process(os.getpid())
+        os.dup2(said, 2)
         try:
             image = read()
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-        said.seek(0)
-        return image, said.read().decode(errors="replace").splitlines()  # type: ignore[return-value]
+        size = os.fstat(said).st_size
+        lines = os.pread(said, size, 0).decode(errors="replace").splitlines() if size else []
+        if size:
+            os.lseek(said, 0, os.SEEK_SET)
+            os.ftruncate(said, 0)
+        return image, lines  # type: ignore[return-value]
+
+
+@functools.lru_cache(maxsize=1)
+def _file_of_process(process: int) -> int:
+    """Returns an empty temporary file, open as long as the process lives."""
+    # A new one for each image would take a third of the time, and a forked process shares its
+    # parent's place in a file.
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -104,6 +104,15 @@ input_options = _decorator(
         "given.",
     ),
     click.option(
+        "--class-level",
+        type=int,
+        metavar="NUMBER",
+        cls=GroupedOption,
+        group="Input",
+        help="Which folder around a video is its class: 1 is the first below VIDEOS (or below "
+        "--root), 0 is none. Without it flowprep finds classes and splits, and says which.",
+    ),
+    click.option(
         "--allow-missing",
         is_flag=True,
         cls=GroupedOption,
@@ -120,15 +129,6 @@ input_options = _decorator(
         metavar="clips|video",
         help="What Charades' actions become: clips, each with its label, or whole videos with all "
         "their labels.",
-    ),
-    click.option(
-        "--class-level",
-        type=int,
-        metavar="NUMBER",
-        cls=GroupedOption,
-        group="Input",
-        help="Which folder around a video is its class: 1 is the first below VIDEOS (or below "
-        "--root), 0 is none. Without it flowprep finds classes and splits, and says which.",
     ),
 )
 """The options of what VIDEOS is."""
@@ -207,10 +207,10 @@ def extract(
     annotations: str | None,
     split: int | None,
     root: str | None,
+    class_level: int | None,
     lists: tuple[str, ...],
     allow_missing: bool,
     charades: CharadesMode,
-    class_level: int | None,
     preset: str | None,
     dry_run: bool,
     **_: Any,
@@ -249,11 +249,11 @@ def extract(
             split=split,
             root=root,
             out=out,
+            class_level=class_level,
             lists=lists,
             allow_missing=allow_missing,
             charades=charades,
             image_fps=config.decode.image_fps,
-            class_level=class_level,
         )
     for note in manifest.notes:
         click.echo(f"note: {note}", err=True)

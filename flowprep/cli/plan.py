@@ -67,10 +67,10 @@ def plan(
     annotations: str | None,
     split: int | None,
     root: str | None,
+    class_level: int | None,
     lists: tuple[str, ...],
     allow_missing: bool,
     charades: CharadesMode,
-    class_level: int | None,
     preset: str | None,
     **_: Any,
 ) -> None:
@@ -93,11 +93,11 @@ def plan(
             annotations=annotations,
             split=split,
             root=root,
+            class_level=class_level,
             lists=lists,
             allow_missing=allow_missing,
             charades=charades,
             image_fps=config.decode.image_fps,
-            class_level=class_level,
         )
         if num_workers_per_node is None:
             num_workers_per_node = usable_cores()

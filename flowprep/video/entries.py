@@ -44,13 +44,13 @@ class Request:
     strict: bool
     out: str | None
     """Absolute, or a URL; None where there is none."""
+    class_level: int | None = None
+    """Which folder around a video is its class; None: as `classes_of_folders` finds."""
     allow_missing: bool = False
     """Whether a class may have no video on disk."""
     image_fps: float | None = None
     """Frame rate of the folders of images."""
     charades: CharadesMode = "clips"
-    class_level: int | None = None
-    """Which folder around a video is its class; None: as `classes_of_folders` finds."""
 
 
 @dataclass(slots=True)
@@ -89,10 +89,10 @@ class Found:
     """In the order of the annotation; empty where labels have no names."""
     num_ignored_files: int = 0
     notes: list[str] = field(default_factory=list)
-    numbers_names: bool = False
-    """Whether a list of paths gives names of classes, which get numbers here."""
     empty_folders: list[str] = field(default_factory=list)
     """Folders without a video, as paths that keys of videos in them would begin with."""
+    numbers_names: bool = False
+    """Whether a list of paths gives names of classes, which get numbers here."""
 
 
 def path_below(path: str, base: str) -> str | None:

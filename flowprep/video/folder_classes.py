@@ -63,10 +63,10 @@ def classes_of_folders(
     """Finds classes and splits in the folders of videos.
 
     `counts` has the number of videos in each folder, a path below VIDEOS. `class_level` chooses the
-    level of the classes: 1 is the first folder, without splits, as flowprep 1.0 had it; 0 takes no
-    classes. `empty` are folders without a video. With `by_input` the first component of every path
-    is the name of a folder in VIDEOS, and stands above level 1. Raises InputError where videos lie
-    above `class_level`.
+    level of the classes: 1 is the first folder, without splits, as format version 1 had it; 0 takes
+    no classes. `empty` are folders without a video. With `by_input` the first component of every
+    path is the name of a folder in VIDEOS, and stands above level 1. Raises InputError where videos
+    lie above `class_level`.
     """
     tree = _Tree({folder: _parts(folder) for folder in counts}, counts, int(by_input))
     if class_level == 1:
@@ -160,7 +160,7 @@ class _Found:
 
 
 def _first_folders(tree: _Tree) -> _Found:
-    """As flowprep 1.0 read every tree."""
+    """As data sets of format version 1 read every tree."""
     num_above = tree.number(lambda parts: len(parts) <= tree.offset)
     if not num_above:
         return _Found(class_level=tree.offset)

@@ -1,8 +1,8 @@
 """From what the user names (folders, files, patterns, lists, known data sets) to a list of videos.
 
     collect_videos -> FORMATS[name] for each input -> entries -> unique keys, labels -> Manifest
-                      tree.py, folder_classes.py
-                      lists.py, csv_lists.py, annotations/ -> join_lists
+                      tree.py, lists.py, csv_lists.py, annotations/ -> join_lists
+                      folder_classes.py
 
 A reader turns one input into entries and looks at the disk no more than it must.
 """
@@ -111,11 +111,11 @@ def collect_videos(
     root: str | os.PathLike[str] | None = None,
     strict: bool = False,
     out: str | os.PathLike[str] | None = None,
+    class_level: int | None = None,
     lists: Sequence[str | os.PathLike[str]] = (),
     allow_missing: bool = False,
     image_fps: float | None = None,
     charades: CharadesMode = "clips",
-    class_level: int | None = None,
 ) -> Manifest:
     """Lists the videos that `inputs` names, each with a unique key.
 
@@ -136,7 +136,7 @@ def collect_videos(
     Seconds of a folder of images need `image_fps`, its frame rate.
 
     Folders give classes and splits (`folder_classes.py` says how). `class_level` chooses which: 1
-    is the first folder of each key, as flowprep 1.0 always had it, 0 gives no classes.
+    is the first folder of each key, as format version 1 had it, 0 gives no classes.
 
     Raises ConfigError for options that do not go together and InputError for inputs that do not
     exist, hold no video, cannot be parsed, or give two videos one key.
@@ -165,10 +165,10 @@ def collect_videos(
         root=_absolute(root),
         strict=strict,
         out=_absolute(out),
+        class_level=class_level,
         allow_missing=allow_missing,
         image_fps=image_fps,
         charades=charades,
-        class_level=class_level,
     )
     for place in (*paths, request.annotations, request.root, request.out):
         check_url(place or "")
@@ -177,7 +177,8 @@ def collect_videos(
     if request.annotations is not None and kind_of(request.annotations) is None:
         raise does_not_exist("annotations", request.annotations)
     if lists:
-        return _finish([_read_lists(paths, split_lists(lists), format, request)])
+        found = [_read_lists(paths, split_lists(lists), format, request)]
+        return _finish(found)
     names = [_detect(path, request) if format == "auto" else format for path in paths]
     _check_options(names, request)
     found = [FORMATS[name](path, request) for name, path in zip(names, paths, strict=True)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from pathlib import Path
+
+import pytest
 
 from tests.cli.conftest import Command
 
@@ -36,25 +36,28 @@ def test_exit_code_tells_a_run_that_ended_early(
     assert result.stdout.startswith("silent: ")
 
 
-def test_watch_ends_with_the_run(flowprep: Command, extract: Command, tmp_path: Path) -> None:
+def test_watch_ends_with_the_run(
+    flowprep: Command, extract: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert extract().code == 0
     path = tmp_path / "out/logs/progress.json"
     done = path.read_text()
     new = {"state": "running", "updated": "2999-01-01T00:00:00+00:00"}
     path.write_text(json.dumps(json.loads(done) | new))
 
-    def finish() -> None:
-        time.sleep(0.5)
+    waits: list[float] = []
+
+    def finish(seconds: float) -> None:
+        waits.append(seconds)
         path.write_text(done)
 
-    thread = threading.Thread(target=finish)
-    thread.start()
+    # The run ends between two looks.
+    monkeypatch.setattr("flowprep.cli.dataset.time.sleep", finish)
     result = flowprep("status", tmp_path / "out", "--watch", 1)
-    thread.join()
     assert result.code == 0
+    assert waits == [1]
     states = [line.split(":")[0] for line in result.stdout.splitlines() if "videos done" in line]
-    assert states[0] == "running"
-    assert states[-1] == "complete"
+    assert states == ["running", "complete"]
 
 
 def test_mistakes(flowprep: Command, tmp_path: Path) -> None:

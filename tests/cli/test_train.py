@@ -242,23 +242,19 @@ def test_ctrl_c_and_the_same_command_again(flow: Path, tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
-            end = time.monotonic() + 60
             metrics = tmp_path / "metrics.csv"
             while not (metrics.exists() and "\n3," in metrics.read_text(encoding="utf-8")):
                 assert process.poll() is None, process.communicate()
-                assert time.monotonic() < end
                 time.sleep(0.01)
             # A terminal sends it to the whole group.
             os.killpg(process.pid, signal.SIGINT)
-            stdout, stderr = process.communicate(timeout=60)
+            stdout, stderr = process.communicate()
         finally:
             process.kill()
     assert (process.returncode, stdout) == (1, "")
     assert stderr == "\nInterrupted; the same command goes on where this one stopped.\n"
     assert (tmp_path / "last.pt").exists()
-    again = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stderr) == (0, "")
     done = re.search(r"this run +(\d+) steps?", again.stdout)
     assert done is not None

@@ -308,9 +308,9 @@ def test_a_data_set_is_read_by_forked_children_at_once(dataset: FlowDataset) -> 
     for child in children:
         child.start()
     for key, queue in queues.items():
-        assert queue.get(timeout=60) == expected[key]
+        assert queue.get() == expected[key]
     for child in children:
-        child.join(60)
+        child.join()
         assert child.exitcode == 0
     # The children's end has not closed the parent's files.
     assert dataset.quantized("jump/a", 0, 2).tobytes() == expected["jump/a"][0]

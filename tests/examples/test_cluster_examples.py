@@ -10,8 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,12 @@ import yaml
 
 from flowprep.dataset.verify import verify_dataset
 from flowprep.synthetic import action_scene, write_video
-from tests.run.faults import descendants, kill
+from tests.run.faults import descendants, kill, wait_until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "cluster"
 OPTIONS = ("--algorithm", "farneback", "--resize", "none")
 
-# Of what hangs. Tests wait for what a process does, or for its end, however long a busy machine
-# takes.
+# Two Ray clusters after each other, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(1200)
 
 SCONTROL = """#!/bin/bash
@@ -119,20 +117,13 @@ def sbatch(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str
     )
 
 
-def wait_while_running(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    """Waits until `condition` holds; fails where the process ends before."""
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
 def test_slurm_script_works_and_cleans_up(
     clips: Path, home: Path, tmp_path: Path, slurm: dict[str, str]
 ) -> None:
     out = tmp_path / "out"
     process = sbatch(slurm, str(clips), str(out), *OPTIONS)
     ray_folder = Path(f"/tmp/ray-{slurm['SLURM_JOB_ID']}")
-    wait_while_running(process, lambda: any(home.glob(".flowprep-*/token")))
+    wait_until(lambda: any(home.glob(".flowprep-*/token")), process)
     (token,) = home.glob(".flowprep-*/token")
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
@@ -156,7 +147,7 @@ def test_slurm_script_goes_back_into_the_queue_when_its_time_is_up(
     for copy in range(300):
         shutil.copytree(clips, tmp_path / "many" / str(copy))
     process = sbatch(slurm, str(tmp_path / "many"), str(out), *OPTIONS)
-    wait_while_running(process, lambda: any(out.glob(".parts/*/*.json")))
+    wait_until(lambda: any(out.glob(".parts/*/*.json")), process)
     process.send_signal(signal.SIGTERM)
     text, _ = process.communicate()
     assert process.returncode == 1, text

@@ -48,6 +48,7 @@ OPTIONS: tuple[tuple[str, ...], ...] = (
     ("--fps", "12"),
     ("--decoder", "decord"),
     ("--on-damage", "cut"),
+    ("--on-damage", "conceal"),
 )
 """Of the runs, one after the other."""
 COMMON = (
@@ -315,12 +316,18 @@ def _check(
             return checked
         exact = "decord" not in options
         checked.num_compared = len(stored)
-        checked.num_unsure = _compare(dataset, stored, exact, outcomes)
+        conceals = "conceal" in options
+        checked.num_unsure = _compare(dataset, stored, outcomes, exact=exact, conceals=conceals)
     return checked
 
 
 def _compare(
-    dataset: FlowDataset, stored: Sequence[tuple[int, Path]], exact: bool, outcomes: Outcomes
+    dataset: FlowDataset,
+    stored: Sequence[tuple[int, Path]],
+    outcomes: Outcomes,
+    *,
+    exact: bool,
+    conceals: bool,
 ) -> int:
     """Holds stored videos against a plain decoding in another process.
 
@@ -331,7 +338,9 @@ def _compare(
     for _, path in stored:
         video = dataset.videos[_key(path)]
         size = {"width": video.width, "height": video.height}
-        requests.append(json.dumps({"path": str(path), "quality": quality, **size}))
+        asked = {"path": str(path), "quality": quality, "conceals": conceals, **size}
+        stream = dataset.metadata(video.key)["video_stream"]
+        requests.append(json.dumps(asked | {"stream": stream}))
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzzing.plain_decode"],
         cwd=ROOT,
@@ -344,16 +353,20 @@ def _compare(
     )
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     for (index, path), answer in zip(stored, answers, strict=True):
-        if (problem := _difference(dataset, _key(path), answer, exact)) is not None:
+        if (problem := _difference(dataset, _key(path), answer, exact, conceals)) is not None:
             outcomes.break_rule(str(index), problem, path)
     return sum(bool(answer["unsure"]) for answer in answers)
 
 
-def _difference(dataset: FlowDataset, key: str, answer: dict[str, Any], exact: bool) -> str | None:
+def _difference(
+    dataset: FlowDataset, key: str, answer: dict[str, Any], exact: bool, conceals: bool
+) -> str | None:
     """Says in what a stored video differs from a plain decoding; None where it does not."""
     video = dataset.videos[key]
     digests = answer["digests"]
-    if not video.is_partial and answer["error"] is not None:
+    if conceals and answer["error"] and not dataset.metadata(key)["num_damaged"]:
+        return f"no damage is counted, and a plain decoding has {answer['error']}"
+    if not video.is_partial and not conceals and answer["error"] is not None:
         return f"stored as complete, and a plain decoding ends in {answer['error']}"
     if len(digests) < video.num_frames or (
         not video.is_partial and len(digests) > video.num_frames

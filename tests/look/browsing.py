@@ -138,7 +138,7 @@ class Client:
         given = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
         if query:
             path += "?" + urlencode(query)
-        connection = http.client.HTTPConnection(self.host, timeout=20)
+        connection = http.client.HTTPConnection(self.host, timeout=300)
         with contextlib.closing(connection):
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             if "host" not in dict(given):

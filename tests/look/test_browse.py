@@ -493,7 +493,7 @@ def test_token(dataset: FlowDataset) -> None:
 def asked(url: str, request: str) -> bytes:
     """Sends bytes as they stand; returns the answer."""
     address = urlsplit(url)
-    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=300) as connection:
         connection.sendall(request.replace("\n", "\r\n").encode("latin-1"))
         data = b""
         while part := connection.recv(65536):
@@ -545,7 +545,7 @@ def test_many_ranges_over_one_connection(dataset: FlowDataset, out: Path) -> Non
     key = escape_key(ODD_NAME)
     whole = member(out, dataset, key, "rgb")
     with served(dataset) as url:
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=300)
         for begin in range(0, len(whole) - 1000, 5000):
             path = f"/stream?key={quote(key, safe='')}&name=rgb"
             connection.request("GET", path, headers={"Range": f"bytes={begin}-{begin + 999}"})

@@ -75,11 +75,12 @@ def kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
-    """Polls `condition` and returns whether it came true in time."""
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Waits until `condition` holds, however busy the machine; pytest ends what hangs.
+
+    With `process` it fails where that ends before.
+    """
+    while not condition():
+        if process is not None and process.poll() is not None and not condition():
+            raise AssertionError(f"exit code {process.returncode}: {process.communicate()}")
         time.sleep(0.01)
-    return False

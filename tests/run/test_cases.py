@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 import flowprep
@@ -15,8 +18,14 @@ from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.config import Resize
 from flowprep.dataset.import_tree import ImportSpec, import_tree
 from flowprep.dataset.verify import verify_dataset
+from flowprep.errors import InputError
+from flowprep.video.manifest import collect_videos
+from tests.video.irregular import write_plain
 
 AS_STORED = DecodeSpec(resize=Resize.parse("none"))
+QUICK = ExtractConfig(AS_STORED, FlowSpec("dis"), EncodeSpec(("forward",)))
+
+NOTHING_STORED = "none of the 1 videos"
 
 # What is stored of each, or the reason why nothing is.
 OUTCOMES: dict[str, Mapping[str, Any] | str] = {
@@ -56,8 +65,13 @@ def run(path: Path, out: Path, decode: DecodeSpec = AS_STORED, segment_frames: i
     """Extracts one file or folder, at its own size."""
     config = ExtractConfig(decode, FlowSpec("dis"), EncodeSpec(("forward",)))
     options = RunOptions(segment_frames=segment_frames, progress=False)
-    flowprep.extract(path, out, config, executor="inline", options=options)
-    assert verify_dataset(out, deep=True).problems == []
+    report = flowprep.extract(path, out, config, executor="inline", options=options)
+    problems = verify_dataset(out, deep=True).problems
+    if report.num_failed:
+        # A data set without any video is not whole.
+        assert [problem.partition(" in ")[0] for problem in problems] == [NOTHING_STORED]
+    else:
+        assert problems == []
 
 
 def outcome(out: Path) -> dict[str, Any] | str:
@@ -127,3 +141,56 @@ def test_frames_and_flow_that_begin_at_different_numbers_are_aligned(
         "the first are flow_x_00000.jpg, flow_y_00000.jpg, img_00001.jpg"
     )
     assert verify_dataset(tmp_path / "out", deep=True).problems == []
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 10 seconds."""
+    path = tmp_path_factory.mktemp("clip") / "long.mp4"
+    write_plain(path, 250)
+    return path
+
+
+def test_files_that_are_trimmed_already_are_not_cut_again(
+    cases: Path, long_clip: Path, tmp_path: Path
+) -> None:
+    for name in ("AAAAAAAAAA1", "AAAAAAAAAA2"):
+        shutil.copy(long_clip, tmp_path / f"{name}.mp4")
+    manifest = collect_videos(shutil.copy(cases / "lists" / "k2.csv", tmp_path))
+    report = flowprep.extract(manifest, tmp_path / "out", QUICK, executor="inline")
+    dataset = flowprep.open_dataset(tmp_path / "out")
+    assert [video.num_frames for video in dataset.videos] == [250, 250]
+    assert report.video_notes["already-trimmed"].num_videos == 2
+    for video, bounds in zip(dataset.videos, ("5 s to 15 s", "85 s to 95 s"), strict=True):
+        note = dataset.metadata(video.key)["notes"]["already-trimmed"]
+        assert bounds in note
+        assert "10 s" in note
+
+
+def test_two_ranges_within_the_same_seconds_are_two_clips(
+    cases: Path, long_clip: Path, tmp_path: Path
+) -> None:
+    shutil.copy(long_clip, tmp_path / "BBBBBBBBBB1.mp4")
+    manifest = collect_videos(shutil.copy(cases / "lists" / "k10.csv", tmp_path))
+    flowprep.extract(manifest, tmp_path / "out", QUICK, executor="inline")
+    videos = flowprep.open_dataset(tmp_path / "out").videos
+    assert len({video.key for video in videos}) == 2
+    assert sorted(video.num_frames for video in videos) == [108, 115]
+
+
+def test_seconds_are_no_numbers_of_images(cases: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "CCCCCCCCCC1"
+    folder.mkdir()
+    for number in range(50):
+        level = np.full((48, 64, 3), 4 * number, np.uint8)
+        cv2.imwrite(str(folder / f"img_{number + 1:05d}.jpg"), level)
+    path = shutil.copy(cases / "lists" / "r.csv", tmp_path)
+    with pytest.raises(InputError, match="--image-fps"):
+        collect_videos(path)
+    manifest = collect_videos(path, image_fps=25)
+    config = dataclasses.replace(QUICK, decode=dataclasses.replace(QUICK.decode, image_fps=25.0))
+    report = flowprep.extract(manifest, tmp_path / "out", config, executor="inline")
+    dataset = flowprep.open_dataset(tmp_path / "out")
+    assert {video.num_frames for video in dataset.videos} == {25}
+    # The second range, from 2 to 12 s, begins where the folder ends.
+    assert report.failures == {"no-frames": 1}

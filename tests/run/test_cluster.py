@@ -45,8 +45,6 @@ NUM_RUNS = int(os.environ.get("FLOWPREP_FAULT_RUNS", "0"))
 NUM_CLIPS = 6
 OPTIONS = ("--algorithm", "farneback", "--resize", "none", "--shard-size", "3")
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def start(
     videos: Path, out: Path, environment: dict[str, str], *options: str
@@ -64,7 +62,7 @@ def start(
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    text, _ = process.communicate(timeout=280)
+    text, _ = process.communicate()
     assert process.returncode == 0, text
     return text
 
@@ -88,10 +86,10 @@ def test_nodes_come_and_go(tmp_path: Path) -> None:
     with LocalCluster(head_cpus=0) as cluster:
         # An autoscaler begins with nothing, and sees what waits.
         process = start(clips, out, cluster.environment, "--address", cluster.address)
-        assert wait_until(lambda: "has no CPU" in run_log(out), 60), process.communicate()
+        wait_until(lambda: "has no CPU" in run_log(out), process)
         for name in ("killed", "terminated"):
             cluster.add(name)
-            assert wait_until(lambda name=name: cluster.pause(name) > 0, 60)  # type: ignore[misc]
+            wait_until(lambda name=name: cluster.pause(name) > 0, process)  # type: ignore[misc]
         cluster.kill("killed")
         cluster.terminate("terminated")
         # Both videos go to a node that came after them.
@@ -152,7 +150,6 @@ def undisturbed(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.mark.skipif(not NUM_RUNS, reason="long: set FLOWPREP_FAULT_RUNS to the number of runs")
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("run", range(NUM_RUNS))
 def test_random_losses_end_in_the_undisturbed_data_set(
     run: int, test_data: Path, undisturbed: Path, tmp_path: Path
@@ -371,6 +368,6 @@ def test_ray_exports_the_run_s_numbers(tmp_path: Path) -> None:
             return ""
 
         pattern = rf"(?m)^ray_flowprep_videos_remaining\{{.*\}} {NUM_CLIPS}\.0$"
-        assert wait_until(lambda: bool(re.search(pattern, exported())), 60)
+        wait_until(lambda: bool(re.search(pattern, exported())))
         cluster.add("node")
         finish(process)

@@ -294,7 +294,7 @@ def test_a_second_run_at_the_same_time_is_refused_by_name(five_clips: Path, tmp_
     out = tmp_path / "out"
     first = start_extract(five_clips, out, "--algorithm", "farneback", "--workers", "1")
     try:
-        assert wait_until(lambda: (out / "manifest.jsonl").exists(), 60)
+        wait_until(lambda: (out / "manifest.jsonl").exists(), first)
         with pytest.raises(
             StorageError, match=f"another run is writing to .*process {first.pid} on"
         ):
@@ -336,7 +336,6 @@ def test_storage_that_takes_no_more_stops_the_run_and_corrupts_nothing(tmp_path:
     assert verify_dataset(out, deep=True).problems == []
 
 
-@pytest.mark.timeout(240)
 def test_video_that_kills_its_worker_is_quarantined_and_the_rest_goes_on(tmp_path: Path) -> None:
     videos = write_clips(tmp_path / "videos", range(3), size=(256, 192))
     out = tmp_path / "out"
@@ -374,11 +373,14 @@ def test_video_that_kills_its_worker_is_quarantined_and_the_rest_goes_on(tmp_pat
     assert verify_dataset(out).problems == []
 
 
-@pytest.mark.timeout(240)
 def test_worker_that_stalls_is_ended_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Native code that gives no sign of life for the time limit: here one slow pair of frames."""
+    """Native code that gives no sign of life for the time limit: here one slow pair of frames.
+
+    It takes OpenCV over a minute on one core, and one of the small clip's less than a tenth of a
+    second: the limit lies far from both.
+    """
     # Compiling takes longer than the limit, and is no stall.
     monkeypatch.setenv("FLOWPREP_CACHE_DIR", str(tmp_path / "cache"))
     scene = action_scene("move_left", num_frames=3, width=1024, height=768)
@@ -391,12 +393,12 @@ def test_worker_that_stalls_is_ended_and_named(
         executor="ray",
         num_workers=1,
         max_attempts=1,
-        stall_timeout_seconds=1.0,
+        stall_timeout_seconds=8.0,
     )
     assert report.failures == {"stalled": 1}
     assert (report.num_complete, report.num_lost_workers) == (1, 1)
     (failure,) = read_failures(Storage(tmp_path / "out")).values()
-    assert failure.message == "no progress for 1 s; the worker was ended"
+    assert failure.message == "no progress for 8 s; the worker was ended"
     log = next((tmp_path / "out" / "logs").glob("*.log")).read_text()
     assert "opencv.py" in log  # where it hung
 

@@ -202,5 +202,5 @@ def test_workers_spread_over_the_gpus_that_they_may_have(ray: Any) -> None:
     assert plan.num_gpu_workers == 4
     kind = ray.remote(num_cpus=plan.cpus_per_gpu_worker, num_gpus=plan.gpus_per_worker)(Witness)
     actors = [kind.remote() for _ in range(plan.num_gpu_workers)]
-    seen = ray.get([actor.visible.remote() for actor in actors], timeout=120)
+    seen = ray.get([actor.visible.remote() for actor in actors])
     assert Counter(seen) == {"2": 2, "3": 2}

@@ -32,7 +32,7 @@ def planned(manifest: Manifest, out: Path) -> Plan:
 
 
 class TestFoldersReadOtherwise:
-    """Data sets that flowprep 1.0 began took the first folder for the class, as level 1 does."""
+    """Data sets of format version 1 took the first folder for the class, as level 1 does."""
 
     @pytest.mark.parametrize(
         ("names", "words"),

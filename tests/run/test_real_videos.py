@@ -25,8 +25,6 @@ CONFIG = ExtractConfig(
     FlowSpec("dis", DISParameters("ultrafast")),
 )
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def count_frames(path: Path, ffmpeg: str) -> int:
     """Returns the number of frames that ffmpeg itself decodes."""

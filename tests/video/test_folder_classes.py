@@ -105,7 +105,7 @@ def test_with_a_root_above(tmp_path: Path, layout: str) -> None:
     class_at = class_at if class_at is None else class_at + 1
     split_at = split_at if split_at is None else split_at + 1
     if layout == "flat":
-        class_at = 0  # A single folder, as flowprep 1.0 had it, and a note.
+        class_at = 0  # A single folder, as format version 1 had it, and a note.
         assert "every label is 'videos'" in manifest.notes[0]
     assert understood(manifest) == by_name(below, class_at, split_at)
 

@@ -193,6 +193,33 @@ def test_a_matrix_of_nothing_is_noted() -> None:
         assert orientation_of_matrix(matrix).rotation == 0
 
 
+def test_decord_shows_the_same_picture_or_is_refused(
+    make: Callable[..., Path], ffmpeg: str, tmp_path: Path
+) -> None:
+    decord = DecodeSpec(resize=Resize.parse("none"), decoder="decord")
+    turned = make("turned.mp4", "-display_rotation", "90")
+    assert np.array_equal(read(turned, decord)[0], read(turned)[0])
+    for name, options in [
+        ("turned.mkv", ("-display_rotation", "180")),
+        ("mirrored.mp4", ("-display_hflip",)),
+    ]:
+        with pytest.raises(VideoError, match="of this h264 video; try --decoder pyav") as caught:
+            read(make(name, *options), decord)
+        assert caught.value.reason == "unreadable"
+    # A dark scene with a small light, upside down by the stream's own word: the mean of all
+    # differences is below a level.
+    dark = tmp_path / "dark.mp4"
+    source = "color=black:size=160x120:rate=25:duration=0.2,drawbox=8:8:6:6:color=white:t=fill"
+    command = [ffmpeg, "-v", "error", "-f", "lavfi", "-i", source, "-c:v", "libx264"]
+    command += ["-bsf:v", "h264_metadata=display_orientation=insert:rotate=180", str(dark)]
+    subprocess.run(command, check=True)
+    frames, info, _ = read(dark)
+    assert info.rotation == 180
+    assert frames[0, 110, 150].min() > 200
+    with pytest.raises(VideoError, match="shows a wrong picture at frame 0"):
+        read(dark, decord)
+
+
 def moving_square(path: Path) -> Path:
     """Writes a clip whose textured square moves right and down."""
     rng = np.random.default_rng(1)

@@ -79,8 +79,8 @@ class Search:
         """Gives an entry a file that is trimmed to the clip, or a range of the whole video.
 
         `short` is the name of the trimmed file, where that is known already, and `names` are other
-        names of it; `is_shared` says that other clips of the video
-        have the same whole seconds, so a file with that name could be any of them.
+        names of it; `is_shared` says that other clips of the video have the same whole seconds, so
+        a file with that name could be any of them.
         """
         short = short or short_name(video, *times)
         if not is_shared and self.find(entry, short, folders):
