@@ -154,12 +154,13 @@ def test_ranges_and_folders_of_images_are_cut(videos: Path, tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def damaged(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The long video with damage near its end, in a folder of its own."""
+    """The long video with damage near its end, and a sound one."""
     path = tmp_path_factory.mktemp("damaged") / "long.mp4"
     content = bytearray((videos / "long.mp4").read_bytes())
     begin = int(0.88 * len(content))
     content[begin : begin + 300] = np.random.default_rng(0).bytes(300)
     path.write_bytes(content)
+    write_clip(path.parent / "sound.mp4", 5)
     return path.parent
 
 
