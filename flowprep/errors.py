@@ -85,6 +85,7 @@ FAILURE_REASONS: dict[FailureReason, str] = {
 NoteCode = Literal[
     "already-trimmed",
     "concealed",
+    "edit-list",
     "gaps-ignored",
     "irregular-stamps",
     "long-still",
@@ -101,6 +102,7 @@ NoteCode = Literal[
 VIDEO_NOTES: dict[NoteCode, str] = {
     "already-trimmed": "the file is as long as its range, so it was taken whole",
     "concealed": "damaged pictures were kept as the decoder concealed them",
+    "edit-list": "the file's edit list hides frames, which players do not show either",
     "gaps-ignored": "image numbers are missing; the images were taken one after the other",
     "irregular-stamps": "time stamps go back, repeat, jump or are missing; no frame was left out",
     "long-still": "one picture is repeated for more than 10 s, as the time stamps jump ahead",

@@ -87,13 +87,15 @@ class PyAVReader(FrameReader):
         super().__init__(video, spec)
         self._conceals = spec.on_damage == "conceal"
         self._num_lost = 0
+        self._num_hidden = 0
         self._choice: StreamChoice | None = None
         self._open()
         try:
             self._frames = self._decode()
             first = next(self._frames, None)
             if first is None:
-                raise VideoError("no-frames", "the video stream holds no frame")
+                hidden = f"; its edit list hides all {self._num_hidden}" * bool(self._num_hidden)
+                raise VideoError("no-frames", f"the video stream holds no frame{hidden}")
             self._first = first
             self._first_time = self._time_of(first, None)
             self._orientation = orientation_of_frame(first.frame) or AS_DECODED
@@ -217,7 +219,7 @@ class PyAVReader(FrameReader):
     def _decode(self) -> Iterator[_Decoded]:
         """Yields the frames from where the container stands; raises VideoError."""
         size: tuple[int, int] | None = None
-        num_sound = 0
+        num_sound = num_hidden = num_shown = 0
         reached: int | None = None  # time stamp at which the last packet ends
         flags = self._container.format.flags
         packet_clock = PacketClock(self._stream, flags)
@@ -226,6 +228,10 @@ class PyAVReader(FrameReader):
             for packet in self._packets():
                 if packet.dts is not None:
                     reached = packet.dts + (packet.duration or 0)
+                if packet.size:
+                    # An edit list marks the packets whose frames are not shown.
+                    num_hidden += packet.is_discard
+                    num_shown += not packet.is_discard
                 packet_clock.correct(packet)
                 for frame in self._decode_packet(packet):
                     if frame.is_corrupt and num_sound and not self._conceals:
@@ -246,7 +252,17 @@ class PyAVReader(FrameReader):
             raise
         except _FILE_ERRORS as error:
             raise self._damage(_reason(error)) from error
+        self._num_hidden = self._hidden(num_hidden, num_shown)
         self._check_end(reached)
+
+    def _hidden(self, num_marked: int, num_shown: int) -> int:
+        """Returns how many frames an edit list hides, of a stream that is read to its end.
+
+        FFmpeg marks packets before an edit, and leaves out those after its end.
+        """
+        if "mov" not in self._container.format.name.split(","):
+            return 0
+        return max(num_marked, self._stream.frames - num_shown, 0)
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """Yields the stream's packets, and an empty one that flushes the decoder at the end."""
@@ -387,7 +403,7 @@ class PyAVReader(FrameReader):
         self.close()
         self._open()
         self.num_frames_decoded = 0
-        self._num_lost = 0
+        self._num_lost = self._num_hidden = 0
         return self._decode()
 
     # ---- segments
@@ -411,6 +427,7 @@ class PyAVReader(FrameReader):
         self._rewind()
         time_base = self._stream.time_base
         found: list[tuple[int, int, bool]] = []
+        num_hidden = 0
         clock = PacketClock(self._stream, self._container.format.flags)
         try:
             for packet in self._container.demux(self._stream):
@@ -418,8 +435,8 @@ class PyAVReader(FrameReader):
                 clock.correct(packet)
                 if clock.num_corrected:
                     raise VideoError("irregular-clock", "the time stamps begin anew")
-                # An edit list marks the packets whose frames are not shown.
                 if not packet.size or packet.is_discard:
+                    num_hidden += bool(packet.size)
                     continue
                 if packet.pts is None or packet.is_corrupt:
                     return None
@@ -439,6 +456,7 @@ class PyAVReader(FrameReader):
                 break
         if not time_base or not found:
             return None
+        self._num_hidden = self._hidden(num_hidden, len(found))
         # One object for each duration: there may be millions of frames.
         durations = {one: self._duration(one, time_base) for one in {item[1] for item in found}}
         return Scan(
@@ -508,6 +526,12 @@ class PyAVReader(FrameReader):
         except (av.FFmpegError, VideoError):
             return None
         return None
+
+    def note_what_became_of_frames(self, num_frames: int) -> None:
+        super().note_what_became_of_frames(num_frames)
+        # Of a range only a part of the file is read.
+        if self._num_hidden and not self._has_range:
+            self.notes["edit-list"] = f"its edit list hides {self._num_hidden} frames"
 
     def _estimate_duration(self) -> float | None:
         if self._stream.frames and self.info.fps:

@@ -26,8 +26,6 @@ CODECS = {
     ".flv": "flv",
 }
 _FORMATS = {".ts": "mpegts", ".vob": "vob"}
-# An edit list would say from which picture on the file is shown.
-_OPTIONS = {".mp4": {"use_editlist": "0"}}
 _EARLY = {".mp4", ".mkv"}
 
 
@@ -53,14 +51,17 @@ def write_plain(path: Path, num_frames: int, first: int = 0, start: Fraction | N
         container.mux(stream.encode(None))
 
 
-def write_shown(path: Path, times: Sequence[Fraction]) -> bool:
+def write_shown(path: Path, times: Sequence[Fraction], *, has_edit_list: bool = False) -> bool:
     """Writes a picture for each time of presentation, in s, decoded in the order of the list.
 
-    Returns whether the muxer took it.
+    MP4 may have an edit list: the film begins with the first picture, and what is shown before it
+    is hidden. Returns whether the muxer took it.
     """
     plain = path.with_name(f"plain-{path.name}")
     write_plain(plain, len(times))
-    options = {"avoid_negative_ts": "disabled", **_OPTIONS.get(path.suffix, {})}
+    options = {"avoid_negative_ts": "disabled"}
+    if path.suffix == ".mp4":
+        options["use_editlist"] = str(int(has_edit_list))
     try:
         with (
             av.open(str(plain)) as source,

@@ -16,6 +16,7 @@ from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
 from flowprep.video.decode import open_video
 from flowprep.video.reader import FrameReader
+from flowprep.video.segments import plan_cut
 from flowprep.video.types import Video
 from tests.video.irregular import CODECS, gray_of, join, patch_flv, write_plain, write_shown
 
@@ -230,3 +231,47 @@ def test_a_long_still_is_noted(tmp_path: Path) -> None:
         assert len(list(reader)) == 12 + 15 * 25
         assert set(reader.notes) == {"irregular-stamps", "long-still"}
         assert reader.counts.repeated == 15 * 25
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(times=shown_times())
+def test_an_edit_list_hides_what_ffmpeg_hides_and_says_so(
+    times: list[Fraction], ffmpeg: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "edited.mp4")
+        if not write_shown(path, times, has_edit_list=True):
+            return
+        shown = ffmpeg_count(path, ffmpeg)
+        try:
+            with open_path(path) as reader:
+                num_frames = len(list(reader))
+                notes = dict(reader.notes)
+        except VideoError as error:
+            assert (error.reason, shown) == ("no-frames", 0)  # noqa: PT017
+            return
+        assert num_frames == shown
+        assert ("edit-list" in notes) == (num_frames < len(times))
+        # In the order of decoding, as far as they are shown.
+        numbers = read_numbers(path, len(times))
+        assert numbers == sorted(numbers)
+
+
+def test_hidden_frames_are_noted_alike_in_segments(tmp_path: Path, ffmpeg: str) -> None:
+    path = tmp_path / "edited.mp4"
+    regular = [number * FRAME for number in range(60)]
+    # The muxer begins the edit list with the first picture.
+    times = [regular[9], *regular[1:9], *regular[10:]]
+    assert write_shown(path, times, has_edit_list=True)
+    shown = ffmpeg_count(path, ffmpeg)
+    assert 40 < shown <= len(times) - 8
+    note = f"its edit list hides {len(times) - shown} frames"
+    with open_path(path) as reader:
+        assert len(list(reader)) == shown
+        assert reader.notes["edit-list"] == note
+    with open_path(path) as reader:
+        cut = plan_cut(reader, segment_frames=10, step=1, on_progress=lambda: None)
+    assert cut is not None
+    assert cut.notes["edit-list"] == note
