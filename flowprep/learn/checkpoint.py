@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from flowprep._version import __version__
-from flowprep.config import ExtractConfig
+from flowprep.config import VERSION_1_VALUES, ExtractConfig
 from flowprep.dataset.layout import flatten
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.storage import Storage
@@ -251,7 +251,10 @@ def check_data(
     noted. Raises ConfigMismatchError with both values of every difference unless `force`; with
     `labels`, also for other class names or another order of them, whatever `force` says.
     """
-    stored = flatten(task.config.to_dict())
+    stored = {
+        **{f"decode.{name}": value for name, value in VERSION_1_VALUES["DecodeSpec"].items()},
+        **flatten(task.extract),
+    }
     given = flatten(dataset.config.to_dict())
     names = ["decode.fps", "decode.resize", "decode.square_pixels"]
     if stream == "flow":

@@ -139,7 +139,7 @@ def one_job(tmp_path: Path) -> ExtractJob:
     write_video(tmp_path / "a.mp4", (scene.frame(t) for t in range(2)))
     storage = Storage(str(tmp_path / "out"))
     storage.make_folder()
-    return ExtractJob(storage, CONFIG, Video("a", str(tmp_path / "a.mp4")), 0, 0, 1, False, None)
+    return ExtractJob(storage, CONFIG, Video("a", str(tmp_path / "a.mp4")), 0, 0, 1, None)
 
 
 def test_inline_computes_on_the_device(one_job: ExtractJob, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_one_gpu_is_shown(visible: str | None, index: int, shown: str) -> None:
 
 
 def job(key: str, attempt: int = 1) -> ExtractJob:
-    return ExtractJob(STORAGE, CONFIG, Video(key, key), 0, 0, attempt, False, None)
+    return ExtractJob(STORAGE, CONFIG, Video(key, key), 0, 0, attempt, None)
 
 
 def record(num_flows: int) -> VideoRecord:
