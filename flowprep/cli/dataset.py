@@ -77,7 +77,7 @@ def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None
     from flowprep.dataset.read import open_dataset
 
     if list_videos and as_json:
-        raise click.UsageError("--videos and --json cannot be given together.")
+        raise click.UsageError("--videos and --json cannot be given together; leave one out.")
     check_exists(out)
     if list_videos:
         dataset = open_dataset(out, labels=labels)
@@ -125,7 +125,7 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
     from flowprep.run.status import read_status
 
     if as_json and prometheus:
-        raise click.UsageError("--json and --prometheus cannot be given together.")
+        raise click.UsageError("--json and --prometheus cannot be given together; leave one out.")
     check_exists(out)
     while True:
         found = read_status(out)

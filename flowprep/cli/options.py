@@ -320,7 +320,7 @@ def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:
     if flag.startswith("no-") and flag[3:] in options:
         return f"; write {flag[3:]} = false"
     close = get_close_matches(flag, options, 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {close[0]}?" if close else "; correct the name, or remove the line"
 
 
 def _has_type(value: object, option: click.Option) -> bool:

@@ -65,8 +65,8 @@ def classes_of_folders(
     `counts` has the number of videos in each folder, a path below VIDEOS. `class_level` chooses the
     level of the classes: 1 is the first folder, without splits, as format version 1 had it; 0 takes
     no classes. `empty` are folders without a video. With `by_input` the first component of every
-    path is the name of a folder in VIDEOS, and stands above level 1. Raises InputError where videos lie
-    above `class_level`.
+    path is the name of a folder in VIDEOS, and stands above level 1. Raises InputError where videos
+    lie above `class_level`.
     """
     tree = _Tree({folder: _parts(folder) for folder in counts}, counts, int(by_input))
     if class_level == 1:

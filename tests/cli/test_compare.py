@@ -62,7 +62,7 @@ MISTAKES = [
     ("OUT OUT --algorithms dis,tvl1",
      "Give two data sets A and B, or one video A and --algorithms."),
     ("OUT nowhere", "nowhere is not a flowprep data set; name what extract wrote"),
-    ("OUT OUT --step 2", "Options of computing go with --algorithms; A and B are computed."),
+    ("OUT OUT --step 2", "The options of decoding and flow go with --algorithms"),
     ("OUT OUT --sample -1", "--sample must be >= 0, got -1."),
     ("OUT OUT --worst 0", "--worst must be >= 1, got 0"),
     ("VIDEO --algorithms dis", "--algorithms must be two, got dis"),

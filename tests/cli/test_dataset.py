@@ -116,4 +116,4 @@ def test_info_json(flowprep: Command, made: Path) -> None:
 def test_info_does_not_mix_its_formats(flowprep: Command, made: Path) -> None:
     result = flowprep("info", "--json", "--videos", made)
     assert result.code == 2
-    assert result.error == "Error: --videos and --json cannot be given together.\n"
+    assert result.error == "Error: --videos and --json cannot be given together; leave one out.\n"

@@ -360,7 +360,9 @@ def test_failed_video_makes_exit_code_1(flowprep: Command, clips: Path, tmp_path
     assert result.code == 1
     lines = result.stdout.splitlines()
     assert lines[0] == f"INCOMPLETE: 2 of 3 videos in {tmp_path / 'out'}"
-    assert "  failed        1 video, listed in failures.jsonl:" in lines
+    assert (
+        "  failed        1 video, listed in failures.jsonl; --retry-failed tries it again:" in lines
+    )
     assert (
         "         1  unreadable: the file is empty or not a video that the decoder knows" in lines
     )

@@ -135,7 +135,7 @@ def test_folder_without_videos(flowprep: Command, tmp_path: Path) -> None:
         "files with the extensions .3g2 .3gp "
     )
     assert result.stderr.endswith(
-        " and folders of numbered images; for other files name them one by one or in a .txt list\n"
+        " and folders of numbered images; name other files one by one or in a .txt list\n"
     )
 
 
@@ -166,9 +166,9 @@ def test_two_videos_with_one_stem(flowprep: Command) -> None:
     result = flowprep("extract", "videos", "out", *QUICK)
     assert result.code == 0
     assert result.stderr == (
-        "note: 2 videos would have the key of another with the same name: their keys keep the "
-        "extension (zoom_in/a%2Eavi, zoom_in/a%2Emp4), but for keys that the data set holds "
-        "already; rename the files for other keys\n"
+        "note: 2 videos would have the key of another file with the same name, so their keys "
+        "keep the extension (zoom_in/a%2Eavi, zoom_in/a%2Emp4), except keys that the data set "
+        "holds already; rename the files for other keys\n"
     )
     assert [video.key for video in open_dataset("out").videos] == [
         "move_left/a",

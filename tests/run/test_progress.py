@@ -81,7 +81,7 @@ def test_report_adds_records_up() -> None:
         "  stored        2.0 kB",
         "  clipped       0.100 % of the flow components",
         "  lost workers  2, replaced",
-        "  failed        1 video, listed in failures.jsonl:",
+        "  failed        1 video, listed in failures.jsonl; --retry-failed tries it again:",
         "         1  damaged: decoding broke off in the middle",
         "  log           logs/run.log",
     ]
