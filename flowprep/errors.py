@@ -76,7 +76,7 @@ FAILURE_REASONS: dict[FailureReason, str] = {
     "size-change": "the picture size changes in the middle; convert the video to one size",
     "irregular-clock": "a range was asked for, and the time stamps are not in order; leave out the "
     "range, or convert the file",
-    "gaps": "the folder of images lacks numbers; add the images, or extract to a new OUT with "
+    "gaps": "the folder of images lacks numbers; add the images, or run extract with "
     "--on-gaps ignore",
     "no-clock": "a range or a rate was asked for, and images have no clock; extract to a new OUT "
     "with --image-fps",

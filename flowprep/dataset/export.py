@@ -254,8 +254,9 @@ def level_notes(header: DatasetHeader, spec: ExportSpec) -> list[str]:
     if has_levels and assumed is not None and flow.bound_px != assumed:
         notes.append(
             f"levels stand for -{flow.bound_px:g} to {flow.bound_px:g} px, but {spec.layout} "
-            f"expects {assumed:g} px, so its networks see flow that is {assumed / flow.bound_px:g} times "
-            f"as fast; extract with --bound {assumed:g} to use networks trained on {assumed:g} px"
+            f"expects {assumed:g} px, so its networks see flow that is "
+            f"{assumed / flow.bound_px:g} times as fast; extract with --bound {assumed:g} to use "
+            f"networks trained on {assumed:g} px"
         )
     if has_levels and assumed is None:
         notes.append(

@@ -29,7 +29,7 @@ def out(made: Path, tmp_path: Path) -> Path:
 def test_whole(flowprep: Command, made: Path) -> None:
     size = sum(path.stat().st_size for path in made.glob("shards/*.tar"))
     # Per video five pairs both ways, x and y, and six RGB frames.
-    counts = f"2 of 2 videos stored, 0 failed, 10 flows a direction, {2 * (20 + 6)} JPEGs"
+    counts = f"2 of 2 videos stored, 0 failed, 10 flows per direction, {2 * (20 + 6)} JPEGs"
     result = flowprep("verify", made)
     assert (result.code, result.stderr) == (0, "")
     assert result.stdout == f"whole: {counts}, {size / 1000:.1f} kB\n"
