@@ -54,8 +54,8 @@ WRONG_OPTIONS = [
      "--patch-size is a parameter of dis, and the algorithm is tvl1; "
      "add --algorithm dis or leave it out"),
     ("--split 2", "--split goes with the formats ucf101 and hmdb51 only, not with folder"),
-    ("--annotations nowhere", "--annotations does not exist: nowhere"),
-    ("--root nowhere", "--root does not exist: {here}/nowhere"),
+    ("--annotations nowhere", "--annotations does not exist: nowhere; check the path"),
+    ("--root nowhere", "--root does not exist: {here}/nowhere; check the path"),
     ("--annotations videos",
      "--annotations videos must be a list (.csv .json .list .lst .tsv .txt) or a folder with "
      "UCF101's classInd.txt or HMDB51's *_test_split1.txt files; or name its format"),
@@ -225,7 +225,7 @@ def test_unknown_kind_of_storage(flowprep: Command) -> None:
     result = flowprep("extract", "videos", "nowhere://bucket/out", *QUICK)
     assert (result.code, result.stderr) == (
         1,
-        "Error: cannot open nowhere://bucket/out: Protocol not known: nowhere\n",
+        "Error: cannot open nowhere://bucket/out: Protocol not known: nowhere; check the address\n",
     )
 
 

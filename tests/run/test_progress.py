@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from flowprep.dataset.layout import VideoRecord
+from flowprep.errors import FAILURE_REASONS
 from flowprep.run.progress import (
     Progress,
     RunReport,
@@ -82,7 +83,7 @@ def test_report_adds_records_up() -> None:
         "  clipped       0.100 % of the flow components",
         "  lost workers  2, replaced",
         "  failed        1 video, listed in failures.jsonl; --retry-failed tries it again:",
-        "         1  damaged: decoding broke off in the middle",
+        f"         1  damaged: {FAILURE_REASONS['damaged']}",
         "  log           logs/run.log",
     ]
     assert (report.is_complete, report.exit_code) == (False, 1)
