@@ -114,29 +114,29 @@ class DecodeSpec:
     """From a file to the frames of the flow: decode, rotate, sample, resize, gray, in order."""
 
     decoder: DecoderName = "pyav"
-    """The library that decodes. Both give the same frames bit by bit, but for MPEG-4 part 2 (old
-    AVI), where single pixels differ by a level or two; so a run goes on with the one that began
-    it."""
+    """The library that decodes. Both give identical frames, except for MPEG-4 part 2 (old AVI
+    files), where some pixels differ by one or two levels. Use one decoder for a whole data set."""
     fps: float | None = None
-    """Frames per second to sample, by timestamps; the source's own keeps every frame."""
+    """Frames per second to sample, by time stamps. `source` keeps every frame."""
     resize: Resize = field(default_factory=Resize)
-    """Size of the stored frames; flow is in px of this size."""
+    """Size of the stored frames. Flow is in pixels of this size."""
     interpolation: Interpolation = "area"
-    """How frames are resized; `area` averages when it shrinks and is bilinear when it enlarges."""
+    """How frames are resized. `area` averages when shrinking and is bilinear when enlarging."""
     allow_upscale: bool = False
-    """Enlarge smaller videos to the wanted size; otherwise they keep their own."""
+    """Enlarge videos that are smaller than `resize` asks for. Otherwise they keep their size."""
     on_damage: OnDamage = "fail"
-    """What happens to a damaged video. `fail`: it gives nothing. `cut`: the part before the damage
-    is kept. `conceal`: decoding goes on, and what the decoder makes of damaged pictures is kept."""
+    """What happens to a damaged video. `fail`: store nothing and list it in failures.jsonl. `cut`:
+    keep the part before the damage. `conceal`: keep all pictures; the decoder fills in what is
+    damaged."""
     video_stream: int | None = None
-    """The stream of each file to take, by ffmpeg's number; the best one if it is not given."""
+    """The stream to take, by ffmpeg's number. The default is the stream that players show."""
     square_pixels: bool = False
-    """Resample pictures whose pixels are not square, as players show them."""
+    """Resample pictures with pixels that are not square to square ones, as players do."""
     image_fps: float | None = None
-    """Frame rate of folders of images, which have no clock of their own."""
+    """Frame rate of folders of images. Needed to sample them, and for ranges in seconds."""
     on_gaps: OnGaps = "fail"
-    """What happens to a folder of images whose numbers have gaps. `fail`: it gives nothing.
-    `ignore`: the images follow one another as if no number were missing."""
+    """What happens to a folder of images whose numbers have gaps. `fail`: store nothing and list it
+    in failures.jsonl. `ignore`: take the images one after the other."""
 
     def __post_init__(self) -> None:
         check_choice("decoder", self.decoder, DecoderName)
@@ -167,9 +167,11 @@ class FlowSpec:
     step: int = 1
     """Flow goes from frame t to frame t + step."""
     bound_px: float = 20.0
-    """In px: longer x and y components are cut to it; all of them then become 256 levels."""
+    """Longest x and y component in pixels. Longer ones are cut to it, then all are stored as 256
+    levels."""
     quantizer: Quantizer = "round"
-    """`round` is denseflow's, `floor` MediaPipe's; `centered` gives 0 px back as exactly 0 px."""
+    """How pixels become levels: `round` as denseflow, `floor` as MediaPipe. `centered` gives 0 px
+    back as exactly 0 px."""
 
     def __post_init__(self) -> None:
         if self.algorithm not in PARAMETERS:
@@ -213,15 +215,15 @@ class EncodeSpec:
     """Which streams are stored, and how."""
 
     directions: tuple[Direction, ...] = DIRECTIONS
-    """`forward` flow goes from frame t to t + step, `backward` from t + step to t."""
+    """`forward` flow goes from frame t to frame t + step, `backward` flow from t + step to t."""
     keep_rgb: bool = True
-    """Store the RGB frames too, at the size of the flow."""
+    """Store the RGB frames too, in the same size as the flow."""
     jpeg_quality: int = 95
     """JPEG quality of the flow, 1 to 100."""
     rgb_jpeg_quality: int = 90
     """JPEG quality of the RGB frames, 1 to 100."""
     videos_per_shard: int = 100
-    """How many videos one tar file holds; a data set may be continued with another number."""
+    """Videos per tar file. It may change from run to run."""
 
     def __post_init__(self) -> None:
         if not self.directions or not set(self.directions) <= set(DIRECTIONS):
@@ -307,33 +309,33 @@ class RunOptions:
     """How a run is carried out. Nothing here changes a stored number."""
 
     num_workers: int | None = None
-    """Worker processes, one core each; as many as there are cores where it is not given."""
+    """Worker processes, one core each. The default is the number of cores."""
     device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`, ...; `auto` takes the GPUs that are there, and beside them the cores
-    of machines without one. `cuda+cpu` takes all GPUs and all cores."""
+    """`cpu`, `cuda`, `cuda:1`, ... `auto` uses the GPUs, and the cores of machines without a GPU.
+    `cuda+cpu` uses all GPUs and all cores."""
     workers_per_gpu: int | None = None
-    """Videos that share a GPU, so that it has work while others are decoded and encoded; as many as
-    there are cores for it, up to 8, where it is not given."""
+    """Videos that share one GPU, so that it has work while others are decoded and encoded. The
+    default is the number of cores per GPU, 8 at most."""
     executor: ExecutorName = "ray"
-    """`ray` works in many processes; `inline` does all in this one, for debugging."""
+    """`ray` works in many processes. `inline` works in this process only, for debugging."""
     address: str | None = None
-    """An existing Ray cluster, such as `auto`; Ray starts on this machine where it is not given."""
+    """An existing Ray cluster. By default Ray starts on this machine."""
     ship_code: bool = True
-    """Send flowprep's own code to the nodes of an existing cluster, so that all have this one."""
+    """Send this copy of flowprep to all nodes of an existing cluster."""
     # Left out of a run's log: its variables may be secret.
     runtime_env: str | None = field(default=None, repr=False)
-    """Ray's runtime environment for the workers: JSON, or a JSON or YAML file with it."""
+    """Ray's runtime environment for the workers, as JSON text or as a JSON or YAML file."""
     max_attempts: int = 3
-    """How often a video that ends its worker is tried before it counts as failed."""
+    """How often a video that crashes its worker is tried before it counts as failed."""
     stall_timeout_seconds: float = 120.0
-    """A worker that finishes no frame for so many seconds is ended and replaced."""
+    """A worker that finishes no frame for this many seconds is ended and replaced."""
     segment_frames: int = 3000
-    """Videos of more than twice so many frames are cut into segments of at most so many, which
-    several workers share; 0 cuts none."""
+    """Frames per segment. Videos of more than twice this length are cut into segments that several
+    workers share. 0 cuts none."""
     retry_failed: bool = False
     """Try the videos in failures.jsonl again."""
     progress: bool | None = None
-    """Draw a progress bar on stderr; only on a terminal where it is not given."""
+    """Draw a progress bar on stderr. By default only on a terminal."""
 
     def __post_init__(self) -> None:
         check_choice("executor", self.executor, ExecutorName)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ERRORS", "Message", "messages_of_package", "messages_of_source"]
+__all__ = ["ERRORS", "USAGE_ERRORS", "Message", "messages_of_package", "messages_of_source"]
 
 ERRORS = frozenset(
     [
@@ -15,6 +15,10 @@ ERRORS = frozenset(
         *("StorageError", "TrainingError", "VideoError", "WeightsError"),
     ]
 )
+USAGE_ERRORS = frozenset({"BadParameter", "UsageError"})
+"""Those of click."""
+WORDS_OF_CODES = ("FAILURE_REASONS", "VIDEO_NOTES")
+"""The dictionaries with what each failure's reason, and each note on a video, means."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Message:
     place: str
     """`flowprep/video/tree.py:114`"""
     kind: str
-    """The class of the error, or `note`."""
+    """The class of the error, `note`, `video note` (on one video) or `words` (of a code)."""
     template: str
     """Its words, `{}` for each value."""
     words: str
@@ -67,21 +71,42 @@ def _nodes(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = _name(node.func)
-            if name in ERRORS and (args := node.args[1:] if name == "VideoError" else node.args):
+            args = node.args[1:] if name == "VideoError" else node.args
+            if name in ERRORS | USAGE_ERRORS and args:
                 yield name, args[0]
-            elif (
-                isinstance(node.func, ast.Attribute)
-                and name in ("append", "insert")
-                and "note" in _name(node.func.value)
-            ):
-                yield "note", node.args[-1]
+            elif name == "_note" and args:
+                yield "note", args[0]
+            elif isinstance(node.func, ast.Attribute) and "note" in _name(node.func.value):
+                if name in ("append", "insert"):
+                    yield "note", args[-1]
+                elif name == "setdefault":
+                    yield "video note", args[-1]
             for keyword in node.keywords:
-                if keyword.arg == "notes" and isinstance(keyword.value, ast.List):
-                    yield from (("note", item) for item in keyword.value.elts)
+                if keyword.arg == "notes":
+                    yield from (("note", item) for item in _items(keyword.value))
         elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if isinstance(node.value, ast.List) and any("notes" in _name(t) for t in targets):
-                yield from (("note", item) for item in node.value.elts)
+            if node.value is None:
+                continue
+            if any(_name(target) in WORDS_OF_CODES for target in targets):
+                assert isinstance(node.value, ast.Dict)
+                yield from (("words", words) for words in node.value.values)
+            elif any("note" in _name(target) for target in targets):
+                yield from (("note", item) for item in _items(node.value))
+            elif any(isinstance(t, ast.Subscript) and "notes" in _name(t.value) for t in targets):
+                yield "video note", node.value
+        elif isinstance(node, ast.FunctionDef) and "note" in node.name:
+            for part in ast.walk(node):
+                if isinstance(part, ast.Return) and part.value is not None:
+                    items = _items(part.value)
+                    yield from (("note", item) for item in items or [part.value])
+
+
+def _items(node: ast.expr) -> list[ast.expr]:
+    """Returns the items of a list or tuple, chosen between two or not."""
+    if isinstance(node, ast.IfExp):
+        return _items(node.body) + _items(node.orelse)
+    return node.elts if isinstance(node, (ast.List, ast.Tuple)) else []
 
 
 def _name(node: ast.AST) -> str:
@@ -89,8 +114,18 @@ def _name(node: ast.AST) -> str:
 
 
 def _texts(node: ast.expr, tree: ast.AST) -> Iterator[ast.expr]:
-    """Yields a text; for a variable the texts that are assigned to its name in the module."""
-    if isinstance(node, ast.Name):
+    """Yields a text.
+
+    For a variable: the texts that are assigned to its name in the module. For a call of a function
+    of the module: the texts that it returns.
+    """
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        for other in ast.walk(tree):
+            if isinstance(other, ast.FunctionDef) and other.name == node.func.id:
+                for part in ast.walk(other):
+                    if isinstance(part, ast.Return) and part.value and _is_text(part.value):
+                        yield part.value
+    elif isinstance(node, ast.Name):
         for other in ast.walk(tree):
             if not isinstance(other, ast.Assign) or not _is_text(other.value):
                 continue

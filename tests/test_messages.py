@@ -9,7 +9,13 @@ import pytest
 
 import flowprep
 from flowprep import errors
-from tests.message_collector import ERRORS, Message, messages_of_package, messages_of_source
+from tests.message_collector import (
+    ERRORS,
+    USAGE_ERRORS,
+    Message,
+    messages_of_package,
+    messages_of_source,
+)
 
 MESSAGES = messages_of_package(Path(flowprep.__file__).parent)
 
@@ -20,9 +26,9 @@ BANNED = re.compile(
 )
 REMEDY = re.compile(
     r"(?:^|[;:,.\n(]|\bor\b|\band\b|\bto [\w ]+,)\s*(?:then |first |instead )?`?"
-    r"(?:add|allow|begin|check|choose|close|compare|copy|correct|cut|delete|end|export|extract|fit"
+    r"(?:add|allow|begin|check|choose|close|compare|convert|copy|correct|cut|delete|end|export|extract|fit"
     r"|free|fuse|give|go on|install|join|keep|leave|let|list|load|lower|make|measure|mend|move|name"
-    r"|pass|point|put|raise|read|remove|rename|repair|restore|run|save|set|shorten|start|take|test"
+    r"|pass|point|put|raise|read|remove|rename|repair|replace|report|restore|run|save|set|shorten|start|take|test"
     r"|train|try|turn|unset|use|wait|write)\b"
     r"|`(?:flowprep|pip) |\bdid you mean\b|\{\}\?",
     re.IGNORECASE,
@@ -35,64 +41,19 @@ RULE = re.compile(
 )
 """Says which values are right, so that giving one of them is the remedy: `must be >= 1, got 0`."""
 
-OTHERS = ("video/pyav_reader.py", "video/reader.py")
-PENDING = frozenset([*OTHERS, "video/images.py", "dataset/verify.py"])
-"""Files whose messages are under work elsewhere, and are not held to have a remedy yet."""
-
 WITHOUT_REMEDY = {
-    # The words of the system, of a library or of another error, which say what is wrong.
-    "cli/options.py": ["{}: {}"],
-    "dataset/storage.py": [
-        "cannot {} {}: {}",
-        "cannot open {}: {}",
-        "cannot lock {}: {}",
-        "{} ({}); {}",
-    ],
-    "learn/weights.py": [
-        "{} {}; {}",
-        "{}: no variable is named",
-        "{} has a name",
-    ],
-    "learn/tensorflow.py": [
-        "{} is not read: {}",
-        "{} has no tensor {}",
-        "{} has {} bytes; an index of at most",
-    ],
-    "learn/checkpoint.py": [
-        "the checkpoint's weights are not those",
-    ],
-    "run/executors.py": ["a GPU worker on {} cannot work", "GPU workers end"],
+    # The words of the system, of a library or of another error, which say what is wrong; the
+    # remedy, where there is one, is among them.
+    "cli/options.py": ["{}: {}", "{}: no option is called {}"],
+    "dataset/storage.py": ["cannot {} {}: {}", "{} ({}); {}"],
+    "learn/tensorflow.py": ["{} is not read: {}"],
+    "run/executors.py": ["{}: {}"],
     "run/job.py": ["{}: {}", "{} at {}: {}"],
-    # The remedy is chosen above, or comes last.
-    "run/ray_folder.py": ["{} names the folder {}"],
-    "learn/ray_train.py": ["the processes of the training ended"],
-    "learn/models/__init__.py": ["{} does not apply to {}"],
-    # The nearest name is the remedy, where there is one.
-    "video/entries.py": ["{} does not exist: {}"],
-    "flow/metrics.py": ["{} does not exist: {}", "{} holds no {} file"],
-    # Facts on what was done, on which the reader decides.
-    "dataset/export.py": [
-        "levels stand for",
-        "flow goes over {} frames",
-        "no video of {} is left",
-    ],
-    "dataset/frame_lists.py": [
-        "{} videos have several labels",
-        "{} videos have no label",
-        "{} videos have no frame rate",
-        "{} videos have fewer than",
-    ],
-    "learn/evaluate.py": ["the network never saw a mirrored clip"],
-    "learn/train.py": ["{} of the training split without a label"],
-    "look/compare.py": ["{} of the videos differ in length"],
+    # Says what was done, and there is nothing to choose.
     "run/driver.py": ["tried {} again"],
-    "video/manifest.py": ["ignored {} without", "two videos have the key {}"],
-    "video/tree.py": ["did not follow {}", "no videos in {} or its subfolders"],
-    # Calls from Python with an index that is not there: the range is the remedy.
-    "dataset/read.py": [
-        "{}.{} has {} bytes, got offset",
-        "{} is {}x{}, got",
-    ],
+    # The remedy is chosen above.
+    "video/entries.py": ["{} does not exist: {}"],
+    "video/manifest.py": ["two videos have the key {}"],
 }
 """Messages, by their beginning, for which no remedy exists or another text gives it."""
 
@@ -133,13 +94,14 @@ def problems(message: Message) -> list[str]:
         found.append("begins with no thing")
     if text.rstrip().endswith((",", ";", ":")):
         found.append("ends in the middle")
-    # What is wrong with one video is said of its file; `failures.jsonl` names it.
-    if message.kind == "VideoError":
+    # What is true of one video: its code has words, which stand beside it and give the remedy.
+    if message.kind in ("VideoError", "video note"):
         return found
-    if not re.search(r"\{\}|\bgot \w+", text) and not exempt(message, WITHOUT_VALUE):
+    has_value = message.kind in ("words", "UsageError") or re.search(r"\{\}|\bgot \w+", text)
+    if not has_value and not exempt(message, WITHOUT_VALUE):
         found.append("shows no value")
     has_remedy = REMEDY.search(message.words) or RULE.search(message.words)
-    if not has_remedy and message.file not in PENDING and not exempt(message, WITHOUT_REMEDY):
+    if not has_remedy and not exempt(message, WITHOUT_REMEDY):
         found.append("gives no remedy")
     return found
 
@@ -160,7 +122,11 @@ def test_every_kind_of_error_is_collected() -> None:
         if isinstance(kind := getattr(errors, name), type) and issubclass(kind, Exception)
     }
     assert kinds - {"FlowprepError"} == ERRORS
-    assert {message.kind for message in MESSAGES} == {*ERRORS, "note"}
+    assert {message.kind for message in MESSAGES} == {
+        *ERRORS,
+        *USAGE_ERRORS,
+        *("note", "video note", "words"),
+    }
     assert len(MESSAGES) > 450
 
 

@@ -98,7 +98,9 @@ def compare(
     if (b is None) == (algorithms is None):
         raise click.UsageError("Give two data sets A and B, or one video A and --algorithms.")
     if b is not None and computing:
-        raise click.UsageError("Options of computing go with --algorithms; A and B are computed.")
+        raise click.UsageError(
+            "The options of decoding and flow go with --algorithms; leave them out for A and B."
+        )
     if sample < 0:
         raise click.UsageError(f"--sample must be >= 0, got {sample}.")
     with options_named(ctx):

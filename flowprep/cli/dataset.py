@@ -18,20 +18,20 @@ _MAX_SHOWN_PROBLEMS = 50
 
 @click.command(short_help="Prove that a data set is complete and undamaged.")
 @click.argument("out")
-@click.option("--deep", is_flag=True, help="Decode every JPEG too; slower.")
+@click.option("--deep", is_flag=True, help="Decode every JPEG too. This is slower.")
 @click.option(
     "--repair",
     is_flag=True,
-    help="Rebuild lost or damaged indices (shards/NNNNNN.json) from their tars.",
+    help="Rebuild lost or damaged index files (shards/NNNNNN.json) from their tar files.",
 )
 def verify(out: str, deep: bool, repair: bool) -> int:
     """Prove that the data set OUT is complete and undamaged.
 
-    Every video of the manifest is in exactly one shard or in failures.jsonl; N frames give N - step
-    flows a direction, x beside y; every JPEG is whole; checksums hold; no file is there that should
-    not be. A video in failures.jsonl is accounted for when it failed by its own fault; an internal
-    error is never the video's fault, and a data set that holds no video is not whole. Exit code 1
-    when something is wrong.
+    The command checks that every video of the manifest is in exactly one shard or in
+    failures.jsonl, that N frames have N - step flows per direction, each with x and y, that every
+    JPEG is whole, that all checksums match, and that no other files are there. A video in
+    failures.jsonl is no problem, unless flowprep itself caused the error. A data set without any
+    stored video is not complete. The exit code is 1 when a check fails.
     """
     from flowprep.dataset.verify import verify_dataset
 
@@ -48,7 +48,7 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     counts = (
         f"{report.num_stored} of {report.num_videos} videos stored, {report.num_failed} failed, "
         f"{f'{report.num_concealed} with concealed damage, ' if report.num_concealed else ''}"
-        f"{report.num_flows} flows a direction, {report.num_jpegs} JPEGs"
+        f"{report.num_flows} flows per direction, {report.num_jpegs} JPEGs"
         f"{' decoded' if deep else ''}, {format_bytes(report.num_bytes)}"
     )
     if report.is_whole:
@@ -64,20 +64,20 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     "--videos",
     "list_videos",
     is_flag=True,
-    help="List the videos instead, one a line with tabs between.",
+    help="List the videos instead: one per line, in columns separated by tabs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @labels_option()
 def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None:
-    """Print what the data set OUT holds: how many videos and fields, of which kind and size.
+    """Print what the data set OUT holds: the number, kind and size of its videos and flows.
 
-    The labels that flowprep label wrote are listed by their names.
+    The names of the labels that flowprep label wrote are listed too.
     """
     from flowprep.dataset.describe import describe_dataset
     from flowprep.dataset.read import open_dataset
 
     if list_videos and as_json:
-        raise click.UsageError("--videos and --json cannot be given together.")
+        raise click.UsageError("--videos and --json cannot be given together; leave one out.")
     check_exists(out)
     if list_videos:
         dataset = open_dataset(out, labels=labels)
@@ -125,7 +125,7 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
     from flowprep.run.status import read_status
 
     if as_json and prometheus:
-        raise click.UsageError("--json and --prometheus cannot be given together.")
+        raise click.UsageError("--json and --prometheus cannot be given together; leave one out.")
     check_exists(out)
     while True:
         found = read_status(out)

@@ -145,15 +145,15 @@ def running_options(command: Any) -> Any:
     metavar="N",
     cls=GroupedOption,
     group="Running",
-    help="Processes that read and prepare clips; all cores but one where it is not given, 0 reads "
-    "in this process.",
+    help="Processes that read and prepare clips. The default is all cores except one. 0 reads in "
+    "this process.",
 )
 @click.option(
     "--progress/--no-progress",
     default=None,
     cls=GroupedOption,
     group="Running",
-    help="Draw a progress bar on stderr; only on a terminal where it is not given.",
+    help="Draw a progress bar on stderr. By default only on a terminal.",
 )
 @click.pass_context
 def evaluate(

@@ -67,7 +67,7 @@ input_options = _decorator(
         cls=GroupedOption,
         group="Input",
         metavar="FORMAT",
-        help=f"What VIDEOS is: {', '.join(FORMATS)}; auto finds out.",
+        help=f"What VIDEOS is: {', '.join(FORMATS)}. auto recognizes it.",
     ),
     click.option(
         "--annotations",
@@ -84,8 +84,8 @@ input_options = _decorator(
         cls=GroupedOption,
         group="Input",
         metavar="[SPLIT=]FILE",
-        help="A list of videos in the folder VIDEOS, such as train=train.txt; give one for each "
-        "split. The labels of all must mean the same classes.",
+        help="A list of videos in the folder VIDEOS, such as train=train.txt. Give one for each "
+        "split. A label must mean the same class in all of them.",
     ),
     click.option(
         "--split",
@@ -93,15 +93,15 @@ input_options = _decorator(
         metavar="1|2|3",
         cls=GroupedOption,
         group="Input",
-        help="Which split of UCF101 or HMDB51; 1 where it is not given.",
+        help="Which of the three splits of UCF101 or HMDB51. The default is 1.",
     ),
     click.option(
         "--root",
         metavar="PATH",
         cls=GroupedOption,
         group="Input",
-        help="The folder that the paths in a list start from; the list's own where it is not "
-        "given.",
+        help="The folder that the paths in a list start from. The default is the folder of the "
+        "list.",
     ),
     click.option(
         "--class-level",
@@ -109,15 +109,16 @@ input_options = _decorator(
         metavar="NUMBER",
         cls=GroupedOption,
         group="Input",
-        help="Which folder around a video is its class: 1 is the first below VIDEOS (or below "
-        "--root), 0 is none. Without it flowprep finds classes and splits, and says which.",
+        help="Which folder around a video is its class. 1 is the first folder below VIDEOS or "
+        "--root, 0 means no classes. By default flowprep finds the classes and splits, and prints "
+        "what it found.",
     ),
     click.option(
         "--allow-missing",
         is_flag=True,
         cls=GroupedOption,
         group="Input",
-        help="Go on if a class in the annotations has no video on disk.",
+        help="Go on when a whole class of the annotations has no video on disk.",
     ),
     click.option(
         "--charades",
@@ -127,8 +128,8 @@ input_options = _decorator(
         cls=GroupedOption,
         group="Input",
         metavar="clips|video",
-        help="What Charades' actions become: clips, each with its label, or whole videos with all "
-        "their labels.",
+        help="What Charades' actions become. clips: one clip with one label for each action. "
+        "video: whole videos with all their labels.",
     ),
 )
 """The options of what VIDEOS is."""
@@ -141,7 +142,7 @@ config_options = _decorator(
         cls=GroupedOption,
         group="Recipe",
         metavar="NAME",
-        help=f"A published recipe: {', '.join(PRESETS)}. Options given beside it count more.",
+        help=f"A published recipe: {', '.join(PRESETS)}. Other options override it.",
     ),
     config_option("Recipe", 'algorithm = "dis"'),
     dataclass_options(
@@ -195,7 +196,8 @@ config_options = _decorator(
     is_flag=True,
     cls=GroupedOption,
     group="Running",
-    help="Show the plan, and estimate time and bytes from a short probe; write nothing.",
+    help="Show the plan and what folders and lists were read as, and estimate time and bytes "
+    "from a short probe. Write nothing.",
 )
 @click.pass_context
 def extract(
@@ -217,12 +219,12 @@ def extract(
 ) -> int:
     """Extract optical flow from VIDEOS into the data set OUT.
 
-    VIDEOS is a folder (class folders become labels, folders train, val and test splits), a file, a
-    quoted glob, a list of paths, a CSV or a known data set's list; or several folders, files and
-    globs. UCF101 and HMDB51 are read with --annotations. Put -- before a file whose name begins
-    with a dash.
+    VIDEOS can be a folder, a video file, a quoted glob, a list of paths, a CSV or the list of a
+    known data set. Several folders, files and globs can be given at once. In a folder, class
+    folders become labels, and folders called train, val and test become splits. Give UCF101 and
+    HMDB51 with --annotations. Put -- before a name that begins with a dash.
 
-    The same command run again goes on where it left off, after a crash too; new videos are added.
+    To go on after a stop or a crash, run the same command again. It also adds new videos.
 
     \b
     flowprep extract UCF-101 flow --annotations ucfTrainTestlist --split 1

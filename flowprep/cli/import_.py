@@ -35,18 +35,18 @@ __all__ = ["import_"]
 @click.option(
     "--quantizer",
     type=ChoiceType(get_args(Quantizer)),
-    help="How px became levels; round (denseflow, dense_flow, gpu_flow) where it is not given.",
+    help="How pixels became levels. The default is round (denseflow, dense_flow, gpu_flow).",
 )
 @click.option(
     "--step",
     type=int,
     metavar="N",
-    help="Flow goes from frame t to frame t + step; 1 where it is not given.",
+    help="Flow goes from frame t to frame t + step. The default is 1.",
 )
 @click.option(
     "--directions",
     type=DirectionsType(),
-    help="Only denseflow's names tell backward flow; forward where it is not given.",
+    help="The default is forward. Only denseflow's file names tell that flow is backward.",
 )
 @click.option(
     "--algorithm",

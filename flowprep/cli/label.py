@@ -28,15 +28,17 @@ __all__ = ["label"]
     metavar="NAME",
     cls=GroupedOption,
     group="Labels",
-    help="What --labels of train, evaluate, export, report and info will call them.",
+    help="The name of the new labels. Give it as --labels to train, evaluate, export, report and "
+    "info.",
 )
 @click.option(
     "--annotations",
     metavar="PATH",
     cls=GroupedOption,
     group="Labels",
-    help="UCF101's or HMDB51's folder of split files, Kinetics' CSV, a CSV with the columns key or "
-    "path, and label or split, or a list of paths with labels.",
+    help="Where the labels come from: UCF101's or HMDB51's folder of split files, Kinetics' CSV, a "
+    "list of paths with labels, or a CSV. The CSV needs a column key or path, and a column label "
+    "or split.",
 )
 @click.option(
     "--split",
@@ -44,7 +46,7 @@ __all__ = ["label"]
     metavar="1|2|3",
     cls=GroupedOption,
     group="Labels",
-    help="Which split of UCF101 or HMDB51; 1 where it is not given.",
+    help="Which of the three splits of UCF101 or HMDB51. The default is 1.",
 )
 @click.option(
     "--list",
@@ -53,7 +55,8 @@ __all__ = ["label"]
     metavar="[SPLIT=]FILE",
     cls=GroupedOption,
     group="Labels",
-    help="A list, PATH LABEL a line, such as train=train.txt; several are welcome.",
+    help="A list with PATH LABEL on each line, such as train=train.txt. May be given several "
+    "times.",
 )
 @click.option(
     "--format",
@@ -63,16 +66,16 @@ __all__ = ["label"]
     metavar="FORMAT",
     cls=GroupedOption,
     group="Labels",
-    help=f"What the annotations or lists are: {', '.join(LABEL_FORMATS)}. tsn has a count of "
-    "frames before the label, labels several labels a line; auto finds out the others.",
+    help=f"What the annotations or lists are: {', '.join(LABEL_FORMATS)}. tsn: each line is "
+    "PATH NUM_FRAMES LABEL. labels: a line may have several labels. auto recognizes all others.",
 )
 @click.option(
     "--class-names",
     metavar="FILE",
     cls=GroupedOption,
     group="Labels",
-    help="The names of the classes in the order of their numbers, one a line, or UCF101's "
-    "classInd.txt. Without annotations and lists these become the names of the classes there are.",
+    help="The names of the classes: one per line, in the order of their numbers, or UCF101's "
+    "classInd.txt. Without --annotations and --list, the present classes get these names.",
 )
 @click.option(
     "--rename",
@@ -80,29 +83,29 @@ __all__ = ["label"]
     metavar="OLD=NEW",
     cls=GroupedOption,
     group="Labels",
-    help="Another name for a class; classes that get one name become one. May be given several "
-    "times.",
+    help="Gives a class another name. Classes that get the same name become one class. May be "
+    "given several times.",
 )
 @click.option(
     "--labels",
     metavar="NAME",
     cls=GroupedOption,
     group="Labels",
-    help="Begin with the labels of this name, and not with the data set's own.",
+    help="Start from the labels of this name instead of the data set's own.",
 )
 @click.option(
     "--allow-missing",
     is_flag=True,
     cls=GroupedOption,
     group="Labels",
-    help="Go on where the data set holds no video of a class that the annotations name.",
+    help="Go on when the data set has no video of a whole class of the annotations.",
 )
 @click.option(
     "--replace",
     is_flag=True,
     cls=GroupedOption,
     group="Labels",
-    help="Take the place of other labels of the same name.",
+    help="Replace existing labels of the same name.",
 )
 @click.pass_context
 def label(
@@ -122,11 +125,11 @@ def label(
 ) -> int:
     """Give the data set OUT other labels, splits or class names, under a NAME.
 
-    They are written to OUT/labels/NAME.jsonl; shards, and what the data set says without --labels,
-    stay as they are. The videos need not be on disk: what the annotations name is found by the keys
-    and paths in the data set. What the annotations do not say, labels or splits, stays as it was.
-    Videos that they do not name are unlabelled under NAME, those that are extracted later too.
-    flowprep info OUT lists the names; to remove one, delete its file.
+    The new labels are written to OUT/labels/NAME.jsonl. The shards and the data set's own labels do
+    not change. The videos need not be on disk: the annotations are matched with the keys and paths
+    in the data set. If the annotations have no labels or no splits, the old ones stay. Videos that
+    the annotations do not name have no label under NAME, and so do videos that are extracted later.
+    flowprep info OUT lists the names. To remove a name, delete its file.
 
     \b
     flowprep label ucf --name split2 --annotations ucfTrainTestlist --split 2

@@ -273,7 +273,7 @@ def config_option(group: str, example: str) -> Callable[[Callable[..., Any]], Ca
         expose_value=False,
         cls=GroupedOption,
         group=group,
-        help=f"A TOML file with options, such as {example}; the command line counts more.",
+        help=f"A TOML file with options, such as {example}. The command line overrides it.",
     )
 
 
@@ -297,8 +297,8 @@ def labels_option(group: str | None = None) -> Callable[[Callable[..., Any]], Ca
     return click.option(
         "--labels",
         metavar="NAME",
-        help="Labels, splits and class names that flowprep label wrote under this name; the data "
-        "set's own where it is not given.",
+        help="Use the labels, splits and class names that flowprep label wrote under this name. "
+        "The default is the data set's own.",
         **grouped,
     )
 
@@ -310,7 +310,7 @@ def workers_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "num_workers",
         type=int,
         metavar="N",
-        help="Worker processes; as many as there are cores where it is not given.",
+        help="Worker processes. The default is the number of cores.",
     )(command)
 
 
@@ -320,7 +320,7 @@ def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:
     if flag.startswith("no-") and flag[3:] in options:
         return f"; write {flag[3:]} = false"
     close = get_close_matches(flag, options, 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {close[0]}?" if close else "; correct the name, or remove the line"
 
 
 def _has_type(value: object, option: click.Option) -> bool:

@@ -39,8 +39,8 @@ __all__ = ["plan"]
     cls=GroupedOption,
     group="Cluster",
     metavar="NUMBER",
-    help="Cores of a node, each as fast as one of this machine's; as many as here where it is not "
-    "given.",
+    help="Cores per node, each as fast as a core of this machine. The default is the number of "
+    "cores of this machine.",
 )
 @click.option(
     "--pairs-per-second",
@@ -48,8 +48,8 @@ __all__ = ["plan"]
     cls=GroupedOption,
     group="Cluster",
     metavar="NUMBER",
-    help="What a node does at 340x256, where you have measured it; it stands in for the probe's "
-    "rate.",
+    help="Frame pairs per second of one node at 340x256, if you have measured it. It replaces the "
+    "rate of the probe.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
 @input_options
@@ -74,10 +74,10 @@ def plan(
     preset: str | None,
     **_: Any,
 ) -> None:
-    """Estimate what UCF101, Kinetics-400, Kinetics-700, Sports-1M and VIDEOS themselves would cost.
+    """Estimate the cost of VIDEOS, and of UCF101, Kinetics-400, Kinetics-700 and Sports-1M.
 
-    Some of VIDEOS are extracted for a moment on this machine; time and bytes are then scaled by
-    the stored pixels. VIDEOS and the options are those of extract. Nothing is written.
+    flowprep extracts some of VIDEOS on this machine for a short time, then scales time and bytes
+    to the whole collection. VIDEOS and the options are the same as for extract. Nothing is written.
 
     \b
     flowprep plan clips/ --nodes 20 --workers-per-node 64

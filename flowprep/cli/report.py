@@ -29,7 +29,7 @@ __all__ = ["report"]
     metavar="FILE",
     cls=GroupedOption,
     group="Report",
-    help="The HTML file; OUT-report.html beside OUT where it is not given.",
+    help="The HTML file. The default is OUT-report.html beside OUT.",
 )
 @labels_option("Report")
 @sample_option("Report")
@@ -48,7 +48,7 @@ __all__ = ["report"]
     default=None,
     cls=GroupedOption,
     group="Report",
-    help="Draw a progress bar on stderr; only on a terminal where it is not given.",
+    help="Draw a progress bar on stderr. By default only on a terminal.",
 )
 @click.pass_context
 def report(

@@ -48,7 +48,7 @@ _SPECS = {
     metavar="FOLDER",
     cls=GroupedOption,
     group="Training",
-    help="Where checkpoints and metrics go; runs/MODEL-STREAM where it is not given.",
+    help="Where checkpoints and metrics go. The default is runs/MODEL-STREAM.",
 )
 @click.option(
     "--recipe",

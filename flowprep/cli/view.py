@@ -131,11 +131,11 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
 @_picture_option(
     "--panels",
     type=NamesType(("rgb", "flow", "x", "y", "arrows", "consistency", "warp")),
-    help="What to draw, in order: rgb (the frame), flow (Middlebury's colours), x and y (the "
+    help="What to draw, in order: rgb (the frame), flow (Middlebury's colors), x and y (the "
     "stored gray levels), arrows, consistency (forward against backward, px), warp (the next "
-    "frame, warped, against this one), or all; rgb,flow where it is not given.",
+    "frame, warped, against this one), or all. The default is rgb,flow.",
 )
-@_picture_option("--start", type=int, metavar="N", help="The first field; 0 where it is not given.")
+@_picture_option("--start", type=int, metavar="N", help="The first field. The default is 0.")
 @_picture_option(
     "--length",
     type=int,
@@ -163,13 +163,14 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
     "--width",
     type=int,
     metavar="PX",
-    help="Width of each panel; its own up to 640 where it is not given, small ones are enlarged.",
+    help="Width of each panel. The default is its own width, 640 at most. Small panels are "
+    "enlarged.",
 )
 @_picture_option(
     "--play-fps",
     type=float,
     metavar="NUMBER",
-    help="Pictures a second in a film; the video's own where it is not given.",
+    help="Pictures per second of a film. The default is the video's own rate.",
 )
 @_picture_option(
     "--pictures",

@@ -253,24 +253,32 @@ def level_notes(header: DatasetHeader, spec: ExportSpec) -> list[str]:
     stored_zero = {"round": "127.5 or 128", "floor": "127", "centered": "128"}[flow.quantizer]
     if has_levels and assumed is not None and flow.bound_px != assumed:
         notes.append(
-            f"levels stand for -{flow.bound_px:g} to {flow.bound_px:g} px, {spec.layout} is used "
-            f"to {assumed:g}; networks trained on {assumed:g} px see flow that is "
-            f"{assumed / flow.bound_px:g} times as fast"
+            f"levels stand for -{flow.bound_px:g} to {flow.bound_px:g} px, but {spec.layout} "
+            f"expects {assumed:g} px, so its networks see flow that is "
+            f"{assumed / flow.bound_px:g} times as fast; extract with --bound {assumed:g} to use "
+            f"networks trained on {assumed:g} px"
         )
     if has_levels and assumed is None:
         notes.append(
-            f"levels stand for -{flow.bound_px:g} to {flow.bound_px:g} px: "
+            f"levels stand for -{flow.bound_px:g} to {flow.bound_px:g} px; give "
             f"`-b={flow.bound_px:g}` to {spec.layout}"
         )
     if has_levels and layout.assumed_zero not in stored_zero:
         notes.append(
-            f"quantiser {flow.quantizer} has 0 px at level {stored_zero}, {spec.layout} takes "
-            f"{layout.assumed_zero} for it"
+            f"the quantizer {flow.quantizer} stores 0 px as level {stored_zero}, but {spec.layout} "
+            f"reads level {layout.assumed_zero} as 0 px; extract with another --quantizer if half "
+            "a level matters"
         )
     if flow.step > 1 and not layout.names_direction_and_step:
-        notes.append(f"flow goes over {flow.step} frames; nothing in {spec.layout}'s names says so")
+        notes.append(
+            f"flow goes over {flow.step} frames, and no name in {spec.layout} says so; keep "
+            "flowprep.json, which says so, with the export"
+        )
     if spec.direction == "backward" and not layout.names_direction_and_step:
-        notes.append(f"flow goes backward; {spec.layout} takes it for forward flow")
+        notes.append(
+            f"flow goes backward, and {spec.layout} takes it for forward flow; export with "
+            "--direction forward if that is wrong"
+        )
     return notes
 
 
@@ -307,9 +315,10 @@ def _selected(
     }
     if not found:
         raise InputError(
-            f"no video of {dataset.location} is left"
-            + (" after the filters; `flowprep info --videos` lists keys, splits and labels")
-            * bool(spec.keys or spec.splits or spec.classes)
+            f"no video of {dataset.location} is left after the filters; run `flowprep info "
+            "--videos` to see keys, splits and labels"
+            if spec.keys or spec.splits or spec.classes
+            else f"{dataset.location} holds no video yet; run extract until a shard is published"
         )
     return [dataset.videos[key] for key in found], found
 

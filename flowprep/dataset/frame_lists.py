@@ -50,10 +50,13 @@ def frame_lists(
     if several and layout_name not in ("mmaction2", "frames"):
         notes.append(
             f"{several} videos have several labels: the lists have all of them, and {layout_name} "
-            "reads the first"
+            "reads the first; export as mmaction2 to have all of them read"
         )
     if without:
-        notes.append(f"{without} videos have no label, so the lists leave them out")
+        notes.append(
+            f"{without} videos have no label, so the lists leave them out; give labels with "
+            "`flowprep label`, and export with --labels"
+        )
     parts = (["flow"] if layout.has_flow else []) + (["rgb"] if has_rgb else [])
     splits = {video.split for video, _ in videos}
     for part in parts:
@@ -90,12 +93,13 @@ def _charades(videos: Sequence[tuple[StoredVideo, str]], notes: list[str]) -> st
         }
     if unknown := sum(video.fps is None for video, _ in videos):
         notes.append(
-            f"{unknown} videos have no frame rate; their durations are those at {_CHARADES_FPS:g} "
-            "frames a second"
+            f"{unknown} videos have no frame rate, so their durations assume {_CHARADES_FPS:g} "
+            "frames per second; correct charades.json if that is wrong"
         )
     if short := sum(video.num_flows < _CHARADES_LEAST_FLOWS for video, _ in videos):
         notes.append(
-            f"{short} videos have fewer than {_CHARADES_LEAST_FLOWS} flows; pytorch-i3d skips them"
+            f"{short} videos have fewer than {_CHARADES_LEAST_FLOWS} flows, and pytorch-i3d skips "
+            "them; use another --layout to train on them"
         )
     return json.dumps(described, indent=1) + "\n"
 

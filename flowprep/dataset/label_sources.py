@@ -253,9 +253,10 @@ def _general_csv(path: str) -> Annotation:
     )
     _numbers_or_names(annotation)
     if unused := [title for title, column in zip(titles, columns, strict=True) if not column]:
+        noun = "column" if len(unused) == 1 else "columns"
         annotation.notes.append(
-            f"{path}: column {', '.join(map(repr, unused))} not used; known are "
-            f"{', '.join(dict.fromkeys(_COLUMNS.values()))}"
+            f"{path}: did not read the {noun} {', '.join(map(repr, unused))}; rename a column that "
+            f"should be read: {', '.join(dict.fromkeys(_COLUMNS.values()))}"
         )
     return annotation
 

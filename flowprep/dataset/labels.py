@@ -429,6 +429,7 @@ def verify_labels(storage: Storage, keys: Collection[str]) -> tuple[list[str], l
         if unknown:
             notes.append(
                 f"{path} names {counted(len(unknown), 'video')} that the manifest does not hold, "
-                f"first {unknown[0]}; readers leave them out"
+                f"and readers leave out; first: {unknown[0]}; write it anew with `flowprep label "
+                "--replace`"
             )
     return problems, notes

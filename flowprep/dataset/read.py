@@ -80,9 +80,8 @@ class FlowDataset:
             return []
         return [
             f"{counted(self.num_unlabelled, 'video')} of {len(self.videos):,} in {self.location} "
-            f"not named by labels {self.labels_name}: without a label and a split here; "
-            f"`flowprep label --name {self.labels_name} --replace`, with the list that names them, "
-            "gives them theirs"
+            f"not named by labels {self.labels_name}, so without a label and a split here; run "
+            f"`flowprep label --name {self.labels_name} --replace` with a list that names them"
         ]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,7 +139,8 @@ class FlowDataset:
         begin, length = video.members[name]
         if offset < 0 or size < 0 or offset + size > length:
             raise DatasetError(
-                f"{key}.{name} has {length} bytes, got offset {offset} and size {size}"
+                f"{key}.{name} has {length} bytes, got offset {offset} and size {size}; keep "
+                "within them"
             )
         return self._read(video.shard, begin + offset, size)
 
@@ -202,7 +202,10 @@ class FlowDataset:
             )
         x, y, width, height = box or (0, 0, video.width, video.height)
         if not (0 <= x < x + width <= video.width and 0 <= y < y + height <= video.height):
-            raise DatasetError(f"{key} is {video.width}x{video.height}, got box {box}")
+            raise DatasetError(
+                f"box must be (x, y, width, height) within {key}, which is "
+                f"{video.width}x{video.height} px, got {box}"
+            )
         # Imported here, because numba takes half a second and single fields do without.
         from flowprep.dataset.jpeg import decode_planes
 

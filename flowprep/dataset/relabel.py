@@ -140,7 +140,10 @@ def label_dataset(
     check_labels_name(name)
     check_choice("format", format, LabelFormat)
     if annotations is not None and lists:
-        raise ConfigError("annotations and lists cannot be given together; leave one of them out")
+        raise ConfigError(
+            f"annotations and lists cannot be given together, got {os.fspath(annotations)} and "
+            f"{counted(len(lists), 'list')}; leave one of the two out"
+        )
     if annotations is None and not lists and class_names is None and not rename:
         raise ConfigError(
             "annotations, lists, class names or names to exchange must be given, got none of them: "
@@ -192,8 +195,9 @@ def label_dataset(
     if report.num_unlabelled:
         first = [video.key for video in videos if video.key not in made.videos][:_NUM_SHOWN]
         report.notes.append(
-            f"{counted(report.num_unlabelled, 'video')} of {storage.location} not named by "
-            f"{made.source}: without a label and a split under {name}; first: {', '.join(first)}"
+            f"{counted(report.num_unlabelled, 'video')} of {storage.location} without a label and "
+            f"a split under {name}, because {made.source} does not name them; first: "
+            f"{', '.join(first)}; add lines for them if they should have a label"
         )
     report.notes = [redacted(note) for note in report.notes]
     return report
@@ -265,7 +269,8 @@ def _renamed(labels: _Labels, rename: Mapping[str, str]) -> _Labels:
 
 def _merged(labels: _Labels, names: Sequence[str]) -> _Labels:
     if not all(names):
-        raise ConfigError("class names must not be empty, got ''")
+        number = list(names).index("")
+        raise ConfigError(f"every class needs a name, got '' for class {number}; give it a name")
     places = {name: number for number, name in enumerate(dict.fromkeys(names))}
     numbers = [places[name] for name in names]
     videos = {
@@ -274,7 +279,10 @@ def _merged(labels: _Labels, names: Sequence[str]) -> _Labels:
     }
     notes = list(labels.notes)
     if len(places) < len(names):
-        notes.append(f"{len(names)} classes became {len(places)}, as some have the same name")
+        notes.append(
+            f"{len(names)} classes became {len(places)}, because some have the same name; give "
+            "each its own name to keep them apart"
+        )
     return dataclasses.replace(labels, videos=videos, class_names=tuple(places), notes=notes)
 
 
@@ -289,7 +297,9 @@ def _matched(
 ) -> _Labels:
     """Returns what an annotation says of the videos that the data set holds."""
     if not annotation.videos:
-        raise InputError(f"{annotation.source} names no video")
+        raise InputError(
+            f"{annotation.source} names no video; add a line for each video, or name another file"
+        )
     notes = list(annotation.notes)
     found: dict[int, AnnotatedVideo] = {}
     absent: list[AnnotatedVideo] = []
@@ -320,26 +330,31 @@ def _matched(
         hint = index.suggestion(absent[0])
         note = (
             f"{len(absent):,} of {counted(len(annotation.videos), 'video')} that "
-            f"{annotation.source} names not in {location}; first: "
+            f"{annotation.source} names are not in {location}; first: "
             f"{_some([one.clip or one.name for one in absent], _NUM_SHOWN)}{hint}"
         )
         if not found:
             raise InputError(
                 f"{note}. None is there: name them as keys, or as the paths that were extracted"
             )
-        notes.append(note)
+        notes.append(f"{note}; check the names, or extract those videos too")
     if num_repeated:
-        notes.append(f"{annotation.source} names {counted(num_repeated, 'video')} again")
+        notes.append(
+            f"{annotation.source} names {counted(num_repeated, 'video')} more than once, with the "
+            "same label and split; remove the repeated lines"
+        )
     if guesses:
         given, key = guesses[0][0].name, index.videos[guesses[0][1]].key
         notes.append(
             f"{counted(len(guesses), 'video')} found by file name, letter case, Unicode "
-            f"form or extension alone; first: {given!r} is {key}"
+            f"form or extension alone; first: {given!r} is {key}; correct the name if it is "
+            "another video"
         )
     kept = [what for what in ("labels", "splits") if not getattr(annotation, f"has_{what}")]
     if kept:
         notes.append(
-            f"{' and '.join(kept)} stay as they were ({base.source}): {annotation.source} has none"
+            f"{' and '.join(kept)} stay as they were ({base.source}), because {annotation.source} "
+            "has none; add them to it if they should change"
         )
     class_names, numbers = _numbered(annotation, names, own_names, base, notes)
     _check_missing_classes(annotation, found.values(), location, allow_missing, notes)
@@ -357,7 +372,10 @@ def _matched(
             part = old.split if old is not None else None
         videos[key] = VideoLabels(key, labels, part)
     if without := sum(not one.labels for one in videos.values()):
-        notes.append(f"{counted(without, 'video')} named without a label")
+        notes.append(
+            f"{counted(without, 'video')} of {annotation.source} without a label; add one if it "
+            "should be trained on"
+        )
     made = _Labels(videos, class_names, annotation.source, len(absent), notes)
     if not annotation.has_labels and names is not None:
         return _renumbered(made, names)
@@ -406,13 +424,17 @@ def _numbered(
         own = tuple(map(str, own_names))
         if set(order) <= set(own) and order != own:
             order = own
-            notes.append("classes keep the numbers that they have in the data set")
+            notes.append(
+                f"the {len(order)} classes keep the numbers that they have in the data set; give "
+                "--class-names FILE (class_names=) for another order"
+            )
     for name, video in first.items():
         if name not in order:
             close = difflib.get_close_matches(name or "", order, 1)
-            hint = f"did you mean {close[0]!r}?" if close else "add it there"
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise InputError(
-                f"{video.origin}: class {name!r} is none of the {len(order)} class names; {hint}"
+                f"{video.origin}: class {name!r} is none of the {len(order)} class names{hint}; "
+                "correct the line, or add the class to the class names"
             )
     return order, {name: number for number, name in enumerate(order)}
 
@@ -423,12 +445,15 @@ def _checked_numbers(
     used = {label for video in annotation.videos for label in video.labels}
     if used and 0 not in used:
         notes.append(
-            f"no video has label 0, and labels count from 0; where {annotation.source} counts from "
-            "1, as UCF101's lists do, give it with the names of its classes instead"
+            f"no video has label 0, the number of the first class; if {annotation.source} counts "
+            "from 1, as UCF101's lists do, write names of classes instead of numbers"
         )
     if names is None:
         if used:
-            notes.append("labels are numbers without names; --class-names FILE gives them names")
+            notes.append(
+                f"the labels of {annotation.source} are numbers without names; give --class-names "
+                "FILE (class_names=) to name the classes"
+            )
         return ()
     for video in annotation.videos:
         if video.labels and max(video.labels) >= len(names):
@@ -464,7 +489,7 @@ def _check_missing_classes(
         )
         if not allow_missing:
             raise InputError(f"{said}; extract them, or add --allow-missing to label without them")
-        notes.append(said)
+        notes.append(f"{said}; extract them if they should be trained on")
 
 
 # ---- names and videos

@@ -219,7 +219,9 @@ def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterat
         except OSError as error:
             # Lustre and some NFS without the mount option say so.
             if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
-                raise StorageError(f"cannot lock {path}: {error.strerror}") from error
+                raise StorageError(
+                    f"cannot lock {path}: {error.strerror}; use a folder on another file system"
+                ) from error
         with translated_errors("write", os.fspath(path)):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -291,7 +293,9 @@ class Storage:
                 f"{self._scheme}:// needs a package that is missing; {remedy}"
             ) from error
         except ValueError as error:
-            raise StorageError(f"cannot open {self.location}: {error}") from error
+            raise StorageError(
+                f"cannot open {self.location}: {error}; check the address"
+            ) from error
         if self._scheme in ("s3", "s3a"):
             self._files.retries = 1
         self._process = os.getpid()

@@ -178,7 +178,7 @@ def find_flow_pairs(
     paths = Path(estimate), Path(truth)
     for what, path in zip(("ESTIMATE", "TRUTH"), paths, strict=True):
         if not path.exists():
-            raise InputError(f"{what} does not exist: {path}")
+            raise InputError(f"{what} does not exist: {path}; check the path")
     if paths[0].is_dir() != paths[1].is_dir():
         raise InputError(
             f"ESTIMATE and TRUTH must be two files or two folders, got "
@@ -217,4 +217,6 @@ def _flow_files(folder: Path) -> dict[str, Path]:
         }
         if files:
             return files
-    raise InputError(f"{folder} holds no {' or '.join(FLOW_FILE_SUFFIXES)} file")
+    raise InputError(
+        f"{folder} holds no {' or '.join(FLOW_FILE_SUFFIXES)} file; name a folder with flow files"
+    )

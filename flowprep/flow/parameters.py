@@ -33,7 +33,7 @@ class OpenCVTVL1Parameters:
     lambda_: float = 0.15
     """Weight of the data term; smaller is smoother."""
     theta: float = 0.3
-    """Tightness of the coupling between the data and the smoothness part."""
+    """Coupling between the data term and the smoothness term."""
     nscales: int = 5
     """Levels of the image pyramid."""
     warps: int = 5
@@ -43,13 +43,13 @@ class OpenCVTVL1Parameters:
     inner_iterations: int = 30
     """Iterations between two median filters."""
     outer_iterations: int = 10
-    """Rounds of inner iterations, each after a median filter."""
+    """Rounds of inner iterations. A median filter runs before each round."""
     scale_step: float = 0.8
     """Ratio between two levels of the pyramid."""
     gamma: float = 0.0
-    """Weight of the illumination term; 0 leaves it out, and only OpenCV's TV-L1 has it."""
+    """Weight of the illumination term; 0 leaves it out. Only tvl1-opencv has this term."""
     median_filtering: int = 5
-    """Side of the median filter: 5, 3, or 1 for none (as OpenCV's CUDA version)."""
+    """Side of the median filter: 5, 3, or 1 for none, as in OpenCV's CUDA version."""
 
     def __post_init__(self) -> None:
         for name in ("tau", "lambda_", "theta", "epsilon"):
@@ -72,8 +72,9 @@ class TVL1Parameters(OpenCVTVL1Parameters):
     """Native TV-L1: OpenCV's parameters and defaults, and how its stop rule is followed."""
 
     stop: TVL1Stop = "predicted"
-    """`exact` looks whether to stop after every iteration, as OpenCV does; `predicted` runs several
-    at once and looks where the end is expected: faster, and now and then an iteration more."""
+    """`exact` checks for convergence after every iteration, like OpenCV. `predicted` runs several
+    iterations at once and checks when convergence is expected. It is faster, and sometimes runs one
+    iteration more."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,17 +92,17 @@ class FarnebackParameters:
     pyr_scale: float = 0.5
     """Ratio between two levels of the pyramid."""
     levels: int = 3
-    """Levels of the pyramid on top of the full image, as far as their sides have 32 px."""
+    """Levels of the pyramid above the full image. Levels with a side below 32 px are left out."""
     winsize: int = 15
-    """Side of the averaging window, px."""
+    """Side of the averaging window, in pixels."""
     iterations: int = 3
     """Iterations at each level of the pyramid."""
     poly_n: int = 5
-    """Side of the neighbourhood of the polynomial expansion: 5 or 7."""
+    """Side of the neighborhood for the polynomial expansion: 5 or 7 pixels."""
     poly_sigma: float = 1.2
-    """Standard deviation of the Gaussian that weighs that neighbourhood."""
+    """Standard deviation of the Gaussian weights in that neighborhood, in pixels."""
     gaussian: bool = False
-    """Average with a Gaussian window instead of a box: slower, a little more exact."""
+    """Average with a Gaussian window instead of a box. It is slower and a little more accurate."""
 
     def __post_init__(self) -> None:
         _check("pyr_scale", self.pyr_scale, 0 < self.pyr_scale < 1, "> 0 and < 1")
@@ -117,13 +118,13 @@ class DISParameters:
     """Dense inverse search (Kroeger et al. 2016); None takes the value of the preset."""
 
     dis_preset: DISPreset = "medium"
-    """OpenCV's preset; it sets what is not given of the parameters below."""
+    """OpenCV's preset. It sets every parameter below that is not given."""
     finest_scale: int | None = None
-    """Finest level of the pyramid on which flow is computed; 0 is the full image."""
+    """Finest pyramid level on which flow is computed; 0 is the full image."""
     patch_size: int | None = None
-    """Side of a patch, px."""
+    """Side of a patch, in pixels."""
     patch_stride: int | None = None
-    """Distance between neighbouring patches, px; at most the patch size."""
+    """Distance between neighboring patches, in pixels. At most the patch size."""
     gradient_descent_iterations: int | None = None
     """Iterations of the patch search."""
     variational_refinement_iterations: int | None = None

@@ -221,7 +221,7 @@ class OptimizationSpec:
     warmup: float = 0.0
     """Share of the training in which the learning rate rises to its full height, from a tenth."""
     clip_gradient_norm: float | None = None
-    """Longest gradient, as a norm over all weights; not clipped where it is not given."""
+    """Longest gradient, as a norm over all weights. By default gradients are not clipped."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes, from 0 to 1."""
     precision: PrecisionName = "fp32"
@@ -302,7 +302,7 @@ class TrainOptions:
     num_workers: int | None = None
     """Training processes, on Ray; without this there is one, or those that torchrun started."""
     address: str | None = None
-    """An existing Ray cluster, such as `auto`; Ray starts on this machine where it is not given."""
+    """An existing Ray cluster. By default Ray starts on this machine."""
     num_loaders: int | None = None
     """Processes that read and prepare clips, for each training process; all cores but one where it
     is not given, 0 reads in the training process."""
@@ -321,7 +321,7 @@ class TrainOptions:
     tensorboard: bool = True
     """Write TensorBoard's event files too."""
     progress: bool | None = None
-    """Draw a progress bar on stderr; only on a terminal where it is not given."""
+    """Draw a progress bar on stderr. By default only on a terminal."""
     force: bool = False
     """Go on with data that was extracted otherwise than the run's, or has other videos."""
 

@@ -147,7 +147,7 @@ def evaluate(
     if views.num_crops == 10 and not checkpoint.config.augment.flip:
         notes.append(
             "the network never saw a mirrored clip in its training, and half of these views are "
-            "mirrored; 5 crops (--crops 5) leave them out"
+            "mirrored; give --crops 5 to leave them out"
         )
     where = resolve_device(device)
     model = restore_model(checkpoint)

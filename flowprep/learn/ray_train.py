@@ -118,7 +118,7 @@ def _attempt(
         if attempt == _MAX_ATTEMPTS or not isinstance(outcome, Exception):
             raise TrainingError(
                 f"the processes of the training ended {attempt} times: {_last_line(outcome)}. "
-                "The same command goes on from the last checkpoint"
+                "Run the same command to go on from the last checkpoint"
             ) from outcome
     raise AssertionError
 

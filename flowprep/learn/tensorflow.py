@@ -156,8 +156,8 @@ class TensorBundle:
     def _entry(self, name: str) -> _Entry:
         if name not in self._entries:
             raise WeightsError(
-                f"{self._index} has no tensor {name!r}, but {len(self._entries)} others; `names` "
-                "lists them"
+                f"{self._index} has no tensor {name!r}, but {len(self._entries)} others; read one "
+                "of `names`"
             )
         return self._entries[name]
 
@@ -208,8 +208,8 @@ def _read_whole_index(path: Path) -> bytes:
         size = path.stat().st_size
         if size > _MAX_INDEX_BYTES:
             raise WeightsError(
-                f"{path} has {size} bytes; an index of at most {_MAX_INDEX_BYTES} is read: is it "
-                "one?"
+                f"{path} must be an index of at most {_MAX_INDEX_BYTES} bytes, got {size}; name "
+                "the .index file of a checkpoint"
             )
         with path.open("rb") as file:
             return file.read(_MAX_INDEX_BYTES)

@@ -535,7 +535,10 @@ def _notes(
     notes = []
     if clips.num_skipped:
         skipped = format_count(clips.num_skipped, "video")
-        notes.append(f"{skipped} of the training split without a label, or with several, left out")
+        notes.append(
+            f"left out {skipped} of the training split without a label or with several; give one "
+            "label to each with `flowprep label`, and train with --labels"
+        )
     for dataset in datasets:
         notes += dataset.labels_notes
     if checkpoint is None:

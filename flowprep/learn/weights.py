@@ -149,13 +149,13 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(value) for name, value in read_checkpoint(prefix).items()}
     if not path.is_file():
         problem = "is not a file" if path.exists() else "does not exist"
-        raise WeightsError(f"{path} {problem}; {_FORMATS}")
+        raise WeightsError(f"{path} {problem}; name a file of weights: {_FORMATS}")
     if path.suffix == SAFETENSORS_SUFFIX:
         return _read_safetensors(path)
     if path.suffix in TORCH_SUFFIXES:
         return _read_torch(path)
     raise WeightsError(
-        f"{path} has a name that says no known format, got suffix {path.suffix!r}; {_FORMATS}"
+        f"{path} must have a suffix that says its format, got {path.suffix!r}; {_FORMATS}"
     )
 
 
@@ -549,7 +549,8 @@ def _i3d_scope(bundle: TensorBundle, in_channels: int, source: str) -> str:
     if not scopes:
         raise WeightsError(
             f"{source}: no variable is named ...{first}, as in kinetics-i3d's checkpoints, which "
-            f"are the ones known; it has {_list(bundle.names)}"
+            f"are the ones known; it has {_list(bundle.names)}. Load such a checkpoint, or a file "
+            "of PyTorch's"
         )
     if len(scopes) > 1:
         fitting = [s for s in scopes if bundle.shape(s + first)[3:4] == (in_channels,)]

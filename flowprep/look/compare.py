@@ -325,7 +325,7 @@ def compare_datasets(
         notes.append(
             f"{len(differing_lengths)} of the videos differ in length, such as {key} with "
             f"{one.videos[key].num_flows} and {other.videos[key].num_flows} fields; what both have "
-            f"is compared"
+            "is compared; extract both from the same videos to compare all of it"
         )
     config_a = flatten(one.config.to_dict()) | {"implementation": one.header.implementation}
     config_b = flatten(other.config.to_dict()) | {"implementation": other.header.implementation}
@@ -438,6 +438,10 @@ class _Held:
         return self.frame, self.one, self.other
 
 
+def _levels_of(spec: FlowSpec) -> str:
+    return f"bound {spec.bound_px:g} px and quantizer {spec.quantizer}"
+
+
 class _Tally:
     """Sums up differences by video, and keeps the worst fields."""
 
@@ -488,7 +492,11 @@ class _Tally:
         self._close_video()
         worst = tuple(entry[2] for entry in sorted(self._heap, reverse=True, key=lambda e: e[:2]))
         if not self._same_levels:
-            notes = (*notes, "levels are not compared: bound or quantiser differ")
+            notes = (
+                *notes,
+                f"levels are not compared, because A has {_levels_of(self.specs[0])} and B has "
+                f"{_levels_of(self.specs[1])}; extract both alike to compare levels too",
+            )
         return Comparison(
             names,
             self.specs,

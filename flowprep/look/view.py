@@ -674,7 +674,7 @@ def _open(
     stack.callback(flow.close)
     notes = ()
     if spec.length is None and flow.num_flows == DEFAULT_NUM_FIELDS:
-        notes = (f"the first {DEFAULT_NUM_FIELDS} fields are drawn; length takes another number",)
+        notes = (f"drew the first {DEFAULT_NUM_FIELDS} fields; give --length for another number",)
     return [flow], replace(spec, start=0, length=None), notes
 
 
@@ -686,8 +686,8 @@ def _stored(dataset: FlowDataset, keys: Sequence[str]) -> tuple[list[FlowSource]
     if not keys:
         first = dataset.videos[0].key
         count = len(dataset.videos)
-        note = (f"no KEY is given: drew {first}, the first of {count} videos",) if count > 1 else ()
-        return [StoredFlow(dataset, first)], note
+        notes = (f"drew {first}, the first of {count} videos; name a KEY to draw another one",)
+        return [StoredFlow(dataset, first)], notes if count > 1 else ()
     known = {video.key for video in dataset.videos}
     for key in keys:
         if key not in known:

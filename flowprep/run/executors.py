@@ -378,8 +378,10 @@ class RayExecutor(Executor):
                 return
             message = f"GPU workers end while they start: {outcome.message}"
         if self._gpu_is_required:
-            raise ExecutorError(message)
-        self._note(f"{message}; its cores work without it")
+            raise ExecutorError(
+                f"{message}; run `flowprep doctor` there, or go on without it: --device auto"
+            )
+        self._note(f"{message}; its cores work without it; run `flowprep doctor` there")
         self._num_cpu_free += max(1, int(self._plan.cpus_per_gpu_worker))
 
     def _end_gpu_worker(self, actor: Any) -> None:

@@ -111,12 +111,11 @@ def extend_plan(
             if old != new:
                 remedy = _class_level_remedy(entry.video, video, class_names or {})
                 if not remedy:
-                    remedy = "give it the same, or choose another output folder"
+                    remedy = "give the video the same as before, or choose another output folder"
                     if name in ("labels", "split"):
-                        remedy += "; `flowprep label` gives a finished data set others under a name"
+                        remedy += "; run `flowprep label` for others in the same data set"
                 raise InputError(
-                    f"{name} of {video.key} is {old} in the data set and {new} in this run; "
-                    f"{remedy}"
+                    f"{name} of {video.key} must be {old}, as in the data set, got {new}; {remedy}"
                 )
         entries.append(ManifestEntry(video, entry.shard))
     first = max((entry.shard for entry in entries), default=-1) + 1
@@ -147,9 +146,9 @@ def _class_level_remedy(old: Video, new: Video, names: Mapping[int, str]) -> str
         return f"{label} and {f'the split {split!r}' if split else 'no split'}"
 
     return (
-        f"its folders gave {said(was, old.split)} when the data set began, and are understood as "
-        f"{said(is_now, new.split)} now. Give --class-level {level} to go on as before, or choose "
-        f"another output folder for the new classes"
+        f"its folders gave {said(was, old.split)} when the data set began, and now give "
+        f"{said(is_now, new.split)}. Give --class-level {level} to go on as before, or choose "
+        "another output folder for the new classes"
     )
 
 

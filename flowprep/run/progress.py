@@ -137,7 +137,11 @@ class RunReport:
             lines.append(f"  lost workers  {self.num_lost_workers}, replaced")
         if self.num_failed:
             failed = format_count(self.num_failed, "video")
-            lines.append(f"  failed        {failed}, listed in failures.jsonl:")
+            them = "it" if self.num_failed == 1 else "them"
+            lines.append(
+                f"  failed        {failed}, listed in failures.jsonl; --retry-failed tries {them} "
+                "again:"
+            )
             for reason, count in self.failures.most_common():
                 lines.append(f"    {count:6d}  {reason}: {FAILURE_REASONS[reason]}")
         if self.num_failed_before:

@@ -35,10 +35,10 @@ def check_temporary_folder() -> str | None:
             break
     else:
         return None
-    remedy = f"set {variable} to a folder that exists and can be written to, or unset it"
     if not os.path.isdir(folder):
         raise ExecutorError(
-            f"{variable} names the folder {folder!r}, which does not exist; {remedy}"
+            f"{variable} names the folder {folder!r}, which does not exist; set {variable} to a "
+            "folder that exists and can be written to, or unset it"
         )
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -46,7 +46,7 @@ def check_temporary_folder() -> str | None:
     except OSError as error:
         raise ExecutorError(
             f"{variable} names the folder {folder!r}, which cannot be written to "
-            f"({error.strerror}); {remedy}"
+            f"({error.strerror}); set {variable} to a folder that can be written to, or unset it"
         ) from error
     return folder
 

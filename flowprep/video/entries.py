@@ -112,7 +112,7 @@ def check_split(split: str, what: str) -> None:
 def does_not_exist(what: str, path: str) -> InputError:
     """Returns the error for a path that is not there, with the nearest name that is."""
     if is_url(path):
-        return InputError(f"{what} does not exist: {path}")
+        return InputError(f"{what} does not exist: {path}; check the address")
     part = os.path.abspath(path)
     while not os.path.isdir(os.path.dirname(part)):
         part = os.path.dirname(part)
@@ -124,8 +124,8 @@ def does_not_exist(what: str, path: str) -> InputError:
     except OSError:
         siblings = []
     close = difflib.get_close_matches(name, siblings, n=1)
-    hint = f"; did you mean {os.path.join(folder, close[0])}?" if close else ""
-    return InputError(f"{what} does not exist: {path}{hint}")
+    hint = f"did you mean {os.path.join(folder, close[0])}?" if close else "check the path"
+    return InputError(f"{what} does not exist: {path}; {hint}")
 
 
 def counted(number: int, noun: str) -> str:

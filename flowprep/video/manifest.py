@@ -351,7 +351,11 @@ def _finish(found: Sequence[Found]) -> Manifest:
         class_names = tuple(sorted({name for part in found for name in part.class_names}))
     numbers = {name: number for number, name in enumerate(class_names)}
     if num_ignored := sum(part.num_ignored_files for part in found):
-        notes.insert(0, f"ignored {counted(num_ignored, 'file')} without a video extension")
+        notes.insert(
+            0,
+            f"ignored {counted(num_ignored, 'file')} without a video extension; name them one by "
+            "one or in a .txt list if they are videos",
+        )
     videos = tuple(
         Video(
             key=entry.key,

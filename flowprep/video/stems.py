@@ -56,9 +56,9 @@ def keep_extensions(entries: Sequence[Entry]) -> list[str]:
     keys = sorted(entry.key for entry in entries if entry.source in changed)
     shown = ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")
     return [
-        f"{counted(len(keys), 'video')} would have the key of another with the same name: their "
-        f"keys keep the extension ({shown}), but for keys that the data set holds already; rename "
-        f"the files for other keys"
+        f"{counted(len(keys), 'video')} would have the key of another file with the same name, so "
+        f"their keys keep the extension ({shown}), except keys that the data set holds already; "
+        "rename the files for other keys"
     ]
 
 

@@ -114,7 +114,7 @@ def read_folder(path: str, request: Request) -> Found:
         raise InputError(
             f"no videos in {tree.top} or its subfolders"
             f"{f' (other files: {others})' if others else ''}. "
-            f"{_what_is_a_video()}; for other files name them one by one or in a .txt list"
+            f"{_what_is_a_video()}; name other files one by one or in a .txt list"
         )
     entries = _entries(tree, tree.videos, request)
     prefix = _below_root(tree.top, request.root) if request.root else ""
@@ -271,7 +271,8 @@ def walk(top: str, out: str | None, enters: Callable[[str], bool] | None = None)
             this, entries = _scanned(path)
             if this in parents:
                 tree.notes.append(
-                    f"did not follow {path}: the link leads back to a folder around it"
+                    f"did not follow {path}: the link leads back to a folder around it; remove "
+                    "the link"
                 )
                 continue
             if this == out_id:

@@ -29,7 +29,7 @@ def out(made: Path, tmp_path: Path) -> Path:
 def test_whole(flowprep: Command, made: Path) -> None:
     size = sum(path.stat().st_size for path in made.glob("shards/*.tar"))
     # Per video five pairs both ways, x and y, and six RGB frames.
-    counts = f"2 of 2 videos stored, 0 failed, 10 flows a direction, {2 * (20 + 6)} JPEGs"
+    counts = f"2 of 2 videos stored, 0 failed, 10 flows per direction, {2 * (20 + 6)} JPEGs"
     result = flowprep("verify", made)
     assert (result.code, result.stderr) == (0, "")
     assert result.stdout == f"whole: {counts}, {size / 1000:.1f} kB\n"
@@ -116,4 +116,4 @@ def test_info_json(flowprep: Command, made: Path) -> None:
 def test_info_does_not_mix_its_formats(flowprep: Command, made: Path) -> None:
     result = flowprep("info", "--json", "--videos", made)
     assert result.code == 2
-    assert result.error == "Error: --videos and --json cannot be given together.\n"
+    assert result.error == "Error: --videos and --json cannot be given together; leave one out.\n"

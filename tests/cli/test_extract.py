@@ -17,6 +17,7 @@ from flowprep.cli.extract import extract as command
 from flowprep.cli.options import GroupedOption
 from flowprep.config import PRESETS
 from flowprep.dataset.layout import flatten
+from flowprep.errors import FAILURE_REASONS
 from tests.cli.conftest import Command
 
 # fmt: off
@@ -213,7 +214,7 @@ def test_run_options_and_algorithm_in_a_file(
     [
         ("boundd = 3", "no option is called boundd; did you mean bound?"),
         ("bound_px = 3", "no option is called bound_px; did you mean bound?"),
-        ("xyzzy = 3", "no option is called xyzzy"),
+        ("xyzzy = 3", "no option is called xyzzy; correct the name, or remove the line"),
         ("no-rgb = true", "no option is called no-rgb; write rgb = false"),
         (
             "[flow]\nstep = 1",
@@ -360,10 +361,10 @@ def test_failed_video_makes_exit_code_1(flowprep: Command, clips: Path, tmp_path
     assert result.code == 1
     lines = result.stdout.splitlines()
     assert lines[0] == f"INCOMPLETE: 2 of 3 videos in {tmp_path / 'out'}"
-    assert "  failed        1 video, listed in failures.jsonl:" in lines
     assert (
-        "         1  unreadable: the file is empty or not a video that the decoder knows" in lines
+        "  failed        1 video, listed in failures.jsonl; --retry-failed tries it again:" in lines
     )
+    assert f"         1  unreadable: {FAILURE_REASONS['unreadable']}" in lines
 
 
 def test_dry_run_writes_nothing(extract: Command, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_what_is_absent_and_what_is_unlabelled_is_said(
     assert f"1 of {len(names) + 1} videos that list train={tmp_path}/train.txt" in notes[0]
     assert f"first: {CLASSES[0]}/gone.mp4" in notes[0]
     assert "numbers without names" in notes[1]
-    assert f"{2 * len(CLASSES)} videos of {out} not named" in notes[2]
+    assert f"{2 * len(CLASSES)} videos of {out} without a label" in notes[2]
     (tmp_path / "train.txt").write_text("".join([*lines, "new/gone.mp4 77\n"]))
     result = flowprep(*arguments, "--replace")
     assert result.code == 2

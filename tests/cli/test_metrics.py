@@ -58,7 +58,10 @@ def test_an_estimate_with_holes_is_noted(flowprep: Command, folders: tuple[Path,
 
 def test_mistakes(flowprep: Command, folders: tuple[Path, Path]) -> None:
     result = flowprep("metrics", "nowhere.flo", folders[1])
-    assert (result.code, result.error) == (2, "Error: ESTIMATE does not exist: nowhere.flo\n")
+    assert (result.code, result.error) == (
+        2,
+        "Error: ESTIMATE does not exist: nowhere.flo; check the path\n",
+    )
     (folders[0] / "a.flo").write_bytes(b"PIEH")
     result = flowprep("metrics", *folders)
     assert result.code == 2

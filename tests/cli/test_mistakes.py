@@ -54,8 +54,8 @@ WRONG_OPTIONS = [
      "--patch-size is a parameter of dis, and the algorithm is tvl1; "
      "add --algorithm dis or leave it out"),
     ("--split 2", "--split goes with the formats ucf101 and hmdb51 only, not with folder"),
-    ("--annotations nowhere", "--annotations does not exist: nowhere"),
-    ("--root nowhere", "--root does not exist: {here}/nowhere"),
+    ("--annotations nowhere", "--annotations does not exist: nowhere; check the path"),
+    ("--root nowhere", "--root does not exist: {here}/nowhere; check the path"),
     ("--annotations videos",
      "--annotations videos must be a list (.csv .json .list .lst .tsv .txt) or a folder with "
      "UCF101's classInd.txt or HMDB51's *_test_split1.txt files; or name its format"),
@@ -135,7 +135,7 @@ def test_folder_without_videos(flowprep: Command, tmp_path: Path) -> None:
         "files with the extensions .3g2 .3gp "
     )
     assert result.stderr.endswith(
-        " and folders of numbered images; for other files name them one by one or in a .txt list\n"
+        " and folders of numbered images; name other files one by one or in a .txt list\n"
     )
 
 
@@ -166,9 +166,9 @@ def test_two_videos_with_one_stem(flowprep: Command) -> None:
     result = flowprep("extract", "videos", "out", *QUICK)
     assert result.code == 0
     assert result.stderr == (
-        "note: 2 videos would have the key of another with the same name: their keys keep the "
-        "extension (zoom_in/a%2Eavi, zoom_in/a%2Emp4), but for keys that the data set holds "
-        "already; rename the files for other keys\n"
+        "note: 2 videos would have the key of another file with the same name, so their keys "
+        "keep the extension (zoom_in/a%2Eavi, zoom_in/a%2Emp4), except keys that the data set "
+        "holds already; rename the files for other keys\n"
     )
     assert [video.key for video in open_dataset("out").videos] == [
         "move_left/a",
@@ -225,7 +225,7 @@ def test_unknown_kind_of_storage(flowprep: Command) -> None:
     result = flowprep("extract", "videos", "nowhere://bucket/out", *QUICK)
     assert (result.code, result.stderr) == (
         1,
-        "Error: cannot open nowhere://bucket/out: Protocol not known: nowhere\n",
+        "Error: cannot open nowhere://bucket/out: Protocol not known: nowhere; check the address\n",
     )
 
 

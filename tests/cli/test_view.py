@@ -32,7 +32,10 @@ def test_a_sheet_of_all_panels(flowprep: Command, extract: Command, tmp_path: Pa
     options = ("--panels", "all", "--frames", "1:4", "--direction", "backward", "--pictures", 2)
     result = flowprep("view", tmp_path / "out", "--to", sheet, *options, "--width", 128)
     assert result.code == 0
-    assert result.stderr == f"note: no KEY is given: drew {KEY}, the first of 2 videos\n"
+    assert (
+        result.stderr
+        == f"note: drew {KEY}, the first of 2 videos; name a KEY to draw another one\n"
+    )
     with Image.open(sheet) as image:
         assert image.width == 2 * 14 + 7 * 200 + 6 * 12
 

@@ -362,9 +362,9 @@ def test_filters(
 
 def test_another_bound_and_quantiser_are_told(forward_only: Path, tmp_path: Path) -> None:
     notes = " ".join(run(forward_only, tmp_path, "tsm"))
-    assert "levels stand for -8 to 8 px, tsm is used to 20" in notes
+    assert "levels stand for -8 to 8 px, but tsm expects 20 px" in notes
     assert "see flow that is 2.5 times as fast" in notes
-    assert "quantiser centered has 0 px at level 128, tsm takes 127.5" in notes
+    assert "quantizer centered stores 0 px as level 128, but tsm reads level 127.5 as 0 px" in notes
     told = json.loads((tmp_path / "flowprep.json").read_text())
     assert (told["flow"]["bound_px"], told["flow"]["step"]) == (8.0, 2)
 

@@ -370,7 +370,7 @@ def test_verify_knows_the_folder(out: Path) -> None:
     report = verify_dataset(out, deep=True)
     assert report.problems == []
     (note,) = report.notes
-    assert "2 videos that the manifest does not hold, first gone/1" in note
+    assert "2 videos that the manifest does not hold, and readers leave out; first: gone/1" in note
     (out / "labels/notes.txt").write_text("x")
     (out / "labels/.x.jsonl").write_text("x")
     assert verify_dataset(out).problems == [

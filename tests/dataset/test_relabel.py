@@ -181,9 +181,9 @@ def test_a_csv_by_path_and_by_key(out: Path, tmp_path: Path) -> None:
     report = label_dataset(out, "y", annotations=written(tmp_path, text, "b.tsv"))
     # No column split, so splits stay.
     assert found(out, "y") == {"hop/%231%2E5": ((1, 4), "train"), "walk/b": ((), "train")}
-    assert "column 'hour' not used" in notes(report)
+    assert "did not read the column 'hour'" in notes(report)
     assert "splits stay as they were" in notes(report)
-    assert "1 video named without a label" in notes(report)
+    assert "without a label; add one" in notes(report)
 
 
 def test_a_csv_of_splits_keeps_the_labels(out: Path, tmp_path: Path) -> None:

@@ -456,7 +456,7 @@ def test_an_index_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_an_index_of_absurd_size_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "x.index").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(WeightsError, match="1099511627776 bytes"):
+    with pytest.raises(WeightsError, match="got 1099511627776"):
         TensorBundle(tmp_path / "x")
 
 

@@ -578,7 +578,7 @@ def test_paths_that_are_no_weights(tmp_path: Path) -> None:
     (tmp_path / "x.h5").touch()
     (tmp_path / "folder.pt").mkdir()
     for name, message in (
-        ("x.h5", r"got suffix '\.h5'; weights come as"),
+        ("x.h5", r"got '\.h5'; weights come as"),
         ("folder.pt", "is not a file"),
         ("none.pt", "does not exist"),
         ("none.index", "does not exist"),

@@ -190,7 +190,7 @@ def test_of_many_videos_the_first_is_drawn_with_a_note(
 ) -> None:
     report = view(dataset.location, tmp_path / "a.png")
     assert report.names == ("down",)
-    assert report.notes == ("no KEY is given: drew down, the first of 3 videos",)
+    assert report.notes == ("drew down, the first of 3 videos; name a KEY to draw another one",)
 
 
 def test_sources_that_are_none(dataset: FlowDataset, videos: Path, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_of_a_long_video_the_first_fields_are_drawn(
     monkeypatch.setattr("flowprep.look.view.DEFAULT_NUM_FIELDS", 3)
     report = view(videos / "right.mp4", tmp_path / "a.webp", config=QUICK)
     assert report.num_pages == 3
-    assert report.notes == ("the first 3 fields are drawn; length takes another number",)
+    assert report.notes == ("drew the first 3 fields; give --length for another number",)
 
 
 def test_a_range_past_the_end_of_a_video(videos: Path) -> None:

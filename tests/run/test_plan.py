@@ -39,23 +39,23 @@ class TestFoldersReadOtherwise:
         [
             (
                 ["train/walk/a.mp4", "val/walk/b.mp4", "val/jump/c.mp4"],
-                "labels of train/walk/a is (0,) in the data set and (3,) in this run; its folders "
-                "gave the class 'train' and no split when the data set began, and are understood "
-                "as the class 'walk' and the split 'train' now",
+                "labels of train/walk/a must be (0,), as in the data set, got (3,); its folders "
+                "gave the class 'train' and no split when the data set began, and now give "
+                "the class 'walk' and the split 'train'. Give",
             ),
             (
                 ["UCF/walk/a.mp4", "UCF/jump/b.mp4"],
-                "gave the class 'UCF' and no split when the data set began, and are understood as "
-                "the class 'jump' and no split now",
+                "gave the class 'UCF' and no split when the data set began, and now give "
+                "the class 'jump' and no split. Give",
             ),
             (
                 ["train/a.mp4", "val/b.mp4"],
-                "gave the class 'train' and no split when the data set began, and are understood "
-                "as no class and the split 'train' now",
+                "gave the class 'train' and no split when the data set began, and now give "
+                "no class and the split 'train'. Give",
             ),
             (
                 ["walk/train/a.mp4", "walk/val/b.mp4", "jump/train/c.mp4", "jump/val/d.mp4"],
-                "split of jump/train/c is None in the data set and train in this run",
+                "split of jump/train/c must be None, as in the data set, got train",
             ),
             (["walk/al/a.mp4", "walk/bo/b.mp4", "jump/al/c.mp4", "jump/bo/d.mp4"], "no class"),
         ],
@@ -100,8 +100,9 @@ class TestFoldersReadOtherwise:
         with pytest.raises(InputError) as caught:
             planned(collect_videos(listed), out)
         assert str(caught.value) == (
-            "labels of b is (1,) in the data set and (0,) in this run; give it the same, or choose "
-            "another output folder"
+            "labels of b must be (1,), as in the data set, got (0,); give the video the same as "
+            "before, or choose another output folder; run `flowprep label` for others in "
+            "the same data set"
         )
 
 

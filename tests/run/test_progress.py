@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from flowprep.dataset.layout import VideoRecord
+from flowprep.errors import FAILURE_REASONS
 from flowprep.run.progress import (
     Progress,
     RunReport,
@@ -81,8 +82,8 @@ def test_report_adds_records_up() -> None:
         "  stored        2.0 kB",
         "  clipped       0.100 % of the flow components",
         "  lost workers  2, replaced",
-        "  failed        1 video, listed in failures.jsonl:",
-        "         1  damaged: decoding broke off in the middle",
+        "  failed        1 video, listed in failures.jsonl; --retry-failed tries it again:",
+        f"         1  damaged: {FAILURE_REASONS['damaged']}",
         "  log           logs/run.log",
     ]
     assert (report.is_complete, report.exit_code) == (False, 1)

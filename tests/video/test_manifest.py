@@ -68,7 +68,8 @@ class TestFolders:
         assert manifest.videos[2].source == str(tmp_path / "walk/more/a.MP4")
         assert manifest.num_ignored_files == 2
         assert manifest.notes == (
-            "ignored 2 files without a video extension",
+            "ignored 2 files without a video extension; name them one by one or in a .txt list if "
+            "they are videos",
             "1 video in folders below the class folders (more): these folders give no label; where "
             "they are the classes, give --class-level 2",
         )
@@ -150,8 +151,8 @@ class TestFolders:
         manifest = collect_videos(videos)
         assert keys(manifest) == ["b", "broken", "c", "linked/walk/a"]
         assert (
-            f"did not follow {videos}/linked/loop: the link leads back to a folder around it"
-            in manifest.notes
+            f"did not follow {videos}/linked/loop: the link leads back to a folder around it; "
+            "remove the link" in manifest.notes
         )
 
     def test_a_fifo_is_not_a_video(self, tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ class TestFolders:
         touch(tmp_path, "a.flo", "b.flo", "c/flow_x_00001.jpg")
         assert message(lambda: collect_videos(tmp_path)) == (
             f"no videos in {tmp_path} or its subfolders (other files: 2 .flo, 1 .jpg). "
-            f"{KNOWN}; for other files name them one by one or in a .txt list"
+            f"{KNOWN}; name other files one by one or in a .txt list"
         )
 
     def test_a_folder_that_cannot_be_read(
@@ -190,7 +191,7 @@ class TestInputs:
             f"VIDEOS does not exist: {tmp_path}/vidoes/x/a.avi; did you mean {tmp_path}/videos?"
         )
         assert message(lambda: collect_videos(tmp_path / "zzz")) == (
-            f"VIDEOS does not exist: {tmp_path}/zzz"
+            f"VIDEOS does not exist: {tmp_path}/zzz; check the path"
         )
 
     def test_no_input_and_urls(self) -> None:
@@ -198,7 +199,7 @@ class TestInputs:
         assert message(lambda: collect_videos([])) == empty
         assert message(lambda: collect_videos("")) == empty
         assert message(lambda: collect_videos("memory://nowhere/videos")) == (
-            "VIDEOS does not exist: memory://nowhere/videos"
+            "VIDEOS does not exist: memory://nowhere/videos; check the address"
         )
 
     def test_single_file_of_any_extension(self, tmp_path: Path) -> None:
@@ -311,7 +312,7 @@ class TestInputs:
             lambda: collect_videos(tmp_path, format="file")
         )
         assert message(lambda: collect_videos(video, root=tmp_path / "gone")) == (
-            f"root does not exist: {tmp_path}/gone"
+            f"root does not exist: {tmp_path}/gone; check the path"
         )
         assert message(lambda: collect_videos(tmp_path, annotations=tmp_path)) == (
             f"annotations {tmp_path} must be a list (.csv .json .list .lst .tsv .txt) or a folder "

@@ -40,9 +40,9 @@ def test_two_files_with_one_stem(tmp_path: Path) -> None:
     }
     assert manifest.class_names == ("home", "trip")
     assert [note for note in manifest.notes if "would have the key of another" in note] == [
-        "2 videos would have the key of another with the same name: their keys keep the extension "
-        "(trip/IMG_1%2EMOV, trip/IMG_1%2Emp4), but for keys that the data set holds already; "
-        "rename the files for other keys"
+        "2 videos would have the key of another file with the same name, so their keys keep the "
+        "extension (trip/IMG_1%2EMOV, trip/IMG_1%2Emp4), except keys that the data set holds "
+        "already; rename the files for other keys"
     ]
 
 

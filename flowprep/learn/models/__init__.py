@@ -197,7 +197,7 @@ def create_model(
         if name not in owners and value != field.default:
             raise ConfigError(
                 f"{field.name} does not apply to {name}, got {value!r}; "
-                f"it is an option of {', '.join(owners)}"
+                f"leave it out, or choose {' or '.join(owners)}"
             )
     model = MODELS[name](options)
     if weights is not None:
