@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from flowprep.config import DecodeSpec
 from flowprep.errors import NoteCode, VideoError
 from flowprep.video.clock import JUMP_SECONDS
+from flowprep.video.entries import counted
 from flowprep.video.pixel_aspect import displayed_size
 from flowprep.video.segments import PictureCheck, Scan, Segment
 from flowprep.video.types import Frame, Video, VideoInfo
@@ -242,7 +243,8 @@ class FrameReader:
     def note_what_became_of_frames(self, num_frames: int) -> None:
         """Adds the notes that are known at the end; `num_frames` is the number of those kept."""
         if self.num_irregular_stamps:
-            self.notes["irregular-stamps"] = f"{self.num_irregular_stamps} stamps are irregular"
+            number = counted(self.num_irregular_stamps, "time stamp")
+            self.notes["irregular-stamps"] = f"{number} out of order"
         dropped, repeated = self.counts.dropped, self.counts.repeated
         num_sampled = num_frames - repeated + dropped
         rate = self.info.fps

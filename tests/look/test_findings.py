@@ -286,10 +286,10 @@ def test_no_false_alarm_on_real_clips(test_data: Path, tmp_path: Path) -> None:
 def test_what_extract_noted_is_found() -> None:
     notes: dict[NoteCode, str] = {
         "concealed": "2 pictures damaged",
-        "irregular-stamps": "3 stamps are irregular",
+        "irregular-stamps": "3 time stamps out of order",
     }
     noted = dataclasses.replace(STATISTICS, num_damaged=2, notes=notes)
     found = find_in_statistics(noted)
     assert [(one.kind, one.key) for one in found] == [("noted", "a/b"), ("concealed", "a/b")]
-    assert found[0].detail.endswith(": 3 stamps are irregular")
+    assert found[0].detail.endswith(": 3 time stamps out of order")
     assert find_in_statistics(STATISTICS) == []
