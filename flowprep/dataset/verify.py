@@ -348,10 +348,10 @@ def _check_counts(metadata: Mapping[str, Any]) -> list[str]:
     counts = metadata.get("frame_counts")
     if not isinstance(counts, dict) or set(counts) != set(_COUNT_NAMES):
         return [f"its frame_counts must have {', '.join(_COUNT_NAMES)}, got {counts!r}"[:300]]
-    numbers = [metadata["num_frames_decoded"], *counts.values()]
+    decoded = metadata.get("num_frames_decoded")
+    numbers = [decoded, *counts.values()]
     if any(type(number) is not int or number < 0 for number in numbers):
         return [f"its frame_counts must be integers >= 0, got {counts!r}"[:300]]
-    decoded = metadata["num_frames_decoded"]
     left_out = counts["lead_in"] + counts["before_range"] + counts["after_range"]
     kept = metadata["num_frames"] - counts["repeated"] + counts["dropped"]
     if decoded != left_out + kept:
