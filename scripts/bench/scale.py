@@ -1,8 +1,9 @@
-"""What a collection of 650,000 videos costs beside decoding and flow: plan, driver, index, status.
+"""What 650,000 videos cost beside decoding and flow: plan, driver, index, other labels, status.
 
 Writes a list of videos that are not there, plans it, and runs the real driver over workers that
 answer at once with a record as long as a real one, and publish sidecars without their bytes. Then
-it opens the finished index, and asks how far the run is. Each step has a process of its own, whose
+it opens the finished index, gives it other labels, opens it with those, and asks how far the run
+is. Each step has a process of its own, whose
 time and largest memory are printed.
 """
 
@@ -133,6 +134,11 @@ def step(name: str, folder: Path) -> None:
         result = f"{report.num_complete / report.wall_seconds:.0f} finished videos/s"
     elif name == "open":
         result = f"{len(flowprep.open_dataset(out).videos)} videos"
+    elif name == "label":
+        labelled = flowprep.label(out, "other", lists=[f"train={folder / 'list.txt'}"])
+        result = labelled.summary().splitlines()[0].partition(" in ")[0]
+    elif name == "labels":
+        result = f"{len(flowprep.open_dataset(out, labels='other').videos)} videos"
     else:
         result = read_status(out).summary().splitlines()[0].partition(" in ")[0]
     seconds = time.perf_counter() - began
@@ -155,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = Path(name)
         write_list(folder / "list.txt", options.videos)
         print(f"{'step':8}{'seconds':>9}{'peak':>10}", flush=True)
-        for item in ("plan", "run", "open", "status"):
+        for item in ("plan", "run", "open", "label", "labels", "status"):
             command = [sys.executable, __file__, "--step", item, str(folder)]
             process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             *progress, last = process.stdout.splitlines()
