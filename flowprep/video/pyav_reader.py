@@ -259,9 +259,11 @@ class PyAVReader(FrameReader):
     def _hidden(self, num_marked: int, num_shown: int) -> int:
         """Returns how many frames an edit list hides, of a stream that is read to its end.
 
-        FFmpeg marks packets before an edit, and leaves out those after its end.
+        FFmpeg marks packets before an edit, and leaves out those after its end. Of a damaged file
+        some are lost as well, and nobody can tell.
         """
-        if "mov" not in self._container.format.name.split(","):
+        is_damaged = self._num_lost or self.num_damaged
+        if is_damaged or "mov" not in self._container.format.name.split(","):
             return 0
         return max(num_marked, self._stream.frames - num_shown, 0)
 
