@@ -119,7 +119,6 @@ class Lease:
         self._mutex = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="flowprep-lease", daemon=True)
-        _held.add(holder.id)
         self._thread.start()
 
     def check(self) -> None:
@@ -204,6 +203,16 @@ def locked_dataset(storage: Storage) -> Iterator[Lease]:
 
 def _take(storage: Storage) -> Holder:
     holder = Holder.this_process()
+    # Before anybody can read the file: whoever did not find the number here would call it dead.
+    _held.add(holder.id)
+    try:
+        return _taken_over(storage, holder)
+    except BaseException:
+        _held.discard(holder.id)
+        raise
+
+
+def _taken_over(storage: Storage, holder: Holder) -> Holder:
     while True:
         if storage.create(LEASE_FILE, holder.to_json()):
             pause = 0.0

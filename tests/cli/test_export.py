@@ -41,7 +41,7 @@ def test_options_reach_the_library(flowprep: Command, made: Path, tmp_path: Path
         *("--values", "levels", "--direction", "backward", "--class", "zoom_in", "--workers", 1),
     )
     assert result.code == 0
-    assert result.stderr == "note: levels stand for -20 to 20 px: `-b=20` to denseflow\n"
+    assert result.stderr == "note: levels stand for -20 to 20 px; give `-b=20` to denseflow\n"
     assert [path.name for path in (tmp_path / "x").rglob("*.npz")] == ["a.npz"]
     told = json.loads((tmp_path / "x/flowprep.json").read_text())
     assert (told["direction"], told["values"], told["classes"]) == (

@@ -334,3 +334,21 @@ def test_a_lease_is_kept_over_faults(
             proxy.refuses = lambda method, path: None
             lease.confirm()
         assert not storage.exists(LEASE_FILE)
+
+
+def test_a_driver_counts_as_alive_before_its_lease_can_be_read(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    create = storage.create
+
+    def create_and_look(name: str, data: bytes) -> bool:
+        created = create(name, data)
+        # Another thread of this process may look at this very moment.
+        seen.append(stored(storage).is_alive())
+        return created
+
+    monkeypatch.setattr(storage, "create", create_and_look)
+    with held_lease(storage):
+        pass
+    assert seen == [True]
