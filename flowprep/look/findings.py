@@ -147,13 +147,6 @@ KINDS: dict[str, FindingKind] = {
         "Fetch the file again, then extract it into a new data set; `--on-damage cut` keeps only "
         "what came before the damage.",
     ),
-    "noted": FindingKind(
-        "Noted while it was extracted",
-        "note",
-        "Nothing failed, but the file is not what one would expect.",
-        "A guess may be wrong: each note says what was taken for what.",
-        "Read the note; the options that it names choose otherwise.",
-    ),
     "still": FindingKind(
         "A still picture",
         "suspicion",
@@ -221,6 +214,13 @@ KINDS: dict[str, FindingKind] = {
         "What is learned may be the camera's motion rather than the action's.",
         "Nothing, if training data and use are alike in this; else subtract the mean flow in "
         "training.",
+    ),
+    "noted": FindingKind(
+        "Noted while it was extracted",
+        "note",
+        "Nothing failed, but the file is not what one would expect.",
+        "A guess may be wrong: each note says what was taken for what.",
+        "Read the note; the options that it names choose otherwise.",
     ),
 }
 """What is looked for, by name, the gravest first."""
