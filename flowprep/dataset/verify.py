@@ -303,7 +303,10 @@ def _check_video(
         return [f"its metadata has {length} bytes; more than {_MAX_METADATA_BYTES} are refused"]
     try:
         tar.skip_to(offset)
-        metadata: dict[str, Any] = json.loads(tar.take(length))
+        content = tar.take(length)
+        metadata: dict[str, Any] = json.loads(content)
+        if not content.endswith(b"\n"):
+            raise ValueError("it does not end where the index says")
         sizes = {name: list(metadata["sizes"][name]) for name in streams}
         for name, each in sizes.items():
             # A size below zero would read the rest of the file, and take the sum back.

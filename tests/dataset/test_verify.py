@@ -223,6 +223,22 @@ def break_metadata(out: Path) -> None:
     seal(out, 0)
 
 
+def shorten_metadata(out: Path) -> None:
+    """Leaves the line feed at its end out of what the index says of it."""
+
+    def shorten(video: dict[str, Any]) -> None:
+        offset, size = video["members"]["json"]
+        video["members"]["json"] = [offset, size - 1]
+
+    edit_sidecar(out, 0, shorten)
+
+
+def lose_a_frame(out: Path) -> None:
+    """One frame fewer is accounted for than was decoded."""
+    change(out / shard_name(0), b'"dropped":0', b'"dropped":9')
+    seal(out, 0)
+
+
 def edit_metadata_sizes(out: Path) -> None:
     tar = out / shard_name(0)
     data = tar.read_bytes()
@@ -347,6 +363,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "broken metadata": (
         break_metadata,
         r"shards/000000\.tar: jump/a: its metadata is damaged: JSONDecodeError: .*",
+    ),
+    "cut metadata": (
+        shorten_metadata,
+        r"shards/000000\.tar: jump/a: its metadata is damaged: ValueError: it does not end .*",
+    ),
+    "a lost frame": (
+        lose_a_frame,
+        r"shards/000000\.tar: jump/a: it says that 6 frames were decoded, and accounts for 15: .*",
     ),
     "edited sizes": (
         edit_metadata_sizes,
