@@ -52,22 +52,31 @@ def until(page: Any, expression: str) -> None:
     pytest.fail(f"waited for {expression}")
 
 
-def watch_long_tasks(page: Any) -> None:
-    """Begins to note every task of more than 50 ms."""
+def watch_rows(page: Any) -> None:
+    """Begins to note how many rows stand in the table, and how many are put in, at each change."""
     page.evaluate(
         """() => {
-            window.long = [];
-            new PerformanceObserver((list) => {
-                for (const entry of list.getEntries()) window.long.push(entry.duration);
-            }).observe({ entryTypes: ["longtask"] });
+            window.rows = [];
+            const table = document.getElementById("table");
+            new MutationObserver((changes) => {
+                const added = changes.flatMap((change) => [...change.addedNodes]);
+                const isRow = (node) => node.nodeName === "TR";
+                window.rows.push(table.querySelectorAll("td.key").length);
+                window.rows.push(added.filter(isRow).length);
+            }).observe(table, { childList: true, subtree: true });
         }"""
     )
 
 
-def longest_task_ms(page: Any) -> float:
-    """The longest task since `watch_long_tasks`."""
+def most_rows(page: Any) -> int:
+    """The most rows that stood in the table, or were put into it at a time, since `watch_rows`.
+
+    It is what a step of scrolling costs, however long the table is, on whatever machine.
+    """
     page.wait_for_timeout(100)
-    return max(page.evaluate("window.long"), default=0)
+    noted = page.evaluate("window.rows")
+    assert noted, "no row was drawn"
+    return int(max(noted))
 
 
 def scroll_far(page: Any) -> None:

@@ -19,10 +19,10 @@ from flowprep.look.findings import KINDS, Finding
 from flowprep.look.report import Report, VideoRow, write_report
 from tests.look.chromium import (
     check_contrasts,
-    longest_task_ms,
+    most_rows,
     scroll_far,
     until,
-    watch_long_tasks,
+    watch_rows,
 )
 from tests.look.test_report import ATTACK, attacked
 
@@ -146,9 +146,9 @@ def test_keyboard(opened: Any, seeded_report: Report) -> None:
 
 def test_100000_rows_stay_smooth(opened: Any, long_report: Report) -> None:
     page = opened(long_report, viewport={"width": 1280, "height": 900})
-    watch_long_tasks(page)
+    watch_rows(page)
     scroll_far(page)
-    assert longest_task_ms(page) <= 200
+    assert most_rows(page) < 60
     assert len(keys(page)) < 60
     page.focus("#scroller")
     page.keyboard.press("End")
