@@ -21,9 +21,9 @@ from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, Flow
 from flowprep.errors import ConfigError
 from flowprep.flow.parameters import PARAMETERS
 from flowprep.video.entries import CharadesMode
-from flowprep.video.manifest import FORMATS, ManifestFormat, collect_videos
+from flowprep.video.manifest import FORMATS, Manifest, collect_videos
 
-__all__ = ["config_options", "extract", "given_config", "input_options"]
+__all__ = ["config_options", "extract", "given_config", "given_videos", "input_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -205,14 +205,6 @@ def extract(
     /,
     videos: tuple[str, ...],
     out: str,
-    manifest_format: ManifestFormat,
-    annotations: str | None,
-    split: int | None,
-    root: str | None,
-    class_level: int | None,
-    lists: tuple[str, ...],
-    allow_missing: bool,
-    charades: CharadesMode,
     preset: str | None,
     dry_run: bool,
     **_: Any,
@@ -244,19 +236,7 @@ def extract(
         run_fields = [item.name for item in dataclasses.fields(RunOptions)]
         options = RunOptions(**given_values(ctx, run_fields))
         check_options(options, config.flow.algorithm)
-        manifest = collect_videos(
-            videos,
-            format=manifest_format,
-            annotations=annotations,
-            split=split,
-            root=root,
-            out=out,
-            class_level=class_level,
-            lists=lists,
-            allow_missing=allow_missing,
-            charades=charades,
-            image_fps=config.decode.image_fps,
-        )
+        manifest = given_videos(ctx, config, out)
     for note in manifest.notes:
         click.echo(f"note: {note}", err=True)
     if dry_run:
@@ -269,6 +249,18 @@ def extract(
         return 1
     click.echo(report.summary())
     return report.exit_code
+
+
+def given_videos(ctx: click.Context, config: ExtractConfig, out: str | None = None) -> Manifest:
+    """Lists VIDEOS as `input_options` say; OUT, where there is one, may not lie among them."""
+    names = ("annotations", "split", "root", "class_level", "lists", "allow_missing", "charades")
+    return collect_videos(
+        ctx.params["videos"],
+        format=ctx.params["manifest_format"],
+        out=out,
+        image_fps=config.decode.image_fps,
+        **{name: ctx.params[name] for name in names},
+    )
 
 
 def given_config(

@@ -7,12 +7,10 @@ from typing import Any
 
 import click
 
-from flowprep.cli.extract import config_options, given_config, input_options
+from flowprep.cli.extract import config_options, given_config, given_videos, input_options
 from flowprep.cli.options import GroupedCommand, GroupedOption, options_named
 from flowprep.config import PRESETS, ExtractConfig
 from flowprep.machine import usable_cores
-from flowprep.video.entries import CharadesMode
-from flowprep.video.manifest import ManifestFormat, collect_videos
 
 __all__ = ["plan"]
 
@@ -63,14 +61,6 @@ def plan(
     num_workers_per_node: int | None,
     pairs_per_second: float | None,
     as_json: bool,
-    manifest_format: ManifestFormat,
-    annotations: str | None,
-    split: int | None,
-    root: str | None,
-    class_level: int | None,
-    lists: tuple[str, ...],
-    allow_missing: bool,
-    charades: CharadesMode,
     preset: str | None,
     **_: Any,
 ) -> None:
@@ -87,18 +77,7 @@ def plan(
 
     with options_named(ctx):
         config = given_config(ctx, PRESETS[preset] if preset else ExtractConfig())
-        manifest = collect_videos(
-            videos,
-            format=manifest_format,
-            annotations=annotations,
-            split=split,
-            root=root,
-            class_level=class_level,
-            lists=lists,
-            allow_missing=allow_missing,
-            charades=charades,
-            image_fps=config.decode.image_fps,
-        )
+        manifest = given_videos(ctx, config)
         if num_workers_per_node is None:
             num_workers_per_node = usable_cores()
         estimate = estimate_cost(

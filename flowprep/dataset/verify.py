@@ -44,6 +44,7 @@ from flowprep.dataset.video_list import size_problem
 from flowprep.errors import DatasetError
 from flowprep.images import decode_strictly
 from flowprep.video.keys import check_key
+from flowprep.video.types import FrameCounts
 
 __all__ = ["VerifyReport", "verify_dataset"]
 
@@ -341,7 +342,7 @@ def _check_video(
     return problems
 
 
-_COUNT_NAMES = ("lead_in", "before_range", "after_range", "dropped", "repeated")
+_COUNT_NAMES = tuple(FrameCounts().to_dict())
 
 
 def _check_counts(metadata: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
 
@@ -26,9 +26,9 @@ from flowprep.video.clock import JUMP_SECONDS
 from flowprep.video.entries import counted
 from flowprep.video.pixel_aspect import displayed_size
 from flowprep.video.segments import PictureCheck, Scan, Segment
-from flowprep.video.types import Frame, Video, VideoInfo
+from flowprep.video.types import Frame, FrameCounts, Video, VideoInfo
 
-__all__ = ["RGB", "FrameCounts", "FrameReader", "Picture", "target_size"]
+__all__ = ["RGB", "FrameReader", "Picture", "target_size"]
 
 RGB = NDArray[np.uint8]
 
@@ -59,29 +59,6 @@ class Picture:
     number: int  # among those decoded, from 0
     disorder: str | None = None  # why its time is no place to cut at
     num_damaged: int = 0  # it, where the decoder concealed a part of it, and those lost before it
-
-
-@dataclass
-class FrameCounts:
-    """What became of the source's frames.
-
-    decoded = lead_in + before_range + after_range + (kept - repeated + dropped)
-    """
-
-    lead_in: int = 0
-    """Decoded to reach the range from the key frame before it, which seeking found."""
-    before_range: int = 0
-    """Before the range, in a file that is decoded from its begin."""
-    after_range: int = 0
-    """Decoded to find the end of the range."""
-    dropped: int = 0
-    """In the range, and never shown at the sampling rate."""
-    repeated: int = 0
-    """Shown once more at the sampling rate."""
-
-    def to_dict(self) -> dict[str, int]:
-        """Returns the counts as JSON values."""
-        return asdict(self)
 
 
 class FrameReader:

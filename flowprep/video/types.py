@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Frame", "Video", "VideoInfo"]
+__all__ = ["Frame", "FrameCounts", "Video", "VideoInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +59,26 @@ class Frame:
     gray: NDArray[np.uint8]  # (H, W), C-contiguous, BT.601 full range: cv2.COLOR_RGB2GRAY of rgb
     seconds: float
     """Presentation time in the source, from its first frame."""
+
+
+@dataclass
+class FrameCounts:
+    """What became of the source's frames.
+
+    decoded = lead_in + before_range + after_range + (kept - repeated + dropped)
+    """
+
+    lead_in: int = 0
+    """Decoded to reach the range from the key frame before it, which seeking found."""
+    before_range: int = 0
+    """Before the range, in a file that is decoded from its begin."""
+    after_range: int = 0
+    """Decoded to find the end of the range."""
+    dropped: int = 0
+    """In the range, and never shown at the sampling rate."""
+    repeated: int = 0
+    """Shown once more at the sampling rate."""
+
+    def to_dict(self) -> dict[str, int]:
+        """Returns the counts as JSON values."""
+        return asdict(self)
