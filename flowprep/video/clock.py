@@ -158,12 +158,13 @@ class FrameClock:
             return Stamp(value)
         if previous is None or not frame.time_base:
             return Stamp(value)
+        if raw > previous:
+            ahead_seconds = float((raw - previous) * frame.time_base)
+            return Stamp(value, is_irregular=ahead_seconds > JUMP_SECONDS)
         seconds = [float(one * frame.time_base) for one in (previous, raw)]
         if raw < previous:
             return Stamp(value, f"goes back from {seconds[0]:.3f} to {seconds[1]:.3f} s", True)
-        if raw == previous:
-            return Stamp(value, f"repeats the one before, {seconds[0]:.3f} s", True)
-        return Stamp(value, is_irregular=seconds[1] - seconds[0] > JUMP_SECONDS)
+        return Stamp(value, f"repeats the one before, {seconds[0]:.3f} s", True)
 
     def _guess(self, pts: int | None, dts: int | None) -> int | None:
         if dts is not None:
