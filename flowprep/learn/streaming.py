@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate, get_w
 
 from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, shard_name
 from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, FlowprepError
 from flowprep.learn.config import ClipSpec, TrainConfig
@@ -35,6 +34,7 @@ from flowprep.learn.data import (
     sample_shape,
     select_labelled,
 )
+from flowprep.storage import Storage
 
 if TYPE_CHECKING:
     from flowprep.learn.models.base import Layout

@@ -26,11 +26,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from flowprep.dataset.storage import Storage
 from flowprep.errors import WeightsError
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.inflate import cross_modality, inflate_conv
 from flowprep.learn.tensorflow import TensorBundle, read_checkpoint
+from flowprep.storage import Storage
 
 __all__ = [
     "LoadReport",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flowprep.config import FlowSpec, Quantizer
-from flowprep.flow.quantize import dequantize
+from flowprep.dataset.quantize import dequantize
 from flowprep.learn.config import NormalizationName
 from flowprep.learn.levels import fill_crop, mean_px, to_px
 from flowprep.learn.transforms import (

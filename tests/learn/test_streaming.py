@@ -15,11 +15,11 @@ import torch
 
 from flowprep.dataset.layout import shard_name
 from flowprep.dataset.read import open_dataset
-from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.learn.config import ClipSpec, StackName, TrainConfig
 from flowprep.learn.data import fill_sample, sample_shape
 from flowprep.learn.streaming import StreamingClips, streaming_loader
+from flowprep.storage import Storage
 
 FLOW = ClipSpec("flow", 4, crop_px=32)
 CONFIG = TrainConfig(clip=FLOW, seed=5)
