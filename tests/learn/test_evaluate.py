@@ -22,10 +22,10 @@ from flowprep.learn.evaluate import (
     checkpoint_file,
     default_folder,
     evaluate,
-    resolve_device,
     score_videos,
     task_place,
 )
+from flowprep.learn.placement import resolve_device
 from flowprep.learn.scores import Scores, softmax
 from flowprep.learn.transforms import test_crops as view_crops
 from flowprep.run.driver import run_extract
