@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flowprep._version import __version__
+
 if TYPE_CHECKING:
     from flowprep.synthetic import Scene
 
@@ -157,9 +159,7 @@ _NEEDED = {
 
 
 def _versions() -> Iterator[Finding]:
-    import flowprep
-
-    yield Finding("flowprep", f"{flowprep.__version__} in {Path(flowprep.__file__).parent}")
+    yield Finding("flowprep", f"{__version__} in {Path(__file__).parent}")
     yield Finding(
         "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     )

@@ -46,7 +46,7 @@ WITHOUT_REMEDY = {
     # remedy, where there is one, is among them.
     "cli/options.py": ["{}: {}", "{}: no option is called {}"],
     "storage.py": ["cannot {} {}: {}", "{} ({}); {}"],
-    "learn/tensorflow.py": ["{} is not read: {}"],
+    "learn/weights/tensorflow.py": ["{} is not read: {}"],
     "run/executors.py": ["{}: {}"],
     "run/job.py": ["{}: {}", "{} at {}: {}"],
     # Says what was done, and there is nothing to choose.

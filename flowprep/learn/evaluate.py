@@ -31,7 +31,13 @@ from flowprep.learn.checkpoint import (
 )
 from flowprep.learn.config import VIEWS, PrecisionName, ViewSpec
 from flowprep.learn.data import TestViews, test_loader
-from flowprep.learn.placement import autocast, default_loaders, place_model, with_channels_last
+from flowprep.learn.placement import (
+    autocast,
+    default_loaders,
+    place_model,
+    resolve_device,
+    with_channels_last,
+)
 from flowprep.learn.scores import Scores
 
 __all__ = [

@@ -54,7 +54,7 @@ from flowprep.learn.optimization import count_steps, learning_rate, make_optimiz
 from flowprep.learn.placement import autocast, default_loaders, place_model, with_channels_last
 from flowprep.learn.run_folder import BEST_FILE, LAST_FILE, MetricsRow, RunFolder
 from flowprep.learn.scores import Scores
-from flowprep.learn.weights import load_weights_into
+from flowprep.learn.weights.load import load_weights_into
 from flowprep.words import format_count, format_duration
 
 __all__ = ["TrainReport", "train"]

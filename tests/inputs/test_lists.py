@@ -20,7 +20,7 @@ from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.name_index import Names, fold, without_extensions
 from flowprep.inputs.video import Video
 from flowprep.storage import Storage
-from tests.video.test_manifest import frames, keys, labels, message, touch, write
+from tests.inputs.test_manifest import frames, keys, labels, message, touch, write
 
 NFC = "caf\u00e9 \u00fcber.mp4"
 NFD = unicodedata.normalize("NFD", NFC)

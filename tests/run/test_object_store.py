@@ -495,9 +495,9 @@ def test_training_reads_the_same_over_faults(
     clips: Path, undisturbed: Path, faulty: FaultyProxy, bucket: str, s3_endpoint: str
 ) -> None:
     torch = pytest.importorskip("torch")
+    from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
     from flowprep.learn.config import ClipSpec, TrainConfig
     from flowprep.learn.data import TrainingClips
-    from flowprep.learn.streaming import StreamingClips, streaming_loader
 
     out = upload(undisturbed, bucket, s3_endpoint)
     config = TrainConfig(clip=ClipSpec("flow", 3, crop_px=32), seed=5, train_split="all")

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from flowprep.errors import WeightsError
-from flowprep.learn import tensorflow as reader
-from flowprep.learn.tensorflow import TensorBundle, read_checkpoint
+from flowprep.learn.weights import tensorflow as reader
+from flowprep.learn.weights.tensorflow import TensorBundle, read_checkpoint
 
 Records = list[tuple[bytes, bytes]]
 

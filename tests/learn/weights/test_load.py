@@ -23,7 +23,7 @@ from flowprep.learn.models.i3d_resnet import I3DResNet
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.models.resnet import resnet18, resnet50
 from flowprep.learn.models.tsn import TSN
-from flowprep.learn.weights import (
+from flowprep.learn.weights.load import (
     LoadReport,
     load_weights_into,
     read_weights,

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from flowprep.config import FlowSpec
 from flowprep.flow.kernel import kernel
 from flowprep.garbage import collector_paused
+from flowprep.learn.clips.transforms import normalize_flow
 from flowprep.learn.config import NormalizationName
-from flowprep.learn.transforms import normalize_flow
 
 __all__ = ["fill_crop", "mean_px", "prepare", "to_px"]
 

@@ -18,9 +18,10 @@ import flowprep
 from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowDataset, FlowSpec, dequantize
 from flowprep.config import Resize
 from flowprep.errors import ConfigError
-from flowprep.learn import clips, transforms
+from flowprep.learn.clips import indices as clip_indices
+from flowprep.learn.clips import transforms
+from flowprep.learn.clips.transforms import Crop, crop_flow, crop_frames, flip_flow, flip_frames
 from flowprep.learn.config import AugmentSpec, ClipSpec, NormalizationName
-from flowprep.learn.transforms import Crop, crop_flow, crop_frames, flip_flow, flip_frames
 from flowprep.synthetic import Layer, Motion, Scene, action_scene, write_video
 
 # Older OpenCV interpolates at points that are rounded to 1/32 px.
@@ -660,10 +661,10 @@ def test_steady_motion_is_the_camera_and_its_trajectory_plain(extracted: FlowDat
 def test_the_reversed_video_swaps_the_bidirectional_halves(extracted: FlowDataset) -> None:
     num_fields = NUM_FRAMES - 1
     clip = ClipSpec(num_frames=4, stack="bidirectional")
-    window = clips.test_indices(num_fields, clip, 1)
+    window = clip_indices.test_indices(num_fields, clip, 1)
     # The same frame in the middle: 6 fields, so that the centred window mirrors into itself.
     assert window.tolist() == [[1, 2, 3, 4]]
-    forward, backward = (half[0] for half in clips.bidirectional_indices(window, num_fields))
+    forward, backward = (half[0] for half in clip_indices.bidirectional_indices(window, num_fields))
 
     def read(key: str, indices: NDArray[np.int64], direction: Any) -> NDArray[np.uint8]:
         return np.concatenate([extracted.quantized(key, int(t), 1, direction) for t in indices])
@@ -698,7 +699,7 @@ def test_levels_negate_about_the_middle_of_the_stored_spec() -> None:
 
 def test_it_does_without_torch() -> None:
     code = (
-        "import sys, flowprep.learn.clips, flowprep.learn.transforms; "
+        "import sys, flowprep.learn.clips.indices, flowprep.learn.clips.transforms; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,9 +9,8 @@ import pytest
 
 from flowprep.config import FlowSpec, Quantizer
 from flowprep.dataset.quantize import dequantize
-from flowprep.learn.config import NormalizationName
-from flowprep.learn.levels import fill_crop, mean_px, to_px
-from flowprep.learn.transforms import (
+from flowprep.learn.clips.levels import fill_crop, mean_px, to_px
+from flowprep.learn.clips.transforms import (
     Crop,
     crop_flow,
     normalize_flow,
@@ -19,6 +18,7 @@ from flowprep.learn.transforms import (
     to_stack,
     to_volume,
 )
+from flowprep.learn.config import NormalizationName
 
 SPECS = [
     FlowSpec(quantizer=name, bound_px=bound) for name in get_args(Quantizer) for bound in (20, 7)

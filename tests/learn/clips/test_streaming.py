@@ -16,9 +16,9 @@ import torch
 from flowprep.dataset.layout import shard_name
 from flowprep.dataset.read import open_dataset
 from flowprep.errors import ConfigError, DatasetError
+from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
 from flowprep.learn.config import ClipSpec, StackName, TrainConfig
 from flowprep.learn.data import fill_sample, sample_shape
-from flowprep.learn.streaming import StreamingClips, streaming_loader
 from flowprep.storage import Storage
 
 FLOW = ClipSpec("flow", 4, crop_px=32)
@@ -141,15 +141,15 @@ def test_reads_are_few_and_leave_out_what_is_not_needed(
     list(StreamingClips(motion, config, "stack"))
     assert len(ranges) == 1
     # Where gaps are not worth reading, each video is one read, of its needed members.
-    monkeypatch.setattr("flowprep.learn.streaming._LARGEST_GAP", 2000)
+    monkeypatch.setattr("flowprep.learn.clips.streaming._LARGEST_GAP", 2000)
     ranges.clear()
     list(StreamingClips(motion, config, "stack"))
     assert len(ranges) == 16
     size = (motion / shard_name(0)).stat().st_size
     assert 0 < sum(length for _, length in ranges) < share * size
     # No read is longer than it may be.
-    monkeypatch.setattr("flowprep.learn.streaming._LARGEST_GAP", 1 << 20)
-    monkeypatch.setattr("flowprep.learn.streaming._LARGEST_READ", size // 5)
+    monkeypatch.setattr("flowprep.learn.clips.streaming._LARGEST_GAP", 1 << 20)
+    monkeypatch.setattr("flowprep.learn.clips.streaming._LARGEST_READ", size // 5)
     ranges.clear()
     list(StreamingClips(motion, config, "stack"))
     assert 3 < len(ranges) < 8

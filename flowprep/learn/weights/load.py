@@ -2,7 +2,7 @@
 
     .safetensors             https://github.com/huggingface/safetensors
     .pt .pth .tar .bin       PyTorch's, of which only tensors and plain containers are believed
-    PREFIX, PREFIX.index     a TensorFlow V2 checkpoint (`flowprep.learn.tensorflow`)
+    PREFIX, PREFIX.index     a TensorFlow V2 checkpoint (`flowprep.learn.weights.tensorflow`)
 
 `load_weights_into` compares the file's names and shapes with the model's, and knows what turns one
 into the other: ImageNet's ResNets of torchvision into ours over flow (cross-modality), into those
@@ -28,8 +28,8 @@ from torch import nn
 
 from flowprep.errors import WeightsError
 from flowprep.learn.models.base import ClipModel
-from flowprep.learn.models.inflate import cross_modality, inflate_conv
-from flowprep.learn.tensorflow import TensorBundle, read_checkpoint
+from flowprep.learn.weights.inflate import cross_modality, inflate_conv
+from flowprep.learn.weights.tensorflow import TensorBundle, read_checkpoint
 from flowprep.storage import Storage
 
 __all__ = [

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.models.i3d_resnet import I3DResNet, TimePadding
-from flowprep.learn.models.inflate import cross_modality, inflate_conv, inflate_state_dict
 from flowprep.learn.models.resnet import ResNet, resnet50
+from flowprep.learn.weights.inflate import cross_modality, inflate_conv, inflate_state_dict
 
 
 @pytest.mark.parametrize("channels", [2, 3, 10, 20])
