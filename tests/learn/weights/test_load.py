@@ -30,7 +30,7 @@ from flowprep.learn.weights.load import (
     save_weights,
     tensorflow_i3d_names,
 )
-from tests.learn.test_tensorflow import write_bundle
+from tests.learn.weights.test_tensorflow import write_bundle
 
 WIDTH = 1 / 16
 RGB, FLOW = "RGB/inception_i3d/", "Flow/inception_i3d/"
