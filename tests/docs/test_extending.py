@@ -92,10 +92,8 @@ def run(example: Example, root: Path, folder: Path) -> None:
     command = programs / "flowprep"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flowprep "$@"\n')
     command.chmod(0o755)
-    environment = os.environ | {
-        "PATH": f"{programs}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(root),
-    }
+    path = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = os.environ | {"PATH": os.pathsep.join(path), "PYTHONPATH": str(root)}
     for language, content in example.blocks:
         if language == "sh":
             done = subprocess.run(
