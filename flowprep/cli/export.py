@@ -17,7 +17,7 @@ __all__ = ["export"]
 _DEFAULT = ExportSpec()
 
 
-@click.command(short_help="Write a data set as the tree that another project reads.")
+@click.command
 @click.argument("out")
 @click.argument("dest")
 @click.option(

@@ -17,7 +17,7 @@ from flowprep.learn.scores import Scores, write_scores
 __all__ = ["fuse"]
 
 
-@click.command(short_help="Join the scores of several networks, such as flow and RGB.")
+@click.command
 @click.argument("scores", nargs=-1, required=True, metavar="SCORES...")
 @click.option(
     "--method",

@@ -14,7 +14,7 @@ from flowprep.flow.parameters import PARAMETERS
 __all__ = ["import_"]
 
 
-@click.command("import", short_help="Make a data set of a tree that another project wrote.")
+@click.command("import")
 @click.argument("tree")
 @click.argument("out")
 @click.option(

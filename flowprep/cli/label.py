@@ -18,9 +18,7 @@ from flowprep.errors import ConfigError
 __all__ = ["label"]
 
 
-@click.command(
-    cls=GroupedCommand, short_help="Give a finished data set other labels, splits or class names."
-)
+@click.command(cls=GroupedCommand)
 @click.argument("out")
 @click.option(
     "--name",

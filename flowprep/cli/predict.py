@@ -21,7 +21,7 @@ from flowprep.learn.fuse import FusionMethod
 __all__ = ["predict"]
 
 
-@click.command(cls=GroupedCommand, short_help="Name what happens in raw videos.")
+@click.command(cls=GroupedCommand)
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
 @click.option(
     "--checkpoint",
