@@ -8,7 +8,7 @@ import click
 
 from flowprep.cli.options import ChoiceType, DirectionsType, options_named, workers_option
 from flowprep.config import Quantizer, RunOptions
-from flowprep.exchange.import_plan import IMPORTABLE_LAYOUTS
+from flowprep.exchange.layouts import IMPORTABLE_LAYOUTS
 from flowprep.flow.parameters import PARAMETERS
 
 __all__ = ["import_"]

@@ -15,8 +15,7 @@ from flowprep.cli.options import (
     NumbersType,
     options_named,
 )
-from flowprep.learn.config import VIEWS, PrecisionName
-from flowprep.learn.fuse import FusionMethod
+from flowprep.learn.config import VIEWS, FusionMethod, PrecisionName
 
 __all__ = ["predict"]
 
