@@ -16,7 +16,7 @@ from flowprep.errors import FlowprepError
 __all__ = ["browse"]
 
 
-@click.command(cls=GroupedCommand, short_help="Walk through a data set in a web browser.")
+@click.command(cls=GroupedCommand)
 @click.argument("out")
 @click.option(
     "--host",

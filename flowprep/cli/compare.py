@@ -29,7 +29,7 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, cls=GroupedOption, group="Comparison", **settings)
 
 
-@click.command(cls=GroupedCommand, short_help="Measure how far two data sets' flows are apart.")
+@click.command(cls=GroupedCommand)
 @click.argument("a")
 @click.argument("b", required=False)
 @_option(

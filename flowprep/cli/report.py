@@ -20,9 +20,7 @@ from flowprep.urls import is_url
 __all__ = ["report"]
 
 
-@click.command(
-    cls=GroupedCommand, short_help="Make a page that says what is wrong with a data set."
-)
+@click.command(cls=GroupedCommand)
 @click.argument("out")
 @click.option(
     "--to",
