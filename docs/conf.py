@@ -1,4 +1,4 @@
-"""The docs site: pages in Markdown, every command's help, and the docstrings of the public names."""
+"""The docs site: pages in Markdown, every command's help, the docstrings of public names."""
 
 from __future__ import annotations
 
