@@ -4,7 +4,7 @@
 // Backward flow arrives from it: field t - step, from frame t to t - step. The other direction of the
 // same field lies on the grid of the frame at its other end, and is shown there.
 
-import { VideoStreams } from "./browse_streams.js";
+import { VideoStreams } from "./streams.js";
 
 export const PANELS = {
   frame: { title: "Frame", words: "the frame" },

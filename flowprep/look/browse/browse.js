@@ -2,8 +2,8 @@
 // hash holds all that is shown.
 
 import { $, makeTable, setUpSearch, setUpThemes, wordsOf } from "./page.js";
-import { NARROW, PANELS, Player, SPEEDS } from "./browse_player.js";
-import { FlowColors, getJson } from "./browse_streams.js";
+import { NARROW, PANELS, Player, SPEEDS } from "./player.js";
+import { FlowColors, getJson } from "./streams.js";
 
 const SURVEY_EACH_MS = 1000;
 const LOST_EACH_MS = 5000;
