@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests import object_store
-from tests.docs.pages import PAGES, ROOT, Block, flowprep_arguments, read_page
+from tests.docs.pages import ROOT, RUN_PAGES, Block, flowprep_arguments, read_page
 from tests.docs.prepare import NAMES, prepare, run_flowprep
 
 REQUIRE_TORCH = os.environ.get("FLOWPREP_REQUIRE_TORCH") == "1"
@@ -67,7 +67,7 @@ class PageRun:
             assert any(said.startswith(head) for said in self.output.splitlines()), (line, head)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", RUN_PAGES)
 def test_the_code_of_a_page_runs(
     name: str,
     prepared: Path,
