@@ -65,9 +65,18 @@ _STATIC = {
     "/page.css": ("web/page.css", "text/css"),
     "/browse.css": ("browse/browse.css", "text/css"),
     "/page.js": ("web/page.js", "text/javascript"),
+    "/table.js": ("web/table.js", "text/javascript"),
+    "/address.js": ("browse/address.js", "text/javascript"),
+    "/arrows.js": ("browse/arrows.js", "text/javascript"),
     "/browse.js": ("browse/browse.js", "text/javascript"),
+    "/colors.js": ("browse/colors.js", "text/javascript"),
+    "/controls.js": ("browse/controls.js", "text/javascript"),
+    "/findings.js": ("browse/findings.js", "text/javascript"),
+    "/keys.js": ("browse/keys.js", "text/javascript"),
+    "/list.js": ("browse/list.js", "text/javascript"),
     "/player.js": ("browse/player.js", "text/javascript"),
     "/streams.js": ("browse/streams.js", "text/javascript"),
+    "/view.js": ("browse/view.js", "text/javascript"),
 }
 
 _log = logging.getLogger(__name__)

@@ -59,7 +59,8 @@ _MAX_OPEN_CARDS = 12
 
 def report_page(report: Report) -> str:
     """Returns the page."""
-    script = page_file("web/page.js") + page_file("report/report.js")
+    scripts = ("web/page.js", "web/table.js", "report/report.js")
+    script = "".join(map(page_file, scripts))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     today = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     name = report.location.rstrip("/").rsplit("/", 1)[-1] or report.location
