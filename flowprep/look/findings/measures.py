@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 PICTURE_SHAPE = (24, 32, 3)
-
 MOTION_SHAPE = (4, 4, 2)
 
 
@@ -48,7 +47,6 @@ _CANDIDATES: dict[str, Callable[[Plane, Plane], tuple[Plane, Plane]]] = {
     "mirrored-y": lambda u, v: (u, -v),
 }
 """What a field might be taken for, as what would mend it."""
-
 _MAX_POINTS = 16384
 """Of the moving pixels so many are compared, at equal distances."""
 
