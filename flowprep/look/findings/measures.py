@@ -32,7 +32,6 @@ __all__ = [
 PICTURE_SHAPE = (24, 32, 3)
 MOTION_SHAPE = (4, 4, 2)
 
-
 _MAX_SIDE_PX = 400
 """Larger fields are shrunk for the measures, which are shares and ratios."""
 
