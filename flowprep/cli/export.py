@@ -8,7 +8,7 @@ import click
 
 from flowprep.cli.options import ChoiceType, labels_option, options_named, workers_option
 from flowprep.config import RunOptions
-from flowprep.exchange.export import ExportSpec
+from flowprep.exchange.export_spec import ExportSpec
 from flowprep.exchange.formats import FORMATS
 from flowprep.exchange.layouts import LAYOUTS
 

@@ -19,7 +19,8 @@ from flowprep.config import Direction
 from flowprep.dataset.layout import FLOW_STREAMS, DatasetHeader
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, DatasetError, InputError
-from flowprep.exchange.export import ExportSpec, export_dataset
+from flowprep.exchange.export import export_dataset
+from flowprep.exchange.export_spec import ExportSpec
 from flowprep.exchange.import_tree import ImportSpec, import_tree
 from flowprep.exchange.layouts import LAYOUTS, FileKind, safe_component, video_paths
 from flowprep.flow.files import read_flow
@@ -432,7 +433,8 @@ def test_killed_at_any_time_no_half_video_looks_whole(
     for attempt in range(4):
         dest = tmp_path / str(attempt)
         code = (
-            "from flowprep.exchange.export import ExportSpec, export_dataset\n"
+            "from flowprep.exchange.export import export_dataset\n"
+            "from flowprep.exchange.export_spec import ExportSpec\n"
             f"export_dataset({str(made_once)!r}, {str(dest)!r}, ExportSpec('tsm'), num_workers=1)"
         )
         readers.kill_after(code, dest / "flowprep.json", 0.004 * attempt)
