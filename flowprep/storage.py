@@ -24,9 +24,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from flowprep.errors import ConfigError, StorageError
 from flowprep.file_info import FileInfo, read_file_info
 from flowprep.local_files import create_file, published_file
@@ -86,9 +83,12 @@ class Storage:
             raise ConfigError(f"a folder's URL must have no query, got {redacted(self.location)}")
         self._scheme = self.location.partition("://")[0] if "://" in self.location else ""
         self._connect()
-        self.is_local = isinstance(self._fs, LocalFileSystem)
 
     def _connect(self) -> None:
+        # Imported late: it takes longer than all that a command's help needs.
+        import fsspec
+        from fsspec.implementations.local import LocalFileSystem
+
         options: dict[str, Any] = {}
         if self._scheme not in ("", "file", "local"):
             # Other machines write here too.
@@ -114,6 +114,7 @@ class Storage:
             ) from error
         if self._scheme in ("s3", "s3a"):
             self._files.retries = 1
+        self.is_local = isinstance(self._files, LocalFileSystem)
         self._process = os.getpid()
         self._root: str = root.rstrip("/")
 

@@ -13,7 +13,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
 
 from flowprep.config import check_choice
 from flowprep.dataset.dataset_index import DatasetIndex
@@ -50,9 +49,7 @@ from flowprep.storage import Storage
 from flowprep.urls import redacted
 from flowprep.words import format_count
 
-__all__ = ["LABEL_FORMATS", "LabelReport", "label_dataset"]
-
-LABEL_FORMATS: tuple[LabelFormat, ...] = get_args(LabelFormat)
+__all__ = ["LabelReport", "label_dataset"]
 
 _NUM_SHOWN = 3
 

@@ -21,11 +21,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from flowprep.dataset.layout import LOCK_FILE
+from flowprep.dataset.layout import LOCK_FILE, DatasetHeader
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, InputError
-from flowprep.exchange.export_spec import ExportSpec, level_notes
+from flowprep.exchange.export_spec import ExportSpec
 from flowprep.exchange.export_work import Exporter, export_units
 from flowprep.exchange.formats import FORMATS, TEMPORARY_FOLDER, write_text
 from flowprep.exchange.frame_lists import frame_lists
@@ -42,7 +42,7 @@ from flowprep.storage_errors import translated_errors
 from flowprep.urls import absolute, as_path, is_url, redacted
 from flowprep.words import format_bytes, format_count
 
-__all__ = ["ExportReport", "export_dataset"]
+__all__ = ["ExportReport", "export_dataset", "level_notes"]
 
 EXPORT_VERSION = 1
 
@@ -168,6 +168,46 @@ def export_dataset(
         _write_lists(exporter, there, paths, places, report)
         shutil.rmtree(folder / TEMPORARY_FOLDER, ignore_errors=True)
     return report
+
+
+def level_notes(header: DatasetHeader, spec: ExportSpec) -> list[str]:
+    """Returns what the reader of an export must know of its levels, as sentences."""
+    layout, flow = LAYOUTS[spec.layout], header.config.flow
+    if not layout.has_flow:
+        return []
+    notes = []
+    assumed = layout.assumed_bound_px
+    has_levels = spec.format in ("jpg", "zip", "webdataset") or spec.values == "levels"
+    stored_zero = {"round": "127.5 or 128", "floor": "127", "centered": "128"}[flow.quantizer]
+    if has_levels and assumed is not None and flow.bound_px != assumed:
+        notes.append(
+            f"levels stand for -{flow.bound_px:g} to {flow.bound_px:g} px, but {spec.layout} "
+            f"expects {assumed:g} px, so its networks see flow that is "
+            f"{assumed / flow.bound_px:g} times as fast; extract with --bound {assumed:g} to use "
+            f"networks trained on {assumed:g} px"
+        )
+    if has_levels and assumed is None:
+        notes.append(
+            f"levels stand for -{flow.bound_px:g} to {flow.bound_px:g} px; give "
+            f"`-b={flow.bound_px:g}` to {spec.layout}"
+        )
+    if has_levels and layout.assumed_zero not in stored_zero:
+        notes.append(
+            f"the quantizer {flow.quantizer} stores 0 px as level {stored_zero}, but {spec.layout} "
+            f"reads level {layout.assumed_zero} as 0 px; extract with another --quantizer if half "
+            "a level matters"
+        )
+    if flow.step > 1 and not layout.names_direction_and_step:
+        notes.append(
+            f"flow goes over {flow.step} frames, and no name in {spec.layout} says so; keep "
+            "flowprep.json, which says so, with the export"
+        )
+    if spec.direction == "backward" and not layout.names_direction_and_step:
+        notes.append(
+            f"flow goes backward, and {spec.layout} takes it for forward flow; export with "
+            "--direction forward if that is wrong"
+        )
+    return notes
 
 
 def _has_rgb(dataset: FlowDataset, spec: ExportSpec) -> bool:

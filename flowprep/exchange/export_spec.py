@@ -1,16 +1,14 @@
-"""What is exported and in which form, and what the reader of an export must know of its levels."""
+"""What is exported, and in which form; without NumPy, for the command's help."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from flowprep.config import Direction, check_choice
-from flowprep.dataset.layout import DatasetHeader
 from flowprep.errors import ConfigError
-from flowprep.exchange.formats import FORMATS, Values
-from flowprep.exchange.layouts import LAYOUTS
+from flowprep.exchange.layouts import LAYOUTS, RGB_FORMATS, Values
 
-__all__ = ["ExportSpec", "level_notes"]
+__all__ = ["ExportSpec"]
 
 
 @dataclass(frozen=True)
@@ -70,45 +68,4 @@ class ExportSpec:
     @property
     def holds_rgb(self) -> bool:
         """Whether the format has a place for RGB frames."""
-        chosen = FORMATS[self.format]
-        return chosen is None or chosen.holds_rgb
-
-
-def level_notes(header: DatasetHeader, spec: ExportSpec) -> list[str]:
-    """Returns what the reader of an export must know of its levels, as sentences."""
-    layout, flow = LAYOUTS[spec.layout], header.config.flow
-    if not layout.has_flow:
-        return []
-    notes = []
-    assumed = layout.assumed_bound_px
-    has_levels = spec.format in ("jpg", "zip", "webdataset") or spec.values == "levels"
-    stored_zero = {"round": "127.5 or 128", "floor": "127", "centered": "128"}[flow.quantizer]
-    if has_levels and assumed is not None and flow.bound_px != assumed:
-        notes.append(
-            f"levels stand for -{flow.bound_px:g} to {flow.bound_px:g} px, but {spec.layout} "
-            f"expects {assumed:g} px, so its networks see flow that is "
-            f"{assumed / flow.bound_px:g} times as fast; extract with --bound {assumed:g} to use "
-            f"networks trained on {assumed:g} px"
-        )
-    if has_levels and assumed is None:
-        notes.append(
-            f"levels stand for -{flow.bound_px:g} to {flow.bound_px:g} px; give "
-            f"`-b={flow.bound_px:g}` to {spec.layout}"
-        )
-    if has_levels and layout.assumed_zero not in stored_zero:
-        notes.append(
-            f"the quantizer {flow.quantizer} stores 0 px as level {stored_zero}, but {spec.layout} "
-            f"reads level {layout.assumed_zero} as 0 px; extract with another --quantizer if half "
-            "a level matters"
-        )
-    if flow.step > 1 and not layout.names_direction_and_step:
-        notes.append(
-            f"flow goes over {flow.step} frames, and no name in {spec.layout} says so; keep "
-            "flowprep.json, which says so, with the export"
-        )
-    if spec.direction == "backward" and not layout.names_direction_and_step:
-        notes.append(
-            f"flow goes backward, and {spec.layout} takes it for forward flow; export with "
-            "--direction forward if that is wrong"
-        )
-    return notes
+        return self.format in RGB_FORMATS
