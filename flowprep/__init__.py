@@ -21,18 +21,18 @@ from flowprep.config import (
     FlowSpec,
     RunOptions,
 )
+from flowprep.dataset.quantize import dequantize, quantize
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.relabel import LabelReport
 from flowprep.dataset.relabel import label_dataset as label
 from flowprep.errors import FlowprepError, VideoError
 from flowprep.flow import FlowEstimator, create_estimator
-from flowprep.flow.quantize import dequantize, quantize
 from flowprep.look.color import flow_to_color
 from flowprep.look.show import show
 from flowprep.run.progress import RunReport
 
 if TYPE_CHECKING:
-    from flowprep.video.manifest import Manifest
+    from flowprep.inputs.manifest import Manifest
 
 __all__ = [
     "PRESETS",
@@ -70,20 +70,23 @@ def extract(
     """Extracts `videos` into the data set `out`; run again, it goes on where it left off.
 
     `videos` is a file, folder, glob, list file, several of them, or a Manifest from
-    `flowprep.video.manifest.collect_videos`, which also reads UCF101, HMDB51 and Kinetics
+    `flowprep.inputs.manifest.collect_videos`, which also reads UCF101, HMDB51 and Kinetics
     annotations. Returns the report of the run; videos that failed are in it and in
     `failures.jsonl`. Raises a FlowprepError where nothing can be planned or written.
     """
     import dataclasses
 
+    from flowprep.dataset.plan import stored_ranges
+    from flowprep.inputs.manifest import Manifest, collect_videos
     from flowprep.run.driver import run_extract
-    from flowprep.video.manifest import Manifest, collect_videos
 
     config = config or ExtractConfig()
     manifest = (
         videos
         if isinstance(videos, Manifest)
-        else collect_videos(videos, out=out, image_fps=config.decode.image_fps)
+        else collect_videos(
+            videos, out=out, stored_ranges=stored_ranges(out), image_fps=config.decode.image_fps
+        )
     )
     options = dataclasses.replace(options or RunOptions(), executor=executor)
     return run_extract(manifest, os.fspath(out), config, options)

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flowprep._version import __version__
+
 if TYPE_CHECKING:
     from flowprep.synthetic import Scene
 
@@ -157,9 +159,7 @@ _NEEDED = {
 
 
 def _versions() -> Iterator[Finding]:
-    import flowprep
-
-    yield Finding("flowprep", f"{flowprep.__version__} in {Path(flowprep.__file__).parent}")
+    yield Finding("flowprep", f"{__version__} in {Path(__file__).parent}")
     yield Finding(
         "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     )
@@ -208,7 +208,7 @@ def _package(module: str) -> str:
 
 def _machine() -> Iterator[Finding]:
     from flowprep.machine import cpu_model, cpu_vectors, usable_cores, usable_memory_bytes
-    from flowprep.run.progress import format_bytes
+    from flowprep.words import format_bytes
 
     cores, there = usable_cores(), os.cpu_count() or 1
     yield Finding("host", socket.gethostname())
@@ -222,7 +222,7 @@ def _machine() -> Iterator[Finding]:
 
 def _gpus() -> Iterator[Finding]:
     from flowprep.flow.devices import cuda_state, why_no_cuda
-    from flowprep.run.progress import format_bytes
+    from flowprep.words import format_bytes
 
     state = cuda_state()
     if state.driver is not None:
@@ -275,8 +275,8 @@ def _test_clip() -> Iterator[tuple[Path, Scene]]:
 
 def _decoders() -> Iterator[Finding]:
     from flowprep.config import DecodeSpec, Resize
+    from flowprep.inputs.video import Video
     from flowprep.video.decode import DECODERS, open_video
-    from flowprep.video.types import Video
 
     with _test_clip() as (path, scene):
         for name in DECODERS:
@@ -304,10 +304,10 @@ def _extraction() -> Iterator[Finding]:
 
     from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize
     from flowprep.dataset.layout import read_sidecar
-    from flowprep.dataset.storage import Storage
+    from flowprep.inputs.video import Video
     from flowprep.run.job import ExtractJob, JobResult, PublishJob, run_job
-    from flowprep.run.progress import format_bytes
-    from flowprep.video.types import Video
+    from flowprep.storage import Storage
+    from flowprep.words import format_bytes
 
     config = ExtractConfig(DecodeSpec(resize=Resize.parse("none")), FlowSpec("dis"))
     num_threads = cv2.getNumThreads()
@@ -350,7 +350,7 @@ def _extraction() -> Iterator[Finding]:
 
 def _folders() -> Iterator[Finding]:
     from flowprep.flow.kernel import CACHE_VARIABLE, cache_folder
-    from flowprep.run.progress import format_bytes
+    from flowprep.words import format_bytes
 
     folder = cache_folder()
     if folder is None:

@@ -26,11 +26,12 @@ QUICK = (
     "dataset/test_write.py",
     "test_config.py",
     "test_errors.py",
+    "test_house.py",
     "test_version_1.py",
     "video/test_containers.py",
     "video/test_images.py",
-    "video/test_keys.py",
-    "video/test_manifest.py",
+    "inputs/test_keys.py",
+    "inputs/test_manifest.py",
 )
 """What `-m quick` runs, in under a minute and without PyTorch: a taste of each part."""
 

@@ -26,7 +26,7 @@ class Message:
     """The text of one error or note."""
 
     place: str
-    """`flowprep/video/tree.py:114`"""
+    """`flowprep/inputs/tree.py:114`"""
     kind: str
     """The class of the error, `note`, `video note` (on one video) or `words` (of a code)."""
     template: str
@@ -38,7 +38,7 @@ class Message:
 
     @property
     def file(self) -> str:
-        """The file, as in `video/tree.py`."""
+        """The file, as in `inputs/tree.py`."""
         return self.place.partition(":")[0].removeprefix("flowprep/")
 
 

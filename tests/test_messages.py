@@ -45,20 +45,20 @@ WITHOUT_REMEDY = {
     # The words of the system, of a library or of another error, which say what is wrong; the
     # remedy, where there is one, is among them.
     "cli/options.py": ["{}: {}", "{}: no option is called {}"],
-    "dataset/storage.py": ["cannot {} {}: {}", "{} ({}); {}"],
-    "learn/tensorflow.py": ["{} is not read: {}"],
+    "storage.py": ["cannot {} {}: {}", "{} ({}); {}"],
+    "learn/weights/tensorflow.py": ["{} is not read: {}"],
     "run/executors.py": ["{}: {}"],
     "run/job.py": ["{}: {}", "{} at {}: {}"],
     # Says what was done, and there is nothing to choose.
     "run/driver.py": ["tried {} again"],
     # The remedy is chosen above.
-    "video/entries.py": ["{} does not exist: {}"],
-    "video/manifest.py": ["two videos have the key {}"],
+    "inputs/entries.py": ["{} does not exist: {}"],
+    "inputs/manifest.py": ["two videos have the key {}"],
 }
 """Messages, by their beginning, for which no remedy exists or another text gives it."""
 
 WITHOUT_VALUE = {
-    "dataset/import_plan.py": ["bound_px must be given"],
+    "exchange/import_plan.py": ["bound_px must be given"],
     "learn/config.py": ["normalization px is for stream flow"],
     "learn/evaluate.py": ["the network never saw a mirrored clip"],
     "learn/fuse.py": ["train-scores must be given"],
@@ -68,9 +68,9 @@ WITHOUT_VALUE = {
     "look/compare.py": ["configs must have one decoding"],
     "look/show.py": ["flow goes with frames"],
     "run/executors.py": ["runtime_env must be given to ray.init"],
-    "run/processes.py": ["a worker process was ended"],
+    "processes.py": ["a worker process was ended"],
     "video/decord_reader.py": ["the decoder decord is not installed"],
-    "video/manifest.py": ["VIDEOS is empty"],
+    "inputs/manifest.py": ["VIDEOS is empty"],
 }
 """Messages, by their beginning, on what is not there, or is one thing alone: they have no value."""
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from flowprep.config import EncodeSpec, ExtractConfig, FlowSpec, RunOptions
-from flowprep.dataset.export import ExportSpec, export_dataset
 from flowprep.dataset.layout import read_failures, read_manifest
 from flowprep.dataset.read import open_dataset
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
+from flowprep.exchange.export import ExportSpec, export_dataset
+from flowprep.inputs.manifest import collect_videos
 from flowprep.run.driver import run_extract
 from flowprep.run.status import read_status
-from flowprep.video.manifest import collect_videos
+from flowprep.storage import Storage
 from tests.cli.conftest import Command
 from tests.cli.conftest import flowprep as flowprep  # the fixture
 

@@ -9,7 +9,7 @@ import click
 
 from flowprep.cli.options import check_exists, labels_option
 from flowprep.errors import DatasetError
-from flowprep.run.progress import format_bytes
+from flowprep.words import format_bytes
 
 __all__ = ["info", "status", "verify"]
 
@@ -121,7 +121,7 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
     OUT may be an object store's URL. Exit code 0 when every video gave flow or a run is at work, 1
     when the last run ended before that, or its driver does not write any more.
     """
-    from flowprep.run.metrics import metric_samples, prometheus_text
+    from flowprep.run.counters import metric_samples, prometheus_text
     from flowprep.run.status import read_status
 
     if as_json and prometheus:

@@ -8,9 +8,9 @@ import click
 
 from flowprep.cli.options import ChoiceType, labels_option, options_named, workers_option
 from flowprep.config import RunOptions
-from flowprep.dataset.export import ExportSpec
-from flowprep.dataset.export_formats import FORMATS
-from flowprep.dataset.rawframes import LAYOUTS
+from flowprep.exchange.export import ExportSpec
+from flowprep.exchange.formats import FORMATS
+from flowprep.exchange.layouts import LAYOUTS
 
 __all__ = ["export"]
 
@@ -101,8 +101,8 @@ def export(
     flowprep export OUT arrays --layout denseflow --format hdf5 --values levels
     flowprep export OUT split2 --layout mmaction2 --labels split2
     """
-    from flowprep.dataset.export import export_dataset
     from flowprep.dataset.read import open_dataset
+    from flowprep.exchange.export import export_dataset
 
     with options_named(ctx):
         RunOptions(num_workers=num_workers)

@@ -18,10 +18,11 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
+from flowprep.dataset.plan import stored_ranges
 from flowprep.errors import ConfigError
 from flowprep.flow.parameters import PARAMETERS
-from flowprep.video.entries import CharadesMode
-from flowprep.video.manifest import FORMATS, Manifest, collect_videos
+from flowprep.inputs.entries import CharadesMode
+from flowprep.inputs.manifest import FORMATS, Manifest, collect_videos
 
 __all__ = ["config_options", "extract", "given_config", "given_videos", "input_options"]
 
@@ -258,6 +259,7 @@ def given_videos(ctx: click.Context, config: ExtractConfig, out: str | None = No
         ctx.params["videos"],
         format=ctx.params["manifest_format"],
         out=out,
+        stored_ranges=None if out is None else stored_ranges(out),
         image_fps=config.decode.image_fps,
         **{name: ctx.params[name] for name in names},
     )

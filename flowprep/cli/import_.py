@@ -8,7 +8,7 @@ import click
 
 from flowprep.cli.options import ChoiceType, DirectionsType, options_named, workers_option
 from flowprep.config import Quantizer, RunOptions
-from flowprep.dataset.import_plan import IMPORTABLE_LAYOUTS
+from flowprep.exchange.import_plan import IMPORTABLE_LAYOUTS
 from flowprep.flow.parameters import PARAMETERS
 
 __all__ = ["import_"]
@@ -92,7 +92,7 @@ def import_(
     flowprep import rawframes OUT --layout mmaction2 --bound 20 --list train=train.txt
     flowprep import flows OUT --layout denseflow --bound 32 --directions both
     """
-    from flowprep.dataset.import_tree import ImportSpec, import_tree
+    from flowprep.exchange.import_tree import ImportSpec, import_tree
 
     with options_named(ctx):
         RunOptions(num_workers=num_workers)

@@ -42,7 +42,7 @@ def synthetic(
     flowprep synthetic demo
     flowprep extract demo/videos demo-flow --annotations demo/annotations --algorithm dis
     """
-    from flowprep.dataset.storage import translated_errors
+    from flowprep.storage_errors import translated_errors
     from flowprep.synthetic import write_action_dataset
 
     if width % 2 or height % 2:

@@ -13,9 +13,9 @@ import numpy as np
 from flowprep.dataset.labels import LabelSet, list_labels, summarize_labels
 from flowprep.dataset.layout import DatasetHeader, read_failures, read_manifest, read_sidecar
 from flowprep.dataset.read import open_dataset, published_shards
-from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError
-from flowprep.run.progress import format_bytes, format_count, format_duration
+from flowprep.storage import Storage
+from flowprep.words import format_bytes, format_count, format_duration
 
 __all__ = ["DatasetDescription", "describe_dataset"]
 

@@ -3,7 +3,7 @@
     read_annotation, read_lists -> Annotation: a name, a label and a split for each video
 
 Which video of a data set a name means is for `relabel.py` to say. The files of known data sets are
-those that `flowprep.video.annotations` reads beside a folder of videos, by the same rules.
+those that `flowprep.inputs.annotations` reads beside a folder of videos, by the same rules.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from flowprep.errors import ConfigError, InputError
+from flowprep.inputs.annotations.hmdb51 import hmdb51_lines
+from flowprep.inputs.annotations.kinetics import kinetics_clips
+from flowprep.inputs.annotations.ucf101 import ucf101_lines
+from flowprep.inputs.clips import short_name
+from flowprep.inputs.csv_lists import SPLIT_NAMES
+from flowprep.inputs.entries import check_split, does_not_exist
+from flowprep.inputs.lists import NAME_AND_REST, QUOTED_LINE
+from flowprep.inputs.places import kind_of, names_in
+from flowprep.inputs.text_files import read_lines, read_text
 from flowprep.urls import absolute, as_path
-from flowprep.video.annotations.hmdb51 import hmdb51_lines
-from flowprep.video.annotations.kinetics import kinetics_clips
-from flowprep.video.annotations.ucf101 import ucf101_lines
-from flowprep.video.clips import short_name
-from flowprep.video.csv_lists import SPLIT_NAMES
-from flowprep.video.entries import check_split, does_not_exist
-from flowprep.video.lists import NAME_AND_REST, QUOTED_LINE
-from flowprep.video.places import kind_of, names_in
-from flowprep.video.text_files import read_lines, read_text
 
 __all__ = [
     "AnnotatedVideo",

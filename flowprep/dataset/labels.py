@@ -31,13 +31,14 @@ import msgspec
 import numpy as np
 
 from flowprep.dataset.layout import Count
-from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
 from flowprep.dataset.video_list import VideoList
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.garbage import collector_paused
+from flowprep.inputs.keys import are_plain_keys, check_key
+from flowprep.storage import TEMPORARY_MARK, Storage
+from flowprep.storage_errors import translated_errors
 from flowprep.urls import redacted
-from flowprep.video.entries import counted
-from flowprep.video.keys import are_plain_keys, check_key
+from flowprep.words import format_count
 
 __all__ = [
     "LABELS_FOLDER",
@@ -102,7 +103,7 @@ class LabelSet:
 
     def summary(self) -> str:
         """Returns the numbers as a line of text."""
-        count = counted(self.num_videos, "video")
+        count = format_count(self.num_videos, "video")
         splits = "".join(f", {name} {n:,}" for name, n in sorted(self.splits.items()))
         num_classes = len(self.class_names) or len(self.labels)
         classes = f"{num_classes:,} class{'' if num_classes == 1 else 'es'}"
@@ -428,7 +429,8 @@ def verify_labels(storage: Storage, keys: Collection[str]) -> tuple[list[str], l
             continue
         if unknown:
             notes.append(
-                f"{path} names {counted(len(unknown), 'video')} that the manifest does not hold, "
+                f"{path} names {format_count(len(unknown), 'video')} that the manifest does not "
+                "hold, "
                 f"and readers leave out; first: {unknown[0]}; write it anew with `flowprep label "
                 "--replace`"
             )

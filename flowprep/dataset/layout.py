@@ -35,7 +35,6 @@ from flowprep.config import (
     EncodeSpec,
     ExtractConfig,
 )
-from flowprep.dataset.storage import Storage
 from flowprep.errors import (
     ConfigError,
     ConfigMismatchError,
@@ -43,8 +42,9 @@ from flowprep.errors import (
     FailureReason,
     NoteCode,
 )
+from flowprep.inputs.video import Video
+from flowprep.storage import Storage
 from flowprep.urls import redacted
-from flowprep.video.types import Video
 
 __all__ = [
     "DATASET_FILE",
@@ -69,7 +69,6 @@ __all__ = [
     "VideoStatus",
     "flatten",
     "header_problem",
-    "part_name",
     "read_failures",
     "read_manifest",
     "read_sidecar",
@@ -113,11 +112,6 @@ def shard_name(shard: int) -> str:
 def sidecar_name(shard: int) -> str:
     """Name of a shard's sidecar; its presence says that the shard is published."""
     return f"{SHARDS_FOLDER}/{shard:06d}.json"
-
-
-def part_name(shard: int, index: int, suffix: Literal["tar", "json", "stall", "cut"]) -> str:
-    """Name of a finished video's file until its shard is published; `index`: its manifest line."""
-    return f"{PARTS_FOLDER}/{shard:06d}/{index:08d}.{suffix}"
 
 
 def stream_names(encode: EncodeSpec) -> list[str]:

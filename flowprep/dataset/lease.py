@@ -33,8 +33,9 @@ from pathlib import Path
 import msgspec
 
 from flowprep.dataset.layout import LEASE_FILE, LOCK_FILE
-from flowprep.dataset.storage import Storage, locked_file
 from flowprep.errors import StorageError
+from flowprep.locks import locked_file
+from flowprep.storage import Storage
 
 __all__ = ["LEASE_SECONDS", "Holder", "Lease", "held_lease", "locked_dataset"]
 

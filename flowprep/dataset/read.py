@@ -25,11 +25,11 @@ from flowprep.dataset.layout import (
     shard_name,
     stream_names,
 )
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.quantize import dequantize
 from flowprep.dataset.video_list import StoredVideo, VideoList, read_videos
 from flowprep.errors import ConfigError, DatasetError
-from flowprep.flow.quantize import dequantize
-from flowprep.video.entries import counted
+from flowprep.storage import Storage
+from flowprep.words import format_count
 
 __all__ = ["FlowDataset", "open_dataset", "published_shards"]
 
@@ -79,7 +79,8 @@ class FlowDataset:
         if not self.num_unlabelled:
             return []
         return [
-            f"{counted(self.num_unlabelled, 'video')} of {len(self.videos):,} in {self.location} "
+            f"{format_count(self.num_unlabelled, 'video')} of {len(self.videos):,} in "
+            f"{self.location} "
             f"not named by labels {self.labels_name}, so without a label and a split here; run "
             f"`flowprep label --name {self.labels_name} --replace` with a list that names them"
         ]

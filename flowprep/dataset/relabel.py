@@ -37,14 +37,14 @@ from flowprep.dataset.labels import (
     remove_temporary_labels,
 )
 from flowprep.dataset.layout import DatasetHeader, read_manifest
-from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigError, InputError
 from flowprep.garbage import collector_paused
+from flowprep.inputs.keys import unescape_key
+from flowprep.inputs.tree import without_extension
+from flowprep.inputs.video import Video
+from flowprep.storage import Storage
 from flowprep.urls import redacted, without_query
-from flowprep.video.entries import counted
-from flowprep.video.keys import unescape_key
-from flowprep.video.tree import without_extension
-from flowprep.video.types import Video
+from flowprep.words import format_count
 
 __all__ = ["LABEL_FORMATS", "DatasetIndex", "LabelReport", "label_dataset"]
 
@@ -100,7 +100,7 @@ class LabelReport:
         return "\n".join(
             [
                 f"{self.outcome}: labels {self.name} of {self.num_labelled:,} of "
-                f"{counted(self.num_videos, 'video')} in {self.location}",
+                f"{format_count(self.num_videos, 'video')} in {self.location}",
                 f"  splits      {splits or 'none'}",
                 f"  classes     {classes}",
                 f"  file        {labels_file(self.name)}",
@@ -142,7 +142,7 @@ def label_dataset(
     if annotations is not None and lists:
         raise ConfigError(
             f"annotations and lists cannot be given together, got {os.fspath(annotations)} and "
-            f"{counted(len(lists), 'list')}; leave one of the two out"
+            f"{format_count(len(lists), 'list')}; leave one of the two out"
         )
     if annotations is None and not lists and class_names is None and not rename:
         raise ConfigError(
@@ -195,7 +195,8 @@ def label_dataset(
     if report.num_unlabelled:
         first = [video.key for video in videos if video.key not in made.videos][:_NUM_SHOWN]
         report.notes.append(
-            f"{counted(report.num_unlabelled, 'video')} of {storage.location} without a label and "
+            f"{format_count(report.num_unlabelled, 'video')} of {storage.location} without a "
+            "label and "
             f"a split under {name}, because {made.source} does not name them; first: "
             f"{', '.join(first)}; add lines for them if they should have a label"
         )
@@ -329,7 +330,7 @@ def _matched(
     if absent:
         hint = index.suggestion(absent[0])
         note = (
-            f"{len(absent):,} of {counted(len(annotation.videos), 'video')} that "
+            f"{len(absent):,} of {format_count(len(annotation.videos), 'video')} that "
             f"{annotation.source} names are not in {location}; first: "
             f"{_some([one.clip or one.name for one in absent], _NUM_SHOWN)}{hint}"
         )
@@ -340,13 +341,14 @@ def _matched(
         notes.append(f"{note}; check the names, or extract those videos too")
     if num_repeated:
         notes.append(
-            f"{annotation.source} names {counted(num_repeated, 'video')} more than once, with the "
+            f"{annotation.source} names {format_count(num_repeated, 'video')} more than once, "
+            "with the "
             "same label and split; remove the repeated lines"
         )
     if guesses:
         given, key = guesses[0][0].name, index.videos[guesses[0][1]].key
         notes.append(
-            f"{counted(len(guesses), 'video')} found by file name, letter case, Unicode "
+            f"{format_count(len(guesses), 'video')} found by file name, letter case, Unicode "
             f"form or extension alone; first: {given!r} is {key}; correct the name if it is "
             "another video"
         )
@@ -373,7 +375,8 @@ def _matched(
         videos[key] = VideoLabels(key, labels, part)
     if without := sum(not one.labels for one in videos.values()):
         notes.append(
-            f"{counted(without, 'video')} of {annotation.source} without a label; add one if it "
+            f"{format_count(without, 'video')} of {annotation.source} without a label; add one "
+            "if it "
             "should be trained on"
         )
     made = _Labels(videos, class_names, annotation.source, len(absent), notes)

@@ -13,7 +13,6 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from flowprep.config import ExtractConfig
-from flowprep.dataset.index import rebuild_sidecar, record_from_metadata
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
 from flowprep.dataset.labels import LABELS_FOLDER, verify_labels
 from flowprep.dataset.layout import (
@@ -39,11 +38,12 @@ from flowprep.dataset.layout import (
     sidecar_name,
     stream_names,
 )
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.rebuild import rebuild_sidecar, record_from_metadata
 from flowprep.dataset.video_list import size_problem
 from flowprep.errors import DatasetError
 from flowprep.images import decode_strictly
-from flowprep.video.keys import check_key
+from flowprep.inputs.keys import check_key
+from flowprep.storage import Storage
 from flowprep.video.types import FrameCounts
 
 __all__ = ["VerifyReport", "verify_dataset"]

@@ -28,10 +28,10 @@ from flowprep.dataset.layout import (
     sidecar_name,
     stream_names,
 )
-from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError
 from flowprep.garbage import collector_paused
-from flowprep.video.keys import are_plain_keys, check_key
+from flowprep.inputs.keys import are_plain_keys, check_key
+from flowprep.storage import Storage
 
 __all__ = ["StoredVideo", "VideoList", "read_videos", "size_problem"]
 

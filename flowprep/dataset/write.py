@@ -15,15 +15,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.dataset.layout import (
-    Sidecar,
-    VideoRecord,
-    part_name,
-    shard_name,
-    sidecar_name,
-)
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.layout import Sidecar, VideoRecord, shard_name, sidecar_name
+from flowprep.dataset.parts import part_name
 from flowprep.errors import DatasetError
+from flowprep.storage import Storage
 
 __all__ = [
     "BLOCK_SIZE",

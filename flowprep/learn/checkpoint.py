@@ -29,12 +29,12 @@ from flowprep._version import __version__
 from flowprep.config import VERSION_1_VALUES, ExtractConfig
 from flowprep.dataset.layout import flatten
 from flowprep.dataset.read import FlowDataset
-from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigMismatchError, FlowprepError, WeightsError
 from flowprep.learn.config import StreamName, TrainConfig
 from flowprep.learn.models import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
+from flowprep.storage import Storage
 
 __all__ = [
     "Checkpoint",

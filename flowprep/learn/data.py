@@ -37,10 +37,9 @@ from flowprep.dataset import jpeg
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, FlowprepError
-from flowprep.learn import levels
-from flowprep.learn.clips import bidirectional_indices, test_indices, training_indices
-from flowprep.learn.config import ClipSpec, TrainConfig, ViewSpec
-from flowprep.learn.transforms import (
+from flowprep.learn.clips import levels
+from flowprep.learn.clips.indices import bidirectional_indices, test_indices, training_indices
+from flowprep.learn.clips.transforms import (
     Crop,
     crop_flow,
     crop_frames,
@@ -53,6 +52,7 @@ from flowprep.learn.transforms import (
     training_crop,
     trajectory_stack,
 )
+from flowprep.learn.config import ClipSpec, TrainConfig, ViewSpec
 
 if TYPE_CHECKING:
     from flowprep.learn.models.base import Layout

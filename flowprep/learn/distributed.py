@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from flowprep.learn.evaluate import resolve_device
+from flowprep.learn.placement import choose_device
 
-__all__ = ["Process", "choose_device", "join_processes"]
+__all__ = ["Process", "join_processes"]
 
 T = TypeVar("T")
 
@@ -68,17 +68,6 @@ class Process:
         if self.group is not None:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Returns the device called `name`; `auto` is a GPU where there is one.
-
-    Of several processes on a machine each takes the GPU of its number. Raises ConfigError for a
-    device that is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return resolve_device(f"cuda:{local_rank}" if name == "cuda" else name)
 
 
 @contextmanager

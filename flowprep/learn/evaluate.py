@@ -12,7 +12,6 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,28 +31,25 @@ from flowprep.learn.checkpoint import (
 )
 from flowprep.learn.config import VIEWS, PrecisionName, ViewSpec
 from flowprep.learn.data import TestViews, test_loader
-from flowprep.learn.models.base import ClipModel
-from flowprep.learn.models.multitask import MultiTask
+from flowprep.learn.placement import (
+    autocast,
+    default_loaders,
+    place_model,
+    resolve_device,
+    with_channels_last,
+)
 from flowprep.learn.scores import Scores
-from flowprep.machine import usable_cores
 
 __all__ = [
-    "autocast",
     "checkpoint_file",
     "default_folder",
-    "default_loaders",
     "evaluate",
-    "place_model",
-    "resolve_device",
     "score_videos",
     "task_place",
-    "with_channels_last",
 ]
 
 _CHUNK_VALUES = 2**24
 """Input numbers of one pass, 64 MB: 16 stacks of 20 x 224 x 224, or 2 volumes of 64 fields."""
-
-_AUTOCAST: dict[PrecisionName, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def score_videos(
@@ -228,49 +224,6 @@ def task_place(checkpoint: Checkpoint, name: str | None) -> int:
     if names.count(name) != 1:
         raise ConfigError(f"task must be one of {', '.join(names)}, got {name!r}")
     return names.index(name)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Returns the device that `cpu`, `cuda:1`, ... names, or ConfigError where it is not there.
-
-    `auto` is a GPU where there is one.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # Torch without CUDA asserts; its first line says why, the others are for its developers.
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device must be auto, cpu, cuda or cuda:N, got {name!r}: {reason}"
-        ) from error
-    return device
-
-
-def place_model(model: ClipModel | MultiTask, device: torch.device) -> nn.Module:
-    """Moves a network to a device, its channels innermost in memory, which convolutions like."""
-    layout = torch.channels_last if model.layout == "stack" else torch.channels_last_3d
-    return model.to(device).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
-
-
-def with_channels_last(clips: torch.Tensor) -> torch.Tensor:
-    """Returns clips (N, C, H, W) or (N, C, T, H, W) with channels innermost in memory."""
-    layout = torch.channels_last_3d if clips.dim() == 5 else torch.channels_last
-    return clips.contiguous(memory_format=layout)
-
-
-def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[Any]:
-    """Returns the context in which a network computes in a precision."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, _AUTOCAST[precision])
-
-
-def default_loaders() -> int:
-    """Returns the number of cores that this process may use, but one."""
-    return usable_cores() - 1
 
 
 def _chunks(

@@ -13,17 +13,18 @@ import numpy as np
 from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import read_failures
 from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.dataset.storage import Storage
 from flowprep.errors import VIDEO_NOTES, ConfigError, DatasetError, InputError
+from flowprep.inputs.manifest import Manifest, collect_videos
+from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import Checkpoint, check_data, restore_model
 from flowprep.learn.config import PrecisionName, StackName, StreamName, ViewSpec
 from flowprep.learn.data import TestViews
-from flowprep.learn.evaluate import place_model, resolve_device, score_videos, task_place
+from flowprep.learn.evaluate import score_videos, task_place
 from flowprep.learn.fuse import FusionMethod, fuse_scores
+from flowprep.learn.placement import place_model, resolve_device
 from flowprep.learn.scores import Scores
 from flowprep.run.driver import run_extract
-from flowprep.video.manifest import Manifest, collect_videos
-from flowprep.video.types import Video
+from flowprep.storage import Storage
 
 __all__ = ["Prediction", "Predictor", "plan_extractions"]
 

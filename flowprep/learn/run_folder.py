@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from flowprep.dataset.layout import flatten
-from flowprep.dataset.storage import TEMPORARY_MARK, Storage, locked_file, translated_errors
 from flowprep.errors import ConfigError, ConfigMismatchError, StorageError, WeightsError
 from flowprep.learn.checkpoint import Checkpoint, Task, library_versions, load_checkpoint
 from flowprep.learn.config import TrainConfig
+from flowprep.locks import locked_file
+from flowprep.storage import TEMPORARY_MARK, Storage
+from flowprep.storage_errors import translated_errors
 from flowprep.urls import as_path, is_url, redacted
 
 __all__ = ["BEST_FILE", "CONFIG_FILE", "LAST_FILE", "METRICS_FILE", "MetricsRow", "RunFolder"]

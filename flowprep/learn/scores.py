@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError
 from flowprep.learn.confusion import confusion_csv, confusion_png
+from flowprep.storage import Storage
 
 __all__ = ["SCORES_FILE", "Scores", "softmax", "write_scores"]
 

@@ -46,21 +46,16 @@ from flowprep.learn.checkpoint import (
 from flowprep.learn.config import VIEWS, TrainConfig, TrainOptions
 from flowprep.learn.data import TestViews, TrainingClips, select_videos, training_loader
 from flowprep.learn.distributed import Process, join_processes
-from flowprep.learn.evaluate import (
-    autocast,
-    default_loaders,
-    place_model,
-    score_videos,
-    with_channels_last,
-)
+from flowprep.learn.evaluate import score_videos
 from flowprep.learn.models.base import Layout
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.models.tsn import TSN
 from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer, task_loss
+from flowprep.learn.placement import autocast, default_loaders, place_model, with_channels_last
 from flowprep.learn.run_folder import BEST_FILE, LAST_FILE, MetricsRow, RunFolder
 from flowprep.learn.scores import Scores
-from flowprep.learn.weights import load_weights_into
-from flowprep.run.progress import format_count, format_duration
+from flowprep.learn.weights.load import load_weights_into
+from flowprep.words import format_count, format_duration
 
 __all__ = ["TrainReport", "train"]
 

@@ -46,10 +46,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flowprep._version import __version__
 from flowprep.config import Direction
 from flowprep.dataset.layout import RGB_STREAM, read_failures, stream_names
+from flowprep.dataset.quantize import dequantize
 from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigError, DatasetError, FlowprepError, StorageError
-from flowprep.flow.quantize import dequantize
+from flowprep.inputs.keys import unescape_key
 from flowprep.look.browse_survey import BackgroundSurvey
 from flowprep.look.color import wheel_hues
 from flowprep.look.findings import KINDS, describe_video
@@ -64,7 +64,7 @@ from flowprep.look.page import (
 from flowprep.look.render import OUTSIDE, error_ramp
 from flowprep.look.report import NUM_SAMPLED, label_words
 from flowprep.look.view import CONSISTENCY_PX, StoredFlow
-from flowprep.video.keys import unescape_key
+from flowprep.storage import Storage
 
 __all__ = ["MAX_QUERY_BYTES", "MAX_RANGE_BYTES", "BrowseSpec", "make_app", "make_server", "serve"]
 

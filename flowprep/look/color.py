@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import FlowSpec
+from flowprep.dataset.quantize import dequantize
 from flowprep.errors import ConfigError
-from flowprep.flow.quantize import dequantize
 
 __all__ = ["color_wheel", "flow_to_color", "levels_to_color", "wheel_hues"]
 

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from flowprep.config import Direction, ExtractConfig, FlowSpec
 from flowprep.dataset.layout import flatten
+from flowprep.dataset.quantize import dequantize, quantize
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, InputError, StorageError, VideoError
 from flowprep.flow.metrics import endpoint_error
-from flowprep.flow.quantize import dequantize, quantize
 from flowprep.look.color import flow_to_color
 from flowprep.look.render import (
     RGB,
@@ -363,8 +363,8 @@ def compare_algorithms(
     do not fit, and VideoError for what is wrong with the video.
     """
     from flowprep.flow import build_estimator
+    from flowprep.inputs.video import Video
     from flowprep.video.decode import open_video
-    from flowprep.video.types import Video
 
     _check_counts(num_sampled, num_worst)
     specs = configs[0].flow, configs[1].flow

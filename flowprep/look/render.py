@@ -379,14 +379,14 @@ def write_film(path: str | os.PathLike[str], pages: Iterable[RGB], fps: float) -
     writer = {".mp4": _write_mp4, ".webp": write_webp, ".gif": _write_gif}[suffix]
     count = 0
 
-    def counted() -> Iterator[RGB]:
+    def format_count() -> Iterator[RGB]:
         nonlocal count
         for page in pages:
             count += 1
             yield page
 
     with _published(path) as partial:
-        writer(partial, counted(), fps)
+        writer(partial, format_count(), fps)
     return count
 
 

@@ -1,7 +1,7 @@
 """A whole data set on one page: what it holds, what is wrong with it, and where to look.
 
 make_report(out)      every video's stored statistics, and the pixels of a sample -> Report
-write_report(...)     the same as one HTML file; the page itself is made in report_page.py
+write_report(...)     the same as one HTML file, in report_page.py
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,7 +22,6 @@ from flowprep.config import ExtractConfig
 from flowprep.dataset.describe import DatasetDescription, describe_dataset
 from flowprep.dataset.layout import Failure, read_failures
 from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.dataset.storage import Storage, translated_errors
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, StorageError
 from flowprep.look.color import flow_to_color
@@ -48,6 +46,7 @@ from flowprep.look.findings import (
     suspected_copies,
     suspicious_pairs,
 )
+from flowprep.storage import Storage
 
 __all__ = [
     "NICE_BOUNDS_PX",
@@ -61,7 +60,6 @@ __all__ = [
     "make_report",
     "most_beyond",
     "recommend_bound",
-    "write_report",
 ]
 
 NUM_SAMPLED = 300
@@ -330,22 +328,6 @@ def make_report(
     )
     dataset.close()
     return report
-
-
-def write_report(report: Report, to: str | os.PathLike[str]) -> None:
-    """Writes a report as one HTML file, which appears when it is complete."""
-    # Imported here, because Matplotlib takes half a second and is an extra.
-    from flowprep.look.report_page import report_page
-
-    path = Path(to)
-    page = report_page(report).encode()
-    partial = path.with_name(f".partial-{path.name}")
-    with translated_errors("write", str(path)):
-        try:
-            partial.write_bytes(page)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 class DatasetSurvey:

@@ -13,10 +13,12 @@ import hashlib
 import html
 import io
 import json
+import os
 import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -42,9 +44,10 @@ from flowprep.look.page import (
     page_file,
 )
 from flowprep.look.report import NICE_BOUNDS_PX, BoundAdvice, ClassSummary, Report, ShownFinding
-from flowprep.run.progress import format_bytes, format_count, format_duration
+from flowprep.storage_errors import translated_errors
+from flowprep.words import format_bytes, format_count, format_duration
 
-__all__ = ["report_page"]
+__all__ = ["report_page", "write_report"]
 
 _STREAMS = {
     "json": "metadata",
@@ -629,3 +632,16 @@ def _percent(share: float) -> str:
         return "under 0.001\u00a0%"
     digits = 0 if percent in (0, 1) or percent >= 10 else 3 if percent < 0.1 else 2
     return f"{percent:.{digits}f}\u00a0%"
+
+
+def write_report(report: Report, to: str | os.PathLike[str]) -> None:
+    """Writes a report as one HTML file, which appears when it is complete."""
+    path = Path(to)
+    page = report_page(report).encode()
+    partial = path.with_name(f".partial-{path.name}")
+    with translated_errors("write", str(path)):
+        try:
+            partial.write_bytes(page)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from flowprep.config import DIRECTIONS, Direction, ExtractConfig, FlowSpec
 from flowprep.dataset.layout import DATASET_FILE, FLOW_STREAMS, RGB_STREAM
+from flowprep.dataset.quantize import dequantize
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import ConfigError, DatasetError, InputError, VideoError
 from flowprep.flow.consistency import consistency_error, warp_error
-from flowprep.flow.quantize import dequantize
 from flowprep.look.color import levels_to_color
 from flowprep.look.render import (
     FILM_SUFFIXES,
@@ -234,8 +234,8 @@ class ComputedFlow(FlowSource):
         device: str = "auto",
     ) -> None:
         """Computes the flow of `frames`, (H, W, 3) uint8 RGB and (H, W) uint8 gray each."""
+        from flowprep.dataset.quantize import FieldQuantizer
         from flowprep.flow import build_estimator
-        from flowprep.flow.quantize import FieldQuantizer
 
         encode = config.encode
         self.name, self.first, self.fps, self.spec = name, first, fps, config.flow
@@ -333,8 +333,8 @@ def compute_video(
 
     All of them where `length` is None. Raises VideoError for what is wrong with the video.
     """
+    from flowprep.inputs.video import Video
     from flowprep.video.decode import open_video
-    from flowprep.video.types import Video
 
     source = os.path.abspath(path)
     name = os.path.basename(source)

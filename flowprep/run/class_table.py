@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from flowprep.video.types import Video
+from flowprep.inputs.video import Video
 
 __all__ = ["count_classes", "table_lines"]
 

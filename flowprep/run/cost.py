@@ -10,11 +10,11 @@ from typing import Any
 
 from flowprep.config import ExtractConfig
 from flowprep.errors import ConfigError, InputError
+from flowprep.inputs.manifest import Manifest
 from flowprep.run.estimate import PairCost, count_frames, measure_cost, spread
-from flowprep.run.progress import format_bytes, format_count, format_duration
 from flowprep.video.fetch import fetched_sample
-from flowprep.video.manifest import Manifest
 from flowprep.video.reader import target_size
+from flowprep.words import format_bytes, format_count, format_duration
 
 __all__ = ["COLLECTIONS", "Collection", "CostEstimate", "CostRow", "estimate_cost"]
 

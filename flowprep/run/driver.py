@@ -19,17 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flowprep.config import ExtractConfig, RunOptions
-from flowprep.dataset.index import rebuild_sidecar
-from flowprep.dataset.labels import remove_temporary_labels
 from flowprep.dataset.layout import (
     FAILURES_FILE,
     LOGS_FOLDER,
-    PARTS_FOLDER,
-    SHARDS_FOLDER,
     Failure,
     ManifestEntry,
     VideoRecord,
-    part_name,
     read_failures,
     read_sidecar,
     shard_name,
@@ -38,9 +33,23 @@ from flowprep.dataset.layout import (
     write_manifest,
 )
 from flowprep.dataset.lease import Lease, locked_dataset
+from flowprep.dataset.parts import (
+    list_parts,
+    part_name,
+    read_part_record,
+    recorded_parts,
+    remove_part_record,
+    remove_parts,
+    remove_temporary_files,
+    shards_with_parts,
+    write_part_record,
+)
+from flowprep.dataset.plan import move_to_new_shards, write_plan
 from flowprep.dataset.read import published_shards
-from flowprep.dataset.storage import TEMPORARY_MARK, Storage, translated_errors
+from flowprep.dataset.rebuild import rebuild_lost_sidecars
 from flowprep.errors import DatasetError, ExecutorError, VideoError
+from flowprep.inputs.manifest import Manifest
+from flowprep.run.counters import metric_samples
 from flowprep.run.executors import EXECUTORS, Executor, WorkerLost, check_options
 from flowprep.run.first_videos import FirstVideos
 from flowprep.run.found_again import FolderNames, found_again, with_new_sources
@@ -52,17 +61,16 @@ from flowprep.run.job import (
     PublishJob,
     failed_record,
     internal_error_site,
-    read_part_record,
-    write_part_record,
 )
-from flowprep.run.metrics import metric_samples
-from flowprep.run.plan import make_plan, move_to_new_shards, write_plan
-from flowprep.run.progress import Progress, RunReport, format_count
+from flowprep.run.plan import make_plan
+from flowprep.run.progress import Progress, RunReport
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
+from flowprep.storage import Storage
+from flowprep.storage_errors import translated_errors
 from flowprep.urls import redacted
-from flowprep.video.manifest import Manifest
 from flowprep.video.segments import Segment
+from flowprep.words import format_count
 
 __all__ = ["run_extract"]
 
@@ -94,7 +102,7 @@ def run_extract(
         for note in (*manifest.notes, *plan.notes):
             log.info("note: %s", note)
         write_plan(storage, plan)
-        _remove_temporary_files(storage)
+        remove_temporary_files(storage)
         run = _Run(storage, config, options, plan.entries, lease)
         run.report.log_name = log_name
         run.report.notes[:0] = plan.notes
@@ -164,7 +172,9 @@ class _Run:
         """Finds out what earlier runs have done, and queues the rest; returns how many videos."""
         stored_failures = read_failures(self.storage)
         published = set(published_shards(self.storage))
-        self._rebuild_lost_sidecars(published, stored_failures)
+        published |= rebuild_lost_sidecars(
+            self.storage, self.entries, self.config, published, stored_failures
+        )
         self.failures = {
             entry.video.key: stored_failures[entry.video.key]
             for entry in self.entries
@@ -197,9 +207,8 @@ class _Run:
                 self.waiting.extend(self._jobs_of(index))
             if not remaining:
                 self._queue_publication(shard)
-        for name in self.storage.list_names(PARTS_FOLDER):
-            if int(name) in published:
-                self.storage.remove(f"{PARTS_FOLDER}/{name}")
+        for shard in shards_with_parts(self.storage) & published:
+            remove_parts(self.storage, shard)
         if self.failures != stored_failures or not self.storage.exists(FAILURES_FILE):
             write_failures(self.storage, self.failures.values())
         if number := self.num_found_again:
@@ -219,19 +228,6 @@ class _Run:
         )
         return num_open
 
-    def _rebuild_lost_sidecars(self, published: set[int], failures: dict[str, Failure]) -> None:
-        """A tar without a sidecar and without parts was published once, and describes itself."""
-        names = self.storage.list_names(SHARDS_FOLDER)
-        tars = {int(name[:-4]) for name in names if name.endswith(".tar")}
-        for shard in sorted(tars - published):
-            if self.storage.list_names(f"{PARTS_FOLDER}/{shard:06d}"):
-                continue
-            log.warning("%s is lost; rebuilding it from the tar", sidecar_name(shard))
-            entries = [entry for entry in self.entries if entry.shard == shard]
-            sidecar = rebuild_sidecar(self.storage, shard, self.config, entries, failures)
-            self.storage.write_bytes(sidecar_name(shard), sidecar.to_json())
-            published.add(shard)
-
     def _remove_emptied_shards(self, published: set[int]) -> None:
         """Removes shards that hold nothing and whose failed videos have all moved to new ones."""
         for shard in sorted(published - {entry.shard for entry in self.entries}):
@@ -248,18 +244,11 @@ class _Run:
 
     def _finished_parts(self, shard: int) -> set[int]:
         finished = set()
-        names = self.storage.list_names(f"{PARTS_FOLDER}/{shard:06d}")
-        for name in names:
-            stem, _, suffix = name.partition(".")
-            if suffix != "json":
-                continue
-            index = int(stem)
-            try:
-                record = read_part_record(self.storage, shard, index)
-            except DatasetError as error:
-                # As a machine leaves it whose disk lost what was written last.
-                log.warning("%s; its video is extracted again", error)
-                self.storage.remove(part_name(shard, index, "json"))
+        names = list_parts(self.storage, shard)
+        for index, record in recorded_parts(self.storage, shard, names):
+            if isinstance(record, DatasetError):
+                log.warning("%s; its video is extracted again", record)
+                remove_part_record(self.storage, shard, index)
                 continue
             # An internal error counts once its shard is public, so not in a run that was stopped.
             is_internal = internal_error_site(record) is not None
@@ -269,7 +258,7 @@ class _Run:
             tries_again = self.options.retry_failed or is_internal or is_there_now
             if record.status == "failed" and tries_again:
                 self.num_found_again += is_there_now
-                self.storage.remove(part_name(shard, index, "json"))
+                remove_part_record(self.storage, shard, index)
                 continue
             if record.status == "failed":
                 self.failures[record.key] = self._failure(index, record)
@@ -291,9 +280,9 @@ class _Run:
                 self._work(executor, progress)
             # Another driver that took over may need the parts.
             self.lease.confirm()
-            self.storage.remove(PARTS_FOLDER)
+            remove_parts(self.storage)
             # Of workers that went away while they joined a shard.
-            _remove_temporary_files(self.storage)
+            remove_temporary_files(self.storage)
             state = "complete" if self.report.is_complete else "incomplete"
         except KeyboardInterrupt:
             state = "interrupted"
@@ -356,7 +345,7 @@ class _Run:
             # As if they had never been tried. Others may still fail in the same way meanwhile, and
             # are tried again as well.
             for shard, index in failed:
-                self.storage.remove(part_name(shard, index, "json"))
+                remove_part_record(self.storage, shard, index)
                 del self.failures[self.entries[index].video.key]
             self.report.num_failed -= len(failed)
             self.report.failures = Counter(one.reason for one in self.failures.values())
@@ -496,7 +485,7 @@ class _Run:
         if isinstance(outcome, WorkerLost):
             self._after_lost_join(job, f"shard {job.shard}", outcome)
             return
-        self.storage.remove(f"{PARTS_FOLDER}/{job.shard:06d}")
+        remove_parts(self.storage, job.shard)
         log.info("published %s", shard_name(job.shard))
 
     def _after_lost_join(self, job: JoinJob | PublishJob, name: str, outcome: WorkerLost) -> None:
@@ -587,13 +576,3 @@ def _run_log(storage: Storage) -> Iterator[str]:
             if not storage.is_local:
                 with open(path, "rb") as file:
                     storage.write_bytes(name, file.read())
-
-
-def _remove_temporary_files(storage: Storage) -> None:
-    """Removes what a killed run was in the middle of writing."""
-    for folder in ("", SHARDS_FOLDER):
-        for name in storage.list_names(folder):
-            if TEMPORARY_MARK in name:
-                storage.remove(f"{folder}/{name}" if folder else name)
-    # Someone may be labelling the data set at this very moment.
-    remove_temporary_labels(storage)

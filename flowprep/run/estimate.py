@@ -13,27 +13,27 @@ import cv2
 
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.layout import (
-    PARTS_FOLDER,
     RGB_STREAM,
     read_failures,
 )
+from flowprep.dataset.parts import list_parts, recorded_parts
+from flowprep.dataset.plan import Plan
 from flowprep.dataset.read import published_shards
-from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError, VideoError
 from flowprep.flow import build_estimator
+from flowprep.inputs.manifest import Manifest
+from flowprep.inputs.tree import is_frame_image
+from flowprep.inputs.video import Video
 from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.executors import check_options, cluster_address
 from flowprep.run.extract import extract_video
 from flowprep.run.found_again import FolderNames, found_again
-from flowprep.run.job import read_part_record
-from flowprep.run.plan import Plan, make_plan
-from flowprep.run.progress import format_bytes, format_count, format_duration
+from flowprep.run.plan import make_plan
 from flowprep.run.workers import own_machine
+from flowprep.storage import Storage
 from flowprep.video.decode import probe_video
 from flowprep.video.fetch import fetched_sample
-from flowprep.video.manifest import Manifest
-from flowprep.video.tree import is_frame_image
-from flowprep.video.types import Video
+from flowprep.words import format_bytes, format_count, format_duration
 
 __all__ = ["PairCost", "RunEstimate", "count_frames", "estimate_run", "measure_cost", "spread"]
 
@@ -201,14 +201,8 @@ def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str
     done -= failures.keys() if options.retry_failed else found_again(failures, plan.entries)
     names = FolderNames()
     for shard in {entry.shard for entry in known} - published:
-        for name in storage.list_names(f"{PARTS_FOLDER}/{shard:06d}"):
-            stem, _, suffix = name.partition(".")
-            if suffix != "json":
-                continue
-            index = int(stem)
-            try:
-                record = read_part_record(storage, shard, index)
-            except DatasetError:
+        for index, record in recorded_parts(storage, shard, list_parts(storage, shard)):
+            if isinstance(record, DatasetError):
                 continue
             source = plan.entries[index].video.source
             is_there_now = record.reason == "missing" and names.holds(source)

@@ -24,6 +24,7 @@ from flowprep.flow.devices import (
     resolve_device,
 )
 from flowprep.run.cluster import job_runtime_env, living_machines, parse_runtime_env
+from flowprep.run.counters import RayMetrics, Sample
 from flowprep.run.extract import library_versions
 from flowprep.run.job import (
     DeviceWorker,
@@ -34,7 +35,6 @@ from flowprep.run.job import (
     WorkerLost,
     run_job,
 )
-from flowprep.run.metrics import RayMetrics, Sample
 from flowprep.run.ray_folder import RayFolder
 from flowprep.run.workers import (
     JobQueue,

@@ -24,15 +24,15 @@ from flowprep.dataset.layout import (
     VideoStatus,
     stream_names,
 )
+from flowprep.dataset.quantize import FieldQuantizer
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import NoteCode, VideoError
 from flowprep.flow.base import FlowEstimator
-from flowprep.flow.quantize import FieldQuantizer
+from flowprep.inputs.video import Video
 from flowprep.video.decode import open_video
-from flowprep.video.entries import counted
 from flowprep.video.reader import FrameReader
 from flowprep.video.segments import Segment, SegmentEdges
-from flowprep.video.types import Video
+from flowprep.words import format_count
 
 __all__ = [
     "ExtractedVideo",
@@ -243,7 +243,7 @@ def stored_notes(notes: Mapping[NoteCode, str], num_damaged: int) -> dict[NoteCo
     """Returns a video's notes in the order in which they are stored."""
     found = dict(notes)
     if num_damaged:
-        found.setdefault("concealed", f"{counted(num_damaged, 'picture')} damaged")
+        found.setdefault("concealed", f"{format_count(num_damaged, 'picture')} damaged")
     return dict(sorted(found.items()))
 
 

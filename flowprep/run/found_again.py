@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from flowprep.dataset.layout import Failure, ManifestEntry
 from flowprep.errors import StorageError
+from flowprep.inputs.places import names_in
 from flowprep.urls import is_url, parent_url, redacted
-from flowprep.video.places import names_in
 
 __all__ = ["FolderNames", "found_again", "with_new_sources"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import functools
 import importlib
-import json
 import logging
 import os
 import socket
@@ -22,13 +21,13 @@ import cv2
 import numpy as np
 
 from flowprep.config import ExtractConfig, FlowSpec
-from flowprep.dataset.index import record_from_metadata
-from flowprep.dataset.layout import VideoRecord, part_name
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.layout import VideoRecord
+from flowprep.dataset.parts import part_name, read_part_record, write_part_record
+from flowprep.dataset.quantize import FieldQuantizer
+from flowprep.dataset.rebuild import record_from_metadata
 from flowprep.dataset.write import publish_shard, write_sample
 from flowprep.errors import (
     ConfigError,
-    DatasetError,
     ExecutorError,
     FlowprepError,
     StorageError,
@@ -36,13 +35,14 @@ from flowprep.errors import (
 )
 from flowprep.flow import FlowEstimator, build_estimator
 from flowprep.flow.devices import is_device_failure
-from flowprep.flow.quantize import FieldQuantizer
+from flowprep.inputs.video import Video
 from flowprep.run.extract import extract_video, library_versions, no_progress
 from flowprep.run.segments import join_segments, segment_name, write_segment
+from flowprep.storage import Storage
+from flowprep.video.cut import is_long, plan_cut
 from flowprep.video.decode import open_video
 from flowprep.video.fetch import FetchedVideo, fetched
-from flowprep.video.segments import Segment, VideoCut, is_long, plan_cut
-from flowprep.video.types import Video
+from flowprep.video.segments import Segment, VideoCut
 
 __all__ = [
     "DeviceWorker",
@@ -55,9 +55,7 @@ __all__ = [
     "WorkerLost",
     "failed_record",
     "internal_error_site",
-    "read_part_record",
     "run_job",
-    "write_part_record",
 ]
 
 # The watchdog is set anew at most so often; setting it starts a thread.
@@ -247,25 +245,6 @@ class _NoteHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._notes.append(record.getMessage())
-
-
-def read_part_record(storage: Storage, shard: int, index: int) -> VideoRecord:
-    """Reads the record of a finished video of a shard that is not published yet.
-
-    Raises DatasetError where it is damaged: the video is not finished then.
-    """
-    name = part_name(shard, index, "json")
-    try:
-        return VideoRecord.from_json(storage.read_bytes(name))
-    except ValueError as error:
-        raise DatasetError(
-            f"{storage.location}: {name} is damaged ({error}); run the same extract again"
-        ) from error
-
-
-def write_part_record(storage: Storage, shard: int, index: int, record: VideoRecord) -> None:
-    """Publishes a part's record, which says that the part is whole."""
-    storage.write_bytes(part_name(shard, index, "json"), json.dumps(record.to_dict()).encode())
 
 
 def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:

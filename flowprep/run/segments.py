@@ -15,13 +15,14 @@ from typing import IO, Any, Literal
 
 import msgspec
 
-from flowprep.dataset.index import record_from_metadata
-from flowprep.dataset.layout import PARTS_FOLDER, Count, Seconds, VideoRecord, part_name
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.layout import Count, Seconds, VideoRecord
+from flowprep.dataset.parts import part_name, parts_folder
+from flowprep.dataset.quantize import FlowStatistics
+from flowprep.dataset.rebuild import record_from_metadata
 from flowprep.dataset.write import COPY_BYTES, WritableStream, write_sample
 from flowprep.errors import VideoError
-from flowprep.flow.quantize import FlowStatistics
 from flowprep.run.extract import stored_notes
+from flowprep.storage import Storage
 from flowprep.video.segments import Segment, VideoCut
 
 __all__ = [
@@ -258,7 +259,7 @@ class CutVideos:
             index, suffix = int(name.partition(".")[0]), name.partition(".")[2]
             if suffix != "cut" or index in finished:
                 continue
-            content = self._storage.read_bytes(f"{PARTS_FOLDER}/{shard:06d}/{name}")
+            content = self._storage.read_bytes(f"{parts_folder(shard)}/{name}")
             try:
                 cut = VideoCut.from_dict(json.loads(content))
             except (ValueError, KeyError, TypeError):
@@ -275,4 +276,4 @@ class CutVideos:
                     self._remaining[index].add(segment.start)
         for name in names:
             if name.endswith((".cut", ".segment", ".mjpg")) and name not in kept:
-                self._storage.remove(f"{PARTS_FOLDER}/{shard:06d}/{name}")
+                self._storage.remove(f"{parts_folder(shard)}/{name}")

@@ -24,16 +24,17 @@ import msgspec
 from flowprep.dataset.layout import (
     LOGS_FOLDER,
     MANIFEST_FILE,
-    PARTS_FOLDER,
     DatasetHeader,
     VideoRecord,
     read_failures,
     sidecar_name,
 )
+from flowprep.dataset.parts import list_parts, shards_with_parts
 from flowprep.dataset.read import published_shards
-from flowprep.dataset.storage import Storage
 from flowprep.errors import DatasetError, StorageError
-from flowprep.run.progress import RunReport, format_bytes, format_count, format_duration
+from flowprep.run.progress import RunReport
+from flowprep.storage import Storage
+from flowprep.words import format_bytes, format_count, format_duration
 
 __all__ = [
     "PROGRESS_FILE",
@@ -389,10 +390,8 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
             )
     published = set(published_shards(storage)) & planned.keys()
     num_waiting = 0
-    for name in storage.list_names(PARTS_FOLDER):
-        if name.isdigit() and int(name) not in published:
-            parts = storage.list_names(f"{PARTS_FOLDER}/{name}")
-            num_waiting += sum(part.endswith(".json") for part in parts)
+    for shard in shards_with_parts(storage) - published:
+        num_waiting += sum(name.endswith(".json") for name in list_parts(storage, shard))
     failures = read_failures(storage)
     progress = _read_progress(storage)
     silent = None

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from flowprep.dataset.layout import ManifestEntry
 from flowprep.errors import InputError, StorageError
+from flowprep.inputs.places import names_in
+from flowprep.inputs.stems import file_name, key_forms
+from flowprep.inputs.video import Video
 from flowprep.urls import without_query
-from flowprep.video.entries import counted
-from flowprep.video.places import names_in
-from flowprep.video.stems import file_name, key_forms
-from flowprep.video.types import Video
+from flowprep.words import format_count
 
 __all__ = ["with_stored_keys"]
 
@@ -69,7 +69,8 @@ def with_stored_keys(
     if beside:
         shown = ", ".join(beside[:4]) + (", ..." if len(beside) > 4 else "")
         notes.append(
-            f"{counted(len(beside), 'new video')} beside a stored one of the same name: the new "
+            f"{format_count(len(beside), 'new video')} beside a stored one of the same name: the "
+            "new "
             f"keys keep the extension ({shown}); remove the stored file if the new one takes its "
             f"place"
         )

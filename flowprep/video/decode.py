@@ -13,11 +13,12 @@ import dataclasses
 import os
 
 from flowprep.config import DecodeSpec
+from flowprep.inputs.video import Video
 from flowprep.video.decord_reader import DecordReader
 from flowprep.video.images import ImageFolderReader
 from flowprep.video.pyav_reader import PyAVReader
 from flowprep.video.reader import FrameReader
-from flowprep.video.types import Video, VideoInfo
+from flowprep.video.types import VideoInfo
 
 __all__ = ["DECODERS", "open_video", "probe_video"]
 

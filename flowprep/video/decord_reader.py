@@ -14,10 +14,10 @@ from av.video.frame import VideoFrame
 
 from flowprep.config import DecodeSpec
 from flowprep.errors import ConfigError, VideoError
+from flowprep.inputs.video import Video
 from flowprep.video.orientation import Orientation
 from flowprep.video.pyav_reader import PyAVReader
 from flowprep.video.reader import RGB
-from flowprep.video.types import Video
 
 __all__ = ["DecordReader"]
 

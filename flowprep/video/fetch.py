@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowprep.dataset.storage import FileInfo, Storage, translated_errors
 from flowprep.errors import StorageError, VideoError
+from flowprep.inputs.places import storage_of
+from flowprep.inputs.tree import extension_of, is_frame_image
+from flowprep.inputs.video import Video
+from flowprep.storage import FileInfo, Storage
+from flowprep.storage_errors import translated_errors
 from flowprep.urls import is_url, parent_url, redacted, without_query
-from flowprep.video.places import storage_of
-from flowprep.video.tree import extension_of, is_frame_image
-from flowprep.video.types import Video
 
 __all__ = ["FetchedVideo", "fetched", "fetched_sample"]
 

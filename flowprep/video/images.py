@@ -21,10 +21,11 @@ import numpy as np
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
 from flowprep.images import conceal_image, decode_image, find_damage
+from flowprep.inputs.tree import parse_frame_name
+from flowprep.inputs.video import Video
 from flowprep.video.reader import RGB, FrameReader, Picture
 from flowprep.video.segments import Scan, Segment
-from flowprep.video.tree import parse_frame_name
-from flowprep.video.types import Video, VideoInfo
+from flowprep.video.types import VideoInfo
 
 __all__ = ["ImageFolderReader"]
 

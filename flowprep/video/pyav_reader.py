@@ -26,15 +26,16 @@ from av.video.stream import VideoStream
 
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
+from flowprep.inputs.video import Video
 from flowprep.video.clock import FrameClock, PacketClock, Stamp
 from flowprep.video.containers import open_container
-from flowprep.video.entries import counted
 from flowprep.video.orientation import AS_DECODED, Orientation, orientation_of_frame
 from flowprep.video.pixel_aspect import is_plausible, stated_aspect
 from flowprep.video.reader import RGB, FrameReader, Picture
 from flowprep.video.segments import Scan, Segment
 from flowprep.video.streams import StreamChoice, choose_stream
-from flowprep.video.types import Video, VideoInfo
+from flowprep.video.types import VideoInfo
+from flowprep.words import format_count
 
 __all__ = ["PyAVReader"]
 
@@ -534,7 +535,9 @@ class PyAVReader(FrameReader):
         super().note_what_became_of_frames(num_frames)
         # Of a range only a part of the file is read.
         if self._num_hidden and not self._has_range:
-            self.notes["edit-list"] = f"its edit list hides {counted(self._num_hidden, 'frame')}"
+            self.notes["edit-list"] = (
+                f"its edit list hides {format_count(self._num_hidden, 'frame')}"
+            )
 
     def _estimate_duration(self) -> float | None:
         if self._stream.frames and self.info.fps:

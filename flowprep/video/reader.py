@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from flowprep.config import DecodeSpec
 from flowprep.errors import NoteCode, VideoError
+from flowprep.inputs.video import Video
 from flowprep.video.clock import JUMP_SECONDS
-from flowprep.video.entries import counted
 from flowprep.video.pixel_aspect import displayed_size
 from flowprep.video.segments import PictureCheck, Scan, Segment
-from flowprep.video.types import Frame, FrameCounts, Video, VideoInfo
+from flowprep.video.types import Frame, FrameCounts, VideoInfo
+from flowprep.words import format_count
 
 __all__ = ["RGB", "FrameReader", "Picture", "target_size"]
 
@@ -220,7 +221,7 @@ class FrameReader:
     def note_what_became_of_frames(self, num_frames: int) -> None:
         """Adds the notes that are known at the end; `num_frames` is the number of those kept."""
         if self.num_irregular_stamps:
-            number = counted(self.num_irregular_stamps, "time stamp")
+            number = format_count(self.num_irregular_stamps, "time stamp")
             self.notes["irregular-stamps"] = f"{number} out of order"
         dropped, repeated = self.counts.dropped, self.counts.repeated
         num_sampled = num_frames - repeated + dropped

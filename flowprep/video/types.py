@@ -1,4 +1,4 @@
-"""What travels between the rooms: a video to extract, what its file says of itself, a frame."""
+"""What decoding gives: what a file says of itself, its frames, and what became of them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Frame", "FrameCounts", "Video", "VideoInfo"]
-
-
-@dataclass(frozen=True, slots=True)
-class Video:
-    """One input: a video file, a range of one, or a folder of frame images."""
-
-    key: str
-    """Its name in the data set: escaped, unique, `/` between folders, no dots."""
-    source: str
-    """Path of the file or folder, absolute, or its URL."""
-    labels: tuple[int, ...] = ()
-    """Class numbers, 0-based; empty where the input has none."""
-    split: str | None = None
-    """`train`, `test`, `val` or what the annotation says; None where it says nothing."""
-    start_seconds: float | None = None
-    """Begin of the range to cut from an untrimmed file, in seconds from its first frame."""
-    end_seconds: float | None = None
-    """End of the range, exclusive."""
+__all__ = ["Frame", "FrameCounts", "VideoInfo"]
 
 
 @dataclass(frozen=True, slots=True)

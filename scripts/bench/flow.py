@@ -34,11 +34,11 @@ from numpy.typing import NDArray
 from processes import machine
 
 from flowprep.config import DecodeSpec, FlowSpec, Resize
+from flowprep.dataset.quantize import quantize
 from flowprep.flow import FlowEstimator, create_estimator
-from flowprep.flow.quantize import quantize
+from flowprep.inputs.video import Video
 from flowprep.synthetic import ACTIONS, action_scene
 from flowprep.video.decode import open_video
-from flowprep.video.types import Video
 
 Gray = NDArray[np.uint8]
 Flow = NDArray[np.float32]

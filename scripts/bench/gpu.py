@@ -47,15 +47,15 @@ from processes import machine
 
 from flowprep.config import DecodeSpec, FlowSpec, Resize
 from flowprep.dataset.describe import describe_dataset
+from flowprep.dataset.quantize import quantize
 from flowprep.flow import create_estimator
 from flowprep.flow.base import FlowEstimator
 from flowprep.flow.devices import cuda_state, why_no_cuda
 from flowprep.flow.parameters import TVL1Parameters
-from flowprep.flow.quantize import quantize
+from flowprep.inputs.video import Video
 from flowprep.machine import usable_cores
 from flowprep.synthetic import ACTIONS, action_scene, write_video
 from flowprep.video.decode import open_video
-from flowprep.video.types import Video
 
 Frames = list[NDArray[np.uint8]]
 """Of one video, (H, W) each."""

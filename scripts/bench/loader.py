@@ -51,8 +51,9 @@ from flowprep.dataset import jpeg
 from flowprep.dataset.layout import FLOW_STREAMS, shard_name
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo, VideoList
-from flowprep.learn import levels
-from flowprep.learn.clips import training_indices
+from flowprep.learn.clips import levels
+from flowprep.learn.clips.indices import training_indices
+from flowprep.learn.clips.transforms import Crop, training_crop
 from flowprep.learn.config import VIEWS, AugmentSpec, ClipSpec, TrainConfig
 from flowprep.learn.data import (
     TestViews,
@@ -62,7 +63,6 @@ from flowprep.learn.data import (
     test_loader,
     training_loader,
 )
-from flowprep.learn.transforms import Crop, training_crop
 from flowprep.synthetic import write_action_dataset
 
 Gray = NDArray[np.uint8]

@@ -35,9 +35,9 @@ import flowprep
 from flowprep.config import DecodeSpec, Resize
 from flowprep.dataset.describe import describe_dataset
 from flowprep.flow import ESTIMATORS
+from flowprep.inputs.video import Video
 from flowprep.synthetic import action_scene, write_video
 from flowprep.video.decode import open_video
-from flowprep.video.types import Video
 
 COPIES = 4
 # Half a second and more a pair; the others take a few hundredths.

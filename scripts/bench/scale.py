@@ -25,9 +25,9 @@ from processes import machine
 import flowprep
 from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import Sidecar, VideoRecord, shard_name, sidecar_name
+from flowprep.run.counters import Sample
 from flowprep.run.executors import EXECUTORS, Executor, WorkerLost
 from flowprep.run.job import ExtractJob, Job, JobResult
-from flowprep.run.metrics import Sample
 
 NUM_CLASSES = 700
 STREAMS = ("json", "flow_x", "flow_y", "back_x", "back_y", "rgb")
@@ -113,11 +113,11 @@ def write_list(path: Path, num_videos: int) -> None:
 
 def step(name: str, folder: Path) -> None:
     """Carries out one step in this process, and prints what it took."""
-    from flowprep.dataset.storage import Storage
+    from flowprep.inputs.manifest import collect_videos
     from flowprep.run.driver import run_extract
     from flowprep.run.plan import make_plan
     from flowprep.run.status import read_status
-    from flowprep.video.manifest import collect_videos
+    from flowprep.storage import Storage
 
     out = str(folder / "out")
     before = peak_mb()

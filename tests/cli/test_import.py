@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.dataset import readers
+from tests.exchange import readers
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 
 from flowprep import open_dataset
 from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize, RunOptions
+from flowprep.inputs.manifest import collect_videos
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import ACTIONS, action_scene, write_action_dataset, write_video
-from flowprep.video.manifest import collect_videos
 from tests.cli.conftest import Command
 
 QUICK = ("--width", 0.05, "--batch-size", 2, "--frames", 3, "--crop", 48, "--steps", 1)

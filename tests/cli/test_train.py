@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from flowprep.config import ExtractConfig, FlowSpec, RunOptions
+from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.config import RECIPES, TrainConfig, default_config
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import action_scene, write_video
-from flowprep.video.manifest import collect_videos
 from tests.cli.conftest import Command, Result
 
 QUICK = ("--steps", 1, "--width", 0.05, "--batch-size", 2, "--frames", 3, "--crop", 48)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 import flowprep
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize
 from flowprep.flow import create_estimator
+from flowprep.inputs.manifest import Manifest
+from flowprep.inputs.video import Video
 from flowprep.synthetic import Layer, Motion, Scene, write_video
 from flowprep.video.decode import open_video
-from flowprep.video.manifest import Manifest
-from flowprep.video.types import Video
 
 WIDTH, HEIGHT = 56, 40
 KEPT = Resize("none", short_px=None)

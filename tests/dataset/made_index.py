@@ -16,8 +16,8 @@ from flowprep.dataset.layout import (
     sidecar_name,
     write_manifest,
 )
-from flowprep.dataset.storage import Storage
-from flowprep.video.types import Video
+from flowprep.inputs.video import Video
+from flowprep.storage import Storage
 
 __all__ = ["make_index"]
 

@@ -19,13 +19,13 @@ import pytest
 from flowprep.cli import main
 from flowprep.dataset import read
 from flowprep.dataset.describe import describe_dataset
-from flowprep.dataset.export import ExportSpec, export_dataset
 from flowprep.dataset.jpeg_header import JpegHeader, read_jpeg_header
 from flowprep.dataset.read import open_dataset
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import DatasetError
+from flowprep.exchange.export import ExportSpec, export_dataset
 from flowprep.run.status import PROGRESS_FILE, read_status
-from tests.dataset import readers
+from tests.exchange import readers
 
 SHARD = "shards/000001"
 """Holds KEY, of four flows and five frames, and after it a video with a long name."""

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 import flowprep
 from flowprep import open_dataset
 from flowprep.dataset.describe import describe_dataset
-from flowprep.dataset.export import ExportSpec, export_dataset
 from flowprep.dataset.labels import (
     VideoLabels,
     check_labels_name,
@@ -34,10 +33,11 @@ from flowprep.dataset.labels import (
     remove_temporary_labels,
     summarize_labels,
 )
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError, DatasetError
-from flowprep.video.types import Video
+from flowprep.exchange.export import ExportSpec, export_dataset
+from flowprep.inputs.video import Video
+from flowprep.storage import Storage
 from tests import object_store
 from tests.dataset.made_index import make_index
 

@@ -23,7 +23,6 @@ from flowprep.dataset.layout import (
     Sidecar,
     VideoRecord,
     flatten,
-    part_name,
     read_failures,
     read_manifest,
     read_sidecar,
@@ -33,10 +32,11 @@ from flowprep.dataset.layout import (
     write_failures,
     write_manifest,
 )
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.parts import part_name
 from flowprep.errors import ConfigMismatchError, DatasetError, StorageError
 from flowprep.flow.parameters import DISParameters
-from flowprep.video.types import Video
+from flowprep.inputs.video import Video
+from flowprep.storage import Storage
 
 HEADER = DatasetHeader(
     ExtractConfig(flow=FlowSpec("dis")), "opencv-5", ("jump", "walk"), {"numpy": "2.0"}

@@ -18,12 +18,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from flowprep import storage as storage_module
 from flowprep.dataset import lease as lease_module
-from flowprep.dataset import storage as storage_module
 from flowprep.dataset.layout import LEASE_FILE
 from flowprep.dataset.lease import Holder, held_lease
-from flowprep.dataset.storage import Storage
 from flowprep.errors import StorageError
+from flowprep.storage import Storage
 from tests import object_store
 from tests.object_store import FaultyProxy
 from tests.run.faults import wait_until
@@ -154,7 +154,7 @@ def test_a_lease_that_cannot_be_read_is_watched_and_taken(tmp_path: Path, conten
 KILLED = """
 import os, signal, sys
 from flowprep.dataset.lease import held_lease
-from flowprep.dataset.storage import Storage
+from flowprep.storage import Storage
 with held_lease(Storage(sys.argv[1])):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -250,7 +250,7 @@ def test_a_lease_that_is_gone_was_taken_over(tmp_path: Path) -> None:
 SUSPENDED = """
 import json, os, sys, time
 from flowprep.dataset import lease
-from flowprep.dataset.storage import Storage
+from flowprep.storage import Storage
 from flowprep.errors import StorageError
 for name, value in json.loads(sys.argv[2]).items():
     setattr(lease, name, value)

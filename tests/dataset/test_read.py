@@ -21,10 +21,10 @@ import flowprep
 from flowprep.config import DIRECTIONS, Direction, ExtractConfig, FlowSpec
 from flowprep.dataset.layout import shard_name, sidecar_name
 from flowprep.dataset.read import FlowDataset
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.video_list import StoredVideo, VideoList
 from flowprep.errors import ConfigError, DatasetError
-from flowprep.video.manifest import Manifest
+from flowprep.inputs.manifest import Manifest
+from flowprep.storage import Storage
 from tests.dataset.conftest import CONFIG, FORWARD_ONLY, HEIGHT, WIDTH, Truth
 
 TruthOf = Callable[[str, ExtractConfig], Truth]

@@ -14,11 +14,11 @@ import flowprep
 from flowprep import open_dataset
 from flowprep.dataset.lease import locked_dataset
 from flowprep.dataset.relabel import LabelReport, label_dataset
-from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigError, DatasetError, InputError
-from flowprep.video.keys import escape_key
-from flowprep.video.manifest import collect_videos
-from flowprep.video.types import Video
+from flowprep.inputs.keys import escape_key
+from flowprep.inputs.manifest import collect_videos
+from flowprep.inputs.video import Video
+from flowprep.storage import Storage
 from tests.dataset.made_index import make_index
 
 NAMES = ["walk/a", "walk/b", "run/a", "run/c d", "hop/#1.5"]

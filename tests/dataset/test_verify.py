@@ -28,10 +28,10 @@ from flowprep.dataset.layout import (
     sidecar_name,
     write_failures,
 )
-from flowprep.dataset.storage import TEMPORARY_MARK, Storage
 from flowprep.dataset.verify import VerifyReport, verify_dataset
 from flowprep.errors import DatasetError
-from flowprep.video.manifest import Manifest
+from flowprep.inputs.manifest import Manifest
+from flowprep.storage import TEMPORARY_MARK, Storage
 from tests.dataset.conftest import CONFIG, Truth
 
 LONG_KEY = f"Dr%2E%20No/{'x' * 120}"

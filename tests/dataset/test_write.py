@@ -19,9 +19,9 @@ import webdataset
 
 import flowprep
 from flowprep.config import ExtractConfig
-from flowprep.dataset.index import record_from_metadata
-from flowprep.dataset.layout import part_name, read_sidecar, shard_name, sidecar_name
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.layout import read_sidecar, shard_name, sidecar_name
+from flowprep.dataset.parts import part_name
+from flowprep.dataset.rebuild import record_from_metadata
 from flowprep.dataset.write import (
     BLOCK_SIZE,
     JpegStream,
@@ -30,8 +30,9 @@ from flowprep.dataset.write import (
     write_sample,
 )
 from flowprep.errors import DatasetError
+from flowprep.inputs.manifest import Manifest
+from flowprep.storage import Storage
 from flowprep.synthetic import textured_image
-from flowprep.video.manifest import Manifest
 from tests.dataset.conftest import CONFIG, HEIGHT, WIDTH, Truth
 
 STREAMS = ["flow_x", "flow_y", "back_x", "back_y", "rgb"]

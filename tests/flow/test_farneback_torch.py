@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowprep.config import DIRECTIONS, Direction, FlowSpec
+from flowprep.dataset.quantize import quantize
 from flowprep.errors import VideoError
 from flowprep.flow.base import FlowPair
 from flowprep.flow.farneback import Farneback
 from flowprep.flow.parameters import FarnebackParameters
-from flowprep.flow.quantize import quantize
 from flowprep.synthetic import Layer, Motion, Scene
 from tests.flow.scenes import endpoint_error, gray, turning_frames
 

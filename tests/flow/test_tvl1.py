@@ -24,9 +24,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from flowprep.config import FlowSpec
+from flowprep.dataset.quantize import quantize
 from flowprep.flow import FlowPair, create_estimator
 from flowprep.flow.parameters import OpenCVTVL1Parameters
-from flowprep.flow.quantize import quantize
 from flowprep.flow.tvl1 import TVL1
 from flowprep.synthetic import Layer, Motion, Scene, textured_image
 from tests.flow.scenes import Flow, Gray, endpoint_error, frames, gray, moving

@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowprep.config import FlowSpec
+from flowprep.dataset.quantize import quantize
 from flowprep.flow import create_estimator
 from flowprep.flow.nvrtc import Driver, _choose_architecture, compile_source, find_nvrtc
 from flowprep.flow.parameters import TVL1Parameters
 from flowprep.flow.pyramid_torch import Resize
-from flowprep.flow.quantize import quantize
 from flowprep.flow.tvl1 import TVL1
 from flowprep.flow.tvl1_cuda import (
     MAX_SLOTS,

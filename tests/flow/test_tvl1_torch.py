@@ -16,10 +16,10 @@ import pytest
 from numpy.typing import NDArray
 
 from flowprep.config import DIRECTIONS, Direction, FlowSpec
+from flowprep.dataset.quantize import quantize
 from flowprep.errors import ConfigError, VideoError
 from flowprep.flow.base import FlowPair
 from flowprep.flow.parameters import TVL1Parameters
-from flowprep.flow.quantize import quantize
 from flowprep.flow.tvl1 import TVL1
 from tests.flow.scenes import Flow, Gray, endpoint_error, frames, moving
 

@@ -28,15 +28,15 @@ import numpy as np
 import flowprep
 from flowprep.cli import main as flowprep_main
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize
-from flowprep.dataset.export import EXPORT_FILE, VIDEOS_FILE, ExportSpec, export_dataset
 from flowprep.dataset.layout import LEASE_FILE
 from flowprep.dataset.lease import Holder
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import FlowprepError
+from flowprep.exchange.export import EXPORT_FILE, VIDEOS_FILE, ExportSpec, export_dataset
+from flowprep.inputs.manifest import Manifest
+from flowprep.inputs.video import Video
 from flowprep.run.status import PROGRESS_FILE
 from flowprep.synthetic import Layer, Motion, Scene, write_video
-from flowprep.video.manifest import Manifest
-from flowprep.video.types import Video
 from tests.fuzzing.hostile_json import change_json, change_lines
 from tests.fuzzing.mutations import BYTE_MUTATIONS, Random, case_random, number_below
 from tests.fuzzing.outcomes import Outcomes

@@ -19,11 +19,11 @@ from typing import Any
 
 from flowprep.dataset.layout import read_failures
 from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
 from flowprep.dataset.write import encode_metadata
-from flowprep.video.keys import escape_key
-from flowprep.video.tree import without_extension
+from flowprep.inputs.keys import escape_key
+from flowprep.inputs.tree import without_extension
+from flowprep.storage import Storage
 from tests.fuzzing.mutations import BYTE_MUTATIONS, case_random, change_fields, number_below
 from tests.fuzzing.outcomes import Outcomes
 from tests.fuzzing.seeds import make_seeds

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize, RunOptions
+from flowprep.inputs.manifest import collect_videos
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import write_action_dataset
-from flowprep.video.manifest import collect_videos
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ import torch
 
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import Checkpoint, build_model, describe_task
 from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig
 from flowprep.run.driver import run_extract
-from flowprep.video.manifest import collect_videos
 
 FLOW = ClipSpec("flow", 3, crop_px=32)
 RGB = ClipSpec("rgb", 1, crop_px=32)

@@ -136,7 +136,7 @@ def test_views_count_what_their_names_say() -> None:
 
 def test_configurations_do_without_torch() -> None:
     code = (
-        "import sys, flowprep, flowprep.cli, flowprep.learn.config, flowprep.learn.clips, "
-        "flowprep.learn.transforms; sys.exit('torch' in sys.modules)"
+        "import sys, flowprep, flowprep.cli, flowprep.learn.config, flowprep.learn.clips.indices, "
+        "flowprep.learn.clips.transforms; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

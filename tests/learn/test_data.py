@@ -19,8 +19,11 @@ from flowprep.dataset.layout import shard_name
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo, VideoList
 from flowprep.errors import ConfigError, DatasetError
-from flowprep.learn import clips as clip_choice
-from flowprep.learn import data, transforms
+from flowprep.learn import data
+from flowprep.learn.clips import indices as clip_choice
+from flowprep.learn.clips import transforms
+from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
+from flowprep.learn.clips.transforms import Crop
 from flowprep.learn.config import (
     VIEWS,
     AugmentSpec,
@@ -30,8 +33,6 @@ from flowprep.learn.config import (
     ViewSpec,
 )
 from flowprep.learn.data import TestViews, TrainingClips, load_clip, load_views, training_loader
-from flowprep.learn.streaming import StreamingClips, streaming_loader
-from flowprep.learn.transforms import Crop
 from flowprep.machine import usable_cores
 
 FLOW = ClipSpec("flow", 4, crop_px=32, normalization="tsn-resnet")

@@ -17,7 +17,8 @@ import torch
 from flowprep import label, open_dataset
 from flowprep.errors import ConfigError
 from flowprep.learn.checkpoint import load_checkpoint
-from flowprep.learn.distributed import Process, choose_device, join_processes
+from flowprep.learn.distributed import Process, join_processes
+from flowprep.learn.placement import choose_device
 from flowprep.learn.train import _digest
 
 # Without batch norm, which sees a process's own samples only, and without dropout.

@@ -13,22 +13,22 @@ import torch
 from flowprep.config import RunOptions
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, ConfigMismatchError, DatasetError
+from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint, restore_model, save_checkpoint
-from flowprep.learn.clips import test_indices as clip_indices
+from flowprep.learn.clips.indices import test_indices as clip_indices
+from flowprep.learn.clips.transforms import test_crops as view_crops
 from flowprep.learn.config import VIEWS, AugmentSpec, ClipSpec, ViewSpec
 from flowprep.learn.data import TestViews, load_clip
 from flowprep.learn.evaluate import (
     checkpoint_file,
     default_folder,
     evaluate,
-    resolve_device,
     score_videos,
     task_place,
 )
+from flowprep.learn.placement import resolve_device
 from flowprep.learn.scores import Scores, softmax
-from flowprep.learn.transforms import test_crops as view_crops
 from flowprep.run.driver import run_extract
-from flowprep.video.manifest import collect_videos
 from tests.learn.small import FLOW, RGB, extract_clips, make_checkpoint
 from tests.torch_devices import one_thread
 

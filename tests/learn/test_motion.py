@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import flowprep
 from flowprep.config import DecodeSpec, ExtractConfig, Resize, RunOptions
 from flowprep.dataset.read import FlowDataset
+from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint, restore_model
 from flowprep.learn.config import (
     AugmentSpec,
@@ -34,7 +35,6 @@ from flowprep.learn.evaluate import score_videos
 from flowprep.learn.train import train
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import ACTIONS, write_action_dataset
-from flowprep.video.manifest import collect_videos
 from tests.torch_devices import one_thread
 
 __all__ = ["one_thread"]

@@ -18,12 +18,12 @@ from urllib.parse import urlencode, urlsplit
 import flowprep
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize
 from flowprep.dataset.read import FlowDataset
+from flowprep.inputs.keys import escape_key
+from flowprep.inputs.manifest import Manifest
+from flowprep.inputs.video import Video
 from flowprep.look.browse import make_app, make_server
 from flowprep.look.browse_survey import BackgroundSurvey
 from flowprep.synthetic import action_scene, write_video
-from flowprep.video.keys import escape_key
-from flowprep.video.manifest import Manifest
-from flowprep.video.types import Video
 
 CONFIG = ExtractConfig(
     DecodeSpec(resize=Resize("none", short_px=None)),

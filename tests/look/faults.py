@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 import flowprep
 from flowprep.config import DecodeSpec, Direction, EncodeSpec, ExtractConfig, FlowSpec, Resize
-from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, part_name, read_sidecar
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, read_sidecar
+from flowprep.dataset.parts import part_name
 from flowprep.dataset.write import JpegStream, publish_shard, write_sample
+from flowprep.inputs.manifest import Manifest
+from flowprep.inputs.video import Video
+from flowprep.storage import Storage
 from flowprep.synthetic import Layer, Motion, Scene, Shape, Sway, action_scene, write_video
-from flowprep.video.manifest import Manifest
-from flowprep.video.types import Video
 
 WIDTH, HEIGHT, NUM_FRAMES = 96, 72, 12
 CLASSES = ("move_left", "move_down", "rotate_clockwise", "studio")

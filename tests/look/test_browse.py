@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 
 from flowprep.dataset.layout import shard_name
+from flowprep.dataset.quantize import dequantize
 from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigError, DatasetError
-from flowprep.flow.quantize import dequantize
+from flowprep.inputs.keys import escape_key
 from flowprep.look import browse
 from flowprep.look.browse import MAX_QUERY_BYTES, BrowseSpec
 from flowprep.look.browse_survey import BackgroundSurvey
 from flowprep.look.findings import KINDS
 from flowprep.look.report import Report, make_report
-from flowprep.video.keys import escape_key
+from flowprep.storage import Storage
 from tests.look.browsing import CLASSES, CLIPS, ODD_NAME, Client, Clip, make_dataset, served
 
 KEY = "move_left/a"

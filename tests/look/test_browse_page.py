@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 
 from flowprep.config import Direction, EncodeSpec, FlowSpec
 from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.video_list import StoredVideo, VideoList
 from flowprep.flow.consistency import consistency_error
+from flowprep.inputs.keys import escape_key
 from flowprep.look.browse_survey import BackgroundSurvey
 from flowprep.look.color import flow_to_color
 from flowprep.look.render import error_to_color
 from flowprep.look.view import CONSISTENCY_PX, StoredFlow
-from flowprep.video.keys import escape_key
+from flowprep.storage import Storage
 from tests.look.browsing import CLIPS, CONFIG, ODD_NAME, Clip, make_dataset, served
 from tests.look.chromium import (
     check_contrasts,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import flowprep
 from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize
 from flowprep.errors import NoteCode
+from flowprep.inputs.manifest import collect_videos
 from flowprep.look.findings import (
     KINDS,
     VideoSample,
@@ -32,7 +33,6 @@ from flowprep.look.findings import (
 from flowprep.look.report import Report, make_report
 from flowprep.synthetic import Layer, Motion, Scene, Shape, textured_image
 from flowprep.video.decode import open_video
-from flowprep.video.manifest import collect_videos
 from tests.look.faults import SEEDED
 
 Flow = NDArray[np.float32]

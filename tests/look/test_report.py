@@ -14,21 +14,14 @@ import pytest
 
 import flowprep
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize
+from flowprep.dataset.quantize import FieldQuantizer
 from flowprep.errors import ConfigError, DatasetError, StorageError
-from flowprep.flow.quantize import FieldQuantizer
+from flowprep.inputs.manifest import Manifest
+from flowprep.inputs.video import Video
 from flowprep.look.findings import KINDS, Finding
-from flowprep.look.report import (
-    NICE_BOUNDS_PX,
-    Report,
-    make_report,
-    most_beyond,
-    recommend_bound,
-    write_report,
-)
-from flowprep.look.report_page import report_page
+from flowprep.look.report import NICE_BOUNDS_PX, Report, make_report, most_beyond, recommend_bound
+from flowprep.look.report_page import report_page, write_report
 from flowprep.synthetic import Layer, Motion, Scene, Shape, write_video
-from flowprep.video.manifest import Manifest
-from flowprep.video.types import Video
 from tests.look.faults import PER_CLASS, SEEDED
 
 ATTACK = "</script><script>window.hit=1</script><img src=x onerror=window.hit=1>'\"&"

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from flowprep.look.findings import KINDS, Finding
-from flowprep.look.report import Report, VideoRow, write_report
+from flowprep.look.report import Report, VideoRow
+from flowprep.look.report_page import write_report
 from tests.look.chromium import (
     check_contrasts,
     most_rows,

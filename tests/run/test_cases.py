@@ -16,10 +16,10 @@ import pytest
 import flowprep
 from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.config import Resize
-from flowprep.dataset.import_tree import ImportSpec, import_tree
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import InputError
-from flowprep.video.manifest import collect_videos
+from flowprep.exchange.import_tree import ImportSpec, import_tree
+from flowprep.inputs.manifest import collect_videos
 from tests.video.irregular import write_plain
 
 AS_STORED = DecodeSpec(resize=Resize.parse("none"))

@@ -28,7 +28,6 @@ import pytest
 import flowprep
 from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import read_failures
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError
 from flowprep.run.cluster import job_runtime_env, parse_runtime_env
@@ -36,6 +35,7 @@ from flowprep.run.driver import MAX_LOST_NODES
 from flowprep.run.executors import EXECUTORS, InlineExecutor, WorkerLost
 from flowprep.run.job import ExtractJob, Job
 from flowprep.run.status import read_status
+from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
 from tests.run.clusters import LocalCluster
 from tests.run.faults import kill, wait_until

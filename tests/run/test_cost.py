@@ -8,10 +8,10 @@ import pytest
 
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize, RunOptions
 from flowprep.errors import ConfigError, InputError
+from flowprep.inputs.manifest import collect_videos
 from flowprep.run.cost import COLLECTIONS, CostEstimate, CostRow, estimate_cost
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import action_scene, write_video
-from flowprep.video.manifest import collect_videos
 
 CONFIG = ExtractConfig(flow=FlowSpec("dis"))
 

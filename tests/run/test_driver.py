@@ -21,15 +21,15 @@ import flowprep
 from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions, open_dataset
 from flowprep.config import Resize
 from flowprep.dataset.layout import read_failures, read_manifest, read_sidecar
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.parts import write_part_record
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigMismatchError, DatasetError, InputError, StorageError
+from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.run import driver
 from flowprep.run.estimate import estimate_run
-from flowprep.run.job import write_part_record
 from flowprep.run.progress import RunReport
+from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
-from flowprep.video.manifest import Manifest, collect_videos
 from tests.run.faults import kill_job_holding, start_extract, wait_until
 
 CONFIG = ExtractConfig(

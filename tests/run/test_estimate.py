@@ -9,15 +9,15 @@ import pytest
 
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import read_sidecar
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.parts import write_part_record
 from flowprep.errors import ConfigMismatchError, DatasetError
+from flowprep.inputs.manifest import Manifest, collect_videos
+from flowprep.inputs.video import Video
 from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.driver import run_extract
 from flowprep.run.estimate import RunEstimate, estimate_run
-from flowprep.run.job import write_part_record
+from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
-from flowprep.video.manifest import Manifest, collect_videos
-from flowprep.video.types import Video
 
 INLINE = RunOptions(executor="inline")
 LENGTHS = (10, 20, 45)

@@ -11,18 +11,18 @@ import pytest
 
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize, RunOptions
 from flowprep.dataset.layout import VideoRecord
-from flowprep.dataset.storage import Storage
 from flowprep.errors import ConfigError, VideoError
 from flowprep.flow.devices import Device, cuda_state, why_no_cuda
+from flowprep.inputs.manifest import collect_videos
+from flowprep.inputs.video import Video
 from flowprep.machine import usable_cores
 from flowprep.run import job as job_module
 from flowprep.run.driver import run_extract
 from flowprep.run.executors import InlineExecutor, _only_gpu, check_options
 from flowprep.run.job import ExtractJob, JobResult, WorkerLost, run_job
 from flowprep.run.workers import JobQueue, Machine, WorkerPlan, own_machine, plan_workers
+from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
-from flowprep.video.manifest import collect_videos
-from flowprep.video.types import Video
 
 CUDA = Device("cuda")
 STORAGE = Storage("/nowhere")

@@ -21,9 +21,9 @@ from flowprep import (
     dequantize,
 )
 from flowprep.config import Resize
+from flowprep.inputs.video import Video
 from flowprep.run.extract import ExtractedVideo, extract_video
 from flowprep.synthetic import Layer, Motion, Scene, action_scene, write_video
-from flowprep.video.types import Video
 
 NUM_FRAMES = 5
 NATIVE = DecodeSpec(resize=Resize.parse("none"))

@@ -17,11 +17,11 @@ import flowprep
 from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.config import Resize
 from flowprep.dataset.layout import VideoRecord, read_failures
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ExecutorError
 from flowprep.run.first_videos import MAX_SAME_ERRORS, FirstVideos
 from flowprep.run.progress import RunReport
+from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
 
 CONFIG = ExtractConfig(

@@ -22,19 +22,19 @@ import pytest
 
 import flowprep
 from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions, open_dataset
+from flowprep import storage as storage_module
 from flowprep.config import Resize
 from flowprep.dataset import lease as lease_module
-from flowprep.dataset import storage as storage_module
-from flowprep.dataset.export import ExportSpec, export_dataset
-from flowprep.dataset.import_tree import ImportSpec, import_tree
 from flowprep.dataset.layout import LEASE_FILE, read_failures
 from flowprep.dataset.lease import Holder
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError, InputError, StorageError
+from flowprep.exchange.export import ExportSpec, export_dataset
+from flowprep.exchange.import_tree import ImportSpec, import_tree
+from flowprep.inputs.manifest import collect_videos
 from flowprep.run.estimate import estimate_run
+from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
-from flowprep.video.manifest import collect_videos
 from tests import object_store
 from tests.object_store import FaultyProxy
 from tests.run.faults import kill, start_extract, wait_until
@@ -495,9 +495,9 @@ def test_training_reads_the_same_over_faults(
     clips: Path, undisturbed: Path, faulty: FaultyProxy, bucket: str, s3_endpoint: str
 ) -> None:
     torch = pytest.importorskip("torch")
+    from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
     from flowprep.learn.config import ClipSpec, TrainConfig
     from flowprep.learn.data import TrainingClips
-    from flowprep.learn.streaming import StreamingClips, streaming_loader
 
     out = upload(undisturbed, bucket, s3_endpoint)
     config = TrainConfig(clip=ClipSpec("flow", 3, crop_px=32), seed=5, train_split="all")

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from flowprep.config import ExtractConfig, FlowSpec
-from flowprep.dataset.storage import Storage
+from flowprep.dataset.plan import Plan, write_plan
 from flowprep.errors import InputError
-from flowprep.run.plan import Plan, make_plan, write_plan
-from flowprep.video.manifest import Manifest, collect_videos
+from flowprep.inputs.manifest import Manifest, collect_videos
+from flowprep.run.plan import make_plan
+from flowprep.storage import Storage
 
 CONFIG = ExtractConfig(flow=FlowSpec("farneback"))
 

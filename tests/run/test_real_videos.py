@@ -13,11 +13,11 @@ import flowprep
 from flowprep import DecodeSpec, ExtractConfig, FlowSpec, RunOptions, open_dataset
 from flowprep.config import Resize
 from flowprep.dataset.layout import read_failures
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
 from flowprep.flow.parameters import DISParameters
+from flowprep.inputs.manifest import collect_videos
 from flowprep.run.progress import RunReport
-from flowprep.video.manifest import collect_videos
+from flowprep.storage import Storage
 
 # Small and fast: what counts here is frames, not flow.
 CONFIG = ExtractConfig(

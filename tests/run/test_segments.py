@@ -21,15 +21,15 @@ import flowprep
 from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.config import OnDamage, Resize
 from flowprep.dataset.layout import read_failures
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError
+from flowprep.inputs.manifest import Manifest
+from flowprep.inputs.video import Video
 from flowprep.run.progress import RunReport
 from flowprep.run.segments import CutVideos
 from flowprep.run.status import read_status
+from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
-from flowprep.video.manifest import Manifest
-from flowprep.video.types import Video
 from tests.run.faults import kill_job_holding, start_extract
 
 NUM_FRAMES = 130

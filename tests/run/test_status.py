@@ -15,12 +15,12 @@ import flowprep
 from flowprep import ExtractConfig, FlowSpec, RunOptions
 from flowprep.config import EncodeSpec
 from flowprep.dataset.layout import MANIFEST_FILE, VideoRecord
-from flowprep.dataset.storage import Storage
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import DatasetError
 from flowprep.run import status
 from flowprep.run.progress import RunReport
 from flowprep.run.status import PROGRESS_FILE, ProgressRecorder, RunProgress, read_status
+from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
 
 CONFIG = ExtractConfig(flow=FlowSpec("dis"), encode=EncodeSpec(videos_per_shard=2))

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
+from flowprep.inputs.video import Video
+from flowprep.video.cut import plan_cut
 from flowprep.video.decode import open_video
 from flowprep.video.reader import FrameReader
-from flowprep.video.segments import plan_cut
-from flowprep.video.types import Video
 from tests.video.irregular import CODECS, gray_of, join, patch_flv, write_plain, write_shown
 
 FRAME = Fraction(1, 25)

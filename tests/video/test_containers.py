@@ -11,9 +11,9 @@ import pytest
 
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
+from flowprep.inputs.video import Video
 from flowprep.video.containers import open_container
 from flowprep.video.decode import open_video
-from flowprep.video.types import Video
 
 TITLE = b"TITLE-OF-A-FILM"
 

@@ -16,11 +16,11 @@ from flowprep.config import OnDamage, Resize
 from flowprep.dataset.describe import describe_dataset
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError, VideoError
+from flowprep.inputs.video import Video
 from flowprep.look.findings import describe_video, find_in_statistics
 from flowprep.run.status import read_status
 from flowprep.synthetic import action_scene, write_video
 from flowprep.video.decode import open_video
-from flowprep.video.types import Video
 from tests.video.test_clock import ffmpeg_count
 
 NUM_FRAMES = 40

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from flowprep.config import DecodeSpec, Resize
 from flowprep.errors import VideoError
+from flowprep.inputs.video import Video
 from flowprep.video import decord_reader
 from flowprep.video.decode import DECODERS, open_video, probe_video
 from flowprep.video.reader import target_size
-from flowprep.video.types import Frame, Video
+from flowprep.video.types import Frame
 
 NATIVE = Resize.parse("none")
 ODD_GOOD = {  # name: (frames, width, height, rotation)

@@ -9,8 +9,8 @@ import pytest
 
 from flowprep.config import DecodeSpec, Resize
 from flowprep.errors import VideoError
+from flowprep.inputs.video import Video
 from flowprep.video.decode import open_video
-from flowprep.video.types import Video
 from tests.conftest import DATA
 from tests.video.test_clock import ffmpeg_count
 

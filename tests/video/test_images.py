@@ -13,13 +13,13 @@ import pytest
 
 from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize
 from flowprep.errors import InputError, VideoError
+from flowprep.inputs.manifest import collect_videos
+from flowprep.inputs.tree import IMAGE_EXTENSIONS, is_frame_image
+from flowprep.inputs.video import Video
 from flowprep.run.estimate import count_frames, measure_cost
+from flowprep.video.cut import plan_cut
 from flowprep.video.decode import open_video
-from flowprep.video.manifest import collect_videos
 from flowprep.video.reader import FrameReader
-from flowprep.video.segments import plan_cut
-from flowprep.video.tree import IMAGE_EXTENSIONS, is_frame_image
-from flowprep.video.types import Video
 
 IMAGES = [f"img_{i:05d}.jpg" for i in (1, 2, 3)]
 MMACTION2 = [f"{axis}_{i:05d}.jpg" for axis in "xy" for i in (1, 2)]

@@ -27,9 +27,10 @@ from flowprep.config import (
     RunOptions,
 )
 from flowprep.errors import VideoError
+from flowprep.inputs.video import Video
 from flowprep.video.decode import open_video
 from flowprep.video.orientation import Orientation, orientation_of_matrix
-from flowprep.video.types import Video, VideoInfo
+from flowprep.video.types import VideoInfo
 
 NATIVE = DecodeSpec(resize=Resize.parse("none"))
 TURNS = (0, 90, 180, 270)

@@ -23,10 +23,10 @@ from flowprep.config import (
     RunOptions,
 )
 from flowprep.errors import VideoError
+from flowprep.inputs.video import Video
 from flowprep.video.decode import open_video
 from flowprep.video.pixel_aspect import MAX_DISPLAYED_PIXELS, displayed_size, is_plausible
 from flowprep.video.reader import FrameReader
-from flowprep.video.types import Video
 
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", "-pix_fmt", "yuv420p")
 

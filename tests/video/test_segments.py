@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 
 from flowprep.config import DecodeSpec, Resize
 from flowprep.errors import VideoError
+from flowprep.inputs.video import Video
+from flowprep.video.cut import is_long, plan_cut
 from flowprep.video.decode import open_video
 from flowprep.video.reader import FrameReader, Picture
-from flowprep.video.segments import Scan, Segment, VideoCut, is_long, plan_cut
-from flowprep.video.types import Frame, Video, VideoInfo
+from flowprep.video.segments import Scan, Segment, VideoCut
+from flowprep.video.types import Frame, VideoInfo
 
 NATIVE = Resize.parse("none")
 NUM_FRAMES = 200

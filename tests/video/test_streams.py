@@ -12,9 +12,9 @@ import pytest
 
 from flowprep.config import DecodeSpec, Resize
 from flowprep.errors import ConfigError, VideoError
+from flowprep.inputs.video import Video
 from flowprep.video.decode import open_video, probe_video
 from flowprep.video.reader import FrameReader
-from flowprep.video.types import Video
 
 NATIVE = Resize.parse("none")
 SMALL, LARGE = "testsrc2=size=64x48:rate=25:duration=0.4", "testsrc=size=96x64:rate=25:duration=0.4"

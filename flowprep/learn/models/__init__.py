@@ -201,7 +201,9 @@ def create_model(
             )
     model = MODELS[name](options)
     if weights is not None:
-        from flowprep.learn.weights import load_weights_into  # it imports this package's modules
+        from flowprep.learn.weights.load import (
+            load_weights_into,  # it imports this package's modules
+        )
 
         load_weights_into(model, weights)
     return model

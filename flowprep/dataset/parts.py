@@ -1,0 +1,106 @@
+"""Parts: finished videos of shards that are not published yet, and what a killed run leaves.
+
+A part is `.parts/SHARD/INDEX.tar`, which is one video as its shard will hold it, and its record
+`INDEX.json`, which is written last and says that the part is whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from flowprep.dataset.labels import remove_temporary_labels
+from flowprep.dataset.layout import PARTS_FOLDER, SHARDS_FOLDER, VideoRecord
+from flowprep.errors import DatasetError
+from flowprep.storage import TEMPORARY_MARK, Storage
+
+__all__ = [
+    "list_parts",
+    "part_name",
+    "parts_folder",
+    "read_part_record",
+    "recorded_parts",
+    "remove_part_record",
+    "remove_parts",
+    "remove_temporary_files",
+    "shards_with_parts",
+    "write_part_record",
+]
+
+
+def shards_with_parts(storage: Storage) -> set[int]:
+    """Returns the shards that have a folder of parts."""
+    return {int(name) for name in storage.list_names(PARTS_FOLDER) if name.isdigit()}
+
+
+def list_parts(storage: Storage, shard: int) -> list[str]:
+    """Returns the names of the files in a shard's folder of parts, in no order."""
+    return storage.list_names(parts_folder(shard))
+
+
+def recorded_parts(
+    storage: Storage, shard: int, names: Iterable[str]
+) -> Iterator[tuple[int, VideoRecord | DatasetError]]:
+    """Yields the manifest line and the record of each part of a shard, or why it cannot be read.
+
+    `names` are those of `list_parts`. A record is damaged where a machine's disk lost what was
+    written last: its video is not finished then.
+    """
+    for name in names:
+        stem, _, suffix = name.partition(".")
+        if suffix != "json":
+            continue
+        try:
+            yield int(stem), read_part_record(storage, shard, int(stem))
+        except DatasetError as error:
+            yield int(stem), error
+
+
+def remove_part_record(storage: Storage, shard: int, index: int) -> None:
+    """Removes the record of a part, so that its video counts as not finished."""
+    storage.remove(part_name(shard, index, "json"))
+
+
+def remove_parts(storage: Storage, shard: int | None = None) -> None:
+    """Removes the parts of a shard, or of every shard."""
+    storage.remove(PARTS_FOLDER if shard is None else parts_folder(shard))
+
+
+def remove_temporary_files(storage: Storage) -> None:
+    """Removes what a killed run was in the middle of writing."""
+    for folder in ("", SHARDS_FOLDER):
+        for name in storage.list_names(folder):
+            if TEMPORARY_MARK in name:
+                storage.remove(f"{folder}/{name}" if folder else name)
+    # Someone may be labelling the data set at this very moment.
+    remove_temporary_labels(storage)
+
+
+def parts_folder(shard: int) -> str:
+    """Returns the folder of a shard's parts."""
+    return f"{PARTS_FOLDER}/{shard:06d}"
+
+
+def read_part_record(storage: Storage, shard: int, index: int) -> VideoRecord:
+    """Reads the record of a finished video of a shard that is not published yet.
+
+    Raises DatasetError where it is damaged: the video is not finished then.
+    """
+    name = part_name(shard, index, "json")
+    try:
+        return VideoRecord.from_json(storage.read_bytes(name))
+    except ValueError as error:
+        raise DatasetError(
+            f"{storage.location}: {name} is damaged ({error}); run the same extract again"
+        ) from error
+
+
+def write_part_record(storage: Storage, shard: int, index: int, record: VideoRecord) -> None:
+    """Publishes a part's record, which says that the part is whole."""
+    storage.write_bytes(part_name(shard, index, "json"), json.dumps(record.to_dict()).encode())
+
+
+def part_name(shard: int, index: int, suffix: Literal["tar", "json", "stall", "cut"]) -> str:
+    """Name of a finished video's file until its shard is published; `index`: its manifest line."""
+    return f"{PARTS_FOLDER}/{shard:06d}/{index:08d}.{suffix}"

@@ -1,0 +1,194 @@
+"""The plan: which video belongs to which shard. It only grows, so published shards stay true."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from flowprep.dataset.layout import (
+    DATASET_FILE,
+    LEASE_FILE,
+    LOCK_FILE,
+    LOGS_FOLDER,
+    MANIFEST_FILE,
+    DatasetHeader,
+    ManifestEntry,
+    read_manifest,
+    write_manifest,
+)
+from flowprep.errors import DatasetError, InputError
+from flowprep.inputs.keys import unescape_key
+from flowprep.inputs.video import Video
+from flowprep.storage import TEMPORARY_MARK, Storage
+
+__all__ = [
+    "Plan",
+    "assign_shards",
+    "extend_plan",
+    "merge_class_names",
+    "move_to_new_shards",
+    "refuse_foreign_files",
+    "stored_ranges",
+    "write_plan",
+]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a data set will hold when the run is through."""
+
+    header: DatasetHeader
+    known: list[ManifestEntry]
+    """What the stored manifest says; empty for a new data set."""
+    entries: list[ManifestEntry]
+    """The known videos, then the new ones."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user on keys that are not what the inputs alone would give."""
+
+
+def write_plan(storage: Storage, plan: Plan) -> None:
+    """Stores a plan: `dataset.json` first, then `manifest.jsonl`, each only if it changes."""
+    header = plan.header.to_json()
+    if not storage.exists(DATASET_FILE) or storage.read_bytes(DATASET_FILE) != header:
+        storage.write_bytes(DATASET_FILE, header)
+    if plan.entries != plan.known:
+        write_manifest(storage, plan.entries)
+
+
+def extend_plan(
+    known: Sequence[ManifestEntry],
+    videos: Sequence[Video],
+    videos_per_shard: int,
+    class_names: Mapping[int, str] | None = None,
+) -> list[ManifestEntry]:
+    """Returns the known entries, with sources brought up to date, and new videos in new shards.
+
+    Raises InputError where a known video has got other labels or another range; `class_names` are
+    for its words.
+    """
+    given = {video.key: video for video in videos}
+    entries = []
+    for entry in known:
+        video = given.pop(entry.video.key, entry.video)
+        for name in ("labels", "split", "start_seconds", "end_seconds"):
+            old, new = getattr(entry.video, name), getattr(video, name)
+            if old != new:
+                remedy = _class_level_remedy(entry.video, video, class_names or {})
+                if not remedy:
+                    remedy = "give the video the same as before, or choose another output folder"
+                    if name in ("labels", "split"):
+                        remedy += "; run `flowprep label` for others in the same data set"
+                raise InputError(
+                    f"{name} of {video.key} must be {old}, as in the data set, got {new}; {remedy}"
+                )
+        entries.append(ManifestEntry(video, entry.shard))
+    first = max((entry.shard for entry in entries), default=-1) + 1
+    return entries + assign_shards(list(given.values()), first, videos_per_shard)
+
+
+def _class_level_remedy(old: Video, new: Video, names: Mapping[int, str]) -> str | None:
+    """Returns how folders are read as they were when a data set began; None: that was not it."""
+    if (old.start_seconds, old.end_seconds) != (new.start_seconds, new.end_seconds):
+        return None
+    folders = [unescape_key(folder) for folder in old.key.split("/")[:-1]]
+    was = [names.get(label, str(label)) for label in old.labels]
+    is_now = [names.get(label, str(label)) for label in new.labels]
+    if len(was) > 1 or len(is_now) > 1 or not set(is_now) <= set(folders):
+        return None
+    if was:
+        level = folders.index(was[0]) + 1 if was[0] in folders else 0
+        # The first folder alone comes without a split, and the others with theirs.
+        fits = level > 1 or (level == 1 and old.split is None)
+    else:
+        level = 0 if folders else 1
+        fits = old.split == new.split if folders else old.split is None
+    if not fits:
+        return None
+
+    def said(classes: list[str], split: str | None) -> str:
+        label = f"the class {classes[0]!r}" if classes else "no class"
+        return f"{label} and {f'the split {split!r}' if split else 'no split'}"
+
+    return (
+        f"its folders gave {said(was, old.split)} when the data set began, and now give "
+        f"{said(is_now, new.split)}. Give --class-level {level} to go on as before, or choose "
+        "another output folder for the new classes"
+    )
+
+
+def assign_shards(
+    videos: Sequence[Video], first_shard: int, videos_per_shard: int
+) -> list[ManifestEntry]:
+    """Returns the videos in their order, `videos_per_shard` to a shard, from `first_shard` on."""
+    return [
+        ManifestEntry(video, first_shard + number // videos_per_shard)
+        for number, video in enumerate(videos)
+    ]
+
+
+def move_to_new_shards(
+    entries: Sequence[ManifestEntry], keys: set[str], videos_per_shard: int
+) -> list[ManifestEntry]:
+    """Returns the entries with those of `keys` moved to new shards; their lines keep their place.
+
+    This is how failed videos are tried again without a change to shards that are published.
+    """
+    first = max(entry.shard for entry in entries) + 1
+    moved = assign_shards(
+        [entry.video for entry in entries if entry.video.key in keys], first, videos_per_shard
+    )
+    shards = {entry.video.key: entry.shard for entry in moved}
+    return [ManifestEntry(e.video, shards.get(e.video.key, e.shard)) for e in entries]
+
+
+def merge_class_names(
+    stored: tuple[str, ...], given: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[int] | None]:
+    """Returns the class names to store, and the stored number of each given class (None: the same).
+
+    New classes come after the stored ones, whose numbers published shards already hold.
+    """
+    if not stored or not given or given[: len(stored)] == stored:
+        return (given or stored), None
+    names = [*stored, *(name for name in given if name not in stored)]
+    numbers = {name: number for number, name in enumerate(names)}
+    return tuple(names), [numbers[name] for name in given]
+
+
+def refuse_foreign_files(storage: Storage) -> None:
+    """Raises DatasetError where a folder without a data set holds anything else."""
+    ours = {LOCK_FILE, LEASE_FILE, LOGS_FOLDER}
+    foreign = [
+        name for name in storage.list_names() if name not in ours and TEMPORARY_MARK not in name
+    ]
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise DatasetError(
+            f"{storage.location} is not empty and not a flowprep data set (it holds {shown}); "
+            "choose an empty or new folder"
+        )
+
+
+def stored_ranges(
+    out: str | os.PathLike[str],
+) -> Callable[[Collection[str]], Mapping[str, tuple[float, float]]]:
+    """Returns a function that says which ranges the data set `out` holds under some keys.
+
+    `collect_videos` asks it where clips of one video would share a name, so that stored clips keep
+    theirs. Ranges are begin and end in seconds; an open end is infinity. It is empty where `out` is
+    no data set yet.
+    """
+
+    def ranges(keys: Collection[str]) -> dict[str, tuple[float, float]]:
+        storage = Storage(out)
+        if not storage.exists(MANIFEST_FILE):
+            return {}
+        return {
+            video.key: (video.start_seconds or 0.0, video.end_seconds or math.inf)
+            for video in (entry.video for entry in read_manifest(storage))
+            if video.key in keys
+        }
+
+    return ranges

@@ -1,0 +1,580 @@
+"""From a data set to the tree that another project reads, with frame lists whose counts are true.
+
+    export_dataset -> video_paths -> FORMATS[name].write for each video, in processes -> frame lists
+
+DEST has `flowprep.json` (what was exported, and how its levels become px) from the beginning, and
+`flowprep-videos.jsonl` (key, path, counts of each video) and the lists at the end. The same command
+again goes on: what is whole stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from flowprep.config import Direction, check_choice
+from flowprep.dataset.layout import LOCK_FILE, DatasetHeader
+from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.dataset.video_list import StoredVideo
+from flowprep.errors import ConfigError, DatasetError, InputError
+from flowprep.exchange.formats import (
+    FORMATS,
+    TEMPORARY_FOLDER,
+    Values,
+    VideoExport,
+    atomic_path,
+    write_webdataset,
+)
+from flowprep.exchange.frame_lists import frame_lists, split_name
+from flowprep.exchange.layouts import (
+    EXPORT_FILE,
+    LAYOUTS,
+    LISTS_FOLDER,
+    VIDEOS_FILE,
+    video_paths,
+)
+from flowprep.locks import locked_file
+from flowprep.processes import in_processes
+from flowprep.storage_errors import translated_errors
+from flowprep.urls import absolute, as_path, is_url, redacted
+from flowprep.words import format_bytes, format_count
+
+__all__ = [
+    "ExportReport",
+    "ExportSpec",
+    "export_dataset",
+    "level_notes",
+]
+
+EXPORT_VERSION = 1
+
+_MAX_SHOWN_FAILURES = 20
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """What is exported, and in which form."""
+
+    layout: str = "mmaction2"
+    """Whose names, bases and lists to follow."""
+    format: str = "jpg"
+    """`jpg` and `zip` hold the stored bytes; the others decode them, but for `webdataset`."""
+    direction: Direction = "forward"
+    """Which flow: from frame t to t + step, or from t + step to t."""
+    keep_rgb: bool | None = None
+    """Export the RGB frames too; where both the data set and the format hold them if not given."""
+    values: Values = "px"
+    """Of .npy, .npz and HDF5: float32 px, or the uint8 levels as stored."""
+    keys: tuple[str, ...] = ()
+    """Only videos whose key matches one of these patterns, such as `walk/*`."""
+    splits: tuple[str, ...] = ()
+    """Only videos of these splits."""
+    classes: tuple[str, ...] = ()
+    """Only videos of these classes, by name or number."""
+    list_root: str | None = None
+    """What stands before the paths in the lists: where DEST will lie when they are read."""
+    videos_per_shard: int = 100
+    """How many videos one tar of WebDataset's holds."""
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise ConfigError(f"layout must be one of {', '.join(LAYOUTS)}, got {self.layout!r}")
+        formats = LAYOUTS[self.layout].formats
+        if self.format not in formats:
+            others = [name for name, layout in LAYOUTS.items() if self.format in layout.formats]
+            elsewhere = f"; {self.format} goes with {', '.join(others)}" if others else ""
+            raise ConfigError(
+                f"format of layout {self.layout} must be one of {', '.join(formats)}, "
+                f"got {self.format!r}{elsewhere}"
+            )
+        check_choice("direction", self.direction, Direction)
+        check_choice("values", self.values, Values)
+        if self.keep_rgb and not self.holds_rgb:
+            able = [name for name in formats if ExportSpec(self.layout, name).holds_rgb]
+            raise ConfigError(
+                f"format {self.format} holds flow alone; leave out --rgb, or choose "
+                f"{' or '.join(able)}"
+            )
+        if self.keep_rgb is False and not LAYOUTS[self.layout].has_flow:
+            raise ConfigError(f"layout {self.layout} is RGB frames; leave out --no-rgb")
+        if self.values != "px" and self.format not in ("npy", "npz", "hdf5"):
+            raise ConfigError(
+                f"values {self.values} go with the formats npy, npz and hdf5, not with "
+                f"{self.format}"
+            )
+        if self.videos_per_shard < 1:
+            raise ConfigError(f"videos_per_shard must be >= 1, got {self.videos_per_shard}")
+
+    @property
+    def holds_rgb(self) -> bool:
+        """Whether the format has a place for RGB frames."""
+        chosen = FORMATS[self.format]
+        return chosen is None or chosen.holds_rgb
+
+
+@dataclass
+class ExportReport:
+    """What an export did."""
+
+    location: str
+    num_videos: int = 0
+    """That were asked for."""
+    num_done_before: int = 0
+    """That were whole already."""
+    num_exported: int = 0
+    num_flows: int = 0
+    """Of all that are there now."""
+    num_frames: int = 0
+    num_bytes: int = 0
+    """That this run wrote, lists not counted."""
+    lists: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Key -> what is wrong with the video in the data set."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every video is there, else 1."""
+        return 1 if self.failures else 0
+
+    def summary(self) -> str:
+        """Returns the report as lines of text."""
+        done = self.num_done_before + self.num_exported
+        lines = [
+            f"{'INCOMPLETE' if self.failures else 'complete'}: {done} of "
+            f"{format_count(self.num_videos, 'video')} in {self.location}"
+        ]
+        if self.num_done_before:
+            lines.append(f"  done before {format_count(self.num_done_before, 'video')}")
+        frames = f", {format_count(self.num_frames, 'frame')}" if self.num_frames else ""
+        flows = format_count(self.num_flows, "flow")
+        lines.append(f"  holds       {flows}{frames}; {format_bytes(self.num_bytes)} written")
+        if self.lists:
+            lines.append(f"  lists       {', '.join(self.lists)}")
+        for key, message in list(self.failures.items())[:_MAX_SHOWN_FAILURES]:
+            lines.append(f"  failed      {key}: {message}")
+        if (hidden := len(self.failures) - _MAX_SHOWN_FAILURES) > 0:
+            lines.append(f"  failed      ... and {hidden} more")
+        return "\n".join(lines)
+
+
+def export_dataset(
+    dataset: FlowDataset | str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    spec: ExportSpec,
+    *,
+    num_workers: int | None = None,
+    progress: bool | None = False,
+) -> ExportReport:
+    """Writes the videos of a data set in another project's form into the local folder `dest`.
+
+    JPEGs are copied as stored. `num_workers` processes, as many as there are cores if None. Raises
+    ConfigError for what the data set does not hold and where `dest` is a URL, InputError where no
+    video is left, DatasetError where `dest` holds something else or two videos would share a path,
+    StorageError where it cannot be written. A video that the data set holds damaged is in the
+    report, and stops nothing.
+    """
+    if not isinstance(dataset, FlowDataset):
+        dataset = open_dataset(dataset)
+    if num_workers is not None and num_workers < 1:
+        raise ConfigError(f"workers must be >= 1, got {num_workers}")
+    place = as_path(os.fspath(dest))
+    if is_url(place):
+        raise ConfigError(
+            f"DEST must be a folder of this machine, got {redacted(place)}; export into one, and "
+            "copy that"
+        )
+    folder = Path(os.path.abspath(place))
+    layout = LAYOUTS[spec.layout]
+    chosen = FORMATS[spec.format]
+    if chosen is not None:
+        chosen.check_installed()
+    has_rgb = _has_rgb(dataset, spec)
+    if layout.has_flow and spec.direction not in dataset.config.encode.directions:
+        raise ConfigError(
+            f"direction must be one that {dataset.location} holds "
+            f"({', '.join(dataset.config.encode.directions)}), got {spec.direction}"
+        )
+    all_paths = video_paths(dataset.videos, dataset.class_names, layout)
+    videos, paths = _selected(dataset, all_paths, spec)
+    with translated_errors("write", str(folder)):
+        _take_folder(folder, _identity(dataset, spec, has_rgb))
+    _check_paths(paths, folder)
+    notes = [*dataset.labels_notes, *level_notes(dataset.header, spec)]
+    report = ExportReport(str(folder), len(videos), notes=notes)
+    taken = f"another export is writing to {folder}"
+    with (
+        locked_file(folder / LOCK_FILE, taken, "wait for it or end it"),
+        translated_errors("write", str(folder)),
+    ):
+        shutil.rmtree(folder / TEMPORARY_FOLDER, ignore_errors=True)
+        exporter = _Exporter(dataset, spec, has_rgb, folder)
+        units = list(_units(videos, paths, spec))
+        bar = tqdm(
+            total=len(videos), unit="video", disable=None if progress is None else not progress
+        )
+        places: dict[str, str] = {}
+        with bar:
+            for unit, outcome in in_processes(_Exporter.carry_out, exporter, units, num_workers):
+                bar.update(len(unit.keys))
+                report.failures.update(outcome.failures)
+                good = [key for key in unit.keys if key not in outcome.failures]
+                places.update(dict.fromkeys(good, unit.place))
+                report.num_bytes += outcome.num_bytes
+                if outcome.num_bytes:
+                    report.num_exported += len(good)
+                else:
+                    report.num_done_before += len(good)
+        there = [video for video in videos if video.key in places]
+        report.num_flows = sum(video.num_flows for video in there) if layout.has_flow else 0
+        report.num_frames = sum(video.num_frames for video in there) if has_rgb else 0
+        _write_lists(exporter, there, paths, places, report)
+        shutil.rmtree(folder / TEMPORARY_FOLDER, ignore_errors=True)
+    return report
+
+
+def level_notes(header: DatasetHeader, spec: ExportSpec) -> list[str]:
+    """Returns what the reader of an export must know of its levels, as sentences."""
+    layout, flow = LAYOUTS[spec.layout], header.config.flow
+    if not layout.has_flow:
+        return []
+    notes = []
+    assumed = layout.assumed_bound_px
+    has_levels = spec.format in ("jpg", "zip", "webdataset") or spec.values == "levels"
+    stored_zero = {"round": "127.5 or 128", "floor": "127", "centered": "128"}[flow.quantizer]
+    if has_levels and assumed is not None and flow.bound_px != assumed:
+        notes.append(
+            f"levels stand for -{flow.bound_px:g} to {flow.bound_px:g} px, but {spec.layout} "
+            f"expects {assumed:g} px, so its networks see flow that is "
+            f"{assumed / flow.bound_px:g} times as fast; extract with --bound {assumed:g} to use "
+            f"networks trained on {assumed:g} px"
+        )
+    if has_levels and assumed is None:
+        notes.append(
+            f"levels stand for -{flow.bound_px:g} to {flow.bound_px:g} px; give "
+            f"`-b={flow.bound_px:g}` to {spec.layout}"
+        )
+    if has_levels and layout.assumed_zero not in stored_zero:
+        notes.append(
+            f"the quantizer {flow.quantizer} stores 0 px as level {stored_zero}, but {spec.layout} "
+            f"reads level {layout.assumed_zero} as 0 px; extract with another --quantizer if half "
+            "a level matters"
+        )
+    if flow.step > 1 and not layout.names_direction_and_step:
+        notes.append(
+            f"flow goes over {flow.step} frames, and no name in {spec.layout} says so; keep "
+            "flowprep.json, which says so, with the export"
+        )
+    if spec.direction == "backward" and not layout.names_direction_and_step:
+        notes.append(
+            f"flow goes backward, and {spec.layout} takes it for forward flow; export with "
+            "--direction forward if that is wrong"
+        )
+    return notes
+
+
+def _has_rgb(dataset: FlowDataset, spec: ExportSpec) -> bool:
+    stored = dataset.config.encode.keep_rgb
+    wanted = spec.keep_rgb or not LAYOUTS[spec.layout].has_flow
+    if wanted and not stored:
+        raise ConfigError(
+            f"{dataset.location} holds no RGB frames; "
+            + ("leave out --rgb" if spec.keep_rgb else f"layout {spec.layout} needs them")
+        )
+    return spec.holds_rgb and stored and (wanted or spec.keep_rgb is None)
+
+
+def _selected(
+    dataset: FlowDataset, paths: Sequence[str], spec: ExportSpec
+) -> tuple[list[StoredVideo], dict[str, str]]:
+    """Returns the videos that the filters leave, and the path of each by its key."""
+    names = [str(name) for name in dataset.class_names]
+    labels: set[int] = set()
+    for name in spec.classes:
+        if name in names:
+            labels.add(names.index(name))
+        elif re.fullmatch("[0-9]{1,9}", name):
+            labels.add(int(name))
+        else:
+            raise ConfigError(f"classes must be of {dataset.location}, got {name!r}")
+    found = {
+        video.key: path
+        for video, path in zip(dataset.videos, paths, strict=True)
+        if (not spec.keys or any(fnmatchcase(video.key, pattern) for pattern in spec.keys))
+        and (not spec.splits or video.split in spec.splits)
+        and (not spec.classes or labels & set(video.labels))
+    }
+    if not found:
+        raise InputError(
+            f"no video of {dataset.location} is left after the filters; run `flowprep info "
+            "--videos` to see keys, splits and labels"
+            if spec.keys or spec.splits or spec.classes
+            else f"{dataset.location} holds no video yet; run extract until a shard is published"
+        )
+    return [dataset.videos[key] for key in found], found
+
+
+def _identity(dataset: FlowDataset, spec: ExportSpec, has_rgb: bool) -> dict[str, Any]:
+    """Returns the content of `flowprep.json`, which a later run into the same folder must share."""
+    header = dataset.header
+    config = header.config.to_dict()
+    location = dataset.location
+    return {
+        "format": "flowprep-export",
+        "format_version": EXPORT_VERSION,
+        "layout": spec.layout,
+        "file_format": spec.format,
+        "values": spec.values,
+        "direction": spec.direction,
+        "has_rgb": has_rgb,
+        "keys": list(spec.keys),
+        "splits": list(spec.splits),
+        "classes": list(spec.classes),
+        "videos_per_shard": spec.videos_per_shard if spec.format == "webdataset" else None,
+        "source": absolute(as_path(location)),
+        "implementation": header.implementation,
+        "origin": dict(header.origin),
+        "flow": config["flow"],
+        "decode": config["decode"],
+        "encode": config["encode"],
+        "class_names": list(dataset.class_names),
+        "labels": dataset.labels_name,
+        "labels_sha256": dataset.labels_sha256,
+    }
+
+
+def _take_folder(folder: Path, identity: dict[str, Any]) -> None:
+    """Makes DEST ours, or finds that it is; raises DatasetError for any other folder."""
+    path = folder / EXPORT_FILE
+    if folder.exists() and not folder.is_dir():
+        raise DatasetError(f"DEST {folder} is a file; choose a new or empty folder")
+    ours = {TEMPORARY_FOLDER, LOCK_FILE}
+    if path.is_file():
+        try:
+            stored = json.loads(path.read_bytes())
+            differing = [name for name in identity if stored.get(name) != identity[name]]
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise DatasetError(f"{path} is damaged: {error}; choose another folder") from error
+        # Classes and shards may have been added since.
+        known = stored.get("class_names")
+        if "class_names" in differing and known == identity["class_names"][: len(known or [])]:
+            differing.remove("class_names")
+        if differing:
+            lines = [f"  {n}: {stored.get(n)} there, {identity[n]} in this run" for n in differing]
+            raise DatasetError(
+                "\n".join(
+                    [f"{folder} holds another export:", *lines, "Choose another folder for DEST."]
+                )
+            )
+    elif folder.is_dir() and (foreign := sorted(set(os.listdir(folder)) - ours)):
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise DatasetError(
+            f"DEST {folder} is not empty and no export of flowprep's (it holds {shown}); choose a "
+            "new or empty folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, path, json.dumps(identity, indent=2) + "\n")
+
+
+def _write(folder: Path, path: Path, text: str) -> None:
+    with atomic_path(folder, path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _check_paths(paths: Mapping[str, str], folder: Path) -> None:
+    """Raises DatasetError where two videos would share a path, or one lie inside another."""
+    ignores_case = _ignores_case(folder)
+    keys: dict[str, str] = {}
+    for key, path in paths.items():
+        name = path.casefold() if ignores_case else path
+        if name in keys:
+            raise DatasetError(
+                f"{keys[name]} and {key} would share the path {path}"
+                + (f" ({folder} does not tell upper from lower case)" if ignores_case else "")
+                + "; export them apart, with --keys"
+            )
+        keys[name] = key
+    for name, key in keys.items():
+        parent = name
+        while parent := parent.rpartition("/")[0]:
+            if parent in keys:
+                raise DatasetError(
+                    f"{key} would lie inside the folder of {keys[parent]}; export them apart, with "
+                    "--keys"
+                )
+
+
+def _ignores_case(folder: Path) -> bool:
+    return (folder / EXPORT_FILE.upper()).exists()
+
+
+# ---- the work
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What a worker does at a time: a video, or the videos of a tar."""
+
+    keys: tuple[str, ...]
+    paths: tuple[str, ...]
+    place: str
+    """A tar below DEST; empty where each video has a path of its own."""
+
+
+@dataclass
+class _Outcome:
+    num_bytes: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Exporter:
+    """All that a worker needs; goes to each process once."""
+
+    dataset: FlowDataset
+    spec: ExportSpec
+    has_rgb: bool
+    dest: Path
+
+    def carry_out(self, unit: _Unit) -> _Outcome:
+        """Writes a unit; what is wrong with a video of the data set is in the outcome."""
+        return self._shard(unit) if unit.place else self._video(unit.keys[0], unit.paths[0])
+
+    def _video(self, key: str, path: str) -> _Outcome:
+        writer = FORMATS[self.spec.format]
+        assert writer is not None
+        export = self._export(key, path)
+        try:
+            num_bytes = writer.write(export)
+            extras = LAYOUTS[self.spec.layout].extra_files(
+                export.path, export.video, self.dataset.config.flow
+            )
+            for name, data in extras.items():
+                target = self.dest / name
+                if not target.is_file() or target.read_bytes() != data:
+                    with atomic_path(self.dest, target) as temporary:
+                        temporary.write_bytes(data)
+        except DatasetError as error:
+            return _Outcome(failures={key: str(error)})
+        return _Outcome(num_bytes)
+
+    def _shard(self, unit: _Unit) -> _Outcome:
+        index = self.dest / f"{unit.place.removesuffix('.tar')}.json"
+        failures: dict[str, str] = {}
+        good = []
+        for key, path in zip(unit.keys, unit.paths, strict=True):
+            export = self._export(key, path)
+            try:
+                # One damaged video must not cost its shard.
+                for stream in export.streams():
+                    for _ in export.jpegs(stream):
+                        pass
+                good.append(export)
+            except DatasetError as error:
+                failures[key] = str(error)
+        listed = json.dumps({"keys": [export.video.key for export in good]}, indent=1) + "\n"
+        target = self.dest / unit.place
+        if target.is_file() and index.is_file() and index.read_text() == listed:
+            return _Outcome(failures=failures)
+        num_bytes = 0
+        if good:
+            index.unlink(missing_ok=True)
+            num_bytes = write_webdataset(good, target, self.dest)
+            _write(self.dest, index, listed)
+        return _Outcome(num_bytes, failures)
+
+    def _export(self, key: str, path: str) -> VideoExport:
+        return VideoExport(
+            self.dataset,
+            self.dataset.videos[key],
+            path,
+            LAYOUTS[self.spec.layout],
+            self.spec.direction,
+            self.has_rgb,
+            self.spec.values,
+            self.dest,
+        )
+
+
+def _units(
+    videos: Sequence[StoredVideo], paths: Mapping[str, str], spec: ExportSpec
+) -> Iterator[_Unit]:
+    if spec.format != "webdataset":
+        for key, path in paths.items():
+            yield _Unit((key,), (path,), "")
+        return
+    by_split: dict[str | None, list[str]] = {}
+    for video in videos:
+        by_split.setdefault(video.split, []).append(video.key)
+    names: Counter[str] = Counter()
+    for split, keys in by_split.items():
+        name = split_name(split or "all")
+        for start in range(0, len(keys), spec.videos_per_shard):
+            # Two splits may have one name after the escape; their shards go on counting.
+            place = f"{name}-{names[name]:06d}.tar"
+            names[name] += 1
+            some = keys[start : start + spec.videos_per_shard]
+            yield _Unit(tuple(some), tuple(paths[key] for key in some), place)
+
+
+def _write_lists(
+    exporter: _Exporter,
+    videos: Sequence[StoredVideo],
+    paths: Mapping[str, str],
+    places: Mapping[str, str],
+    report: ExportReport,
+) -> None:
+    spec, folder = exporter.spec, exporter.dest
+    chosen = FORMATS[spec.format]
+    suffix = "" if chosen is None else chosen.suffix
+    named = [(video, f"{paths[video.key]}{suffix}") for video in videos]
+    lines = (_described(video, places[video.key] or path) for video, path in named)
+    _write(folder, folder / VIDEOS_FILE, "".join(lines))
+    if spec.format == "webdataset":
+        # Labels are in the samples; there are no folders to list.
+        return
+    prefix = spec.list_root
+    if prefix is None:
+        prefix = str(folder) if LAYOUTS[spec.layout].path_prefix_is_absolute else ""
+    if re.search(r"\s", prefix):
+        report.notes.append(
+            f"the path {prefix!r} has blanks, at which {spec.layout} splits its lists; give "
+            "--list-root, or move DEST"
+        )
+    lists, notes = frame_lists(
+        spec.layout,
+        named,
+        exporter.dataset.class_names,
+        has_rgb=exporter.has_rgb,
+        prefix=f"{prefix.rstrip('/')}/" if prefix else "",
+    )
+    report.notes += notes
+    for name, text in lists.items():
+        _write(folder, folder / LISTS_FOLDER / name, text)
+        report.lists.append(f"{LISTS_FOLDER}/{name}")
+
+
+def _described(video: StoredVideo, path: str) -> str:
+    values = {
+        "key": video.key,
+        "path": path,
+        "labels": list(video.labels),
+        "split": video.split,
+        "num_frames": video.num_frames,
+        "num_flows": video.num_flows,
+        "width": video.width,
+        "height": video.height,
+        "fps": video.fps,
+        "is_partial": video.is_partial,
+    }
+    return json.dumps(values, separators=(",", ":")) + "\n"

@@ -1,0 +1,446 @@
+"""The file formats of an export: what one video, or one shard of videos, becomes on disk.
+
+    ExportFormat.write(VideoExport)     a folder or a file per video, by temporary name and rename
+    write_webdataset(...)               a tar of many videos
+
+What is whole stays: a folder whose files have the names and sizes that they should have, or a file
+that is there, for a file gets its name when it is complete.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import uuid
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import Direction
+from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM
+from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.video_list import StoredVideo
+from flowprep.errors import DatasetError, ExecutorError
+from flowprep.exchange.layouts import FileKind, Stream, TreeLayout
+from flowprep.flow.files import write_flow
+
+__all__ = [
+    "FORMATS",
+    "TEMPORARY_FOLDER",
+    "ExportFormat",
+    "Values",
+    "VideoExport",
+    "atomic_path",
+    "write_webdataset",
+]
+
+Values = Literal["px", "levels"]
+
+TEMPORARY_FOLDER = ".flowprep-temporary"
+"""In DEST: what is being written; on the same file system, so that renaming is all it takes."""
+
+# Read and decoded at a time, so that memory does not grow with the length of a video.
+_CHUNK_JPEGS = 64
+_CHUNK_FIELDS = 8
+# Of every entry, so that bytes follow from the video alone: the first that a zip can hold.
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class VideoExport:
+    """One video on its way out."""
+
+    dataset: FlowDataset
+    video: StoredVideo
+    path: str
+    """Below `dest`, without an extension."""
+    layout: TreeLayout
+    direction: Direction
+    has_rgb: bool
+    values: Values
+    dest: Path
+
+    @property
+    def kind(self) -> FileKind:
+        """Direction and step of the flow."""
+        return FileKind("x", self.direction, self.dataset.config.flow.step)
+
+    def streams(self) -> dict[Stream, tuple[str, int]]:
+        """Returns stored name and length of each stream that goes out."""
+        x, y = FLOW_STREAMS[self.direction]
+        found: dict[Stream, tuple[str, int]] = {}
+        if self.layout.has_flow:
+            found["x"], found["y"] = (x, self.video.num_flows), (y, self.video.num_flows)
+        if self.has_rgb:
+            found["rgb"] = (RGB_STREAM, self.video.num_frames)
+        return found
+
+    def file(self, stream: Stream, index: int) -> str:
+        """Returns the path below `dest` of one image."""
+        if stream == "rgb":
+            return self.layout.frame_file(self.path, index)
+        return self.layout.flow_file(self.path, stream, index, self.kind)
+
+    def jpegs(self, stream: Stream) -> Iterator[bytes]:
+        """Yields the stored JPEGs of a stream, their headers checked."""
+        name, length = self.streams()[stream]
+        for start in range(0, length, _CHUNK_JPEGS):
+            count = min(_CHUNK_JPEGS, length - start)
+            yield from self.dataset.jpegs(self.video.key, name, start, count)
+
+    def jpeg_sizes(self, stream: Stream) -> list[int]:
+        """Returns the sizes of the stored JPEGs in bytes."""
+        offsets = self.dataset.metadata(self.video.key)["offsets"][self.streams()[stream][0]]
+        sizes: list[int] = np.diff(offsets).tolist()
+        return sizes
+
+    def fields(self) -> Iterator[NDArray[Any]]:
+        """Yields chunks of flow: (n, H, W, 2), float32 px or uint8 levels."""
+        key, total = self.video.key, self.video.num_flows
+        read = self.dataset.flow if self.values == "px" else self.dataset.quantized
+        for start in range(0, total, _CHUNK_FIELDS):
+            yield read(key, start, min(_CHUNK_FIELDS, total - start), self.direction)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the arrays in `fields`, little-endian."""
+        return np.dtype("<f4" if self.values == "px" else "u1")
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of all `fields` together: (N, H, W, 2)."""
+        return (self.video.num_flows, self.video.height, self.video.width, 2)
+
+
+class ExportFormat(ABC):
+    """How the files of a video are put on disk."""
+
+    suffix = ""
+    """What follows the path of a video in the frame lists."""
+    holds_rgb = False
+    has_values = False
+    """Whether flow is decoded, to px or levels."""
+
+    @abstractmethod
+    def write(self, export: VideoExport) -> int:
+        """Writes what is not there yet and returns its size in bytes: 0 where all was whole.
+
+        Raises DatasetError where the data set is damaged; nothing of this video appears then.
+        """
+
+    def check_installed(self) -> None:
+        """Raises ExecutorError where a library is missing."""
+        return
+
+
+class _Folders(ExportFormat):
+    """Formats of several files a video, which appear folder by folder."""
+
+    @abstractmethod
+    def names(self, export: VideoExport) -> dict[str, int | None]:
+        """Returns path below `dest` and size of each file; None for a size that is not known."""
+
+    @abstractmethod
+    def contents(self, export: VideoExport) -> Iterator[tuple[str, bytes]]:
+        """Yields path below `dest` and content of each file."""
+
+    def write(self, export: VideoExport) -> int:
+        wanted: dict[str, dict[str, int | None]] = {}
+        for path, size in self.names(export).items():
+            folder, _, name = path.rpartition("/")
+            wanted.setdefault(folder, {})[name] = size
+        open_folders = {
+            folder: names
+            for folder, names in wanted.items()
+            if not _is_whole(export.dest / folder, names)
+        }
+        if not open_folders:
+            return 0
+        num_bytes = 0
+        with _temporary(export.dest) as temporary:
+            places = {folder: temporary / str(n) for n, folder in enumerate(open_folders)}
+            for place in places.values():
+                place.mkdir()
+            for path, data in self.contents(export):
+                folder, _, name = path.rpartition("/")
+                if folder in places:
+                    with open(places[folder] / name, "wb") as file:
+                        file.write(data)
+                    num_bytes += len(data)
+            for folder, place in places.items():
+                _replace_folder(place, export.dest / folder, temporary)
+        return num_bytes
+
+
+class JpegFiles(_Folders):
+    """A file for each image, the bytes as they are stored."""
+
+    holds_rgb = True
+
+    def names(self, export: VideoExport) -> dict[str, int | None]:
+        return {
+            export.file(stream, index): size
+            for stream in export.streams()
+            for index, size in enumerate(export.jpeg_sizes(stream))
+        }
+
+    def contents(self, export: VideoExport) -> Iterator[tuple[str, bytes]]:
+        for stream in export.streams():
+            for index, jpeg in enumerate(export.jpegs(stream)):
+                yield export.file(stream, index), jpeg
+
+
+class ZipFiles(_Folders):
+    """`flow_x.zip`, `flow_y.zip` and `img.zip` for each video, as dense_flow writes them."""
+
+    holds_rgb = True
+    _files: Mapping[Stream, str] = {"x": "flow_x.zip", "y": "flow_y.zip", "rgb": "img.zip"}
+
+    def names(self, export: VideoExport) -> dict[str, int | None]:
+        sizes: dict[str, int | None] = {}
+        for stream in export.streams():
+            # Stored, not compressed, so that the size follows: 30 + 46 B and twice the name for
+            # each entry, 22 B at the end (PKWARE's APPNOTE.TXT, 4.3).
+            jpegs = export.jpeg_sizes(stream)
+            named = sum(len(export.layout.zip_member(stream, n)) for n in range(len(jpegs)))
+            size = sum(jpegs) + 76 * len(jpegs) + 2 * named + 22
+            is_plain = size < zipfile.ZIP64_LIMIT and len(jpegs) < zipfile.ZIP_FILECOUNT_LIMIT
+            sizes[f"{export.path}/{self._files[stream]}"] = size if is_plain else None
+        return sizes
+
+    def contents(self, export: VideoExport) -> Iterator[tuple[str, bytes]]:
+        for stream in export.streams():
+            buffer = io.BytesIO()
+            with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+                for index, jpeg in enumerate(export.jpegs(stream)):
+                    name = export.layout.zip_member(stream, index)
+                    archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), jpeg)
+            yield f"{export.path}/{self._files[stream]}", buffer.getvalue()
+
+
+class FloFiles(_Folders):
+    """A Middlebury file for each field, float32 px: `flow_00001.flo`."""
+
+    has_values = True
+
+    def names(self, export: VideoExport) -> dict[str, int | None]:
+        # flowIO.cpp: 12 bytes, then two float32 a pixel.
+        size = 12 + 8 * export.video.width * export.video.height
+        return {self._name(export, index): size for index in range(export.video.num_flows)}
+
+    def contents(self, export: VideoExport) -> Iterator[tuple[str, bytes]]:
+        with _temporary(export.dest) as folder:
+            index = 0
+            for chunk in export.fields():
+                for field in chunk:
+                    write_flow(folder / "field.flo", field)
+                    yield self._name(export, index), (folder / "field.flo").read_bytes()
+                    index += 1
+
+    def _name(self, export: VideoExport, index: int) -> str:
+        layout = export.layout
+        number = f"{index + layout.first_number:0{layout.num_digits}d}"
+        return f"{export.path}/flow_{number}.flo"
+
+
+class _OneFile(ExportFormat):
+    """Formats of one file a video."""
+
+    has_values = True
+
+    def write(self, export: VideoExport) -> int:
+        target = export.dest / f"{export.path}{self.suffix}"
+        if target.exists():
+            return 0
+        with atomic_path(export.dest, target) as path:
+            self.write_file(export, path)
+            return path.stat().st_size
+
+    @abstractmethod
+    def write_file(self, export: VideoExport, path: Path) -> None:
+        """Writes the whole file."""
+
+
+class NpyFiles(_OneFile):
+    """`VIDEO.npy`: (N, H, W, 2) float32 px or uint8 levels, which np.load maps to memory."""
+
+    suffix = ".npy"
+
+    def write_file(self, export: VideoExport, path: Path) -> None:
+        with open(path, "wb") as file:
+            _write_array(file, export)
+
+
+class NpzFiles(_OneFile):
+    """`VIDEO.npz`, compressed, with one array: `flow`, (N, H, W, 2)."""
+
+    suffix = ".npz"
+
+    def write_file(self, export: VideoExport, path: Path) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            info = zipfile.ZipInfo("flow.npy", _ZIP_DATE)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as file:
+                _write_array(file, export)
+
+
+class Hdf5Files(_OneFile):
+    """`VIDEO.h5` with one data set, `flow`: (N, H, W, 2), a compressed chunk for each field.
+
+    What a level means is in its attributes: bound_px, quantizer, center_level, step, direction.
+    """
+
+    suffix = ".h5"
+
+    def check_installed(self) -> None:
+        try:
+            import h5py  # noqa: F401
+        except ImportError as error:
+            raise ExecutorError(
+                f"HDF5 needs h5py ({error}); install it with `pip install -e '.[export]'`, or "
+                "choose --format npz"
+            ) from error
+
+    def write_file(self, export: VideoExport, path: Path) -> None:
+        import h5py
+
+        spec = export.dataset.config.flow
+        with h5py.File(path, "w") as file:
+            stored = file.create_dataset(
+                "flow",
+                shape=export.shape,
+                dtype=export.dtype,
+                chunks=(1, *export.shape[1:]),
+                compression="gzip",
+                compression_opts=1,
+                shuffle=True,
+            )
+            start = 0
+            for chunk in export.fields():
+                stored[start : start + len(chunk)] = chunk
+                start += len(chunk)
+            stored.attrs.update(
+                {
+                    "key": export.video.key,
+                    "values": export.values,
+                    "bound_px": spec.bound_px,
+                    "quantizer": spec.quantizer,
+                    "center_level": spec.center_level,
+                    "step": spec.step,
+                    "direction": export.direction,
+                }
+            )
+
+
+FORMATS: dict[str, ExportFormat | None] = {
+    "jpg": JpegFiles(),
+    "zip": ZipFiles(),
+    "flo": FloFiles(),
+    "npy": NpyFiles(),
+    "npz": NpzFiles(),
+    "hdf5": Hdf5Files(),
+    "webdataset": None,
+}
+"""The file formats by name; a tar of WebDataset's holds many videos (`write_webdataset`)."""
+
+
+def write_webdataset(exports: Sequence[VideoExport], target: Path, dest: Path) -> int:
+    """Writes a shard of WebDataset's with one JPEG a member and returns its size in bytes.
+
+    `KEY.json` (label, labels, key, num_frames, num_flows, fps), `KEY.cls` where there is one label,
+    then `KEY.flow_x_00001.jpg` and so on: WebDataset takes for the key what stands before the first
+    dot of the file name, and keys have no dot (webdataset/tariterators.py, base_plus_ext).
+    """
+    with atomic_path(dest, target) as path:
+        with open(path, "wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+            for export in exports:
+                video = export.video
+                described = {
+                    "key": video.key,
+                    "label": video.label,
+                    "labels": list(video.labels),
+                    "split": video.split,
+                    "num_frames": video.num_frames,
+                    "num_flows": video.num_flows,
+                    "fps": video.fps,
+                }
+                _add(tar, f"{video.key}.json", json.dumps(described).encode())
+                if video.label is not None:
+                    _add(tar, f"{video.key}.cls", str(video.label).encode())
+                for stream in export.streams():
+                    for index, jpeg in enumerate(export.jpegs(stream)):
+                        name = export.file(stream, index).rpartition("/")[2]
+                        _add(tar, f"{video.key}.{name}", jpeg)
+        return path.stat().st_size
+
+
+@contextmanager
+def atomic_path(dest: Path, target: Path) -> Iterator[Path]:
+    """Yields a temporary path; what is written there becomes `target` if the block ends well."""
+    with _temporary(dest) as folder:
+        yield folder / "file"
+        with open(folder / "file", "rb") as file:
+            os.fsync(file.fileno())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(folder / "file", target)
+
+
+@contextmanager
+def _temporary(dest: Path) -> Iterator[Path]:
+    folder = dest / TEMPORARY_FOLDER / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_whole(folder: Path, wanted: Mapping[str, int | None]) -> bool:
+    try:
+        with os.scandir(folder) as scan:
+            found = {entry.name: entry.stat().st_size for entry in scan}
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return found.keys() == wanted.keys() and all(
+        size in (None, found[name]) for name, size in wanted.items()
+    )
+
+
+def _replace_folder(place: Path, target: Path, temporary: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        if any(entry.is_dir() for entry in target.iterdir()):
+            raise DatasetError(
+                f"{target} must hold one video, and holds folders: another video's path begins "
+                "with it; export one of them alone, with --keys"
+            )
+        os.rename(target, temporary / f"{place.name}-before")
+    os.rename(place, target)
+
+
+def _write_array(file: IO[bytes], export: VideoExport) -> None:
+    header = {
+        "descr": np.lib.format.dtype_to_descr(export.dtype),
+        "fortran_order": False,
+        "shape": export.shape,
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+    for chunk in export.fields():
+        file.write(np.ascontiguousarray(chunk, export.dtype).tobytes())
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    info.mode = 0o644
+    tar.addfile(info, io.BytesIO(data))

@@ -1,0 +1,285 @@
+"""From a tree that another project wrote to a data set: the JPEGs as they are, every pair checked.
+
+    import_tree -> ImportPlan -> import_video for each, in processes -> publish_shard
+
+The implementation `imported` keeps `flowprep extract` out of the data set.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from flowprep._version import __version__
+from flowprep.dataset.layout import (
+    DATASET_FILE,
+    FAILURES_FILE,
+    MANIFEST_FILE,
+    DatasetHeader,
+    Failure,
+    ManifestEntry,
+    VideoRecord,
+    read_failures,
+    read_manifest,
+    write_failures,
+    write_manifest,
+)
+from flowprep.dataset.lease import locked_dataset
+from flowprep.dataset.parts import (
+    part_name,
+    read_part_record,
+    remove_parts,
+    remove_temporary_files,
+    write_part_record,
+)
+from flowprep.dataset.plan import assign_shards, extend_plan, refuse_foreign_files
+from flowprep.dataset.read import published_shards
+from flowprep.dataset.rebuild import rebuild_lost_sidecars, record_from_metadata
+from flowprep.dataset.write import publish_shard, write_sample
+from flowprep.errors import ConfigError, DatasetError, FailureReason, InputError, VideoError
+from flowprep.exchange.import_plan import ImportItem, ImportPlan, ImportSpec
+from flowprep.exchange.import_video import import_video
+from flowprep.inputs.entries import does_not_exist
+from flowprep.inputs.video import Video
+from flowprep.processes import in_processes
+from flowprep.run.progress import RunReport
+from flowprep.storage import Storage
+from flowprep.urls import as_path, is_url, redacted
+from flowprep.words import format_bytes, format_count
+
+__all__ = ["IMPORTED", "ImportReport", "ImportSpec", "import_tree"]
+
+IMPORTED = "imported"
+"""The implementation that an imported data set names: no estimator is called so."""
+
+
+@dataclass
+class ImportReport(RunReport):
+    """What an import did, and what the data set holds after it."""
+
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """Returns the report as lines of text."""
+        done = self.num_done_before + self.num_complete
+        lines = [
+            f"{'complete' if self.is_complete else 'INCOMPLETE'}: {done} of "
+            f"{format_count(self.num_videos, 'video')} in {self.location}"
+        ]
+        if self.num_done_before:
+            lines.append(f"  done before {format_count(self.num_done_before, 'video')}")
+        lines.append(
+            f"  imported    {format_count(self.num_complete, 'video')}, "
+            f"{format_count(self.num_pairs, 'flow')}, {format_bytes(self.num_bytes)}"
+        )
+        if self.num_failed:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.failures.items())
+            lines.append(f"  failed      {reasons}; failures.jsonl says which and why")
+        lines += self.note_lines(12)
+        return "\n".join(lines)
+
+
+def import_tree(
+    tree: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    spec: ImportSpec,
+    *,
+    num_workers: int | None = None,
+    progress: bool | None = False,
+) -> ImportReport:
+    """Makes the data set `out` of a tree of flow images; run again, it goes on.
+
+    Videos whose images do not fit together are failures with a reason in the report. Raises
+    ConfigError where bound or anything else is neither given nor known, InputError where the tree
+    or a list has no videos, DatasetError where `out` holds something else.
+    """
+    place = as_path(os.fspath(tree))
+    if is_url(place):
+        raise ConfigError(
+            f"TREE must be a folder of this machine, got {redacted(place)}; copy it to one first"
+        )
+    top = os.path.abspath(place)
+    if not os.path.isdir(top):
+        raise does_not_exist("TREE", os.fspath(tree))
+    if num_workers is not None and num_workers < 1:
+        raise ConfigError(f"workers must be >= 1, got {num_workers}")
+    storage = Storage(out)
+    if storage.is_local and _is_inside(os.path.abspath(storage.local_root), top):
+        raise InputError(f"OUT {storage.location} lies inside TREE {top}; choose a folder outside")
+    plan = ImportPlan(top, spec)
+    storage.make_folder()
+    with locked_dataset(storage):
+        entries = _write_plan(storage, plan)
+        report = ImportReport(storage.location, len(entries), notes=plan.notes)
+        _Importer(storage, plan, entries, report).go(num_workers, progress)
+    return report
+
+
+def _is_inside(path: str, top: str) -> bool:
+    real, real_top = os.path.realpath(path), os.path.realpath(top)
+    return real == real_top or real.startswith(real_top.rstrip("/") + "/")
+
+
+def _write_plan(storage: Storage, plan: ImportPlan) -> list[ManifestEntry]:
+    videos = [item.video for item in plan.items]
+    header = DatasetHeader(
+        plan.config,
+        IMPORTED,
+        plan.class_names,
+        {"flowprep": __version__, "numpy": np.__version__, "opencv": cv2.__version__},
+        plan.origin,
+    )
+    per_shard = plan.config.encode.videos_per_shard
+    if storage.exists(DATASET_FILE):
+        stored = DatasetHeader.read(storage)
+        stored.check_same(plan.config, IMPORTED, storage.location)
+        for name in ("tree", "layout"):
+            if stored.origin.get(name) != plan.origin[name]:
+                raise DatasetError(
+                    f"{storage.location} was imported from {name} {stored.origin.get(name)}, this "
+                    f"run has {plan.origin[name]}; choose another output folder"
+                )
+        if stored.class_names != plan.class_names:
+            raise InputError(
+                f"{storage.location} has the classes {', '.join(stored.class_names)}, this run "
+                f"{', '.join(plan.class_names)}; choose another output folder"
+            )
+        known = read_manifest(storage) if storage.exists(MANIFEST_FILE) else []
+        entries = extend_plan(known, videos, per_shard)
+        if entries != known:
+            write_manifest(storage, entries)
+        return entries
+    refuse_foreign_files(storage)
+    entries = assign_shards(videos, 0, per_shard)
+    storage.write_bytes(DATASET_FILE, header.to_json())
+    write_manifest(storage, entries)
+    return entries
+
+
+# ---- the work
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The videos of one shard that have no part yet."""
+
+    storage: Storage
+    shard: int
+    items: tuple[tuple[int, ImportItem], ...]
+    """Manifest line and video."""
+
+
+class _Importer:
+    """Makes the parts in processes, and publishes shard after shard."""
+
+    def __init__(
+        self, storage: Storage, plan: ImportPlan, entries: list[ManifestEntry], report: RunReport
+    ) -> None:
+        self.storage = storage
+        self.plan = plan
+        self.entries = entries
+        self.report = report
+        self.items = {item.video.key: item for item in plan.items}
+        stored = read_failures(storage)
+        self.published = set(published_shards(storage))
+        self.failures = {
+            entry.video.key: stored[entry.video.key]
+            for entry in entries
+            if entry.shard in self.published and entry.video.key in stored
+        }
+        for failure in self.failures.values():
+            report.num_failed += 1
+            report.failures[failure.reason] += 1
+
+    def go(self, num_workers: int | None, progress: bool | None) -> None:
+        """Works until every shard is published."""
+        self._clean()
+        lines: dict[int, list[int]] = {}
+        for index, entry in enumerate(self.entries):
+            lines.setdefault(entry.shard, []).append(index)
+        jobs = []
+        for shard, indices in lines.items():
+            if shard in self.published:
+                self.report.num_done_before += sum(
+                    self.entries[index].video.key not in self.failures for index in indices
+                )
+                continue
+            todo = [i for i in indices if not self.storage.exists(part_name(shard, i, "json"))]
+            items = tuple((index, self._item(index)) for index in todo)
+            jobs.append(_Job(self.storage, shard, items))
+        bar = tqdm(
+            total=sum(len(lines[job.shard]) for job in jobs),
+            unit="video",
+            disable=None if progress is None else not progress,
+        )
+        with bar:
+            for job, _ in in_processes(_make_parts, self.plan, jobs, num_workers):
+                self._publish(job.shard, lines[job.shard])
+                bar.update(len(lines[job.shard]))
+        if not self.storage.exists(FAILURES_FILE):
+            write_failures(self.storage, self.failures.values())
+        remove_parts(self.storage)
+
+    def _clean(self) -> None:
+        remove_temporary_files(self.storage)
+        failures = read_failures(self.storage)
+        self.published |= rebuild_lost_sidecars(
+            self.storage, self.entries, self.plan.config, self.published, failures
+        )
+
+    def _item(self, index: int) -> ImportItem:
+        video = self.entries[index].video
+        known = self.items.get(video.key)
+        # In the manifest of an earlier run, and not in the tree any more.
+        return known or ImportItem(video, os.path.relpath(video.source, self.plan.top))
+
+    def _publish(self, shard: int, indices: list[int]) -> None:
+        records = [read_part_record(self.storage, shard, index) for index in indices]
+        for index, record in zip(indices, records, strict=True):
+            self.report.add(record)
+            if record.status == "failed":
+                assert record.reason is not None
+                self.failures[record.key] = Failure(
+                    record.key,
+                    self.entries[index].video.source,
+                    record.reason,
+                    record.message or "",
+                )
+        # Before the sidecar says that the shard is public, so that no failed video is in neither.
+        write_failures(self.storage, self.failures.values())
+        publish_shard(self.storage, shard, indices, records)
+        remove_parts(self.storage, shard)
+
+
+def _make_parts(plan: ImportPlan, job: _Job) -> None:
+    for index, item in job.items:
+        try:
+            metadata, streams = import_video(plan, item)
+        except VideoError as error:
+            record = _failed(item.video, error.reason, error.message)
+        except OSError as error:
+            record = _failed(item.video, "unreadable", f"{error.filename}: {error.strerror}")
+        else:
+            try:
+                with job.storage.atomic_file(part_name(job.shard, index, "tar")) as file:
+                    members = write_sample(file, item.video.key, metadata, streams)
+            finally:
+                for stream in streams.values():
+                    stream.close()
+            record = record_from_metadata(metadata, members)
+        write_part_record(job.storage, job.shard, index, record)
+
+
+def _failed(video: Video, reason: FailureReason, message: str) -> VideoRecord:
+    return VideoRecord(
+        video.key,
+        "failed",
+        labels=video.labels,
+        split=video.split,
+        reason=reason,
+        message=message,
+    )

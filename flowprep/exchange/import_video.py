@@ -1,0 +1,302 @@
+"""One video of a tree of flow images: its JPEGs as they are, checked, and what they say of it.
+
+Nothing is computed but what a data set says of its flow: range, histogram, shares, from the decoded
+levels.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep._version import __version__
+from flowprep.config import Direction, FlowSpec
+from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
+from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, stream_names
+from flowprep.dataset.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS, dequantize
+from flowprep.dataset.video_list import size_problem
+from flowprep.dataset.write import JpegStream
+from flowprep.errors import VideoError
+from flowprep.exchange.import_plan import ImportItem, ImportPlan
+from flowprep.exchange.layouts import FileKind, Stream
+from flowprep.images import decode_strictly
+
+__all__ = ["LevelStatistics", "import_video"]
+
+# Read at a time; also what one call of the decoder takes.
+_CHUNK_JPEGS = 32
+# The largest JPEG of 16384 x 16384 gray px at quality 100 is smaller.
+_MAX_JPEG_BYTES = 1 << 29
+
+
+def import_video(
+    plan: ImportPlan, item: ImportItem
+) -> tuple[dict[str, Any], dict[str, JpegStream]]:
+    """Returns metadata and streams of one video; raises VideoError where its images do not fit."""
+    spec, encode = plan.flow_spec, plan.config.encode
+    kinds = plan.list_files(item.path)
+    files: dict[str, list[str]] = {}
+    for direction in encode.directions:
+        x, y = FLOW_STREAMS[direction]
+        files[x] = _series(plan, kinds, _kind(plan, "x", direction), x)
+        files[y] = _series(plan, kinds, _kind(plan, "y", direction), y)
+    lengths = {name: len(paths) for name, paths in files.items()}
+    num_flows = lengths[FLOW_STREAMS[encode.directions[0]][0]]
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{count} {name}" for name, count in lengths.items())
+        raise VideoError("incomplete", f"x and y must pair up, there are {counts}")
+    if num_flows == 0:
+        raise VideoError("missing", f"{item.video.source} holds no flow images")
+    num_frames = num_flows + spec.step
+    if encode.keep_rgb:
+        files[RGB_STREAM] = _series(plan, kinds, FileKind("rgb"), RGB_STREAM)
+        _check_frames(len(files[RGB_STREAM]), num_flows, spec.step)
+    if item.counts is not None and item.counts[0] not in (num_flows, num_frames):
+        raise VideoError(
+            "incomplete",
+            f"there are {num_flows} flows, {item.counts[1]} says {item.counts[0]}",
+        )
+    notes = {}
+    if encode.keep_rgb:
+        firsts = [os.path.basename(paths[0]) for paths in files.values()]
+        numbers = {re.findall(r"\d+", name)[-1].lstrip("0") for name in firsts}
+        if len(numbers) > 1:
+            notes["numbers-differ"] = f"the first are {', '.join(firsts)}"
+    streams = {name: JpegStream(encode.jpeg_quality) for name in stream_names(encode)}
+    try:
+        statistics, size = _read_flow(plan, files, streams)
+        if encode.keep_rgb:
+            _read_frames(files[RGB_STREAM], streams[RGB_STREAM], size)
+    except BaseException:
+        for stream in streams.values():
+            stream.close()
+        raise
+    width, height = size
+    metadata = {
+        "key": item.video.key,
+        "source": item.video.source,
+        "source_bytes": None,
+        "source_mtime_ns": os.stat(item.video.source).st_mtime_ns,
+        "start_seconds": None,
+        "end_seconds": None,
+        "labels": list(item.video.labels),
+        "split": item.video.split,
+        "codec": "images",
+        "duration_seconds": None,
+        "source_fps": item.fps,
+        "fps": item.fps,
+        "source_width": width,
+        "source_height": height,
+        "rotation": 0,
+        "width": width,
+        "height": height,
+        "num_frames_decoded": num_frames,
+        "num_frames": num_frames,
+        "num_flows": num_flows,
+        "step": spec.step,
+        "versions": {"flowprep": __version__},
+        "status": "complete",
+        "flow": {name: item.to_dict(spec) for name, item in statistics.items()},
+        "sizes": {name: stream.sizes for name, stream in streams.items()},
+    }
+    if notes:
+        metadata["notes"] = notes
+    return metadata, streams
+
+
+def _kind(plan: ImportPlan, stream: Stream, direction: Direction) -> FileKind:
+    if plan.layout.names_direction_and_step:
+        return FileKind(stream, direction, plan.flow_spec.step)
+    return FileKind(stream)
+
+
+def _series(
+    plan: ImportPlan, kinds: Mapping[FileKind, Mapping[int, str]], kind: FileKind, name: str
+) -> list[str]:
+    """Returns the files of a stream in order; raises VideoError where a number is missing."""
+    numbers = kinds.get(kind, {})
+    if not numbers:
+        return []
+    ordered = sorted(numbers)
+    accepted = plan.layout.accepted_first_numbers
+    # x and y of one video begin alike; its frames may begin elsewhere, as extractors differ.
+    alike = [one for one in kinds if (one.stream == "rgb") == (kind.stream == "rgb")]
+    begin = min(min(kinds[one]) for one in alike)
+    first = min(accepted) if begin < max(accepted) else max(accepted)
+    if ordered[0] != first:
+        raise VideoError(
+            "incomplete",
+            f"{name} begins at {os.path.basename(numbers[ordered[0]])}, not at {first}",
+        )
+    for wanted, number in enumerate(ordered, start=first):
+        if number != wanted:
+            before = os.path.basename(numbers[wanted - 1])
+            raise VideoError(
+                "incomplete",
+                f"{name} lacks number {wanted}: {os.path.basename(numbers[number])} follows "
+                f"{before}",
+            )
+    return [numbers[number] for number in ordered]
+
+
+def _check_frames(num_frames: int, num_flows: int, step: int) -> None:
+    if num_frames == num_flows + step:
+        return
+    why = ""
+    if num_frames == num_flows:
+        why = " (dense_flow leaves out the image of the first frame)"
+    raise VideoError(
+        "incomplete",
+        f"{num_flows} flows at step {step} have {num_flows + step} frames, there are "
+        f"{num_frames}{why}; import with --no-rgb",
+    )
+
+
+def _read_flow(
+    plan: ImportPlan, files: Mapping[str, Sequence[str]], streams: Mapping[str, JpegStream]
+) -> tuple[dict[str, LevelStatistics], tuple[int, int]]:
+    statistics: dict[str, LevelStatistics] = {}
+    size: tuple[int, int] | None = None
+    for direction in plan.config.encode.directions:
+        x_name, y_name = FLOW_STREAMS[direction]
+        levels = statistics[direction] = LevelStatistics()
+        for start in range(0, len(files[x_name]), _CHUNK_JPEGS):
+            planes = []
+            for name in (x_name, y_name):
+                jpegs = []
+                for path in files[name][start : start + _CHUNK_JPEGS]:
+                    jpeg, size = _read_jpeg(path, size, num_components=1)
+                    streams[name].append_jpeg(jpeg)
+                    jpegs.append(jpeg)
+                assert size is not None
+                planes.append(_decode(jpegs, size, files[name][start : start + _CHUNK_JPEGS]))
+            for x, y in zip(*planes, strict=True):
+                levels.add(x, y, plan.flow_spec.zero_level)
+    assert size is not None
+    return statistics, size
+
+
+def _read_frames(paths: Sequence[str], stream: JpegStream, size: tuple[int, int]) -> None:
+    for path in paths:
+        jpeg, _ = _read_jpeg(path, size, num_components=3)
+        image, complaint = decode_strictly(jpeg)
+        if image is None or complaint:
+            name = os.path.basename(path)
+            raise VideoError("damaged", f"{name} does not decode{complaint and f': {complaint}'}")
+        stream.append_jpeg(jpeg)
+
+
+def _read_jpeg(
+    path: str, size: tuple[int, int] | None, *, num_components: int
+) -> tuple[bytes, tuple[int, int]]:
+    """Returns a JPEG file and its (width, height), which must be `size` if that is known."""
+    name = os.path.basename(path)
+    num_bytes = os.stat(path).st_size
+    if num_bytes == 0:
+        raise VideoError("damaged", f"{name} is empty")
+    if num_bytes > _MAX_JPEG_BYTES:
+        raise VideoError("unreadable", f"{name} has {num_bytes} bytes; that is no image of flow")
+    with open(path, "rb") as file:
+        jpeg = file.read()
+    header = read_jpeg_header(jpeg)
+    if header is None:
+        raise VideoError("unreadable", f"{name} is no JPEG")
+    if not (jpeg.startswith(JPEG_BEGIN) and jpeg.endswith(JPEG_END)):
+        raise VideoError("damaged", f"{name} is cut, or has other data behind its end")
+    if header.num_components != num_components:
+        kinds = {1: "gray", 3: "colour"}
+        raise VideoError(
+            "unreadable",
+            f"{name} must be {kinds[num_components]} (components: {num_components}), it has "
+            f"{header.num_components}",
+        )
+    found = (header.width, header.height)
+    if size is not None and found != size:
+        raise VideoError(
+            "size-change", f"{name} is {found[0]}x{found[1]}, others are {size[0]}x{size[1]}"
+        )
+    if size_problem(*found) is not None:
+        raise VideoError("unreadable", f"{name} says that it is {found[0]}x{found[1]}")
+    return jpeg, found
+
+
+def _decode(
+    jpegs: Sequence[bytes], size: tuple[int, int], paths: Sequence[str]
+) -> NDArray[np.uint8]:
+    """Returns the levels of gray JPEGs, (n, H, W) uint8; raises VideoError for a damaged one."""
+    # Imported here, because numba takes half a second.
+    from flowprep.dataset.jpeg import decode_planes
+
+    width, height = size
+    planes = np.empty((len(jpegs), height, width), np.uint8)
+    ends = np.cumsum([len(jpeg) for jpeg in jpegs], dtype=np.int64)
+    starts = np.concatenate(([0], ends[:-1]))
+    targets = np.arange(len(jpegs), dtype=np.int64) * (height * width)
+    data = b"".join(jpegs)
+    done = 0
+    while done < len(jpegs):
+        done += decode_planes(
+            data, starts[done:], ends[done:], planes, targets[done:], size, (0, 0, width, height)
+        )
+        if done < len(jpegs):
+            # Damaged, or of another kind (progressive): libjpeg knows.
+            image, complaint = decode_strictly(jpegs[done])
+            if image is None or complaint or image.shape != (height, width):
+                name = os.path.basename(paths[done])
+                raise VideoError(
+                    "damaged", f"{name} does not decode{complaint and f': {complaint}'}"
+                )
+            planes[done] = image
+            done += 1
+    return planes
+
+
+@dataclass
+class LevelStatistics:
+    """What `FieldQuantizer` says of flow, as far as the stored levels tell it.
+
+    Levels 0 and 255 count as clipped: among them is all that was beyond the bound, and what lay
+    within half a level of it. No value is known to have been invalid.
+    """
+
+    pairs: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1 << 16, np.int64))
+    """How often each pair of levels is there: element 256 x + y."""
+    num_fields: int = 0
+    num_zero_fields: int = 0
+
+    def add(self, x: NDArray[np.uint8], y: NDArray[np.uint8], zero_level: int) -> None:
+        """Counts one field: (H, W) uint8 levels of x and of y."""
+        pairs = (x.astype(np.uint16) << 8) | y
+        self.pairs += np.bincount(pairs.reshape(-1), minlength=1 << 16)
+        self.num_fields += 1
+        zero = zero_level << 8 | zero_level
+        self.num_zero_fields += bool((pairs == zero).all())
+
+    def to_dict(self, spec: FlowSpec) -> dict[str, Any]:
+        """Returns the statistics as JSON values, with the names that `FieldQuantizer` gives."""
+        levels = dequantize(np.arange(256, dtype=np.uint8), spec)
+        table = self.pairs.reshape(256, 256)
+        counts = table.sum(axis=1) + table.sum(axis=0)
+        present = levels[counts > 0]
+        magnitude = np.hypot(levels[:, None], levels[None, :])
+        bins = np.minimum(magnitude / HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS).astype(np.int64)
+        histogram = np.zeros(HISTOGRAM_NUM_BINS + 1, np.int64)
+        np.add.at(histogram, bins, table)
+        last = int(np.flatnonzero(histogram)[-1]) + 1 if self.num_fields else 0
+        return {
+            "min_px": round(float(present.min()), 4) if self.num_fields else None,
+            "max_px": round(float(present.max()), 4) if self.num_fields else None,
+            "magnitude_histogram": histogram[:last].tolist(),
+            "histogram_bin_px": HISTOGRAM_BIN_PX,
+            "num_values": int(counts.sum()),
+            "num_clipped": int(counts[0] + counts[255]),
+            "num_invalid": 0,
+            "num_fields": self.num_fields,
+            "num_zero_fields": self.num_zero_fields,
+        }

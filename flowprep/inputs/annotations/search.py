@@ -1,0 +1,144 @@
+"""How the annotations of a known data set find their videos.
+
+    Search.find, find_clip:  a listed name -> its video, in whatever layout
+    Search.finish:           what was missing, and what no line names -> Found
+
+A listed name finds its video in class folders or flat, converted to another container, or as a
+folder of frames. Listed videos that are not on disk are left out with a note.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+
+from flowprep.errors import InputError
+from flowprep.inputs.clips import precise_name, short_name
+from flowprep.inputs.entries import Entry, Found, Request
+from flowprep.inputs.lists import list_and_root
+from flowprep.inputs.missing import (
+    drop_contested_guesses,
+    missing_examples,
+    refuse_missing_classes,
+)
+from flowprep.inputs.name_index import VideoIndex, difference_of, spelling_notes
+from flowprep.inputs.tree import Tree, check_out, walk
+from flowprep.urls import absolute
+from flowprep.words import format_count
+
+__all__ = ["Search", "file_and_videos"]
+
+_TIMES = re.compile(r"(?:_[0-9]{6,9}){2}$")
+
+
+def file_and_videos(path: str, request: Request) -> tuple[str, Tree]:
+    """Returns the file of annotations, and the videos below the folder that belongs to it."""
+    annotations, root = list_and_root(path, request)
+    top = root or os.path.dirname(absolute(annotations))
+    if request.annotations is not None:
+        check_out(top, request)
+    # Beside its list OUT does no harm: only listed names are taken, and shards have none of them.
+    return annotations, walk(top, None)
+
+
+class Search:
+    """Looks the names of annotations up among the videos of a tree."""
+
+    def __init__(
+        self, tree: Tree, annotations: str, request: Request, class_folders: Iterable[str] = ()
+    ) -> None:
+        self._index = VideoIndex(tree, class_folders)
+        self._annotations, self._request = annotations, request
+        self._used: set[str] = set()
+        self.notes: list[str] = []
+
+    def find(self, entry: Entry, name: str, folders: Sequence[str] = ()) -> bool:
+        """Gives an entry the video of a name; makes it missing where there is none."""
+        found = self._index.find(name, folders)
+        entry.is_missing = found is None
+        if found is None:
+            return False
+        relative, entry.is_folder = found
+        entry.source = self._index.path_of(relative)
+        self._used.add(relative)
+        file_name = relative.rpartition("/")[2]
+        entry.difference = difference_of(name, file_name)
+        return True
+
+    def find_clip(
+        self,
+        entry: Entry,
+        video: str,
+        times: tuple[float, float],
+        folders: Sequence[str] = (),
+        *,
+        short: str = "",
+        names: Sequence[str] = (),
+        is_shared: bool = False,
+    ) -> bool:
+        """Gives an entry a file that is trimmed to the clip, or a range of the whole video.
+
+        `short` is the name of the trimmed file, where that is known already, and `names` are other
+        names of it; `is_shared` says that other clips of the video have the same whole seconds, so
+        a file with that name could be any of them.
+        """
+        short = short or short_name(video, *times)
+        if not is_shared and self.find(entry, short, folders):
+            return True
+        precise = precise_name(video, *times)
+        for name in (*names, precise):
+            if self.find(entry, name, folders):
+                return True
+        if self.find(entry, video, folders):
+            entry.start_seconds, entry.end_seconds = times
+            return True
+        if is_shared and (found := self._index.find(short, folders)) is not None:
+            raise InputError(
+                f"{entry.origin}: {self._index.path_of(found[0])} could be several clips of "
+                f"{self._annotations}, which begin and end within the same seconds; call it "
+                f"{precise} (milliseconds) if it is this one"
+            )
+        return False
+
+    def _suggest(self, name: str) -> list[str]:
+        near = self._index.suggest(name)
+        video = _TIMES.sub("", name)
+        return near if video == name else near + self._index.suggest(video)
+
+    def finish(self, entries: Sequence[Entry], class_names: Sequence[str] = ()) -> Found:
+        """Returns the entries whose videos are there, with notes on the others."""
+        tree, annotations = self._index.tree, self._annotations
+        drop_contested_guesses(entries)
+        if not entries:
+            raise InputError(
+                f"{annotations} names no video; check that it is the list of the videos"
+            )
+        there = [entry for entry in entries if not entry.is_missing]
+        absent = [entry.listed for entry in entries if entry.is_missing]
+        result = Found(there, tuple(class_names), tree.others.total(), [*tree.notes, *self.notes])
+        if absent:
+            examples = missing_examples(absent, self._suggest, self._used)
+            note = (
+                f"{len(absent):,} of {len(entries):,} listed videos are not under {tree.top}; "
+                f"first: {examples}"
+            )
+            if self._request.strict or not there:
+                raise InputError(f"{note}; check the folder of the videos against {annotations}")
+            refuse_missing_classes(
+                entries,
+                class_names,
+                tree.top,
+                annotations,
+                self._request,
+                self._suggest,
+                self._used,
+            )
+            result.notes.append(f"{note}; check the folder if they should be there")
+        result.notes += spelling_notes(there, tree.top)
+        if unlisted := len(tree.videos) - len(self._used):
+            result.notes.append(
+                f"ignored {format_count(unlisted, 'video')} under {tree.top} that {annotations} "
+                f"does not name; add lines to have them"
+            )
+        return result

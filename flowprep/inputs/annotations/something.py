@@ -1,0 +1,98 @@
+"""Something-Something: JSON (V2) of ids with templates, `Spinning [something]`, as classes.
+
+[{"id": "74225", "label": "spinning cube", "template": "Spinning [something]"}, ...]
+{"Spinning something": "136", ...}       the numbers of classes, beside it
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from flowprep.errors import InputError
+from flowprep.inputs.annotations.search import Search, file_and_videos
+from flowprep.inputs.entries import Entry, Found, Request
+from flowprep.inputs.json_files import read_json
+from flowprep.inputs.keys import escape_key
+from flowprep.urls import is_url
+
+__all__ = ["read_something"]
+
+_NUMBERS_FILES = (
+    "something-something-v2-labels.json",
+    "labels.json",
+    "something-something-v2-labels.json.txt",
+)
+"""What the file of the classes' numbers is called."""
+
+
+def read_something(path: str, request: Request) -> Found:
+    """Finds the videos of a list; classes are the templates, in sorted order or as a file has them.
+
+    A file of numbers beside the list (`labels.json`, `something-something-v2-labels.json`) gives
+    names, without brackets, and numbers of the classes. Test lists have ids alone.
+    """
+    json_path, tree = file_and_videos(path, request)
+    items = read_json(json_path)
+    if isinstance(items, dict) and items and all(_is_number(value) for value in items.values()):
+        raise InputError(
+            f"{json_path} has the numbers of the classes and no videos; name the list that lies "
+            f"beside it, such as something-something-v2-train.json"
+        )
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InputError(
+            f'{json_path} is no list of Something-Something: it must be [{{"id": "1", "template": '
+            f'"Spinning [something]"}}, ...], got {str(items)[:100]}; give --format kinetics for '
+            f"Kinetics' JSON, or write a CSV with the columns path,label"
+        )
+    numbers_path, numbers = _numbers_beside(json_path)
+    search = Search(tree, json_path, request)
+    entries, used = [], set[str]()
+    for count, item in enumerate(items, start=1):
+        origin = f"entry {count} of {json_path}"
+        video_id, template = item.get("id"), item.get("template") or item.get("label")
+        if not isinstance(video_id, (str, int)) or not isinstance(template, (str, type(None))):
+            raise InputError(f"{origin} needs an id, and text as template, got {str(item)[:200]}")
+        class_name = template
+        if numbers and template is not None:
+            class_name = template.replace("[", "").replace("]", "")
+            if class_name not in numbers:
+                raise InputError(
+                    f"{origin}: class {class_name!r} is not in {numbers_path}; correct that file, "
+                    f"or move it away to number the classes in sorted order"
+                )
+        if class_name is not None:
+            used.add(class_name)
+        name = str(video_id)
+        entry = Entry("", escape_key(name), origin, class_name=class_name, listed=name)
+        search.find(entry, name)
+        entries.append(entry)
+    if numbers and used:
+        search.notes.append(
+            f"took the numbers of the classes from {numbers_path}; move it away to number the "
+            f"classes of the list in sorted order"
+        )
+    return search.finish(entries, numbers if numbers and used else sorted(used))
+
+
+def _numbers_beside(json_path: str) -> tuple[str, tuple[str, ...]]:
+    """Returns the file of the classes' numbers, and the classes in their order."""
+    folder = os.path.dirname(json_path)
+    for name in _NUMBERS_FILES:
+        path = os.path.join(folder, name)
+        if is_url(path) or not os.path.isfile(path):
+            continue
+        value = read_json(path)
+        if isinstance(value, dict) and value and all(map(_is_number, value.values())):
+            names = sorted(value, key=lambda name: int(value[name]))
+            if [int(value[name]) for name in names] != list(range(len(names))):
+                raise InputError(
+                    f"{path} must number its classes from 0 to {len(names) - 1} without gaps; "
+                    f"correct it, or move it away to number the classes in sorted order"
+                )
+            return path, tuple(names)
+    return "", ()
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, str) and value.isascii() and value.isdigit())

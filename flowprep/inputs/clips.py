@@ -1,0 +1,70 @@
+"""The names of clips that are cut from longer videos: `VIDEO_000005_000015`, as Kinetics has it.
+
+The numbers are whole seconds, begin and end, rounded down. Only clips that would share a name get
+milliseconds: `VIDEO_000000200_000004800`. The rule, whatever the order of the rows:
+
+1. A clip keeps the short name if the data set OUT holds that very range under it already.
+2. Else the clip that begins and ends on whole seconds has it: it could have no better one.
+3. Every other clip of that short name has milliseconds.
+
+So a name depends on the clips of the same seconds alone, and a key that is stored never changes
+when rows are added.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from flowprep.inputs.keys import escape_key
+
+__all__ = ["Clip", "StoredRanges", "names_of_clips", "precise_name", "short_name"]
+
+Clip = tuple[str, float, float]
+"""What the name begins with (`abseiling/0347ZoDXyP0`), begin and end in seconds."""
+
+
+def short_name(stem: str, start: float, end: float) -> str:
+    """Returns the name of a clip in whole seconds; one without an end is infinitely long."""
+    return f"{stem}_{int(start):06d}_{'end' if end == math.inf else f'{int(end):06d}'}"
+
+
+def precise_name(stem: str, start: float, end: float) -> str:
+    """Returns the name of a clip in milliseconds, which no name in seconds is ever equal to."""
+    last = "end" if end == math.inf else f"{round(end * 1000):09d}"
+    return f"{stem}_{round(start * 1000):09d}_{last}"
+
+
+StoredRanges = Callable[[Collection[str]], Mapping[str, tuple[float, float]]]
+"""Says which ranges (begin and end in seconds) the data set OUT holds under some keys."""
+
+
+def names_of_clips(clips: Sequence[Clip], stored_ranges: StoredRanges | None) -> list[str]:
+    """Returns a name for each clip; clips that are the same in all three have the same."""
+    names = [short_name(*clip) for clip in clips]
+    clips_of: dict[str, set[Clip]] = {}
+    for name, clip in zip(names, clips, strict=True):
+        clips_of.setdefault(name, set()).add(clip)
+    shared = {name: group for name, group in clips_of.items() if len(group) > 1}
+    if not shared:
+        return names
+    keys = set(map(escape_key, shared))
+    stored = {} if stored_ranges is None else stored_ranges(keys)
+    keeps_short = {name: _owner(name, group, stored) for name, group in shared.items()}
+    return [
+        precise_name(*clip) if name in shared and clip != keeps_short[name] else name
+        for name, clip in zip(names, clips, strict=True)
+    ]
+
+
+def _owner(
+    name: str, clips: Iterable[Clip], stored: Mapping[str, tuple[float, float]]
+) -> Clip | None:
+    key = escape_key(name)
+    for clip in clips:
+        if stored.get(key) == clip[1:]:
+            return clip
+    if key in stored:  # another range altogether: nobody else may have its name
+        return None
+    whole = [clip for clip in clips if all(t.is_integer() or t == math.inf for t in clip[1:])]
+    return whole[0] if whole else None

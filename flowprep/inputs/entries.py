@@ -1,0 +1,145 @@
+"""What passes between `collect_videos` and the readers of its formats, and the words they share.
+
+A reader is a function (path, Request) -> Found, with an Entry for each video.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flowprep.errors import InputError
+from flowprep.inputs.clips import StoredRanges
+from flowprep.urls import is_url
+from flowprep.words import format_count
+
+__all__ = [
+    "CharadesMode",
+    "Difference",
+    "Entry",
+    "Found",
+    "Request",
+    "check_split",
+    "comments_note",
+    "does_not_exist",
+    "first_of",
+    "path_below",
+]
+
+
+CharadesMode = Literal["clips", "video"]
+Difference = Literal["case", "unicode", "double", "extension", "folder", "backslash"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `collect_videos` that readers look at."""
+
+    annotations: str | None
+    split: int | None
+    root: str | None
+    """Absolute, or a URL."""
+    strict: bool
+    out: str | None
+    """Absolute, or a URL; None where there is none."""
+    class_level: int | None = None
+    """Which folder around a video is its class; None: as `classes_of_folders` finds."""
+    allow_missing: bool = False
+    """Whether a class may have no video on disk."""
+    image_fps: float | None = None
+    """Frame rate of the folders of images."""
+    charades: CharadesMode = "clips"
+    stored_ranges: StoredRanges | None = None
+    """Of the data set at `out`, for the names of clips; None where there is none yet."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One video as a reader found it; its label gets a number when all entries are known."""
+
+    source: str
+    key: str
+    origin: str = ""
+    """`line 3 of LIST`; empty for what was found on disk."""
+    labels: tuple[int, ...] = ()
+    class_name: str | None = None
+    split: str | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    listed: str = ""
+    """The name as a list or an annotation has it."""
+    difference: Difference | None = None
+    """In what the name of the video that was found differs from the listed one."""
+    is_missing: bool = False
+    is_folder: bool = False
+    """Whether a list names a folder of images."""
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether the video is another one, if a file of the listed name should turn up."""
+        return self.difference not in (None, "extension", "backslash")
+
+
+@dataclass
+class Found:
+    """What one input gave."""
+
+    entries: list[Entry]
+    class_names: tuple[str, ...] = ()
+    """In the order of the annotation; empty where labels have no names."""
+    num_ignored_files: int = 0
+    notes: list[str] = field(default_factory=list)
+    empty_folders: list[str] = field(default_factory=list)
+    """Folders without a video, as paths that keys of videos in them would begin with."""
+    numbers_names: bool = False
+    """Whether a list of paths gives names of classes, which get numbers here."""
+
+
+def path_below(path: str, base: str) -> str | None:
+    """Returns the path below `base`: empty if it is `base` itself, None if it lies outside."""
+    if path == base:
+        return ""
+    prefix = base.rstrip("/") + "/"
+    return path[len(prefix) :] if path.startswith(prefix) else None
+
+
+def check_split(split: str, what: str) -> None:
+    """Raises InputError for a split's name that is not UTF-8, which no sidecar holds."""
+    if split.encode("utf-8", "replace").decode() != split:
+        raise InputError(f"{what} must be UTF-8, got {split!a}")
+
+
+def does_not_exist(what: str, path: str) -> InputError:
+    """Returns the error for a path that is not there, with the nearest name that is."""
+    if is_url(path):
+        return InputError(f"{what} does not exist: {path}; check the address")
+    part = os.path.abspath(path)
+    while not os.path.isdir(os.path.dirname(part)):
+        part = os.path.dirname(part)
+    if os.path.exists(part):
+        return InputError(f"{what} must be a folder, got the file {part}")
+    folder, name = os.path.split(part)
+    try:
+        siblings = [sibling for sibling in os.listdir(folder) if sibling != name]
+    except OSError:
+        siblings = []
+    close = difflib.get_close_matches(name, siblings, n=1)
+    hint = f"did you mean {os.path.join(folder, close[0])}?" if close else "check the path"
+    return InputError(f"{what} does not exist: {path}; {hint}")
+
+
+def comments_note(comments: Sequence[str], path: str) -> str:
+    """Returns the note on lines (`line 3, '# mine'`) that begin with # and name no video."""
+    what = "begins with # for a comment" if len(comments) == 1 else "begin with # for comments"
+    return (
+        f"took {format_count(len(comments), 'line')} of {path} that {what}, because no such file "
+        f"exists; first: {comments[0]}; check the name of the file if it is a video"
+    )
+
+
+def first_of(examples: Sequence[str], most: int = 3) -> str:
+    """Returns the first few of many names, as a note ends with them."""
+    return ", ".join(examples[:most]) + (", ..." if len(examples) > most else "")

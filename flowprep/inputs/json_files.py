@@ -1,0 +1,21 @@
+"""Lists in JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flowprep.errors import InputError
+from flowprep.inputs.text_files import read_text
+
+__all__ = ["read_json"]
+
+
+def read_json(path: str) -> Any:
+    """Returns what a JSON file holds; raises InputError where it is none."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is no JSON: {error}; save the list anew, or name another"
+        ) from error

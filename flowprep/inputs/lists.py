@@ -1,0 +1,483 @@
+"""Text lists: one video a line, with labels, as SlowFast, TSN, TSM and mmaction2 write them.
+
+PATH                            PATH,LABEL      the same with tabs, commas or semicolons
+PATH LABEL ...                  PATH CLASS NAME
+FOLDER NUM_FRAMES LABEL ...     FOLDER 0 NUM_FRAMES LABEL
+
+read_list -> _cut (where the path of a line ends) -> _label (what stands after it)
+          -> place_entries (missing videos, keys)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from flowprep.errors import InputError
+from flowprep.inputs.entries import Entry, Found, Request, comments_note, does_not_exist, path_below
+from flowprep.inputs.keys import escape_key
+from flowprep.inputs.missing import (
+    drop_contested_guesses,
+    missing_examples,
+    refuse_missing_classes,
+)
+from flowprep.inputs.name_index import spelling_notes
+from flowprep.inputs.path_finder import Hit, Kind, PathFinder, join_path
+from flowprep.inputs.places import common_folder, kind_of, names_in
+from flowprep.inputs.text_files import read_lines
+from flowprep.inputs.tree import (
+    VIDEO_EXTENSIONS,
+    extension_of,
+    folder_of_videos,
+    is_frame_image,
+    out_among_inputs,
+    without_extension,
+)
+from flowprep.urls import absolute, is_url, without_query
+from flowprep.words import format_count
+
+__all__ = [
+    "LIST_COLUMNS",
+    "NAME_AND_REST",
+    "QUOTED_LINE",
+    "finder_of",
+    "integers_in",
+    "list_and_root",
+    "mixed_labels",
+    "place_entries",
+    "read_list",
+    "set_source",
+]
+
+LineForm = Literal["list", "labels", "tsn"]
+"""What integers after a path are: `list` decides by what is there."""
+
+LIST_COLUMNS = frozenset([
+    "path", "file", "filename", "file_name", "filepath", "video", "video_path", "name",
+    "label", "labels", "class", "class_name", "category", "action", "frames", "num_frames",
+])  # fmt: skip
+"""Words that make a line a header."""
+
+_QUOTES = "\"'"
+QUOTED_LINE = re.compile(r"""(["'])(.+?)\1(?:[\s,;]+(.*))?""", re.DOTALL)
+_SEPARATORS = re.compile(r"[\s,;]+")
+_ENDS = " \t,;"
+_MOST_CUTS = 24
+"""Places of a line where its path is tried to end; class names have fewer words."""
+
+_EXTENSIONS_PATTERN = "|".join(re.escape(extension) for extension in sorted(VIDEO_EXTENSIONS))
+NAME_AND_REST = re.compile(rf"(.*?(?:{_EXTENSIONS_PATTERN}))[\s,;]+(.+)", re.IGNORECASE)
+_HAS_VIDEO = re.compile(rf"(?:{_EXTENSIONS_PATTERN})(?![^\s,;])", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class _Line:
+    """A line, cut where its path ends."""
+
+    number: int
+    text: str
+    listed: str
+    rest: str
+    source: str
+    kind: Kind | None
+    hit: Hit | None
+
+
+def read_list(path: str, request: Request, form: LineForm = "list") -> Found:
+    """Finds the videos that a list names.
+
+    A path ends where it names something that exists, the longest first; else at a video extension
+    or at the first of the integers that end the line. It may stand in quotes. A listed video that
+    does not exist stays, and fails by name when it is extracted.
+    """
+    list_path, finder = finder_of(path, request)
+    lines: list[_Line] = []
+    comments: list[str] = []
+    for number, text in read_lines(list_path):
+        line = _cut(number, text, finder, list_path)
+        if line.kind is None and text[0] == "#":
+            comments.append(f"line {number}, {text!r}")
+        else:
+            lines.append(line)
+    notes = []
+    if comments:
+        notes.append(comments_note(comments, list_path))
+    if not lines:
+        raise InputError(f"the list {list_path} names no video: write one path a line")
+    first = lines[0]
+    if len(lines) > 1 and _is_header(lines):
+        notes.append(
+            f"took line {lines[0].number} of {list_path} for a header: {lines[0].text!r}; check "
+            f"the path if it names a video"
+        )
+        del lines[0]
+    if all(line.kind is None and not _HAS_VIDEO.search(line.text) for line in lines):
+        raise _no_list(first, list_path)
+    labels = [_label(line, form, list_path) for line in lines]
+    _check_labels(lines, labels, list_path)
+    entries = _entries(lines, labels, finder, list_path)
+    return place_entries(entries, finder, list_path, request, notes)
+
+
+def finder_of(path: str, request: Request) -> tuple[str, PathFinder]:
+    """Returns the list to read and what finds its paths, which start from root or its folder."""
+    list_path, root = list_and_root(path, request)
+    base = (root or os.path.dirname(absolute(list_path))).rstrip("/")
+    return list_path, PathFinder(base, base_is_named=root is not None)
+
+
+# ---- where a path ends
+
+
+def _cut(number: int, text: str, finder: PathFinder, list_path: str) -> _Line:
+    line = text.rstrip(_ENDS) or text
+    base = finder.base
+    if match := QUOTED_LINE.fullmatch(line):
+        listed = match[2].replace('""', '"') if match[1] == '"' else match[2]
+        quoted = _found(number, text, listed, match[3] or "", finder)
+        if quoted.kind is None and not match[3] and listed[0] not in _QUOTES:
+            # A spreadsheet with one column puts the label into the quotes too.
+            inside = _cut(number, listed, finder, list_path)
+            return quoted if inside.kind is None else inside
+        return quoted
+    is_quoted = line[0] in _QUOTES
+    path = line
+    while True:  # integers at the end, one after the other
+        source = join_path(base, path)
+        if (kind := finder.kind(source)) is not None:
+            return _Line(number, text, path, line[len(path) :].strip(_ENDS), source, kind, None)
+        if extension_of(path) in VIDEO_EXTENSIONS and not is_quoted:
+            break
+        head, *tail = path.rsplit(None, 1)
+        if not tail or not (tail[0].isascii() and tail[0].isdigit() and len(tail[0]) < 19):
+            break
+        path = head
+    before_integers = path
+    if extension_of(path) in VIDEO_EXTENSIONS and not is_quoted:
+        return _looked_for(number, text, path, line[len(path) :], finder)
+    ends = [match.start() for match in _SEPARATORS.finditer(line) if match.start()][-_MOST_CUTS:]
+    for end in reversed(ends):
+        source = join_path(base, line[:end])
+        if (kind := finder.kind(source)) is not None:
+            return _Line(number, text, line[:end], line[end:].strip(_ENDS), source, kind, None)
+    if is_quoted:
+        raise InputError(
+            f"line {number} of {list_path}: a path that begins with a quote must end with the same "
+            f"quote, and a space must stand before the label, got {text!r}"
+        )
+    # Nothing of that very name exists: another spelling does, or the video is missing.
+    named = NAME_AND_REST.fullmatch(line)
+    if named is not None:
+        return _looked_for(number, text, named[1], named[2], finder)
+    cuts = [before_integers, *(line[:end] for end in reversed(ends))]
+    # All folders are searched for what may be a path, and not for the words of every comment.
+    is_comment = re.match(r"#\s|#[^\s,;]*$", line) is not None
+    if is_comment:
+        del cuts[1:]
+    for searches_deep in (False,) if is_comment else (False, True):
+        for path in dict.fromkeys(cuts):
+            if hit := finder.find(path, deep=searches_deep):
+                rest = line[len(path) :].strip(_ENDS)
+                return _Line(number, text, path, rest, hit.source, hit.kind, hit)
+    # Tabs, commas and semicolons end a path; a space may belong to it, but not before integers.
+    path = re.split(r"[\t,;]", before_integers, maxsplit=1)[0].strip() or before_integers
+    source = join_path(base, path)
+    return _Line(number, text, path, line[len(path) :].strip(_ENDS), source, None, None)
+
+
+def _found(number: int, text: str, listed: str, rest: str, finder: PathFinder) -> _Line:
+    source = join_path(finder.base, listed)
+    if (kind := finder.kind(source)) is not None:
+        return _Line(number, text, listed, rest.strip(_ENDS), source, kind, None)
+    return _looked_for(number, text, listed, rest, finder)
+
+
+def _looked_for(number: int, text: str, listed: str, rest: str, finder: PathFinder) -> _Line:
+    """Returns the line of a path under which nothing stands."""
+    rest = rest.strip(_ENDS)
+    # '#old/a.mp4' is a comment on old/a.mp4, and no path that a flat folder's a.mp4 could be.
+    if hit := finder.find(listed, deep=listed[0] != "#" or "/" not in listed):
+        return _Line(number, text, listed, rest, hit.source, hit.kind, hit)
+    return _Line(number, text, listed, rest, join_path(finder.base, listed), None, None)
+
+
+# ---- what stands after a path
+
+_Label = tuple[tuple[int, ...], "str | None"]
+"""Integers, or the name of a class."""
+
+
+def integers_in(text: str) -> tuple[int, ...] | None:
+    """Returns the integers >= 0 that a text consists of; None if it is anything else."""
+    if text.isdigit() and text.isascii() and len(text) < 19:
+        return (int(text),)
+    tokens = _SEPARATORS.split(text) if text else []
+    if not all(token.isascii() and token.isdigit() and len(token) < 19 for token in tokens):
+        return None
+    return tuple(map(int, tokens))
+
+
+def _label(line: _Line, form: LineForm, list_path: str) -> _Label:
+    rest = line.rest
+    if not rest:
+        return (), None
+    integers = integers_in(rest)
+    if integers is not None:
+        return _numbers(line, integers, form, list_path), None
+    if rest[0] in _QUOTES and len(rest) > 2 and rest[-1] == rest[0]:
+        name = rest[1:-1].replace('""', '"')
+        number = integers_in(name)  # programs quote every cell, and an integer stays one
+        return (number, None) if number else ((), name)
+    origin = f"line {line.number} of {list_path}"
+    first, _, name = rest.partition(" ")
+    frames = integers_in(first)
+    if frames and (form == "tsn" or (form == "list" and _fits(line, frames[0]))):
+        _check_count(line, frames[0], name, origin)
+        return (), name.strip()
+    tokens = _SEPARATORS.split(rest)
+    if all(map(_NUMBER.fullmatch, tokens)):
+        raise InputError(
+            f"{origin}: labels must be integers >= 0 or names of classes, got {rest!r} after "
+            f"{line.listed!r}; leave the label out for a video that has none"
+        )
+    if line.kind is None and not _HAS_VIDEO.search(line.text):
+        raise _no_list(line, list_path)
+    if frames or integers_in(tokens[-1]) or any(mark in rest for mark in ",;\t"):
+        raise InputError(
+            f"{origin}: one label must stand after the path, a number or the name of a class, got "
+            f"{rest!r} after {line.listed!r}; put a name that has digits or commas at its end in "
+            f"double quotes, give --format tsn if the first number counts frames, or write a "
+            f"header that names the columns, such as path,label,split"
+        )
+    return (), rest
+
+
+def _numbers(
+    line: _Line, integers: tuple[int, ...], form: LineForm, list_path: str
+) -> tuple[int, ...]:
+    if form == "labels" or (form == "list" and len(integers) < 2):
+        return integers
+    origin = f"line {line.number} of {list_path}"
+    # A missing path without an extension is a folder's.
+    is_folder = line.kind == "folder" or (
+        line.kind is None and extension_of(line.listed) not in VIDEO_EXTENSIONS
+    )
+    if len(integers) < 2:
+        raise InputError(
+            f"{origin}: format tsn wants PATH NUM_FRAMES LABEL, got {line.text!r}; give --format "
+            f"labels if the number is a label"
+        )
+    if not is_folder and form == "list":
+        numbers = " ".join(map(str, integers))
+        raise InputError(
+            f"{origin}: nothing tells whether {numbers!r} after the video {line.listed!r} are a "
+            f"number of frames and a label, or {len(integers)} labels; give --format tsn for "
+            f"PATH NUM_FRAMES LABEL, or --format labels for several labels"
+        )
+    # 'DIR 0 5 127' has an offset: a count of no frames makes no sense.
+    has_offset = integers[0] == 0 and len(integers) > 2
+    listed, labels = (integers[1], integers[2:]) if has_offset else (integers[0], integers[1:])
+    if line.kind == "folder":
+        _check_count(line, listed, " ".join(map(str, labels)), origin, " ".join(map(str, integers)))
+    return labels
+
+
+def _fits(line: _Line, listed: int) -> bool:
+    if line.kind != "folder":
+        return False
+    # Lists for flow count the flows, one fewer than the frames.
+    num_frames = sum(map(is_frame_image, names_in(line.source)))
+    return listed in (num_frames, num_frames - 1)
+
+
+def _check_count(line: _Line, listed: int, label: str, origin: str, given: str = "") -> None:
+    """Raises InputError where a folder of images is to be taken in part."""
+    if line.kind != "folder" or _fits(line, listed):
+        return
+    folder, name = line.source, os.path.basename(line.source)
+    num_frames = sum(map(is_frame_image, names_in(folder)))
+    raise InputError(
+        f"{origin}: '{name} {given or f'{listed} {label}'}' asks for a part of {folder}, which has "
+        f"{format_count(num_frames, 'frame image')}; folders are extracted whole: write "
+        f"'{name} {num_frames} LABEL' or '{name} LABEL', or move the frames into a folder of their "
+        f"own"
+    )
+
+
+# ---- the list as a whole
+
+
+def _is_header(lines: Sequence[_Line]) -> bool:
+    first = lines[0]
+    if first.kind is not None or _HAS_VIDEO.search(first.text):
+        return False
+    words = _SEPARATORS.split(first.text.lower().strip("\"'"))
+    if LIST_COLUMNS.issuperset(words):
+        return True
+    # Words over a column of numbers.
+    has_numbers = len(words) < 2 or any(map(_NUMBER.fullmatch, words))
+    return not has_numbers and all(integers_in(line.rest) for line in lines[1:])
+
+
+def _check_labels(lines: Sequence[_Line], labels: Sequence[_Label], list_path: str) -> None:
+    numbered = named = None
+    for line, (numbers, name) in zip(lines, labels, strict=True):
+        numbered = numbered or (line if numbers else None)
+        named = named or (line if name is not None else None)
+        if numbered and named:
+            raise mixed_labels(
+                f"line {numbered.number} of {list_path} has the number {numbered.rest!r}",
+                f"line {named.number} has the name {named.rest!r} after {named.listed!r}",
+            )
+
+
+def _no_list(line: _Line, list_path: str) -> InputError:
+    return InputError(
+        f"{list_path} looks like no list that flowprep reads: expected lines 'PATH LABEL', a "
+        f"header such as path,label,split, or the annotation of a known data set; found "
+        f"{line.text[:200]!r} on line {line.number}, which names no video that exists. "
+        f"Give --root if the paths start from another folder, or --format: list for "
+        f"'PATH LABEL' (labels: several labels, tsn: PATH NUM_FRAMES LABEL), csv for a table "
+        f"with a header, kinetics, charades, epic, ava or something for those data sets"
+    )
+
+
+def mixed_labels(number: str, name: str) -> InputError:
+    """Returns the error for labels of which some are numbers and some are names."""
+    return InputError(
+        f"labels must be all integers >= 0 or all names of classes: {number}, and {name}; write "
+        f"the same kind on every line"
+    )
+
+
+def _entries(
+    lines: Sequence[_Line], labels: Sequence[_Label], finder: PathFinder, list_path: str
+) -> Iterator[Entry]:
+    for line, (numbers, class_name) in zip(lines, labels, strict=True):
+        entry = Entry(
+            line.source,
+            "",
+            f"line {line.number} of {list_path}",
+            numbers,
+            class_name,
+            listed=line.listed,
+        )
+        set_source(entry, line.kind, line.hit, finder)
+        yield entry
+
+
+def set_source(entry: Entry, kind: Kind | None, hit: Hit | None, finder: PathFinder) -> None:
+    """Notes in an entry what its listed path is, and how it was found."""
+    entry.is_missing = kind is None
+    entry.is_folder = kind == "folder"
+    if hit is None and entry.is_folder and (hit := finder.video_beside(entry.source)):
+        entry.source, entry.is_folder = hit.source, False
+    elif hit is not None:
+        entry.difference = hit.difference
+
+
+# ---- every list of paths
+
+
+def place_entries(
+    found: Iterable[Entry],
+    finder: PathFinder,
+    list_path: str,
+    request: Request,
+    notes: Sequence[str] = (),
+    clip_names: Callable[[Sequence[str]], Sequence[str]] | None = None,
+) -> Found:
+    """Gives keys to listed videos, and says which are missing.
+
+    A key comes from the path as the list has it, so it is the same on a disk that spells names in
+    another way; only a path outside the base takes that of the file. `clip_names` returns a name
+    for each path without extension, in order.
+    """
+    entries = list(found)
+    for entry in drop_contested_guesses(entries):
+        entry.source = join_path(finder.base, entry.listed)
+    base, result = finder.base, Found(entries, notes=list(notes))
+    names: list[str] = []
+    around_out: set[str] = set()
+    if request.out is not None:
+        around_out = _with_parents(request.out)
+        if not is_url(request.out):
+            around_out |= _with_parents(os.path.realpath(request.out))
+    for entry in entries:
+        source = entry.source
+        if request.out is not None and not entry.is_missing and source in around_out:
+            raise out_among_inputs(request.out, source, same=source == request.out)
+        # A path of another system (C:\\videos) is no path below the base.
+        if entry.is_guess and "\\" not in entry.listed:
+            listed = join_path(base, entry.listed)
+            source = listed if path_below(listed, base) else source
+        is_name = entry.is_folder and not entry.is_guess
+        names.append(source if is_name else without_extension(without_query(source)))
+    outside = next((e for e in entries if not path_below(e.source, base)), None)
+    if outside is not None:
+        if finder.base_is_named:
+            raise InputError(
+                f"{outside.origin}: {outside.source} lies outside root {base}; choose a root that "
+                f"holds every listed video, or leave it out"
+            )
+        folders = {os.path.dirname(without_query(entry.source)) for entry in entries}
+        common = common_folder(folders)
+        if common is None:
+            raise InputError(
+                f"the list {list_path} names videos of several stores or buckets, so that their "
+                f"keys have no common beginning: extract them one by one, into one OUT"
+            )
+        base = common
+        result.notes.append(
+            f"keys are relative to {base}, the common folder of the listed videos; give --root for "
+            f"others"
+        )
+    names = [path_below(name, base) or "" for name in names]
+    if clip_names is not None:
+        names = list(clip_names(names))
+    for entry, name in zip(entries, names, strict=True):
+        entry.key = escape_key(name)
+    result.class_names = tuple(sorted({e.class_name for e in entries if e.class_name is not None}))
+    result.numbers_names = bool(result.class_names)
+    result.notes += spelling_notes(entries, finder.base)
+    missing = [entry for entry in entries if entry.is_missing]
+    if missing:
+        used = {entry.source for entry in entries if not entry.is_missing}
+        note = (
+            f"{len(missing):,} of {format_count(len(entries), 'listed video')} not found; first: "
+            f"{missing_examples([entry.source for entry in missing], finder.suggest, used)}"
+        )
+        if request.strict:
+            raise InputError(
+                f"{note}; correct {list_path}, or give the folder of the videos as root"
+            )
+        if result.class_names:
+            refuse_missing_classes(entries, (), base, list_path, request, finder.suggest, used)
+        result.notes.append(f"{note}; check the paths, or give their folder as --root")
+    return result
+
+
+def _with_parents(path: str) -> set[str]:
+    found = {path}
+    while (path := os.path.dirname(path)) not in found:
+        found.add(path)
+    return found
+
+
+def list_and_root(path: str, request: Request) -> tuple[str, str | None]:
+    """Returns the list to read and the folder that its paths start from, if one was named."""
+    if request.annotations is not None:
+        return request.annotations, folder_of_videos(path)
+    kind = kind_of(path)
+    if kind == "folder":
+        raise InputError(
+            f"VIDEOS {path} is a folder and no list: name the list as VIDEOS, or as annotations "
+            f"with the folder of its videos as VIDEOS"
+        )
+    if kind is None:
+        raise does_not_exist("VIDEOS", path)
+    return path, request.root

@@ -1,0 +1,59 @@
+"""What a path or a URL of the inputs names, asked in one way."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable
+from typing import Literal
+
+from flowprep.storage import Storage
+from flowprep.urls import is_url, parent_url
+
+__all__ = ["common_folder", "kind_of", "names_in", "read_place", "storage_of"]
+
+
+@functools.lru_cache(maxsize=16)
+def storage_of(folder: str) -> Storage:
+    """Returns the storage of a folder on an object store."""
+    return Storage(folder)
+
+
+def kind_of(place: str) -> Literal["file", "folder"] | None:
+    """Returns what a path or URL names; None where it names nothing."""
+    if not is_url(place):
+        return "folder" if os.path.isdir(place) else "file" if os.path.exists(place) else None
+    folder, name = parent_url(place.rstrip("/"))
+    if not is_url(f"{folder}/"):  # a bucket
+        info = storage_of(place.rstrip("/")).info("")
+    else:
+        info = storage_of(folder).info(name)
+    return None if info is None else "folder" if info.is_folder else "file"
+
+
+def names_in(folder: str) -> list[str]:
+    """Returns the names in a folder; raises OSError or StorageError where it cannot be read."""
+    return storage_of(folder).list_names() if is_url(folder) else os.listdir(folder)
+
+
+def read_place(place: str) -> bytes:
+    """Returns a file; raises OSError or StorageError where it cannot be read."""
+    if is_url(place):
+        folder, name = parent_url(place)
+        return storage_of(folder).read_bytes(name)
+    with open(place, "rb") as file:
+        return file.read()
+
+
+def common_folder(folders: Iterable[str]) -> str | None:
+    """Returns the deepest folder that holds all of `folders`; None for paths beside URLs."""
+    folders = list(folders)
+    if not any(map(is_url, folders)):
+        return os.path.commonpath(folders)
+    shared = list[str]()
+    for parts in zip(*(folder.split("/") for folder in folders), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    # The scheme and the bucket at least.
+    return "/".join(shared) if len(shared) > 2 else None

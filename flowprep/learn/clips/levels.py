@@ -1,0 +1,158 @@
+"""Stored levels to a network's numbers: cropped, mirrored, dequantised and normalised in one pass.
+
+    fill_crop    (L, 2, H, W) uint8 -> one crop of it, as a network takes it
+    mean_px      (L, 2, H, W) uint8 -> the mean vector of each field
+    to_px        (L, 2, H, W) uint8 -> the same fields in px
+
+That is what `dequantize`, `subtract_mean_flow`, `crop_flow` and `normalize_flow` do one after the
+other, for crops that are not resampled; each of them alone takes longer than all of it here.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import FlowSpec
+from flowprep.flow.kernel import kernel
+from flowprep.garbage import collector_paused
+from flowprep.learn.clips.transforms import normalize_flow
+from flowprep.learn.config import NormalizationName
+
+__all__ = ["fill_crop", "mean_px", "prepare", "to_px"]
+
+_MIDDLE_LEVEL = 128
+
+
+def fill_crop(
+    planes: NDArray[np.uint8],
+    place: tuple[int, int],
+    spec: FlowSpec,
+    out: NDArray[np.float32],
+    *,
+    layout: Literal["stack", "volume"],
+    normalization: NormalizationName,
+    flip: bool,
+    means_px: NDArray[np.float64] | None = None,
+) -> None:
+    """Fills `out` with the crop of its size whose upper left corner is `place`, (x, y) px.
+
+    `planes` is (L, 2, H, W) uint8 levels of `spec`; `out` is C-contiguous float32, (2L, h, w) for
+    `stack`, (2, L, h, w) for `volume`. `flip` mirrors it and negates u. `means_px`, (L, 2), is
+    subtracted from the fields; see `mean_px`.
+    """
+    assert out.flags.c_contiguous
+    length = len(planes)
+    zero, per_px = _line(normalization, spec.bound_px)
+    # u of a mirrored clip is negated.
+    signs = np.array([-per_px if flip else per_px, per_px])
+    scales = np.empty((length, 2), np.float32)
+    offsets = np.empty((length, 2), np.float32)
+    scales[:] = signs * spec.px_per_level
+    # In double precision, and about the middle level: so single precision is lost least.
+    middle_px = (_MIDDLE_LEVEL - spec.center_level) * spec.px_per_level
+    offsets[:] = zero + signs * (middle_px if means_px is None else middle_px - means_px)
+    order = np.arange(2 * length)
+    if layout == "volume":
+        order = order.reshape(2, length).T.ravel()
+    _convert(
+        planes.reshape(-1, *planes.shape[2:]),
+        *place,
+        scales.ravel(),
+        offsets.ravel(),
+        np.float32(_top_level(spec) - _MIDDLE_LEVEL),
+        flip,
+        order,
+        out.reshape(-1, *out.shape[-2:]),
+    )
+
+
+def to_px(planes: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
+    """Returns levels (L, 2, H, W) as flow in px, float32, as `dequantize` does."""
+    length, _, height, width = planes.shape
+    flow = np.empty((2 * length, height, width), np.float32)
+    fill_crop(planes, (0, 0), spec, flow, layout="stack", normalization="px", flip=False)
+    return flow.reshape(planes.shape)
+
+
+def mean_px(planes: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float64]:
+    """Returns the mean vector of each field, (L, 2) float64, px, of (L, 2, H, W) uint8 levels."""
+    length, _, height, width = planes.shape
+    sums = np.empty(2 * length)
+    _sum_levels(planes.reshape(2 * length, height * width), _top_level(spec), sums)
+    means = sums.reshape(length, 2) / (height * width)
+    return np.asarray((means - spec.center_level) * spec.px_per_level)
+
+
+def prepare() -> None:
+    """Compiles the kernels, or reads them from the disk cache."""
+    planes = np.zeros((1, 2, 8, 8), np.uint8)
+    with collector_paused():
+        mean_px(planes, FlowSpec())
+        to_px(planes, FlowSpec())
+
+
+@functools.cache
+def _line(normalization: NormalizationName, bound_px: float) -> tuple[float, float]:
+    """Returns the number of 0 px, and how much it grows with each px."""
+    ends = np.array([0, bound_px], np.float32)
+    zero, at_bound = normalize_flow(ends, normalization, FlowSpec(bound_px=bound_px)).tolist()
+    return zero, (at_bound - zero) / bound_px
+
+
+def _top_level(spec: FlowSpec) -> float:
+    """Returns the level of the bound, which `floor` has half a level below its highest."""
+    return min(255.0, spec.center_level + spec.bound_px / spec.px_per_level)
+
+
+# ---- kernels
+
+
+@kernel
+def _convert(  # type: ignore[no-untyped-def]
+    levels, left, upper, scales, offsets, top, flip, order, out
+):
+    """out[order[p]] = crop of levels[p] * scales[p] + offsets[p], levels cut to `top`.
+
+    Levels count from the middle one.
+    """
+    middle = np.float32(_MIDDLE_LEVEL)
+    height, width = out.shape[1:]
+    # Without a sign: other numbers would each be asked whether they count from the end.
+    columns, last = np.uint64(width), np.uint64(width - 1)
+    for plane in range(levels.shape[0]):
+        scale, offset = scales[plane], offsets[plane]
+        for y in range(height):
+            source = levels[plane, upper + y, left : left + width]
+            target = out[order[plane], y]
+            if flip:
+                for x in range(columns):
+                    level = min(np.float32(source[last - x]) - middle, top)
+                    target[x] = level * scale + offset
+            else:
+                for x in range(columns):
+                    level = min(np.float32(source[x]) - middle, top)
+                    target[x] = level * scale + offset
+
+
+@kernel
+def _sum_levels(levels, top_level, sums):  # type: ignore[no-untyped-def]
+    """Adds up each row of (P, N) uint8 levels, those of 255 as `top_level`."""
+    for plane in range(levels.shape[0]):
+        total = np.int64(0)
+        num_highest = np.int64(0)
+        begin = 0
+        row = levels[plane]
+        while begin < row.size:
+            # So many numbers add up to less than 2^24, so that lanes of 32 bits do.
+            part, highest = np.uint32(0), np.uint32(0)
+            for i in range(begin, min(begin + 65536, row.size)):
+                part += np.uint32(row[i])
+                highest += np.uint32(row[i] == 255)
+            total += np.int64(part)
+            num_highest += np.int64(highest)
+            begin += 65536
+        sums[plane] = total - num_highest * (255.0 - top_level)

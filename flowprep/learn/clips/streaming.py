@@ -1,0 +1,284 @@
+"""Training clips from an object store, by few long reads.
+
+`TrainingClips` reads two short ranges for each clip, which a disk answers at once, and an object
+store after some tens of milliseconds each. Here videos that lie next to each other are read by one
+request, while the clips of the ones before are decoded, and mixed in a buffer:
+
+    clips = StreamingClips("s3://bucket/kinetics-flow", config, "stack")
+    for batch in streaming_loader(clips, batch_size=32, num_loaders=4):
+        logits = model(batch["clip"].flatten(0, 1))
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
+
+from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, shard_name
+from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.dataset.video_list import StoredVideo
+from flowprep.errors import ConfigError, DatasetError, FlowprepError
+from flowprep.learn.config import ClipSpec, TrainConfig
+from flowprep.learn.data import (
+    PlainLoader,
+    fill_sample,
+    loader_options,
+    sample_shape,
+    select_labelled,
+)
+from flowprep.storage import Storage
+
+if TYPE_CHECKING:
+    from flowprep.learn.models.base import Layout
+
+__all__ = ["StreamingClips", "streaming_loader"]
+
+# What the second number of a random generator's seed says that it is for; `data` has 0 and 1.
+_SHUFFLE, _MIX, _SAMPLE = 2, 3, 4
+
+_LARGEST_READ = 32 << 20
+# What lies between two members that are wanted is read too where it is no longer than this: an
+# object store sends so much in the time that another request takes.
+_LARGEST_GAP = 1 << 20
+
+
+class StreamingClips(IterableDataset[dict[str, Any]]):
+    """Samples as `TrainingClips` gives them, in the order in which they are read.
+
+    Every video of the split with exactly one label comes once an epoch, over all ranks and loader
+    processes together. Which clip of it, and which crop, follows from the seed, the epoch and the
+    video alone; the order also depends on how many ranks and processes there are. They share the
+    videos out by reads, so that they may get a few more or less than each other. Pickles.
+    """
+
+    def __init__(
+        self,
+        out: str | os.PathLike[str] | FlowDataset,
+        config: TrainConfig,
+        layout: Layout,
+        *,
+        seed: int | None = None,
+        buffer: int = 128,
+        first_epoch: int = 0,
+        num_epochs: int | None = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """`out` is a data set or where it is, a folder or an fsspec URL.
+
+        `seed` is `config.seed` where it is not given. `buffer` is how many videos of a process
+        wait, still compressed, until chance takes them; 1 keeps the order of the shards. Without
+        `num_epochs` it goes on for ever. Raises as `TrainingClips` does, and ConfigError for a rank
+        that is not one of `world_size` and for a buffer without a place.
+        """
+        if buffer < 1:
+            raise ConfigError(f"buffer must be >= 1, got {buffer}")
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank must be from 0 to world_size - 1, got {rank} of {world_size}")
+        self.dataset = out if isinstance(out, FlowDataset) else open_dataset(out)
+        self.config = config
+        self.layout = layout
+        self.seed = config.seed if seed is None else seed
+        self.buffer = buffer
+        self.epochs = (first_epoch, num_epochs)
+        self.rank = rank
+        self.world_size = world_size
+        labels, self.num_skipped = select_labelled(self.dataset, config)
+        self._positions = np.array(list(labels), np.int64)
+        self._labels = np.array(list(labels.values()), np.int64)
+
+    @property
+    def num_videos(self) -> int:
+        """Length of an epoch, over all ranks and processes."""
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        consumer, num_consumers = self.rank * count + number, self.world_size * count
+        epoch, num_epochs = self.epochs
+        last = None if num_epochs is None else epoch + num_epochs
+        reads = self._plan()
+        # Shared by the videos one after the other.
+        storage = _HeldStorage(self.dataset.location)
+        held = copy.copy(self.dataset)
+        held.__dict__.update(self.dataset.__getstate__(), _storage=storage)
+        while last is None or epoch < last:
+            order = np.random.default_rng((self.seed, _SHUFFLE, epoch)).permutation(len(reads))
+            if self.buffer == 1:
+                order.sort()
+            mine = [reads[place] for place in order[consumer::num_consumers].tolist()]
+            rng = np.random.default_rng((self.seed, _MIX, epoch, consumer))
+            for video in _mixed(self._fetch(mine), self.buffer, rng):
+                storage.held = video
+                yield self._sample(held, video, epoch)
+            epoch += 1
+
+    def _plan(self) -> list[_Read]:
+        """Returns the reads of an epoch: of videos that follow each other, as long as is good."""
+        reads: list[_Read] = []
+        for place, position in enumerate(self._positions.tolist()):
+            video = self.dataset.videos[position]
+            begin, end = _span(video, self.config.clip)
+            last = reads[-1] if reads else None
+            if (
+                last is not None
+                and last.shard == video.shard
+                and 0 <= begin - last.end <= _LARGEST_GAP
+                and end - last.begin <= _LARGEST_READ
+            ):
+                reads[-1] = _Read(last.shard, last.begin, end, (*last.places, place))
+            else:
+                reads.append(_Read(video.shard, begin, end, (place,)))
+        return reads
+
+    def _fetch(self, reads: list[_Read]) -> Iterator[_HeldVideo]:
+        """Yields the videos of some reads; the next one is under way while they are used."""
+        if not reads:
+            return
+        # A storage of its own, which no other thread has.
+        storage = Storage(self.dataset.location)
+
+        def fetch(read: _Read) -> bytes:
+            return storage.read_range(shard_name(read.shard), read.begin, read.end - read.begin)
+
+        with ThreadPoolExecutor(1) as pool:
+            upcoming: Future[bytes] = pool.submit(fetch, reads[0])
+            for number, read in enumerate(reads):
+                data = upcoming.result()
+                if number + 1 < len(reads):
+                    upcoming = pool.submit(fetch, reads[number + 1])
+                if len(data) != read.end - read.begin:
+                    raise DatasetError(
+                        f"{shard_name(read.shard)} is cut: it lacks bytes "
+                        f"{read.begin + len(data)} to {read.end - 1}; run `flowprep verify`"
+                    )
+                for place in read.places:
+                    video = self.dataset.videos[int(self._positions[place])]
+                    begin, end = _span(video, self.config.clip)
+                    # Copied, for one video in the buffer would keep the whole read in memory.
+                    yield _HeldVideo(place, begin, data[begin - read.begin : end - read.begin])
+
+    def _sample(self, dataset: FlowDataset, held: _HeldVideo, epoch: int) -> dict[str, Any]:
+        position = int(self._positions[held.place])
+        rng = np.random.default_rng((self.seed, _SAMPLE, epoch, position))
+        clip = np.empty(sample_shape(self.config.clip, self.layout), np.float32)
+        fill_sample(dataset, dataset.videos[position], self.config, self.layout, rng, clip)
+        return {
+            "clip": torch.from_numpy(clip),
+            "label": int(self._labels[held.place]),
+            "task": 0,
+            "video": position,
+        }
+
+
+def streaming_loader(
+    clips: StreamingClips, *, batch_size: int, num_loaders: int = 0
+) -> DataLoader[Any]:
+    """Returns batches of `batch_size` samples; `num_loaders` processes read them, 0 in this one.
+
+    Each is {"clip": (n, S, C, ...) float32, "label", "task", "video": (n,) int64}; "video" is a
+    position in the data set's videos. The last ones of the processes may be smaller.
+    """
+    options = loader_options(num_loaders) | {"batch_size": batch_size}
+    return _Loader(_Guarded(clips), collate_fn=_collate, **options)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One request: the bytes from `begin` to before `end` of a shard."""
+
+    shard: int
+    begin: int
+    end: int
+    places: tuple[int, ...]
+    """Of the videos in it, in `_positions`."""
+
+
+@dataclass(frozen=True)
+class _HeldVideo:
+    """A video's bytes, from `begin` on in its shard."""
+
+    place: int
+    begin: int
+    data: bytes
+
+
+class _HeldStorage(Storage):
+    """Reads from the video that is held, as if from its shard."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self.is_local = False
+        self.held = _HeldVideo(0, 0, b"")
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Returns `length` bytes from `offset` of the shard."""
+        begin = offset - self.held.begin
+        assert 0 <= begin <= begin + length <= len(self.held.data)
+        return self.held.data[begin : begin + length]
+
+
+def _span(video: StoredVideo, clip: ClipSpec) -> tuple[int, int]:
+    """Returns where in its shard what clips are made of begins, and where it ends."""
+    names = ["json"]
+    if clip.stream == "rgb":
+        names.append(RGB_STREAM)
+    else:
+        names += FLOW_STREAMS["forward"]
+        if clip.stack == "bidirectional":
+            names += FLOW_STREAMS["backward"]
+    members = [video.members[name] for name in names]
+    return min(offset for offset, _ in members), max(offset + size for offset, size in members)
+
+
+def _mixed(
+    videos: Iterator[_HeldVideo], size: int, rng: np.random.Generator
+) -> Iterator[_HeldVideo]:
+    """Yields all videos, each drawn from the next `size` that have not been yet."""
+    waiting: list[_HeldVideo] = []
+    for video in videos:
+        waiting.append(video)
+        if len(waiting) == size:
+            place = int(rng.integers(size))
+            waiting[place], waiting[-1] = waiting[-1], waiting[place]
+            yield waiting.pop()
+    if size > 1:
+        rng.shuffle(waiting)
+    yield from waiting
+
+
+class _Guarded(IterableDataset[Any]):
+    """Hands over an error as the last item, for torch would bury its message in a traceback."""
+
+    def __init__(self, clips: StreamingClips) -> None:
+        self._clips = clips
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._clips
+        except FlowprepError as error:
+            yield error
+
+
+class _Loader(PlainLoader):
+    """A DataLoader that raises the errors that it is handed."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, FlowprepError):
+                raise batch
+            yield batch
+
+
+def _collate(items: list[Any]) -> Any:
+    error = next((item for item in items if isinstance(item, FlowprepError)), None)
+    return error if error is not None else default_collate(items)

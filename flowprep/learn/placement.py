@@ -1,0 +1,80 @@
+"""Where a network computes: device, memory layout, precision, and how many processes load."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from flowprep.errors import ConfigError
+from flowprep.learn.config import PrecisionName
+from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.multitask import MultiTask
+from flowprep.machine import usable_cores
+
+__all__ = [
+    "autocast",
+    "choose_device",
+    "default_loaders",
+    "place_model",
+    "resolve_device",
+    "with_channels_last",
+]
+
+_AUTOCAST: dict[PrecisionName, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """Returns the device that `cpu`, `cuda:1`, ... names, or ConfigError where it is not there.
+
+    `auto` is a GPU where there is one.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # Torch without CUDA asserts; its first line says why, the others are for its developers.
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device must be auto, cpu, cuda or cuda:N, got {name!r}: {reason}"
+        ) from error
+    return device
+
+
+def place_model(model: ClipModel | MultiTask, device: torch.device) -> nn.Module:
+    """Moves a network to a device, its channels innermost in memory, which convolutions like."""
+    layout = torch.channels_last if model.layout == "stack" else torch.channels_last_3d
+    return model.to(device).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def with_channels_last(clips: torch.Tensor) -> torch.Tensor:
+    """Returns clips (N, C, H, W) or (N, C, T, H, W) with channels innermost in memory."""
+    layout = torch.channels_last_3d if clips.dim() == 5 else torch.channels_last
+    return clips.contiguous(memory_format=layout)
+
+
+def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[Any]:
+    """Returns the context in which a network computes in a precision."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, _AUTOCAST[precision])
+
+
+def default_loaders() -> int:
+    """Returns the number of cores that this process may use, but one."""
+    return usable_cores() - 1
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """Returns the device called `name`; `auto` is a GPU where there is one.
+
+    Of several processes on a machine each takes the GPU of its number. Raises ConfigError for a
+    device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return resolve_device(f"cuda:{local_rank}" if name == "cuda" else name)

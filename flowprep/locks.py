@@ -1,0 +1,43 @@
+"""Locks of local files, which the system frees when a process ends in any way."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flowprep.errors import StorageError
+from flowprep.storage_errors import translated_errors
+
+__all__ = ["locked_file"]
+
+
+@contextmanager
+def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterator[None]:
+    """Holds the lock of a local file, which the system frees when this process ends in any way.
+
+    A file system without locks gives none. Raises StorageError where another process has it:
+    `taken`, which process that is, `remedy`.
+    """
+    with translated_errors("write", os.fspath(path)):
+        file = open(path, "a+")  # noqa: SIM115
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise StorageError(f"{taken} ({file.read().strip()}); {remedy}") from error
+        except OSError as error:
+            # Lustre and some NFS without the mount option say so.
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
+                raise StorageError(
+                    f"cannot lock {path}: {error.strerror}; use a folder on another file system"
+                ) from error
+        with translated_errors("write", os.fspath(path)):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        yield

@@ -1,0 +1,532 @@
+"""Files of a data set, on this machine or an object store, by way of fsspec.
+
+A name below is relative to the data set's folder and uses `/`. Publishing is atomic: on a local or
+shared file system a file is written beside its place, synced and renamed; on an object store it is
+written to this machine's temporary folder and then sent, because a stream cannot be sent again.
+
+Every request is repeated while what is wrong may pass (a store that throttles, a connection that
+breaks, a range that comes back short). Every error leaves here as a StorageError that says what
+could not be done, and why.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import random
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from flowprep.errors import ConfigError, StorageError
+from flowprep.storage_errors import answer_of, explain, may_pass, translated_errors
+from flowprep.urls import has_query, holds_credentials, redacted
+
+__all__ = [
+    "TEMPORARY_MARK",
+    "FileInfo",
+    "Storage",
+    "check_url",
+]
+
+log = logging.getLogger("flowprep.storage")
+
+T = TypeVar("T")
+
+TEMPORARY_MARK = ".tmp-"
+"""Stands in the name of every file that is still being written."""
+
+RETRY_ATTEMPTS = 8
+"""How often a request is made before its error counts."""
+RETRY_FIRST_WAIT_SECONDS = 0.5
+"""Before the second attempt; each wait is twice the one before ..."""
+RETRY_LONGEST_WAIT_SECONDS = 20.0
+"""... up to this one, and between half of itself and whole by chance, so that a hundred workers
+that were throttled together do not come back together. 50 s in all: a store that throttles asks
+for some seconds, one that changes over to another machine for some tens."""
+RETRY_TOTAL_SECONDS = 300.0
+"""No attempt begins later than this after the first: attempts that time out are long themselves."""
+
+# Below these attempts botocore makes so many of its own for each request of S3, one second apart
+# or two; so one part of a large file may fail without the others being sent again. s3fs makes none.
+_S3_REQUEST_ATTEMPTS = 3
+# A file goes to S3 in parts of this size, so many at a time: the memory that sending takes, where
+# s3fs itself would take 500 MB. 10,000 parts make 160 GB; longer files get longer parts.
+_PART_BYTES = 16 << 20
+_PARTS_AT_ONCE = 4
+_MOST_PARTS = 10_000
+_READ_BYTES = 4 << 20
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+
+
+def check_url(location: str) -> None:
+    """Raises ConfigError for a URL that holds credentials; the message does not repeat them."""
+    if holds_credentials(location):
+        raise ConfigError(
+            f"a URL must not hold credentials, got {location}; put them where the store looks for "
+            "them (the environment or ~/.aws for S3) and leave them out of the URL"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What is known of a file or a folder without opening it."""
+
+    name: str
+    """The last part of its path."""
+    is_folder: bool
+    size: int | None
+    """In bytes; None where the store does not say."""
+    mtime_ns: int | None
+    """When it was last written, by the store's clock."""
+    etag: str | None
+    """The store's own mark of the content."""
+
+
+class Storage:
+    """One folder, read and written by relative names. Pickles to any worker; safe in threads."""
+
+    def __init__(self, location: str | os.PathLike[str]) -> None:
+        """`location` is a path or an fsspec URL such as `s3://bucket/folder`.
+
+        Raises ConfigError for a URL that holds credentials or a query.
+        """
+        self.location = os.fspath(location)
+        check_url(self.location)
+        if has_query(self.location):
+            raise ConfigError(f"a folder's URL must have no query, got {redacted(self.location)}")
+        self._scheme = self.location.partition("://")[0] if "://" in self.location else ""
+        self._connect()
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+
+    def _connect(self) -> None:
+        options: dict[str, Any] = {}
+        if self._scheme not in ("", "file", "local"):
+            # Other machines write here too.
+            options["use_listings_cache"] = False
+        if self._scheme in ("s3", "s3a"):
+            retries = {"mode": "standard", "total_max_attempts": _S3_REQUEST_ATTEMPTS}
+            # What the user has configured for fsspec counts more.
+            given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+            options["config_kwargs"] = {"retries": retries} | dict(given)
+            # More would ask for a file's size before each reading of it.
+            options["max_concurrency"] = 1
+        try:
+            self._files, root = fsspec.core.url_to_fs(self.location, **options)
+        except ImportError as error:
+            extra = _EXTRAS.get(self._scheme)
+            remedy = f"install it with `pip install -e '.[{extra}]'`" if extra else str(error)
+            raise StorageError(
+                f"{self._scheme}:// needs a package that is missing; {remedy}"
+            ) from error
+        except ValueError as error:
+            raise StorageError(
+                f"cannot open {self.location}: {error}; check the address"
+            ) from error
+        if self._scheme in ("s3", "s3a"):
+            self._files.retries = 1
+        self._process = os.getpid()
+        self._root: str = root.rstrip("/")
+
+    @property
+    def _fs(self) -> Any:
+        # Connections do not survive a fork.
+        if self._process != os.getpid() and not self.is_local:
+            self._connect()
+        return self._files
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Storage, (self.location,))
+
+    @property
+    def local_root(self) -> Path:
+        """The folder itself; only for local storage."""
+        assert self.is_local
+        return Path(self._root)
+
+    def path(self, name: str) -> str:
+        """The full path that the file system knows `name` by."""
+        return f"{self._root}/{name}" if name else self._root
+
+    def full_name(self, name: str) -> str:
+        """What the user knows `name` by, without secrets: a path, or a URL."""
+        if self.is_local:
+            return self.path(name)
+        return redacted(f"{self.location.rstrip('/')}/{name}" if name else self.location)
+
+    # ---- reading
+
+    def read_bytes(self, name: str) -> bytes:
+        """Returns a whole file."""
+
+        def read() -> bytes:
+            if self.is_local:
+                return Path(self.path(name)).read_bytes()
+            return bytes(self._fs.cat_file(self.path(name)))
+
+        return self._attempt("read", name, read)
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Returns `length` bytes from `offset`, in one request; fewer only where the file ends."""
+
+        def read() -> bytes:
+            path = self.path(name)
+            if self.is_local:
+                with open(path, "rb", buffering=0) as file:
+                    return os.pread(file.fileno(), length, offset)
+            data = bytes(self._fs.cat_file(path, start=offset, end=offset + length))
+            if len(data) < length:
+                missing = min(self._fs.info(path)["size"], offset + length) - offset - len(data)
+                if missing > 0:
+                    raise OSError(errno.EIO, f"the store sent {missing} bytes too few")
+            return data
+
+        return self._attempt("read", name, read) if length > 0 else b""
+
+    def open_read(self, name: str) -> Any:
+        """Opens a file to stream it, binary; what is read is read whole, or is an error."""
+        if self.is_local:
+            return self._attempt("read", name, lambda: open(self.path(name), "rb"))
+        return io.BufferedReader(_RangeReader(self, name), _READ_BYTES)
+
+    def exists(self, name: str) -> bool:
+        """Whether a file or folder has this name."""
+        if self.is_local:
+            return self._attempt("read", name, lambda: os.path.exists(self.path(name)))
+        return self._known("read", name, lambda: self._fs.info(self.path(name))) is not None
+
+    def info(self, name: str) -> FileInfo | None:
+        """Returns what is known of a file or folder; None where there is none."""
+        values = self._known("read", name, lambda: self._fs.info(self.path(name)))
+        return None if values is None else _file_info(values)
+
+    def size(self, name: str) -> int:
+        """Returns a file's size in bytes."""
+        return self._attempt("read", name, lambda: int(self._fs.size(self.path(name))))
+
+    def list_names(self, folder: str = "") -> list[str]:
+        """Returns the sorted names directly in `folder`; empty when there is no such folder."""
+        if self.is_local:
+            path = self.path(folder)
+            return sorted(self._known("list", folder or ".", lambda: os.listdir(path)) or [])
+        return sorted(entry.name for entry in self.list_entries(folder))
+
+    def list_entries(self, folder: str = "") -> list[FileInfo]:
+        """Returns what is directly in `folder`; empty when there is no such folder."""
+        path = self.path(folder)
+        if self.is_local:
+            return [
+                FileInfo(name, os.path.isdir(f"{path}/{name}"), None, None, None)
+                for name in self.list_names(folder)
+            ]
+
+        def listed() -> list[dict[str, Any]]:
+            self._fs.invalidate_cache(path)
+            return list(self._fs.ls(path, detail=True))
+
+        entries = self._known("list", folder or ".", listed) or []
+        # Some tools make an empty object with the folder's own name.
+        own = path.strip("/")
+        return [_file_info(entry) for entry in entries if entry["name"].strip("/") != own]
+
+    # ---- writing
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Publishes `data` under `name` atomically."""
+
+        def write() -> None:
+            if self.is_local:
+                with _published(self.path(name)) as file:
+                    file.write(data)
+            else:
+                self._fs.pipe_file(self.path(name), data)
+
+        self._attempt("write", name, write)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Publishes `data` where there is no file `name` yet; returns whether it did.
+
+        Of two that try at once one wins, on file systems, S3 and Google's store; on a store that
+        cannot do so both may, and the last one's data stays.
+        """
+
+        def create() -> bool:
+            path = self.path(name)
+            try:
+                if self.is_local:
+                    _create_local(path, data)
+                else:
+                    self._create_object(path, data)
+            except FileExistsError:
+                return False
+            except Exception as error:
+                if 412 in answer_of(error) or "PreconditionFailed" in answer_of(error):
+                    return False
+                raise
+            return True
+
+        # After a lost answer the second attempt finds the first one's file.
+        return self._attempt("write", name, create) or self.read_if_there(name) == data
+
+    def _create_object(self, path: str, data: bytes) -> None:
+        try:
+            self._fs.pipe_file(path, data, mode="create")
+        except OSError as error:
+            # A store that knows no condition, said by its answer.
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP):
+                raise
+        else:
+            return
+        if self._fs.exists(path):
+            raise FileExistsError(path)
+        self._fs.pipe_file(path, data)
+
+    def read_if_there(self, name: str) -> bytes | None:
+        """Returns a whole file, or None where there is none."""
+        try:
+            return self.read_bytes(name)
+        except StorageError as error:
+            if error.reason == "missing":
+                return None
+            raise
+
+    @contextmanager
+    def atomic_file(self, name: str) -> Iterator[Any]:
+        """Yields a file to write; it appears as `name` if the block ends well, else not at all."""
+        if self.is_local:
+            with translated_errors("write", name), _published(self.path(name)) as file:
+                yield file
+            return
+        # It has no name, so that nothing is left of it however this process ends.
+        with translated_errors("write", f"temporary files in {tempfile.gettempdir()}"):
+            temporary = tempfile.TemporaryFile()  # noqa: SIM115
+        with temporary:
+            with translated_errors("write", f"temporary files in {tempfile.gettempdir()}"):
+                yield temporary
+                temporary.flush()
+            self._send(f"/proc/self/fd/{temporary.fileno()}", name)
+
+    def _send(self, local_path: str, name: str) -> None:
+        options: dict[str, Any] = {}
+        if self._scheme in ("s3", "s3a"):
+            size = os.path.getsize(local_path)
+            options["chunksize"] = max(_PART_BYTES, -(-size // _MOST_PARTS))
+            options["max_concurrency"] = _PARTS_AT_ONCE
+        # Where a part fails for good, s3fs aborts the upload: nothing of it is to be seen.
+        self._attempt(
+            "write", name, lambda: self._fs.put_file(local_path, self.path(name), **options)
+        )
+
+    def remove(self, name: str) -> None:
+        """Removes a file or a whole folder; nothing happens when it is not there."""
+        path = self.path(name)
+
+        def remove() -> None:
+            if self.is_local:
+                if os.path.isdir(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                elif os.path.lexists(path):
+                    os.unlink(path)
+                return
+            self._fs.invalidate_cache(path)
+            self._fs.rm(path, recursive=True)
+            # S3 says in the answer which of a thousand objects it did not remove; s3fs does not.
+            try:
+                self._fs.info(path)
+            except FileNotFoundError:
+                return
+            raise OSError(errno.EBUSY, "the store did not remove all of it")
+
+        self._known("remove", name, remove)
+
+    def make_folder(self, name: str = "") -> None:
+        """Creates a folder with its parents; an object store has none and does nothing."""
+        if self.is_local:
+            with translated_errors("create", name or self.location):
+                os.makedirs(self.path(name), exist_ok=True)
+
+    # ---- attempts
+
+    def _known(self, action: str, name: str, do: Callable[[], T]) -> T | None:
+        """Returns what `do` returns, or None where it says that there is no such file."""
+
+        def attempt() -> T | None:
+            try:
+                return do()
+            except FileNotFoundError as error:
+                if may_pass(error):
+                    raise
+                return None
+
+        return self._attempt(action, name, attempt)
+
+    def _attempt(self, action: str, name: str, do: Callable[[], T]) -> T:
+        began = time.monotonic()
+        wait = RETRY_FIRST_WAIT_SECONDS
+        attempt = 1
+        while True:
+            try:
+                return do()
+            except Exception as error:
+                # Here an OSError is all that storage raises; elsewhere it may be anything.
+                if isinstance(error, StorageError) or (
+                    self.is_local and not isinstance(error, OSError)
+                ):
+                    raise
+                pause = random.SystemRandom().uniform(wait / 2, wait)
+                spent = time.monotonic() - began
+                is_passing = may_pass(error)
+                if (
+                    not is_passing
+                    or attempt == RETRY_ATTEMPTS
+                    or spent + pause > RETRY_TOTAL_SECONDS
+                ):
+                    raise self._error(action, name, error, attempt, spent) from error
+                level = logging.INFO if attempt < 3 else logging.WARNING
+                log.log(
+                    level,
+                    "cannot %s %s: %s (attempt %d of %d); again in %.1f s",
+                    *(
+                        action,
+                        self.full_name(name),
+                        explain(error)[1],
+                        attempt,
+                        RETRY_ATTEMPTS,
+                        pause,
+                    ),
+                )
+            time.sleep(pause)
+            wait = min(2 * wait, RETRY_LONGEST_WAIT_SECONDS)
+            attempt += 1
+
+    def _error(
+        self, action: str, name: str, error: Exception, attempts: int, spent: float
+    ) -> StorageError:
+        reason, why = explain(error)
+        where = self.full_name(name)
+        if self.is_local:
+            where = getattr(error, "filename", None) or name
+        if attempts > 1 or may_pass(error):
+            reason = "unavailable"
+            why += (
+                f" (given up after {attempts} attempts in {spent:.0f} s); "
+                "see that the storage is up, and run the same command again"
+            )
+        return StorageError(f"cannot {action} {where}: {why}", reason)
+
+
+class _RangeReader(io.RawIOBase):
+    """A file of a store, read by ranges: each is asked for again where it does not come whole."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        super().__init__()
+        self._storage = storage
+        self._name = name
+        self._size = storage.size(name)
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        begins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
+        self._position = max(0, begins[whence] + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        length = max(0, min(len(buffer), self._size - self._position))
+        data = self._storage.read_range(self._name, self._position, length)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def readall(self) -> bytes:
+        # Python's own asks for 8 kB at a time.
+        data = bytearray()
+        while piece := self.read(_READ_BYTES):
+            data += piece
+        return bytes(data)
+
+
+def _file_info(values: dict[str, Any]) -> FileInfo:
+    """Reads what file systems call by different names."""
+    known = {str(name).lower(): value for name, value in values.items()}
+    size = known.get("size")
+    return FileInfo(
+        name=str(known["name"]).rstrip("/").rsplit("/", 1)[-1],
+        is_folder=known.get("type") == "directory",
+        size=None if size is None else int(size),
+        mtime_ns=_nanoseconds(next((known[n] for n in _TIME_NAMES if known.get(n)), None)),
+        etag=str(known["etag"]).strip('"') if known.get("etag") else None,
+    )
+
+
+_TIME_NAMES = ("mtime", "lastmodified", "last_modified", "updated", "created")
+
+
+def _nanoseconds(time: Any) -> int | None:
+    if isinstance(time, str):
+        try:
+            time = datetime.fromisoformat(re.sub(r"Z$", "+00:00", time))
+        except ValueError:
+            return None
+    if isinstance(time, datetime):
+        time = time.timestamp()
+    return round(time * 1e9) if isinstance(time, (int, float)) else None
+
+
+@contextmanager
+def _published(path: str) -> Iterator[Any]:
+    """Yields a local file to write; it appears at `path` if the block ends well, else not."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}{TEMPORARY_MARK}{uuid.uuid4().hex[:12]}"
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def _create_local(path: str, data: bytes) -> None:
+    """Publishes a file that must not be there yet; a link is atomic on NFS too."""
+    temporary = f"{path}{TEMPORARY_MARK}{uuid.uuid4().hex[:12]}"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        with _published(temporary) as file:
+            file.write(data)
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                raise
+            # A file system without links.
+            with open(path, "xb") as file:
+                file.write(data)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)

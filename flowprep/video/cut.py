@@ -1,0 +1,101 @@
+"""Where a long video is cut into segments, so that each has the frames that an uncut read gives.
+
+plan_cut(reader, ...) -> VideoCut -> Segment, Segment, ...                   segments.py
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+
+from flowprep.errors import VideoError
+from flowprep.video.clock import JUMP_SECONDS
+from flowprep.video.reader import FrameReader, Picture
+from flowprep.video.segments import PictureCheck, Segment, VideoCut
+
+__all__ = ["is_long", "plan_cut"]
+
+
+# How many key frames before a segment's first picture decoding begins, and where it is tried next
+# if it does not come by that one. Never the nearest: what follows an open group's key frame in the
+# file may be shown before it and lack its references, and an encoder that refreshes its picture bit
+# by bit has a sound one only a while after its key frame.
+_KEY_FRAMES_BACK = (2, 3, 5, 9)
+
+
+def is_long(reader: FrameReader, segment_frames: int) -> bool:
+    """Whether a video may have more than two segments' frames, as its header says.
+
+    Where that says nothing it may.
+    """
+    estimate = reader.estimate_num_frames()
+    return estimate is None or estimate > 2 * segment_frames
+
+
+def plan_cut(
+    reader: FrameReader, *, segment_frames: int, step: int, on_progress: Callable[[], None]
+) -> VideoCut | None:
+    """Returns the segments of a video, of at most `segment_frames` flows each, or None.
+
+    None leaves it uncut: it has no more than two segments' flows, or reading it whole is the only
+    way to know its frames, as it is damaged or its clock is irregular. After that `reader` gives no
+    frames. `on_progress` is called for each picture.
+    """
+    try:
+        scan = reader.scan(on_progress)
+    except VideoError:
+        # Reading it uncut says what is wrong, and keeps what can be kept.
+        return None
+    if any(not 0 < b - a <= JUMP_SECONDS for a, b in itertools.pairwise(scan.times)):
+        return None
+    num_read = 0
+
+    def pictures() -> Iterator[Picture]:
+        nonlocal num_read
+        for number in range(scan.first_number, len(scan.times)):
+            num_read += 1
+            yield reader.scanned_picture(scan.times[number], scan.durations[number], number)
+
+    # The picture that each frame shows, by the very code that reading goes through.
+    in_range = list(reader.cut_range(pictures()))
+    shown = [picture.number for picture in reader.sampled(iter(in_range))]
+    num_flows = len(shown) - step
+    if num_flows <= 2 * segment_frames:
+        return None
+    num_segments = -(-num_flows // segment_frames)
+    bounds = [num_flows * number // num_segments for number in range(num_segments + 1)]
+    offset = in_range[0].number
+    segments = []
+    for start, stop in itertools.pairwise(bounds):
+        is_last = stop == num_flows
+        first = shown[start]
+        end = in_range[-1].number + 1 if is_last else shown[stop + step - 1] + 1
+        check = PictureCheck()
+        # Of several pictures on the first tick sampling shows the last.
+        begin = first if start else offset
+        for picture in in_range[begin - offset : end - offset]:
+            check.add(picture.time)
+        if is_last:
+            check.add(in_range[-1].duration)
+        num_skipped = 0
+        while num_skipped < start and shown[start - num_skipped - 1] == first:
+            num_skipped += 1
+        place = bisect_right(scan.keys, first)
+        keys = [scan.keys[place - back] for back in _KEY_FRAMES_BACK if place >= back]
+        segments.append(
+            Segment(
+                start=start,
+                stop=stop,
+                num_frames=stop - start + step,
+                is_first=start == 0,
+                is_last=is_last,
+                first_picture=first,
+                first_time=scan.times[first],
+                num_skipped=num_skipped,
+                seek_times=tuple(scan.times[key] for key in keys if key),
+                digest=check.digest,
+            )
+        )
+    reader.note_what_became_of_frames(len(shown))
+    return VideoCut(tuple(segments), num_read, reader.counts.to_dict(), dict(reader.notes))

@@ -1,0 +1,190 @@
+"""Streaming gives the samples of a data set, each video once, by few long reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+
+from flowprep.dataset.layout import shard_name
+from flowprep.dataset.read import open_dataset
+from flowprep.errors import ConfigError, DatasetError
+from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
+from flowprep.learn.config import ClipSpec, StackName, TrainConfig
+from flowprep.learn.data import fill_sample, sample_shape
+from flowprep.storage import Storage
+
+FLOW = ClipSpec("flow", 4, crop_px=32)
+CONFIG = TrainConfig(clip=FLOW, seed=5)
+
+
+@pytest.fixture
+def memory(motion: Path) -> Iterator[str]:
+    """URL of the data set `motion` in fsspec's memory, which behaves as an object store does."""
+    files = fsspec.filesystem("memory")
+    files.put(str(motion) + "/", "/flowprep-stream/", recursive=True)
+    yield "memory://flowprep-stream"
+    files.rm("/flowprep-stream", recursive=True)
+
+
+def ordered(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(samples, key=lambda sample: int(sample["video"]))
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found["video"] == expected["video"]
+    assert (found["label"], found["task"]) == (expected["label"], expected["task"])
+    assert torch.equal(found["clip"], expected["clip"])
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        FLOW,
+        dataclasses.replace(FLOW, stack="bidirectional", num_segments=2),
+        ClipSpec("rgb", 2, crop_px=32),
+    ],
+    ids=["flow", "bidirectional", "rgb"],
+)
+def test_a_store_and_a_disk_give_the_clips_of_the_data_set(
+    motion: Path, memory: str, clip: ClipSpec
+) -> None:
+    config = dataclasses.replace(CONFIG, clip=clip)
+    dataset = open_dataset(motion)
+    streamed = list(StreamingClips(memory, config, "volume"))
+    for found, other in zip(streamed, StreamingClips(motion, config, "volume"), strict=True):
+        assert_same(found, other)
+    train = [n for n, video in enumerate(dataset.videos) if video.split == "train"]
+    assert [sample["video"] for sample in ordered(streamed)] == train
+    for sample in streamed:
+        video = dataset.videos[sample["video"]]
+        assert (sample["label"], sample["task"]) == (video.label, 0)
+        # The same draws lead to the same clip of the data set itself.
+        rng = np.random.default_rng((CONFIG.seed, 4, 0, sample["video"]))
+        expected = np.empty(sample_shape(clip, "volume"), np.float32)
+        fill_sample(dataset, video, config, "volume", rng, expected)
+        np.testing.assert_array_equal(sample["clip"].numpy(), expected)
+
+
+@pytest.mark.parametrize(("world_size", "buffer"), [(1, 3), (2, 1), (3, 128)])
+def test_ranks_share_an_epoch(motion: Path, world_size: int, buffer: int) -> None:
+    options: dict[str, Any] = {"buffer": buffer, "first_epoch": 2, "world_size": world_size}
+    alone = ordered(list(StreamingClips(motion, CONFIG, "stack", first_epoch=2)))
+    parts = [
+        list(StreamingClips(motion, CONFIG, "stack", rank=r, **options)) for r in range(world_size)
+    ]
+    together = ordered([sample for part in parts for sample in part])
+    assert len(together) == 16
+    for found, expected in zip(together, alone, strict=True):
+        assert_same(found, expected)
+
+
+def test_loaders_share_an_epoch(motion: Path) -> None:
+    clips = StreamingClips(motion, CONFIG, "stack", num_epochs=2)
+    expected = list(clips)
+    first, second = ordered(expected[:16]), ordered(expected[16:])
+    found: list[dict[str, Any]] = []
+    for batch in streaming_loader(clips, batch_size=3, num_loaders=2):
+        assert batch["clip"].shape[1:] == (1, 8, 32, 32)
+        found += [{name: batch[name][n] for name in batch} for n in range(len(batch["label"]))]
+    assert len(found) == 32
+    by_video = {
+        video: [sample for sample in found if sample["video"] == video] for video in range(24)
+    }
+    for one, two in zip(first, second, strict=True):
+        both = by_video[one["video"]]
+        assert len(both) == 2
+        assert_same(both[0], one)
+        assert_same(both[1], two)
+
+
+def test_epochs_and_seeds_differ_in_order_and_clips(motion: Path) -> None:
+    def run(seed: int, epoch: int) -> list[dict[str, Any]]:
+        return list(StreamingClips(motion, CONFIG, "stack", seed=seed, first_epoch=epoch))
+
+    runs = [run(0, 0), run(0, 1), run(1, 0)]
+    orders = [tuple(sample["video"] for sample in samples) for samples in runs]
+    assert len(set(orders)) == 3
+    clips = [ordered(samples)[0]["clip"] for samples in runs]
+    assert not torch.equal(clips[0], clips[1])
+    assert not torch.equal(clips[0], clips[2])
+    for found, expected in zip(run(0, 0), runs[0], strict=True):
+        assert_same(found, expected)
+
+
+def test_without_a_buffer_the_order_is_that_of_the_shards(motion: Path) -> None:
+    videos = [sample["video"] for sample in StreamingClips(motion, CONFIG, "stack", buffer=1)]
+    assert videos == sorted(videos)
+
+
+@pytest.mark.parametrize(("stack", "share"), [("plain", 0.3), ("bidirectional", 0.5)])
+def test_reads_are_few_and_leave_out_what_is_not_needed(
+    motion: Path, monkeypatch: pytest.MonkeyPatch, stack: StackName, share: float
+) -> None:
+    ranges: list[tuple[int, int]] = []
+    read_range = Storage.read_range
+
+    def counted(self: Storage, name: str, offset: int, length: int) -> bytes:
+        if type(self) is Storage:
+            ranges.append((offset, length))
+        return read_range(self, name, offset, length)
+
+    monkeypatch.setattr(Storage, "read_range", counted)
+    config = dataclasses.replace(CONFIG, clip=dataclasses.replace(FLOW, stack=stack))
+    list(StreamingClips(motion, config, "stack"))
+    assert len(ranges) == 1
+    # Where gaps are not worth reading, each video is one read, of its needed members.
+    monkeypatch.setattr("flowprep.learn.clips.streaming._LARGEST_GAP", 2000)
+    ranges.clear()
+    list(StreamingClips(motion, config, "stack"))
+    assert len(ranges) == 16
+    size = (motion / shard_name(0)).stat().st_size
+    assert 0 < sum(length for _, length in ranges) < share * size
+    # No read is longer than it may be.
+    monkeypatch.setattr("flowprep.learn.clips.streaming._LARGEST_GAP", 1 << 20)
+    monkeypatch.setattr("flowprep.learn.clips.streaming._LARGEST_READ", size // 5)
+    ranges.clear()
+    list(StreamingClips(motion, config, "stack"))
+    assert 3 < len(ranges) < 8
+    assert max(length for _, length in ranges) <= size // 5
+
+
+def test_it_pickles(motion: Path) -> None:
+    clips = StreamingClips(motion, CONFIG, "stack")
+    for found, expected in zip(pickle.loads(pickle.dumps(clips)), clips, strict=True):
+        assert_same(found, expected)
+
+
+def test_endless_epochs_go_on(motion: Path) -> None:
+    clips = iter(StreamingClips(motion, CONFIG, "stack", num_epochs=None))
+    videos = [next(clips)["video"] for _ in range(48)]
+    assert len(set(videos[:16])) == len(set(videos[16:32])) == len(set(videos[32:])) == 16
+    clips.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("num_loaders", [0, 1])
+def test_a_cut_shard_is_refused_in_plain_words(
+    motion: Path, tmp_path: Path, num_loaders: int
+) -> None:
+    storage = Storage(tmp_path)
+    for name in ("dataset.json", "shards/000000.json"):
+        storage.write_bytes(name, (motion / name).read_bytes())
+    tar = (motion / shard_name(0)).read_bytes()
+    storage.write_bytes(shard_name(0), tar[: len(tar) // 2])
+    clips = StreamingClips(tmp_path, CONFIG, "stack")
+    with pytest.raises(DatasetError, match=r"^shards/000000\.tar is cut: it lacks bytes \d+ to "):
+        list(streaming_loader(clips, batch_size=2, num_loaders=num_loaders))
+
+
+def test_options_that_cannot_be_are_refused(motion: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^buffer must be >= 1, got 0$"):
+        StreamingClips(motion, CONFIG, "stack", buffer=0)
+    with pytest.raises(ConfigError, match=r"^rank must be from 0 to world_size - 1, got 2 of 2$"):
+        StreamingClips(motion, CONFIG, "stack", rank=2, world_size=2)

@@ -1,0 +1,104 @@
+"""Weights carried from image networks to flow networks and to 3D ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from flowprep.learn.models.i3d_resnet import I3DResNet, TimePadding
+from flowprep.learn.models.resnet import ResNet, resnet50
+from flowprep.learn.weights.inflate import cross_modality, inflate_conv, inflate_state_dict
+
+
+@pytest.mark.parametrize("channels", [2, 3, 10, 20])
+def test_cross_modality_answers_a_constant_channels_thirds_as_strongly(channels: int) -> None:
+    weight = torch.randn(8, 3, 7, 7)
+
+    rgb = F.conv2d(torch.full((1, 3, 16, 16), 0.7), weight)
+    flow = F.conv2d(torch.full((1, channels, 16, 16), 0.7), cross_modality(weight, channels))
+
+    torch.testing.assert_close(flow, rgb * channels / 3, rtol=1e-5, atol=1e-3)
+
+
+def test_cross_modality_by_hand() -> None:
+    weight = torch.tensor([1.0, 2.0, 6.0]).reshape(1, 3, 1, 1, 1)
+
+    assert torch.equal(cross_modality(weight, 2), torch.full((1, 2, 1, 1, 1), 3.0))
+
+
+def test_inflated_kernel_sums_to_the_image_kernel() -> None:
+    weight = torch.randn(4, 3, 5, 5)
+
+    inflated = inflate_conv(weight, 7)
+
+    assert inflated.shape == (4, 3, 7, 5, 5)
+    torch.testing.assert_close(inflated.sum(2), weight)
+    assert torch.equal(inflated[:, :, 0], inflated[:, :, 6])
+
+
+def image_network() -> ResNet:
+    """A ResNet-50 as if it had been trained: no batch norm is at its first values."""
+    torch.manual_seed(0)
+    model = resnet50(3, 5, width=0.25).eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, std=0.1)
+            nn.init.normal_(layer.running_mean, std=0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+    return model
+
+
+def inflated_network(model2d: ResNet, time_padding: TimePadding) -> I3DResNet:
+    model = I3DResNet(3, 5, width=0.25, time_padding=time_padding).eval()
+    model.load_state_dict(inflate_state_dict(model2d.state_dict(), model))
+    return model
+
+
+@torch.no_grad()
+def test_boring_video() -> None:
+    """The inflated net scores a still video as the image net does the image (I3D, section 2.4)."""
+    model2d = image_network()
+    image = torch.randn(2, 3, 64, 64)
+    still = image.unsqueeze(2).expand(-1, -1, 8, -1, -1)
+
+    expected = model2d(image)
+    replicated = inflated_network(model2d, "replicate")(still)
+    zeros = inflated_network(model2d, "zeros")(still)
+
+    assert (replicated - expected).norm() / expected.norm() < 1e-5
+    assert (zeros - expected).norm() / expected.norm() > 1e-3
+
+
+def test_first_layer_goes_over_to_flow() -> None:
+    model2d = resnet50(3, 5, width=0.1)
+    model3d = I3DResNet(2, 5, width=0.1)
+
+    model3d.load_state_dict(inflate_state_dict(model2d.state_dict(), model3d))
+
+    conv1 = model3d.conv1.weight
+    assert torch.equal(conv1[:, 0], conv1[:, 1])
+    torch.testing.assert_close(conv1[:, 0].sum(1), model2d.conv1.weight.mean(1))
+
+
+def test_what_does_not_fit_is_passed_on() -> None:
+    model2d = resnet50(3, 9, width=0.1)
+    state = {**model2d.state_dict(), "head.bias": torch.zeros(2)}
+
+    inflated = inflate_state_dict(state, I3DResNet(3, 5, width=0.1))
+
+    assert inflated["fc.weight"] is state["fc.weight"]
+    assert inflated["head.bias"] is state["head.bias"]
+    assert list(inflated) == list(state)
+
+
+def test_non_local_blocks_are_left_to_their_first_values() -> None:
+    model3d = I3DResNet(3, 5, width=0.1, non_local=True)
+    state = inflate_state_dict(resnet50(3, 5, width=0.1).state_dict(), model3d)
+
+    result = model3d.load_state_dict(state, strict=False)
+
+    assert not result.unexpected_keys
+    assert all(".non_local." in name for name in result.missing_keys)
