@@ -152,7 +152,7 @@ def test_every_measurement_has_a_processor_a_date_and_a_command() -> None:
 def test_files_that_a_page_names_are_there(name: str) -> None:
     page = read_page(name)
     text = "\n".join([page.prose, *(block.text for block in page.blocks)])
-    for path in re.findall(r"(?<![\w/.])((?:scripts|tests|examples)/[\w./-]*\w)", text):
+    for path in re.findall(r"(?<![\w/.])((?:scripts|tests|examples)/[\w./*-]*[\w*])", text):
         # PYTHON stands for any of them.
         assert list(ROOT.glob(path.replace("PYTHON", "*"))), f"{name} names {path}"
     files = {path.name for path in (ROOT / "flowprep").rglob("*.*")}
