@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +20,8 @@ from numpy.typing import NDArray
 from flowprep.config import ExtractConfig
 from flowprep.dataset.describe import DatasetDescription, describe_dataset
 from flowprep.dataset.layout import Failure, read_failures
+from flowprep.dataset.metadata import FlowSummary
+from flowprep.dataset.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, StorageError
@@ -112,7 +113,7 @@ class ClassSummary:
     """99 of 100 vectors are shorter, to a bin of the histogram."""
     bound: BoundAdvice
     histogram: NDArray[np.float64]
-    """Vectors by length, in bins of 0.25 px; the last has no upper end."""
+    """Vectors by length, in bins of HISTOGRAM_BIN_PX; the last has no upper end."""
     mean_flow: NDArray[np.float32] | None
     """The mean field of the sampled videos, (48, 64, 2) px; None where none was sampled."""
 
@@ -172,26 +173,26 @@ class Report:
 # ---- the recommended bound
 
 
-def most_beyond(statistics: Mapping[str, Any], bound_px: float, bounds: NDArray[np.float64]) -> Any:
+def most_beyond(
+    summary: FlowSummary, bound_px: float, bounds: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Returns the most components that can be beyond each of `bounds`, (N,) float64, from below.
 
-    `statistics` are those of one video and direction, as stored. A vector longer than b has one
+    `summary` is that of one video and direction, as stored. A vector longer than b has one
     component beyond b at most, unless it is longer than b * sqrt(2), then two; a bin counts in full
     from its lower edge. What extract counted at its own bound, and the greatest component, say more
     and are used too. So the true number is never above this one.
     """
-    histogram = np.asarray(statistics["magnitude_histogram"], np.float64)
-    width = statistics["histogram_bin_px"]
+    histogram = np.asarray(summary.magnitude_histogram, np.float64)
     tail = np.concatenate((np.cumsum(histogram[::-1])[::-1], [0.0]))
-    # The last of 256 bins and one has no upper end, so all beyond it may be there.
-    open_end = 256
+    # The last bin has no upper end, so all beyond it may be there.
     most = np.zeros(bounds.size)
     for factor in (1.0, np.sqrt(2.0)):
-        place = np.minimum(np.floor(factor * bounds / width), open_end).astype(np.intp)
-        most += tail[np.minimum(place, histogram.size)]
-    most = np.where(bounds >= bound_px, np.minimum(most, statistics["num_clipped"]), most)
+        place = np.minimum(np.floor(factor * bounds / summary.histogram_bin_px), HISTOGRAM_NUM_BINS)
+        most += tail[np.minimum(place.astype(np.intp), histogram.size)]
+    most = np.where(bounds >= bound_px, np.minimum(most, summary.num_clipped), most)
     # Rounded to four digits when it was stored.
-    greatest = max(abs(statistics["min_px"] or 0.0), abs(statistics["max_px"] or 0.0)) + 5e-5
+    greatest = max(abs(summary.min_px or 0.0), abs(summary.max_px or 0.0)) + 5e-5
     return np.where(bounds >= greatest, 0.0, most)
 
 
@@ -220,6 +221,10 @@ def recommend_bound(
     )
 
 
+def _no_vectors() -> NDArray[np.float64]:
+    return np.zeros(HISTOGRAM_NUM_BINS + 1)
+
+
 @dataclass
 class _Sums:
     """What is added up over the videos of a class."""
@@ -228,7 +233,7 @@ class _Sums:
     num_frames: int = 0
     num_values: int = 0
     num_clipped: int = 0
-    histogram: NDArray[np.float64] = field(default_factory=lambda: np.zeros(257))
+    histogram: NDArray[np.float64] = field(default_factory=_no_vectors)
     most: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(NICE_BOUNDS_PX)))
     flow: NDArray[np.float64] = field(
         default_factory=lambda: np.zeros((*_CLASS_PICTURE_PX[::-1], 2))
@@ -237,14 +242,14 @@ class _Sums:
 
     def summary(self, name: str, config: ExtractConfig, requested_share: float) -> ClassSummary:
         total = max(1.0, float(self.histogram.sum()))
-        middles = (np.arange(self.histogram.size) + 0.5) * 0.25
+        middles = (np.arange(self.histogram.size) + 0.5) * HISTOGRAM_BIN_PX
         p99 = int(np.searchsorted(np.cumsum(self.histogram), 0.99 * total))
         return ClassSummary(
             name=name,
             num_videos=self.num_videos,
             num_frames=self.num_frames,
             mean_px=float(self.histogram @ middles) / total,
-            p99_px=0.25 * (p99 + 1),
+            p99_px=HISTOGRAM_BIN_PX * (p99 + 1),
             bound=recommend_bound(
                 self.most,
                 self.num_values,
@@ -358,15 +363,15 @@ class DatasetSurvey:
         except (DatasetError, StorageError) as error:
             self.findings.append(Finding("unreadable", video.key, str(error)))
             return
-        if isinstance(device := metadata.get("device"), str):
-            self.devices[device] += 1
+        if metadata.device:
+            self.devices[metadata.device] += 1
         bounds = np.array(NICE_BOUNDS_PX)
         sums = [self.total, *(self.classes.setdefault(n, _Sums()) for n in video.labels)]
         most = np.zeros(bounds.size)
-        histogram = np.zeros(257)
-        for item in metadata["flow"].values():
+        histogram = _no_vectors()
+        for item in metadata.flow.values():
             most += most_beyond(item, config.flow.bound_px, bounds)
-            values = np.asarray(item["magnitude_histogram"], np.float64)
+            values = np.asarray(item.magnitude_histogram, np.float64)
             histogram[: values.size] += values
         for one in sums:
             one.num_videos += 1

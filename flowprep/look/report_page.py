@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from flowprep._version import __version__
 from flowprep.dataset.layout import flatten
+from flowprep.dataset.quantize import HISTOGRAM_BIN_PX
 from flowprep.errors import FAILURE_REASONS
 from flowprep.look.color import flow_to_color
 from flowprep.look.findings import KINDS, Finding
@@ -287,7 +288,7 @@ def _bound(report: Report) -> str:
 
 def _draw_magnitudes(axes: Axes, total: ClassSummary) -> None:
     histogram = total.histogram / max(1.0, total.histogram.sum())
-    edges = 0.25 * np.arange(histogram.size + 1)
+    edges = HISTOGRAM_BIN_PX * np.arange(histogram.size + 1)
     last = int(np.flatnonzero(histogram)[-1]) + 1 if histogram.any() else 1
     axes.stairs(histogram[:last], edges[: last + 1], fill=True, color=_FILL)
     axes.set_yscale("log")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from flowprep.config import DIRECTIONS, Direction, ExtractConfig, FlowSpec
 from flowprep.dataset.layout import DATASET_FILE, FLOW_STREAMS, RGB_STREAM
-from flowprep.dataset.quantize import dequantize
+from flowprep.dataset.quantize import HISTOGRAM_BIN_PX, dequantize
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import ConfigError, DatasetError, InputError, VideoError
@@ -216,8 +216,8 @@ class StoredFlow(FlowSource):
 
     def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
         """Returns the histogram that extraction kept, of the flow before it was cut."""
-        statistics = self._dataset.metadata(self.name)["flow"][direction]
-        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
+        summary = self._dataset.metadata(self.name).flow[direction]
+        return summary.magnitude_histogram, summary.histogram_bin_px
 
 
 class ComputedFlow(FlowSource):
@@ -281,7 +281,7 @@ class ComputedFlow(FlowSource):
         except BaseException:
             self.close()
             raise
-        self._statistics = {one: item.to_dict() for one, item in quantizers.items()}
+        self._statistics = {one: item.statistics for one, item in quantizers.items()}
         self._offsets = {
             stream: np.concatenate(([0], np.cumsum(file.sizes, dtype=np.int64)))
             for stream, file in self._streams.items()
@@ -309,8 +309,7 @@ class ComputedFlow(FlowSource):
 
     def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
         """Returns the histogram of what was computed, before it was cut."""
-        statistics = self._statistics[direction]
-        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
+        return self._statistics[direction].histogram.tolist(), HISTOGRAM_BIN_PX
 
     def _decode(self, stream: str, index: int, flags: int) -> NDArray[np.uint8]:
         begin, end = self._offsets[stream][index : index + 2].tolist()
