@@ -62,7 +62,7 @@ from flowprep.run.job import (
     failed_record,
     internal_error_site,
 )
-from flowprep.run.plan import make_plan
+from flowprep.run.plan import make_plan, with_all_parameters
 from flowprep.run.progress import Progress, RunReport
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
@@ -93,6 +93,7 @@ def run_extract(
     are no workers, or where the first videos all fail with the same internal error.
     """
     options = options or RunOptions()
+    config = with_all_parameters(config)
     check_options(options, config.flow.algorithm)
     storage = Storage(out)
     storage.make_folder()

@@ -17,12 +17,9 @@ from typing import Any
 
 from flowprep.config import ExecutorName, FlowSpec, RunOptions
 from flowprep.errors import ConfigError, ExecutorError
-from flowprep.flow.devices import (
-    Device,
-    check_device,
-    has_gpu_version,
-    resolve_device,
-)
+from flowprep.flow.devices import Device
+from flowprep.flow.estimators import check_device, has_gpu_version, resolve_device
+from flowprep.flow.parameters import is_own
 from flowprep.run.cluster import job_runtime_env, living_machines, parse_runtime_env
 from flowprep.run.counters import RayMetrics, Sample
 from flowprep.run.extract import library_versions
@@ -196,7 +193,7 @@ class RayExecutor(Executor):
         self._address = cluster_address(options.address)
         # Before Ray starts, which takes seconds.
         check_options(options, flow.algorithm)
-        runtime_env = job_runtime_env(options, self._address)
+        runtime_env = job_runtime_env(options, self._address, flow.algorithm)
         self._is_own = self._address is None and not _is_connected()
         self._device: Device | None = None
         if self._is_own:
@@ -417,8 +414,10 @@ class RayExecutor(Executor):
         while (chosen := self._queue.take(free, at_work)) is not None:
             kind, job = chosen
             actor = self._idle.pop() if kind == "gpu" else None
-            # Where Ray is our own, its workers have the driver's libraries.
-            versions = None if self._is_own else library_versions(job.config)
+            # Where Ray is our own, its workers have the driver's libraries. A user's own file may
+            # be another one by now.
+            is_same = self._is_own and not is_own(self._flow.algorithm)
+            versions = None if is_same else library_versions(job.config)
             if actor is None:
                 ref = self._task.remote(job, "cpu", versions)
             else:

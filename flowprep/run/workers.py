@@ -10,7 +10,8 @@ from typing import Literal
 
 from flowprep.config import RunOptions
 from flowprep.dataset.layout import VideoRecord
-from flowprep.flow.devices import Device, cuda_state, resolve_device
+from flowprep.flow.devices import Device, cuda_state
+from flowprep.flow.estimators import resolve_device
 from flowprep.machine import usable_cores
 from flowprep.run.job import ExtractJob
 
