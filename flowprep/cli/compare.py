@@ -94,7 +94,7 @@ def compare(
     flowprep compare clip.mp4 --algorithms tvl1 --estimator my_flow:MyFlow
     """
     from flowprep.look.compare import compare_algorithms, compare_datasets
-    from flowprep.look.view import is_dataset
+    from flowprep.look.sources import is_dataset
 
     if estimator is not None:
         algorithms = (*(algorithms or ()), estimator)

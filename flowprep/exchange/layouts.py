@@ -102,6 +102,10 @@ class TreeLayout(ABC):
     """Lists name whole paths, because the reader puts nothing before them."""
     names_direction_and_step = False
     """File names tell backward flow and longer steps apart."""
+    reads_every_label = False
+    """The project reads all labels of a line in a frame list, not the first alone."""
+    list_kind: Literal["lines", "charades"] = "lines"
+    """What its frame lists are: `PATH COUNT LABEL` lines, or Charades' JSON."""
 
     @abstractmethod
     def flow_file(self, path: str, axis: Literal["x", "y"], index: int, kind: FileKind) -> str:
@@ -167,6 +171,7 @@ class MMAction2(_OneFolder):
 
     formats = ("jpg", "zip", *_FLOW_FORMATS[1:])
     accepted_first_numbers = (0, 1)
+    reads_every_label = True
     _flow = re.compile(r"(?:flow_)?([xy])_([0-9]{5,})\.jpe?g")
 
 
@@ -274,6 +279,7 @@ class PytorchI3D(TreeLayout):
     flows are skipped there, and only `training` and `testing` are asked for (train_i3d.py).
     """
 
+    list_kind = "charades"
     formats = ("jpg",)
     num_digits = 6
     is_flat = True
@@ -303,6 +309,7 @@ class Frames(_OneFolder):
 
     formats = ("jpg", "zip", "webdataset")
     has_flow = False
+    reads_every_label = True
 
 
 LAYOUTS: dict[str, TreeLayout] = {
