@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowprep.errors import ConfigError
-from flowprep.flow.base import FlowEstimator
 from flowprep.flow.devices import (
     Device,
     DeviceKind,
@@ -17,9 +16,6 @@ from flowprep.flow.devices import (
     why_no_cuda,
     why_no_torch,
 )
-from flowprep.flow.farneback import Farneback
-from flowprep.flow.opencv import OpenCVDIS, OpenCVFarneback, OpenCVTVL1
-from flowprep.flow.own import load_own
 from flowprep.flow.parameters import (
     PARAMETERS,
     FlowParameters,
@@ -27,7 +23,10 @@ from flowprep.flow.parameters import (
     check_algorithm,
     is_own,
 )
-from flowprep.flow.tvl1 import TVL1
+
+if TYPE_CHECKING:
+    from flowprep.flow.base import FlowEstimator
+    from flowprep.flow.own import OwnEstimator
 
 __all__ = [
     "ESTIMATORS",
@@ -42,7 +41,13 @@ __all__ = [
 ]
 
 
-# PyTorch takes seconds to import: its classes are imported when one of them is to compute.
+# Each class is imported when it is to compute: OpenCV takes long to import, and PyTorch seconds.
+
+
+def _tvl1() -> type[FlowEstimator]:
+    from flowprep.flow.tvl1 import TVL1
+
+    return TVL1
 
 
 def _tvl1_torch() -> type[FlowEstimator]:
@@ -60,29 +65,51 @@ def _tvl1_cuda() -> type[FlowEstimator]:
     return TVL1Cuda
 
 
+def _tvl1_opencv() -> type[FlowEstimator]:
+    from flowprep.flow.opencv import OpenCVTVL1
+
+    return OpenCVTVL1
+
+
+def _farneback() -> type[FlowEstimator]:
+    from flowprep.flow.farneback import Farneback
+
+    return Farneback
+
+
 def _farneback_torch() -> type[FlowEstimator]:
     from flowprep.flow.farneback_torch import FarnebackTorch
 
     return FarnebackTorch
 
 
-ESTIMATORS: dict[
-    tuple[str, DeviceKind], type[FlowEstimator] | Callable[[], type[FlowEstimator]]
-] = {
-    ("tvl1", "cpu"): TVL1,
+def _farneback_opencv() -> type[FlowEstimator]:
+    from flowprep.flow.opencv import OpenCVFarneback
+
+    return OpenCVFarneback
+
+
+def _dis() -> type[FlowEstimator]:
+    from flowprep.flow.opencv import OpenCVDIS
+
+    return OpenCVDIS
+
+
+ESTIMATORS: dict[tuple[str, DeviceKind], Callable[[], type[FlowEstimator]]] = {
+    ("tvl1", "cpu"): _tvl1,
     ("tvl1", "cuda"): _tvl1_cuda,
     ("tvl1", "mps"): _tvl1_torch,
     ("tvl1", "torch-cpu"): _tvl1_torch,
-    ("tvl1-opencv", "cpu"): OpenCVTVL1,
-    ("farneback", "cpu"): Farneback,
+    ("tvl1-opencv", "cpu"): _tvl1_opencv,
+    ("farneback", "cpu"): _farneback,
     ("farneback", "cuda"): _farneback_torch,
     ("farneback", "mps"): _farneback_torch,
     ("farneback", "torch-cpu"): _farneback_torch,
-    ("farneback-opencv", "cpu"): OpenCVFarneback,
-    ("dis", "cpu"): OpenCVDIS,
+    ("farneback-opencv", "cpu"): _farneback_opencv,
+    ("dis", "cpu"): _dis,
 }
-"""The class of each algorithm on each kind of device, or a function that imports the class. Every
-algorithm has one for the CPU, and all its classes have one `implementation`."""
+"""What imports the class of each algorithm on each kind of device. Every algorithm has one for the
+CPU, and all classes of an algorithm have one `implementation` and take the same frames."""
 
 
 def create_estimator(name: str, *, device: str = "cpu", **parameters: Any) -> FlowEstimator:
@@ -103,7 +130,7 @@ def build_estimator(
     """Returns the estimator of algorithm `name` for parameters that are checked already."""
     where = resolve_device(device, name)
     if is_own(name):
-        estimator = load_own(name).create(_own_values(parameters), where.torch_name)
+        estimator = _own(name).create(_own_values(parameters), where.torch_name)
     else:
         estimator = _class_of(name, where.kind).create(parameters, where.torch_name)
     if where.kind != "cpu":
@@ -118,7 +145,7 @@ def parse_parameters(name: str, parameters: Mapping[str, Any]) -> FlowParameters
     """
     check_algorithm(name)
     if is_own(name):
-        checked = load_own(name).parameters(parameters)
+        checked = _own(name).parameters(parameters)
         return OwnParameters.of({} if checked is None else asdict(checked))
     kind = PARAMETERS[name]
     known = list(kind.__dataclass_fields__)
@@ -136,14 +163,14 @@ def implementation_of(name: str, parameters: FlowParameters | Mapping[str, Any] 
     it has its name, version and source too.
     """
     if is_own(name):
-        return load_own(name).implementation_with(_own_values(parameters))
+        return _own(name).implementation_with(_own_values(parameters))
     return _class_of(name, "cpu").implementation_with(parameters)
 
 
 def device_kinds(algorithm: str) -> tuple[DeviceKind, ...]:
     """Returns where an algorithm can be computed."""
     if is_own(algorithm):
-        return load_own(algorithm).kind.device_kinds
+        return _own(algorithm).kind.device_kinds
     return tuple(kind for name, kind in ESTIMATORS if name == algorithm)
 
 
@@ -190,8 +217,13 @@ def resolve_device(name: str, algorithm: str) -> Device:
 
 
 def _class_of(algorithm: str, kind: DeviceKind) -> type[FlowEstimator]:
-    entry = ESTIMATORS[algorithm, kind]
-    return entry if isinstance(entry, type) else entry()
+    return ESTIMATORS[algorithm, kind]()
+
+
+def _own(name: str) -> OwnEstimator:
+    from flowprep.flow.own import load_own
+
+    return load_own(name)
 
 
 def _own_values(parameters: object) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import Any
 
 from flowprep.config import RunOptions
 from flowprep.errors import ConfigError
-from flowprep.flow.own import load_own
 from flowprep.flow.parameters import is_own
 from flowprep.run.workers import Machine
 
@@ -46,7 +45,11 @@ def job_runtime_env(
     that cannot be read.
     """
     env = parse_runtime_env(options.runtime_env) if options.runtime_env else {}
-    own = load_own(algorithm).place if is_own(algorithm) else None
+    own: Path | None = None
+    if is_own(algorithm):
+        from flowprep.flow.own import load_own
+
+        own = load_own(algorithm).place
     # Installed packages are found anyway; on PYTHONPATH they would come before Python's own.
     if address is None and own is not None and str(own.parent) not in _installed_places():
         variables = env.setdefault("env_vars", {})

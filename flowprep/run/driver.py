@@ -50,7 +50,8 @@ from flowprep.dataset.rebuild import rebuild_lost_sidecars
 from flowprep.errors import DatasetError, ExecutorError, VideoError
 from flowprep.inputs.manifest import Manifest
 from flowprep.run.counters import metric_samples
-from flowprep.run.executors import EXECUTORS, Executor, WorkerLost, check_options
+from flowprep.run.executor import Executor
+from flowprep.run.executors import start_executor
 from flowprep.run.first_videos import FirstVideos
 from flowprep.run.found_again import FolderNames, found_again, with_new_sources
 from flowprep.run.job import (
@@ -59,13 +60,16 @@ from flowprep.run.job import (
     JobResult,
     JoinJob,
     PublishJob,
+    WorkerLost,
     failed_record,
     internal_error_site,
 )
+from flowprep.run.options import check_options
 from flowprep.run.plan import make_plan, with_all_parameters
 from flowprep.run.progress import Progress, RunReport
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
+from flowprep.run.worker_process import WorkerProcess
 from flowprep.storage import Storage
 from flowprep.storage_errors import translated_errors
 from flowprep.urls import redacted
@@ -82,10 +86,16 @@ MAX_LOST_NODES = 10
 
 
 def run_extract(
-    manifest: Manifest, out: str, config: ExtractConfig, options: RunOptions | None = None
+    manifest: Manifest,
+    out: str,
+    config: ExtractConfig,
+    options: RunOptions | None = None,
+    *,
+    worker: WorkerProcess | None = None,
 ) -> RunReport:
     """Extracts the videos of `manifest` into the data set `out`, and goes on where a run left off.
 
+    `worker` has been started already, by `early_worker`, for a run that needs no more than one.
     Returns the report; videos that failed are in it and in `failures.jsonl`, and stop nothing.
     Raises ConfigMismatchError where `out` was made with another configuration, InputError or
     DatasetError where the plan cannot be extended, StorageError where `out` cannot be written (what
@@ -104,7 +114,7 @@ def run_extract(
             log.info("note: %s", note)
         write_plan(storage, plan)
         remove_temporary_files(storage)
-        run = _Run(storage, config, options, plan.entries, lease)
+        run = _Run(storage, config, options, plan.entries, lease, worker)
         run.report.log_name = log_name
         run.report.notes[:0] = plan.notes
         try:
@@ -151,11 +161,13 @@ class _Run:
         options: RunOptions,
         entries: list[ManifestEntry],
         lease: Lease,
+        worker: WorkerProcess | None,
     ) -> None:
         self.storage = storage
         self.lease = lease
         self.config = config
         self.options = options
+        self.worker = worker
         self.entries = entries
         self.waiting: deque[Job] = deque()
         self.unfinished: Counter[int] = Counter()
@@ -275,7 +287,9 @@ class _Run:
         state: RunState = "failed"
         try:
             if self.waiting:
-                executor = EXECUTORS[self.options.executor](self.options, self.config.flow)
+                executor = start_executor(
+                    self.options, self.config.flow, len(self.waiting), self.worker
+                )
                 log.info("%s with %d workers", type(executor).__name__, executor.num_workers)
                 self.recorder.num_workers = executor.num_workers
                 self._work(executor, progress)

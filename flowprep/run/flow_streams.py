@@ -52,7 +52,7 @@ class FlowStreams:
         self._encode = encode
         self._estimator = estimator
         self._quantizers = {direction: FieldQuantizer(flow) for direction in encode.directions}
-        self._size: tuple[int, ...] = ()
+        self._shape: tuple[int, ...] = ()
         self._frame_error: Exception | None = None
 
     def compute(
@@ -92,6 +92,12 @@ class FlowStreams:
             )
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames, px."""
+        height, width = self._shape
+        return width, height
+
+    @property
     def statistics(self) -> dict[Direction, FlowStatistics]:
         """Of the fields of each direction, before they were quantized."""
         return {name: one.statistics for name, one in self._quantizers.items()}
@@ -115,7 +121,7 @@ class FlowStreams:
                 if frame is None:
                     return
                 image = _image_of(frame, self._estimator)
-                self._size = frame.gray.shape
+                self._shape = frame.gray.shape
                 if self._encode.keep_rgb and (keeps_frame is None or keeps_frame(self.num_frames)):
                     with self.clock.spent("encode"):
                         bgr = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR)
@@ -141,7 +147,7 @@ class FlowStreams:
         for direction in self._encode.directions:
             field = _checked(
                 pair.forward if direction == "forward" else pair.backward,
-                self._size,
+                self._shape,
                 self._flow.algorithm,
                 is_first=self.num_flows == 0,
             )
