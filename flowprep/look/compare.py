@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +123,7 @@ def compare_algorithms(
     """
     from flowprep.flow import build_estimator
     from flowprep.inputs.video import Video
+    from flowprep.run.flow_streams import flow_between
     from flowprep.video.decode import open_video
 
     _check_counts(num_sampled, num_worst)
@@ -147,9 +148,11 @@ def compare_algorithms(
         for index, (first, last) in enumerate(_pairs(iter(reader), step)):
             if wanted is not None and index not in wanted:
                 continue
-            _check_size(first.gray, estimators)
             grid, target = (first, last) if direction == "forward" else (last, first)
-            flows = [estimate(grid.gray, target.gray) for estimate in estimators]
+            flows = [
+                flow_between(estimator, spec.algorithm, grid, target)
+                for estimator, spec in zip(estimators, specs, strict=True)
+            ]
             levels = [quantize(x, s) for x, s in zip(flows, specs, strict=True)]
             pair = flows[0], flows[1]
             tally.add(item.key, index, pair, (levels[0], levels[1]), _Held(grid.rgb, *pair))
@@ -291,16 +294,6 @@ def _check_counts(num_sampled: int | None, num_worst: int) -> None:
         raise ConfigError(f"num_sampled must be >= 1, got {num_sampled}")
     if num_worst < 1:
         raise ConfigError(f"num_worst must be >= 1, got {num_worst}")
-
-
-def _check_size(gray: NDArray[np.uint8], estimators: Sequence[Any]) -> None:
-    least = max(estimator.min_side_px for estimator in estimators)
-    if min(gray.shape) < least:
-        raise VideoError(
-            "too-small",
-            f"frames of {gray.shape[1]}x{gray.shape[0]} px are too small for flow; each "
-            f"side needs at least {least} px",
-        )
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flowprep.config import FlowSpec, RunOptions
-from flowprep.flow.devices import resolve_device
+from flowprep.flow.estimators import resolve_device
 from flowprep.run.options import chosen_executor
 from flowprep.run.worker_process import WorkerProcess
 

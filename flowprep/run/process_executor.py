@@ -9,7 +9,7 @@ from logging import getLogger
 
 from flowprep.config import FlowSpec, RunOptions
 from flowprep.errors import ExecutorError
-from flowprep.flow.devices import resolve_device
+from flowprep.flow.estimators import resolve_device
 from flowprep.machine import memory_in_use, usable_memory_bytes
 from flowprep.run.counters import Sample
 from flowprep.run.executor import MAX_FAILED_STARTS, Executor
