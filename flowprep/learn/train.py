@@ -54,6 +54,7 @@ from flowprep.learn.optimization import count_steps, learning_rate, make_optimiz
 from flowprep.learn.placement import autocast, default_loaders, place_model, with_channels_last
 from flowprep.learn.run_folder import BEST_FILE, LAST_FILE, MetricsRow, RunFolder
 from flowprep.learn.scores import Scores
+from flowprep.learn.train_state import TrainState
 from flowprep.learn.weights.load import load_weights_into
 from flowprep.words import format_count, format_duration
 
@@ -187,11 +188,11 @@ def _train(
     if checkpoint is not None:
         assert checkpoint.training is not None
         state = checkpoint.training
-        step, tested_step, best = checkpoint.step, state["tested_step"], state["best"]
-        last_loss, last_top1 = state["loss"], state["top1"]
-        seconds_before = state["seconds"]
+        step, tested_step, best = checkpoint.step, state.tested_step, state.best
+        last_loss, last_top1 = state.loss, state.top1
+        seconds_before = state.seconds
         if process.is_main:
-            totals = state["totals"]
+            totals = state.totals
         network.load_state_dict(checkpoint.model)
     totals = totals.to(device)
 
@@ -202,8 +203,8 @@ def _train(
     optimizer = make_optimizer(spec, network)
     scaler = torch.amp.GradScaler(device.type, enabled=spec.precision == "fp16")
     if checkpoint is not None:
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        optimizer.load_state_dict(state.optimizer)
+        scaler.load_state_dict(state.scaler)
     first_step, checkpoint = step, None
 
     runner: Any = network
@@ -215,17 +216,17 @@ def _train(
         runner = torch.compile(runner)
 
     def save(name: str = LAST_FILE, *, is_whole: bool = True) -> None:
-        training = {
-            "optimizer": optimizer.state_dict(),
-            "scaler": scaler.state_dict(),
-            "tested_step": tested_step,
-            "best": best,
-            "loss": last_loss,
-            "top1": last_top1,
-            "totals": totals.cpu(),
-            "seconds": seconds_before + time.monotonic() - began,
-            "videos": digest,
-        }
+        training = TrainState(
+            videos=digest,
+            tested_step=tested_step,
+            best=best,
+            loss=last_loss,
+            top1=last_top1,
+            totals=totals,
+            seconds=seconds_before + time.monotonic() - began,
+            optimizer=optimizer.state_dict(),
+            scaler=scaler.state_dict(),
+        )
         save_checkpoint(
             folder.path / name,
             Checkpoint(config, tasks, step, network.state_dict(), training if is_whole else None),
@@ -558,11 +559,11 @@ def _notes(
             )
         notes += check_data(task, dataset, stream=config.clip.stream, force=options.force)
     assert checkpoint.training is not None
-    if checkpoint.training["videos"] != digest and not options.force:
+    if checkpoint.training.videos != digest and not options.force:
         raise ConfigMismatchError(
             "the training videos are not those that the run began with: some were added, went away "
             "or have other labels. Choose another --run, or add --force to go on with these",
-            {"videos": (checkpoint.training["videos"], digest)},
+            {"videos": (checkpoint.training.videos, digest)},
         )
     return tuple(notes)
 
