@@ -21,6 +21,7 @@ from flowprep.learn.networks import (
     NetworkOptions,
     RecipeName,
     TSNOptions,
+    clip_inputs,
     find_network,
     make_options,
 )
@@ -265,19 +266,13 @@ class TrainConfig:
     """The videos to measure on while training, one view of each; `none` measures on none."""
 
     def __post_init__(self) -> None:
-        network = find_network(self.model.model)
-        if self.clip.stream not in network.inputs:
-            raise ConfigError(
-                f"stream must be {' or '.join(network.inputs)} for {self.model.model}, "
-                f"got {self.clip.stream}"
-            )
+        clip_inputs(self.model.model, self.clip.stream)
 
     @property
     def inputs(self) -> tuple[ClipInput, ...]:
         """What the network takes of each clip: as published, in the number of frames chosen."""
         clip = self.clip
-        network = find_network(self.model.model)
-        return network.clip_inputs(clip.stream, clip.num_frames, clip.frame_stride)
+        return clip_inputs(self.model.model, clip.stream, clip.num_frames, clip.frame_stride)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON values; `from_dict` is its inverse."""
@@ -481,7 +476,7 @@ def default_config(model: str, stream: StreamName) -> TrainConfig:
     The clips are the published ones of its kind; the schedule is one that suits small data sets.
     """
     network = find_network(model)
-    first, *_ = network.clip_inputs(stream)
+    first, *_ = clip_inputs(model, stream)
     clip = ClipSpec(
         stream,
         first.num_frames,
