@@ -63,7 +63,7 @@ class ModelSpec:
     """Which network, and how it is built."""
 
     model: str = "resnet18"
-    """The network, one of those in docs/networks.md."""
+    """The network."""
     width: float = 1.0
     """Multiplies the number of channels in every layer; small ones train on a laptop."""
     dropout: float | None = None
