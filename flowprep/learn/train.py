@@ -43,8 +43,10 @@ from flowprep.learn.checkpoint import (
     describe_task,
     save_checkpoint,
 )
+from flowprep.learn.clips.select import select_videos
+from flowprep.learn.clips.testing import TestViews
+from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import VIEWS, TrainConfig, TrainOptions
-from flowprep.learn.data import TestViews, TrainingClips, select_videos, training_loader
 from flowprep.learn.distributed import Process, join_processes
 from flowprep.learn.evaluate import score_videos
 from flowprep.learn.models.base import Layout
