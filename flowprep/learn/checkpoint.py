@@ -34,6 +34,7 @@ from flowprep.learn.config import StreamName, TrainConfig
 from flowprep.learn.models import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
+from flowprep.learn.train_state import TrainState
 from flowprep.storage import Storage
 
 __all__ = [
@@ -92,7 +93,7 @@ class Checkpoint:
     """Training steps that these weights have behind them."""
     model: dict[str, torch.Tensor]
     """State dict of the network that `build_model` makes."""
-    training: dict[str, Any] | None = None
+    training: TrainState | None = None
     """What a training needs to go on; None where the weights are all there is."""
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -127,7 +128,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         "versions": json.dumps(checkpoint.versions or library_versions()),
         "step": checkpoint.step,
         "model": checkpoint.model,
-        "training": checkpoint.training,
+        "training": None if checkpoint.training is None else checkpoint.training.to_dict(),
     }
     with Storage(path.parent).atomic_file(path.name) as file:
         torch.save(content, file)
@@ -177,12 +178,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{FORMAT_VERSION}; install a newer flowprep"
         )
     try:
+        step, training = int(content["step"]), content["training"]
         return Checkpoint(
             TrainConfig.from_dict(json.loads(content["config"])),
             tuple(Task.from_dict(task) for task in json.loads(content["tasks"])),
-            int(content["step"]),
+            step,
             dict(content["model"]),
-            content["training"],
+            None if training is None else TrainState.from_dict(step, training),
             dict(json.loads(content["versions"])),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
