@@ -25,11 +25,11 @@ from flowprep.learn.config import (
     ClipSpec,
     ModelSpec,
     OptimizationSpec,
-    RecipeName,
     TrainConfig,
     TrainOptions,
     default_config,
 )
+from flowprep.learn.networks import RecipeName
 
 __all__ = ["train"]
 

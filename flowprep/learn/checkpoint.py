@@ -31,9 +31,10 @@ from flowprep.dataset.layout import flatten
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import ConfigMismatchError, FlowprepError, WeightsError
 from flowprep.learn.config import StreamName, TrainConfig
-from flowprep.learn.models import create_model
+from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
+from flowprep.learn.networks import find_network
 from flowprep.learn.train_state import TrainState
 from flowprep.storage import Storage
 
@@ -178,13 +179,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{FORMAT_VERSION}; install a newer flowprep"
         )
     try:
-        step, training = int(content["step"]), content["training"]
+        training = content["training"]
         return Checkpoint(
             TrainConfig.from_dict(json.loads(content["config"])),
             tuple(Task.from_dict(task) for task in json.loads(content["tasks"])),
-            step,
+            int(content["step"]),
             dict(content["model"]),
-            None if training is None else TrainState.from_dict(step, training),
+            None if training is None else TrainState.from_dict(training),
             dict(json.loads(content["versions"])),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -201,21 +202,18 @@ def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | 
     begins a training. Raises ConfigError for options that the model does not have.
     """
     spec, clip = config.model, config.clip
-    options: dict[str, Any] = {}
-    if spec.model.startswith("tsn-"):
-        options["num_segments"] = clip.num_segments
+    joins = find_network(spec.model).sees == "segments"
     model = create_model(
         spec.model,
         stream=clip.stream,
         num_classes=num_classes[0],
         num_frames=clip.num_frames,
+        frame_stride=clip.frame_stride,
         width=spec.width,
         dropout=spec.dropout,
-        consensus=spec.consensus,
-        partial_bn=spec.partial_bn,
-        non_local=spec.non_local,
         crop_px=clip.crop_px,
-        **options,
+        num_segments=clip.num_segments if joins else None,
+        **dataclasses.asdict(spec.options),
     )
     return model if len(num_classes) == 1 else MultiTask(model, num_classes)
 

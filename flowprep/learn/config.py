@@ -16,6 +16,14 @@ from typing import Any, Literal, get_args
 
 from flowprep.config import build_spec, check_choice
 from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import ClipInput, InputStream, NormalizationName, StreamName
+from flowprep.learn.networks import (
+    NetworkOptions,
+    RecipeName,
+    TSNOptions,
+    find_network,
+    make_options,
+)
 
 __all__ = [
     "RECIPES",
@@ -23,7 +31,6 @@ __all__ = [
     "AugmentSpec",
     "ClipSpec",
     "CropName",
-    "ModelName",
     "ModelSpec",
     "NormalizationName",
     "OptimizationSpec",
@@ -35,27 +42,12 @@ __all__ = [
     "default_config",
 ]
 
-StreamName = Literal["flow", "rgb"]
 StackName = Literal["plain", "bidirectional", "trajectory"]
-NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
 CropName = Literal["random", "center", "corners", "corners-13"]
 SamplingName = Literal["segments", "dense"]
-ConsensusName = Literal["avg", "max", "weighted"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "step", "cosine"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
-RecipeName = Literal["two-stream", "tsn", "i3d"]
-ModelName = Literal[
-    "cnn-m-2048",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "tsn-resnet18",
-    "tsn-resnet34",
-    "tsn-resnet50",
-    "i3d",
-    "i3d-resnet50",
-]
 
 
 def _check_at_least(spec: object, least: float, *names: str) -> None:
@@ -69,26 +61,26 @@ def _check_at_least(spec: object, least: float, *names: str) -> None:
 class ModelSpec:
     """Which network, and how it is built."""
 
-    model: ModelName = "resnet18"
-    """The network: cnn-m-2048, resnet18, resnet34, resnet50, i3d, i3d-resnet50, or one of the
-    ResNets over segments of the video: tsn-resnet18, tsn-resnet34, tsn-resnet50."""
+    model: str = "resnet18"
+    """The network, one of those in docs/networks.md."""
     width: float = 1.0
     """Multiplies the number of channels in every layer; small ones train on a laptop."""
     dropout: float | None = None
     """Share of the features that is dropped before the classifier; the published one where it is
     not given."""
-    consensus: ConsensusName = "avg"
-    """How the tsn- networks join the scores of a video's segments."""
-    partial_bn: bool = False
-    """Freeze every batch norm but the first; for the tsn- networks, whose recipe does so."""
-    non_local: bool = False
-    """Put five non-local blocks into i3d-resnet50."""
+    options: NetworkOptions = field(default_factory=NetworkOptions)
+    """Those of this network alone, of its entry's type; its defaults where they are not given."""
     weights: str | None = None
     """Start from this file: .safetensors, .pth, or a checkpoint of flowprep or TensorFlow."""
 
     def __post_init__(self) -> None:
-        check_choice("model", self.model, ModelName)
-        check_choice("consensus", self.consensus, ConsensusName)
+        kind = find_network(self.model).options
+        if type(self.options) is NetworkOptions:
+            object.__setattr__(self, "options", kind())
+        elif type(self.options) is not kind:
+            raise ConfigError(
+                f"options must be {kind.__name__} for {self.model}, got {self.options}"
+            )
         if not 0 < self.width <= 8:
             raise ConfigError(f"width must be > 0 and <= 8, got {self.width:g}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -272,6 +264,21 @@ class TrainConfig:
     test_split: str = "test"
     """The videos to measure on while training, one view of each; `none` measures on none."""
 
+    def __post_init__(self) -> None:
+        network = find_network(self.model.model)
+        if self.clip.stream not in network.inputs:
+            raise ConfigError(
+                f"stream must be {' or '.join(network.inputs)} for {self.model.model}, "
+                f"got {self.clip.stream}"
+            )
+
+    @property
+    def inputs(self) -> tuple[ClipInput, ...]:
+        """What the network takes of each clip: as published, in the number of frames chosen."""
+        clip = self.clip
+        network = find_network(self.model.model)
+        return network.clip_inputs(clip.stream, clip.num_frames, clip.frame_stride)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON values; `from_dict` is its inverse."""
         values = dataclasses.asdict(self)
@@ -288,11 +295,36 @@ class TrainConfig:
             "augment": AugmentSpec,
             "optimization": OptimizationSpec,
         }
+        if "model" in values:
+            values = {**values, "model": _with_options(values["model"])}
         built = {
             name: build_spec(kind, values[name]) for name, kind in kinds.items() if name in values
         }
         rest = {name: value for name, value in values.items() if name not in kinds}
         return build_spec(cls, {**rest, **built})  # type: ignore[no-any-return]
+
+
+_FLAT_OPTIONS = ("consensus", "partial_bn", "non_local")
+"""Options that stood among those of all networks until 0.1; a network without one had its
+default."""
+
+
+def _with_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a stored ModelSpec's values with its options as their own type."""
+    values = dict(values)
+    flat = {name: values.pop(name) for name in _FLAT_OPTIONS if name in values}
+    if "model" not in values:
+        return values
+    if "options" in values:
+        kind = find_network(values["model"]).options
+        own = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values["options"].items()
+        }
+        values["options"] = build_spec(kind, own)
+    elif flat:
+        values["options"] = make_options(values["model"], flat)
+    return values
 
 
 @dataclass(frozen=True)
@@ -391,7 +423,7 @@ RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
     # and clips of 5 fields from yjxiong/tsn-pytorch's README.
     "tsn": {
         "flow": TrainConfig(
-            ModelSpec("tsn-resnet50", partial_bn=True),
+            ModelSpec("tsn-resnet50", options=TSNOptions(partial_bn=True)),
             ClipSpec("flow", 5, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
             AugmentSpec("corners-13", _TSN_SCALES[:3]),
             OptimizationSpec(
@@ -405,7 +437,7 @@ RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
             ),
         ),
         "rgb": TrainConfig(
-            ModelSpec("tsn-resnet50", partial_bn=True),
+            ModelSpec("tsn-resnet50", options=TSNOptions(partial_bn=True)),
             ClipSpec("rgb", 1, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
             AugmentSpec("corners-13", _TSN_SCALES),
             OptimizationSpec(
@@ -437,24 +469,29 @@ RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
                 milestones=(0.5, 0.8),
             ),
         )
-        for stream in get_args(StreamName)
+        for stream in get_args(InputStream)
     },
 }
 """Published trainings by name and stream."""
 
 
-def default_config(model: ModelName, stream: StreamName) -> TrainConfig:
+def default_config(model: str, stream: StreamName) -> TrainConfig:
     """Returns what a training of `model` starts from where no recipe is named.
 
     The clips are the published ones of its kind; the schedule is one that suits small data sets.
     """
-    recipe: RecipeName = "two-stream"
-    if model.startswith("tsn-"):
-        recipe = "tsn"
-    elif model.startswith("i3d"):
-        recipe = "i3d"
-    base = RECIPES[recipe][stream]
-    clip = dataclasses.replace(base.clip, resize_short_px=None)
-    if recipe == "two-stream" and model != "cnn-m-2048":
-        clip = dataclasses.replace(clip, normalization="tsn-resnet")
-    return TrainConfig(ModelSpec(model), clip, base.augment, OptimizationSpec())
+    network = find_network(model)
+    first, *_ = network.clip_inputs(stream)
+    clip = ClipSpec(
+        stream,
+        first.num_frames,
+        first.frame_stride,
+        num_segments=network.num_segments,
+        subtract_mean_flow=network.subtract_mean_flow and stream != "rgb",
+        normalization=network.normalization,
+    )
+    augment = AugmentSpec()
+    if network.recipe is not None:
+        recipe = RECIPES[network.recipe]
+        augment = recipe.get(stream, recipe["flow"]).augment
+    return TrainConfig(ModelSpec(model), clip, augment, OptimizationSpec())

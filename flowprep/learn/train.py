@@ -134,15 +134,17 @@ class _Training:
         if process.is_main:
             for note in self.notes:
                 on_note(note)
+        self.step = 0  # steps that are done
         self.state = TrainState(digest)
         if checkpoint is not None:
             assert checkpoint.training is not None
+            self.step = checkpoint.step
             self.state = dataclasses.replace(checkpoint.training, videos=digest)
             if not process.is_main:
                 self.state.totals = torch.zeros_like(self.state.totals)
             self.network.load_state_dict(checkpoint.model)
         self.state.totals = self.state.totals.to(process.device)
-        self.first_step = self.state.step
+        self.first_step = self.step
         self._place()
 
     def _place(self) -> None:
@@ -172,18 +174,18 @@ class _Training:
     def run(self, is_stop_asked: Callable[[], bool]) -> TrainReport:
         """Trains to the last step; raises KeyboardInterrupt where it is asked to stop before."""
         state, options, process = self.state, self.options, self.process
-        if state.step == state.tested_step == self.num_steps:
+        if self.step == state.tested_step == self.num_steps:
             return self._report()
         if process.is_main:
-            self.folder.begin(self.config, self.tasks, state.step, tensorboard=options.tensorboard)
+            self.folder.begin(self.config, self.tasks, self.step, tensorboard=options.tensorboard)
         batches = self._batches()
         self.saved_at = self.logged_at = time.monotonic()
-        self.logged_step = state.step
+        self.logged_step = self.step
         with self._bar() as self.bar:
             while True:
-                if state.tested_step < state.step and self._is_test_due():
+                if state.tested_step < self.step and self._is_test_due():
                     self._test_and_save()
-                if state.step == self.num_steps:
+                if self.step == self.num_steps:
                     return self._report()
                 rate = self._take_step(batches)
 
@@ -193,7 +195,7 @@ class _Training:
                 wishes = torch.tensor([self.signals.is_raised or is_stop_asked(), is_save_due])
                 wishes = wishes.int()
                 stops, saves = process.sum(wishes).tolist() if process.world_size > 1 else wishes
-                is_log_due = state.step % options.log_every == 0 or self._is_test_due()
+                is_log_due = self.step % options.log_every == 0 or self._is_test_due()
                 if not (stops or saves or is_log_due):
                     continue
                 joined = self._join_totals()
@@ -212,7 +214,7 @@ class _Training:
             self.clips,
             # Part by part, so that no more of a large batch is in memory than the network takes.
             batch_size=spec.batch_size // spec.accumulate,
-            first_step=self.state.step * spec.accumulate,
+            first_step=self.step * spec.accumulate,
             num_steps=self.num_steps * spec.accumulate,
             rank=self.process.rank,
             world_size=self.process.world_size,
@@ -224,7 +226,7 @@ class _Training:
         progress = self.options.progress
         return tqdm(
             total=self.num_steps,
-            initial=self.state.step,
+            initial=self.step,
             unit="step",
             dynamic_ncols=True,
             file=sys.stderr,
@@ -238,11 +240,11 @@ class _Training:
         """Changes the weights once; returns the learning rate."""
         config, state, process = self.config, self.state, self.process
         spec = config.optimization
-        rate = learning_rate(spec, state.step, self.num_steps)
+        rate = learning_rate(spec, self.step, self.num_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(_dropout_seed(config.seed, state.step, process.rank))
-        counts = self.clips.count_tasks(state.step * spec.batch_size, spec.batch_size)
+        torch.manual_seed(_dropout_seed(config.seed, self.step, process.rank))
+        counts = self.clips.count_tasks(self.step * spec.batch_size, spec.batch_size)
         for part in range(spec.accumulate):
             self._take_part(next(batches), counts, is_last=part + 1 == spec.accumulate)
         state.totals[3] += 1 / process.world_size
@@ -252,7 +254,7 @@ class _Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        state.step += 1
+        self.step += 1
         self.bar.update()
         return rate
 
@@ -290,7 +292,7 @@ class _Training:
         mean_loss = float(joined[0] / joined[3])
         if not math.isfinite(mean_loss):
             raise TrainingError(
-                f"the loss is {mean_loss} after step {state.step}; take a lower --learning-rate, "
+                f"the loss is {mean_loss} after step {self.step}; take a lower --learning-rate, "
                 f"--warmup or --clip-gradient. {self.folder.path / LAST_FILE} has the last good "
                 "step"
             )
@@ -300,10 +302,10 @@ class _Training:
         """Writes a line of metrics.csv, the means since the last one."""
         state, config = self.state, self.config
         state.loss, top1 = float(joined[0] / joined[3]), float(joined[1] / joined[2])
-        num_videos = (state.step - self.logged_step) * config.optimization.batch_size
+        num_videos = (self.step - self.logged_step) * config.optimization.batch_size
         num_clips = num_videos * config.clip.num_segments
         row = MetricsRow(
-            state.step,
+            self.step,
             self._epoch(),
             "train",
             "+".join(task.name for task in self.tasks),
@@ -317,10 +319,10 @@ class _Training:
             self.folder.add(row)
         self.bar.set_postfix({"loss": f"{state.loss:.3f}", "top1": f"{top1:.3f}"})
         state.totals.zero_()
-        self.logged_at, self.logged_step = now, state.step
+        self.logged_at, self.logged_step = now, self.step
 
     def _is_test_due(self) -> bool:
-        step, spec = self.state.step, self.config.optimization
+        step, spec = self.step, self.config.optimization
         epochs = self.options.test_every_epochs
         steps_per_test = max(1, round(epochs * self.clips.num_videos / spec.batch_size))
         return step == self.num_steps or (bool(self.tests) and step % steps_per_test == 0)
@@ -337,22 +339,22 @@ class _Training:
             if is_main:
                 self._save()
             raise
-        state.tested_step = state.step
+        state.tested_step = self.step
         if is_main:
             for task, (loss, top1) in zip(self.tasks, measured, strict=False):
                 split = self.config.test_split
-                self.folder.add(MetricsRow(state.step, self._epoch(), split, task.name, loss, top1))
+                self.folder.add(MetricsRow(self.step, self._epoch(), split, task.name, loss, top1))
         if measured:
             state.top1 = sum(top1 for _, top1 in measured) / len(measured)
             self.bar.set_postfix({"loss": f"{state.loss:.3f}", "top1": f"{state.top1:.3f}"})
             if state.best is None or state.top1 > state.best[0]:
-                state.best = (state.top1, state.step)
+                state.best = (state.top1, self.step)
                 if is_main:
                     self._save(BEST_FILE, is_whole=False)
         if is_main:
             self._save()
         self.saved_at = self.logged_at = time.monotonic()
-        self.logged_step = state.step
+        self.logged_step = self.step
 
     def _save(self, name: str = LAST_FILE, *, is_whole: bool = True) -> None:
         """Writes a checkpoint: one to go on from, or the weights alone."""
@@ -361,23 +363,22 @@ class _Training:
             state,
             optimizer=self.optimizer.state_dict(),
             scaler=self.scaler.state_dict(),
-            totals=state.totals.cpu(),
             seconds=state.seconds + time.monotonic() - self.began,
         )
         checkpoint = Checkpoint(
-            self.config, self.tasks, state.step, network.state_dict(), whole if is_whole else None
+            self.config, self.tasks, self.step, network.state_dict(), whole if is_whole else None
         )
         save_checkpoint(self.folder.path / name, checkpoint)
 
     def _epoch(self) -> float:
-        return self.state.step * self.config.optimization.batch_size / self.clips.num_videos
+        return self.step * self.config.optimization.batch_size / self.clips.num_videos
 
     def _report(self) -> TrainReport:
         state = self.state
         return TrainReport(
             run=str(self.folder.path),
             num_steps=self.num_steps,
-            num_new_steps=state.step - self.first_step,
+            num_new_steps=self.step - self.first_step,
             num_videos=self.clips.num_videos,
             seconds=time.monotonic() - self.began,
             loss=state.loss,

@@ -1,56 +1,49 @@
-"""How far a training is: what it needs, besides the weights, to go on as if it had not stopped."""
+"""Where a training stands, beside weights and step: what a checkpoint's `training` holds."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from flowprep.config import build_spec
+
 __all__ = ["TrainState"]
 
 
-def _no_totals() -> torch.Tensor:
-    return torch.zeros(4, dtype=torch.float64)
-
-
-@dataclass(eq=False)
+@dataclass
 class TrainState:
-    """Where a training stands after `step` steps; the loop changes it, a checkpoint holds it."""
+    """What a training needs to go on, and its loop keeps up to date."""
 
     videos: str
     """Checksum of the training videos, whose order decides which sample is where."""
-    step: int = 0
-    """Steps that are done."""
     tested_step: int = 0
-    """The step after which the last test was."""
+    """Step of the last test."""
     best: tuple[float, int] | None = None
-    """The best top-1 of a test, and its step."""
+    """Top-1 and step of the best test."""
     loss: float | None = None
-    """Of the last line of training in metrics.csv."""
+    """The last one that was logged, of the training split."""
     top1: float | None = None
     """Of the last test, the mean over data sets."""
-    totals: torch.Tensor = field(default_factory=_no_totals)
-    """(4,) float64: loss, right samples, samples and steps since the last line of metrics.csv."""
+    totals: torch.Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
+    """Since the last line of the metrics: loss, right samples, samples, steps."""
     seconds: float = 0.0
-    """Spent in all runs before this one."""
+    """That the training took."""
     optimizer: dict[str, Any] = field(default_factory=dict)
-    """State dict of the optimizer; while the loop runs the optimizer has it."""
+    """The optimizer's state dict."""
     scaler: dict[str, Any] = field(default_factory=dict)
-    """State dict of the gradient scaler; while the loop runs the scaler has it."""
+    """That of the gradients' scaler."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what a checkpoint stores under `training`; it holds the step for itself."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "step"}
+        """Returns what a checkpoint stores; `from_dict` is its inverse."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {**values, "totals": self.totals.cpu()}
 
     @classmethod
-    def from_dict(cls, step: int, values: Mapping[str, Any]) -> TrainState:
-        """Rebuilds a stored state; raises TypeError for a field too many, KeyError for one too few.
-
-        A step and what is stored beside it are of the same checkpoint.
-        """
-        missing = {item.name for item in fields(cls)} - {"step"} - set(values)
-        if missing:
-            raise KeyError(min(missing))
-        return cls(step=step, **values)
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainState:
+        """Rebuilds a stored state; raises ConfigError for a field too many or too few."""
+        state: TrainState = build_spec(cls, values)
+        return state

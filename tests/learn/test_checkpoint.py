@@ -42,7 +42,7 @@ def checkpoint(dataset: FlowDataset) -> Checkpoint:
     task = describe_task(dataset)
     model = build_model(CONFIG, [len(task.class_names)])
     optimizer = torch.optim.SGD(model.parameters()).state_dict()
-    training = TrainState("abc", 7, best=(0.5, 3), optimizer=optimizer)
+    training = TrainState("abc", best=(0.5, 3), optimizer=optimizer)
     return Checkpoint(CONFIG, (task,), 7, model.state_dict(), training, {"flowprep": "1"})
 
 

@@ -10,12 +10,14 @@ both: moving averages forget the first batches sooner (`MovingNorm3d`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.models.base import ClipModel
 
 __all__ = ["I3D"]
@@ -37,7 +39,7 @@ BRANCH_CHANNELS: dict[str, tuple[int, int, int, int, int, int]] = {
 
 
 class I3D(ClipModel):
-    """Inception-V1 I3D over (N, in_channels, T, H, W): 64 frames of 224 x 224 in the paper.
+    """Inception-V1 I3D over (N, C, T, H, W): 64 frames of 224 x 224 in the paper.
 
     Any T and any H, W do. The last map is averaged over windows of 2 x 7 x 7, or of the whole map
     where that is smaller (less than 9 frames or 193 px), then classified, then averaged.
@@ -47,21 +49,19 @@ class I3D(ClipModel):
     multiplies the channels of every layer.
     """
 
-    layout = "volume"
-
     def __init__(
         self,
-        in_channels: int,
+        inputs: Sequence[ClipInput],
         num_classes: int,
         *,
         dropout: float = 0.5,
         width: float = 1.0,
         time_padding: TimePadding = "zeros",
     ) -> None:
-        super().__init__()
+        super().__init__(inputs)
+        (clip,) = self.inputs
         c64, c192 = (max(1, round(channels * width)) for channels in (64, 192))
-        self.in_channels = in_channels
-        self.Conv3d_1a_7x7 = Unit3D(in_channels, c64, 7, 2, time_padding)
+        self.Conv3d_1a_7x7 = Unit3D(clip.num_channels, c64, 7, 2, time_padding)
         self.MaxPool3d_2a_3x3 = SameMaxPool3d((1, 3, 3), (1, 2, 2))
         self.Conv3d_2b_1x1 = Unit3D(c64, c64, 1, 1, time_padding)
         self.Conv3d_2c_3x3 = Unit3D(c64, c192, 3, 1, time_padding)

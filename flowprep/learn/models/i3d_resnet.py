@@ -9,12 +9,14 @@ layer2.1.non_local.theta.weight.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.models.base import ClipModel
 
 __all__ = ["I3DResNet"]
@@ -35,18 +37,16 @@ NON_LOCAL_BLOCKS: dict[str, tuple[int, ...]] = {"layer2": (1, 3), "layer3": (1, 
 
 
 class I3DResNet(ClipModel):
-    """An inflated ResNet-50 over (N, in_channels, T, H, W): 8 frames of 224 x 224, 8 apart.
+    """An inflated ResNet-50 over (N, C, T, H, W): 8 frames of 224 x 224, 8 apart.
 
     Any T, H and W do. `time_padding` says what stands before the first frame and after the last:
     zeros, or copies of them, with which a still video scores as its one frame would. `width`
     multiplies the channels of every layer.
     """
 
-    layout = "volume"
-
     def __init__(
         self,
-        in_channels: int,
+        inputs: Sequence[ClipInput],
         num_classes: int,
         *,
         dropout: float = 0.5,
@@ -54,11 +54,11 @@ class I3DResNet(ClipModel):
         non_local: bool = False,
         time_padding: TimePadding = "zeros",
     ) -> None:
-        super().__init__()
+        super().__init__(inputs)
+        (clip,) = self.inputs
         base = max(1, round(64 * width))
-        self.in_channels = in_channels
         self.conv1 = InflatedConv3d(
-            in_channels, base, (TIME_KERNELS["conv1"][0], 7, 7), (1, 2, 2), time_padding
+            clip.num_channels, base, (TIME_KERNELS["conv1"][0], 7, 7), (1, 2, 2), time_padding
         )
         self.bn1 = nn.BatchNorm3d(base)
         self.maxpool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))

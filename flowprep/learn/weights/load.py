@@ -317,12 +317,12 @@ def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadRep
         offers, unexpected = _offer_state_dict(read_weights(path), targets)
 
     classifier = _classifier_names(model)
-    input_conv = _input_conv_name(model)
+    input_convs = _input_conv_names(model)
     filled: dict[str, _Offer] = {}
     misfits: dict[str, str] = {}
     for name, offer in offers.items():
         try:
-            filled[name] = _fit(offer, targets[name], is_input=name == input_conv)
+            filled[name] = _fit(offer, targets[name], is_input=name in input_convs)
         except _MisfitError as error:
             misfits[name] = str(error)
 
@@ -442,12 +442,16 @@ def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def _input_conv_name(model: ClipModel) -> str | None:
-    """Returns the weight's name of the convolution that sees the clip: the first one."""
+def _input_conv_names(model: ClipModel) -> frozenset[str]:
+    """Returns the names of the weights that see the clip: of each input, the first convolution
+    over so many channels."""
+    left = [one.num_channels for one in model.inputs]
+    found = set()
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d):
-            return f"{name}.weight" if module.in_channels == model.in_channels else None
-    return None
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels in left:
+            left.remove(module.in_channels)
+            found.add(f"{name}.weight")
+    return frozenset(found)
 
 
 def _tell(name: str, offer: _Offer) -> str:
@@ -509,7 +513,7 @@ def _offer_tensorflow(
             f"{source}: TensorFlow checkpoints are known for I3D alone, the model is "
             f"{type(model).__name__}; load a file of PyTorch's or safetensors"
         )
-    scope = _i3d_scope(bundle, model.in_channels, source)
+    scope = _i3d_scope(bundle, model.inputs[0].num_channels, source)
     offers: dict[str, _Offer] = {}
     names = tensorflow_i3d_names(scope)
     available = set(bundle.names)
