@@ -29,8 +29,8 @@ from flowprep.learn.checkpoint import (
     library_versions,
     restore_model,
 )
+from flowprep.learn.clips.testing import TestViews, test_loader
 from flowprep.learn.config import VIEWS, PrecisionName, ViewSpec
-from flowprep.learn.data import TestViews, test_loader
 from flowprep.learn.placement import (
     autocast,
     default_loaders,

@@ -15,10 +15,11 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, ConfigMismatchError, DatasetError
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint, restore_model, save_checkpoint
+from flowprep.learn.clips.clip import load_clip
 from flowprep.learn.clips.indices import test_indices as clip_indices
+from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.transforms import test_crops as view_crops
 from flowprep.learn.config import VIEWS, AugmentSpec, ClipSpec, ViewSpec
-from flowprep.learn.data import TestViews, load_clip
 from flowprep.learn.evaluate import (
     checkpoint_file,
     default_folder,

@@ -20,6 +20,7 @@ from flowprep.config import DecodeSpec, ExtractConfig, Resize, RunOptions
 from flowprep.dataset.read import FlowDataset
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint, restore_model
+from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.config import (
     AugmentSpec,
     ClipSpec,
@@ -30,7 +31,6 @@ from flowprep.learn.config import (
     TrainOptions,
     ViewSpec,
 )
-from flowprep.learn.data import TestViews
 from flowprep.learn.evaluate import score_videos
 from flowprep.learn.train import train
 from flowprep.run.driver import run_extract

@@ -29,6 +29,7 @@ from flowprep.errors import (
     WeightsError,
 )
 from flowprep.learn.checkpoint import load_checkpoint, restore_model
+from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.config import (
     VIEWS,
     AugmentSpec,
@@ -38,7 +39,6 @@ from flowprep.learn.config import (
     TrainConfig,
     TrainOptions,
 )
-from flowprep.learn.data import TestViews
 from flowprep.learn.evaluate import score_videos
 from flowprep.learn.train import train
 from tests.torch_devices import one_thread
@@ -155,7 +155,7 @@ def test_parts_of_a_batch_give_the_step_of_the_whole(dataset: FlowDataset, tmp_p
 
 def test_one_step_is_that_of_plain_torch(dataset: FlowDataset, tmp_path: Path) -> None:
     from flowprep.learn.checkpoint import build_model
-    from flowprep.learn.data import TrainingClips
+    from flowprep.learn.clips.training import TrainingClips
 
     config = change(ALONE, num_steps=1, learning_rate=0.1, weight_decay=0.0, schedule="constant")
     train([dataset], tmp_path, config, QUIET)

@@ -496,8 +496,8 @@ def test_training_reads_the_same_over_faults(
 ) -> None:
     torch = pytest.importorskip("torch")
     from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
+    from flowprep.learn.clips.training import TrainingClips
     from flowprep.learn.config import ClipSpec, TrainConfig
-    from flowprep.learn.data import TrainingClips
 
     out = upload(undisturbed, bucket, s3_endpoint)
     config = TrainConfig(clip=ClipSpec("flow", 3, crop_px=32), seed=5, train_split="all")

@@ -26,14 +26,10 @@ from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, shard_name
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, FlowprepError
+from flowprep.learn.clips.loader import PlainLoader, loader_options
+from flowprep.learn.clips.select import select_labelled
+from flowprep.learn.clips.training import fill_sample, sample_shape
 from flowprep.learn.config import ClipSpec, TrainConfig
-from flowprep.learn.data import (
-    PlainLoader,
-    fill_sample,
-    loader_options,
-    sample_shape,
-    select_labelled,
-)
 from flowprep.storage import Storage
 
 if TYPE_CHECKING:

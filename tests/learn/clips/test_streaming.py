@@ -17,8 +17,8 @@ from flowprep.dataset.layout import shard_name
 from flowprep.dataset.read import open_dataset
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
+from flowprep.learn.clips.training import fill_sample, sample_shape
 from flowprep.learn.config import ClipSpec, StackName, TrainConfig
-from flowprep.learn.data import fill_sample, sample_shape
 from flowprep.storage import Storage
 
 FLOW = ClipSpec("flow", 4, crop_px=32)
