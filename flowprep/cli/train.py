@@ -63,7 +63,7 @@ def _varying_options() -> set[str]:
     }
 
 
-@click.command(cls=GroupedCommand, short_help="Train a network on data sets.")
+@click.command(cls=GroupedCommand)
 @click.argument("outs", nargs=-1, required=True, metavar="OUT...")
 @click.option(
     "--run",

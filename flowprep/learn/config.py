@@ -27,11 +27,13 @@ from flowprep.learn.networks import (
 )
 
 __all__ = [
+    "FUSION_METHODS",
     "RECIPES",
     "VIEWS",
     "AugmentSpec",
     "ClipSpec",
     "CropName",
+    "FusionMethod",
     "ModelSpec",
     "NormalizationName",
     "OptimizationSpec",
@@ -49,6 +51,15 @@ SamplingName = Literal["segments", "dense"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "step", "cosine"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
+FusionMethod = Literal["mean", "weighted", "logits", "svm"]
+
+FUSION_METHODS: dict[FusionMethod, str] = {
+    "mean": "mean of softmax (Simonyan and Zisserman 2014)",
+    "weighted": "weighted sum of the scores before softmax (TSN)",
+    "logits": "sum of the scores before softmax (I3D)",
+    "svm": "linear SVM on L2-normalised softmax (Simonyan and Zisserman 2014)",
+}
+"""What each method of fusion does, and whose it is."""
 
 
 def _check_at_least(spec: object, least: float, *names: str) -> None:
