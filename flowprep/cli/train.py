@@ -23,16 +23,15 @@ from flowprep.cli.options import (
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.config import (
-    RECIPES,
     AugmentSpec,
     ClipSpec,
     ModelSpec,
     OptimizationSpec,
     TrainConfig,
     TrainOptions,
-    default_config,
 )
 from flowprep.learn.networks import NETWORKS, RecipeName, find_network, make_options
+from flowprep.learn.recipes import RECIPES, default_config
 
 __all__ = ["train"]
 

@@ -30,7 +30,7 @@ from flowprep.learn.checkpoint import (
     restore_model,
 )
 from flowprep.learn.clips.testing import TestViews, test_loader
-from flowprep.learn.config import VIEWS, PrecisionName, ViewSpec
+from flowprep.learn.config import PrecisionName, ViewSpec
 from flowprep.learn.placement import (
     autocast,
     default_loaders,
@@ -38,6 +38,7 @@ from flowprep.learn.placement import (
     resolve_device,
     with_channels_last,
 )
+from flowprep.learn.recipes import VIEWS
 from flowprep.learn.scores import Scores
 
 __all__ = [

@@ -16,8 +16,9 @@ import pytest
 
 from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.inputs.manifest import collect_videos
-from flowprep.learn.config import RECIPES, TrainConfig, default_config
+from flowprep.learn.config import TrainConfig
 from flowprep.learn.networks import TSNOptions
+from flowprep.learn.recipes import RECIPES, default_config
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import action_scene, write_video
 from tests.cli.conftest import Command, Result

@@ -14,8 +14,6 @@ from flowprep.errors import ConfigError
 from flowprep.learn.checkpoint import build_model
 from flowprep.learn.clip_inputs import InputStream
 from flowprep.learn.config import (
-    RECIPES,
-    VIEWS,
     AugmentSpec,
     ClipSpec,
     ModelSpec,
@@ -23,10 +21,10 @@ from flowprep.learn.config import (
     TrainConfig,
     TrainOptions,
     ViewSpec,
-    default_config,
 )
 from flowprep.learn.networks import NETWORKS, TSNOptions
 from flowprep.learn.optimization import count_steps, learning_rate
+from flowprep.learn.recipes import RECIPES, VIEWS, default_config
 
 CONFIGS = {
     "plain": TrainConfig(),
@@ -62,6 +60,11 @@ def test_a_stored_field_too_many_or_too_few_is_refused(place: tuple[str, ...]) -
         (ModelSpec, {"model": "resnet19"}, "model must be one of cnn-m-2048, .*'resnet19'"),
         (ModelSpec, {"width": 0}, "width must be > 0"),
         (ModelSpec, {"dropout": 1.0}, "dropout must be >= 0 and < 1, got 1"),
+        (
+            ModelSpec,
+            {"model": "resnet18", "options": TSNOptions(partial_bn=True)},
+            "partial_bn does not apply to resnet18, got True; .* or choose tsn-resnet18 or",
+        ),
         (TSNOptions, {"consensus": "vote"}, "consensus must be one of avg, max, weighted"),
         (ClipSpec, {"num_frames": 0}, "num_frames must be >= 1, got 0"),
         (ClipSpec, {"num_frames": 5, "stack": "bidirectional"}, "num_frames must be even"),

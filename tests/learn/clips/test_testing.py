@@ -14,10 +14,8 @@ from flowprep.learn.clips import indices as clip_choice
 from flowprep.learn.clips import transforms
 from flowprep.learn.clips.clip import load_clip
 from flowprep.learn.clips.testing import TestViews, test_loader
-from flowprep.learn.config import (
-    VIEWS,
-    ViewSpec,
-)
+from flowprep.learn.config import ViewSpec
+from flowprep.learn.recipes import VIEWS
 from tests.learn.clips.samples import FLOW, RGB, with_videos
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from flowprep.learn.layers.non_local import NonLocal
 from flowprep.learn.models.cost import count_macs, count_parameters
-from flowprep.learn.models.i3d_resnet import NonLocal
 from flowprep.learn.models.resnet import resnet18
 from flowprep.learn.models.tsn import TSN
 from tests.learn.inputs import stack

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from flowprep.learn.layers.moving_norm import MovingNorm3d
 from flowprep.learn.models.cost import count_macs, count_parameters
-from flowprep.learn.models.i3d import I3D, MovingNorm3d
+from flowprep.learn.models.i3d import I3D
 from tests.learn.inputs import volume
 from tests.learn.models.drawn import draw, fill
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from flowprep.learn.layers.non_local import NonLocal
 from flowprep.learn.models.cost import count_macs, count_parameters
-from flowprep.learn.models.i3d_resnet import I3DResNet, NonLocal
+from flowprep.learn.models.i3d_resnet import I3DResNet
 from flowprep.learn.models.resnet import resnet50
 from tests.learn.inputs import stack, volume
 from tests.learn.models.drawn import draw, fill

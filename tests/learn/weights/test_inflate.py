@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from flowprep.learn.models.i3d_resnet import I3DResNet, TimePadding
+from flowprep.learn.layers.inflated import TimePadding
+from flowprep.learn.models.i3d_resnet import I3DResNet
 from flowprep.learn.models.resnet import ResNet, resnet50
 from flowprep.learn.weights.inflate import cross_modality, inflate_conv, inflate_state_dict
 from tests.learn.inputs import stack, volume
