@@ -28,9 +28,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from flowprep.errors import ConfigError, StorageError
 from flowprep.storage_errors import answer_of, explain, may_pass, translated_errors
 from flowprep.urls import has_query, holds_credentials, redacted
@@ -111,9 +108,12 @@ class Storage:
             raise ConfigError(f"a folder's URL must have no query, got {redacted(self.location)}")
         self._scheme = self.location.partition("://")[0] if "://" in self.location else ""
         self._connect()
-        self.is_local = isinstance(self._fs, LocalFileSystem)
 
     def _connect(self) -> None:
+        # Imported late: it takes longer than all that a command's help needs.
+        import fsspec
+        from fsspec.implementations.local import LocalFileSystem
+
         options: dict[str, Any] = {}
         if self._scheme not in ("", "file", "local"):
             # Other machines write here too.
@@ -139,6 +139,7 @@ class Storage:
             ) from error
         if self._scheme in ("s3", "s3a"):
             self._files.retries = 1
+        self.is_local = isinstance(self._files, LocalFileSystem)
         self._process = os.getpid()
         self._root: str = root.rstrip("/")
 

@@ -17,6 +17,7 @@ import flowprep
 
 ROOMS = (
     "flowprep._version",
+    "flowprep.lazy",
     "flowprep.urls",
     "flowprep.words",
     "flowprep.garbage",

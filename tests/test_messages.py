@@ -45,7 +45,9 @@ WITHOUT_REMEDY = {
     # The words of the system, of a library or of another error, which say what is wrong; the
     # remedy, where there is one, is among them.
     "cli/options.py": ["{}: {}", "{}: no option is called {}"],
-    "storage.py": ["cannot {} {}: {}", "{} ({}); {}"],
+    "storage_errors.py": ["cannot {} {}: {}"],
+    "storage.py": ["cannot {} {}: {}"],
+    "locks.py": ["{} ({}); {}"],
     "learn/weights/tensorflow.py": ["{} is not read: {}"],
     "run/executors.py": ["{}: {}"],
     "run/job.py": ["{}: {}", "{} at {}: {}"],

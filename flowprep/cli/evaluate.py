@@ -17,7 +17,8 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.errors import FlowprepError
-from flowprep.learn.config import VIEWS, PrecisionName, ViewSpec
+from flowprep.learn.config import PrecisionName, ViewSpec
+from flowprep.learn.recipes import VIEWS
 
 __all__ = ["evaluate", "extra_named", "running_options"]
 
@@ -69,7 +70,7 @@ def running_options(command: Any) -> Any:
     return command
 
 
-@click.command(cls=GroupedCommand, short_help="Test a network on the videos of a data set.")
+@click.command(cls=GroupedCommand)
 @click.argument("out")
 @click.option(
     "--checkpoint",

@@ -176,7 +176,7 @@ config_options = _decorator(
 """The options of what is computed and stored."""
 
 
-@click.command(cls=GroupedCommand, short_help="Extract optical flow from videos into a data set.")
+@click.command(cls=GroupedCommand)
 @click.argument("videos", nargs=-1, metavar="VIDEOS...")
 @click.argument("out")
 @input_options

@@ -16,7 +16,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
 
 from flowprep.config import check_choice
 from flowprep.dataset.label_sources import (
@@ -46,9 +45,7 @@ from flowprep.storage import Storage
 from flowprep.urls import redacted, without_query
 from flowprep.words import format_count
 
-__all__ = ["LABEL_FORMATS", "DatasetIndex", "LabelReport", "label_dataset"]
-
-LABEL_FORMATS: tuple[LabelFormat, ...] = get_args(LabelFormat)
+__all__ = ["DatasetIndex", "LabelReport", "label_dataset"]
 
 _NUM_SHOWN = 3
 # Of ranges that were stored and are read again.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import InputError
-from flowprep.exchange.layouts import LAYOUTS, PytorchI3D
+from flowprep.exchange.layouts import LAYOUTS
 from flowprep.inputs.text_files import read_lines
 
 __all__ = ["ListLine", "frame_lists", "read_frame_list", "split_name"]
@@ -42,12 +42,12 @@ def frame_lists(
         named = (re.sub(r"\s+", " ", str(name)) for name in class_names)
         lines = [f"{number} {name}\n" for number, name in enumerate(named, start=1)]
         lists["classInd.txt"] = "".join(lines)
-    if isinstance(layout, PytorchI3D):
+    if layout.list_kind == "charades":
         lists["charades.json"] = _charades(videos, notes)
         return lists, notes
     several = sum(len(video.labels) > 1 for video, _ in videos)
     without = sum(not video.labels for video, _ in videos)
-    if several and layout_name not in ("mmaction2", "frames"):
+    if several and not layout.reads_every_label:
         notes.append(
             f"{several} videos have several labels: the lists have all of them, and {layout_name} "
             "reads the first; export as mmaction2 to have all of them read"

@@ -14,27 +14,33 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from flowprep.config import Direction, FlowSpec
-from flowprep.dataset.video_list import StoredVideo
 from flowprep.inputs.keys import unescape_key
+
+if TYPE_CHECKING:
+    from flowprep.dataset.video_list import StoredVideo
 
 __all__ = [
     "EXPORT_FILE",
+    "IMPORTABLE_LAYOUTS",
     "LAYOUTS",
     "LISTS_FOLDER",
+    "RGB_FORMATS",
     "VIDEOS_FILE",
     "FileKind",
     "FormatName",
     "ParsedName",
     "Stream",
     "TreeLayout",
+    "Values",
     "safe_component",
     "video_paths",
 ]
 
 FormatName = Literal["jpg", "zip", "flo", "npy", "npz", "hdf5", "webdataset"]
+Values = Literal["px", "levels"]
 Stream = Literal["x", "y", "rgb"]
 
 EXPORT_FILE = "flowprep.json"
@@ -43,6 +49,9 @@ VIDEOS_FILE = "flowprep-videos.jsonl"
 """Its videos, a line each."""
 LISTS_FOLDER = "lists"
 """Where the frame lists of an export stand."""
+
+RGB_FORMATS: frozenset[FormatName] = frozenset({"jpg", "zip", "webdataset"})
+"""The file formats that have a place for RGB frames."""
 
 _FLOW_FORMATS: tuple[FormatName, ...] = ("jpg", "flo", "npy", "npz", "hdf5", "webdataset")
 
@@ -93,6 +102,10 @@ class TreeLayout(ABC):
     """Lists name whole paths, because the reader puts nothing before them."""
     names_direction_and_step = False
     """File names tell backward flow and longer steps apart."""
+    reads_every_label = False
+    """The project reads all labels of a line in a frame list, not the first alone."""
+    list_kind: Literal["lines", "charades"] = "lines"
+    """What its frame lists are: `PATH COUNT LABEL` lines, or Charades' JSON."""
 
     @abstractmethod
     def flow_file(self, path: str, axis: Literal["x", "y"], index: int, kind: FileKind) -> str:
@@ -158,6 +171,7 @@ class MMAction2(_OneFolder):
 
     formats = ("jpg", "zip", *_FLOW_FORMATS[1:])
     accepted_first_numbers = (0, 1)
+    reads_every_label = True
     _flow = re.compile(r"(?:flow_)?([xy])_([0-9]{5,})\.jpe?g")
 
 
@@ -265,6 +279,7 @@ class PytorchI3D(TreeLayout):
     flows are skipped there, and only `training` and `testing` are asked for (train_i3d.py).
     """
 
+    list_kind = "charades"
     formats = ("jpg",)
     num_digits = 6
     is_flat = True
@@ -294,6 +309,7 @@ class Frames(_OneFolder):
 
     formats = ("jpg", "zip", "webdataset")
     has_flow = False
+    reads_every_label = True
 
 
 LAYOUTS: dict[str, TreeLayout] = {
@@ -306,6 +322,9 @@ LAYOUTS: dict[str, TreeLayout] = {
     "frames": Frames(),
 }
 """The layouts by name."""
+
+IMPORTABLE_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.has_flow)
+"""The layouts that `flowprep import` reads."""
 
 
 # ---- paths

@@ -1,4 +1,4 @@
-"""What a training computes: frozen dataclasses that check themselves, and the published recipes.
+"""What a training computes: frozen dataclasses that check themselves.
 
     TrainConfig = ModelSpec + ClipSpec + AugmentSpec + OptimizationSpec, in every checkpoint
     TrainOptions                        how a training is carried out; changes no number on purpose
@@ -12,25 +12,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from flowprep.config import build_spec, check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ClipInput, InputStream, NormalizationName, StreamName
+from flowprep.learn.clip_inputs import ClipInput, NormalizationName, StreamName
 from flowprep.learn.networks import (
     NetworkOptions,
-    RecipeName,
-    TSNOptions,
+    clip_inputs,
     find_network,
     make_options,
 )
 
 __all__ = [
-    "RECIPES",
-    "VIEWS",
+    "FUSION_METHODS",
     "AugmentSpec",
     "ClipSpec",
     "CropName",
+    "FusionMethod",
     "ModelSpec",
     "NormalizationName",
     "OptimizationSpec",
@@ -40,7 +39,6 @@ __all__ = [
     "TrainOptions",
     "ViewSpec",
     "check_stack",
-    "default_config",
 ]
 
 StackName = Literal["plain", "bidirectional", "trajectory"]
@@ -49,6 +47,15 @@ SamplingName = Literal["segments", "dense"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "step", "cosine"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
+FusionMethod = Literal["mean", "weighted", "logits", "svm"]
+
+FUSION_METHODS: dict[FusionMethod, str] = {
+    "mean": "mean of softmax (Simonyan and Zisserman 2014)",
+    "weighted": "weighted sum of the scores before softmax (TSN)",
+    "logits": "sum of the scores before softmax (I3D)",
+    "svm": "linear SVM on L2-normalised softmax (Simonyan and Zisserman 2014)",
+}
+"""What each method of fusion does, and whose it is."""
 
 
 def _check_at_least(spec: object, least: float, *names: str) -> None:
@@ -63,7 +70,7 @@ class ModelSpec:
     """Which network, and how it is built."""
 
     model: str = "resnet18"
-    """The network, one of those in docs/networks.md."""
+    """The network."""
     width: float = 1.0
     """Multiplies the number of channels in every layer; small ones train on a laptop."""
     dropout: float | None = None
@@ -76,12 +83,10 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         kind = find_network(self.model).options
-        if type(self.options) is NetworkOptions:
-            object.__setattr__(self, "options", kind())
-        elif type(self.options) is not kind:
-            raise ConfigError(
-                f"options must be {kind.__name__} for {self.model}, got {self.options}"
-            )
+        if type(self.options) is not kind:
+            # Those of another network may stand here only at their defaults.
+            own = make_options(self.model, dataclasses.asdict(self.options))
+            object.__setattr__(self, "options", own)
         if not 0 < self.width <= 8:
             raise ConfigError(f"width must be > 0 and <= 8, got {self.width:g}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -274,19 +279,13 @@ class TrainConfig:
     """The videos to measure on while training, one view of each; `none` measures on none."""
 
     def __post_init__(self) -> None:
-        network = find_network(self.model.model)
-        if self.clip.stream not in network.inputs:
-            raise ConfigError(
-                f"stream must be {' or '.join(network.inputs)} for {self.model.model}, "
-                f"got {self.clip.stream}"
-            )
+        clip_inputs(self.model.model, self.clip.stream)
 
     @property
     def inputs(self) -> tuple[ClipInput, ...]:
         """What the network takes of each clip: as published, in the number of frames chosen."""
         clip = self.clip
-        network = find_network(self.model.model)
-        return network.clip_inputs(clip.stream, clip.num_frames, clip.frame_stride)
+        return clip_inputs(self.model.model, clip.stream, clip.num_frames, clip.frame_stride)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON values; `from_dict` is its inverse."""
@@ -387,120 +386,3 @@ class ViewSpec:
         _check_at_least(self, 1, "num_clips")
         if self.num_crops not in (1, 3, 5, 10):
             raise ConfigError(f"num_crops must be 1, 3, 5 or 10, got {self.num_crops}")
-
-
-VIEWS: dict[str, ViewSpec] = {
-    "center": ViewSpec(1, 1),
-    # Feichtenhofer et al. 2019 (SlowFast), section 4: 10 clips x 3 crops.
-    "30": ViewSpec(10, 3),
-    # Simonyan and Zisserman 2014, section 4: 25 frames x 10 crops.
-    "250": ViewSpec(25, 10),
-}
-"""Published tests by their number of views."""
-
-_TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
-
-# Parts of a batch, here and below, are ours: for GPUs of 24 GB.
-_TWO_STREAM = OptimizationSpec(
-    256,
-    accumulate=4,
-    num_steps=80000,
-    learning_rate=0.01,
-    schedule="step",
-    milestones=(50 / 80, 70 / 80),
-)
-
-RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
-    # Simonyan and Zisserman 2014, sections 3 and 5: batch 256, rate .01 to 1e-3 at 50k and 1e-4 at
-    # 70k of 80k steps, dropout .9; crops of 224 from short side 256.
-    "two-stream": {
-        "flow": TrainConfig(
-            ModelSpec("cnn-m-2048"),
-            ClipSpec("flow", 10, subtract_mean_flow=True, normalization="tsn", resize_short_px=256),
-            AugmentSpec("random"),
-            _TWO_STREAM,
-        ),
-        "rgb": TrainConfig(
-            ModelSpec("cnn-m-2048"),
-            ClipSpec("rgb", 1, normalization="tsn", resize_short_px=256),
-            AugmentSpec("random"),
-            _TWO_STREAM,
-        ),
-    },
-    # Wang et al. 2016, section 4: SGD .9, batch 256; flow: rate .005 to 5e-4 at 12k and 5e-5 at 18k
-    # of 20k steps, dropout .7; RGB: .001, a tenth every 2k of 4.5k steps, dropout .8. Gradient 20
-    # and clips of 5 fields from yjxiong/tsn-pytorch's README.
-    "tsn": {
-        "flow": TrainConfig(
-            ModelSpec("tsn-resnet50", options=TSNOptions(partial_bn=True)),
-            ClipSpec("flow", 5, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
-            AugmentSpec("corners-13", _TSN_SCALES[:3]),
-            OptimizationSpec(
-                256,
-                accumulate=16,
-                num_steps=20000,
-                learning_rate=0.005,
-                schedule="step",
-                milestones=(12 / 20, 18 / 20),
-                clip_gradient_norm=20,
-            ),
-        ),
-        "rgb": TrainConfig(
-            ModelSpec("tsn-resnet50", options=TSNOptions(partial_bn=True)),
-            ClipSpec("rgb", 1, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
-            AugmentSpec("corners-13", _TSN_SCALES),
-            OptimizationSpec(
-                256,
-                accumulate=16,
-                num_steps=4500,
-                learning_rate=0.001,
-                schedule="step",
-                milestones=(2000 / 4500, 4000 / 4500),
-                clip_gradient_norm=20,
-            ),
-        ),
-    },
-    # Carreira and Zisserman 2017, section 3: SGD .9, clips of 64 frames at 25 fps, short side 256,
-    # random crop 224, mirrored; a tenth of the rate at plateaus, here at fixed shares. Rate, decay
-    # and batch from piergiaj/pytorch-i3d train_i3d.py.
-    "i3d": {
-        stream: TrainConfig(
-            ModelSpec("i3d"),
-            ClipSpec(stream, 64, normalization="unit", resize_short_px=256),
-            AugmentSpec("random"),
-            OptimizationSpec(
-                40,
-                accumulate=5,
-                num_epochs=40,
-                learning_rate=0.1,
-                weight_decay=1e-7,
-                schedule="step",
-                milestones=(0.5, 0.8),
-            ),
-        )
-        for stream in get_args(InputStream)
-    },
-}
-"""Published trainings by name and stream."""
-
-
-def default_config(model: str, stream: StreamName) -> TrainConfig:
-    """Returns what a training of `model` starts from where no recipe is named.
-
-    The clips are the published ones of its kind; the schedule is one that suits small data sets.
-    """
-    network = find_network(model)
-    first, *_ = network.clip_inputs(stream)
-    clip = ClipSpec(
-        stream,
-        first.num_frames,
-        first.frame_stride,
-        num_segments=network.num_segments,
-        subtract_mean_flow=network.subtract_mean_flow and stream != "rgb",
-        normalization=network.normalization,
-    )
-    augment = AugmentSpec()
-    if network.recipe is not None:
-        recipe = RECIPES[network.recipe]
-        augment = recipe.get(stream, recipe["flow"]).augment
-    return TrainConfig(ModelSpec(model), clip, augment, OptimizationSpec())

@@ -8,7 +8,7 @@ from typing import Any
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.models.base import ClipModel
-from flowprep.learn.networks import find_network, make_options
+from flowprep.learn.networks import clip_inputs, find_network, make_options
 from flowprep.learn.weights.load import load_weights_into
 
 __all__ = ["create_model"]
@@ -61,7 +61,7 @@ def create_model(
             "network that joins segments"
         )
     model = network.make(
-        network.clip_inputs(stream, num_frames, frame_stride),
+        clip_inputs(name, stream, num_frames, frame_stride),
         num_classes,
         width=width,
         dropout=dropout,

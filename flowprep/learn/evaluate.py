@@ -31,7 +31,7 @@ from flowprep.learn.checkpoint import (
     restore_model,
 )
 from flowprep.learn.clips.testing import TestViews, test_loader
-from flowprep.learn.config import VIEWS, PrecisionName, ViewSpec
+from flowprep.learn.config import PrecisionName, ViewSpec
 from flowprep.learn.forward import arrange_clips, forward_clips, group_size
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
@@ -41,6 +41,7 @@ from flowprep.learn.placement import (
     place_model,
     resolve_device,
 )
+from flowprep.learn.recipes import VIEWS
 from flowprep.learn.scores import Scores
 from flowprep.words import format_count
 

@@ -26,6 +26,7 @@ __all__ = [
     "NetworkOptions",
     "RecipeName",
     "TSNOptions",
+    "clip_inputs",
     "find_network",
     "make_options",
 ]
@@ -96,35 +97,6 @@ class Network:
     """The type of its own options."""
     has_one_size: bool = False
     """Whether it is made for clips of one size, and not for those of any."""
-
-    def clip_inputs(
-        self, stream: StreamName, num_frames: int | None = None, frame_stride: int | None = None
-    ) -> tuple[ClipInput, ...]:
-        """Returns what the network takes of a clip of so many fields or frames, so far apart.
-
-        Both numbers are the first input's, and the published ones where they are not given. Any
-        other input keeps its published ratio to the first, rounded and at least 1: flow of 10
-        fields beside 1 frame, asked for 5, is 5 fields beside 1 frame. Raises ConfigError for a
-        stream that the network does not take.
-        """
-        if stream not in self.inputs:
-            raise ConfigError(
-                f"stream must be {' or '.join(self.inputs)} for this network, got {stream!r}"
-            )
-        published = self.inputs[stream]
-        first = published[0]
-        frames = first.num_frames if num_frames is None else num_frames
-        stride = first.frame_stride if frame_stride is None else frame_stride
-        return tuple(
-            dataclasses.replace(
-                one,
-                num_frames=max(1, round(one.num_frames * frames / first.num_frames)),
-                frame_stride=max(1, round(one.frame_stride * stride / first.frame_stride)),
-            )
-            if number
-            else dataclasses.replace(one, num_frames=frames, frame_stride=stride)
-            for number, one in enumerate(published)
-        )
 
     def make(
         self,
@@ -310,12 +282,40 @@ NETWORKS: dict[str, Network] = {
 
 
 def find_network(name: str) -> Network:
-    """Returns the entry of a name; raises ConfigError, with the nearest, for an unknown one."""
+    """Returns the entry of a name; raises ConfigError for an unknown one, with the nearest."""
     if name not in NETWORKS:
         close = get_close_matches(name, NETWORKS, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"model must be one of {', '.join(NETWORKS)}, got {name!r}{hint}")
     return NETWORKS[name]
+
+
+def clip_inputs(
+    name: str, stream: StreamName, num_frames: int | None = None, frame_stride: int | None = None
+) -> tuple[ClipInput, ...]:
+    """Returns what the network called `name` takes of a clip of so many frames, so far apart.
+
+    Both numbers are the first input's, and the published ones where they are not given. Any other
+    input keeps its published ratio to the first, rounded and at least 1: flow of 10 fields beside
+    1 frame, asked for 5, is 5 fields beside 1 frame. Raises ConfigError for a stream that the
+    network does not take.
+    """
+    network = find_network(name)
+    if stream not in network.inputs:
+        raise ConfigError(
+            f"stream must be {' or '.join(network.inputs)} for {name}, got {stream!r}"
+        )
+    published = network.inputs[stream]
+    frames = 1.0 if num_frames is None else num_frames / published[0].num_frames
+    stride = 1.0 if frame_stride is None else frame_stride / published[0].frame_stride
+    return tuple(
+        dataclasses.replace(
+            one,
+            num_frames=max(1, round(one.num_frames * frames)),
+            frame_stride=max(1, round(one.frame_stride * stride)),
+        )
+        for one in published
+    )
 
 
 def make_options(name: str, given: Mapping[str, Any]) -> NetworkOptions:

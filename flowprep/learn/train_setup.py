@@ -13,12 +13,13 @@ from flowprep.learn.checkpoint import Checkpoint, Task, check_data, describe_tas
 from flowprep.learn.clips.select import select_videos
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.training import TrainingClips
-from flowprep.learn.config import VIEWS, TrainConfig, TrainOptions
+from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process
 from flowprep.learn.forward import group_size
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.placement import default_loaders
+from flowprep.learn.recipes import VIEWS
 from flowprep.words import format_count
 
 __all__ = [

@@ -24,20 +24,10 @@ from flowprep.dataset.quantize import dequantize, quantize
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, InputError, StorageError, VideoError
 from flowprep.flow.metrics import endpoint_error
-from flowprep.look.color import flow_to_color
-from flowprep.look.render import (
-    RGB,
-    Page,
-    Panel,
-    Ramp,
-    error_ramp,
-    error_to_color,
-    fit,
-    panel_size,
-    round_scale,
-    write_picture,
-)
-from flowprep.look.view import named_video
+from flowprep.look.color import error_ramp, error_to_color, flow_to_color, round_scale
+from flowprep.look.film import write_picture
+from flowprep.look.render import RGB, Page, Panel, Ramp, fit, panel_size
+from flowprep.look.sources import named_video
 
 __all__ = [
     "Comparison",

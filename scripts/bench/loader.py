@@ -58,7 +58,8 @@ from flowprep.learn.clips.loader import keep_memory
 from flowprep.learn.clips.testing import TestViews, test_loader
 from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.clips.transforms import Crop, training_crop
-from flowprep.learn.config import VIEWS, AugmentSpec, ClipSpec, TrainConfig
+from flowprep.learn.config import AugmentSpec, ClipSpec, TrainConfig
+from flowprep.learn.recipes import VIEWS
 from flowprep.synthetic import write_action_dataset
 
 Gray = NDArray[np.uint8]

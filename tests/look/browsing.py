@@ -21,8 +21,8 @@ from flowprep.dataset.read import FlowDataset
 from flowprep.inputs.keys import escape_key
 from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.video import Video
-from flowprep.look.browse import make_app, make_server
-from flowprep.look.browse_survey import BackgroundSurvey
+from flowprep.look.browse.background import BackgroundSurvey
+from flowprep.look.browse.server import make_app, make_server
 from flowprep.synthetic import action_scene, write_video
 
 CONFIG = ExtractConfig(

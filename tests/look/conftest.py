@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowprep.look.report import Report, make_report
+from flowprep.look.report.report import Report, make_report
 from tests.look.chromium import launched
 from tests.look.faults import make_data_set
 

@@ -22,11 +22,12 @@ from flowprep.dataset.quantize import dequantize
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.inputs.keys import escape_key
-from flowprep.look import browse
-from flowprep.look.browse import MAX_QUERY_BYTES, BrowseSpec
-from flowprep.look.browse_survey import BackgroundSurvey
-from flowprep.look.findings import KINDS
-from flowprep.look.report import Report, make_report
+from flowprep.look.browse import pages, server
+from flowprep.look.browse.background import BackgroundSurvey
+from flowprep.look.browse.guard import MAX_QUERY_BYTES
+from flowprep.look.browse.server import BrowseSpec
+from flowprep.look.findings.kinds import KINDS
+from flowprep.look.report.report import Report, make_report
 from flowprep.storage import Storage
 from tests.look.browsing import CLASSES, CLIPS, ODD_NAME, Client, Clip, make_dataset, served
 
@@ -36,9 +37,18 @@ ENDPOINTS = [
     "/page.css",
     "/browse.css",
     "/page.js",
+    "/table.js",
+    "/address.js",
+    "/arrows.js",
     "/browse.js",
-    "/browse_player.js",
-    "/browse_streams.js",
+    "/colors.js",
+    "/controls.js",
+    "/findings.js",
+    "/keys.js",
+    "/list.js",
+    "/player.js",
+    "/streams.js",
+    "/view.js",
     "/api/dataset",
     "/api/videos",
     "/api/survey",
@@ -279,7 +289,7 @@ def test_two_range_headers(client: Client) -> None:
 def test_what_is_longer_than_one_answer(
     client: Client, dataset: FlowDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(browse, "MAX_RANGE_BYTES", 1000)
+    monkeypatch.setattr(pages, "MAX_RANGE_BYTES", 1000)
     path = f"/stream?key={KEY}&name=rgb"
     reads = []
     read = dataset.member_bytes
@@ -558,7 +568,7 @@ def test_many_ranges_over_one_connection(dataset: FlowDataset, out: Path) -> Non
 
 
 def test_hosts_of_a_loopback_address() -> None:
-    hosts = browse._hosts(BrowseSpec(allow_host=("node7", "localhost:9000")), "127.0.0.1", 8765)
+    hosts = server._hosts(BrowseSpec(allow_host=("node7", "localhost:9000")), "127.0.0.1", 8765)
     assert set(hosts) == {
         "127.0.0.1:8765",
         "localhost:8765",
@@ -566,7 +576,7 @@ def test_hosts_of_a_loopback_address() -> None:
         "node7:8765",
         "localhost:9000",
     }
-    assert "127.0.0.1" in browse._hosts(BrowseSpec(), "127.0.0.1", 80)
+    assert "127.0.0.1" in server._hosts(BrowseSpec(), "127.0.0.1", 80)
 
 
 @pytest.mark.parametrize(

@@ -28,19 +28,13 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo, VideoList
 from flowprep.flow.consistency import consistency_error
 from flowprep.inputs.keys import escape_key
-from flowprep.look.browse_survey import BackgroundSurvey
-from flowprep.look.color import flow_to_color
-from flowprep.look.render import error_to_color
-from flowprep.look.view import CONSISTENCY_PX, StoredFlow
+from flowprep.look.browse.background import BackgroundSurvey
+from flowprep.look.color import error_to_color, flow_to_color
+from flowprep.look.panels import CONSISTENCY_PX
+from flowprep.look.sources import StoredFlow
 from flowprep.storage import Storage
 from tests.look.browsing import CLIPS, CONFIG, ODD_NAME, Clip, make_dataset, served
-from tests.look.chromium import (
-    check_contrasts,
-    most_rows,
-    scroll_far,
-    until,
-    watch_rows,
-)
+from tests.look.chromium import check_contrasts, most_rows, scroll_far, until, watch_rows
 
 NUM_ROWS = 100_000
 ALL_PANELS = "frame.color.x.y.arrows.reverse.error"
@@ -788,7 +782,7 @@ def check_another_page(chromium: Any, url: str, other: str) -> None:
                 script.onload = () => resolve("run");
                 script.onerror = () => resolve("refused");
             });
-            script.src = url + "/browse_streams.js";
+            script.src = url + "/streams.js";
             document.body.append(script);
             const frame = document.createElement("iframe");
             frame.src = url + "/?frame";

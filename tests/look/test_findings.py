@@ -15,22 +15,17 @@ import flowprep
 from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize
 from flowprep.errors import NoteCode
 from flowprep.inputs.manifest import collect_videos
-from flowprep.look.findings import (
-    KINDS,
-    VideoSample,
+from flowprep.look.findings.across import find_upside_down, find_wrong_labels
+from flowprep.look.findings.checks import find_in_sample, find_in_statistics
+from flowprep.look.findings.kinds import KINDS
+from flowprep.look.findings.measures import VideoSample, measure_pair, plateau, repeats
+from flowprep.look.findings.statistics import (
     VideoStatistics,
-    find_in_sample,
-    find_in_statistics,
-    find_upside_down,
-    find_wrong_labels,
     jumps,
-    measure_pair,
-    plateau,
-    repeats,
     suspected_copies,
     suspicious_pairs,
 )
-from flowprep.look.report import Report, make_report
+from flowprep.look.report.report import Report, make_report
 from flowprep.synthetic import Layer, Motion, Scene, Shape, textured_image
 from flowprep.video.decode import open_video
 from tests.look.faults import SEEDED

@@ -10,23 +10,10 @@ import pytest
 from PIL import Image
 
 from flowprep.errors import ConfigError, StorageError
-from flowprep.look.color import flow_to_color
-from flowprep.look.render import (
-    OUTSIDE,
-    Page,
-    Panel,
-    Ramp,
-    arrow_factor,
-    draw_arrows,
-    error_ramp,
-    error_to_color,
-    fit,
-    histogram_quantile,
-    panel_size,
-    round_scale,
-    write_film,
-    write_picture,
-)
+from flowprep.look.color import OUTSIDE, error_ramp, error_to_color, flow_to_color, round_scale
+from flowprep.look.film import write_film, write_picture
+from flowprep.look.render import Page, Panel, Ramp, arrow_factor, draw_arrows, fit, panel_size
+from flowprep.look.sources import histogram_quantile
 
 # ---- scales
 

@@ -18,9 +18,10 @@ from flowprep.dataset.quantize import FieldQuantizer
 from flowprep.errors import ConfigError, DatasetError, StorageError
 from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.video import Video
-from flowprep.look.findings import KINDS, Finding
-from flowprep.look.report import NICE_BOUNDS_PX, Report, make_report, most_beyond, recommend_bound
-from flowprep.look.report_page import report_page, write_report
+from flowprep.look.findings.kinds import KINDS, Finding
+from flowprep.look.report.bound import NICE_BOUNDS_PX, most_beyond, recommend_bound
+from flowprep.look.report.page import report_page, write_report
+from flowprep.look.report.report import Report, make_report
 from flowprep.synthetic import Layer, Motion, Scene, Shape, write_video
 from tests.look.faults import PER_CLASS, SEEDED
 

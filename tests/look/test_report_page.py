@@ -15,16 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowprep.look.findings import KINDS, Finding
-from flowprep.look.report import Report, VideoRow
-from flowprep.look.report_page import write_report
-from tests.look.chromium import (
-    check_contrasts,
-    most_rows,
-    scroll_far,
-    until,
-    watch_rows,
-)
+from flowprep.look.findings.kinds import KINDS, Finding
+from flowprep.look.report.page import write_report
+from flowprep.look.report.report import Report
+from flowprep.look.report.survey import VideoRow
+from tests.look.chromium import check_contrasts, most_rows, scroll_far, until, watch_rows
 from tests.look.test_report import ATTACK, attacked
 
 NUM_ROWS = 100_000

@@ -17,8 +17,10 @@ from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Res
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import ConfigError, DatasetError, InputError, VideoError
 from flowprep.look.color import levels_to_color
+from flowprep.look.panels import PANELS
 from flowprep.look.render import MARGIN_PX
-from flowprep.look.view import PANELS, StoredFlow, ViewSpec, compute_video, draw_pages, view
+from flowprep.look.sources import StoredFlow, compute_video
+from flowprep.look.view import ViewSpec, draw_pages, view
 from flowprep.synthetic import Layer, Motion, Scene, write_video
 
 NUM_FRAMES = 8

@@ -11,9 +11,7 @@ from flowprep.dataset.video_list import VideoList
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.training import TrainingClips
-from flowprep.learn.config import (
-    VIEWS,
-)
+from flowprep.learn.recipes import VIEWS
 from tests.learn.clips.samples import CONFIG, FLOW, RGB, taken, with_videos
 
 

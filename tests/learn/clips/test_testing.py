@@ -13,10 +13,8 @@ from flowprep.errors import DatasetError
 from flowprep.learn.clips import transforms
 from flowprep.learn.clips.clip import load_clip
 from flowprep.learn.clips.testing import TestViews, test_loader
-from flowprep.learn.config import (
-    VIEWS,
-    ViewSpec,
-)
+from flowprep.learn.config import ViewSpec
+from flowprep.learn.recipes import VIEWS
 from tests.learn.clips.samples import FLOW, RGB, taken, view_indices, with_videos
 
 

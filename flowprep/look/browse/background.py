@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from flowprep.dataset.read import FlowDataset
-from flowprep.look.findings import CLIPPED_SHARE, KINDS, Finding
-from flowprep.look.report import NUM_SAMPLED, DatasetSurvey
+from flowprep.look.findings.checks import CLIPPED_SHARE
+from flowprep.look.findings.kinds import KINDS, Finding
+from flowprep.look.report.survey import NUM_SAMPLED, DatasetSurvey
 
 __all__ = ["BackgroundSurvey", "SurveyStage"]
 

@@ -1,103 +1,64 @@
-"""A whole data set on one page: what it holds, what is wrong with it, and where to look.
-
-make_report(out)      every video's stored statistics, and the pixels of a sample -> Report
-write_report(...)     the same as one HTML file, in report_page.py
-"""
+"""Goes through a data set, and gathers rows, sums by class, and findings with their pictures."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import ExtractConfig
-from flowprep.dataset.describe import DatasetDescription, describe_dataset
-from flowprep.dataset.layout import Failure, read_failures
-from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
-from flowprep.errors import ConfigError, DatasetError, StorageError
+from flowprep.errors import DatasetError, StorageError
 from flowprep.look.color import flow_to_color
-from flowprep.look.findings import (
-    CLIPPED_SHARE,
-    KINDS,
+from flowprep.look.film import webp_picture
+from flowprep.look.findings.across import find_upside_down, find_wrong_labels
+from flowprep.look.findings.checks import find_in_sample, find_in_statistics
+from flowprep.look.findings.kinds import Finding
+from flowprep.look.findings.measures import (
     MOTION_SHAPE,
     PICTURE_SHAPE,
-    Finding,
     VideoSample,
+    measure_pair,
+    plateau,
+)
+from flowprep.look.findings.statistics import (
     VideoStatistics,
     busiest_run,
     describe_video,
-    find_in_sample,
-    find_in_statistics,
-    find_upside_down,
-    find_wrong_labels,
     fullest_fields,
     jumps,
-    measure_pair,
-    plateau,
     suspected_copies,
     suspicious_pairs,
 )
-from flowprep.storage import Storage
+from flowprep.look.report.bound import NICE_BOUNDS_PX, BoundAdvice, most_beyond, recommend_bound
 
 __all__ = [
-    "NICE_BOUNDS_PX",
-    "BoundAdvice",
+    "NUM_SAMPLED",
     "ClassSummary",
     "DatasetSurvey",
-    "Report",
     "ShownFinding",
     "VideoRow",
+    "class_name",
     "label_words",
-    "make_report",
-    "most_beyond",
-    "recommend_bound",
 ]
 
 NUM_SAMPLED = 300
 """Videos whose pixels are looked at, where nobody says otherwise: half a minute on one core."""
+
 _PAIRS_PER_VIDEO = 6
+
 _SHOWN_PER_KIND = 12
 """Findings of a kind that get pictures; the others are in the table."""
+
 _THUMB_PX = 200
+
 _CLASS_PICTURE_PX = (64, 48)
-
-
-def _nice_bounds() -> tuple[float, ...]:
-    bounds: list[float] = []
-    for end, step in ((4, 0.5), (16, 1), (32, 2), (64, 4), (128, 8), (512, 32), (10000, 500)):
-        first = bounds[-1] + step if bounds else step
-        if end == 10000:
-            first = 1000
-        bounds += np.arange(first, end + step / 2, step).tolist()
-    return tuple(bounds)
-
-
-NICE_BOUNDS_PX = _nice_bounds()
-"""Bounds that may be recommended: round, and at most an eighth apart from 4 to 128 px."""
-
-
-@dataclass(frozen=True)
-class BoundAdvice:
-    """Which bound suits the motion of a data set, or of a class."""
-
-    current_px: float
-    current_share: float
-    """Of the components that the current bound clips, counted by extract."""
-    requested_share: float
-    recommended_px: float
-    recommended_share: float
-    """At most so many components are clipped there."""
-    shares: NDArray[np.float64]
-    """The same for each of NICE_BOUNDS_PX."""
 
 
 @dataclass(frozen=True)
@@ -144,82 +105,6 @@ class ShownFinding:
     pictures: tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True)
-class Report:
-    """All that the page shows."""
-
-    location: str
-    description: DatasetDescription
-    rows: tuple[VideoRow, ...]
-    findings: tuple[Finding, ...]
-    """The gravest first."""
-    shown: tuple[ShownFinding, ...]
-    total: ClassSummary
-    classes: tuple[ClassSummary, ...]
-    failures: tuple[Failure, ...]
-    bytes_by_stream: Mapping[str, int]
-    devices: Counter[str]
-    """Videos by what computed their flow; empty for an imported data set, which does not say."""
-    num_sampled: int
-    num_seconds: float
-    """What making this report took."""
-    color_max_px: float
-    """The length that is fully coloured in all pictures."""
-    notes: tuple[str, ...] = ()
-    """What to know of the labels that it was made with."""
-
-
-# ---- the recommended bound
-
-
-def most_beyond(statistics: Mapping[str, Any], bound_px: float, bounds: NDArray[np.float64]) -> Any:
-    """Returns the most components that can be beyond each of `bounds`, (N,) float64, from below.
-
-    `statistics` are those of one video and direction, as stored. A vector longer than b has one
-    component beyond b at most, unless it is longer than b * sqrt(2), then two; a bin counts in full
-    from its lower edge. What extract counted at its own bound, and the greatest component, say more
-    and are used too. So the true number is never above this one.
-    """
-    histogram = np.asarray(statistics["magnitude_histogram"], np.float64)
-    width = statistics["histogram_bin_px"]
-    tail = np.concatenate((np.cumsum(histogram[::-1])[::-1], [0.0]))
-    # The last of 256 bins and one has no upper end, so all beyond it may be there.
-    open_end = 256
-    most = np.zeros(bounds.size)
-    for factor in (1.0, np.sqrt(2.0)):
-        place = np.minimum(np.floor(factor * bounds / width), open_end).astype(np.intp)
-        most += tail[np.minimum(place, histogram.size)]
-    most = np.where(bounds >= bound_px, np.minimum(most, statistics["num_clipped"]), most)
-    # Rounded to four digits when it was stored.
-    greatest = max(abs(statistics["min_px"] or 0.0), abs(statistics["max_px"] or 0.0)) + 5e-5
-    return np.where(bounds >= greatest, 0.0, most)
-
-
-def recommend_bound(
-    most: NDArray[np.float64],
-    num_values: int,
-    num_clipped: int,
-    *,
-    bound_px: float,
-    requested_share: float,
-) -> BoundAdvice:
-    """Returns the least of NICE_BOUNDS_PX beyond which is at most the requested share.
-
-    `most` are sums of `most_beyond` over NICE_BOUNDS_PX.
-    """
-    shares = most / max(1, num_values)
-    enough = np.flatnonzero(shares <= requested_share)
-    place = int(enough[0]) if enough.size else len(NICE_BOUNDS_PX) - 1
-    return BoundAdvice(
-        current_px=bound_px,
-        current_share=num_clipped / max(1, num_values),
-        requested_share=requested_share,
-        recommended_px=NICE_BOUNDS_PX[place],
-        recommended_share=float(shares[place]),
-        shares=shares,
-    )
-
-
 @dataclass
 class _Sums:
     """What is added up over the videos of a class."""
@@ -257,77 +142,6 @@ class _Sums:
             if self.num_sampled
             else None,
         )
-
-
-# ---- reading
-
-
-def make_report(
-    out: str | os.PathLike[str],
-    *,
-    num_sampled: int = NUM_SAMPLED,
-    clipped_share: float = CLIPPED_SHARE,
-    labels: str | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Report:
-    """Reads the statistics of every video of a data set, and the pixels of `num_sampled` of them.
-
-    Which are sampled follows from the data set alone: first those whose statistics are odd, up to
-    a half, then classes by turns. `labels` is a name of labels to take in place of the data set's
-    own. `on_progress` gets steps done and steps to do. Raises ConfigError
-    for a number out of range, DatasetError where `out` cannot be read.
-    """
-    if num_sampled < 0:
-        raise ConfigError(f"sample must be >= 0, got {num_sampled}")
-    if not 0 <= clipped_share < 1:
-        raise ConfigError(f"clipped_share must be >= 0 and < 1, got {clipped_share:g}")
-    began = time.perf_counter()
-    description = describe_dataset(out, labels_name=labels)
-    dataset = open_dataset(out, labels=labels)
-    failures = read_failures(Storage(out))
-    reader = DatasetSurvey(dataset, clipped_share)
-    num_steps = len(dataset.videos) + min(num_sampled, len(dataset.videos))
-    tick = on_progress or (lambda done, total: None)
-    for number, video in enumerate(dataset.videos):
-        reader.read_statistics(video)
-        tick(number + 1, num_steps)
-    chosen = reader.choose(num_sampled)
-    for number, key in enumerate(chosen):
-        reader.read_sample(key)
-        tick(len(dataset.videos) + number + 1, num_steps)
-    reader.compare_videos()
-    for failure in failures.values():
-        reader.findings.append(
-            Finding("failed", failure.key, f"{failure.reason}: {failure.message}")
-        )
-    order = {name: number for number, name in enumerate(KINDS)}
-    findings = sorted(reader.findings, key=lambda item: order[item.kind])
-    total = reader.total.summary("all videos", dataset.config, clipped_share)
-    # Half of the vectors that move at all are shorter than a third of this or so.
-    color_max_px = max(1.0, min(total.p99_px, dataset.config.flow.bound_px))
-    report = Report(
-        location=dataset.location,
-        description=description,
-        rows=tuple(reader.rows),
-        findings=tuple(findings),
-        shown=tuple(reader.show(findings, color_max_px)),
-        total=total,
-        classes=tuple(
-            reader.classes[label].summary(
-                _class_name(dataset, label), dataset.config, clipped_share
-            )
-            for label in sorted(reader.classes)
-        ),
-        failures=tuple(failures.values()),
-        bytes_by_stream=dict(reader.bytes_by_stream),
-        devices=reader.devices,
-        num_sampled=len(chosen),
-        num_seconds=time.perf_counter() - began,
-        color_max_px=color_max_px,
-        notes=tuple(dataset.labels_notes),
-    )
-    dataset.close()
-    return report
 
 
 class DatasetSurvey:
@@ -477,9 +291,9 @@ class DatasetSurvey:
                 indices = (pair, pair + step) if both else (pair,)
                 for index in indices:
                     frame = dataset.frames(finding.key, [index])[0]
-                    pictures.append((f"frame {index}", _webp(frame)))
+                    pictures.append((f"frame {index}", _thumbnail(frame)))
             flow = dataset.flow(finding.key, pair, 1, direction)[0]
-            pictures.append((f"flow {pair}", _webp(flow_to_color(flow, color_max_px))))
+            pictures.append((f"flow {pair}", _thumbnail(flow_to_color(flow, color_max_px))))
         except (DatasetError, StorageError):
             return ()
         return tuple(pictures)
@@ -549,23 +363,21 @@ def _read_sample(
     return sample, mean_flow
 
 
-def _webp(image: NDArray[np.uint8]) -> bytes:
+def _thumbnail(image: NDArray[np.uint8]) -> bytes:
     height, width = image.shape[:2]
     scale = min(1.0, _THUMB_PX / width)
     if scale < 1:
         size = (_THUMB_PX, max(1, round(height * scale)))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, 70])
-    return data.tobytes()
+    return webp_picture(image, 70)
 
 
 def label_words(dataset: FlowDataset, video: StoredVideo) -> str:
     """Returns the names of a video's classes, with commas between them."""
-    return ", ".join(_class_name(dataset, label) for label in video.labels)
+    return ", ".join(class_name(dataset, label) for label in video.labels)
 
 
-def _class_name(dataset: FlowDataset, label: int) -> str:
+def class_name(dataset: FlowDataset, label: int) -> str:
     return dataset.class_names[label] if label < len(dataset.class_names) else f"class {label}"
 
 

@@ -1,4 +1,4 @@
-// Stands in one script with page.js.
+// Stands in one script with page.js and table.js.
 
 const data = JSON.parse($("data").textContent);
 const { columns } = data;
@@ -8,7 +8,7 @@ const tell = (text) => { $("told").textContent = text; };
 
 setUpThemes($("theme"));
 
-const table = makeTable({
+const table = new Table({
   columns,
   count: data.count,
   scroller,
@@ -25,7 +25,7 @@ const table = makeTable({
 });
 const key = (place) => columns[0].values[table.rowAt(place)];
 
-// As report_page.py makes it for the findings.
+// As page.py makes it for the findings.
 const quote = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\"'\"'")}'`);
 const command = (name) => {
   const film = name.slice(name.lastIndexOf("/") + 1).replace(/[^\w.-]+/g, "_").replace(/^-+/, "");

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from flowprep.look.findings import KINDS, Severity
+from flowprep.look.findings.kinds import KINDS, Severity
 
 __all__ = [
     "SEVERITIES",
@@ -29,7 +29,7 @@ SEVERITIES: dict[Severity, str] = {
 
 
 def page_file(name: str) -> str:
-    """Returns the text of a file that stands beside this one."""
+    """Returns the text of a file of flowprep/look, such as `web/page.css`."""
     return resources.files("flowprep.look").joinpath(name).read_text(encoding="utf-8")
 
 
