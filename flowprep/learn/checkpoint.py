@@ -245,7 +245,7 @@ def check_data(
 ) -> list[str]:
     """Checks that a data set shows a network what it was trained on; returns notes for the user.
 
-    For stream flow that is: frame rate, size and shape of the pixels, algorithm with all
+    For streams flow and both that is: frame rate, size and shape of the pixels, algorithm with all
     parameters, step and bound; for rgb: frame rate, size and shape. The quantiser does not count,
     as networks get px or levels made from px. Another implementation of the same algorithm is only
     noted. Raises ConfigMismatchError with both values of every difference unless `force`; with
@@ -257,7 +257,7 @@ def check_data(
     }
     given = flatten(dataset.config.to_dict())
     names = ["decode.fps", "decode.resize", "decode.square_pixels"]
-    if stream == "flow":
+    if stream != "rgb":
         names += ["flow.algorithm", "flow.step", "flow.bound_px"]
         names += sorted(name for name in stored | given if name.startswith("flow.parameters."))
     differences = {
@@ -280,7 +280,7 @@ def check_data(
             "classes by `flowprep label` and name them with --labels.",
         )
     implementation = dataset.header.implementation
-    if stream == "flow" and not differences and implementation != task.implementation:
+    if stream != "rgb" and not differences and implementation != task.implementation:
         return [
             f"the flow of {dataset.location} was computed by {implementation}, that of the "
             f"training data by {task.implementation}: same algorithm, small differences"

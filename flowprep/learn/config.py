@@ -38,6 +38,7 @@ __all__ = [
     "TrainConfig",
     "TrainOptions",
     "ViewSpec",
+    "check_stack",
 ]
 
 StackName = Literal["plain", "bidirectional", "trajectory"]
@@ -92,12 +93,24 @@ class ModelSpec:
             raise ConfigError(f"dropout must be >= 0 and < 1, got {self.dropout:g}")
 
 
+def check_stack(stack: StackName, num_frames: int, frame_stride: int) -> None:
+    """Raises ConfigError for a kind of stack that so many fields, so far apart, cannot become."""
+    if stack == "bidirectional" and num_frames % 2:
+        raise ConfigError(f"num_frames must be even for stack bidirectional, got {num_frames}")
+    if stack != "plain" and frame_stride != 1:
+        raise ConfigError(f"frame_stride must be 1 for stack {stack}, got {frame_stride}")
+
+
 @dataclass(frozen=True)
 class ClipSpec:
-    """What a network sees of a video."""
+    """What a network sees of a video.
+
+    Inputs of several streams are of the same moment, in the same crop, and are mirrored together.
+    What is said of flow alone counts for the inputs of flow, and not for those of RGB.
+    """
 
     stream: StreamName = "flow"
-    """What the network sees: the flow, or the RGB frames."""
+    """What the network sees: the flow, the RGB frames, or both, for networks that take both."""
     num_frames: int = 10
     """Flow fields or RGB frames of a clip. Of flow, networks over stacks take 10, tsn- networks 5;
     of RGB 1; i3d networks take 64 of either."""
@@ -133,14 +146,9 @@ class ClipSpec:
         check_choice("normalization", self.normalization, NormalizationName)
         _check_at_least(self, 1, "num_frames", "frame_stride", "num_segments")
         _check_at_least(self, 8, "crop_px", "resize_short_px")
-        if self.stack == "bidirectional" and self.num_frames % 2:
-            raise ConfigError(
-                f"num_frames must be even for stack bidirectional, got {self.num_frames}"
-            )
-        if self.stack != "plain" and self.frame_stride != 1:
-            raise ConfigError(
-                f"frame_stride must be 1 for stack {self.stack}, got {self.frame_stride}"
-            )
+        if self.stream == "flow":
+            # Of both, the flow's own numbers are those of the network's input (`check_clip`).
+            check_stack(self.stack, self.num_frames, self.frame_stride)
         if self.stream == "rgb":
             for name, plain in (
                 ("stack", "plain"),
@@ -152,10 +160,11 @@ class ClipSpec:
                         f"{name} is for stream flow; with stream rgb it must be {plain}, "
                         f"got {getattr(self, name)}"
                     )
-            if self.normalization == "px":
-                raise ConfigError(
-                    "normalization px is for stream flow; with stream rgb it must be another one"
-                )
+        if self.stream != "flow" and self.normalization == "px":
+            raise ConfigError(
+                f"normalization px is for stream flow; with stream {self.stream} it must be "
+                "another one"
+            )
         if self.resize_short_px is not None and self.resize_short_px < self.crop_px:
             raise ConfigError(
                 f"resize_short_px must be >= crop_px, got {self.resize_short_px} < {self.crop_px}"

@@ -36,10 +36,11 @@ from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process, join_processes
 from flowprep.learn.evaluate import score_videos
+from flowprep.learn.forward import forward_clips
+from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
-from flowprep.learn.models.tsn import TSN
 from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer, task_loss
-from flowprep.learn.placement import autocast, place_model, with_channels_last
+from flowprep.learn.placement import autocast, place_model
 from flowprep.learn.run_folder import BEST_FILE, LAST_FILE, MetricsRow, RunFolder
 from flowprep.learn.scores import Scores
 from flowprep.learn.signals import Signals, watched_signals
@@ -119,11 +120,11 @@ class _Training:
         self.tasks = name_tasks(datasets)
         torch.manual_seed(config.seed)
         self.network = build_model(config, [len(task.class_names) for task in self.tasks])
-        self.clips = TrainingClips(datasets, config, self.network.layout)
+        self.clips = TrainingClips(datasets, config, self.network.inputs)
         self.tests = make_tests(datasets, config, self.network)
         digest = digest_videos(datasets, config)
         self.num_steps = count_steps(config.optimization, self.clips.num_videos)
-        check_parts(config, process, self.network.layout)
+        check_parts(config, process, self.network)
         self.notes = data_notes(
             self.clips, checkpoint, self.tasks, datasets, config, digest, options
         )
@@ -261,11 +262,16 @@ class _Training:
     def _take_part(self, batch: dict[str, Any], counts: list[int], *, is_last: bool) -> None:
         """Adds the gradients of a part of a step's batch."""
         spec, device, totals = self.config.optimization, self.process.device, self.state.totals
-        x = batch["clip"].to(device, non_blocking=True)  # (n, S, C, ...)
+        clips = [
+            batch["clips"][one.name].to(device, non_blocking=True)  # (n, S, C, ...)
+            for one in self.network.inputs
+        ]
         labels = batch["label"].to(device, non_blocking=True)  # (n,)
         owners = batch["task"].to(device, non_blocking=True)  # (n,)
         with _gradients_kept(self.distributed, is_last), autocast(device, spec.precision):
-            logits = _forward(self.runner, self.network, x, self.options.channels_last)
+            logits = forward_clips(
+                self.runner, self.network, clips, channels_last=self.options.channels_last
+            )
             loss = task_loss(logits, labels, owners, counts, label_smoothing=spec.label_smoothing)
         # DistributedDataParallel takes the mean over processes; the parts are to be summed.
         self.scaler.scale(loss * self.process.world_size).backward()  # type: ignore[no-untyped-call]
@@ -389,34 +395,14 @@ class _Training:
         )
 
 
-def _forward(
-    runner: Callable[[torch.Tensor], Any], network: nn.Module, x: torch.Tensor, channels_last: bool
-) -> tuple[torch.Tensor, ...]:
-    """Returns (n, K) logits for each task from clips (n, S, C, ...).
-
-    TSN joins the scores of the S clips of a video itself; of other networks the mean is taken.
-    """
-    shape = x.shape[:2]
-    x = x.flatten(0, 1)  # (n S, C, ...)
-    if channels_last:
-        x = with_channels_last(x)
-    model = network.model if isinstance(network, MultiTask) else network
-    joins = isinstance(model, TSN)
-    output = runner(x.view(*shape, *x.shape[1:]) if joins else x)
-    logits = output if isinstance(output, tuple) else (output,)
-    if joins or shape[1] == 1:
-        return logits
-    return tuple(scores.view(*shape, -1).mean(1) for scores in logits)
-
-
 def _test(
-    network: nn.Module,
+    network: ClipModel | MultiTask,
     tests: Sequence[TestViews],
     config: TrainConfig,
     process: Process,
     num_loaders: int,
 ) -> list[tuple[float, float]]:
-    """Returns (loss, top-1) of each data set's test split, from one view of each video."""
+    """Returns (loss, top-1) of each data set's test split, by the centre of each video."""
     process.share_buffers(network)
     measured = []
     for number, views in enumerate(tests):

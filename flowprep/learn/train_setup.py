@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import ConfigError, ConfigMismatchError
@@ -16,7 +15,9 @@ from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.training import TrainingClips
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process
-from flowprep.learn.models.base import Layout
+from flowprep.learn.forward import group_size
+from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.placement import default_loaders
 from flowprep.learn.recipes import VIEWS
 from flowprep.words import format_count
@@ -44,9 +45,12 @@ def name_tasks(datasets: Sequence[FlowDataset]) -> tuple[Task, ...]:
 
 
 def make_tests(
-    datasets: Sequence[FlowDataset], config: TrainConfig, network: Any
+    datasets: Sequence[FlowDataset], config: TrainConfig, network: ClipModel | MultiTask
 ) -> list[TestViews]:
-    """Returns the centre view of each data set's labelled test videos; none without a split."""
+    """Returns the centre views of each data set's labelled test videos; none without a split.
+
+    That is one clip, and of a network that joins segments as many as it was trained with.
+    """
     if config.test_split == "none":
         return []
     tests = []
@@ -62,7 +66,16 @@ def make_tests(
                 f"{dataset.location} none has one label; name another split, or none"
             )
         keys = [dataset.videos[place].key for place in places]
-        tests.append(TestViews(dataset, config.clip, network.layout, VIEWS["center"], videos=keys))
+        tests.append(
+            TestViews(
+                dataset,
+                config.clip,
+                network.inputs,
+                VIEWS["center"],
+                videos=keys,
+                group_size=group_size(network),
+            )
+        )
     return tests
 
 
@@ -76,7 +89,8 @@ def digest_videos(datasets: Sequence[FlowDataset], config: TrainConfig) -> str:
     return digest.hexdigest()
 
 
-def check_parts(config: TrainConfig, process: Process, layout: Layout) -> None:
+def check_parts(config: TrainConfig, process: Process, network: ClipModel | MultiTask) -> None:
+    """Raises ConfigError for a batch that cannot be parted, and for a precision that is not had."""
     spec = config.optimization
     parts = process.world_size * spec.accumulate
     if spec.batch_size % parts:
@@ -88,7 +102,8 @@ def check_parts(config: TrainConfig, process: Process, layout: Layout) -> None:
         raise ConfigError(
             f"precision fp16 needs a GPU, and the device is {process.device}; take bf16 or fp32"
         )
-    if spec.precision == "bf16" and layout == "volume" and process.device.type == "cpu":
+    has_volumes = any(one.form == "volume" for one in network.inputs)
+    if spec.precision == "bf16" and has_volumes and process.device.type == "cpu":
         # oneDNN's gradient for maps of two frames holds memory that nobody wrote (torch 2.13 on
         # AVX512-BF16), and a loss of NaN is the best that can come of it.
         raise ConfigError(
@@ -148,6 +163,7 @@ def data_notes(
 
 
 def count_loaders(options: TrainOptions) -> int:
+    """Returns how many processes read clips for this process of the training."""
     if options.num_loaders is not None:
         return options.num_loaders
     return default_loaders() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -38,6 +38,8 @@ def make_checkpoint(
         if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)):
             module.momentum = None
     noise = [torch.randn(8, *one.shape(clip.crop_px)) for one in network.inputs]
+    if network.joins_segments:
+        noise = [clips.unsqueeze(1) for clips in noise]
     with torch.no_grad():
         network.train()(*noise)
     return Checkpoint(config, tasks, 0, network.state_dict())

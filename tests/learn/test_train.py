@@ -167,9 +167,9 @@ def test_one_step_is_that_of_plain_torch(dataset: FlowDataset, tmp_path: Path) -
     train([dataset], tmp_path, config, QUIET)
     torch.manual_seed(config.seed)
     model = build_model(config, [8]).train()
-    clips = TrainingClips([dataset], config, model.layout)
+    clips = TrainingClips([dataset], config, model.inputs)
     items = [clips[position] for position in range(8)]
-    x = torch.cat([item["clip"] for item in items])
+    x = torch.cat([item["clips"]["flow"] for item in items])
     labels = torch.tensor([item["label"] for item in items])
     torch.nn.functional.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
@@ -228,7 +228,7 @@ def test_the_folder_says_what_happened(dataset: FlowDataset, tmp_path: Path) -> 
     best = load_checkpoint(run / "best.pt")
     assert (report.best_top1, report.best_step) == (max(tests), 2 + 2 * tests.index(max(tests)))
     assert (best.step, best.training) == (report.best_step, None)
-    views = TestViews(dataset, SMALL.clip, "stack", VIEWS["center"], split="test")
+    views = TestViews(dataset, SMALL.clip, SMALL.inputs, VIEWS["center"], split="test")
     scores = score_videos(restore_model(best), views, device="cpu")
     assert scores.metrics()["top1"] == report.best_top1
 

@@ -1,4 +1,4 @@
-"""One clip of a video, from what is stored to what a network takes.
+"""One input of a clip of a video, from what is stored to what a network takes.
 
     load_clip     a clip, cropped, normalised and arranged
     load_views    several crops of one clip, by one decoding
@@ -9,8 +9,8 @@ Nothing is random here; indices and crops are the caller's.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from flowprep.config import FlowSpec
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
+from flowprep.learn.clip_inputs import ClipForm, ClipInput
 from flowprep.learn.clips import levels
 from flowprep.learn.clips.indices import bidirectional_indices
 from flowprep.learn.clips.transforms import (
@@ -33,15 +34,7 @@ from flowprep.learn.clips.transforms import (
 )
 from flowprep.learn.config import ClipSpec
 
-if TYPE_CHECKING:
-    from flowprep.learn.models.base import Layout
-
-__all__ = ["clip_shape", "fill_views", "load_clip", "load_views", "num_fields"]
-
-
-def num_fields(video: StoredVideo, clip: ClipSpec) -> int:
-    """Returns how many fields (flow) or frames (rgb) of a video there are to choose from."""
-    return video.num_flows if clip.stream == "flow" else video.num_frames
+__all__ = ["fill_views", "load_clip", "load_views"]
 
 
 def load_clip(
@@ -50,16 +43,17 @@ def load_clip(
     indices: Sequence[int] | NDArray[np.int64],
     crop: Crop,
     clip: ClipSpec,
-    layout: Layout,
+    clip_input: ClipInput,
 ) -> NDArray[np.float32]:
-    """Returns a clip as a network takes it: float32, normalised by `clip.normalization`.
+    """Returns an input of a clip as a network takes it: float32, in `clip.normalization`.
 
-    `indices` are those of `clips`: (L,) fields or frames. The result is (C, H, W) for layout
-    `stack`, (C, L, H, W) for `volume`, with H = W = clip.crop_px; x points right, y down, also of a
-    mirrored clip. Raises DatasetError for indices outside of the video and for damaged data,
-    ConfigError where the data set lacks what the clip is made of.
+    `indices` are those of `clips.indices`: (L,) fields or frames, whose number counts, not that of
+    `clip_input`. The result is (C, H, W) for the form `stack`, (C, L, H, W) for `volume`, with
+    H = W = clip.crop_px; x points right, y down, also of a mirrored clip. Raises DatasetError for
+    indices outside of the video and for damaged data, ConfigError where the data set lacks what
+    the clip is made of.
     """
-    clips = load_views(dataset, video, indices, [crop], clip, layout)
+    clips = load_views(dataset, video, indices, [crop], clip, clip_input)
     return clips.reshape(clips.shape[1:])
 
 
@@ -69,14 +63,15 @@ def load_views(
     indices: Sequence[int] | NDArray[np.int64],
     crops: Sequence[Crop],
     clip: ClipSpec,
-    layout: Layout,
+    clip_input: ClipInput,
 ) -> NDArray[np.float32]:
     """Returns crops of one clip, (len(crops), C, H, W) or (len(crops), C, L, H, W) float32.
 
     Each is what `load_clip` returns; all of them together take one decoding.
     """
-    views = np.empty((len(crops), *clip_shape(clip, len(indices), layout)), np.float32)
-    fill_views(dataset, video, np.asarray(indices, np.int64), crops, clip, layout, views)
+    shape = dataclasses.replace(clip_input, num_frames=len(indices)).shape(clip.crop_px)
+    views = np.empty((len(crops), *shape), np.float32)
+    fill_views(dataset, video, np.asarray(indices, np.int64), crops, clip, clip_input, views)
     return views
 
 
@@ -86,15 +81,15 @@ def fill_views(
     indices: NDArray[np.int64],
     crops: Sequence[Crop],
     clip: ClipSpec,
-    layout: Layout,
+    clip_input: ClipInput,
     views: NDArray[np.float32],
 ) -> None:
     """Writes what `load_views` returns."""
-    if clip.stream == "rgb":
+    if clip_input.stream == "rgb":
         frames = dataset.frames(video.key, indices)
         for view, crop in zip(views, crops, strict=True):
             x = normalize_frames(crop_frames(frames, crop, clip.crop_px), clip.normalization)
-            view[:] = _arrange(x, layout)
+            view[:] = _arrange(x, clip_input.form)
         return
     spec = dataset.config.flow
     corners = [_corner(crop, clip) for crop in crops]
@@ -113,7 +108,7 @@ def fill_views(
                 corner,
                 spec,
                 view,
-                layout=layout,
+                form=clip_input.form,
                 normalization=clip.normalization,
                 flip=crop.flip,
                 means_px=means_px,
@@ -122,7 +117,7 @@ def fill_views(
         if flow is None:
             flow = _flow(planes, clip, spec)
         x = crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
-        view[:] = _arrange(normalize_flow(x, clip.normalization, spec), layout)
+        view[:] = _arrange(normalize_flow(x, clip.normalization, spec), clip_input.form)
 
 
 def _flow(planes: NDArray[np.uint8], clip: ClipSpec, spec: FlowSpec) -> NDArray[np.float32]:
@@ -160,12 +155,5 @@ def _planes(
     return np.concatenate(halves)
 
 
-def clip_shape(clip: ClipSpec, length: int, layout: Layout) -> tuple[int, ...]:
-    """Returns the shape of a clip as a network takes it."""
-    channels = 2 if clip.stream == "flow" else 3
-    shape = (channels * length,) if layout == "stack" else (channels, length)
-    return (*shape, clip.crop_px, clip.crop_px)
-
-
-def _arrange(x: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
-    return to_stack(x) if layout == "stack" else to_volume(x)
+def _arrange(x: NDArray[np.float32], form: ClipForm) -> NDArray[np.float32]:
+    return to_stack(x) if form == "stack" else to_volume(x)

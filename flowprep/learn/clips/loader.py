@@ -20,7 +20,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -36,6 +36,9 @@ __all__ = ["Loader", "PlainLoader", "keep_memory", "loader_options"]
 
 # What loader processes unpickle first; the fork server imports it once for all of them.
 _PRELOADED = ["flowprep.learn.clips.training", "flowprep.learn.clips.testing"]
+
+
+Reader = Callable[[Any, "Mapping[str, NDArray[np.float32]] | None"], dict[str, Any]]
 
 
 class PlainLoader(DataLoader[Any]):
@@ -62,27 +65,32 @@ class Loader(PlainLoader):
 
     def __init__(
         self,
-        read: Callable[[Any, NDArray[np.float32] | None], dict[str, Any]],
+        read: Reader,
         items: Iterable[Any],
         name: str,
-        shape: tuple[int, ...],
+        shapes: Mapping[str, tuple[int, ...]],
         num_loaders: int,
     ) -> None:
-        """Yields read(item, None) for each of `items`; its largest tensor is `name`, of `shape`.
+        """Yields read(item, None) for each of `items`; its large tensors, float32, are `name`.
 
+        These are a dict with a tensor of each of the `shapes`. `read` leaves them out where it is
+        given arrays to write them to.
         Raises ConfigError where there is not enough shared memory for `num_loaders` processes.
         """
         self._name = name
-        self._shape = shape
+        self._shapes = dict(shapes)
+        size = sum(map(math.prod, self._shapes.values()))
         options = loader_options(num_loaders)
         self._num_places = 0
         if num_loaders:
             # What each process has begun or finished, and two that are in use here.
-            ahead = _batches_ahead(math.prod(shape) * 4, num_loaders)
+            ahead = _batches_ahead(size * 4, num_loaders)
             self._num_places = num_loaders * ahead + 2
             options["prefetch_factor"] = ahead
         self._tasks = _Tasks(items)
-        super().__init__(_Reader(read), sampler=self._tasks, collate_fn=_as_it_is, **options)
+        super().__init__(
+            _Reader(read, self._shapes), sampler=self._tasks, collate_fn=_as_it_is, **options
+        )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         places = self._make_places()
@@ -101,21 +109,36 @@ class Loader(PlainLoader):
     def _make_places(self) -> torch.Tensor | tuple[()]:
         if not self._num_places:
             return ()
-        shape = (self._num_places, *self._shape)
+        shape = (self._num_places, sum(map(math.prod, self._shapes.values())))
         # Not `share_memory_`, which copies what is in it, and so touches all of it.
         storage: Any = torch.UntypedStorage._new_shared(math.prod(shape) * 4)  # type: ignore[no-untyped-call]
         return torch.empty(0, dtype=torch.float32).set_(storage).view(shape)
 
-    def _hand_out(self, tensor: torch.Tensor, place: int, free: deque[int]) -> torch.Tensor:
+    def _hand_out(
+        self, tensor: torch.Tensor, place: int, free: deque[int]
+    ) -> dict[str, torch.Tensor]:
         if self.pin_memory:
             # The copy is torch's to manage: a device may still be reading it when nobody else is.
             pinned = tensor.pin_memory()
             free.append(place)
-            return pinned
+            return _parts_of(pinned, self._shapes)
         array = tensor.numpy()
         # It is gone when the last tensor is that shares its memory, any view of this one too.
         weakref.finalize(array, free.append, place).atexit = False
-        return torch.from_numpy(array)
+        return _parts_of(torch.from_numpy(array), self._shapes)
+
+
+Block = TypeVar("Block", NDArray[np.float32], torch.Tensor)
+
+
+def _parts_of(block: Block, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Block]:
+    """Returns views of a row of numbers, one behind the other, in the shapes of the inputs."""
+    parts, begin = {}, 0
+    for name, shape in shapes.items():
+        end = begin + math.prod(shape)
+        parts[name] = block[begin:end].reshape(shape)
+        begin = end
+    return parts
 
 
 class _Tasks(Sampler[tuple[Any, "int | None"]]):
@@ -136,8 +159,9 @@ class _Tasks(Sampler[tuple[Any, "int | None"]]):
 class _Reader(Dataset[Any]):
     """What loader processes run."""
 
-    def __init__(self, read: Callable[[Any, NDArray[np.float32] | None], dict[str, Any]]) -> None:
+    def __init__(self, read: Reader, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._read = read
+        self._shapes = shapes
         self.places: torch.Tensor | tuple[()] = ()
 
     def __getitem__(
@@ -145,7 +169,9 @@ class _Reader(Dataset[Any]):
     ) -> tuple[int | None, dict[str, Any] | FlowprepError]:
         item, place = task
         try:
-            out = None if place is None else self.places[place].numpy()
+            out = None
+            if place is not None:
+                out = _parts_of(self.places[place].numpy(), self._shapes)
             return place, self._read(item, out)
         except FlowprepError as error:
             return place, error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,21 +11,23 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from flowprep.dataset.read import FlowDataset
-from flowprep.learn.clips.clip import clip_shape, fill_views, num_fields
+from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.clips.clip import fill_views
 from flowprep.learn.clips.indices import test_indices
 from flowprep.learn.clips.loader import Loader
 from flowprep.learn.clips.select import check_clip, select_videos
 from flowprep.learn.clips.transforms import test_crops
 from flowprep.learn.config import ClipSpec, ViewSpec
 
-if TYPE_CHECKING:
-    from flowprep.learn.models.base import Layout
-
 __all__ = ["TestViews", "test_loader"]
 
 
 class TestViews(Dataset[dict[str, Any]]):
-    """The views of a test: item i is clip i % num_clips of video i // num_clips, in all crops."""
+    """The views of a test: item i is clip i % num_clips of video i // num_clips, in all crops.
+
+    A network that joins segments is tested with groups of clips. Those of a group follow each
+    other, and there is one of each of as many equal segments of the video as the group has clips.
+    """
 
     __test__ = False  # not a class of tests, whatever its name
 
@@ -33,22 +35,34 @@ class TestViews(Dataset[dict[str, Any]]):
         self,
         dataset: FlowDataset,
         clip: ClipSpec,
-        layout: Layout,
+        inputs: Sequence[ClipInput],
         views: ViewSpec,
         *,
         split: str = "test",
         videos: Sequence[str] | None = None,
+        group_size: int | None = 1,
     ) -> None:
         """Takes the videos of `split`, or those with the keys `videos`.
 
-        Raises DatasetError where there is none, ConfigError where the data set lacks the streams
-        or where its frames are too small for the crops.
+        `inputs` are what the network takes of each clip, and `group_size` is how many clips of a
+        video it looks at together: 1 for networks of single clips; for others ClipModel's
+        `num_segments`, where None makes one group of all clips. Then there are at least as many
+        clips as segments in training; otherwise the number of clips is rounded up to whole groups.
+        Raises DatasetError where there is no video, ConfigError where the data set lacks the
+        streams or where its frames are too small for the crops.
         """
-        check_clip(dataset, clip)
+        check_clip(dataset, clip, inputs)
         self.dataset = dataset
         self.clip = clip
-        self.layout = layout
+        self.inputs = tuple(inputs)
         self.views = views
+        if group_size is None:
+            self.num_groups = 1
+            self.num_clips = max(views.num_clips, clip.num_segments)
+        else:
+            self.num_groups = -(-views.num_clips // group_size)
+            self.num_clips = self.num_groups * group_size
+        self.group_size = group_size
         if videos is None:
             self._positions = select_videos(dataset, split)
         else:
@@ -65,11 +79,6 @@ class TestViews(Dataset[dict[str, Any]]):
         return len(self._positions)
 
     @property
-    def num_clips(self) -> int:
-        """Items of each video."""
-        return self.views.num_clips
-
-    @property
     def keys(self) -> list[str]:
         """The keys of the videos, in the order of `labels`."""
         return [self.dataset.videos[position].key for position in self._positions.tolist()]
@@ -78,28 +87,46 @@ class TestViews(Dataset[dict[str, Any]]):
         return self.num_videos * self.num_clips
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        """Returns {"views": (num_crops, C, ...) float32, "video": its number, "label": or -1}."""
+        """Returns {"views": {input: (num_crops, C, ...) float32}, "video": its number, "label"}.
+
+        The label is -1 where the video has none, or several.
+        """
         return self.read(item)
 
-    def read(self, item: int, out: NDArray[np.float32] | None = None) -> dict[str, Any]:
-        """Returns an item; with `out`, an array of `shape`, views are written there instead."""
+    def read(
+        self, item: int, out: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> dict[str, Any]:
+        """Returns an item; with `out`, arrays of `shapes`, views are written there instead."""
         if not 0 <= item < len(self):
             raise IndexError(f"item must be from 0 to {len(self) - 1}, got {item}")
         number, place = divmod(item, self.num_clips)
         video = self.dataset.videos[int(self._positions[number])]
         clip = self.clip
-        indices = test_indices(num_fields(video, clip), clip, self.num_clips)[place]
+        clips = test_indices(video.num_frames, video.num_flows, self.inputs, clip, self.num_clips)
         crops = test_crops(video.width, video.height, clip, self.views.num_crops)
-        views = np.empty(self.shape, np.float32) if out is None else out
-        fill_views(self.dataset, video, indices, crops, clip, self.layout, views)
-        found: dict[str, Any] = {} if out is not None else {"views": torch.from_numpy(views)}
+        views = out
+        if views is None:
+            views = {name: np.empty(shape, np.float32) for name, shape in self.shapes.items()}
+        for one, indices in zip(self.inputs, clips, strict=True):
+            chosen = indices[self._clip_in_time(place)]
+            fill_views(self.dataset, video, chosen, crops, clip, one, views[one.name])
+        found: dict[str, Any] = {}
+        if out is None:
+            found["views"] = {name: torch.from_numpy(array) for name, array in views.items()}
         return found | {"video": number, "label": int(self.labels[number])}
 
+    def _clip_in_time(self, place: int) -> int:
+        """Returns which of the clips, in the order of `test_indices`, a video's item is."""
+        if self.clip.sampling == "dense":
+            return place  # window by window, and a group is the clips of a window
+        group, segment = divmod(place, self.num_clips // self.num_groups)
+        return segment * self.num_groups + group
+
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of an item's views, (num_crops, C, H, W) or (num_crops, C, L, H, W)."""
-        clip = self.clip
-        return (self.views.num_crops, *clip_shape(clip, clip.num_frames, self.layout))
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of an item's views, (num_crops, C, H, W) or (num_crops, C, L, H, W)."""
+        crop_px, num_crops = self.clip.crop_px, self.views.num_crops
+        return {one.name: (num_crops, *one.shape(crop_px)) for one in self.inputs}
 
 
 def test_loader(
@@ -115,7 +142,7 @@ def test_loader(
         for number in range(rank, views.num_videos, world_size)
         for item in range(number * views.num_clips, (number + 1) * views.num_clips)
     ]
-    return Loader(views.read, items, "views", views.shape, num_loaders)
+    return Loader(views.read, items, "views", views.shapes, num_loaders)
 
 
 test_loader.__test__ = False  # type: ignore[attr-defined]

@@ -8,8 +8,8 @@ Which process reads a sample, and which of several trains on it, makes no differ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,41 +19,43 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError
-from flowprep.learn.clips.clip import clip_shape, fill_views, num_fields
+from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.clips.clip import fill_views
 from flowprep.learn.clips.indices import training_indices
 from flowprep.learn.clips.loader import Loader
 from flowprep.learn.clips.select import select_labelled
 from flowprep.learn.clips.transforms import training_crop
 from flowprep.learn.config import ClipSpec, TrainConfig
 
-if TYPE_CHECKING:
-    from flowprep.learn.models.base import Layout
-
-__all__ = ["TrainingClips", "fill_sample", "sample_shape", "training_loader"]
+__all__ = ["TrainingClips", "fill_sample", "sample_shapes", "training_loader"]
 
 # What the second number of a random generator's seed says that it is for.
 _ORDER, _SAMPLE = 0, 1
 
 
-def sample_shape(clip: ClipSpec, layout: Layout) -> tuple[int, ...]:
-    """Returns the shape of a training sample, (S, C, H, W) or (S, C, L, H, W)."""
-    return (clip.num_segments, *clip_shape(clip, clip.num_frames, layout))
+def sample_shapes(clip: ClipSpec, inputs: Sequence[ClipInput]) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of a training sample, (S, C, H, W) or (S, C, L, H, W), by input."""
+    return {one.name: (clip.num_segments, *one.shape(clip.crop_px)) for one in inputs}
 
 
 def fill_sample(
     dataset: FlowDataset,
     video: StoredVideo,
     config: TrainConfig,
-    layout: Layout,
+    inputs: Sequence[ClipInput],
     rng: np.random.Generator,
-    out: NDArray[np.float32],
+    out: Mapping[str, NDArray[np.float32]],
 ) -> None:
-    """Draws a training sample of a video and writes it to `out`, an array of `sample_shape`."""
+    """Draws a training sample of a video and writes it to `out`, arrays of `sample_shapes`.
+
+    All inputs are of the same moments, in the same crop, mirrored or not.
+    """
     clip = config.clip
-    indices = training_indices(num_fields(video, clip), clip, rng)
+    indices = training_indices(video.num_frames, video.num_flows, inputs, clip, rng)
     crop = training_crop(video.width, video.height, clip, config.augment, rng)
-    for segment, view in zip(indices, out[:, None], strict=True):
-        fill_views(dataset, video, segment, [crop], clip, layout, view)
+    for one, clips in zip(inputs, indices, strict=True):
+        for segment, view in zip(clips, out[one.name][:, None], strict=True):
+            fill_views(dataset, video, segment, [crop], clip, one, view)
 
 
 class TrainingClips(Dataset[dict[str, Any]]):
@@ -65,21 +67,22 @@ class TrainingClips(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, datasets: Sequence[FlowDataset], config: TrainConfig, layout: Layout
+        self, datasets: Sequence[FlowDataset], config: TrainConfig, inputs: Sequence[ClipInput]
     ) -> None:
         """Takes the videos of `config.train_split` that have exactly one label.
 
+        `inputs` are what the network takes of each clip: `config.inputs`, or those of a network.
         Raises DatasetError where a data set has no such video, ConfigError where a data set lacks
         the streams or where its frames are too small for the crops.
         """
         self.datasets = tuple(datasets)
         self.config = config
-        self.layout = layout
+        self.inputs = tuple(inputs)
         rows: list[tuple[int, int, int]] = []
         self.num_skipped = 0
         """Videos of the split without a label, or with several."""
         for task, dataset in enumerate(self.datasets):
-            labels, num_skipped = select_labelled(dataset, config)
+            labels, num_skipped = select_labelled(dataset, config, self.inputs)
             rows += [(task, position, label) for position, label in labels.items()]
             self.num_skipped += num_skipped
         # As an array, not as objects: what loaders look at, they would otherwise copy one by one.
@@ -110,29 +113,41 @@ class TrainingClips(Dataset[dict[str, Any]]):
         return [owners.count(task) for task in range(len(self.datasets))]
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        """Returns {"clip": (S, C, ...) float32, "label": int, "task": number of the data set}."""
+        """Returns {"clips": {input: (S, C, ...) float32}, "label": int, "task": data set's number}.
+
+        `batch` says more of it.
+        """
         sample = self.batch([position])
         return {
-            "clip": sample["clip"][0],
+            "clips": {name: clips[0] for name, clips in sample["clips"].items()},
             "label": int(sample["label"][0]),
             "task": int(sample["task"][0]),
         }
 
     def batch(
-        self, positions: Sequence[int], out: NDArray[np.float32] | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Returns the samples of n positions together: clips (n, S, C, ...), labels, tasks (n,).
+        self, positions: Sequence[int], out: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> dict[str, Any]:
+        """Returns the samples of n positions together.
 
-        With `out`, clips are written there and not returned.
+        "clips" are a tensor (n, S, C, ...) float32 for each input by its name, "label" and "task"
+        (n,) int64. With `out`, clips are written there and not returned.
         """
-        shape = sample_shape(self.config.clip, self.layout)
-        clips = np.empty((len(positions), *shape), np.float32) if out is None else out
+        clips = out
+        if clips is None:
+            shapes = sample_shapes(self.config.clip, self.inputs)
+            clips = {
+                name: np.empty((len(positions), *shape), np.float32)
+                for name, shape in shapes.items()
+            }
         rows = np.array([self._row(position) for position in positions])
-        for position, (task, place, _), target in zip(positions, rows, clips, strict=True):
+        for number, (position, (task, place, _)) in enumerate(zip(positions, rows, strict=True)):
             dataset = self.datasets[task]
             rng = np.random.default_rng((self.config.seed, _SAMPLE, position))
-            fill_sample(dataset, dataset.videos[int(place)], self.config, self.layout, rng, target)
-        batch = {"clip": torch.from_numpy(clips)} if out is None else {}
+            target = {name: array[number] for name, array in clips.items()}
+            fill_sample(dataset, dataset.videos[int(place)], self.config, self.inputs, rng, target)
+        batch: dict[str, Any] = {}
+        if out is None:
+            batch["clips"] = {name: torch.from_numpy(array) for name, array in clips.items()}
         batch["label"] = torch.from_numpy(rows[:, 2].copy())
         batch["task"] = torch.from_numpy(rows[:, 0].copy())
         return batch
@@ -162,9 +177,9 @@ def training_loader(
     """Returns a rank's batches of the steps from `first_step` up to and without `num_steps`.
 
     Step s of all ranks together is positions s * batch_size up to (s + 1) * batch_size of `clips`,
-    and rank r has the r-th of `world_size` equal parts of them: {"clip": (n, S, C, ...) float32,
-    "label": (n,) int64, "task": (n,) int64}. `num_loaders` processes read them; 0 reads in this
-    one. Raises ConfigError where the batch cannot be parted.
+    and rank r has the r-th of `world_size` equal parts of them: {"clips": {input: (n, S, C, ...)
+    float32}, "label": (n,) int64, "task": (n,) int64}. `num_loaders` processes read them; 0 reads
+    in this one. Raises ConfigError where the batch cannot be parted.
     """
     if batch_size % world_size:
         raise ConfigError(
@@ -175,8 +190,9 @@ def training_loader(
     starts = range(
         first_step * batch_size + rank * share, num_steps * batch_size + rank * share, batch_size
     )
-    shape = (share, *sample_shape(clips.config.clip, clips.layout))
-    return Loader(clips.batch, _Parts(starts, share), "clip", shape, num_loaders)
+    shapes = sample_shapes(clips.config.clip, clips.inputs)
+    batches = {name: (share, *shape) for name, shape in shapes.items()}
+    return Loader(clips.batch, _Parts(starts, share), "clips", batches, num_loaders)
 
 
 class _Parts(Sampler[list[int]]):

@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowprep.learn.clip_inputs import ClipForm, ClipInput
+from flowprep.learn.clip_inputs import ClipInput
 
-__all__ = ["ClipModel", "Layout"]
-
-Layout = ClipForm
+__all__ = ["ClipModel"]
 
 
 class ClipModel(nn.Module, ABC):
@@ -28,16 +26,14 @@ class ClipModel(nn.Module, ABC):
     """What each tensor is: (N, C, ...), N clips; or (N, S, C, ...), S clips of each of N videos,
     one from each of S segments, whose scores the network joins."""
     num_segments: int | None = None
-    """How many clips of a video it joins; None where any number will do, as of an average."""
+    """How many clips of a video it joins; None where any number will do, as of an average.
+
+    With None, `extract_features` looks at each clip by itself and returns (N, S, ...), and
+    `classify` joins them: so a test of many clips need not have them in memory at once."""
 
     def __init__(self, inputs: Sequence[ClipInput]) -> None:
         super().__init__()
         self.inputs = tuple(inputs)
-
-    @property
-    def layout(self) -> Layout:
-        """The first input's form; goes away when the loader takes `inputs`."""
-        return self.inputs[0].form
 
     @abstractmethod
     def extract_features(self, *args: Any, **kwargs: Any) -> torch.Tensor:

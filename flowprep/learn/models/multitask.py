@@ -11,7 +11,7 @@ from torch import nn
 
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.models.base import ClipModel, Layout
+from flowprep.learn.models.base import ClipModel
 
 __all__ = ["MultiTask"]
 
@@ -40,12 +40,17 @@ class MultiTask(nn.Module):
         self.joins_segments = model.joins_segments
         self.num_segments = model.num_segments
 
-    @property
-    def layout(self) -> Layout:
-        """The first input's form; goes away when the loader takes `inputs`."""
-        return self.inputs[0].form
-
     def forward(self, *clips: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Returns the logits of every task k for every row, (N, num_classes[k])."""
-        logits: torch.Tensor = self.model(*clips)  # (N, sum(num_classes))
+        return self._split(self.model(*clips))
+
+    def extract_features(self, *clips: torch.Tensor) -> torch.Tensor:
+        """Returns the features of the network below the heads."""
+        return self.model.extract_features(*clips)
+
+    def classify(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Returns what `forward` returns, of what `extract_features` gave."""
+        return self._split(self.model.classify(features))
+
+    def _split(self, logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return torch.split(logits, list(self.num_classes), 1)

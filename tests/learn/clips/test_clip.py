@@ -20,7 +20,7 @@ from flowprep.learn.config import (
     ClipSpec,
     StackName,
 )
-from tests.learn.clips.samples import FLOW, MIRRORED, RESAMPLED, RGB, SLICE
+from tests.learn.clips.samples import FLOW, MIRRORED, RESAMPLED, RGB, SLICE, taken
 
 
 def composed(
@@ -29,7 +29,7 @@ def composed(
     indices: list[int],
     crop: Crop,
     clip: ClipSpec,
-    layout: str,
+    form: str,
 ) -> NDArray[np.float32]:
     """What `load_clip` returns, by one transform after the other."""
     if clip.stream == "rgb":
@@ -52,39 +52,39 @@ def composed(
             flow = transforms.subtract_mean_flow(flow)
         x = transforms.crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
         x = transforms.normalize_flow(x, clip.normalization, dataset.config.flow)
-    return transforms.to_stack(x) if layout == "stack" else transforms.to_volume(x)
+    return transforms.to_stack(x) if form == "stack" else transforms.to_volume(x)
 
 
-@pytest.mark.parametrize("layout", ["stack", "volume"])
+@pytest.mark.parametrize("form", ["stack", "volume"])
 @pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
 @pytest.mark.parametrize("subtract", [False, True], ids=["", "mean"])
 @pytest.mark.parametrize("stack", ["plain", "bidirectional", "trajectory"])
 def test_a_flow_clip_is_what_the_transforms_make(
-    dataset: FlowDataset, stack: StackName, subtract: bool, crop: Crop, layout: Any
+    dataset: FlowDataset, stack: StackName, subtract: bool, crop: Crop, form: Any
 ) -> None:
     clip = dataclasses.replace(FLOW, stack=stack, subtract_mean_flow=subtract, scale_vectors=True)
     for video, indices in ((dataset.videos[0], [3, 4, 5, 6]), (dataset.videos[5], [11, 12, 0, 1])):
-        found = load_clip(dataset, video, indices, crop, clip, layout)
-        expected = composed(dataset, video, indices, crop, clip, layout)
+        found = load_clip(dataset, video, indices, crop, clip, taken(clip, form))
+        expected = composed(dataset, video, indices, crop, clip, form)
         assert (found.shape, found.dtype) == (expected.shape, np.float32)
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("layout", ["stack", "volume"])
+@pytest.mark.parametrize("form", ["stack", "volume"])
 @pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
 def test_an_rgb_clip_is_what_the_transforms_make(
-    dataset: FlowDataset, crop: Crop, layout: Any
+    dataset: FlowDataset, crop: Crop, form: Any
 ) -> None:
     video = dataset.videos[2]
-    found = load_clip(dataset, video, [13, 4], crop, RGB, layout)
-    np.testing.assert_array_equal(found, composed(dataset, video, [13, 4], crop, RGB, layout))
+    found = load_clip(dataset, video, [13, 4], crop, RGB, taken(RGB, form))
+    np.testing.assert_array_equal(found, composed(dataset, video, [13, 4], crop, RGB, form))
 
 
 def test_indices_may_repeat_leave_gaps_and_go_back(dataset: FlowDataset) -> None:
     video = dataset.videos[1]
     indices = [5, 1, 5, 12, 0, 1, 2]
-    whole = load_clip(dataset, video, range(13), SLICE, FLOW, "volume")
-    found = load_clip(dataset, video, indices, SLICE, FLOW, "volume")
+    whole = load_clip(dataset, video, range(13), SLICE, FLOW, taken(FLOW, "volume"))
+    found = load_clip(dataset, video, indices, SLICE, FLOW, taken(FLOW, "volume"))
     np.testing.assert_array_equal(found, whole[:, indices])
 
 
@@ -101,16 +101,16 @@ def test_crops_of_a_clip_take_one_decoding(
     monkeypatch.setattr(FlowDataset, "planes", counted)
     video = dataset.videos[0]
     crops = [*transforms.test_crops(64, 48, FLOW, 10), RESAMPLED]
-    views = load_views(dataset, video, range(4), crops, FLOW, "stack")
+    views = load_views(dataset, video, range(4), crops, FLOW, taken(FLOW, "stack"))
     assert reads == [video.key]
     for view, crop in zip(views, crops, strict=True):
-        alone = load_clip(dataset, video, range(4), crop, FLOW, "stack")
+        alone = load_clip(dataset, video, range(4), crop, FLOW, taken(FLOW, "stack"))
         np.testing.assert_allclose(view, alone, atol=1e-6)
 
 
 def test_clips_of_what_is_not_there_are_refused(dataset: FlowDataset) -> None:
     video = dataset.videos[0]
     with pytest.raises(DatasetError, match=r"has flows 0 to 12, got 13$"):
-        load_clip(dataset, video, [12, 13], SLICE, FLOW, "stack")
+        load_clip(dataset, video, [12, 13], SLICE, FLOW, taken(FLOW, "stack"))
     with pytest.raises(DatasetError, match=r"has frames 0 to 13, got -1$"):
-        load_clip(dataset, video, [-1, 3], SLICE, RGB, "stack")
+        load_clip(dataset, video, [-1, 3], SLICE, RGB, taken(RGB, "stack"))

@@ -22,37 +22,39 @@ from flowprep.learn.config import (
     TrainConfig,
 )
 from flowprep.machine import usable_cores
-from tests.learn.clips.samples import CONFIG, FLOW, batches
+from tests.learn.clips.samples import CONFIG, FLOW, batches, taken
 
 
 def test_more_loaders_than_cores_are_nothing_to_warn_of(dataset: FlowDataset) -> None:
     # A warning would be an error here. Without a look at the batches no process starts.
     number = 1 + max(usable_cores(), os.cpu_count() or 1)
-    samples = TrainingClips([dataset], CONFIG, "stack")
+    samples = TrainingClips([dataset], CONFIG, [taken(FLOW, "stack")])
     for loader in (
         training_loader(samples, batch_size=2, first_step=0, num_steps=5, num_loaders=number),
         streaming_loader(
-            StreamingClips(dataset, CONFIG, "stack"), batch_size=2, num_loaders=number
+            StreamingClips(dataset, CONFIG, [taken(FLOW)]), batch_size=2, num_loaders=number
         ),
     ):
         assert loader.num_workers == number
 
 
 def test_what_is_kept_of_batches_stays_as_it_is(motion: Path) -> None:
-    samples = TrainingClips([open_dataset(motion)], CONFIG, "stack")
+    samples = TrainingClips([open_dataset(motion)], CONFIG, [taken(FLOW, "stack")])
     expected = batches(samples, num_steps=14, batch_size=4)
     kept = []
     loader = training_loader(samples, batch_size=4, first_step=0, num_steps=14, num_loaders=1)
     for step, batch in enumerate(loader):
         # Of some all, of some a part, and of some nothing.
-        kept.append((batch["clip"], batch["clip"][1:, :, 3], None)[step % 3])
+        kept.append((batch["clips"]["flow"], batch["clips"]["flow"][1:, :, 3], None)[step % 3])
         del batch
     for step, (found, wanted) in enumerate(zip(kept, expected, strict=True)):
         if found is not None:
-            assert torch.equal(found, (wanted["clip"], wanted["clip"][1:, :, 3])[step % 3])
+            assert torch.equal(
+                found, (wanted["clips"]["flow"], wanted["clips"]["flow"][1:, :, 3])[step % 3]
+            )
     # Whoever keeps nothing gets the same few places again and again.
     kept.clear()
-    places = {batch["clip"].data_ptr() for batch in loader}
+    places = {batch["clips"]["flow"].data_ptr() for batch in loader}
     assert len(places) <= 4
 
 
@@ -76,14 +78,14 @@ def test_loaders_have_the_environment_of_the_moment(monkeypatch: pytest.MonkeyPa
 
 def test_more_shared_memory_than_there_is_is_refused(motion: Path) -> None:
     clip = dataclasses.replace(FLOW, num_frames=64, num_segments=100)
-    samples = TrainingClips([open_dataset(motion)], TrainConfig(clip=clip), "stack")
+    samples = TrainingClips([open_dataset(motion)], TrainConfig(clip=clip), [taken(clip)])
     with pytest.raises(ConfigError, match=r"^2 loaders need \d+ MB of shared memory, but /dev/shm"):
         training_loader(samples, batch_size=8000, first_step=0, num_steps=1, num_loaders=2)
 
 
 @pytest.mark.parametrize("num_loaders", [0, 1])
 def test_an_error_in_a_loader_arrives_in_its_own_words(motion: Path, num_loaders: int) -> None:
-    samples = TrainingClips([open_dataset(motion)], CONFIG, "stack")
+    samples = TrainingClips([open_dataset(motion)], CONFIG, [taken(FLOW, "stack")])
     key = samples.find(2)[1].key
     videos = [
         dataclasses.replace(video, shard=7) if video.key == key else video
@@ -107,7 +109,7 @@ def resident_kb(pid: int) -> int:
 
 
 def test_a_loader_s_memory_does_not_grow(motion: Path) -> None:
-    samples = TrainingClips([open_dataset(motion)], CONFIG, "stack")
+    samples = TrainingClips([open_dataset(motion)], CONFIG, [taken(FLOW, "stack")])
     before = set(multiprocessing.active_children())
     loader = iter(
         training_loader(samples, batch_size=4, first_step=0, num_steps=600, num_loaders=1)
@@ -129,7 +131,7 @@ def test_what_loaders_are_sent_is_small(dataset: FlowDataset) -> None:
         for n in range(20000)
     ]
     dataset.videos = VideoList(videos)
-    samples = TrainingClips([dataset], CONFIG, "stack")
+    samples = TrainingClips([dataset], CONFIG, [taken(FLOW, "stack")])
     sent = pickle.dumps(samples)
     # Keys of 25 bytes, 11 places of members and ten numbers: no objects.
     assert len(sent) < 320 * len(videos)

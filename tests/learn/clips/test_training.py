@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips import transforms
 from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import (
     AugmentSpec,
     TrainConfig,
 )
-from tests.learn.clips.samples import CONFIG, FLOW, batches
+from tests.learn.clips.samples import BOTH, CONFIG, FLOW, batches, taken
 
 
 def places_of(dataset: FlowDataset, video: StoredVideo, x: NDArray[np.float32]) -> list[Any]:
@@ -42,14 +44,14 @@ def places_of(dataset: FlowDataset, video: StoredVideo, x: NDArray[np.float32]) 
 
 
 def test_samples_are_crops_of_clips_of_their_videos(dataset: FlowDataset) -> None:
-    samples = TrainingClips([dataset], CONFIG, "stack")
+    samples = TrainingClips([dataset], CONFIG, [taken(FLOW, "stack")])
     seen = []
     for position in range(24):
         sample = samples[position]
         task, video = samples.find(position)
         assert (sample["task"], sample["label"]) == (task, video.label) == (0, video.label)
-        assert sample["clip"].shape == (1, 8, 32, 32)
-        x = sample["clip"].numpy().reshape(4, 2, 32, 32)
+        assert sample["clips"]["flow"].shape == (1, 8, 32, 32)
+        x = sample["clips"]["flow"].numpy().reshape(4, 2, 32, 32)
         places = places_of(dataset, video, x)
         assert places
         if len(places) == 1:
@@ -61,7 +63,7 @@ def test_samples_are_crops_of_clips_of_their_videos(dataset: FlowDataset) -> Non
 
 
 def test_an_epoch_is_every_video_once_in_its_own_order(dataset: FlowDataset) -> None:
-    samples = TrainingClips([dataset], CONFIG, "stack")
+    samples = TrainingClips([dataset], CONFIG, [taken(FLOW, "stack")])
     assert samples.num_videos == len(samples) == 16
     epochs = [
         [samples.find(16 * epoch + place)[1].key for place in range(16)] for epoch in range(4)
@@ -70,17 +72,17 @@ def test_an_epoch_is_every_video_once_in_its_own_order(dataset: FlowDataset) -> 
     for keys in epochs:
         assert sorted(keys) == train
     assert len({tuple(keys) for keys in epochs}) == 4
-    again = TrainingClips([dataset], CONFIG, "stack")
+    again = TrainingClips([dataset], CONFIG, [taken(FLOW, "stack")])
     assert [again.find(30 - n)[1].key for n in range(30)] == [
         samples.find(30 - n)[1].key for n in range(30)
     ]
-    other = TrainingClips([dataset], dataclasses.replace(CONFIG, seed=4), "stack")
+    other = TrainingClips([dataset], dataclasses.replace(CONFIG, seed=4), [taken(FLOW)])
     assert [other.find(n)[1].key for n in range(16)] != epochs[0]
 
 
 def test_several_data_sets_are_mixed(motion: Path, other_motion: Path) -> None:
     datasets = [open_dataset(motion), open_dataset(other_motion)]
-    samples = TrainingClips(datasets, CONFIG, "stack")
+    samples = TrainingClips(datasets, CONFIG, [taken(FLOW, "stack")])
     assert samples.num_videos == 32
     tasks = [samples.find(position)[0] for position in range(32)]
     assert sorted(tasks) == [0] * 16 + [1] * 16
@@ -93,7 +95,7 @@ def test_several_data_sets_are_mixed(motion: Path, other_motion: Path) -> None:
 
 def test_short_videos_are_looped(dataset: FlowDataset) -> None:
     config = TrainConfig(clip=dataclasses.replace(FLOW, num_frames=30))
-    clip = TrainingClips([dataset], config, "volume")[0]["clip"]
+    clip = TrainingClips([dataset], config, [taken(config.clip, "volume")])[0]["clips"]["flow"]
     assert clip.shape == (1, 2, 30, 32, 32)
     assert torch.equal(clip[:, :, 13:26], clip[:, :, :13])
     assert torch.equal(clip[:, :, 26:], clip[:, :, :4])
@@ -101,10 +103,10 @@ def test_short_videos_are_looped(dataset: FlowDataset) -> None:
 
 def test_segments_share_crop_and_come_in_order(dataset: FlowDataset) -> None:
     clip = dataclasses.replace(FLOW, num_frames=2, num_segments=3)
-    samples = TrainingClips([dataset], TrainConfig(clip=clip), "stack")
+    samples = TrainingClips([dataset], TrainConfig(clip=clip), [taken(clip)])
     places = []
     for position in range(12):
-        segments = samples[position]["clip"]
+        segments = samples[position]["clips"]["flow"]
         assert segments.shape == (3, 4, 32, 32)
         video = samples.find(position)[1]
         each = [
@@ -119,19 +121,30 @@ def test_segments_share_crop_and_come_in_order(dataset: FlowDataset) -> None:
 
 
 def test_a_batch_is_the_samples_of_its_positions(dataset: FlowDataset) -> None:
-    samples = TrainingClips([dataset], CONFIG, "volume")
+    samples = TrainingClips([dataset], CONFIG, [taken(FLOW, "volume")])
     (batch,) = batches(samples, first_step=4, num_steps=5)
-    assert batch["clip"].shape == (8, 1, 2, 4, 32, 32)
+    assert batch["clips"]["flow"].shape == (8, 1, 2, 4, 32, 32)
     for place in range(8):
         sample = samples[32 + place]
-        assert torch.equal(batch["clip"][place], sample["clip"])
+        assert torch.equal(batch["clips"]["flow"][place], sample["clips"]["flow"])
         assert (batch["label"][place], batch["task"][place]) == (sample["label"], sample["task"])
 
 
-def test_every_split_of_the_work_gives_the_same_bits(motion: Path, other_motion: Path) -> None:
+def flat(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """A batch's tensors, the inputs among them."""
+    return {
+        **{f"clips.{name}": clips for name, clips in batch["clips"].items()},
+        **{name: tensor for name, tensor in batch.items() if name != "clips"},
+    }
+
+
+@pytest.mark.parametrize("inputs", [[taken(FLOW)], BOTH], ids=["flow", "both"])
+def test_every_split_of_the_work_gives_the_same_bits(
+    motion: Path, other_motion: Path, inputs: Sequence[ClipInput]
+) -> None:
     augment = AugmentSpec("corners", (1.0, 0.8))
     config = dataclasses.replace(CONFIG, augment=augment)
-    samples = TrainingClips([open_dataset(motion), open_dataset(other_motion)], config, "stack")
+    samples = TrainingClips([open_dataset(motion), open_dataset(other_motion)], config, inputs)
     expected = batches(samples, num_steps=5)
     assert len(expected) == 5
     for num_loaders, world_size, first_step in ((2, 1, 0), (1, 2, 2), (0, 4, 3)):
@@ -144,8 +157,9 @@ def test_every_split_of_the_work_gives_the_same_bits(motion: Path, other_motion:
         ]  # fmt: skip
         assert [len(part) for part in parts] == [5 - first_step] * world_size
         for step, shares in enumerate(zip(*parts, strict=True), start=first_step):
-            for name, tensor in expected[step].items():
-                assert torch.equal(torch.cat([share[name] for share in shares]), tensor)
+            parted = [flat(share) for share in shares]
+            for name, tensor in flat(expected[step]).items():
+                assert torch.equal(torch.cat([share[name] for share in parted]), tensor)
     # Nor does it touch what dropout draws from.
     torch.manual_seed(0)
     batches(samples, num_steps=1)
@@ -155,7 +169,7 @@ def test_every_split_of_the_work_gives_the_same_bits(motion: Path, other_motion:
 
 
 def test_a_batch_that_cannot_be_parted_is_refused(dataset: FlowDataset) -> None:
-    samples = TrainingClips([dataset], CONFIG, "stack")
+    samples = TrainingClips([dataset], CONFIG, [taken(FLOW, "stack")])
     with pytest.raises(ConfigError) as caught:
         training_loader(samples, batch_size=8, first_step=0, num_steps=1, world_size=3)
     assert str(caught.value) == (
