@@ -295,9 +295,10 @@ def clip_inputs(
 ) -> tuple[ClipInput, ...]:
     """Returns what the network called `name` takes of a clip of so many frames, so far apart.
 
-    Both numbers are the first input's, and the published ones where they are not given. Any other
-    input keeps its published ratio to the first, rounded and at least 1: flow of 10 fields beside
-    1 frame, asked for 5, is 5 fields beside 1 frame. Raises ConfigError for a stream that the
+    Both numbers belong to the first input. Without them every input is as published. Any other
+    input keeps its published ratio to the first: 8 frames every 8 beside 32 frames every 2, asked
+    for 4 every 16, become 4 every 16 beside 16 every 4. Ratios are rounded, to at least 1. A single
+    frame beside a longer first input stays a single frame. Raises ConfigError for a stream that the
     network does not take.
     """
     network = find_network(name)
@@ -306,16 +307,19 @@ def clip_inputs(
             f"stream must be {' or '.join(network.inputs)} for {name}, got {stream!r}"
         )
     published = network.inputs[stream]
-    frames = 1.0 if num_frames is None else num_frames / published[0].num_frames
-    stride = 1.0 if frame_stride is None else frame_stride / published[0].frame_stride
-    return tuple(
-        dataclasses.replace(
+    first = published[0]
+    frames = 1.0 if num_frames is None else num_frames / first.num_frames
+    stride = 1.0 if frame_stride is None else frame_stride / first.frame_stride
+
+    def scaled(one: ClipInput) -> ClipInput:
+        is_image = one.num_frames == 1 and first.num_frames > 1
+        return dataclasses.replace(
             one,
-            num_frames=max(1, round(one.num_frames * frames)),
+            num_frames=1 if is_image else max(1, round(one.num_frames * frames)),
             frame_stride=max(1, round(one.frame_stride * stride)),
         )
-        for one in published
-    )
+
+    return tuple(map(scaled, published))
 
 
 def make_options(name: str, given: Mapping[str, Any]) -> NetworkOptions:
