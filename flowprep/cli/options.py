@@ -11,7 +11,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
@@ -36,6 +36,7 @@ __all__ = [
     "estimator_options",
     "given_values",
     "labels_option",
+    "merged_options",
     "options_named",
     "sample_option",
     "workers_option",
@@ -180,13 +181,14 @@ def dataclass_options(
     switches: tuple[str, ...] = (),
     varying: tuple[str, ...] = (),
     metavars: Mapping[str, str] | None = None,
+    choices: Mapping[str, Iterable[str]] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a command with an option for each field of a dataclass.
 
     Type and default are the field's, the help is the docstring under it. `names` gives fields other
     option names, `metavars` other words for their values; `switches` are bools that can only be
-    switched on; `varying` fields have no one default to show. The value arrives under the field's
-    own name.
+    switched on; `varying` fields have no one default to show; `choices` are the values of texts
+    that have no Literal, which the help lists. The value arrives under the field's own name.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -197,22 +199,77 @@ def dataclass_options(
                 continue
             option = (names or {}).get(item.name, item.name.strip("_").replace("_", "-"))
             settings = _option_settings(item, hints[item.name])
-            # `doc` is written for Python, where names are marked; a terminal needs no marks.
-            settings |= {"help": docs.get(item.name, "").replace("`", ""), "group": group}
+            doc = docs.get(item.name, "")
+            if item.name in (choices or {}):
+                known = tuple((choices or {})[item.name])
+                settings["type"] = ChoiceType(known)
+                doc = f"{doc} One of {', '.join(known)}."
             if item.name in varying:
                 settings["show_default"] = False
             if item.name in (metavars or {}):
                 settings["metavar"] = (metavars or {})[item.name]
-            is_switch = settings["type"] is bool and item.name in switches
-            flag = f"--{option}"
-            if is_switch:
+            if settings["type"] is bool and item.name in switches:
                 settings["is_flag"] = True
-            elif settings["type"] is bool:
-                flag = f"{flag}/--no-{option}"
-            command = click.option(flag, item.name, cls=GroupedOption, **settings)(command)
+            command = _add_option(command, option, item.name, doc, group, settings)
         return command
 
     return decorate
+
+
+def merged_options(
+    kinds: Mapping[str, type[Any]], group: str, *, varying: Iterable[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command with the options that each of several things has of its own.
+
+    `kinds` says of each thing, by name, which dataclass holds them. Fields of the same name are one
+    option, with the choices of all; the help says for which things it is. `varying` is that of
+    `dataclass_options`. Raises TypeError where fields of the same name have other types.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    owners: dict[str, dict[str, list[str]]] = {}
+    for name, kind in kinds.items():
+        docs, hints = _field_docs(kind), get_type_hints(kind)
+        for item in fields(kind):
+            own = _option_settings(item, hints[item.name])
+            first = settings.setdefault(item.name, own)
+            if isinstance(own["type"], ChoiceType) and isinstance(first["type"], ChoiceType):
+                known = dict.fromkeys([*first["type"].choices, *own["type"].choices])
+                first["type"] = ChoiceType(tuple(known))
+            elif own["type"] != first["type"]:
+                raise TypeError(
+                    f"option {item.name} must have one type, got {first['type']} and "
+                    f"{own['type']} (of {name}); rename one"
+                )
+            if item.name in varying or own["default"] != first["default"]:
+                first["show_default"] = False
+            owners.setdefault(item.name, {}).setdefault(docs.get(item.name, ""), []).append(name)
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, setting in reversed(settings.items()):
+            doc = " ".join(f"{one} For {', '.join(of)}." for one, of in owners[name].items())
+            option = name.strip("_").replace("_", "-")
+            command = _add_option(command, option, name, doc, group, setting)
+        return command
+
+    return decorate
+
+
+def _add_option(
+    command: Callable[..., Any],
+    option: str,
+    field: str,
+    doc: str,
+    group: str,
+    settings: Mapping[str, Any],
+) -> Callable[..., Any]:
+    """Decorates a command with `--option`, whose value arrives as `field`."""
+    flag = f"--{option}"
+    if settings["type"] is bool and not settings.get("is_flag"):
+        flag = f"{flag}/--no-{option}"
+    # `doc` is written for Python, where names are marked; a terminal needs no marks.
+    words = doc.replace("`", "")
+    decorate = click.option(flag, field, cls=GroupedOption, group=group, help=words, **settings)
+    return decorate(command)
 
 
 def given_values(ctx: click.Context, names: typing.Iterable[str]) -> dict[str, Any]:
