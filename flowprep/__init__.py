@@ -12,27 +12,54 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flowprep._version import __version__
-from flowprep.config import (
-    PRESETS,
-    DecodeSpec,
-    EncodeSpec,
-    ExecutorName,
-    ExtractConfig,
-    FlowSpec,
-    RunOptions,
-)
-from flowprep.dataset.quantize import dequantize, quantize
-from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.dataset.relabel import LabelReport
-from flowprep.dataset.relabel import label_dataset as label
-from flowprep.errors import FlowprepError, VideoError
-from flowprep.flow import FlowEstimator, create_estimator
-from flowprep.look.color import flow_to_color
-from flowprep.look.show import show
-from flowprep.run.progress import RunReport
+from flowprep.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from flowprep.config import (
+        PRESETS,
+        DecodeSpec,
+        EncodeSpec,
+        ExecutorName,
+        ExtractConfig,
+        FlowSpec,
+        RunOptions,
+    )
+    from flowprep.dataset.quantize import dequantize, quantize
+    from flowprep.dataset.read import FlowDataset, open_dataset
+    from flowprep.dataset.relabel import LabelReport
+    from flowprep.dataset.relabel import label_dataset as label
+    from flowprep.errors import FlowprepError, VideoError
+    from flowprep.flow.base import FlowEstimator
+    from flowprep.flow.estimators import create_estimator
     from flowprep.inputs.manifest import Manifest
+    from flowprep.look.color import flow_to_color
+    from flowprep.look.show import show
+    from flowprep.run.progress import RunReport
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "PRESETS": "flowprep.config",
+            "DecodeSpec": "flowprep.config",
+            "EncodeSpec": "flowprep.config",
+            "ExtractConfig": "flowprep.config",
+            "FlowDataset": "flowprep.dataset.read",
+            "FlowEstimator": "flowprep.flow.base",
+            "FlowSpec": "flowprep.config",
+            "FlowprepError": "flowprep.errors",
+            "LabelReport": "flowprep.dataset.relabel",
+            "RunOptions": "flowprep.config",
+            "RunReport": "flowprep.run.progress",
+            "VideoError": "flowprep.errors",
+            "create_estimator": "flowprep.flow.estimators",
+            "dequantize": "flowprep.dataset.quantize",
+            "flow_to_color": "flowprep.look.color",
+            "label": "flowprep.dataset.relabel:label_dataset",
+            "open_dataset": "flowprep.dataset.read",
+            "quantize": "flowprep.dataset.quantize",
+            "show": "flowprep.look.show",
+        },
+    )
 
 __all__ = [
     "PRESETS",
@@ -64,7 +91,7 @@ def extract(
     out: str | os.PathLike[str],
     config: ExtractConfig | None = None,
     *,
-    executor: ExecutorName = "ray",
+    executor: ExecutorName = "auto",
     options: RunOptions | None = None,
 ) -> RunReport:
     """Extracts `videos` into the data set `out`; run again, it goes on where it left off.
@@ -76,9 +103,10 @@ def extract(
     """
     import dataclasses
 
+    from flowprep.config import ExtractConfig, RunOptions
     from flowprep.dataset.plan import stored_ranges
     from flowprep.inputs.manifest import Manifest, collect_videos
-    from flowprep.run.driver import run_extract
+    from flowprep.run.early import early_worker
 
     config = config or ExtractConfig()
     manifest = (
@@ -89,4 +117,7 @@ def extract(
         )
     )
     options = dataclasses.replace(options or RunOptions(), executor=executor)
-    return run_extract(manifest, os.fspath(out), config, options)
+    with early_worker(options, config.flow, len(manifest.videos)) as worker:
+        from flowprep.run.driver import run_extract
+
+        return run_extract(manifest, os.fspath(out), config, options, worker=worker)

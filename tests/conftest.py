@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import imageio_ffmpeg
 import pytest
 
@@ -27,6 +28,7 @@ QUICK = (
     "test_config.py",
     "test_errors.py",
     "test_house.py",
+    "test_sizes.py",
     "test_version_1.py",
     "video/test_containers.py",
     "video/test_images.py",
@@ -85,3 +87,12 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"flowprep-{uuid.uuid4().hex[:12]}"
     object_store.client(s3_endpoint).create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """URL of a folder in fsspec's memory, which behaves as an object store does."""
+    yield "memory://flowprep-test/out"
+    files = fsspec.filesystem("memory")
+    if files.exists("/flowprep-test"):
+        files.rm("/flowprep-test", recursive=True)

@@ -17,6 +17,7 @@ import flowprep
 
 ROOMS = (
     "flowprep._version",
+    "flowprep.lazy",
     "flowprep.urls",
     "flowprep.words",
     "flowprep.garbage",
@@ -26,6 +27,8 @@ ROOMS = (
     "flowprep.images",
     "flowprep.storage_errors",
     "flowprep.locks",
+    "flowprep.local_files",
+    "flowprep.file_info",
     "flowprep.storage",
     "flowprep.flow",
     "flowprep.config",

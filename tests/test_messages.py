@@ -45,10 +45,12 @@ WITHOUT_REMEDY = {
     # The words of the system, of a library or of another error, which say what is wrong; the
     # remedy, where there is one, is among them.
     "cli/options.py": ["{}: {}", "{}: no option is called {}"],
-    "storage.py": ["cannot {} {}: {}", "{} ({}); {}"],
+    "storage_errors.py": ["cannot {} {}: {}"],
+    "storage.py": ["cannot {} {}: {}"],
+    "locks.py": ["{} ({}); {}"],
     "learn/weights/tensorflow.py": ["{} is not read: {}"],
-    "run/executors.py": ["{}: {}"],
-    "run/job.py": ["{}: {}", "{} at {}: {}"],
+    "run/ray_executor.py": ["{}: {}"],
+    "run/run_job.py": ["{}: {}", "{} at {}: {}"],
     # Says what was done, and there is nothing to choose.
     "run/driver.py": ["tried {} again"],
     # The remedy is chosen above.
@@ -67,7 +69,7 @@ WITHOUT_VALUE = {
     "learn/train.py": ["the training videos are not those"],
     "look/compare.py": ["configs must have one decoding"],
     "look/show.py": ["flow goes with frames"],
-    "run/executors.py": ["runtime_env must be given to ray.init"],
+    "run/options.py": ["runtime_env must be given to ray.init"],
     "processes.py": ["a worker process was ended"],
     "video/decord_reader.py": ["the decoder decord is not installed"],
     "inputs/manifest.py": ["VIDEOS is empty"],

@@ -13,7 +13,8 @@ from flowprep.config import EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import read_failures, read_manifest
 from flowprep.dataset.read import open_dataset
 from flowprep.dataset.verify import verify_dataset
-from flowprep.exchange.export import ExportSpec, export_dataset
+from flowprep.exchange.export import export_dataset
+from flowprep.exchange.export_spec import ExportSpec
 from flowprep.inputs.manifest import collect_videos
 from flowprep.run.driver import run_extract
 from flowprep.run.status import read_status

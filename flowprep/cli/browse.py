@@ -16,7 +16,7 @@ from flowprep.errors import FlowprepError
 __all__ = ["browse"]
 
 
-@click.command(cls=GroupedCommand, short_help="Walk through a data set in a web browser.")
+@click.command(cls=GroupedCommand)
 @click.argument("out")
 @click.option(
     "--host",
@@ -99,7 +99,7 @@ def browse(
     check_exists(out)
     try:
         # Imported here: an extra.
-        from flowprep.look.browse import BrowseSpec, serve
+        from flowprep.look.browse.server import BrowseSpec, serve
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "anyio", "h11"):
             raise

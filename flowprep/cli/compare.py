@@ -29,7 +29,7 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, cls=GroupedOption, group="Comparison", **settings)
 
 
-@click.command(cls=GroupedCommand, short_help="Measure how far two data sets' flows are apart.")
+@click.command(cls=GroupedCommand)
 @click.argument("a")
 @click.argument("b", required=False)
 @_option(
@@ -90,7 +90,7 @@ def compare(
     flowprep compare clip.mp4 --algorithms tvl1,farneback
     """
     from flowprep.look.compare import compare_algorithms, compare_datasets
-    from flowprep.look.view import is_dataset
+    from flowprep.look.sources import is_dataset
 
     computing = given_values(
         ctx, ["device", *DecodeSpec.__dataclass_fields__, *FlowSpec.__dataclass_fields__]

@@ -16,7 +16,7 @@ __all__ = ["info", "status", "verify"]
 _MAX_SHOWN_PROBLEMS = 50
 
 
-@click.command(short_help="Prove that a data set is complete and undamaged.")
+@click.command
 @click.argument("out")
 @click.option("--deep", is_flag=True, help="Decode every JPEG too. This is slower.")
 @click.option(
@@ -58,7 +58,7 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     return 1
 
 
-@click.command(short_help="Print what a data set holds.")
+@click.command
 @click.argument("out")
 @click.option(
     "--videos",
@@ -100,7 +100,7 @@ def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None
         click.echo(description.summary())
 
 
-@click.command(short_help="Say how far a run is, from any machine.")
+@click.command
 @click.argument("out")
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @click.option(

@@ -11,7 +11,7 @@ import click
 __all__ = ["doctor"]
 
 
-@click.command(short_help="Say what this machine can do, and how fast.")
+@click.command
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def doctor(as_json: bool) -> int:
     """Say what this machine can do: versions, cores, GPUs, decoders, folders, extras.

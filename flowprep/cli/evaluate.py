@@ -69,7 +69,7 @@ def running_options(command: Any) -> Any:
     return command
 
 
-@click.command(cls=GroupedCommand, short_help="Test a network on the videos of a data set.")
+@click.command(cls=GroupedCommand)
 @click.argument("out")
 @click.option(
     "--checkpoint",

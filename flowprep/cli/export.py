@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from flowprep.cli.options import ChoiceType, labels_option, options_named, workers_option
-from flowprep.config import RunOptions
-from flowprep.exchange.export import ExportSpec
-from flowprep.exchange.formats import FORMATS
-from flowprep.exchange.layouts import LAYOUTS
+from flowprep.config import Direction, RunOptions
+from flowprep.exchange.export_spec import ExportSpec
+from flowprep.exchange.layouts import LAYOUTS, FormatName, Values
 
 __all__ = ["export"]
 
 _DEFAULT = ExportSpec()
 
 
-@click.command(short_help="Write a data set as the tree that another project reads.")
+@click.command
 @click.argument("out")
 @click.argument("dest")
 @click.option(
@@ -29,7 +28,7 @@ _DEFAULT = ExportSpec()
 )
 @click.option(
     "--format",
-    type=ChoiceType(tuple(FORMATS)),
+    type=ChoiceType(get_args(FormatName)),
     default=_DEFAULT.format,
     show_default=True,
     metavar="NAME",
@@ -38,7 +37,7 @@ _DEFAULT = ExportSpec()
 )
 @click.option(
     "--direction",
-    type=ChoiceType(("forward", "backward")),
+    type=ChoiceType(get_args(Direction)),
     default=_DEFAULT.direction,
     show_default=True,
     help="backward exports the flow from frame t + step to t; only denseflow's names say so.",
@@ -52,7 +51,7 @@ _DEFAULT = ExportSpec()
 )
 @click.option(
     "--values",
-    type=ChoiceType(("px", "levels")),
+    type=ChoiceType(get_args(Values)),
     default=_DEFAULT.values,
     show_default=True,
     help="What npy, npz and hdf5 hold: float32 px, or the uint8 levels as stored.",

@@ -5,26 +5,30 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from flowprep.cli.evaluate import extra_named
 from flowprep.cli.options import ChoiceType, NumbersType, options_named
 from flowprep.errors import ConfigError
-from flowprep.learn.fuse import METHODS, align_scores, fuse_scores
-from flowprep.learn.scores import Scores, write_scores
+from flowprep.learn.config import FUSION_METHODS
+
+if TYPE_CHECKING:
+    from flowprep.learn.scores import Scores
 
 __all__ = ["fuse"]
 
 
-@click.command(short_help="Join the scores of several networks, such as flow and RGB.")
+@click.command
 @click.argument("scores", nargs=-1, required=True, metavar="SCORES...")
 @click.option(
     "--method",
-    type=ChoiceType((*METHODS, "all")),
+    type=ChoiceType((*FUSION_METHODS, "all")),
     default="mean",
     show_default=True,
-    help="; ".join(f"{name}: {words}" for name, words in METHODS.items()) + "; all: each of them.",
+    help="; ".join(f"{name}: {words}" for name, words in FUSION_METHODS.items())
+    + "; all: each of them.",
 )
 @click.option(
     "--weights",
@@ -61,11 +65,14 @@ def fuse(
     flowprep fuse runs/rgb/test-250 runs/flow/test-250 --method svm \\
         --train-scores runs/rgb/train-30 --train-scores runs/flow/train-30
     """
+    from flowprep.learn.fuse import align_scores, fuse_scores
+    from flowprep.learn.scores import write_scores
+
     with extra_named("fuse"), options_named(ctx):
         streams = align_scores([_load(path) for path in scores])
         train = [_load(path) for path in train_scores]
         fused: dict[str, Scores] = {}
-        for name in METHODS if method == "all" else [method]:
+        for name in FUSION_METHODS if method == "all" else [method]:
             own = weights if method != "all" or name in ("mean", "weighted") else None
             try:
                 fused[name] = fuse_scores(streams, name, weights=own, train=train)  # type: ignore[arg-type]
@@ -75,7 +82,7 @@ def fuse(
                     raise
                 click.echo(f"note: {name} is left out: --{error}", err=True)
         rows = [(one.stream, path, one) for path, one in zip(scores, streams, strict=True)]
-        rows += [(name, METHODS[name], one) for name, one in fused.items()]  # type: ignore[index]
+        rows += [(name, FUSION_METHODS[name], one) for name, one in fused.items()]  # type: ignore[index]
         click.echo(_table(rows))
         for name, one in fused.items() if to is not None else ():
             folder = os.path.join(to or "", name) if method == "all" else to or ""
@@ -84,6 +91,8 @@ def fuse(
 
 
 def _load(path: str) -> Scores:
+    from flowprep.learn.scores import Scores
+
     scores = Scores.load(path)
     return dataclasses.replace(scores, source={**scores.source, "file": path})
 

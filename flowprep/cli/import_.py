@@ -8,13 +8,13 @@ import click
 
 from flowprep.cli.options import ChoiceType, DirectionsType, options_named, workers_option
 from flowprep.config import Quantizer, RunOptions
-from flowprep.exchange.import_plan import IMPORTABLE_LAYOUTS
+from flowprep.exchange.layouts import IMPORTABLE_LAYOUTS
 from flowprep.flow.parameters import PARAMETERS
 
 __all__ = ["import_"]
 
 
-@click.command("import", short_help="Make a data set of a tree that another project wrote.")
+@click.command("import")
 @click.argument("tree")
 @click.argument("out")
 @click.option(

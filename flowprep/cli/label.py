@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import click
 
 from flowprep.cli.options import (
@@ -12,15 +14,12 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.dataset.label_sources import LabelFormat
-from flowprep.dataset.relabel import LABEL_FORMATS
 from flowprep.errors import ConfigError
 
 __all__ = ["label"]
 
 
-@click.command(
-    cls=GroupedCommand, short_help="Give a finished data set other labels, splits or class names."
-)
+@click.command(cls=GroupedCommand)
 @click.argument("out")
 @click.option(
     "--name",
@@ -60,14 +59,15 @@ __all__ = ["label"]
 )
 @click.option(
     "--format",
-    type=ChoiceType(LABEL_FORMATS),
+    type=ChoiceType(get_args(LabelFormat)),
     default="auto",
     show_default=True,
     metavar="FORMAT",
     cls=GroupedOption,
     group="Labels",
-    help=f"What the annotations or lists are: {', '.join(LABEL_FORMATS)}. tsn: each line is "
-    "PATH NUM_FRAMES LABEL. labels: a line may have several labels. auto recognizes all others.",
+    help=f"What the annotations or lists are: {', '.join(get_args(LabelFormat))}. "
+    "tsn: each line is PATH NUM_FRAMES LABEL. labels: a line may have several labels. "
+    "auto recognizes all others.",
 )
 @click.option(
     "--class-names",

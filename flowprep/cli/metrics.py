@@ -9,7 +9,7 @@ import click
 __all__ = ["metrics"]
 
 
-@click.command(short_help="Score flow files against the truth: EPE, angle, outliers.")
+@click.command
 @click.argument("estimate")
 @click.argument("truth")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import json
 import os
 import sys
-import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -382,8 +382,7 @@ def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:
 
 def _field_docs(kind: type[Any]) -> dict[str, str]:
     """Returns the docstrings under a dataclass's fields, which Python itself does not keep."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(tree, ast.ClassDef)
+    tree = _classes_of(kind.__module__)[kind.__qualname__]
     docs = {}
     for statement, following in zip(tree.body, tree.body[1:], strict=False):
         if (
@@ -394,3 +393,10 @@ def _field_docs(kind: type[Any]) -> dict[str, str]:
         ):
             docs[statement.target.id] = str(following.value.value)
     return docs
+
+
+@functools.cache
+def _classes_of(module: str) -> dict[str, ast.ClassDef]:
+    """Returns the classes at the top of a module, by name; a module is read and parsed once."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}

@@ -15,9 +15,7 @@ from flowprep.machine import usable_cores
 __all__ = ["plan"]
 
 
-@click.command(
-    cls=GroupedCommand, short_help="Estimate hours, bytes and shards of large collections."
-)
+@click.command(cls=GroupedCommand)
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEOS...")
 @click.option(
     "--nodes",

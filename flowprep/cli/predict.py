@@ -15,13 +15,12 @@ from flowprep.cli.options import (
     NumbersType,
     options_named,
 )
-from flowprep.learn.config import VIEWS, PrecisionName
-from flowprep.learn.fuse import FusionMethod
+from flowprep.learn.config import VIEWS, FusionMethod, PrecisionName
 
 __all__ = ["predict"]
 
 
-@click.command(cls=GroupedCommand, short_help="Name what happens in raw videos.")
+@click.command(cls=GroupedCommand)
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
 @click.option(
     "--checkpoint",

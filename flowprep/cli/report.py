@@ -20,9 +20,7 @@ from flowprep.urls import is_url
 __all__ = ["report"]
 
 
-@click.command(
-    cls=GroupedCommand, short_help="Make a page that says what is wrong with a data set."
-)
+@click.command(cls=GroupedCommand)
 @click.argument("out")
 @click.option(
     "--to",
@@ -83,9 +81,9 @@ def report(
         ) from error
     from tqdm import tqdm
 
-    from flowprep.look.findings import KINDS
-    from flowprep.look.report import make_report
-    from flowprep.look.report_page import write_report
+    from flowprep.look.findings.kinds import KINDS
+    from flowprep.look.report.page import write_report
+    from flowprep.look.report.report import make_report
 
     is_drawn = sys.stderr.isatty() if progress is None else progress
     with options_named(ctx), tqdm(unit=" steps", disable=not is_drawn, leave=False) as bar:

@@ -11,7 +11,7 @@ from flowprep.cli.options import options_named
 __all__ = ["synthetic"]
 
 
-@click.command(short_help="Make a few small clips to try everything on.")
+@click.command
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--videos-per-class", default=4, metavar="N", show_default=True, help="Clips of each class."

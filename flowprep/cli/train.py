@@ -41,7 +41,7 @@ _SPECS = {
 }
 
 
-@click.command(cls=GroupedCommand, short_help="Train a network on data sets.")
+@click.command(cls=GroupedCommand)
 @click.argument("outs", nargs=-1, required=True, metavar="OUT...")
 @click.option(
     "--run",

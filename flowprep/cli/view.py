@@ -119,7 +119,7 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, cls=GroupedOption, group="Picture", **settings)
 
 
-@click.command(cls=GroupedCommand, short_help="Draw flow beside its frames: film or sheet.")
+@click.command(cls=GroupedCommand)
 @click.argument("source")
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @_picture_option(

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,20 +31,18 @@ from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import DatasetError, ExecutorError
-from flowprep.exchange.layouts import FileKind, Stream, TreeLayout
+from flowprep.exchange.layouts import FileKind, Stream, TreeLayout, Values
 from flowprep.flow.files import write_flow
 
 __all__ = [
     "FORMATS",
     "TEMPORARY_FOLDER",
     "ExportFormat",
-    "Values",
     "VideoExport",
     "atomic_path",
+    "write_text",
     "write_webdataset",
 ]
-
-Values = Literal["px", "levels"]
 
 TEMPORARY_FOLDER = ".flowprep-temporary"
 """In DEST: what is being written; on the same file system, so that renaming is all it takes."""
@@ -127,7 +125,6 @@ class ExportFormat(ABC):
 
     suffix = ""
     """What follows the path of a video in the frame lists."""
-    holds_rgb = False
     has_values = False
     """Whether flow is decoded, to px or levels."""
 
@@ -185,8 +182,6 @@ class _Folders(ExportFormat):
 class JpegFiles(_Folders):
     """A file for each image, the bytes as they are stored."""
 
-    holds_rgb = True
-
     def names(self, export: VideoExport) -> dict[str, int | None]:
         return {
             export.file(stream, index): size
@@ -203,7 +198,6 @@ class JpegFiles(_Folders):
 class ZipFiles(_Folders):
     """`flow_x.zip`, `flow_y.zip` and `img.zip` for each video, as dense_flow writes them."""
 
-    holds_rgb = True
     _files: Mapping[Stream, str] = {"x": "flow_x.zip", "y": "flow_y.zip", "rgb": "img.zip"}
 
     def names(self, export: VideoExport) -> dict[str, int | None]:
@@ -393,6 +387,12 @@ def atomic_path(dest: Path, target: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(folder / "file", target)
+
+
+def write_text(dest: Path, target: Path, text: str) -> None:
+    """Writes a text file of an export, whole or not at all."""
+    with atomic_path(dest, target) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from flowprep.errors import ConfigError, DatasetError, InputError, VideoError
 from flowprep.exchange.frame_lists import ListLine, read_frame_list
 from flowprep.exchange.layouts import (
     EXPORT_FILE,
+    IMPORTABLE_LAYOUTS,
     LAYOUTS,
     VIDEOS_FILE,
     FileKind,
@@ -37,9 +38,7 @@ from flowprep.inputs.entries import check_split
 from flowprep.inputs.keys import check_key, escape_key
 from flowprep.inputs.video import Video
 
-__all__ = ["IMPORTABLE_LAYOUTS", "ImportItem", "ImportPlan", "ImportSpec"]
-
-IMPORTABLE_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.has_flow)
+__all__ = ["ImportItem", "ImportPlan", "ImportSpec"]
 
 
 @dataclass(frozen=True)

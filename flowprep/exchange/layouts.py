@@ -14,27 +14,33 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from flowprep.config import Direction, FlowSpec
-from flowprep.dataset.video_list import StoredVideo
 from flowprep.inputs.keys import unescape_key
+
+if TYPE_CHECKING:
+    from flowprep.dataset.video_list import StoredVideo
 
 __all__ = [
     "EXPORT_FILE",
+    "IMPORTABLE_LAYOUTS",
     "LAYOUTS",
     "LISTS_FOLDER",
+    "RGB_FORMATS",
     "VIDEOS_FILE",
     "FileKind",
     "FormatName",
     "ParsedName",
     "Stream",
     "TreeLayout",
+    "Values",
     "safe_component",
     "video_paths",
 ]
 
 FormatName = Literal["jpg", "zip", "flo", "npy", "npz", "hdf5", "webdataset"]
+Values = Literal["px", "levels"]
 Stream = Literal["x", "y", "rgb"]
 
 EXPORT_FILE = "flowprep.json"
@@ -43,6 +49,9 @@ VIDEOS_FILE = "flowprep-videos.jsonl"
 """Its videos, a line each."""
 LISTS_FOLDER = "lists"
 """Where the frame lists of an export stand."""
+
+RGB_FORMATS: frozenset[FormatName] = frozenset({"jpg", "zip", "webdataset"})
+"""The file formats that have a place for RGB frames."""
 
 _FLOW_FORMATS: tuple[FormatName, ...] = ("jpg", "flo", "npy", "npz", "hdf5", "webdataset")
 
@@ -313,6 +322,9 @@ LAYOUTS: dict[str, TreeLayout] = {
     "frames": Frames(),
 }
 """The layouts by name."""
+
+IMPORTABLE_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.has_flow)
+"""The layouts that `flowprep import` reads."""
 
 
 # ---- paths

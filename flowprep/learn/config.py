@@ -18,11 +18,13 @@ from flowprep.config import build_spec, check_choice
 from flowprep.errors import ConfigError
 
 __all__ = [
+    "FUSION_METHODS",
     "RECIPES",
     "VIEWS",
     "AugmentSpec",
     "ClipSpec",
     "CropName",
+    "FusionMethod",
     "ModelName",
     "ModelSpec",
     "NormalizationName",
@@ -44,6 +46,7 @@ ConsensusName = Literal["avg", "max", "weighted"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "step", "cosine"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
+FusionMethod = Literal["mean", "weighted", "logits", "svm"]
 RecipeName = Literal["two-stream", "tsn", "i3d"]
 ModelName = Literal[
     "cnn-m-2048",
@@ -56,6 +59,14 @@ ModelName = Literal[
     "i3d",
     "i3d-resnet50",
 ]
+
+FUSION_METHODS: dict[FusionMethod, str] = {
+    "mean": "mean of softmax (Simonyan and Zisserman 2014)",
+    "weighted": "weighted sum of the scores before softmax (TSN)",
+    "logits": "sum of the scores before softmax (I3D)",
+    "svm": "linear SVM on L2-normalised softmax (Simonyan and Zisserman 2014)",
+}
+"""What each method of fusion does, and whose it is."""
 
 
 def _check_at_least(spec: object, least: float, *names: str) -> None:

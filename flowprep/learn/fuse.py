@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.errors import ConfigError, DatasetError
+from flowprep.learn.config import FUSION_METHODS, FusionMethod
 from flowprep.learn.scores import Scores, softmax
 
-__all__ = ["METHODS", "FusionMethod", "align_scores", "default_weights", "fuse_scores"]
-
-FusionMethod = Literal["mean", "weighted", "logits", "svm"]
-
-METHODS: dict[FusionMethod, str] = {
-    "mean": "mean of softmax (Simonyan and Zisserman 2014)",
-    "weighted": "weighted sum of the scores before softmax (TSN)",
-    "logits": "sum of the scores before softmax (I3D)",
-    "svm": "linear SVM on L2-normalised softmax (Simonyan and Zisserman 2014)",
-}
-"""What each method does, and whose it is."""
+__all__ = ["align_scores", "default_weights", "fuse_scores"]
 
 # Wang et al. 2016, section 4.1: 1 for RGB and 1.5 for flow, when the scores are those before
 # softmax.
@@ -49,7 +40,7 @@ def fuse_scores(
     weights or training scores that do not fit, DatasetError for streams that do not hold the same
     videos with the same labels and classes.
     """
-    if method not in METHODS:
+    if method not in FUSION_METHODS:
         choices = ", ".join(get_args(FusionMethod))
         raise ConfigError(f"method must be one of {choices}, got {method!r}")
     streams = align_scores(streams)

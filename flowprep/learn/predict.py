@@ -17,10 +17,10 @@ from flowprep.errors import VIDEO_NOTES, ConfigError, DatasetError, InputError
 from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import Checkpoint, check_data, restore_model
-from flowprep.learn.config import PrecisionName, StackName, StreamName, ViewSpec
+from flowprep.learn.config import FusionMethod, PrecisionName, StackName, StreamName, ViewSpec
 from flowprep.learn.data import TestViews
 from flowprep.learn.evaluate import score_videos, task_place
-from flowprep.learn.fuse import FusionMethod, fuse_scores
+from flowprep.learn.fuse import fuse_scores
 from flowprep.learn.placement import place_model, resolve_device
 from flowprep.learn.scores import Scores
 from flowprep.run.driver import run_extract

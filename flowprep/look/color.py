@@ -1,8 +1,9 @@
-"""Flow as colour: hue says the direction, saturation the speed."""
+"""Flow and errors as colours: hue says the direction, saturation the speed."""
 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,17 @@ from flowprep.config import FlowSpec
 from flowprep.dataset.quantize import dequantize
 from flowprep.errors import ConfigError
 
-__all__ = ["color_wheel", "flow_to_color", "levels_to_color", "wheel_hues"]
+__all__ = [
+    "OUTSIDE",
+    "color_wheel",
+    "error_ramp",
+    "error_to_color",
+    "flow_to_color",
+    "gray_ramp",
+    "levels_to_color",
+    "round_scale",
+    "wheel_hues",
+]
 
 # Steps from each primary and secondary colour to the next, after perceived differences (Baker et
 # al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011; colorcode.cpp).
@@ -135,3 +146,49 @@ def _hues() -> NDArray[np.float32]:
     place = np.arange((len(wheel) - 1) * _HUES_PER_STEP + 1) / _HUES_PER_STEP
     columns = [np.interp(place, np.arange(len(wheel)), 255 * (1 - wheel[:, c])) for c in range(3)]
     return np.stack(columns, axis=-1).astype(np.float32)
+
+
+OUTSIDE = (206, 211, 217)
+"""What has no value, such as an error where flow leaves the frame."""
+
+# From nothing over orange to a brown that is nearly black: errors stand out from quiet paper.
+_ERROR_COLORS = np.array(
+    [(255, 255, 255), (254, 224, 182), (253, 174, 97), (224, 90, 35), (140, 25, 20), (45, 5, 20)]
+)
+
+
+def error_to_color(error: NDArray[np.floating[Any]], most: float) -> NDArray[np.uint8]:
+    """Returns errors as colours, from white for 0 to nearly black for `most` and above.
+
+    `error` is (H, W); the result is (H, W, 3) uint8 RGB, gray where the error is NaN.
+    """
+    ramp = error_ramp()
+    outside = np.isnan(error)
+    places = np.clip(np.where(outside, 0, error) * (255 / most), 0, 255)
+    colors = ramp[np.rint(places).astype(np.uint8)]
+    colors[outside] = OUTSIDE
+    return colors
+
+
+@functools.cache
+def error_ramp() -> NDArray[np.uint8]:
+    """The 256 colours of errors, (256, 3) RGB."""
+    place = np.linspace(0, len(_ERROR_COLORS) - 1, 256)
+    known = np.arange(len(_ERROR_COLORS))
+    columns = [np.interp(place, known, _ERROR_COLORS[:, channel]) for channel in range(3)]
+    return np.asarray(np.rint(np.stack(columns, axis=-1)), np.uint8)
+
+
+@functools.cache
+def gray_ramp() -> NDArray[np.uint8]:
+    """The 256 gray levels, (256, 3) RGB."""
+    return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+
+
+def round_scale(px: float) -> float:
+    """Returns the next number from 1 upwards that reads well: 1, 1.5, 2, 3, 4, 5, 6, 8, 10 ..."""
+    if px <= 1:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(px))
+    steps = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
+    return next(step * power for step in steps if step * power >= px * (1 - 1e-9))

@@ -1,6 +1,6 @@
-"""Pages of panels with labels and scales, and the films and pictures that they are written to.
+"""Pages of panels with labels and scales.
 
-Page(panels, size) -> page.draw(images, heading) -> write_film(path, pages, fps)
+Page(panels, size) -> page.draw(images, heading)
 
   name, algorithm                   frame 3 > 4
   +-----------+   +-----------+
@@ -12,58 +12,28 @@ Page(panels, size) -> page.draw(images, heading) -> write_film(path, pages, fps)
 from __future__ import annotations
 
 import functools
-import io
-import itertools
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
-import av
 import cv2
 import numpy as np
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from flowprep.config import MAX_SIDE_PX
-from flowprep.errors import ConfigError, StorageError
-from flowprep.look.color import color_wheel, flow_to_color
+from flowprep.errors import ConfigError
+from flowprep.look.color import OUTSIDE, color_wheel
 
-__all__ = [
-    "FILM_SUFFIXES",
-    "Page",
-    "Panel",
-    "Ramp",
-    "check_folder",
-    "draw_arrows",
-    "error_to_color",
-    "fit",
-    "histogram_quantile",
-    "panel_size",
-    "round_scale",
-    "write_film",
-    "write_picture",
-]
+__all__ = ["Page", "Panel", "Ramp", "arrow_factor", "draw_arrows", "fit", "panel_size"]
 
 RGB = NDArray[np.uint8]  # (H, W, 3)
-
-FILM_SUFFIXES = (".mp4", ".webp", ".gif")
-"""Endings of moving pictures, in lower case."""
 
 PAPER = (255, 255, 255)
 INK = (34, 38, 43)
 FAINT = (112, 119, 128)
 RULE = (208, 212, 217)
-OUTSIDE = (206, 211, 217)
-"""What has no value, such as an error where flow leaves the frame."""
-
-# AVCOL_SPC_SMPTE170M and AVCOL_RANGE_MPEG of FFmpeg's pixfmt.h.
-_BT601 = 6
-_LIMITED_RANGE = 1
 
 MARGIN_PX = 14
 GAP_PX = 12
@@ -72,11 +42,6 @@ ROW_LABEL_PX = 20
 LEGEND_PX = 50
 LEAST_PANEL_PX = 200
 MOST_PANEL_PX = 640
-
-# From nothing over orange to a brown that is nearly black: errors stand out from quiet paper.
-_ERROR_COLORS = np.array(
-    [(255, 255, 255), (254, 224, 182), (253, 174, 97), (224, 90, 35), (140, 25, 20), (45, 5, 20)]
-)
 
 
 @dataclass(frozen=True)
@@ -267,34 +232,6 @@ def fit(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return np.asarray(cv2.resize(image, wanted, interpolation=way))
 
 
-def error_to_color(error: NDArray[np.floating[Any]], most: float) -> RGB:
-    """Returns errors as colours, from white for 0 to nearly black for `most` and above.
-
-    `error` is (H, W); the result is (H, W, 3) uint8 RGB, gray where the error is NaN.
-    """
-    ramp = error_ramp()
-    outside = np.isnan(error)
-    places = np.clip(np.where(outside, 0, error) * (255 / most), 0, 255)
-    colors = ramp[np.rint(places).astype(np.uint8)]
-    colors[outside] = OUTSIDE
-    return colors
-
-
-@functools.cache
-def error_ramp() -> NDArray[np.uint8]:
-    """The 256 colours of errors, (256, 3) RGB."""
-    place = np.linspace(0, len(_ERROR_COLORS) - 1, 256)
-    known = np.arange(len(_ERROR_COLORS))
-    columns = [np.interp(place, known, _ERROR_COLORS[:, channel]) for channel in range(3)]
-    return np.asarray(np.rint(np.stack(columns, axis=-1)), np.uint8)
-
-
-@functools.cache
-def gray_ramp() -> NDArray[np.uint8]:
-    """The 256 gray levels, (256, 3) RGB."""
-    return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-
-
 def arrow_factor(max_flow_px: float, scale: float, spacing_px: int) -> float:
     """How many times longer than the flow its arrows are, so that the fastest show well."""
     factor = 2 * spacing_px / (max_flow_px * scale)
@@ -340,169 +277,7 @@ def draw_arrows(
     return np.asarray(page, np.uint8)
 
 
-def histogram_quantile(counts: Sequence[int], bin_px: float, share: float) -> float:
-    """Returns the upper end in px of the bin in which the `share` quantile lies; 0 for no counts.
-
-    `counts` are of bins of `bin_px` from 0, as data sets keep them.
-    """
-    total = np.cumsum(counts, dtype=np.int64)
-    if not len(total) or not total[-1]:
-        return 0.0
-    return float((np.searchsorted(total, share * total[-1]) + 1) * bin_px)
-
-
-def round_scale(px: float) -> float:
-    """Returns the next number from 1 upwards that reads well: 1, 1.5, 2, 3, 4, 5, 6, 8, 10 ..."""
-    if px <= 1:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(px))
-    steps = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
-    return next(step * power for step in steps if step * power >= px * (1 - 1e-9))
-
-
 # ---- files
-
-
-def write_film(path: str | os.PathLike[str], pages: Iterable[RGB], fps: float) -> int:
-    """Writes pages of one size as MP4 (H.264), animated WebP or GIF, by the path's ending.
-
-    Pages are (H, W, 3) uint8 RGB with even sides; the film appears when it is complete. Returns how
-    many there were. Raises ConfigError for another ending and a rate that is not > 0, and
-    StorageError where the file cannot be written.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in FILM_SUFFIXES:
-        raise ConfigError(f"a film must end in {', '.join(FILM_SUFFIXES)}, got {path}")
-    if not 0 < fps <= 1000:
-        raise ConfigError(f"play_fps must be > 0 and <= 1000, got {fps:g}")
-    writer = {".mp4": _write_mp4, ".webp": write_webp, ".gif": _write_gif}[suffix]
-    count = 0
-
-    def format_count() -> Iterator[RGB]:
-        nonlocal count
-        for page in pages:
-            count += 1
-            yield page
-
-    with _published(path) as partial:
-        writer(partial, format_count(), fps)
-    return count
-
-
-def write_picture(path: str | os.PathLike[str], page: RGB) -> None:
-    """Writes a page, (H, W, 3) uint8 RGB, as PNG; it appears when it is complete."""
-    with _published(Path(path)) as partial:
-        Image.fromarray(page).save(partial, format="PNG")
-
-
-def check_folder(path: str | os.PathLike[str]) -> None:
-    """Raises StorageError where the folder that `path` is to be written to does not exist."""
-    if not Path(path).parent.is_dir():
-        raise StorageError(f"the folder of {path} does not exist; make it first")
-
-
-class _published:  # noqa: N801
-    """A file beside `path` that takes its place when all went well, and goes away when not."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-
-    def __enter__(self) -> str:
-        check_folder(self._path)
-        return str(self._partial)
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        try:
-            if error is None:
-                os.replace(self._partial, self._path)
-        finally:
-            self._partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
-            raise StorageError(
-                f"{self._path} cannot be written: {error}; choose another place"
-            ) from error
-
-
-def _write_mp4(path: str, pages: Iterator[RGB], fps: float) -> None:
-    options = {"movflags": "+faststart"}
-    with av.open(path, "w", format="mp4", options=options) as container:
-        rate = Fraction(fps).limit_denominator(1001)
-        stream = cast(
-            VideoStream,
-            container.add_stream("libx264", rate, {"crf": "18", "preset": "veryfast"}),
-        )
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 0
-        # BT.601, limited range: what FFmpeg makes of RGB. Said, so that no player takes large
-        # pictures for those of high definition.
-        stream.codec_context.colorspace = _BT601
-        stream.codec_context.color_range = _LIMITED_RANGE
-        for number, page in enumerate(pages):
-            if number == 0:
-                stream.height, stream.width = page.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(page, format="rgb24")))
-        container.mux(stream.encode(None))
-
-
-def write_webp(target: str | IO[bytes], pages: Iterator[RGB], fps: float) -> None:
-    """Writes pages of one size as an endless animated WebP to a path or a binary file."""
-    first = Image.fromarray(next(pages))
-    first.save(
-        target,
-        format="WEBP",
-        save_all=True,
-        append_images=(Image.fromarray(page) for page in pages),
-        duration=max(1, round(1000 / fps)),
-        loop=0,
-        quality=85,
-        method=2,
-    )
-
-
-def _write_gif(path: str, pages: Iterator[RGB], fps: float) -> None:
-    # One palette for the film, from its first pages: one for each page would make colours flicker.
-    begin = list(itertools.islice(pages, 12))
-    palette = _gif_palette(np.concatenate(begin[:: max(1, len(begin) // 3)]))
-
-    def quantized(page: RGB) -> Image.Image:
-        return Image.fromarray(page).quantize(palette=palette, dither=Image.Dither.NONE)
-
-    rest = (quantized(page) for page in itertools.chain(begin[1:], pages))
-    quantized(begin[0]).save(
-        path,
-        format="GIF",
-        save_all=True,
-        append_images=rest,
-        # GIF counts in hundredths of a second, and viewers slow down what is below two.
-        duration=max(20, 10 * round(100 / fps)),
-        loop=0,
-    )
-
-
-def _gif_palette(sample: RGB) -> Image.Image:
-    """Half of the 256 colours are of paper, ink, wheel and errors; half are the picture's own."""
-    angle = np.linspace(-np.pi, np.pi, 30, endpoint=False)
-    rays = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    hues = [flow_to_color(speed * rays, 1.0) for speed in (0.25, 0.5, 0.75, 0.999)]
-    grays = np.linspace(255, 0, 6)[:, None].repeat(3, axis=1)
-    fixed = np.concatenate([*hues, grays, error_ramp()[::28], [INK, FAINT]]).astype(np.uint8)
-    own = Image.fromarray(sample).quantize(256 - len(fixed), Image.Quantize.MEDIANCUT)
-    rest = np.array(own.getpalette(), np.uint8).reshape(-1, 3)
-    # Pillow compares in steps of four levels, and would take another near white for paper.
-    rest[rest.min(axis=1) >= 246] = PAPER
-    colors = np.concatenate([fixed, rest]).ravel().tolist()
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(colors[: 3 * 256])
-    return palette
-
-
-def webp_bytes(pages: Iterator[RGB], fps: float) -> bytes:
-    """Returns pages of one size as an endless animated WebP."""
-    file = io.BytesIO()
-    write_webp(file, pages, fps)
-    return file.getvalue()
 
 
 # ---- text

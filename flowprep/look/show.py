@@ -17,15 +17,9 @@ from numpy.typing import NDArray
 from flowprep.config import Direction, EncodeSpec, ExtractConfig, FlowSpec
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError
-from flowprep.look.render import webp_bytes
-from flowprep.look.view import (
-    ComputedFlow,
-    FlowSource,
-    StoredFlow,
-    ViewSpec,
-    draw_pages,
-    is_dataset,
-)
+from flowprep.look.film import webp_bytes
+from flowprep.look.sources import ComputedFlow, FlowSource, StoredFlow, is_dataset
+from flowprep.look.view import ViewSpec, draw_pages
 
 __all__ = ["Animation", "show"]
 
@@ -82,7 +76,7 @@ def show(
 
     `source` is a data set with the video `key` (its first one where that is None), or frames, (N,
     H, W, 3) uint8 RGB, whose flow is computed by `flow` (FlowSpec() where that is None) on
-    `device`. `panels` are of `flowprep.look.view.PANELS`; `length` fields from `start` are drawn,
+    `device`. `panels` are of `flowprep.look.panels.PANELS`; `length` fields from `start` are drawn,
     all where it is None; `max_flow_px` is the flow at the rim of the wheel, which covers 99 % of
     the video where it is None; `width` is that of a panel in px. Raises ConfigError for what does
     not fit the source and DatasetError for an unknown key.

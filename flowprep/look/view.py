@@ -1,95 +1,47 @@
 """Films and sheets of flow: beside its frames, as colours, levels and arrows, and what it misses.
 
-StoredFlow, ComputedFlow   what a picture is made of: levels and frames of one video
-draw_pages                 Moment -> panels -> page, page, ...
-view                       the whole way from a data set or a video to a file
+draw_pages   Moment -> panels -> page, page, ...
+view         the whole way from a data set or a video to a file
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from flowprep.config import DIRECTIONS, Direction, ExtractConfig, FlowSpec
-from flowprep.dataset.layout import DATASET_FILE, FLOW_STREAMS, RGB_STREAM
-from flowprep.dataset.quantize import dequantize
+from flowprep.config import DIRECTIONS, Direction, ExtractConfig
+from flowprep.dataset.layout import DATASET_FILE
 from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.dataset.write import JpegStream
-from flowprep.errors import ConfigError, DatasetError, InputError, VideoError
-from flowprep.flow.consistency import consistency_error, warp_error
-from flowprep.look.color import levels_to_color
-from flowprep.look.render import (
-    FILM_SUFFIXES,
-    RGB,
-    Page,
-    Panel,
-    Ramp,
-    arrow_factor,
-    check_folder,
-    draw_arrows,
-    error_ramp,
-    error_to_color,
-    fit,
-    gray_ramp,
-    histogram_quantile,
-    panel_size,
-    round_scale,
-    write_film,
-    write_picture,
+from flowprep.errors import ConfigError, DatasetError, InputError
+from flowprep.look.film import FILM_SUFFIXES, check_folder, write_film, write_picture
+from flowprep.look.panels import (
+    ARROW_SPACING_PX,
+    PANELS,
+    Moment,
+    check_panels,
+    legend,
+    moments,
+    paint,
 )
-from flowprep.urls import as_path, is_url
+from flowprep.look.render import RGB, Page, arrow_factor, panel_size
+from flowprep.look.sources import FlowSource, StoredFlow, compute_video, is_dataset
 
-__all__ = [
-    "PANELS",
-    "ComputedFlow",
-    "FlowSource",
-    "StoredFlow",
-    "ViewReport",
-    "ViewSpec",
-    "compute_video",
-    "draw_pages",
-    "is_dataset",
-    "view",
-]
-
-PANELS: dict[str, str] = {
-    "rgb": "the frame on whose grid the flow is",
-    "flow": "Middlebury's colours: hue is the direction, saturation the speed",
-    "x": "the stored levels of the horizontal component",
-    "y": "those of the vertical component, down is bright",
-    "arrows": "arrows over the frame",
-    "consistency": "how far forward and backward flow miss one another, px",
-    "warp": "how far the warped next frame is from this one, gray levels",
-}
-"""The panels by name."""
+__all__ = ["Drawing", "ViewReport", "ViewSpec", "draw_pages", "view"]
 
 PICTURE_SUFFIX = ".png"
 
 DEFAULT_NUM_FIELDS = 300
 """Fields that are computed of a video where no length is given."""
 
-# Of the speeds in a video, the share that the automatic scale covers; the fastest are darkened.
-_SCALE_SHARE = 0.99
-# The same in every film, so that two can be compared; beyond 3 px KITTI counts an outlier.
-CONSISTENCY_PX = 3.0
-WARP_LEVELS = 64.0
-_ARROW_SPACING_PX = 24
 # Pillow holds all pages of a WebP or GIF until it writes them; an MP4 is written as it is drawn.
 _MOST_HELD_BYTES = 1 << 30
-# Moments that are read at once.
-_CHUNK = 16
 
 
 @dataclass(frozen=True)
@@ -161,211 +113,7 @@ class ViewReport:
         )
 
 
-class FlowSource(ABC):
-    """The quantised flow of one video, and its frames."""
-
-    name: str
-    width: int
-    height: int
-    fps: float | None
-    num_flows: int
-    first: int
-    """The number of its first frame in the video."""
-    spec: FlowSpec
-    directions: tuple[Direction, ...]
-    has_rgb: bool
-
-    @abstractmethod
-    def levels(self, start: int, length: int, direction: Direction) -> NDArray[np.uint8]:
-        """Returns (L, H, W, 2) uint8 levels."""
-
-    @abstractmethod
-    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Returns (n, H, W, 3) uint8 RGB."""
-
-    @abstractmethod
-    def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
-        """Returns the histogram of the flow's lengths, and the width of its bins in px."""
-
-    def suggest_scale(self, direction: Direction) -> float:
-        """Returns the scale in px that covers 99 % of the speeds, rounded up; at least 1 px."""
-        quantile = histogram_quantile(*self.speeds(direction), _SCALE_SHARE)
-        return min(round_scale(quantile), round_scale(math.sqrt(2) * self.spec.bound_px))
-
-
-class StoredFlow(FlowSource):
-    """A video of a data set."""
-
-    def __init__(self, dataset: FlowDataset, key: str) -> None:
-        video = dataset.videos[key]
-        self.name = key
-        self.width, self.height, self.fps = video.width, video.height, video.fps
-        self.num_flows, self.first = video.num_flows, 0
-        self.spec = dataset.config.flow
-        self.directions = dataset.config.encode.directions
-        self.has_rgb = dataset.config.encode.keep_rgb
-        self._dataset = dataset
-
-    def levels(self, start: int, length: int, direction: Direction) -> NDArray[np.uint8]:
-        """Reads (L, H, W, 2) uint8 levels."""
-        return self._dataset.quantized(self.name, start, length, direction)
-
-    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Reads (n, H, W, 3) uint8 RGB."""
-        return self._dataset.frames(self.name, indices)
-
-    def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
-        """Returns the histogram that extraction kept, of the flow before it was cut."""
-        statistics = self._dataset.metadata(self.name)["flow"][direction]
-        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
-
-
-class ComputedFlow(FlowSource):
-    """Flow that was computed now, kept as JPEGs like in a data set: memory stays small."""
-
-    def __init__(
-        self,
-        frames: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
-        config: ExtractConfig,
-        *,
-        name: str,
-        first: int = 0,
-        fps: float | None = None,
-        device: str = "auto",
-    ) -> None:
-        """Computes the flow of `frames`, (H, W, 3) uint8 RGB and (H, W) uint8 gray each."""
-        from flowprep.dataset.quantize import FieldQuantizer
-        from flowprep.flow import build_estimator
-
-        encode = config.encode
-        self.name, self.first, self.fps, self.spec = name, first, fps, config.flow
-        self.directions, self.has_rgb = encode.directions, True
-        self.width = self.height = 0
-        names = [stream for one in encode.directions for stream in FLOW_STREAMS[one]]
-        self._streams = {stream: JpegStream(encode.jpeg_quality) for stream in names}
-        self._streams[RGB_STREAM] = JpegStream(encode.rgb_jpeg_quality)
-        quantizers = {one: FieldQuantizer(config.flow) for one in encode.directions}
-        estimator = build_estimator(config.flow.algorithm, config.flow.parameters, device)
-
-        def grays() -> Iterator[NDArray[np.uint8]]:
-            for rgb, gray in frames:
-                self.height, self.width = gray.shape
-                if min(gray.shape) < estimator.min_side_px:
-                    raise VideoError(
-                        "too-small",
-                        f"frames of {self.width}x{self.height} px are too small for flow; "
-                        f"each side needs at least {estimator.min_side_px} px",
-                    )
-                bgr = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)
-                self._streams[RGB_STREAM].append(bgr)
-                yield gray
-
-        step = config.flow.step
-        self.num_flows = 0
-        try:
-            for pair in estimator.pairs(grays(), step=step, directions=encode.directions):
-                for one in encode.directions:
-                    flow = pair.forward if one == "forward" else pair.backward
-                    assert flow is not None
-                    planes = quantizers[one].quantize(flow)
-                    for stream, plane in zip(FLOW_STREAMS[one], planes, strict=True):
-                        self._streams[stream].append(plane)
-                self.num_flows += 1
-            if not self.num_flows:
-                count = len(self._streams[RGB_STREAM].sizes)
-                raise VideoError(
-                    "too-few-frames",
-                    f"{count} frame{'s' * (count != 1)} from frame {first} on, and flow at "
-                    f"step {step} needs {step + 1}; start earlier",
-                )
-        except BaseException:
-            self.close()
-            raise
-        self._statistics = {one: item.to_dict() for one, item in quantizers.items()}
-        self._offsets = {
-            stream: np.concatenate(([0], np.cumsum(file.sizes, dtype=np.int64)))
-            for stream, file in self._streams.items()
-        }
-
-    def close(self) -> None:
-        """Frees memory and temporary files."""
-        for stream in self._streams.values():
-            stream.close()
-
-    def levels(self, start: int, length: int, direction: Direction) -> NDArray[np.uint8]:
-        """Returns (L, H, W, 2) uint8 levels."""
-        levels = np.empty((length, self.height, self.width, 2), np.uint8)
-        for axis, stream in enumerate(FLOW_STREAMS[direction]):
-            for number in range(length):
-                levels[number, ..., axis] = self._decode(
-                    stream, start + number, cv2.IMREAD_GRAYSCALE
-                )
-        return levels
-
-    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Returns (n, H, W, 3) uint8 RGB."""
-        images = [self._decode(RGB_STREAM, index, cv2.IMREAD_COLOR) for index in indices]
-        return np.stack([cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB) for bgr in images])
-
-    def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
-        """Returns the histogram of what was computed, before it was cut."""
-        statistics = self._statistics[direction]
-        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
-
-    def _decode(self, stream: str, index: int, flags: int) -> NDArray[np.uint8]:
-        begin, end = self._offsets[stream][index : index + 2].tolist()
-        file = self._streams[stream].rewound()
-        file.seek(begin)
-        image = cv2.imdecode(np.frombuffer(file.read(end - begin), np.uint8), flags)
-        assert image is not None
-        return np.asarray(image, np.uint8)
-
-
-def compute_video(
-    path: str | os.PathLike[str],
-    config: ExtractConfig,
-    *,
-    start: int = 0,
-    length: int | None = None,
-    device: str = "auto",
-) -> ComputedFlow:
-    """Computes the flow of `length` fields from `start` of a video file or a folder of images.
-
-    All of them where `length` is None. Raises VideoError for what is wrong with the video.
-    """
-    from flowprep.inputs.video import Video
-    from flowprep.video.decode import open_video
-
-    source = os.path.abspath(path)
-    name = os.path.basename(source)
-    end = None if length is None else start + length + config.flow.step
-    with named_video(path), open_video(Video(name, source), config.decode) as reader:
-        frames = ((frame.rgb, frame.gray) for frame in islice(reader, start, end))
-        fps = config.decode.fps or reader.info.fps
-        return ComputedFlow(frames, config, name=name, first=start, fps=fps, device=device)
-
-
-@contextlib.contextmanager
-def named_video(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Names the video in a VideoError, which in a run is said beside it."""
-    try:
-        yield
-    except VideoError as error:
-        raise VideoError(error.reason, f"{path}: {error}", num_frames=error.num_frames) from error
-
-
 # ---- drawing
-
-
-@dataclass(frozen=True)
-class _Moment:
-    """One field, and what is drawn with it; None where no panel asks for it."""
-
-    index: int
-    levels: NDArray[np.uint8]  # (H, W, 2)
-    reverse: NDArray[np.uint8] | None  # (H, W, 2)
-    frame: NDArray[np.uint8] | None  # (H, W, 3), the one on whose grid the flow is
-    target: NDArray[np.uint8] | None  # (H, W, 3), the one that it points into
 
 
 @dataclass(frozen=True)
@@ -391,7 +139,7 @@ def draw_pages(sources: Sequence[FlowSource], spec: ViewSpec, *, sheet: bool = F
     direction = spec.direction
     ranges = []
     for source in sources:
-        _check_panels(source, panels, direction)
+        check_panels(source, panels, direction)
         if spec.start >= source.num_flows:
             raise ConfigError(
                 f"start must be at most {source.num_flows - 1}, the last field of {source.name}, "
@@ -406,14 +154,14 @@ def draw_pages(sources: Sequence[FlowSource], spec: ViewSpec, *, sheet: bool = F
     most = 640 if len(panels) <= 4 else 480
     size = panel_size(first.width, first.height, spec.width, most=most)
     scale = size[0] / first.width
-    arrows = arrow_factor(max_flow_px, scale, _ARROW_SPACING_PX)
-    legends = [_legend(name, first.spec, max_flow_px, arrows) for name in panels]
+    arrows = arrow_factor(max_flow_px, scale, ARROW_SPACING_PX)
+    legends = [legend(name, first.spec, max_flow_px, arrows) for name in panels]
     shape = [(source.width, source.height) for source in sources]
     sizes = [_inside(one, size) for one in shape]
 
-    def images(number: int, moment: _Moment) -> list[RGB]:
+    def images(number: int, moment: Moment) -> list[RGB]:
         source = sources[number]
-        return [_paint(p, moment, source.spec, sizes[number], max_flow_px, arrows) for p in panels]
+        return [paint(p, moment, source.spec, sizes[number], max_flow_px, arrows) for p in panels]
 
     if sheet:
         share = max(1, spec.num_pictures // len(sources))
@@ -421,7 +169,7 @@ def draw_pages(sources: Sequence[FlowSource], spec: ViewSpec, *, sheet: bool = F
         for number, (source, fields) in enumerate(zip(sources, ranges, strict=True)):
             places = np.linspace(0, len(fields) - 1, min(share, len(fields)))
             chosen = [fields[round(place)] for place in places.tolist()]
-            for moment in _moments(source, chosen, panels, direction):
+            for moment in moments(source, chosen, panels, direction):
                 rows.append(images(number, moment))
                 prefix = f"{source.name} · " if len(sources) > 1 else ""
                 labels.append(prefix + _label(source, moment.index, direction))
@@ -435,119 +183,13 @@ def draw_pages(sources: Sequence[FlowSource], spec: ViewSpec, *, sheet: bool = F
     def pages() -> Iterator[RGB]:
         for number, (source, fields) in enumerate(zip(sources, ranges, strict=True)):
             title = _title(source, direction)
-            for moment in _moments(source, fields, panels, direction):
+            for moment in moments(source, fields, panels, direction):
                 label = _label(source, moment.index, direction)
                 yield page.draw([images(number, moment)], [label], title)
 
     count = sum(map(len, ranges))
     fps = spec.play_fps or first.fps or 25.0
     return Drawing(pages(), count, page.size, fps, max_flow_px, count)
-
-
-def _check_panels(source: FlowSource, panels: Sequence[str], direction: Direction) -> None:
-    if direction not in source.directions:
-        raise ConfigError(
-            f"{source.name} has no {direction} flow; it has {', '.join(source.directions)}"
-        )
-    for name in panels:
-        if name in ("rgb", "arrows", "warp") and not source.has_rgb:
-            raise ConfigError(
-                f"panels {name} needs RGB frames, and {source.name} was extracted without; "
-                f"leave it out, or extract with --rgb"
-            )
-        if name == "consistency" and len(source.directions) < 2:
-            raise ConfigError(
-                f"panels consistency needs forward and backward flow, and {source.name} has "
-                f"{source.directions[0]} only; leave it out, or extract with --directions both"
-            )
-
-
-def _moments(
-    source: FlowSource, fields: Sequence[int], panels: Sequence[str], direction: Direction
-) -> Iterator[_Moment]:
-    step = source.spec.step
-    grid, aim = (0, step) if direction == "forward" else (step, 0)
-    reverse: Direction = "backward" if direction == "forward" else "forward"
-    with_frame = not {"rgb", "arrows", "warp"}.isdisjoint(panels)
-    for begin in range(0, len(fields), _CHUNK):
-        chunk = list(fields[begin : begin + _CHUNK])
-        # A sheet's fields lie far apart, and are read one by one.
-        runs = [chunk] if chunk[-1] - chunk[0] == len(chunk) - 1 else [[one] for one in chunk]
-        for run in runs:
-            start, count = run[0], len(run)
-            levels = source.levels(start, count, direction)
-            back = source.levels(start, count, reverse) if "consistency" in panels else None
-            frames = source.frames([one + grid for one in run]) if with_frame else None
-            targets = source.frames([one + aim for one in run]) if "warp" in panels else None
-            for number, index in enumerate(run):
-                yield _Moment(
-                    index,
-                    levels[number],
-                    None if back is None else back[number],
-                    None if frames is None else frames[number],
-                    None if targets is None else targets[number],
-                )
-
-
-def _paint(
-    panel: str,
-    moment: _Moment,
-    spec: FlowSpec,
-    size: tuple[int, int],
-    max_flow_px: float,
-    arrows: float,
-) -> RGB:
-    """Draws one panel, (H, W, 3) uint8 of `size`, (width, height)."""
-    levels = moment.levels
-    shrinks = size[0] < levels.shape[1]
-    if panel == "rgb":
-        assert moment.frame is not None
-        return fit(moment.frame, size)
-    if panel == "flow":
-        # Levels are linear in px: their mean is the mean flow, and there are fewer to colour.
-        if shrinks:
-            levels = fit(levels, size)
-        return fit(levels_to_color(levels, spec, max_flow_px), size)
-    if panel in ("x", "y"):
-        plane = fit(np.ascontiguousarray(levels[..., 0 if panel == "x" else 1]), size)
-        return np.asarray(cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB), np.uint8)
-    flow = dequantize(levels, spec)
-    if panel == "arrows":
-        assert moment.frame is not None
-        return draw_arrows(
-            fit(moment.frame, size),
-            np.asarray(cv2.resize(flow, size, interpolation=cv2.INTER_AREA), np.float32),
-            scale=size[0] / flow.shape[1],
-            factor=arrows,
-            spacing_px=_ARROW_SPACING_PX,
-        )
-    if panel == "consistency":
-        assert moment.reverse is not None
-        error = consistency_error(flow, dequantize(moment.reverse, spec))
-        return fit(error_to_color(error, CONSISTENCY_PX), size)
-    assert moment.frame is not None
-    assert moment.target is not None
-    error = warp_error(moment.frame, moment.target, flow)
-    return fit(error_to_color(error, WARP_LEVELS), size)
-
-
-def _legend(panel: str, spec: FlowSpec, max_flow_px: float, arrows: float) -> Panel:
-    bound = f"{spec.bound_px:g} px"
-    if panel == "rgb":
-        return Panel("frame")
-    if panel == "flow":
-        return Panel("flow", wheel=f"{max_flow_px:g} px", note="hue: direction, strength: speed")
-    if panel in ("x", "y"):
-        title = "x as stored, right is bright" if panel == "x" else "y as stored, down is bright"
-        return Panel(title, Ramp(gray_ramp(), f"-{bound}", f"+{bound}"))
-    if panel == "arrows":
-        note = "as long as the flow" if arrows == 1 else f"{arrows:g} times the flow"
-        return Panel("arrows", note=note)
-    if panel == "consistency":
-        ramp = Ramp(error_ramp(), "0", f"{CONSISTENCY_PX:g} px", "leaves the frame")
-        return Panel("forward against backward", ramp)
-    ramp = Ramp(error_ramp(), "0", f"{WARP_LEVELS:g} levels", "leaves the frame")
-    return Panel("warped frame against frame", ramp)
 
 
 def _label(source: FlowSource, index: int, direction: Direction) -> str:
@@ -632,12 +274,6 @@ def _check_room(suffix: str, drawing: Drawing) -> None:
             f"length must be at most {most} for a {suffix} of {drawing.size[0]}x{drawing.size[1]} "
             f"px, which is held in memory, got {drawing.num_pages}; take fewer, or write an .mp4"
         )
-
-
-def is_dataset(source: str | os.PathLike[str]) -> bool:
-    """Whether a source names a data set: a URL, or a folder with `dataset.json`."""
-    place = as_path(os.fspath(source))
-    return is_url(place) or os.path.isfile(os.path.join(place, DATASET_FILE))
 
 
 def _open(

@@ -137,7 +137,7 @@ def test_what_is_no_data_set(flowprep: Command, tmp_path: Path) -> None:
 
 def test_without_the_extra(flowprep: Command, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "flowprep.look.browse", raising=False)
+    monkeypatch.delitem(sys.modules, "flowprep.look.browse.server", raising=False)
     result = flowprep("browse", made)
     assert result.code == 1
     assert result.error == (
@@ -147,7 +147,7 @@ def test_without_the_extra(flowprep: Command, made: Path, monkeypatch: pytest.Mo
 
 
 def test_defaults_are_the_library_s(flowprep: Command) -> None:
-    from flowprep.look.browse import BrowseSpec
+    from flowprep.look.browse.server import BrowseSpec
 
     page = re.sub(r"\s+", " ", flowprep("browse", "--help").stdout)
     spec = BrowseSpec()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import fsspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -142,12 +141,3 @@ def truth(videos: Manifest) -> Callable[[str, ExtractConfig], Truth]:
         return known[key, config]
 
     return find
-
-
-@pytest.fixture
-def memory() -> Iterator[str]:
-    """URL of a folder in fsspec's memory, which behaves as an object store does."""
-    yield "memory://flowprep-test/out"
-    files = fsspec.filesystem("memory")
-    if files.exists("/flowprep-test"):
-        files.rm("/flowprep-test", recursive=True)

@@ -23,7 +23,8 @@ from flowprep.dataset.jpeg_header import JpegHeader, read_jpeg_header
 from flowprep.dataset.read import open_dataset
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import DatasetError
-from flowprep.exchange.export import ExportSpec, export_dataset
+from flowprep.exchange.export import export_dataset
+from flowprep.exchange.export_spec import ExportSpec
 from flowprep.run.status import PROGRESS_FILE, read_status
 from tests.exchange import readers
 

@@ -35,7 +35,8 @@ from flowprep.dataset.labels import (
 )
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError, DatasetError
-from flowprep.exchange.export import ExportSpec, export_dataset
+from flowprep.exchange.export import export_dataset
+from flowprep.exchange.export_spec import ExportSpec
 from flowprep.inputs.video import Video
 from flowprep.storage import Storage
 from tests import object_store

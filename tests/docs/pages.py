@@ -14,7 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PAGES", "REASONS", "ROOT", "Block", "Page", "flowprep_arguments", "read_page"]
+__all__ = [
+    "PAGES",
+    "REASONS",
+    "ROOT",
+    "RUN_PAGES",
+    "Block",
+    "Page",
+    "flowprep_arguments",
+    "read_page",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +33,9 @@ PAGES = (
     "examples/cluster/README.md",
     *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
 )
+
+RUN_PAGES = tuple(name for name in PAGES if name != "docs/extending.md")
+"""The pages whose blocks run one after the other; test_extending.py runs those of the other."""
 
 REASONS = {
     "CI runs it": 3,

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests import object_store
-from tests.docs.pages import PAGES, ROOT, Block, flowprep_arguments, read_page
+from tests.docs.pages import ROOT, RUN_PAGES, Block, flowprep_arguments, read_page
 from tests.docs.prepare import NAMES, prepare, run_flowprep
 
 REQUIRE_TORCH = os.environ.get("FLOWPREP_REQUIRE_TORCH") == "1"
@@ -75,7 +75,7 @@ class PageRun:
                 assert list(Path("flow").glob(name)) or name == "labels/NAME.jsonl", line
 
 
-@pytest.mark.parametrize("name", sorted({*PAGES} - {"docs/extending.md"}))
+@pytest.mark.parametrize("name", RUN_PAGES)
 def test_the_code_of_a_page_runs(
     name: str,
     prepared: Path,

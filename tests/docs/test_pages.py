@@ -10,11 +10,11 @@ import click
 import pytest
 
 from flowprep.cli import cli
-from tests.docs.pages import PAGES, REASONS, ROOT, flowprep_arguments, read_page
+from tests.docs.pages import PAGES, REASONS, ROOT, RUN_PAGES, flowprep_arguments, read_page
 from tests.docs.prepare import NAMES
 from tests.test_house import ROOMS
 
-LANGUAGES = {"sh", "python", "text", "diff", "{toctree}", "{eval-rst}", "{include}"}
+LANGUAGES = {"sh", "python", "diff", "text", "{toctree}", "{eval-rst}", "{include}"}
 
 OTHER_OPTIONS = frozenset(
     ("--end-to-end", "--list", "--nproc-per-node", "--num-cpus", "--num-gpus", "--small")
@@ -25,12 +25,20 @@ README_LINES = 160
 LONGEST_LINE = 120
 
 
+def command_named(name: str) -> click.Command:
+    """The command; raises KeyError where there is none."""
+    command = cli.get_command(click.Context(cli), name)
+    if command is None:
+        raise KeyError(name)
+    return command
+
+
 def all_options() -> set[str]:
     """Every option of every command."""
     return {
         option
-        for command in cli.commands.values()
-        for parameter in command.params
+        for name in cli.commands
+        for parameter in command_named(name).params
         if isinstance(parameter, click.Option)
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
@@ -41,7 +49,7 @@ def parse(arguments: list[str]) -> None:
     if arguments in (["--help"], ["--version"]):
         return
     name, *rest = arguments
-    command = cli.commands[name]
+    command = command_named(name)
     context = click.Context(command, info_name=name)
     command.make_parser(context).parse_args([word for word in rest if word != "..."])
 
@@ -53,7 +61,7 @@ def test_blocks_have_a_language_that_the_tests_know(name: str) -> None:
     assert set(page.begins_with) <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", RUN_PAGES)
 def test_every_command_of_a_page_is_one_that_click_knows(name: str) -> None:
     page = read_page(name)
     lines = [

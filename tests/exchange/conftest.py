@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.dataset.conftest import copied, forward_only, made_once, memory, truth, videos
+from tests.dataset.conftest import copied, forward_only, made_once, truth, videos
 
-__all__ = ["copied", "forward_only", "made_once", "memory", "truth", "videos"]
+__all__ = ["copied", "forward_only", "made_once", "truth", "videos"]

@@ -7,6 +7,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import h5py
@@ -19,9 +20,11 @@ from flowprep.config import Direction
 from flowprep.dataset.layout import FLOW_STREAMS, DatasetHeader
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, DatasetError, InputError
-from flowprep.exchange.export import ExportSpec, export_dataset
+from flowprep.exchange.export import export_dataset
+from flowprep.exchange.export_spec import ExportSpec
+from flowprep.exchange.formats import FORMATS
 from flowprep.exchange.import_tree import ImportSpec, import_tree
-from flowprep.exchange.layouts import LAYOUTS, FileKind, safe_component, video_paths
+from flowprep.exchange.layouts import LAYOUTS, FileKind, FormatName, safe_component, video_paths
 from flowprep.flow.files import read_flow
 from tests.exchange import readers
 
@@ -52,6 +55,10 @@ def files(top: Path) -> set[str]:
 
 def levels_of(dataset: FlowDataset, key: str, direction: Direction = "forward") -> np.ndarray:
     return dataset.quantized(key, 0, dataset.videos[key].num_flows, direction)
+
+
+def test_the_formats_that_are_offered_are_those_that_can_be_written() -> None:
+    assert get_args(FormatName) == tuple(FORMATS)
 
 
 # ---- loose JPEGs
@@ -432,7 +439,8 @@ def test_killed_at_any_time_no_half_video_looks_whole(
     for attempt in range(4):
         dest = tmp_path / str(attempt)
         code = (
-            "from flowprep.exchange.export import ExportSpec, export_dataset\n"
+            "from flowprep.exchange.export import export_dataset\n"
+            "from flowprep.exchange.export_spec import ExportSpec\n"
             f"export_dataset({str(made_once)!r}, {str(dest)!r}, ExportSpec('tsm'), num_workers=1)"
         )
         readers.kill_after(code, dest / "flowprep.json", 0.004 * attempt)

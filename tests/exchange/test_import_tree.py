@@ -20,7 +20,8 @@ from flowprep.dataset.quantize import FieldQuantizer, dequantize
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError, ConfigMismatchError, DatasetError, InputError
-from flowprep.exchange.export import ExportSpec, export_dataset
+from flowprep.exchange.export import export_dataset
+from flowprep.exchange.export_spec import ExportSpec
 from flowprep.exchange.import_tree import ImportReport, ImportSpec, import_tree
 from flowprep.exchange.import_video import LevelStatistics
 from flowprep.inputs.manifest import Manifest

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowprep.dataset.layout import ManifestEntry, write_manifest
+from flowprep.dataset.plan import stored_ranges
 from flowprep.errors import ConfigError, FlowprepError, InputError
 from flowprep.inputs.clips import names_of_clips
 from flowprep.inputs.manifest import Manifest, collect_videos
@@ -687,7 +688,7 @@ class TestClipKeys:
         video = Video("x/A_000000_000004", "/v/A.mp4", (0,), None, stored, 4.5)
         write_manifest(Storage(out), [ManifestEntry(video, 0)])
         clips = [("x/A", 0.2, 4.5), ("x/A", 0.6, 4.5), ("x/A", 0.0, 4.0)]
-        names = names_of_clips(clips, out)
+        names = names_of_clips(clips, stored_ranges(out))
         assert names[[0.2, 0.6].index(stored)] == "x/A_000000_000004"
         assert len(set(names)) == 3
 

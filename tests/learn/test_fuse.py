@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import ArrayLike
 
 from flowprep.errors import ConfigError, DatasetError
-from flowprep.learn.fuse import METHODS, align_scores, fuse_scores
+from flowprep.learn.config import FUSION_METHODS
+from flowprep.learn.fuse import align_scores, fuse_scores
 from flowprep.learn.scores import Scores, softmax
 
 KEYS = ("a", "b", "c")
@@ -212,4 +213,4 @@ def test_wrong_training_scores(streams: list[Scores]) -> None:
         fuse_scores(streams, "svm", train=train[::-1])
     with pytest.raises(DatasetError, match=r"3 videos are in the training scores .*: a, b, c; "):
         fuse_scores(streams, "svm", train=streams)
-    assert list(METHODS) == ["mean", "weighted", "logits", "svm"]
+    assert list(FUSION_METHODS) == ["mean", "weighted", "logits", "svm"]

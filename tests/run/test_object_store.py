@@ -29,7 +29,8 @@ from flowprep.dataset.layout import LEASE_FILE, read_failures
 from flowprep.dataset.lease import Holder
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError, InputError, StorageError
-from flowprep.exchange.export import ExportSpec, export_dataset
+from flowprep.exchange.export import export_dataset
+from flowprep.exchange.export_spec import ExportSpec
 from flowprep.exchange.import_tree import ImportSpec, import_tree
 from flowprep.inputs.manifest import collect_videos
 from flowprep.run.estimate import estimate_run

@@ -17,7 +17,8 @@ from flowprep.dataset.describe import describe_dataset
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError, VideoError
 from flowprep.inputs.video import Video
-from flowprep.look.findings import describe_video, find_in_statistics
+from flowprep.look.findings.checks import find_in_statistics
+from flowprep.look.findings.statistics import describe_video
 from flowprep.run.status import read_status
 from flowprep.synthetic import action_scene, write_video
 from flowprep.video.decode import open_video

@@ -1,0 +1,71 @@
+"""What is exported, and in which form; without NumPy, for the command's help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowprep.config import Direction, check_choice
+from flowprep.errors import ConfigError
+from flowprep.exchange.layouts import LAYOUTS, RGB_FORMATS, Values
+
+__all__ = ["ExportSpec"]
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """What is exported, and in which form."""
+
+    layout: str = "mmaction2"
+    """Whose names, bases and lists to follow."""
+    format: str = "jpg"
+    """`jpg` and `zip` hold the stored bytes; the others decode them, but for `webdataset`."""
+    direction: Direction = "forward"
+    """Which flow: from frame t to t + step, or from t + step to t."""
+    keep_rgb: bool | None = None
+    """Export the RGB frames too; where both the data set and the format hold them if not given."""
+    values: Values = "px"
+    """Of .npy, .npz and HDF5: float32 px, or the uint8 levels as stored."""
+    keys: tuple[str, ...] = ()
+    """Only videos whose key matches one of these patterns, such as `walk/*`."""
+    splits: tuple[str, ...] = ()
+    """Only videos of these splits."""
+    classes: tuple[str, ...] = ()
+    """Only videos of these classes, by name or number."""
+    list_root: str | None = None
+    """What stands before the paths in the lists: where DEST will lie when they are read."""
+    videos_per_shard: int = 100
+    """How many videos one tar of WebDataset's holds."""
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise ConfigError(f"layout must be one of {', '.join(LAYOUTS)}, got {self.layout!r}")
+        formats = LAYOUTS[self.layout].formats
+        if self.format not in formats:
+            others = [name for name, layout in LAYOUTS.items() if self.format in layout.formats]
+            elsewhere = f"; {self.format} goes with {', '.join(others)}" if others else ""
+            raise ConfigError(
+                f"format of layout {self.layout} must be one of {', '.join(formats)}, "
+                f"got {self.format!r}{elsewhere}"
+            )
+        check_choice("direction", self.direction, Direction)
+        check_choice("values", self.values, Values)
+        if self.keep_rgb and not self.holds_rgb:
+            able = [name for name in formats if ExportSpec(self.layout, name).holds_rgb]
+            raise ConfigError(
+                f"format {self.format} holds flow alone; leave out --rgb, or choose "
+                f"{' or '.join(able)}"
+            )
+        if self.keep_rgb is False and not LAYOUTS[self.layout].has_flow:
+            raise ConfigError(f"layout {self.layout} is RGB frames; leave out --no-rgb")
+        if self.values != "px" and self.format not in ("npy", "npz", "hdf5"):
+            raise ConfigError(
+                f"values {self.values} go with the formats npy, npz and hdf5, not with "
+                f"{self.format}"
+            )
+        if self.videos_per_shard < 1:
+            raise ConfigError(f"videos_per_shard must be >= 1, got {self.videos_per_shard}")
+
+    @property
+    def holds_rgb(self) -> bool:
+        """Whether the format has a place for RGB frames."""
+        return self.format in RGB_FORMATS

@@ -1,0 +1,71 @@
+// Flow and errors as colours, by the data set's own numbers.
+
+const pack = (r, g, b) => (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
+
+export class FlowColors {
+  constructor({ px_of_level, wheel, error_ramp, outside, consistency_px }) {
+    this.px = Float32Array.from(px_of_level);
+    this.wheel = wheel;
+    this.gray = Uint32Array.from({ length: 256 }, (_, level) => pack(level, level, level));
+    this.errors = Uint32Array.from(error_ramp, (color) => pack(...color));
+    this.outside = pack(...outside);
+    this.mostError = consistency_px;
+    this.tables = new Map();
+  }
+
+  // As flow_to_color of look/color.py, for one vector in parts of the scale: [r, g, b].
+  color(u, v) {
+    const radius = Math.hypot(u, v);
+    const last = this.wheel.length - 1;
+    const position = Math.round(((Math.atan2(-v, -u) / Math.PI + 1) / 2) * last * 256) / 256;
+    const below = Math.floor(position), share = position - below;
+    const low = this.wheel[below], high = this.wheel[Math.min(below + 1, last)];
+    return low.map((value, channel) => {
+      const hue = value + share * (high[channel] - value);
+      return Math.floor((radius <= 1 ? 255 - radius * (255 - hue) : 0.75 * hue) + 1e-3);
+    });
+  }
+
+  // The colour of each pair of levels, at 256 y + x.
+  table(scalePx) {
+    let table = this.tables.get(scalePx);
+    if (!table) {
+      table = new Uint32Array(65536);
+      for (let y = 0; y < 256; y++) {
+        for (let x = 0; x < 256; x++) table[256 * y + x] = pack(...this.color(this.px[x] / scalePx, this.px[y] / scalePx));
+      }
+      this.tables.clear();
+      this.tables.set(scalePx, table);
+    }
+    return table;
+  }
+
+  // Where one ends who follows the flow and then the reverse flow: px from the start, NaN where the
+  // first step leaves the frame. As consistency_error of flow/consistency.py.
+  consistency({ x, y }, reverse, width, height) {
+    const errors = new Float32Array(width * height);
+    const { px } = this;
+    for (let row = 0, place = 0; row < height; row++) {
+      for (let column = 0; column < width; column++, place++) {
+        const u = px[x[place]], v = px[y[place]];
+        const endX = column + u, endY = row + v;
+        if (!(endX >= 0 && endX <= width - 1 && endY >= 0 && endY <= height - 1)) {
+          errors[place] = NaN;
+          continue;
+        }
+        const left = Math.floor(endX), top = Math.floor(endY);
+        const right = Math.min(left + 1, width - 1), bottom = Math.min(top + 1, height - 1);
+        const shareX = endX - left, shareY = endY - top;
+        const a = top * width + left, b = top * width + right, c = bottom * width + left, d = bottom * width + right;
+        const look = (levels) => (px[levels[a]] * (1 - shareX) + px[levels[b]] * shareX) * (1 - shareY)
+          + (px[levels[c]] * (1 - shareX) + px[levels[d]] * shareX) * shareY;
+        errors[place] = Math.hypot(u + look(reverse.x), v + look(reverse.y));
+      }
+    }
+    return errors;
+  }
+
+  errorColor(error) {
+    return Number.isNaN(error) ? this.outside : this.errors[Math.min(255, Math.round((error * 255) / this.mostError))];
+  }
+}

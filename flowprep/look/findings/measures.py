@@ -1,0 +1,292 @@
+"""What the pixels of a video say: one field against the two frames it joins.
+
+measure_pair(frames, flows)   a field and its frames -> PairMeasures
+plateau(flow, ...)            whether a field was cut off at a bound
+repeats(differences)          which frames repeat the one before
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import FlowSpec
+from flowprep.look.findings.statistics import MOVING_PX
+
+__all__ = [
+    "MOTION_SHAPE",
+    "PICTURE_SHAPE",
+    "PairMeasures",
+    "VideoSample",
+    "measure_pair",
+    "plateau",
+    "repeats",
+]
+
+PICTURE_SHAPE = (24, 32, 3)
+MOTION_SHAPE = (4, 4, 2)
+
+_MAX_SIDE_PX = 400
+"""Larger fields are shrunk for the measures, which are shares and ratios."""
+
+Plane = NDArray[np.float32]  # (H, W)
+
+_CANDIDATES: dict[str, Callable[[Plane, Plane], tuple[Plane, Plane]]] = {
+    "stored": lambda u, v: (u, v),
+    "zero": lambda u, v: (0 * u, 0 * v),
+    "swapped": lambda u, v: (v, u),
+    "reversed": lambda u, v: (-u, -v),
+    "mirrored-x": lambda u, v: (-u, v),
+    "mirrored-y": lambda u, v: (u, -v),
+}
+"""What a field might be taken for, as what would mend it."""
+_MAX_POINTS = 16384
+"""Of the moving pixels so many are compared, at equal distances."""
+
+
+@dataclass(frozen=True)
+class PairMeasures:
+    """What one field and its two frames say; shares are from 0 to 1, errors are grey levels."""
+
+    pair: int
+    num_pixels: int
+    num_moving: int
+    """Pixels that move and that the errors are summed over."""
+    errors: Mapping[str, float]
+    """Sum over the moving pixels of |second frame, moved back - first frame|, by what the field is
+    taken for."""
+    inconsistent: float
+    """Share of pixels where forward and backward flow disagree (Sundaram et al., ECCV 2010)."""
+    mean_px: float
+    median_px: float
+    camera_px: float
+    """Length of the border's median vector."""
+    camera_share: float
+    """Share of the pixels that move as the border does."""
+    is_blank: bool
+    """The field is zero to within a level."""
+    difference: float
+    """Mean |second frame - first frame|."""
+    structure: float
+    """Correlation of the two frames, 1 for the same scene."""
+    brightness: float
+    """Mean of the first frame."""
+    contrast: float
+    """Distance of the 2nd and 98th percentile of the first frame."""
+
+
+def measure_pair(
+    pair: int,
+    frames: NDArray[np.uint8] | None,
+    forward: NDArray[np.float32],
+    backward: NDArray[np.float32] | None,
+    spec: FlowSpec,
+) -> PairMeasures:
+    """Compares a field with the two frames that it joins.
+
+    `frames` is (2, H, W, 3) uint8 RGB or None, `forward` (H, W, 2) float32 px on the grid of the
+    first frame, `backward` the same on the grid of the second, or None.
+    """
+    levels = spec.px_per_level
+    greatest = float(np.abs(forward).max())
+    is_blank = greatest <= 1.01 * levels
+    scale = min(1.0, _MAX_SIDE_PX / max(forward.shape[:2]))
+    if scale < 1:
+        size = (round(forward.shape[1] * scale), round(forward.shape[0] * scale))
+        ratio = np.array([size[0] / forward.shape[1], size[1] / forward.shape[0]], np.float32)
+        forward = cv2.resize(forward, size, interpolation=cv2.INTER_AREA) * ratio
+        if backward is not None:
+            backward = cv2.resize(backward, size, interpolation=cv2.INTER_AREA) * ratio
+        if frames is not None:
+            frames = np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames])
+    height, width = forward.shape[:2]
+    u, v = np.ascontiguousarray(forward[..., 0]), np.ascontiguousarray(forward[..., 1])
+    length = cv2.magnitude(u, v)
+    x, y = _grid(height, width)
+    end_x, end_y = x + u, y + v
+    inside = (end_x >= 0) & (end_x < width) & (end_y >= 0) & (end_y < height)
+    inconsistent = 0.0
+    if backward is not None:
+        inconsistent = _inconsistent_share(u, v, backward, end_x, end_y, inside, levels)
+    border = _border(height, width)
+    shift = float(np.median(u[border])), float(np.median(v[border]))
+    camera_px = float(np.hypot(*shift))
+    apart = cv2.magnitude(u - np.float32(shift[0]), v - np.float32(shift[1]))
+    camera_share = float((apart < 0.5 * camera_px + 0.1).mean())
+    errors: dict[str, float] = {}
+    num_moving = 0
+    difference = brightness = contrast = 0.0
+    structure = 1.0
+    if frames is not None:
+        first, second = (
+            cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (3, 3), 0).astype(np.float32)
+            for frame in frames
+        )
+        points = np.flatnonzero((length > max(MOVING_PX, 2 * levels)) & inside)
+        num_moving = points.size
+        if num_moving:
+            points = points[:: -(-num_moving // _MAX_POINTS)]
+            errors = {
+                name: error * num_moving
+                for name, error in _warp_errors(first, second, u, v, backward, points).items()
+            }
+        small = [cv2.resize(f, (32, 24), interpolation=cv2.INTER_AREA) for f in (first, second)]
+        difference = float(np.abs(second - first).mean())
+        structure = _correlation(small[0], small[1])
+        brightness = float(first.mean())
+        low, high = np.percentile(first[::2, ::2], (2, 98))
+        contrast = float(high - low)
+    return PairMeasures(
+        pair=pair,
+        num_pixels=height * width,
+        num_moving=num_moving,
+        errors=errors,
+        inconsistent=inconsistent,
+        mean_px=float(length.mean()) / scale,
+        median_px=float(np.median(length)) / scale,
+        camera_px=camera_px / scale,
+        camera_share=camera_share,
+        is_blank=is_blank,
+        difference=difference,
+        structure=structure,
+        brightness=brightness,
+        contrast=contrast,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _grid(height: int, width: int) -> tuple[Plane, Plane]:
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return x, y
+
+
+@functools.lru_cache(maxsize=4)
+def _border(height: int, width: int) -> NDArray[np.bool_]:
+    mask = np.ones((height, width), bool)
+    mask[height // 8 : -(height // 8) or None, width // 8 : -(width // 8) or None] = False
+    return mask
+
+
+def _warp_errors(
+    first: Plane,
+    second: Plane,
+    u: Plane,
+    v: Plane,
+    backward: NDArray[np.float32] | None,
+    points: NDArray[np.intp],
+) -> dict[str, float]:
+    """Returns the mean error at `points`, places in the flat planes, by what the field is taken
+    for."""
+    x, y = (plane.reshape(-1)[points] for plane in _grid(*first.shape))
+    ours = first.reshape(-1)[points]
+    ends = {
+        name: change(u.reshape(-1)[points], v.reshape(-1)[points])
+        for name, change in _CANDIDATES.items()
+    }
+    if backward is not None:
+        taken = backward.reshape(-1, 2)[points]
+        ends["exchanged"] = (taken[:, 0], taken[:, 1])
+    return {
+        name: float(np.abs(_look_up(second, x + dx, y + dy) - ours).mean())
+        for name, (dx, dy) in ends.items()
+    }
+
+
+def _look_up(image: NDArray[np.float32], x: Plane, y: Plane) -> Plane:
+    """Returns a picture at points between its pixels; outside, its border."""
+    maps = np.atleast_2d(x), np.atleast_2d(y)
+    found = cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(found, np.float32).reshape(*x.shape, *image.shape[2:])
+
+
+def _inconsistent_share(
+    u: Plane,
+    v: Plane,
+    backward: NDArray[np.float32],
+    end_x: Plane,
+    end_y: Plane,
+    inside: NDArray[np.bool_],
+    level_px: float,
+) -> float:
+    there = _look_up(backward, end_x, end_y)
+    there_u, there_v = there[..., 0], there[..., 1]
+    gap = (u + there_u) ** 2 + (v + there_v) ** 2
+    # Sundaram, Brox and Keutzer, "Dense point trajectories by GPU-accelerated large displacement
+    # optical flow", ECCV 2010, equation 5; two levels of quantising are forgiven on top.
+    allowed = u * u + v * v + there_u * there_u + there_v * there_v
+    allowed = 0.01 * allowed + (0.5 + (2 * level_px) ** 2)
+    num_inside = int(inside.sum())
+    return float(((gap > allowed) & inside).sum() / num_inside) if num_inside else 1.0
+
+
+def plateau(flow: NDArray[np.float32], spec: FlowSpec) -> tuple[float, float]:
+    """Returns the share of the moving components at their greatest value, and that value in px.
+
+    `flow` is one field as stored, (H, W, 2) px.
+
+    The share is 0 where there is no cliff: a level with half as many again as the one below it, and
+    next to nothing above it. All of them on it is a rigid motion rather than a bound.
+    """
+    lengths, level_px = np.abs(flow), spec.px_per_level
+    parts = lengths[lengths > max(MOVING_PX, 3 * level_px)]
+    # Of fewer, the greatest say nothing.
+    if parts.size < 0.005 * lengths.size:
+        return 0.0, float(lengths.max())
+    counts = np.bincount(np.rint(parts / level_px - 0.5).astype(np.int64), minlength=3) / parts.size
+    top = int(np.searchsorted(np.cumsum(counts), 0.99))
+    top = max(range(max(1, top - 1), min(top + 2, counts.size)), key=lambda n: counts[n])
+    on_it, above, below = counts[top], counts[top + 1 :].sum(), counts[top - 1]
+    is_cliff = above < 0.1 * on_it and below < on_it / 1.5 and on_it < 0.97
+    # Below ten levels a steady motion is all on one level, too.
+    is_high = top >= 10
+    return float(on_it) if is_cliff and is_high else 0.0, (top + 0.5) * level_px
+
+
+def _correlation(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    # A level of noise in each, so that two blank pictures are alike.
+    power = float(np.sqrt(((a**2).mean() + 1) * ((b**2).mean() + 1)))
+    return float((a * b).mean() + 1) / power
+
+
+@dataclass(frozen=True)
+class VideoSample:
+    """What the pixels of one video say: a few fields at equal distances, and suspicious ones."""
+
+    pairs: tuple[PairMeasures, ...]
+    """At equal distances."""
+    probes: tuple[PairMeasures, ...]
+    """Where the sizes of the JPEGs promise something, with their neighbours."""
+    num_pixels: int
+    """Of a field, as measured."""
+    has_frames: bool
+    has_backward: bool
+    width: int
+    plateaus: tuple[tuple[int, float, float], ...] = ()
+    """Of the fields with the largest JPEGs: index, and what `plateau` says."""
+    run: tuple[float, ...] = ()
+    """By how many levels neighbouring frames differ where the most moves."""
+    run_start: int = 0
+    """The first of these frames."""
+    copies: tuple[tuple[int, float], ...] = ()
+    """Frames that may be copies of the one before, and by how many levels they differ from it."""
+    picture: NDArray[np.float32] | None = None
+    """The mean frame, small: `PICTURE_SHAPE`; None without RGB."""
+    motion: NDArray[np.float32] | None = None
+    """The mean flow on a coarse grid, by the mean length: `MOTION_SHAPE`."""
+
+
+def repeats(differences: NDArray[np.float64]) -> list[int]:
+    """Returns which differences of neighbouring frames, (N,) levels, are dips between others."""
+    dips = []
+    for t in range(1, differences.size - 1):
+        before, after = differences[max(0, t - 2) : t].max(), differences[t + 1 : t + 3].max()
+        if min(before, after) > max(1.0, 4 * differences[t]):
+            dips.append(t)
+    return dips

@@ -1,0 +1,185 @@
+"""What extract stored of a video, summed up, and where it promises that a look is worth its time.
+
+describe_video(metadata, ...)   `KEY.json` -> VideoStatistics
+suspicious_pairs, busiest_run   which fields and frames to read, told by the sizes of their JPEGs
+fullest_fields, suspected_copies
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import ExtractConfig
+from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM
+from flowprep.errors import NoteCode
+
+__all__ = [
+    "MOVING_PX",
+    "REPEATED_SHARE",
+    "VideoStatistics",
+    "busiest_run",
+    "describe_video",
+    "fullest_fields",
+    "jumps",
+    "suspected_copies",
+    "suspicious_pairs",
+]
+
+REPEATED_SHARE = 0.04
+_JUMP = 1.3
+"""A field at a cut has a JPEG so many times as large as its neighbours' median, or larger."""
+
+MOVING_PX = 0.5
+"""Shorter vectors tell nothing about the direction of motion: noise is as long."""
+
+
+@dataclass(frozen=True)
+class VideoStatistics:
+    """What `KEY.json` says of a video, summed up over its directions."""
+
+    key: str
+    num_flows: int
+    num_values: int
+    num_clipped: int
+    num_invalid: int
+    num_fields: int
+    num_zero_fields: int
+    mean_px: float
+    """Mean length of the vectors, before clipping; bins count as their middles."""
+    max_px: float
+    """Largest component, before clipping."""
+    moving_share: float
+    """Share of the vectors that are longer than half a px."""
+    num_expected: int | None
+    """Frames that duration and frame rate of the source promise; None where it does not say."""
+    num_decoded: int
+    rotation: int
+    is_partial: bool
+    damage: str
+    num_damaged: int
+    notes: Mapping[NoteCode, str]
+    flat: NDArray[np.bool_]
+    """Which fields are blank, told by the size of their JPEGs; (num_flows,)."""
+    flow_bytes: NDArray[np.int64]
+    """Size of each field, (num_flows,)."""
+    repeated: NDArray[np.bool_]
+    """Which frames have a JPEG of the size of the one before, (num_frames,); empty without RGB."""
+
+    @property
+    def clipped_share(self) -> float:
+        """Share of the components that were beyond the bound."""
+        return self.num_clipped / max(1, self.num_values)
+
+
+def describe_video(metadata: Mapping[str, Any], config: ExtractConfig) -> VideoStatistics:
+    """Sums up a video's `KEY.json`, as `FlowDataset.metadata` gives it."""
+    items = list(metadata["flow"].values())
+    histogram_sum = histogram_px = histogram_moving = 0.0
+    for item in items:
+        histogram = np.asarray(item["magnitude_histogram"], np.float64)
+        middles = (np.arange(histogram.size) + 0.5) * item["histogram_bin_px"]
+        histogram_sum += float(histogram.sum())
+        histogram_px += float(histogram @ middles)
+        histogram_moving += float(histogram[middles > MOVING_PX].sum())
+    sizes = metadata["sizes"]
+    names = [name for side in config.encode.directions for name in FLOW_STREAMS[side]]
+    planes = np.array([sizes[name] for name in names], np.int64)
+    blank = _blank_bytes(metadata["width"], metadata["height"], config.encode.jpeg_quality)
+    flat = np.asarray((planes <= blank).all(axis=0))
+    rgb = np.array(sizes.get(RGB_STREAM, ()), np.int64)
+    repeated = np.diff(rgb, prepend=rgb[:1] - 1) == 0
+    num_expected = None
+    whole = metadata["start_seconds"] is None and metadata["end_seconds"] is None
+    if whole and metadata["duration_seconds"] and metadata["source_fps"]:
+        num_expected = round(metadata["duration_seconds"] * metadata["source_fps"])
+    extremes = [abs(item[name] or 0.0) for item in items for name in ("min_px", "max_px")]
+    return VideoStatistics(
+        key=metadata["key"],
+        num_flows=metadata["num_flows"],
+        num_values=sum(item["num_values"] for item in items),
+        num_clipped=sum(item["num_clipped"] for item in items),
+        num_invalid=sum(item["num_invalid"] for item in items),
+        num_fields=sum(item["num_fields"] for item in items),
+        num_zero_fields=sum(item["num_zero_fields"] for item in items),
+        mean_px=histogram_px / max(1.0, histogram_sum),
+        max_px=max(extremes, default=0.0),
+        moving_share=histogram_moving / max(1.0, histogram_sum),
+        num_expected=num_expected,
+        num_decoded=metadata["num_frames_decoded"],
+        rotation=metadata["rotation"] or 0,
+        is_partial=metadata["status"] == "partial",
+        damage=metadata.get("damage", ""),
+        # Version 1 has neither.
+        num_damaged=metadata.get("num_damaged", 0),
+        notes=metadata.get("notes", {}),
+        flat=flat,
+        flow_bytes=planes.sum(axis=0),
+        repeated=repeated,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _blank_bytes(width: int, height: int, quality: int) -> int:
+    """Size of the JPEG of a plane that is one level everywhere, and a few bytes more."""
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    plane = np.full((height, width), 128, np.uint8)
+    _, jpeg = cv2.imencode(".jpg", plane, parameters)
+    return int(jpeg.size) + 8
+
+
+def suspicious_pairs(statistics: VideoStatistics, step: int) -> list[int]:
+    """Returns fields worth a look, told by the sizes of the JPEGs: the two likeliest cuts.
+
+    Each comes with the fields before and after it.
+    """
+    sizes = statistics.flow_bytes.astype(np.float64)
+    n = sizes.size
+    found: list[int] = []
+    jump = jumps(sizes, step)
+    for t in np.argsort(-jump, kind="stable")[:2].tolist():
+        if jump[t] > _JUMP:
+            found += [t, max(0, t - step), min(n - 1, t + step)]
+    return list(dict.fromkeys(found))
+
+
+def jumps(sizes: NDArray[np.float64], step: int) -> NDArray[np.float64]:
+    """Returns how many times its neighbours' median each field's size is, (N,)."""
+    reach = 4 * step
+    padded = np.pad(sizes, reach, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    others = np.delete(windows, np.arange(reach - step + 1, reach + step), axis=1)
+    with np.errstate(all="ignore"):
+        # No numpy.nanmedian: it warns where a window holds nothing else, as in a video of one pair.
+        ordered = np.sort(others, axis=1)  # NaN last
+        known = np.isfinite(ordered).sum(axis=1)
+        middle = ordered[np.arange(len(ordered)), np.maximum(known - 1, 0) // 2]
+    return np.asarray(np.where(known > 0, sizes / np.where(known > 0, middle, 1), 1.0))
+
+
+def busiest_run(statistics: VideoStatistics, num_frames: int) -> tuple[int, int]:
+    """Returns the first frame and the length of the run of 16 frames with the largest fields."""
+    length = min(16, num_frames)
+    window = np.ones(min(length, statistics.num_flows))
+    start = int(np.convolve(statistics.flow_bytes, window, "valid").argmax())
+    return min(start, num_frames - length), length
+
+
+def suspected_copies(statistics: VideoStatistics) -> list[int]:
+    """Returns up to five frames to compare with the one before; none where copies are few."""
+    places = np.flatnonzero(statistics.repeated)
+    if places.size < max(3, REPEATED_SHARE * statistics.repeated.size):
+        return []
+    chosen = np.unique(np.linspace(0, places.size - 1, 5).astype(int))
+    return [int(place) for place in places[chosen]]
+
+
+def fullest_fields(statistics: VideoStatistics) -> list[int]:
+    """Returns the eight fields with the largest JPEGs: there is the most motion."""
+    return sorted(np.argsort(-statistics.flow_bytes, kind="stable")[:8].tolist())

@@ -1,0 +1,171 @@
+"""The panels of a picture of flow: what each needs of a video, and how it is drawn.
+
+moments   which levels and frames the panels need, field by field
+paint     one panel of one moment
+legend    what stands under it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import Direction, FlowSpec
+from flowprep.dataset.quantize import dequantize
+from flowprep.errors import ConfigError
+from flowprep.flow.consistency import consistency_error, warp_error
+from flowprep.look.color import error_ramp, error_to_color, gray_ramp, levels_to_color
+from flowprep.look.render import RGB, Panel, Ramp, draw_arrows, fit
+from flowprep.look.sources import FlowSource
+
+__all__ = [
+    "ARROW_SPACING_PX",
+    "CONSISTENCY_PX",
+    "PANELS",
+    "WARP_LEVELS",
+    "Moment",
+    "check_panels",
+    "legend",
+    "moments",
+    "paint",
+]
+
+PANELS: dict[str, str] = {
+    "rgb": "the frame on whose grid the flow is",
+    "flow": "Middlebury's colours: hue is the direction, saturation the speed",
+    "x": "the stored levels of the horizontal component",
+    "y": "those of the vertical component, down is bright",
+    "arrows": "arrows over the frame",
+    "consistency": "how far forward and backward flow miss one another, px",
+    "warp": "how far the warped next frame is from this one, gray levels",
+}
+"""The panels by name."""
+
+# The same in every film, so that two can be compared; beyond 3 px KITTI counts an outlier.
+CONSISTENCY_PX = 3.0
+WARP_LEVELS = 64.0
+ARROW_SPACING_PX = 24
+
+# Moments that are read at once.
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One field, and what is drawn with it; None where no panel asks for it."""
+
+    index: int
+    levels: NDArray[np.uint8]  # (H, W, 2)
+    reverse: NDArray[np.uint8] | None  # (H, W, 2)
+    frame: NDArray[np.uint8] | None  # (H, W, 3), the one on whose grid the flow is
+    target: NDArray[np.uint8] | None  # (H, W, 3), the one that it points into
+
+
+def check_panels(source: FlowSource, panels: Sequence[str], direction: Direction) -> None:
+    if direction not in source.directions:
+        raise ConfigError(
+            f"{source.name} has no {direction} flow; it has {', '.join(source.directions)}"
+        )
+    for name in panels:
+        if name in ("rgb", "arrows", "warp") and not source.has_rgb:
+            raise ConfigError(
+                f"panels {name} needs RGB frames, and {source.name} was extracted without; "
+                f"leave it out, or extract with --rgb"
+            )
+        if name == "consistency" and len(source.directions) < 2:
+            raise ConfigError(
+                f"panels consistency needs forward and backward flow, and {source.name} has "
+                f"{source.directions[0]} only; leave it out, or extract with --directions both"
+            )
+
+
+def moments(
+    source: FlowSource, fields: Sequence[int], panels: Sequence[str], direction: Direction
+) -> Iterator[Moment]:
+    step = source.spec.step
+    grid, aim = (0, step) if direction == "forward" else (step, 0)
+    reverse: Direction = "backward" if direction == "forward" else "forward"
+    with_frame = not {"rgb", "arrows", "warp"}.isdisjoint(panels)
+    for begin in range(0, len(fields), _CHUNK):
+        chunk = list(fields[begin : begin + _CHUNK])
+        # A sheet's fields lie far apart, and are read one by one.
+        runs = [chunk] if chunk[-1] - chunk[0] == len(chunk) - 1 else [[one] for one in chunk]
+        for run in runs:
+            start, count = run[0], len(run)
+            levels = source.levels(start, count, direction)
+            back = source.levels(start, count, reverse) if "consistency" in panels else None
+            frames = source.frames([one + grid for one in run]) if with_frame else None
+            targets = source.frames([one + aim for one in run]) if "warp" in panels else None
+            for number, index in enumerate(run):
+                yield Moment(
+                    index,
+                    levels[number],
+                    None if back is None else back[number],
+                    None if frames is None else frames[number],
+                    None if targets is None else targets[number],
+                )
+
+
+def paint(
+    panel: str,
+    moment: Moment,
+    spec: FlowSpec,
+    size: tuple[int, int],
+    max_flow_px: float,
+    arrows: float,
+) -> RGB:
+    """Draws one panel, (H, W, 3) uint8 of `size`, (width, height)."""
+    levels = moment.levels
+    shrinks = size[0] < levels.shape[1]
+    if panel == "rgb":
+        assert moment.frame is not None
+        return fit(moment.frame, size)
+    if panel == "flow":
+        # Levels are linear in px: their mean is the mean flow, and there are fewer to colour.
+        if shrinks:
+            levels = fit(levels, size)
+        return fit(levels_to_color(levels, spec, max_flow_px), size)
+    if panel in ("x", "y"):
+        plane = fit(np.ascontiguousarray(levels[..., 0 if panel == "x" else 1]), size)
+        return np.asarray(cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB), np.uint8)
+    flow = dequantize(levels, spec)
+    if panel == "arrows":
+        assert moment.frame is not None
+        return draw_arrows(
+            fit(moment.frame, size),
+            np.asarray(cv2.resize(flow, size, interpolation=cv2.INTER_AREA), np.float32),
+            scale=size[0] / flow.shape[1],
+            factor=arrows,
+            spacing_px=ARROW_SPACING_PX,
+        )
+    if panel == "consistency":
+        assert moment.reverse is not None
+        error = consistency_error(flow, dequantize(moment.reverse, spec))
+        return fit(error_to_color(error, CONSISTENCY_PX), size)
+    assert moment.frame is not None
+    assert moment.target is not None
+    error = warp_error(moment.frame, moment.target, flow)
+    return fit(error_to_color(error, WARP_LEVELS), size)
+
+
+def legend(panel: str, spec: FlowSpec, max_flow_px: float, arrows: float) -> Panel:
+    bound = f"{spec.bound_px:g} px"
+    if panel == "rgb":
+        return Panel("frame")
+    if panel == "flow":
+        return Panel("flow", wheel=f"{max_flow_px:g} px", note="hue: direction, strength: speed")
+    if panel in ("x", "y"):
+        title = "x as stored, right is bright" if panel == "x" else "y as stored, down is bright"
+        return Panel(title, Ramp(gray_ramp(), f"-{bound}", f"+{bound}"))
+    if panel == "arrows":
+        note = "as long as the flow" if arrows == 1 else f"{arrows:g} times the flow"
+        return Panel("arrows", note=note)
+    if panel == "consistency":
+        ramp = Ramp(error_ramp(), "0", f"{CONSISTENCY_PX:g} px", "leaves the frame")
+        return Panel("forward against backward", ramp)
+    ramp = Ramp(error_ramp(), "0", f"{WARP_LEVELS:g} levels", "leaves the frame")
+    return Panel("warped frame against frame", ramp)

@@ -1,0 +1,250 @@
+"""What a picture of flow is made of: levels and frames of one video, stored or computed now.
+
+StoredFlow      a video of a data set
+ComputedFlow    flow that was computed for this
+compute_video   the same of a video file or a folder of images
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import Direction, ExtractConfig, FlowSpec
+from flowprep.dataset.layout import DATASET_FILE, FLOW_STREAMS, RGB_STREAM
+from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.write import JpegStream
+from flowprep.errors import VideoError
+from flowprep.look.color import round_scale
+from flowprep.urls import as_path, is_url
+
+__all__ = [
+    "ComputedFlow",
+    "FlowSource",
+    "StoredFlow",
+    "compute_video",
+    "histogram_quantile",
+    "is_dataset",
+    "named_video",
+]
+
+# Of the speeds in a video, the share that the automatic scale covers; the fastest are darkened.
+_SCALE_SHARE = 0.99
+
+
+class FlowSource(ABC):
+    """The quantised flow of one video, and its frames."""
+
+    name: str
+    width: int
+    height: int
+    fps: float | None
+    num_flows: int
+    first: int
+    """The number of its first frame in the video."""
+    spec: FlowSpec
+    directions: tuple[Direction, ...]
+    has_rgb: bool
+
+    @abstractmethod
+    def levels(self, start: int, length: int, direction: Direction) -> NDArray[np.uint8]:
+        """Returns (L, H, W, 2) uint8 levels."""
+
+    @abstractmethod
+    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Returns (n, H, W, 3) uint8 RGB."""
+
+    @abstractmethod
+    def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
+        """Returns the histogram of the flow's lengths, and the width of its bins in px."""
+
+    def suggest_scale(self, direction: Direction) -> float:
+        """Returns the scale in px that covers 99 % of the speeds, rounded up; at least 1 px."""
+        quantile = histogram_quantile(*self.speeds(direction), _SCALE_SHARE)
+        return min(round_scale(quantile), round_scale(math.sqrt(2) * self.spec.bound_px))
+
+
+class StoredFlow(FlowSource):
+    """A video of a data set."""
+
+    def __init__(self, dataset: FlowDataset, key: str) -> None:
+        video = dataset.videos[key]
+        self.name = key
+        self.width, self.height, self.fps = video.width, video.height, video.fps
+        self.num_flows, self.first = video.num_flows, 0
+        self.spec = dataset.config.flow
+        self.directions = dataset.config.encode.directions
+        self.has_rgb = dataset.config.encode.keep_rgb
+        self._dataset = dataset
+
+    def levels(self, start: int, length: int, direction: Direction) -> NDArray[np.uint8]:
+        """Reads (L, H, W, 2) uint8 levels."""
+        return self._dataset.quantized(self.name, start, length, direction)
+
+    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Reads (n, H, W, 3) uint8 RGB."""
+        return self._dataset.frames(self.name, indices)
+
+    def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
+        """Returns the histogram that extraction kept, of the flow before it was cut."""
+        statistics = self._dataset.metadata(self.name)["flow"][direction]
+        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
+
+
+class ComputedFlow(FlowSource):
+    """Flow that was computed now, kept as JPEGs like in a data set: memory stays small."""
+
+    def __init__(
+        self,
+        frames: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+        config: ExtractConfig,
+        *,
+        name: str,
+        first: int = 0,
+        fps: float | None = None,
+        device: str = "auto",
+    ) -> None:
+        """Computes the flow of `frames`, (H, W, 3) uint8 RGB and (H, W) uint8 gray each."""
+        from flowprep.dataset.quantize import FieldQuantizer
+        from flowprep.flow import build_estimator
+
+        encode = config.encode
+        self.name, self.first, self.fps, self.spec = name, first, fps, config.flow
+        self.directions, self.has_rgb = encode.directions, True
+        self.width = self.height = 0
+        names = [stream for one in encode.directions for stream in FLOW_STREAMS[one]]
+        self._streams = {stream: JpegStream(encode.jpeg_quality) for stream in names}
+        self._streams[RGB_STREAM] = JpegStream(encode.rgb_jpeg_quality)
+        quantizers = {one: FieldQuantizer(config.flow) for one in encode.directions}
+        estimator = build_estimator(config.flow.algorithm, config.flow.parameters, device)
+
+        def grays() -> Iterator[NDArray[np.uint8]]:
+            for rgb, gray in frames:
+                self.height, self.width = gray.shape
+                if min(gray.shape) < estimator.min_side_px:
+                    raise VideoError(
+                        "too-small",
+                        f"frames of {self.width}x{self.height} px are too small for flow; "
+                        f"each side needs at least {estimator.min_side_px} px",
+                    )
+                bgr = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)
+                self._streams[RGB_STREAM].append(bgr)
+                yield gray
+
+        step = config.flow.step
+        self.num_flows = 0
+        try:
+            for pair in estimator.pairs(grays(), step=step, directions=encode.directions):
+                for one in encode.directions:
+                    flow = pair.forward if one == "forward" else pair.backward
+                    assert flow is not None
+                    planes = quantizers[one].quantize(flow)
+                    for stream, plane in zip(FLOW_STREAMS[one], planes, strict=True):
+                        self._streams[stream].append(plane)
+                self.num_flows += 1
+            if not self.num_flows:
+                count = len(self._streams[RGB_STREAM].sizes)
+                raise VideoError(
+                    "too-few-frames",
+                    f"{count} frame{'s' * (count != 1)} from frame {first} on, and flow at "
+                    f"step {step} needs {step + 1}; start earlier",
+                )
+        except BaseException:
+            self.close()
+            raise
+        self._statistics = {one: item.to_dict() for one, item in quantizers.items()}
+        self._offsets = {
+            stream: np.concatenate(([0], np.cumsum(file.sizes, dtype=np.int64)))
+            for stream, file in self._streams.items()
+        }
+
+    def close(self) -> None:
+        """Frees memory and temporary files."""
+        for stream in self._streams.values():
+            stream.close()
+
+    def levels(self, start: int, length: int, direction: Direction) -> NDArray[np.uint8]:
+        """Returns (L, H, W, 2) uint8 levels."""
+        levels = np.empty((length, self.height, self.width, 2), np.uint8)
+        for axis, stream in enumerate(FLOW_STREAMS[direction]):
+            for number in range(length):
+                levels[number, ..., axis] = self._decode(
+                    stream, start + number, cv2.IMREAD_GRAYSCALE
+                )
+        return levels
+
+    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Returns (n, H, W, 3) uint8 RGB."""
+        images = [self._decode(RGB_STREAM, index, cv2.IMREAD_COLOR) for index in indices]
+        return np.stack([cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB) for bgr in images])
+
+    def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
+        """Returns the histogram of what was computed, before it was cut."""
+        statistics = self._statistics[direction]
+        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
+
+    def _decode(self, stream: str, index: int, flags: int) -> NDArray[np.uint8]:
+        begin, end = self._offsets[stream][index : index + 2].tolist()
+        file = self._streams[stream].rewound()
+        file.seek(begin)
+        image = cv2.imdecode(np.frombuffer(file.read(end - begin), np.uint8), flags)
+        assert image is not None
+        return np.asarray(image, np.uint8)
+
+
+def compute_video(
+    path: str | os.PathLike[str],
+    config: ExtractConfig,
+    *,
+    start: int = 0,
+    length: int | None = None,
+    device: str = "auto",
+) -> ComputedFlow:
+    """Computes the flow of `length` fields from `start` of a video file or a folder of images.
+
+    All of them where `length` is None. Raises VideoError for what is wrong with the video.
+    """
+    from flowprep.inputs.video import Video
+    from flowprep.video.decode import open_video
+
+    source = os.path.abspath(path)
+    name = os.path.basename(source)
+    end = None if length is None else start + length + config.flow.step
+    with named_video(path), open_video(Video(name, source), config.decode) as reader:
+        frames = ((frame.rgb, frame.gray) for frame in islice(reader, start, end))
+        fps = config.decode.fps or reader.info.fps
+        return ComputedFlow(frames, config, name=name, first=start, fps=fps, device=device)
+
+
+@contextlib.contextmanager
+def named_video(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Names the video in a VideoError, which in a run is said beside it."""
+    try:
+        yield
+    except VideoError as error:
+        raise VideoError(error.reason, f"{path}: {error}", num_frames=error.num_frames) from error
+
+
+def is_dataset(source: str | os.PathLike[str]) -> bool:
+    """Whether a source names a data set: a URL, or a folder with `dataset.json`."""
+    place = as_path(os.fspath(source))
+    return is_url(place) or os.path.isfile(os.path.join(place, DATASET_FILE))
+
+
+def histogram_quantile(counts: Sequence[int], bin_px: float, share: float) -> float:
+    """Returns the upper end in px of the bin in which the `share` quantile lies; 0 for no counts.
+
+    `counts` are of bins of `bin_px` from 0, as data sets keep them.
+    """
+    total = np.cumsum(counts, dtype=np.int64)
+    if not len(total) or not total[-1]:
+        return 0.0
+    return float((np.searchsorted(total, share * total[-1]) + 1) * bin_px)

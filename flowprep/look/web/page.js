@@ -1,0 +1,63 @@
+// What the report's page and the browser's page have in common: colours, copying, searching.
+// The report holds it and table.js in its own script; the browser's page imports both.
+
+export const $ = (id) => document.getElementById(id);
+
+// ---- colours: as the system, light, dark
+
+const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
+
+export const setUpThemes = (button) => {
+  const setTheme = (theme) => {
+    if (theme === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+    button.textContent = THEMES[theme];
+    button.setAttribute("aria-label", theme === "auto" ? "Colours: as the system" : `Colours: ${theme}`);
+    button.value = theme;
+  };
+  const store = (theme) => {
+    // A file opened from disk may have no storage.
+    try {
+      if (theme) localStorage.setItem("flowprep-theme", theme);
+      return localStorage.getItem("flowprep-theme");
+    } catch { return null; }
+  };
+  setTheme(THEMES[store()] ? store() : "auto");
+  button.addEventListener("click", () => {
+    const order = Object.keys(THEMES);
+    const next = order[(order.indexOf(button.value) + 1) % order.length];
+    setTheme(next);
+    store(next);
+  });
+};
+
+// ---- copying
+
+export const copy = async (text) => {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    area.style.position = "fixed";
+    area.style.opacity = "0";
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+};
+
+// ---- searching
+
+// Tells of a search when there is a pause in it.
+export const setUpSearch = (input, onChange) => {
+  let pause = 0;
+  input.addEventListener("input", () => {
+    clearTimeout(pause);
+    pause = setTimeout(onChange, 120);
+  });
+  input.form.addEventListener("submit", (event) => { event.preventDefault(); onChange(); });
+};
+
+export const wordsOf = (input) => input.value.toLowerCase().split(/\s+/).filter(Boolean);
