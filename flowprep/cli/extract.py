@@ -239,22 +239,23 @@ def extract(
         run_fields = [item.name for item in dataclasses.fields(RunOptions)]
         options = RunOptions(**given_values(ctx, run_fields))
         check_options(options, config.flow.algorithm)
-        manifest = given_videos(ctx, config, out)
-    for note in manifest.notes:
-        click.echo(f"note: {note}", err=True)
-    if dry_run:
-        from flowprep.run.estimate import estimate_run
+    with early_worker(options, config.flow, () if dry_run else videos) as worker:
+        with options_named(ctx):
+            manifest = given_videos(ctx, config, out)
+        for note in manifest.notes:
+            click.echo(f"note: {note}", err=True)
+        if dry_run:
+            from flowprep.run.estimate import estimate_run
 
-        click.echo(estimate_run(manifest, out, config, options).summary())
-        return 0
-    try:
-        with early_worker(options, config.flow, len(manifest.videos)) as worker:
-            from flowprep.run.driver import run_extract
+            click.echo(estimate_run(manifest, out, config, options).summary())
+            return 0
+        from flowprep.run.driver import run_extract
 
+        try:
             report = run_extract(manifest, out, config, options, worker=worker)
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted; the same command goes on where this one stopped.", err=True)
-        return 1
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted; the same command goes on where this one stopped.", err=True)
+            return 1
     click.echo(report.summary())
     return report.exit_code
 
