@@ -22,6 +22,7 @@ from flowprep.inputs.annotations.ucf101 import ucf101_lists
 from flowprep.inputs.clips import short_name
 from flowprep.inputs.csv_lists import SPLIT_NAMES, parse_seconds
 from flowprep.inputs.entries import check_split, comment_notes, does_not_exist
+from flowprep.inputs.listed import SEPARATORS
 from flowprep.inputs.lists import NAME_AND_REST, QUOTED_LINE
 from flowprep.inputs.places import kind_of, names_in
 from flowprep.inputs.text_files import Row, Table, header_of, read_lines, read_table
@@ -288,7 +289,7 @@ def _numbers_or_names(annotation: Annotation) -> None:
     if not all(_NUMBERS.fullmatch(video.class_name or "") for video in videos):
         return
     for video in videos:
-        numbers = re.split(r"[\s;,]+", video.class_name or "")
+        numbers = SEPARATORS.split(video.class_name or "")
         video.labels = tuple(dict.fromkeys(map(int, numbers)))
         video.class_name = None
 
@@ -352,7 +353,7 @@ def _list_videos(
         if line.startswith("#") and not knows(name):
             comments.append(f"line {number}, {line!r}")
             continue
-        numbers = re.split(r"[\s,;]+", rest) if _NUMBERS.fullmatch(rest) else []
+        numbers = SEPARATORS.split(rest) if _NUMBERS.fullmatch(rest) else []
         if format == "tsn":
             # 'NAME FRAMES LABEL', or 'NAME 0 FRAMES LABEL'.
             counts = 2 if len(numbers) > 2 and int(numbers[0]) == 0 else 1
