@@ -33,7 +33,8 @@ from flowprep.dataset.plan import write_plan
 from flowprep.errors import ExecutorError, VideoError
 from flowprep.inputs.manifest import Manifest
 from flowprep.run.counters import metric_samples
-from flowprep.run.executors import EXECUTORS, Executor, WorkerLost, check_options
+from flowprep.run.executor import Executor
+from flowprep.run.executors import start_executor
 from flowprep.run.first_videos import FirstVideos
 from flowprep.run.interrupts import interrupts_kept
 from flowprep.run.job import (
@@ -42,14 +43,17 @@ from flowprep.run.job import (
     JobResult,
     JoinJob,
     PublishJob,
+    WorkerLost,
     failed_record,
 )
+from flowprep.run.options import check_options
 from flowprep.run.plan import make_plan
 from flowprep.run.progress import Progress, RunReport
 from flowprep.run.recovery import Recovered, failure_of, recover
 from flowprep.run.run_log import run_log
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
+from flowprep.run.worker_process import WorkerProcess
 from flowprep.storage import Storage
 from flowprep.video.segments import Segment
 from flowprep.words import format_count
@@ -64,10 +68,16 @@ MAX_LOST_NODES = 10
 
 
 def run_extract(
-    manifest: Manifest, out: str, config: ExtractConfig, options: RunOptions | None = None
+    manifest: Manifest,
+    out: str,
+    config: ExtractConfig,
+    options: RunOptions | None = None,
+    *,
+    worker: WorkerProcess | None = None,
 ) -> RunReport:
     """Extracts the videos of `manifest` into the data set `out`, and goes on where a run left off.
 
+    `worker` has been started already, by `early_worker`, for a run that needs no more than one.
     Returns the report; videos that failed are in it and in `failures.jsonl`, and stop nothing.
     Raises ConfigMismatchError where `out` was made with another configuration, InputError or
     DatasetError where the plan cannot be extended, StorageError where `out` cannot be written (what
@@ -85,7 +95,7 @@ def run_extract(
             log.info("note: %s", note)
         write_plan(storage, plan)
         remove_temporary_files(storage)
-        run = _Run(storage, config, options, plan.entries, lease)
+        run = _Run(storage, config, options, plan.entries, lease, worker)
         run.report.log_name = log_name
         run.report.notes[:0] = plan.notes
         try:
@@ -103,11 +113,13 @@ class _Run:
         options: RunOptions,
         entries: list[ManifestEntry],
         lease: Lease,
+        worker: WorkerProcess | None,
     ) -> None:
         self.storage = storage
         self.lease = lease
         self.config = config
         self.options = options
+        self.worker = worker
         self.waiting: deque[Job] = deque()
         self.unfinished: Counter[int] = Counter()
         self.cuts = CutVideos(storage)
@@ -154,7 +166,9 @@ class _Run:
         state: RunState = "failed"
         try:
             if self.waiting:
-                executor = EXECUTORS[self.options.executor](self.options, self.config.flow)
+                executor = start_executor(
+                    self.options, self.config.flow, len(self.waiting), self.worker
+                )
                 log.info("%s with %d workers", type(executor).__name__, executor.num_workers)
                 self.recorder.num_workers = executor.num_workers
                 self._work(executor, progress)

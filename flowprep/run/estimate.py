@@ -25,10 +25,11 @@ from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.tree import is_frame_image
 from flowprep.inputs.video import Video
 from flowprep.run.class_table import count_classes, table_lines
-from flowprep.run.executors import check_options, cluster_address
 from flowprep.run.extract import extract_video
 from flowprep.run.found_again import FolderNames, found_again
+from flowprep.run.options import check_options
 from flowprep.run.plan import make_plan
+from flowprep.run.ray_start import cluster_address
 from flowprep.run.workers import own_machine
 from flowprep.storage import Storage
 from flowprep.video.cut import count_segments
