@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import Direction, ExtractConfig, FlowSpec
-from flowprep.dataset.layout import flatten
 from flowprep.dataset.quantize import dequantize, quantize
 from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.differences import Differences, find_differences, flatten
 from flowprep.errors import ConfigError, InputError, VideoError
 from flowprep.flow.metrics import endpoint_error
 from flowprep.look.comparison import Comparison, WorstField
@@ -86,8 +86,10 @@ def compare_datasets(
             f"{one.videos[key].num_flows} and {other.videos[key].num_flows} fields; what both have "
             "is compared; extract both from the same videos to compare all of it"
         )
-    config_a = flatten(one.config.to_dict()) | {"implementation": one.header.implementation}
-    config_b = flatten(other.config.to_dict()) | {"implementation": other.header.implementation}
+    differing = _differing(one.config, other.config)
+    implementations = one.header.implementation, other.header.implementation
+    if implementations[0] != implementations[1]:
+        differing["implementation"] = implementations
     tally = _Tally((one.config.flow, other.config.flow), num_worst)
     for key in keys:
         count = min(one.videos[key].num_flows, other.videos[key].num_flows)
@@ -101,9 +103,7 @@ def compare_datasets(
             tally.add(key, index, (flows[0], flows[1]), (levels[0], levels[1]), read)
     one.close()
     other.close()
-    return tally.comparison(
-        names, direction, _differing(config_a, config_b), (only_one, only_other), tuple(notes)
-    )
+    return tally.comparison(names, direction, differing, (only_one, only_other), tuple(notes))
 
 
 def compare_algorithms(
@@ -160,9 +160,8 @@ def compare_algorithms(
         raise VideoError(
             "too-few-frames", f"{video} must have a pair of frames at step {step}, it has none"
         )
-    config_a, config_b = (flatten(config.to_dict()) for config in configs)
     names = os.fspath(video), os.fspath(video)
-    return tally.comparison(names, direction, _differing(config_a, config_b), ((), ()), ())
+    return tally.comparison(names, direction, _differing(*configs), ((), ()), ())
 
 
 @dataclass(frozen=True)
@@ -247,7 +246,7 @@ class _Tally:
         self,
         names: tuple[str, str],
         direction: Direction,
-        differing: dict[str, tuple[Any, Any]],
+        differing: Differences,
         only_in: tuple[tuple[str, ...], tuple[str, ...]],
         notes: tuple[str, ...],
     ) -> Comparison:
@@ -296,8 +295,7 @@ def _check_counts(num_sampled: int | None, num_worst: int) -> None:
         raise ConfigError(f"num_worst must be >= 1, got {num_worst}")
 
 
-def _differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _differing(one: ExtractConfig, other: ExtractConfig) -> Differences:
     """Fields with other values; of parameters that only one of them has, the algorithm says it."""
-    return {
-        name: (one[name], other[name]) for name in one if name in other and one[name] != other[name]
-    }
+    config_a, config_b = flatten(one.to_dict()), flatten(other.to_dict())
+    return find_differences(config_a, config_b, [name for name in config_a if name in config_b])
