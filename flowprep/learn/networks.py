@@ -44,17 +44,17 @@ network's own options."""
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """The options that a network has beside those of all networks: none."""
+    """The options of a network that has only the options of all networks."""
 
 
 @dataclass(frozen=True)
 class TSNOptions(NetworkOptions):
-    """Those of the networks over segments."""
+    """The additional options of networks over segments."""
 
     consensus: ConsensusName = "avg"
     """How the scores of a video's segments are joined."""
     partial_bn: bool = False
-    """Freeze every batch norm but the first, as the tsn recipe does."""
+    """Freeze all batch norms except the first, as the tsn recipe does."""
 
     def __post_init__(self) -> None:
         check_choice("consensus", self.consensus, ConsensusName)
@@ -62,7 +62,7 @@ class TSNOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class I3DResNetOptions(NetworkOptions):
-    """Those of the inflated ResNet-50."""
+    """The additional options of the inflated ResNet-50."""
 
     non_local: bool = False
     """Put five non-local blocks into the network."""
