@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep._version import __version__
+from flowprep.extras import install_command
 
 if TYPE_CHECKING:
     from flowprep.synthetic import Scene
@@ -383,7 +384,7 @@ def _extras() -> Iterator[Finding]:
     for extra, packages in sorted(needed.items()):
         missing = [package for package in dict.fromkeys(packages) if not _is_installed(package)]
         if missing:
-            text = f"lacks {', '.join(missing)}; run pip install -e '.[{extra}]'"
+            text = f"lacks {', '.join(missing)}; run {install_command(extra)}"
             yield Finding(extra, text, "absent", {"missing": missing})
         else:
             yield Finding(extra, "installed")

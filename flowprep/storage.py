@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flowprep.errors import ConfigError, StorageError
+from flowprep.extras import missing_extra
 from flowprep.storage_errors import answer_of, explain, may_pass, translated_errors
 from flowprep.urls import has_query, holds_credentials, redacted
 
@@ -129,9 +130,11 @@ class Storage:
             self._files, root = fsspec.core.url_to_fs(self.location, **options)
         except ImportError as error:
             extra = _EXTRAS.get(self._scheme)
-            remedy = f"install it with `pip install -e '.[{extra}]'`" if extra else str(error)
+            if extra is not None:
+                words = missing_extra(f"{self._scheme}://", error.name or f"{extra}fs", extra)
+                raise StorageError(words) from error
             raise StorageError(
-                f"{self._scheme}:// needs a package that is missing; {remedy}"
+                f"{self._scheme}:// needs a package that is not installed: {error}; install it"
             ) from error
         except ValueError as error:
             raise StorageError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flowprep.cli.evaluate import extra_named, running_options
+from flowprep.cli.evaluate import running_options
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
@@ -15,6 +15,7 @@ from flowprep.cli.options import (
     NumbersType,
     options_named,
 )
+from flowprep.extras import extra_needed
 from flowprep.learn.config import VIEWS, FusionMethod, PrecisionName
 
 __all__ = ["predict"]
@@ -109,7 +110,7 @@ def predict(
     flowprep predict clip.mp4 --checkpoint runs/flow
     flowprep predict *.mp4 --checkpoint runs/rgb --checkpoint runs/flow --method weighted
     """
-    with extra_named("predict"), options_named(ctx):
+    with extra_needed("`flowprep predict`", "train"), options_named(ctx):
         from flowprep.learn.checkpoint import load_checkpoint
         from flowprep.learn.evaluate import checkpoint_file
         from flowprep.learn.predict import Predictor

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from flowprep.cli.evaluate import extra_named
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
@@ -19,6 +18,7 @@ from flowprep.cli.options import (
     labels_option,
     options_named,
 )
+from flowprep.extras import extra_needed
 from flowprep.learn.config import (
     RECIPES,
     AugmentSpec,
@@ -136,7 +136,7 @@ def train(
 
     # torchrun starts this command several times.
     is_main = os.environ.get("RANK", "0") == "0"
-    with extra_named("train"), options_named(ctx):
+    with extra_needed("`flowprep train`", "train"), options_named(ctx):
         from flowprep.learn.ray_train import train_on_ray
         from flowprep.learn.train import train as train_here
 

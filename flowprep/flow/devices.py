@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowprep.errors import ConfigError
+from flowprep.extras import install_command
 
 if TYPE_CHECKING:
     from flowprep.flow.base import FlowEstimator
@@ -51,8 +52,6 @@ log = logging.getLogger("flowprep.flow")
 DeviceKind = Literal["cpu", "cuda", "mps", "torch-cpu"]
 
 DEVICE_NAMES = "auto, cpu, cuda, cuda:N, mps or torch-cpu"
-
-_GPU_EXTRA = "run pip install -e '.[gpu]'"
 
 
 @dataclass(frozen=True)
@@ -259,7 +258,7 @@ def why_no_cuda(state: CudaState, index: int | None = None) -> str | None:
             "its GPUs (docker run --gpus all)"
         )
     if state.torch_version is None:
-        return f"PyTorch is not installed; {_GPU_EXTRA}"
+        return f"PyTorch is not installed; run {install_command('gpu')}"
     if state.torch_cuda is None and state.torch_hip is None:
         newest = "" if driver is None else f", up to CUDA {_version(driver.cuda_version)}"
         return (
@@ -395,7 +394,7 @@ def _why_no_torch(kind: DeviceKind) -> str | None:
     try:
         torch: Any = importlib.import_module("torch")
     except ImportError:
-        return f"PyTorch is not installed; {_GPU_EXTRA}"
+        return f"PyTorch is not installed; run {install_command('gpu')}"
     if kind == "mps" and not torch.backends.mps.is_available():
         return "this machine has no GPU of Apple's, or PyTorch is built without Metal"
     return None

@@ -227,7 +227,7 @@ def test_missing_extras_are_named() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doctor.importlib.metadata, "requires", requires)
         (finding,) = section("_extras").findings
-    assert finding.text == "lacks sphinx-none; run pip install -e '.[docs]'"
+    assert finding.text == "lacks sphinx-none; run `pip install 'flowprep[docs]'`"
     assert finding.status == "absent"
 
 
