@@ -91,7 +91,7 @@ def extract(
     out: str | os.PathLike[str],
     config: ExtractConfig | None = None,
     *,
-    executor: ExecutorName = "ray",
+    executor: ExecutorName = "auto",
     options: RunOptions | None = None,
 ) -> RunReport:
     """Extracts `videos` into the data set `out`; run again, it goes on where it left off.
@@ -106,15 +106,22 @@ def extract(
     from flowprep.config import ExtractConfig, RunOptions
     from flowprep.dataset.plan import stored_ranges
     from flowprep.inputs.manifest import Manifest, collect_videos
-    from flowprep.run.driver import run_extract
+    from flowprep.run.early import early_worker
 
     config = config or ExtractConfig()
-    manifest = (
-        videos
-        if isinstance(videos, Manifest)
-        else collect_videos(
-            videos, out=out, stored_ranges=stored_ranges(out), image_fps=config.decode.image_fps
-        )
-    )
     options = dataclasses.replace(options or RunOptions(), executor=executor)
-    return run_extract(manifest, os.fspath(out), config, options)
+    if isinstance(videos, Manifest):
+        names: Sequence[str | os.PathLike[str]] = ()
+    else:
+        names = [videos] if isinstance(videos, (str, os.PathLike)) else videos
+    with early_worker(options, config.flow, names) as worker:
+        from flowprep.run.driver import run_extract
+
+        manifest = (
+            videos
+            if isinstance(videos, Manifest)
+            else collect_videos(
+                videos, out=out, stored_ranges=stored_ranges(out), image_fps=config.decode.image_fps
+            )
+        )
+        return run_extract(manifest, os.fspath(out), config, options, worker=worker)

@@ -15,7 +15,8 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.extras import extra_needed
-from flowprep.learn.config import VIEWS, PrecisionName, ViewSpec
+from flowprep.learn.config import PrecisionName, ViewSpec
+from flowprep.learn.recipes import VIEWS
 
 __all__ = ["evaluate", "running_options"]
 

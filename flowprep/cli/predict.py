@@ -16,7 +16,8 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.extras import extra_needed
-from flowprep.learn.config import VIEWS, FusionMethod, PrecisionName
+from flowprep.learn.config import FusionMethod, PrecisionName
+from flowprep.learn.recipes import VIEWS
 
 __all__ = ["predict"]
 

@@ -41,6 +41,7 @@ __all__ = [
     "ExportFormat",
     "VideoExport",
     "atomic_path",
+    "write_text",
     "write_webdataset",
 ]
 
@@ -380,6 +381,12 @@ def atomic_path(dest: Path, target: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(folder / "file", target)
+
+
+def write_text(dest: Path, target: Path, text: str) -> None:
+    """Writes a text file of an export, whole or not at all."""
+    with atomic_path(dest, target) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 @contextmanager

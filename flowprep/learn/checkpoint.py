@@ -31,9 +31,12 @@ from flowprep.dataset.read import FlowDataset
 from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import FlowprepError, WeightsError
 from flowprep.learn.config import StreamName, TrainConfig
-from flowprep.learn.models import create_model
+from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
+from flowprep.learn.networks import find_network
+from flowprep.learn.train_state import TrainState
+from flowprep.learn.weights.files import CHECKPOINT_FORMAT
 from flowprep.storage import Storage
 
 __all__ = [
@@ -48,7 +51,6 @@ __all__ = [
     "save_checkpoint",
 ]
 
-FORMAT = "flowprep-checkpoint"
 FORMAT_VERSION = 1
 
 
@@ -92,7 +94,7 @@ class Checkpoint:
     """Training steps that these weights have behind them."""
     model: dict[str, torch.Tensor]
     """State dict of the network that `build_model` makes."""
-    training: dict[str, Any] | None = None
+    training: TrainState | None = None
     """What a training needs to go on; None where the weights are all there is."""
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -120,14 +122,14 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     """
     path = Path(path)
     content = {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "format_version": FORMAT_VERSION,
         "config": json.dumps(checkpoint.config.to_dict()),
         "tasks": json.dumps([task.to_dict() for task in checkpoint.tasks]),
         "versions": json.dumps(checkpoint.versions or library_versions()),
         "step": checkpoint.step,
         "model": checkpoint.model,
-        "training": checkpoint.training,
+        "training": None if checkpoint.training is None else checkpoint.training.to_dict(),
     }
     with Storage(path.parent).atomic_file(path.name) as file:
         torch.save(content, file)
@@ -166,7 +168,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path} is not a checkpoint of flowprep: {_first_line(error)}; give last.pt or "
             "best.pt of a folder that `flowprep train` wrote"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
             f"{path} is a PyTorch file but not a checkpoint of flowprep; weights of other projects "
             "are taken by `flowprep train --weights`"
@@ -177,12 +179,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{FORMAT_VERSION}; install a newer flowprep"
         )
     try:
+        training = content["training"]
         return Checkpoint(
             TrainConfig.from_dict(json.loads(content["config"])),
             tuple(Task.from_dict(task) for task in json.loads(content["tasks"])),
             int(content["step"]),
             dict(content["model"]),
-            content["training"],
+            None if training is None else TrainState.from_dict(training),
             dict(json.loads(content["versions"])),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -199,21 +202,18 @@ def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | 
     begins a training. Raises ConfigError for options that the model does not have.
     """
     spec, clip = config.model, config.clip
-    options: dict[str, Any] = {}
-    if spec.model.startswith("tsn-"):
-        options["num_segments"] = clip.num_segments
+    joins = find_network(spec.model).sees == "segments"
     model = create_model(
         spec.model,
         stream=clip.stream,
         num_classes=num_classes[0],
         num_frames=clip.num_frames,
+        frame_stride=clip.frame_stride,
         width=spec.width,
         dropout=spec.dropout,
-        consensus=spec.consensus,
-        partial_bn=spec.partial_bn,
-        non_local=spec.non_local,
         crop_px=clip.crop_px,
-        **options,
+        num_segments=clip.num_segments if joins else None,
+        **dataclasses.asdict(spec.options),
     )
     return model if len(num_classes) == 1 else MultiTask(model, num_classes)
 
@@ -250,7 +250,7 @@ def check_data(
 ) -> list[str]:
     """Checks that a data set shows a network what it was trained on; returns notes for the user.
 
-    For stream flow that is: frame rate, size and shape of the pixels, algorithm with all
+    For streams flow and both that is: frame rate, size and shape of the pixels, algorithm with all
     parameters, step and bound; for rgb: frame rate, size and shape. The quantiser does not count,
     as networks get px or levels made from px. Another implementation of the same algorithm is only
     noted. Raises ConfigMismatchError with both values of every difference unless `force`; with
@@ -262,7 +262,7 @@ def check_data(
     }
     given = flatten(dataset.config.to_dict())
     names = ["decode.fps", "decode.resize", "decode.square_pixels"]
-    if stream == "flow":
+    if stream != "rgb":
         names += ["flow.algorithm", "flow.step", "flow.bound_px"]
         names += sorted(name for name in stored | given if name.startswith("flow.parameters."))
     differences = find_differences(stored, given, names)
@@ -285,7 +285,7 @@ def check_data(
             max_shown=_MAX_SHOWN_CLASSES,
         )
     implementation = dataset.header.implementation
-    if stream == "flow" and not differences and implementation != task.implementation:
+    if stream != "rgb" and not differences and implementation != task.implementation:
         return [
             f"the flow of {dataset.location} was computed by {implementation}, that of the "
             f"training data by {task.implementation}: same algorithm, small differences"

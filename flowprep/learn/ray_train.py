@@ -30,8 +30,9 @@ from flowprep.errors import (
 from flowprep.extras import missing_extra
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.run_folder import METRICS_FILE
-from flowprep.learn.train import TrainReport, train
-from flowprep.run.executors import cluster_address, start_ray, stop_ray
+from flowprep.learn.train import train
+from flowprep.learn.train_report import TrainReport
+from flowprep.run.ray_start import cluster_address, start_ray, stop_ray
 from flowprep.urls import absolute, as_path, is_url, redacted
 
 __all__ = ["train_on_ray"]

@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowprep.errors import StorageError, VideoError
+from flowprep.file_info import FileInfo
 from flowprep.inputs.places import storage_of
 from flowprep.inputs.tree import extension_of, is_frame_image
 from flowprep.inputs.video import Video
-from flowprep.storage import FileInfo, Storage
+from flowprep.storage import Storage
 from flowprep.storage_errors import translated_errors
 from flowprep.urls import is_url, parent_url, redacted, without_query
 from flowprep.video.types import Provenance

@@ -32,8 +32,9 @@ from flowprep.dataset.layout import LEASE_FILE
 from flowprep.dataset.lease import Holder
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import FlowprepError
-from flowprep.exchange.export import EXPORT_FILE, VIDEOS_FILE, export_dataset
+from flowprep.exchange.export import export_dataset
 from flowprep.exchange.export_spec import ExportSpec
+from flowprep.exchange.layouts import EXPORT_FILE, VIDEOS_FILE
 from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.video import Video
 from flowprep.run.status import PROGRESS_FILE

@@ -23,8 +23,10 @@ from flowprep.errors import ConfigMismatchError, ExecutorError
 from flowprep.flow.devices import Device, cuda_state, why_no_cuda
 from flowprep.run import executors
 from flowprep.run.cluster import living_machines
-from flowprep.run.executors import EXECUTORS, RayExecutor, start_ray
+from flowprep.run.executors import EXECUTORS
 from flowprep.run.progress import RunReport
+from flowprep.run.ray_executor import RayExecutor
+from flowprep.run.ray_start import start_ray
 from flowprep.run.workers import Machine, plan_workers
 from flowprep.synthetic import action_scene, write_video
 

@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 REPEATED_SHARE = 0.04
-
 _JUMP = 1.3
 """A field at a cut has a JPEG so many times as large as its neighbours' median, or larger."""
 

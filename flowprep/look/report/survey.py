@@ -51,14 +51,10 @@ __all__ = [
 
 NUM_SAMPLED = 300
 """Videos whose pixels are looked at, where nobody says otherwise: half a minute on one core."""
-
 _PAIRS_PER_VIDEO = 6
-
 _SHOWN_PER_KIND = 12
 """Findings of a kind that get pictures; the others are in the table."""
-
 _THUMB_PX = 200
-
 _CLASS_PICTURE_PX = (64, 48)
 
 
