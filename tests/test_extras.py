@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import re
 from pathlib import Path
@@ -53,14 +54,27 @@ def test_extras_are_those_of_setup_cfg() -> None:
 
 def test_every_extra_that_is_named_to_a_user_exists() -> None:
     known = set(extras_of_setup())
-    named = 0
+    place_of_extra = {"extra_needed": 1, "missing_extra": 2, "install_command": 0}
+    named = set()
     for path in Path(flowprep.__file__).parent.rglob("*.py"):
-        text = path.read_text()
-        for extra in re.findall(r"flowprep\[(\w+)\]", text):
-            assert extra in known, path
-            named += 1
-        assert not re.search(r"pip install -e", text), path
-    assert named
+        source = path.read_text()
+        assert "pip install -e" not in source, path
+        for node in ast.walk(ast.parse(source)):
+            place = place_of_extra.get(getattr(getattr(node, "func", None), "id", ""))
+            if isinstance(node, ast.Call) and place is not None:
+                extra = node.args[place]
+                if isinstance(extra, ast.Constant):
+                    assert extra.value in known, f"{path}:{node.lineno}"
+                    named.add(extra.value)
+    assert named >= {"browse", "export", "gpu", "report", "train"}
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))], ids=lambda path: path.stem
+)
+def test_every_extra_in_the_docs_exists(path: Path) -> None:
+    for extras in re.findall(r"(?:flowprep|\.)\[([\w,]+)\]['\"`]", path.read_text()):
+        assert set(extras.split(",")) <= set(extras_of_setup())
 
 
 def test_a_missing_module_of_the_extra_is_one_error() -> None:

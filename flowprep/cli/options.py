@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 from click.core import ParameterSource
 
-from flowprep.config import Resize
+from flowprep.config import DIRECTIONS, Resize
 from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.urls import as_path, is_url
 
@@ -162,14 +162,14 @@ class DirectionsType(ChoiceType):
     """`forward`, `backward` or `both`, as a tuple."""
 
     def __init__(self) -> None:
-        super().__init__(("forward", "backward", "both"))
+        super().__init__((*DIRECTIONS, "both"))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Reads the choice."""
         if isinstance(value, tuple):
             return value
         choice = super().convert(value, param, ctx)
-        return ("forward", "backward") if choice == "both" else (choice,)
+        return DIRECTIONS if choice == "both" else (choice,)
 
 
 def dataclass_options(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -53,7 +53,7 @@ __all__ = ["predict"]
 )
 @click.option(
     "--method",
-    type=ChoiceType(("mean", "weighted", "logits")),
+    type=ChoiceType([name for name in get_args(FusionMethod) if name != "svm"]),
     default="mean",
     show_default=True,
     cls=GroupedOption,

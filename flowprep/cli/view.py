@@ -17,8 +17,9 @@ from flowprep.cli.options import (
     given_values,
     options_named,
 )
-from flowprep.config import PRESETS, DecodeSpec, Direction, ExtractConfig, FlowSpec
+from flowprep.config import DIRECTIONS, PRESETS, DecodeSpec, Direction, ExtractConfig, FlowSpec
 from flowprep.flow.parameters import PARAMETERS
+from flowprep.look.panel_names import PANELS
 
 __all__ = ["computing_options", "view"]
 
@@ -137,7 +138,7 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
 )
 @_picture_option(
     "--panels",
-    type=NamesType(("rgb", "flow", "x", "y", "arrows", "consistency", "warp")),
+    type=NamesType(tuple(PANELS)),
     help="What to draw, in order: rgb (the frame), flow (Middlebury's colors), x and y (the "
     "stored gray levels), arrows, consistency (forward against backward, px), warp (the next "
     "frame, warped, against this one), or all. The default is rgb,flow.",
@@ -154,7 +155,7 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
 )
 @_picture_option(
     "--direction",
-    type=ChoiceType(("forward", "backward")),
+    type=ChoiceType(DIRECTIONS),
     default="forward",
     show_default=True,
     help="backward draws the flow from frame t + step to t.",

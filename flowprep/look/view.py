@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from flowprep.config import DIRECTIONS, Direction, ExtractConfig
+from flowprep.config import DIRECTIONS, Direction, ExtractConfig, check_choice
 from flowprep.dataset.layout import DATASET_FILE
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.look.film import FILM_SUFFIXES, check_folder, write_film, write_picture
+from flowprep.look.panel_names import PANELS
 from flowprep.look.panels import (
     ARROW_SPACING_PX,
-    PANELS,
     Moment,
     check_panels,
     legend,
@@ -73,8 +73,7 @@ class ViewSpec:
                 raise ConfigError(f"panels must be of {', '.join(PANELS)}, got {name!r}{hint}")
         if self.panels is not None and not self.panels:
             raise ConfigError(f"panels must name one or more of {', '.join(PANELS)}, got none")
-        if self.direction not in DIRECTIONS:
-            raise ConfigError(f"direction must be forward or backward, got {self.direction!r}")
+        check_choice("direction", self.direction, Direction)
         if self.start < 0:
             raise ConfigError(f"start must be >= 0, got {self.start}")
         if self.length is not None and self.length < 1:

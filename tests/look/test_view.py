@@ -12,7 +12,7 @@ from PIL import Image
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import ConfigError, InputError, VideoError
 from flowprep.look.color import levels_to_color
-from flowprep.look.panels import PANELS
+from flowprep.look.panel_names import PANELS
 from flowprep.look.render import MARGIN_PX
 from flowprep.look.sources import StoredFlow
 from flowprep.look.view import ViewSpec, draw_pages, view
@@ -87,7 +87,7 @@ def test_a_data_set_without_frames_shows_flow(bare: FlowDataset) -> None:
     [
         ({"panels": ("flw",)}, "got 'flw'; did you mean flow?"),
         ({"panels": ()}, "panels must name one or more of rgb, flow"),
-        ({"direction": "up"}, "direction must be forward or backward, got 'up'"),
+        ({"direction": "up"}, "direction must be one of forward, backward, got 'up'"),
         ({"start": -1}, "start must be >= 0, got -1"),
         ({"length": 0}, "length must be >= 1, got 0"),
         ({"max_flow_px": float("nan")}, "max_flow_px must be > 0 and at most 100000, got nan"),
