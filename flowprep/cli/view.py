@@ -222,7 +222,7 @@ def view(
     flowprep view OUT walk/clip7 --to walk.png --panels rgb,flow,arrows,consistency,warp
     flowprep view clip.mp4 --to clip.webp --algorithm dis --frames 0:50
     """
-    from flowprep.look.view import ViewSpec
+    from flowprep.look.view import DrawingSpec
     from flowprep.look.view import view as draw
 
     if frames is not None:
@@ -231,7 +231,7 @@ def view(
         start, length = frames[0], frames[1] - frames[0]
     computing = given_values(ctx, _COMPUTING_FIELDS)
     with options_named(ctx):
-        spec = ViewSpec(
+        spec = DrawingSpec(
             panels=panels,
             start=start or 0,
             length=length,

@@ -178,7 +178,7 @@ class _Batch:
     """(pairs of each direction, H, W, 2), in pinned memory where the device is CUDA's."""
     arrival: Arrival
 
-    def read(self, directions: list[str]) -> Iterator[FlowPair]:
+    def read(self, directions: Sequence[Direction]) -> Iterator[FlowPair]:
         self.arrival.wait()
         fields = self.fields.numpy().reshape(-1, self.num_pairs, *self.fields.shape[1:])
         for number in range(self.num_pairs):
