@@ -91,7 +91,7 @@ def extract(
     out: str | os.PathLike[str],
     config: ExtractConfig | None = None,
     *,
-    executor: ExecutorName = "ray",
+    executor: ExecutorName = "auto",
     options: RunOptions | None = None,
 ) -> RunReport:
     """Extracts `videos` into the data set `out`; run again, it goes on where it left off.
@@ -106,7 +106,7 @@ def extract(
     from flowprep.config import ExtractConfig, RunOptions
     from flowprep.dataset.plan import stored_ranges
     from flowprep.inputs.manifest import Manifest, collect_videos
-    from flowprep.run.driver import run_extract
+    from flowprep.run.early import early_worker
 
     config = config or ExtractConfig()
     manifest = (
@@ -117,4 +117,7 @@ def extract(
         )
     )
     options = dataclasses.replace(options or RunOptions(), executor=executor)
-    return run_extract(manifest, os.fspath(out), config, options)
+    with early_worker(options, config.flow, len(manifest.videos)) as worker:
+        from flowprep.run.driver import run_extract
+
+        return run_extract(manifest, os.fspath(out), config, options, worker=worker)

@@ -37,7 +37,7 @@ Quantizer = Literal["round", "floor", "centered"]
 ResizeMode = Literal["none", "short", "height", "exact"]
 OnDamage = Literal["fail", "cut", "conceal"]
 OnGaps = Literal["fail", "ignore"]
-ExecutorName = Literal["ray", "inline"]
+ExecutorName = Literal["auto", "ray", "process", "inline"]
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
@@ -316,8 +316,10 @@ class RunOptions:
     workers_per_gpu: int | None = None
     """Videos that share one GPU, so that it has work while others are decoded and encoded. The
     default is the number of cores per GPU, 8 at most."""
-    executor: ExecutorName = "ray"
-    """`ray` works in many processes. `inline` works in this process only, for debugging."""
+    executor: ExecutorName = "auto"
+    """`ray` works in many processes. `process` works in one process and needs no Ray. `auto` takes
+    `process` for one video or one worker on this machine's cores, and `ray` for all else. `inline`
+    works in this process only, for debugging."""
     address: str | None = None
     """An existing Ray cluster. By default Ray starts on this machine."""
     ship_code: bool = True

@@ -305,7 +305,8 @@ def _extraction() -> Iterator[Finding]:
     from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize
     from flowprep.dataset.layout import read_sidecar
     from flowprep.inputs.video import Video
-    from flowprep.run.job import ExtractJob, JobResult, PublishJob, run_job
+    from flowprep.run.job import ExtractJob, JobResult, PublishJob
+    from flowprep.run.run_job import run_job
     from flowprep.storage import Storage
     from flowprep.words import format_bytes
 

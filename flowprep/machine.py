@@ -8,7 +8,13 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["cpu_model", "cpu_vectors", "usable_cores", "usable_memory_bytes"]
+__all__ = [
+    "cpu_model",
+    "cpu_vectors",
+    "memory_in_use",
+    "usable_cores",
+    "usable_memory_bytes",
+]
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -44,6 +50,29 @@ def usable_memory_bytes() -> int | None:
         for name in ("memory.max", "memory.limit_in_bytes"):
             found += [int(value) for value in _words(folder / name) if value.isdigit()]
     return min(found, default=None)
+
+
+def memory_in_use() -> float:
+    """Returns the share of that memory which is in use, as far as it is not freed by itself."""
+    shares = [0.0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        values = {name: int(rest.split()[0]) for name, _, rest in (s.partition(":") for s in lines)}
+        shares.append(1 - values["MemAvailable"] / values["MemTotal"])
+    except (OSError, ValueError, KeyError, IndexError, ZeroDivisionError):
+        pass
+    for folder in _cgroup_folders("memory"):
+        # Version 2, then version 1: what is held, its limit, and files that can be read again.
+        for held_name, limit_name, files_name in (
+            ("memory.current", "memory.max", "inactive_file"),
+            ("memory.usage_in_bytes", "memory.limit_in_bytes", "total_inactive_file"),
+        ):
+            numbers = _words(folder / held_name) + _words(folder / limit_name)
+            if len(numbers) == 2 and all(number.isdigit() for number in numbers):
+                words = _words(folder / "memory.stat")
+                files = dict(zip(words[::2], words[1::2], strict=False)).get(files_name, "0")
+                shares.append((int(numbers[0]) - int(files)) / max(1, int(numbers[1])))
+    return max(shares)
 
 
 def cpu_model() -> str:

@@ -28,6 +28,7 @@ QUICK = (
     "test_config.py",
     "test_errors.py",
     "test_house.py",
+    "test_sizes.py",
     "test_version_1.py",
     "video/test_containers.py",
     "video/test_images.py",

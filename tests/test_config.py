@@ -312,7 +312,7 @@ def test_a_resize_that_says_nothing_is_refused(text: str) -> None:
         ),
         (
             lambda: RunOptions(executor="slurm"),  # type: ignore[arg-type]
-            "executor must be one of ray, inline, got 'slurm'",
+            "executor must be one of auto, ray, process, inline, got 'slurm'",
         ),
         (lambda: RunOptions(num_workers=0), "workers must be >= 1, got 0"),
         (

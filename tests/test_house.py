@@ -27,6 +27,8 @@ ROOMS = (
     "flowprep.images",
     "flowprep.storage_errors",
     "flowprep.locks",
+    "flowprep.local_files",
+    "flowprep.file_info",
     "flowprep.storage",
     "flowprep.flow",
     "flowprep.config",

@@ -49,8 +49,8 @@ WITHOUT_REMEDY = {
     "storage.py": ["cannot {} {}: {}"],
     "locks.py": ["{} ({}); {}"],
     "learn/weights/tensorflow.py": ["{} is not read: {}"],
-    "run/executors.py": ["{}: {}"],
-    "run/job.py": ["{}: {}", "{} at {}: {}"],
+    "run/ray_executor.py": ["{}: {}"],
+    "run/run_job.py": ["{}: {}", "{} at {}: {}"],
     # Says what was done, and there is nothing to choose.
     "run/driver.py": ["tried {} again"],
     # The remedy is chosen above.
@@ -69,7 +69,7 @@ WITHOUT_VALUE = {
     "learn/train_setup.py": ["the training videos are not those"],
     "look/compare.py": ["configs must have one decoding"],
     "look/show.py": ["flow goes with frames"],
-    "run/executors.py": ["runtime_env must be given to ray.init"],
+    "run/options.py": ["runtime_env must be given to ray.init"],
     "processes.py": ["a worker process was ended"],
     "video/decord_reader.py": ["the decoder decord is not installed"],
     "inputs/manifest.py": ["VIDEOS is empty"],

@@ -226,9 +226,8 @@ def extract(
     flowprep extract videos flow --list train=train.txt --list val=val.txt
     """
     # Imported late: --help and usage errors need neither Ray nor a decoder.
-    from flowprep.run.driver import run_extract
-    from flowprep.run.estimate import estimate_run
-    from flowprep.run.executors import check_options
+    from flowprep.run.early import early_worker
+    from flowprep.run.options import check_options
 
     if not videos:
         raise click.UsageError(f"Give VIDEOS and OUT; got one name only, {out!r}.", ctx)
@@ -241,10 +240,15 @@ def extract(
     for note in manifest.notes:
         click.echo(f"note: {note}", err=True)
     if dry_run:
+        from flowprep.run.estimate import estimate_run
+
         click.echo(estimate_run(manifest, out, config, options).summary())
         return 0
     try:
-        report = run_extract(manifest, out, config, options)
+        with early_worker(options, config.flow, len(manifest.videos)) as worker:
+            from flowprep.run.driver import run_extract
+
+            report = run_extract(manifest, out, config, options, worker=worker)
     except KeyboardInterrupt:
         click.echo("\nInterrupted; the same command goes on where this one stopped.", err=True)
         return 1

@@ -18,9 +18,10 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from flowprep.errors import ConfigError, InputError
-from flowprep.inputs.annotations.hmdb51 import hmdb51_lines
+from flowprep.inputs.annotations.hmdb51 import hmdb51_lists
 from flowprep.inputs.annotations.kinetics import kinetics_clips
-from flowprep.inputs.annotations.ucf101 import ucf101_lines
+from flowprep.inputs.annotations.split_lists import SplitLists
+from flowprep.inputs.annotations.ucf101 import ucf101_lists
 from flowprep.inputs.clips import short_name
 from flowprep.inputs.csv_lists import SPLIT_NAMES
 from flowprep.inputs.entries import check_split, does_not_exist
@@ -107,7 +108,8 @@ def read_annotation(
     if is_folder:
         if split not in (None, 1, 2, 3):
             raise ConfigError(f"split must be 1, 2 or 3, got {split!r}")
-        return _FOLDER_FORMATS[format](path, split or 1)
+        name, read = _FOLDER_FORMATS[format]
+        return _split_lists(name, read(path, split or 1))
     if split is not None:
         raise ConfigError(
             f"split goes with the folders of UCF101 and HMDB51 alone, not with {path} ({format}); "
@@ -144,24 +146,13 @@ def _detect_file(path: str) -> LabelFormat:
 # ---- UCF101 and HMDB51
 
 
-def _ucf101(folder: str, split: int) -> Annotation:
-    class_names, lines, notes = ucf101_lines(folder, split)
-    videos = [
-        AnnotatedVideo(
-            line.file_name,
-            line.origin,
-            class_name=line.class_name,
-            split=line.split,
-            folders=(line.class_name, line.split),
-        )
-        for line in lines
-    ]
-    source = f"UCF101, split {split} of {folder}"
-    return Annotation(source, videos, tuple(class_names), frozenset(class_names), notes=notes)
+_FOLDER_FORMATS: dict[LabelFormat, tuple[str, Callable[[str, int], SplitLists]]] = {
+    "ucf101": ("UCF101", ucf101_lists),
+    "hmdb51": ("HMDB51", hmdb51_lists),
+}
 
 
-def _hmdb51(folder: str, split: int) -> Annotation:
-    class_names, lines, notes = hmdb51_lines(folder, split)
+def _split_lists(name: str, lists: SplitLists) -> Annotation:
     # A video without a split is in the data set, and this split does not use it.
     videos = [
         AnnotatedVideo(
@@ -169,18 +160,17 @@ def _hmdb51(folder: str, split: int) -> Annotation:
             line.origin,
             class_name=line.class_name,
             split=line.split,
-            folders=(line.class_name,),
+            folders=line.folders,
         )
-        for line in lines
+        for line in lists.lines
     ]
-    source = f"HMDB51, split {split} of {folder}"
-    return Annotation(source, videos, tuple(class_names), frozenset(class_names), notes=notes)
-
-
-_FOLDER_FORMATS: dict[LabelFormat, Callable[[str, int], Annotation]] = {
-    "ucf101": _ucf101,
-    "hmdb51": _hmdb51,
-}
+    return Annotation(
+        f"{name}, split {lists.number} of {lists.folder}",
+        videos,
+        tuple(lists.class_names),
+        frozenset(lists.class_names),
+        notes=lists.notes,
+    )
 
 
 # ---- CSVs

@@ -266,7 +266,7 @@ def _make_parts(plan: ImportPlan, job: _Job) -> None:
         else:
             try:
                 with job.storage.atomic_file(part_name(job.shard, index, "tar")) as file:
-                    members = write_sample(file, item.video.key, metadata, streams)
+                    members = write_sample(file, metadata, streams)
             finally:
                 for stream in streams.values():
                     stream.close()

@@ -1,7 +1,7 @@
 """OpenCV's estimators on the CPU: TV-L1, Farneback and DIS.
 
 OpenCV threads inside a pair; a worker that owns one core calls `cv2.setNumThreads(1)` once
-(`flowprep.run.job` does), because that switch belongs to the process and not to an estimator.
+(`flowprep.run.run_job` does), because that switch belongs to the process and not to an estimator.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from flowprep.errors import InputError
 from flowprep.inputs.clips import Clip, names_of_clips
-from flowprep.inputs.entries import Entry, Found, Request, check_split, comments_note, first_of
+from flowprep.inputs.entries import Entry, Found, Request, check_split, comment_notes, first_of
 from flowprep.inputs.lists import (
     finder_of,
     integers_in,
@@ -179,8 +179,7 @@ def _entries(
         elif fps and not entry.is_missing:
             timed.append(entry.listed)
         yield entry
-    if comments:
-        notes.append(comments_note(comments, table.path))
+    notes += comment_notes(comments, table.path)
     if pathless:
         notes.append(
             f"left out {format_count(len(pathless), 'row')} without a path; first: {pathless[0]}; "

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowprep.errors import InputError
-from flowprep.inputs.entries import Entry, Found, Request, comments_note, does_not_exist, path_below
+from flowprep.inputs.entries import Entry, Found, Request, comment_notes, does_not_exist, path_below
 from flowprep.inputs.keys import escape_key
 from flowprep.inputs.missing import (
     drop_contested_guesses,
@@ -103,9 +103,7 @@ def read_list(path: str, request: Request, form: LineForm = "list") -> Found:
             comments.append(f"line {number}, {text!r}")
         else:
             lines.append(line)
-    notes = []
-    if comments:
-        notes.append(comments_note(comments, list_path))
+    notes = comment_notes(comments, list_path)
     if not lines:
         raise InputError(f"the list {list_path} names no video: write one path a line")
     first = lines[0]

@@ -36,6 +36,7 @@ from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.networks import find_network
 from flowprep.learn.train_state import TrainState
+from flowprep.learn.weights.files import CHECKPOINT_FORMAT
 from flowprep.storage import Storage
 
 __all__ = [
@@ -50,7 +51,6 @@ __all__ = [
     "save_checkpoint",
 ]
 
-FORMAT = "flowprep-checkpoint"
 FORMAT_VERSION = 1
 
 
@@ -122,7 +122,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     """
     path = Path(path)
     content = {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "format_version": FORMAT_VERSION,
         "config": json.dumps(checkpoint.config.to_dict()),
         "tasks": json.dumps([task.to_dict() for task in checkpoint.tasks]),
@@ -168,7 +168,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path} is not a checkpoint of flowprep: {_first_line(error)}; give last.pt or "
             "best.pt of a folder that `flowprep train` wrote"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
             f"{path} is a PyTorch file but not a checkpoint of flowprep; weights of other projects "
             "are taken by `flowprep train --weights`"

@@ -187,93 +187,65 @@ def _i3d_resnet50() -> Builder:
     return I3DResNet
 
 
-_TWO_STREAM = "Simonyan and Zisserman, Two-Stream Convolutional Networks (NIPS 2014)"
-_RESNET = "He et al., Deep Residual Learning (CVPR 2016)"
-_TSN = "Wang et al., Temporal Segment Networks (ECCV 2016)"
+def _resnet(build: Callable[[], Builder], description: str) -> Network:
+    """Returns the entry of a ResNet, whose clips are those of the two-stream recipe."""
+    return Network(
+        build,
+        _stacks(),
+        "He et al., Deep Residual Learning (CVPR 2016)",
+        description,
+        normalization="tsn-resnet",
+        subtract_mean_flow=True,
+        recipe="two-stream",
+    )
+
+
+def _segments(base: Callable[[], Builder], description: str) -> Network:
+    """Returns the entry of a network over segments, each of which goes through another network."""
+    return Network(
+        _tsn(base),
+        _stacks(5),
+        "Wang et al., Temporal Segment Networks (ECCV 2016)",
+        description,
+        sees="segments",
+        num_segments=3,
+        normalization="tsn-resnet",
+        recipe="tsn",
+        options=TSNOptions,
+    )
+
 
 NETWORKS: dict[str, Network] = {
     "cnn-m-2048": Network(
         _cnn_m,
         _stacks(),
-        _TWO_STREAM,
+        "Simonyan and Zisserman, Two-Stream Convolutional Networks (NIPS 2014)",
         "The network of both streams: five convolutions, three fully connected layers.",
         normalization="tsn",
         subtract_mean_flow=True,
         recipe="two-stream",
         has_one_size=True,
     ),
-    "resnet18": Network(
-        _resnet18,
-        _stacks(),
-        _RESNET,
-        "Residual network of 18 layers over an image or a stack of fields.",
-        normalization="tsn-resnet",
-        subtract_mean_flow=True,
-        recipe="two-stream",
+    "resnet18": _resnet(_resnet18, "A residual network of 18 layers over an image or a stack."),
+    "resnet34": _resnet(_resnet34, "The same network with 34 layers."),
+    "resnet50": _resnet(_resnet50, "The same network with 50 layers."),
+    "tsn-resnet18": _segments(
+        _resnet18, "`resnet18` over segments of a video. The scores of the segments are joined."
     ),
-    "resnet34": Network(
-        _resnet34,
-        _stacks(),
-        _RESNET,
-        "The same of 34 layers.",
-        normalization="tsn-resnet",
-        subtract_mean_flow=True,
-        recipe="two-stream",
-    ),
-    "resnet50": Network(
-        _resnet50,
-        _stacks(),
-        _RESNET,
-        "The same of 50 layers.",
-        normalization="tsn-resnet",
-        subtract_mean_flow=True,
-        recipe="two-stream",
-    ),
-    "tsn-resnet18": Network(
-        _tsn(_resnet18),
-        _stacks(5),
-        _TSN,
-        "ResNet-18 over segments of a video, whose scores are joined.",
-        sees="segments",
-        num_segments=3,
-        normalization="tsn-resnet",
-        recipe="tsn",
-        options=TSNOptions,
-    ),
-    "tsn-resnet34": Network(
-        _tsn(_resnet34),
-        _stacks(5),
-        _TSN,
-        "The same over ResNet-34.",
-        sees="segments",
-        num_segments=3,
-        normalization="tsn-resnet",
-        recipe="tsn",
-        options=TSNOptions,
-    ),
-    "tsn-resnet50": Network(
-        _tsn(_resnet50),
-        _stacks(5),
-        _TSN,
-        "The same over ResNet-50.",
-        sees="segments",
-        num_segments=3,
-        normalization="tsn-resnet",
-        recipe="tsn",
-        options=TSNOptions,
-    ),
+    "tsn-resnet34": _segments(_resnet34, "`resnet34` over segments."),
+    "tsn-resnet50": _segments(_resnet50, "`resnet50` over segments."),
     "i3d": Network(
         _i3d,
         _volumes(64),
         "Carreira and Zisserman, Quo Vadis, Action Recognition? (CVPR 2017)",
-        "Inception-V1 with its kernels inflated over time.",
+        "Inception-V1. Its kernels are inflated over time.",
         recipe="i3d",
     ),
     "i3d-resnet50": Network(
         _i3d_resnet50,
         _volumes(64),
         "Wang et al., Non-local Neural Networks (CVPR 2018)",
-        "ResNet-50 with its kernels inflated over time.",
+        "A residual network of 50 layers. Its kernels are inflated over time.",
         recipe="i3d",
         options=I3DResNetOptions,
     ),
@@ -295,9 +267,10 @@ def clip_inputs(
 ) -> tuple[ClipInput, ...]:
     """Returns what the network called `name` takes of a clip of so many frames, so far apart.
 
-    Both numbers are the first input's, and the published ones where they are not given. Any other
-    input keeps its published ratio to the first, rounded and at least 1: flow of 10 fields beside
-    1 frame, asked for 5, is 5 fields beside 1 frame. Raises ConfigError for a stream that the
+    Both numbers belong to the first input. Without them every input is as published. Any other
+    input keeps its published ratio to the first: 8 frames every 8 beside 32 frames every 2, asked
+    for 4 every 16, become 4 every 16 beside 16 every 4. Ratios are rounded, to at least 1. A single
+    frame beside a longer first input stays a single frame. Raises ConfigError for a stream that the
     network does not take.
     """
     network = find_network(name)
@@ -306,16 +279,19 @@ def clip_inputs(
             f"stream must be {' or '.join(network.inputs)} for {name}, got {stream!r}"
         )
     published = network.inputs[stream]
-    frames = 1.0 if num_frames is None else num_frames / published[0].num_frames
-    stride = 1.0 if frame_stride is None else frame_stride / published[0].frame_stride
-    return tuple(
-        dataclasses.replace(
+    first = published[0]
+    frames = 1.0 if num_frames is None else num_frames / first.num_frames
+    stride = 1.0 if frame_stride is None else frame_stride / first.frame_stride
+
+    def scaled(one: ClipInput) -> ClipInput:
+        is_image = one.num_frames == 1 and first.num_frames > 1
+        return dataclasses.replace(
             one,
-            num_frames=max(1, round(one.num_frames * frames)),
+            num_frames=1 if is_image else max(1, round(one.num_frames * frames)),
             frame_stride=max(1, round(one.frame_stride * stride)),
         )
-        for one in published
-    )
+
+    return tuple(map(scaled, published))
 
 
 def make_options(name: str, given: Mapping[str, Any]) -> NetworkOptions:

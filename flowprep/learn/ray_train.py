@@ -25,7 +25,7 @@ from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.run_folder import METRICS_FILE
 from flowprep.learn.train import train
 from flowprep.learn.train_report import TrainReport
-from flowprep.run.executors import cluster_address, start_ray, stop_ray
+from flowprep.run.ray_start import cluster_address, start_ray, stop_ray
 from flowprep.urls import absolute, as_path, is_url, redacted
 
 __all__ = ["train_on_ray"]

@@ -28,8 +28,9 @@ from flowprep.dataset.layout import flatten
 from flowprep.errors import ConfigError, ConfigMismatchError, StorageError, WeightsError
 from flowprep.learn.checkpoint import Checkpoint, Task, library_versions, load_checkpoint
 from flowprep.learn.config import TrainConfig
+from flowprep.local_files import TEMPORARY_MARK
 from flowprep.locks import locked_file
-from flowprep.storage import TEMPORARY_MARK, Storage
+from flowprep.storage import Storage
 from flowprep.storage_errors import translated_errors
 from flowprep.urls import as_path, is_url, redacted
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from flowprep.config import Direction, ExtractConfig, FlowSpec
 from flowprep.dataset.layout import DATASET_FILE, FLOW_STREAMS, RGB_STREAM
+from flowprep.dataset.quantize import HISTOGRAM_BIN_PX
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import VideoError
@@ -95,8 +96,8 @@ class StoredFlow(FlowSource):
 
     def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
         """Returns the histogram that extraction kept, of the flow before it was cut."""
-        statistics = self._dataset.metadata(self.name)["flow"][direction]
-        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
+        summary = self._dataset.metadata(self.name).flow[direction]
+        return summary.magnitude_histogram, summary.histogram_bin_px
 
 
 class ComputedFlow(FlowSource):
@@ -160,7 +161,7 @@ class ComputedFlow(FlowSource):
         except BaseException:
             self.close()
             raise
-        self._statistics = {one: item.to_dict() for one, item in quantizers.items()}
+        self._statistics = {one: item.statistics for one, item in quantizers.items()}
         self._offsets = {
             stream: np.concatenate(([0], np.cumsum(file.sizes, dtype=np.int64)))
             for stream, file in self._streams.items()
@@ -188,8 +189,7 @@ class ComputedFlow(FlowSource):
 
     def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
         """Returns the histogram of what was computed, before it was cut."""
-        statistics = self._statistics[direction]
-        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
+        return self._statistics[direction].histogram.tolist(), HISTOGRAM_BIN_PX
 
     def _decode(self, stream: str, index: int, flags: int) -> NDArray[np.uint8]:
         begin, end = self._offsets[stream][index : index + 2].tolist()

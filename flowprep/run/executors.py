@@ -1,627 +1,77 @@
-"""Where jobs are carried out: in this process, or by Ray on one machine or a cluster."""
+"""The executors by name, and which one a run gets."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import secrets
-import socket
-import sys
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from logging import getLogger
-from typing import Any
 
 from flowprep.config import ExecutorName, FlowSpec, RunOptions
-from flowprep.errors import ConfigError, ExecutorError
-from flowprep.flow.devices import (
-    Device,
-    check_device,
-    has_gpu_version,
-    resolve_device,
-)
-from flowprep.run.cluster import job_runtime_env, living_machines, parse_runtime_env
-from flowprep.run.counters import RayMetrics, Sample
-from flowprep.run.extract import library_versions
-from flowprep.run.job import (
-    DeviceWorker,
-    ExtractJob,
-    Job,
-    JobResult,
-    PreparedWorker,
-    WorkerLost,
-    run_job,
-)
-from flowprep.run.ray_folder import RayFolder
-from flowprep.run.workers import (
-    JobQueue,
-    WorkerKind,
-    WorkerPlan,
-    own_machine,
-    plan_workers,
-)
+from flowprep.machine import usable_cores
+from flowprep.run.counters import Sample
+from flowprep.run.executor import Executor, InlineExecutor
+from flowprep.run.job import ExtractJob, Job, JobResult, WorkerLost
+from flowprep.run.options import chosen_executor
+from flowprep.run.process_executor import ProcessExecutor
+from flowprep.run.ray_executor import RayExecutor
+from flowprep.run.worker_process import WorkerProcess
 
-__all__ = [
-    "EXECUTORS",
-    "Executor",
-    "InlineExecutor",
-    "RayExecutor",
-    "WorkerLost",
-    "check_options",
-    "cluster_address",
-    "start_ray",
-    "stop_ray",
-]
+__all__ = ["EXECUTORS", "start_executor"]
 
 log = getLogger("flowprep.run")
 
-MAX_FAILED_STARTS = 3
-"""GPU workers that end while they start, one after the other, before it counts as a failure."""
-BACKLOG_PER_GPU = 32
-"""Jobs in hand beyond those at work, by which the end of a mixed run is seen coming."""
-QUIET_START_SECONDS = 60.0
-LOOK_SECONDS = 5.0
-"""Between two looks at which nodes a cluster has."""
-MIN_PENDING = 8
-"""Jobs beyond a small cluster's cores, so that its autoscaler sees that it is too small."""
-MAX_EMPTY_SECONDS = 900.0
-"""A cluster may lack the cores or GPUs of a run for so long: a new machine takes minutes."""
-
-
-class Executor(ABC):
-    """Takes jobs and gives their results back in the order in which they end."""
-
-    num_workers: int
-    """Jobs that run at the same time."""
-    window: int
-    """Jobs to have in hand, so that no worker waits for the driver."""
-
-    @abstractmethod
-    def submit(self, job: Job) -> None:
-        """Takes a job."""
-
-    @abstractmethod
-    def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
-        """Returns jobs that have ended, after at most `timeout_seconds` if there are none."""
-
-    @abstractmethod
-    def show(self, samples: Sequence[Sample]) -> None:
-        """Shows a run's numbers, if there is a place for it."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Ends the workers; jobs in flight are dropped."""
-
-
-class InlineExecutor(Executor):
-    """Carries every job out at once in this process, where a debugger reaches it."""
-
-    num_workers = 1
-    window = 1
-
-    def __init__(self, options: RunOptions, flow: FlowSpec) -> None:
-        name = options.device.removesuffix("+cpu")
-        self._device = str(resolve_device(name, flow.algorithm))
-        self._ended: list[tuple[Job, JobResult | WorkerLost]] = []
-
-    def submit(self, job: Job) -> None:
-        outcome = run_job(job, self._device)
-        if isinstance(outcome, WorkerLost) and outcome.reason == "crashed":
-            raise ExecutorError(
-                f"the GPU failed: {outcome.message}; take --device cpu to work without it"
-            )
-        self._ended.append((job, outcome))
-
-    def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
-        ended, self._ended = self._ended, []
-        return ended
-
-    def show(self, samples: Sequence[Sample]) -> None:
-        pass
-
-    def close(self) -> None:
-        self._ended.clear()
-
-
-def check_options(options: RunOptions, algorithm: str) -> None:
-    """Raises ConfigError for a device that cannot be had, as far as it is known before a run."""
-    name = options.device.removesuffix("+cpu")
-    device = check_device(name, algorithm)
-    if options.runtime_env is not None:
-        if _is_connected():
-            raise ConfigError(
-                "runtime_env must be given to ray.init, because this process is connected to Ray "
-                "already"
-            )
-        parse_runtime_env(options.runtime_env)
-    is_own = options.executor == "inline" or (
-        cluster_address(options.address) is None and not _is_connected()
-    )
-    if is_own:
-        resolve_device(name, algorithm)
-    elif device is not None and device.index is not None:
-        raise ConfigError(
-            f"device {name!r} is a GPU of one machine, and a Ray cluster shares out its own; "
-            "take --device cuda"
-        )
-
-
-# ---- Ray
-
-
-@dataclass(eq=False)
-class _Task:
-    """What was given to Ray and has not ended."""
-
-    job: Job | None
-    """None while a GPU worker starts."""
-    actor: Any
-    """The GPU worker; None is a task on a core."""
-    began: float
-
-    @property
-    def kind(self) -> WorkerKind:
-        """Of its worker."""
-        return "cpu" if self.actor is None else "gpu"
-
-
-class RayExecutor(Executor):
-    """Carries jobs out by Ray: tasks of one core each, and workers that stay on their GPU.
-
-    Ray's own retries are off (`max_retries=0`): attempts are counted by the driver, so that a video
-    which kills its worker is tried a bounded number of times and then named.
-
-    A GPU worker is an actor, because a process stays on the GPU that it first computed on, while
-    Ray gives a task's process the next task of any GPU. It says first whether its GPU works, and
-    gets jobs from then on. Where there are workers of both kinds they take jobs from one queue, as
-    soon as they are free, GPU workers first.
-
-    The nodes of a cluster come and go, and the workers with them. What a node took along was not
-    its jobs' fault, and is told apart from a worker that ended alone.
-    """
-
-    def __init__(self, options: RunOptions, flow: FlowSpec) -> None:
-        self._flow = flow
-        self._options = options
-        self._in_flight: dict[Any, _Task] = {}
-        self._idle: list[Any] = []
-        self._actors: set[Any] = set()
-        self._num_failed_starts = 0
-        self._num_failed_setups = 0
-        self._metrics = RayMetrics()
-        self._notes: set[str] = set()
-        self._address = cluster_address(options.address)
-        # Before Ray starts, which takes seconds.
-        check_options(options, flow.algorithm)
-        runtime_env = job_runtime_env(options, self._address)
-        self._is_own = self._address is None and not _is_connected()
-        self._device: Device | None = None
-        if self._is_own:
-            machine, device, plan = own_machine(options, flow.algorithm)
-            with _only_gpu(device):
-                self._ray, self._owns_ray = start_ray(
-                    None,
-                    num_cpus=machine.num_cpus,
-                    num_gpus=machine.num_gpus,
-                    runtime_env=runtime_env,
-                )
-        else:
-            self._ray, self._owns_ray = start_ray(
-                self._address, num_cpus=1, runtime_env=runtime_env
-            )
-            try:
-                plan = self._plan_cluster(options)
-            except BaseException:
-                self.close()
-                raise
-        self._plan = plan
-        # A GPU that nobody asked for by its name may fail, and the CPU takes its place.
-        self._gpu_is_required = options.device != "auto"
-        self.num_workers = plan.num_workers
-        self._task: Any = self._ray.remote(num_cpus=1, max_retries=0)(run_job)
-        self.window = self._window_of(plan)
-        self._num_cpu_free = self._cpu_slots_of(plan)
-        self._queue = JobQueue(self.window)
-        self._began = time.monotonic()
-        self._looked = -LOOK_SECONDS
-        self._empty_since: float | None = None
-        for _ in range(plan.num_gpu_workers):
-            self._start_gpu_worker()
-
-    def submit(self, job: Job) -> None:
-        if not isinstance(job, ExtractJob):
-            # It moves bytes, on whatever machine: it waits for no GPU, and has no core of its own
-            # where all of them feed GPUs.
-            has_core = self._plan.num_cpu_workers or not self._plan.num_gpu_workers
-            task = self._task if has_core else self._task.options(num_cpus=0)
-            self._in_flight[task.remote(job)] = _Task(job, None, time.monotonic())
-        else:
-            self._queue.add(job)
-
-    def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
-        self._follow_cluster()
-        self._hand_out()
-        if not self._in_flight:
-            if len(self._queue):
-                time.sleep(min(timeout_seconds, 0.2))
-            return []
-        ready, _ = self._ray.wait(
-            list(self._in_flight), num_returns=1, timeout=timeout_seconds, fetch_local=False
-        )
-        self._say_if_none_starts()
-        ended: list[tuple[Job, JobResult | WorkerLost]] = []
-        for ref in ready:
-            task = self._in_flight.pop(ref)
-            outcome = self._outcome(ref)
-            if task.job is None:
-                self._after_start(task.actor, outcome)
-            else:
-                assert not isinstance(outcome, PreparedWorker)
-                self._after_job(task, outcome)
-                ended.append((task.job, outcome))
-        return ended
-
-    def show(self, samples: Sequence[Sample]) -> None:
-        self._metrics.show(samples)
-
-    def close(self) -> None:
-        if self._owns_ray:
-            stop_ray(self._ray)
-            return
-        for ref, task in self._in_flight.items():
-            if task.actor is None:
-                self._ray.cancel(ref, force=True)
-        for actor in self._actors:
-            self._ray.kill(actor)
-        self._in_flight.clear()
-
-    def _plan_cluster(self, options: RunOptions) -> WorkerPlan:
-        """Plans the workers of a cluster, whose GPUs are tried when their workers start."""
-        machines = living_machines(self._ray)
-        name = options.device.removesuffix("+cpu")
-        device = check_device(name, self._flow.algorithm)
-        if device is None and has_gpu_version(self._flow.algorithm):
-            device = Device("cuda")
-        is_gpu = device is not None and device.kind != "cpu"
-        if is_gpu and name != "auto" and not any(one.num_gpus for one in machines):
-            raise ExecutorError(
-                f"device {name!r} needs a GPU, and the Ray cluster has none; add a node with one, "
-                "start Ray there with --num-gpus, or take --device cpu"
-            )
-        self._machines = machines
-        self._device = device
-        return plan_workers(options, machines, device)
-
-    def _window_of(self, plan: WorkerPlan) -> int:
-        if plan.num_gpu_workers:
-            num_gpus = max(1, round(plan.num_gpu_workers * plan.gpus_per_worker))
-            return plan.num_workers + (BACKLOG_PER_GPU if plan.num_cpu_workers else 1) * num_gpus
-        # A second job in hand for each worker hides the driver's latency.
-        if self._is_own:
-            return 2 * plan.num_workers
-        # Where the user caps the workers of a shared cluster, only the window does so.
-        return self._options.num_workers or plan.num_workers + max(plan.num_workers, MIN_PENDING)
-
-    def _cpu_slots_of(self, plan: WorkerPlan) -> int:
-        """Jobs that Ray may have for its cores at a time."""
-        return plan.num_cpu_workers if plan.num_gpu_workers else self._window_of(plan)
-
-    def _follow_cluster(self) -> None:
-        """Takes up nodes that have come, and lets go of those that have gone."""
-        now = time.monotonic()
-        if self._is_own or now - self._looked < LOOK_SECONDS:
-            return
-        self._looked = now
-        machines = living_machines(self._ray)
-        needs_gpu = self._gpu_is_required and self._plan.num_gpu_workers > 0
-        if any(one.num_gpus if needs_gpu else one.num_cpus for one in machines):
-            self._empty_since = None
-        else:
-            self._wait_for_nodes("GPU" if needs_gpu else "CPU", now)
-            if needs_gpu:
-                # Cores do not take the place of what was asked for by its name.
-                return
-        if machines == self._machines:
-            return
-        before, plan = self._plan, plan_workers(self._options, machines, self._device)
-        self._machines, self._plan = machines, plan
-        self._num_cpu_free += self._cpu_slots_of(plan) - self._cpu_slots_of(before)
-        self.num_workers = plan.num_workers
-        self.window = self._queue.window = self._window_of(plan)
-        log.info("the cluster has %d nodes now, %d workers", len(machines), plan.num_workers)
-        for _ in range(plan.num_gpu_workers - len(self._actors)):
-            self._start_gpu_worker()
-
-    def _wait_for_nodes(self, resource: str, now: float) -> None:
-        if self._empty_since is None:
-            self._empty_since = now
-            log.warning("the Ray cluster has no %s at present; waiting for a node", resource)
-        elif now - self._empty_since > MAX_EMPTY_SECONDS:
-            raise ExecutorError(
-                f"the Ray cluster has had no {resource} for {MAX_EMPTY_SECONDS / 60:.0f} minutes; "
-                f"add a node, or start Ray with --num-{resource.lower()}s. The same command goes on"
-            )
-
-    # ---- GPU workers
-
-    def _start_gpu_worker(self) -> None:
-        kind = self._ray.remote(
-            num_cpus=self._plan.cpus_per_gpu_worker,
-            num_gpus=self._plan.gpus_per_worker,
-            max_restarts=0,
-            max_task_retries=0,
-        )(DeviceWorker)
-        actor = kind.remote(self._flow, self._plan.device)
-        self._actors.add(actor)
-        self._in_flight[actor.prepare.remote()] = _Task(None, actor, time.monotonic())
-
-    def _after_start(self, actor: Any, outcome: PreparedWorker | JobResult | WorkerLost) -> None:
-        if isinstance(outcome, PreparedWorker) and outcome.error is None:
-            log.info("GPU worker on %s: %s", outcome.node, outcome.estimator)
-            for note in outcome.notes:
-                self._note(f"{outcome.node}: {note}")
-            self._num_failed_starts = 0
-            self._idle.append(actor)
-            return
-        self._end_gpu_worker(actor)
-        if isinstance(outcome, PreparedWorker):
-            message = f"a GPU worker on {outcome.node} cannot work: {outcome.error}"
-        else:
-            assert isinstance(outcome, WorkerLost)
-            self._num_failed_starts += not outcome.node_died
-            if self._num_failed_starts < MAX_FAILED_STARTS:
-                log.warning("a GPU worker ended while it started: %s", outcome.message)
-                self._start_gpu_worker()
-                return
-            message = f"GPU workers end while they start: {outcome.message}"
-        if self._gpu_is_required:
-            raise ExecutorError(
-                f"{message}; run `flowprep doctor` there, or go on without it: --device auto"
-            )
-        self._note(f"{message}; its cores work without it; run `flowprep doctor` there")
-        self._num_cpu_free += max(1, int(self._plan.cpus_per_gpu_worker))
-
-    def _end_gpu_worker(self, actor: Any) -> None:
-        self._actors.discard(actor)
-        with suppress(Exception):
-            self._ray.kill(actor)
-
-    def _note(self, message: str) -> None:
-        """Logs what several workers say but once."""
-        if message not in self._notes:
-            self._notes.add(message)
-            log.warning("%s", message)
-
-    def _say_if_none_starts(self) -> None:
-        """Says once why nothing happens where others use the cluster's GPUs."""
-        if self._began and time.monotonic() - self._began > QUIET_START_SECONDS:
-            self._began = 0.0
-            if self._actors and all(task.job is None for task in self._in_flight.values()):
-                log.warning(
-                    "no GPU worker has started yet; where others use the cluster's GPUs, it waits "
-                    "until they are free"
-                )
-
-    # ---- jobs
-
-    def _hand_out(self) -> None:
-        """Gives jobs to the workers that are free."""
-        at_work: dict[WorkerKind, int] = {"cpu": 0, "gpu": 0}
-        for task in self._in_flight.values():
-            if task.job is not None:
-                at_work[task.kind] += 1
-        free: dict[WorkerKind, int] = {"cpu": self._num_cpu_free, "gpu": len(self._idle)}
-        while (chosen := self._queue.take(free, at_work)) is not None:
-            kind, job = chosen
-            actor = self._idle.pop() if kind == "gpu" else None
-            # Where Ray is our own, its workers have the driver's libraries.
-            versions = None if self._is_own else library_versions(job.config)
-            if actor is None:
-                ref = self._task.remote(job, "cpu", versions)
-            else:
-                ref = actor.run_job.remote(job, versions)
-            self._in_flight[ref] = _Task(job, actor, time.monotonic())
-            self._num_cpu_free -= kind == "cpu"
-            free[kind] -= 1
-            at_work[kind] += 1
-
-    def _after_job(self, task: _Task, outcome: JobResult | WorkerLost) -> None:
-        if not isinstance(task.job, ExtractJob):
-            return
-        if isinstance(outcome, JobResult):
-            self._queue.count(task.kind, outcome.record, time.monotonic() - task.began)
-        if task.actor is None:
-            self._num_cpu_free += 1
-        elif isinstance(outcome, JobResult):
-            self._idle.append(task.actor)
-        else:
-            self._end_gpu_worker(task.actor)
-            if len(self._actors) < self._plan.num_gpu_workers:
-                self._start_gpu_worker()
-
-    def _outcome(self, ref: Any) -> PreparedWorker | JobResult | WorkerLost:
-        errors = self._ray.exceptions
-        try:
-            result: PreparedWorker | JobResult | WorkerLost = self._ray.get(ref)
-        except errors.OutOfMemoryError:
-            return WorkerLost("out-of-memory", "Ray ended the worker because memory ran out")
-        except errors.RayTaskError as error:
-            # run_job returns every error of a job, so this is the worker's own: it cannot import
-            # flowprep, or has another version of it.
-            raise ExecutorError(
-                f"a worker cannot run flowprep: {error}\nEvery node needs what flowprep needs, "
-                "installed there or by --runtime-env"
-            ) from error
-        except errors.RuntimeEnvSetupError as error:
-            # It may be one node's trouble; if nobody can set it up, it stays so.
-            self._num_failed_setups += 1
-            if self._num_failed_setups == MAX_FAILED_STARTS:
-                raise ExecutorError(
-                    f"workers cannot set up their runtime environment: {error}\n"
-                    "Correct what --runtime-env asks for, or leave it out"
-                ) from error
-            return WorkerLost("crashed", _summary("no worker could start", error), node_died=True)
-        except errors.NodeDiedError as error:
-            return WorkerLost("crashed", _summary("its node went away", error), node_died=True)
-        except errors.RayError as error:
-            # Of an actor's end Ray tells the cause in words alone.
-            node_died = "its node has died" in str(error)
-            what = "its node went away" if node_died else "the worker process ended"
-            return WorkerLost("crashed", _summary(what, error), node_died=node_died)
-        self._num_failed_setups = 0
-        return result
-
-
-def _summary(what: str, error: Exception) -> str:
-    first_line = str(error).strip().partition("\n")[0]
-    return f"{what} ({type(error).__name__}: {first_line})"
-
-
-EXECUTORS: dict[ExecutorName, type[InlineExecutor] | type[RayExecutor]] = {
+EXECUTORS: dict[ExecutorName, Callable[[RunOptions, FlowSpec], Executor]] = {
     "ray": RayExecutor,
+    "process": ProcessExecutor,
     "inline": InlineExecutor,
 }
-"""The executor class of each name."""
+"""The executor class of each name; `auto` is one of them, see `start_executor`."""
 
 
-def cluster_address(address: str | None) -> str | None:
-    """Returns the cluster to work on; None where Ray is to start on this machine."""
-    # `ray job submit` names the cluster in the environment.
-    return address or os.environ.get("RAY_ADDRESS")
+def start_executor(
+    options: RunOptions, flow: FlowSpec, num_jobs: int, worker: WorkerProcess | None = None
+) -> Executor:
+    """Starts the executor of a run that begins with so many jobs, on `worker` where it needs one.
 
-
-def start_ray(
-    address: str | None,
-    *,
-    num_cpus: int,
-    num_gpus: int = 0,
-    runtime_env: Mapping[str, Any] | None = None,
-) -> tuple[Any, bool]:
-    """Returns the module `ray`, connected, and whether the caller is to end it by `stop_ray`.
-
-    Ray is taken as it is where this process is connected already; otherwise it joins the cluster at
-    `address`, or starts on this machine with so many CPUs and GPUs. `runtime_env` is what its
-    workers get beside what their nodes have. Raises ExecutorError where Ray is not installed, does
-    not start or cannot be reached, or where TMPDIR is of no use.
+    Raises what its class raises: ConfigError for a device, ExecutorError where there are no
+    workers.
     """
-    ray = _import_ray(starts_here=address is None)
-    if ray.is_initialized():
-        return ray, False
-    folder = RayFolder() if address is None else None
-    try:
-        if address is not None:
-            _check_reachable(address)
-            ray.init(
-                address=address,
-                runtime_env=runtime_env,
-                log_to_driver=False,
-                logging_level="error",
-            )
-            return ray, True
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            runtime_env=runtime_env,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-            # Results are a few hundred bytes: the frames never pass through Ray.
-            object_store_memory=100 << 20,
-            _temp_dir=folder.path if folder is not None else None,
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-        if folder is not None:
-            folder.remove()
-        where = address or "this machine"
-        hint = ""
-        if address is not None and os.environ.get("RAY_AUTH_MODE") != "token":
-            hint = (
-                "; where the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
-                "or RAY_AUTH_TOKEN_PATH"
-            )
-        raise ExecutorError(f"cannot reach or start Ray on {where}: {error}{hint}") from error
-    if folder is not None and folder.path is not None:
-        _folders.append(folder)
-        # Where nobody stops it, as in a notebook.
-        atexit.register(stop_ray, ray)
-    return ray, True
+    name = chosen_executor(options, flow.algorithm, num_jobs)
+    if name != "process":
+        return EXECUTORS[name](options, flow)
+    if options.executor == "process" or (options.num_workers or usable_cores()) == 1:
+        return ProcessExecutor(options, flow, worker)
+    return AutoExecutor(options, flow, worker)
 
 
-_folders: list[RayFolder] = []
-"""Of the Ray that this process started, if its sockets needed one."""
+class AutoExecutor(Executor):
+    """One process for the one video of a run, and Ray as soon as that is cut into segments."""
 
+    def __init__(
+        self, options: RunOptions, flow: FlowSpec, worker: WorkerProcess | None = None
+    ) -> None:
+        self._options = options
+        self._flow = flow
+        self._has_grown = False
+        self._work_by(ProcessExecutor(options, flow, worker))
 
-def stop_ray(ray: Any) -> None:
-    """Ends the Ray that `start_ray` started."""
-    ray.shutdown()
-    while _folders:
-        _folders.pop().remove()
+    def submit(self, job: Job) -> None:
+        # The first of them comes when the only video has said how it is to be cut.
+        if isinstance(job, ExtractJob) and job.segment is not None and not self._has_grown:
+            log.info("the video is long: several workers share its segments, by Ray")
+            self._executor.close()
+            self._has_grown = True
+            self._work_by(EXECUTORS["ray"](self._options, self._flow))
+        self._executor.submit(job)
 
+    def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
+        return self._executor.wait(timeout_seconds)
 
-def _is_connected() -> bool:
-    """Whether this process is connected to a Ray already."""
-    ray = sys.modules.get("ray")
-    return ray is not None and bool(ray.is_initialized())
+    def show(self, samples: Sequence[Sample]) -> None:
+        self._executor.show(samples)
 
+    def close(self) -> None:
+        self._executor.close()
 
-@contextmanager
-def _only_gpu(device: Device | None) -> Iterator[None]:
-    """Shows the Ray that starts within only the GPU that was asked for by its number."""
-    if device is None or device.index is None:
-        yield
-        return
-    variable = "CUDA_VISIBLE_DEVICES"
-    before = os.environ.get(variable)
-    visible = before.split(",") if before else [str(n) for n in range(device.index + 1)]
-    os.environ[variable] = visible[device.index]
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
-
-
-def _check_reachable(address: str) -> None:
-    """Raises ConnectionError where nothing listens at HOST:PORT; Ray would try for a minute."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
-            pass
-
-
-def _import_ray(*, starts_here: bool) -> Any:
-    # Read by Ray when it is imported or started; what the user has set stays.
-    settings = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Without a bound a task that runs out of memory is retried for ever.
-        "RAY_task_oom_retries": "0",
-        # The driver says itself which video lost its worker; this line would go to stdout.
-        "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|workers? .*killed due to memory"
-        "|Raylet is terminated|has been marked dead",
-        # Ray announces that CPU tasks will see their machine's GPUs; ours do not look.
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    }
-    if starts_here:
-        # Ray would keep what became of the last 100,000 tasks, 4 kB each, for a dashboard that is
-        # not there.
-        settings["RAY_task_events_report_interval_ms"] = "0"
-    if starts_here and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        # Ray's ports listen on all interfaces; a token made for this process shuts them to others.
-        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise ExecutorError(
-            f"Ray cannot be imported ({error}); install it with `pip install ray`, "
-            "or use --executor inline"
-        ) from error
-    return ray
+    def _work_by(self, executor: Executor) -> None:
+        self._executor = executor
+        self.num_workers, self.window = executor.num_workers, executor.window

@@ -4,42 +4,33 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 import flowprep._version
-from flowprep.config import ExtractConfig
-from flowprep.dataset.layout import (
-    FLOW_STREAMS,
-    FORMAT_MINOR,
-    RGB_STREAM,
-    VideoStatus,
-    stream_names,
-)
-from flowprep.dataset.quantize import FieldQuantizer
+from flowprep.config import Direction, ExtractConfig
+from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, VideoStatus, stream_names
+from flowprep.dataset.metadata import Reading, VideoMetadata
+from flowprep.dataset.quantize import FieldQuantizer, FlowStatistics
 from flowprep.dataset.write import JpegStream
-from flowprep.errors import NoteCode, VideoError
+from flowprep.errors import VideoError
 from flowprep.flow.base import FlowEstimator
 from flowprep.inputs.video import Video
 from flowprep.video.decode import open_video
 from flowprep.video.reader import FrameReader
-from flowprep.video.segments import Segment, SegmentEdges
-from flowprep.words import format_count
+from flowprep.video.segments import EdgeDigests, Segment, SegmentEdges
 
 __all__ = [
     "ExtractedVideo",
     "extract_video",
     "library_versions",
     "no_progress",
-    "stored_notes",
 ]
 
 
@@ -48,8 +39,11 @@ class ExtractedVideo:
     """What one video gave: its metadata and its streams, which a `with` block frees."""
 
     status: VideoStatus
-    metadata: dict[str, Any]
-    """The content of `KEY.json`."""
+    metadata: VideoMetadata
+    statistics: dict[Direction, FlowStatistics]
+    """Those of `metadata`, and nothing rounded."""
+    edges: EdgeDigests | None
+    """What a segment shares with its neighbors; None of a whole video."""
     streams: dict[str, JpegStream]
     """`flow_x`, `flow_y`, `back_x`, `back_y`, `rgb`: those that the configuration asks for."""
     seconds: dict[str, float]
@@ -79,8 +73,8 @@ def extract_video(
 ) -> ExtractedVideo:
     """Computes the flow of one video, as `config` says, in memory that its length does not change.
 
-    Of a `segment` it gives that part: its streams are that part of the video's streams, and its
-    metadata is for `join_segments`. `reader` is the video's own, opened and not yet read.
+    Of a `segment` it gives that part: its streams are that part of the video's streams, and it is
+    described as a video of its own. `reader` is the video's own, opened and not yet read.
     `on_progress` is called for every frame and pair. Raises VideoError with the reason why the
     video gives nothing; under `on_damage` `cut` a damaged one gives what came before the damage.
     """
@@ -159,20 +153,29 @@ def extract_video(
             )
         if damage is not None:
             reader.note_what_became_of_frames(num_frames)
-        metadata = _describe(video, config, reader, num_frames, num_flows)
-        # Two of these may fill one data set: they agree, but not bit by bit.
-        metadata["device"] = estimator.device_name
-        metadata["estimator"] = type(estimator).__name__
-        metadata["status"] = "partial" if damage else "complete"
-        if damage:
-            metadata["damage"] = damage.message
         statistics = {name: quantizers[name].statistics for name in encode.directions}
-        if edges is None:
-            metadata["flow"] = {name: item.to_dict() for name, item in statistics.items()}
-        else:
-            metadata["flow"] = {name: item.to_exact() for name, item in statistics.items()}
-            metadata["edges"] = edges.to_dict()
-        metadata["sizes"] = {name: stream.sizes for name, stream in streams.items()}
+        metadata = VideoMetadata.of(
+            video,
+            reader.info,
+            size=reader.size,
+            fps=config.decode.fps or reader.info.fps,
+            num_frames_decoded=reader.num_frames_decoded,
+            num_frames=num_frames,
+            num_flows=num_flows,
+            step=flow_spec.step,
+            versions=library_versions(config),
+            statistics=statistics,
+            sizes={name: stream.sizes for name, stream in streams.items()},
+            reading=Reading(
+                counts=reader.counts,
+                num_irregular_stamps=reader.num_irregular_stamps,
+                num_damaged=reader.num_damaged,
+                notes=reader.notes,
+                device=estimator.device_name,
+                estimator=type(estimator).__name__,
+                damage=None if damage is None else damage.message,
+            ),
+        )
     except BaseException:
         for stream in streams.values():
             stream.close()
@@ -180,6 +183,8 @@ def extract_video(
     return ExtractedVideo(
         status="partial" if damage else "complete",
         metadata=metadata,
+        statistics=statistics,
+        edges=None if edges is None else edges.digests(),
         streams=streams,
         seconds=clock.seconds,
     )
@@ -196,55 +201,6 @@ def library_versions(config: ExtractConfig) -> dict[str, str]:
         "numba": importlib.metadata.version("numba"),
         package: importlib.metadata.version(package),
     }
-
-
-def _describe(
-    video: Video, config: ExtractConfig, reader: FrameReader, num_frames: int, num_flows: int
-) -> dict[str, Any]:
-    info = reader.info
-    width, height = reader.size
-    stat = os.stat(video.source)
-    is_folder = os.path.isdir(video.source)
-    return {
-        "key": video.key,
-        "source": video.source,
-        "source_bytes": None if is_folder else stat.st_size,
-        "source_mtime_ns": stat.st_mtime_ns,
-        "start_seconds": video.start_seconds,
-        "end_seconds": video.end_seconds,
-        "labels": list(video.labels),
-        "split": video.split,
-        "codec": info.codec,
-        "duration_seconds": info.duration_seconds,
-        "source_fps": info.fps,
-        "fps": config.decode.fps or info.fps,
-        "source_width": info.width,
-        "source_height": info.height,
-        "rotation": info.rotation,
-        "mirrored": info.is_mirrored,
-        "width": width,
-        "height": height,
-        "num_frames_decoded": reader.num_frames_decoded,
-        "num_frames": num_frames,
-        "num_flows": num_flows,
-        "step": config.flow.step,
-        "versions": library_versions(config),
-        "format_minor": FORMAT_MINOR,
-        "video_stream": info.video_stream,
-        "pixel_aspect": [info.pixel_aspect.numerator, info.pixel_aspect.denominator],
-        "frame_counts": reader.counts.to_dict(),
-        "num_irregular_stamps": reader.num_irregular_stamps,
-        "num_damaged": reader.num_damaged,
-        "notes": stored_notes(reader.notes, reader.num_damaged),
-    }
-
-
-def stored_notes(notes: Mapping[NoteCode, str], num_damaged: int) -> dict[NoteCode, str]:
-    """Returns a video's notes in the order in which they are stored."""
-    found = dict(notes)
-    if num_damaged:
-        found.setdefault("concealed", f"{format_count(num_damaged, 'picture')} damaged")
-    return dict(sorted(found.items()))
 
 
 def _check_size(gray: NDArray[np.uint8], estimator: FlowEstimator) -> None:

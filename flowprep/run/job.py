@@ -1,51 +1,21 @@
-"""What a worker does: extract a video or a part of it, join segments, join a shard. No Ray here."""
+"""What is given to a worker, and what comes back."""
 
 from __future__ import annotations
 
-import faulthandler
-import functools
-import importlib
-import logging
-import os
 import socket
-import tempfile
-import time
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
-import cv2
-import numpy as np
-
-from flowprep.config import ExtractConfig, FlowSpec
+from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import VideoRecord
-from flowprep.dataset.parts import part_name, read_part_record, write_part_record
-from flowprep.dataset.quantize import FieldQuantizer
-from flowprep.dataset.rebuild import record_from_metadata
-from flowprep.dataset.write import publish_shard, write_sample
-from flowprep.errors import (
-    ConfigError,
-    ExecutorError,
-    FlowprepError,
-    StorageError,
-    VideoError,
-)
-from flowprep.flow import FlowEstimator, build_estimator
-from flowprep.flow.devices import is_device_failure
+from flowprep.dataset.parts import part_name
+from flowprep.errors import FlowprepError, VideoError
 from flowprep.inputs.video import Video
-from flowprep.run.extract import extract_video, library_versions, no_progress
-from flowprep.run.segments import join_segments, segment_name, write_segment
+from flowprep.run.segments import segment_name
 from flowprep.storage import Storage
-from flowprep.video.cut import is_long, plan_cut
-from flowprep.video.decode import open_video
-from flowprep.video.fetch import FetchedVideo, fetched
 from flowprep.video.segments import Segment, VideoCut
 
 __all__ = [
-    "DeviceWorker",
     "ExtractJob",
     "Job",
     "JobResult",
@@ -55,11 +25,7 @@ __all__ = [
     "WorkerLost",
     "failed_record",
     "internal_error_site",
-    "run_job",
 ]
-
-# The watchdog is set anew at most so often; setting it starts a thread.
-_REARM_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,27 +121,6 @@ class WorkerLost:
     """Not known: what could have said it is gone."""
 
 
-def run_job(
-    job: Job, device: str = "cpu", versions: Mapping[str, str] | None = None
-) -> JobResult | WorkerLost:
-    """Carries a job out, its flow on `device`; every error comes back as a value.
-
-    With `versions`, the driver's `library_versions`, a worker that has others refuses the job.
-    """
-    try:
-        if isinstance(job, PublishJob):
-            records = [read_part_record(job.storage, job.shard, index) for index in job.indices]
-            publish_shard(job.storage, job.shard, job.indices, records)
-            return JobResult()
-        if isinstance(job, JoinJob):
-            return _join(job)
-        if versions is not None:
-            _check_versions(versions, library_versions(job.config))
-        return _extract(job, device)
-    except FlowprepError as error:
-        return JobResult(error=error)
-
-
 @dataclass(frozen=True)
 class PreparedWorker:
     """What a worker with a device of its own says before it takes jobs."""
@@ -187,171 +132,6 @@ class PreparedWorker:
     notes: tuple[str, ...] = ()
     """Warnings, for the log."""
     node: str = field(default_factory=socket.gethostname)
-
-
-class DeviceWorker:
-    """A worker that stays, and keeps its device and an estimator on it from job to job."""
-
-    def __init__(self, flow: FlowSpec, device: str) -> None:
-        self._flow = flow
-        self._device = device
-
-    def prepare(self) -> PreparedWorker:
-        """Makes the estimator, and computes a first field with it, for which much is compiled."""
-        notes: list[str] = []
-        handler = _NoteHandler(notes)
-        logger = logging.getLogger("flowprep")
-        logger.addHandler(handler)
-        try:
-            estimator = _estimator(self._flow, self._device)
-            # As for OpenCV: what PyTorch does on the CPU it does in one thread.
-            importlib.import_module("torch").set_num_threads(1)
-            blank = np.zeros((4 * estimator.min_side_px, 4 * estimator.min_side_px), np.uint8)
-            estimator(blank, blank)
-        except FlowprepError as error:
-            return PreparedWorker(error=error, notes=tuple(notes))
-        except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            return PreparedWorker(error=ExecutorError(message), notes=tuple(notes))
-        finally:
-            logger.removeHandler(handler)
-        name = f"{type(estimator).__name__} on {estimator.device_name}"
-        return PreparedWorker(name, notes=tuple(notes))
-
-    def run_job(
-        self, job: Job, versions: Mapping[str, str] | None = None
-    ) -> JobResult | WorkerLost:
-        """Carries a job out as `run_job` does."""
-        return run_job(job, self._device, versions)
-
-
-def _check_versions(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
-    different = [
-        f"{name} {found.get(name, '(none)')} where the driver has {version}"
-        for name, version in expected.items()
-        if found.get(name) != version
-    ]
-    if different:
-        raise ExecutorError(
-            f"a worker on {socket.gethostname()} has {', '.join(different)}; their numbers would "
-            "mix in one data set: install the same versions on all nodes"
-        )
-
-
-class _NoteHandler(logging.Handler):
-    def __init__(self, notes: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._notes = notes
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._notes.append(record.getMessage())
-
-
-def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
-    # A worker owns one core; without this OpenCV takes them all, in every worker.
-    cv2.setNumThreads(1)
-    trace: str | None = None
-    try:
-        # Before the watchdog starts: what is compiled here gives no sign of life meanwhile.
-        estimator = _estimator(job.config.flow, device)
-        began = time.perf_counter()
-        with fetched(job.video) as source:
-            extracted = _extract_part(job, source, estimator, began)
-        if isinstance(extracted, VideoCut):
-            return JobResult(cut=extracted)
-        record = extracted
-    except VideoError as error:
-        if device != "cpu" and error.reason == "out-of-memory":
-            # Others share the GPU's memory, so that another time or place may have enough.
-            return WorkerLost("out-of-memory", error.message)
-        record = failed_record(job, error)
-    except (ConfigError, StorageError):
-        raise
-    except MemoryError:
-        record = failed_record(job, VideoError("out-of-memory", "the worker ran out of memory"))
-    except OSError as error:
-        raise StorageError(
-            f"cannot write temporary files: {error}; free space, or set TMPDIR to another folder"
-        ) from error
-    except Exception as error:
-        if device != "cpu" and is_device_failure(error):
-            return _device_lost(error)
-        trace = traceback.format_exc()
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(last.filename).name}:{last.lineno}"
-        message = f"{type(error).__name__} at {place}: {error}"
-        record = failed_record(job, VideoError("internal-error", message))
-    if job.segment is not None:
-        if record.status == "failed":
-            refusal = f"{record.reason}: {record.message}"
-            return JobResult(refusal=refusal, traceback=trace)
-        return JobResult(record=record)
-    write_part_record(job.storage, job.shard, job.index, record)
-    return JobResult(record=record, traceback=trace)
-
-
-def _join(job: JoinJob) -> JobResult:
-    try:
-        record = join_segments(job.storage, shard=job.shard, index=job.index, cut=job.cut)
-    except VideoError as error:
-        return JobResult(refusal=error.message)
-    write_part_record(job.storage, job.shard, job.index, record)
-    return JobResult(record=record)
-
-
-def _device_lost(error: Exception) -> WorkerLost:
-    message = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    if "out of memory" in str(error).lower():
-        hint = "take fewer --workers-per-gpu, or --device cpu for this video"
-        return WorkerLost("out-of-memory", f"the GPU's memory ran out ({message}); {hint}")
-    return WorkerLost("crashed", f"the GPU failed ({message})")
-
-
-def _extract_part(
-    job: ExtractJob, source: FetchedVideo, estimator: FlowEstimator, began: float
-) -> VideoRecord | VideoCut:
-    # Storage that makes a worker wait is no fault of its video: the watchdog sees neither the
-    # fetching nor the writing.
-    with _watchdog(job) as on_progress:
-        reader = open_video(source.video, job.config.decode)
-        is_whole = job.segment is None
-        if is_whole and job.segment_frames and is_long(reader, job.segment_frames):
-            with reader:
-                cut = plan_cut(
-                    reader,
-                    segment_frames=job.segment_frames,
-                    step=job.config.flow.step,
-                    on_progress=on_progress or no_progress,
-                )
-            if cut is not None:
-                return cut
-            reader = open_video(source.video, job.config.decode)
-        open_seconds = time.perf_counter() - began
-        extracted = extract_video(
-            source.video,
-            job.config,
-            estimator,
-            segment=job.segment,
-            reader=reader,
-            on_progress=on_progress,
-        )
-    with extracted:
-        extracted.metadata.update(source.provenance)
-        extracted.seconds["decode"] += open_seconds
-        if job.segment is not None:
-            return write_segment(
-                *(job.storage, job.shard, job.index, job.segment),
-                extracted.metadata,
-                extracted.streams,
-                extracted.seconds,
-                job.attempt,
-            )
-        began = time.perf_counter()
-        with job.storage.atomic_file(part_name(job.shard, job.index, "tar")) as file:
-            members = write_sample(file, job.video.key, extracted.metadata, extracted.streams)
-        seconds = extracted.seconds | {"write": time.perf_counter() - began}
-        seconds = {name: round(value, 4) for name, value in seconds.items()}
-        return record_from_metadata(extracted.metadata, members, seconds, job.attempt)
 
 
 def failed_record(job: ExtractJob, error: VideoError) -> VideoRecord:
@@ -375,56 +155,3 @@ def internal_error_site(record: VideoRecord) -> str | None:
     if record.status != "failed" or record.reason != "internal-error":
         return None
     return (record.message or "").partition(": ")[0]
-
-
-@functools.lru_cache(maxsize=2)
-def _estimator(spec: FlowSpec, device: str) -> FlowEstimator:
-    """One estimator serves all the videos of a worker; all that it needs is compiled."""
-    estimator = build_estimator(spec.algorithm, spec.parameters, device)
-    FieldQuantizer(spec)
-    return estimator
-
-
-class _Watch:
-    """Ends this process when it is not called for a while.
-
-    The thread that does so is faulthandler's own, in C: it also ends native code that hangs with
-    the GIL held, as decord does on some damaged files. Its traceback, in a file, says where it
-    hung.
-    """
-
-    def __init__(self, timeout_seconds: float, file: IO[str]) -> None:
-        self._timeout_seconds = timeout_seconds
-        self._file = file
-        self._armed_at = 0.0
-
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self._armed_at >= min(_REARM_SECONDS, self._timeout_seconds / 4):
-            faulthandler.dump_traceback_later(self._timeout_seconds, file=self._file, exit=True)
-            self._armed_at = now
-
-
-@contextmanager
-def _watchdog(job: ExtractJob) -> Iterator[_Watch | None]:
-    if job.stall_timeout_seconds is None:
-        yield None
-        return
-    # On shared storage the driver reads there why the worker went; elsewhere it stays unknown.
-    if job.storage.is_local:
-        path = job.storage.path(job.stall_name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        file: IO[str] = open(path, "w")  # noqa: SIM115
-    else:
-        file = tempfile.TemporaryFile("w")  # noqa: SIM115
-    try:
-        watch = _Watch(job.stall_timeout_seconds, file)
-        watch()
-        yield watch
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-        file.close()
-        if job.storage.is_local:
-            # A worker of a driver that was killed may have ended the same video a moment ago.
-            with suppress(FileNotFoundError):
-                os.unlink(path)

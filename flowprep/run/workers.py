@@ -6,13 +6,15 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from flowprep.config import RunOptions
-from flowprep.dataset.layout import VideoRecord
 from flowprep.flow.devices import Device, cuda_state, resolve_device
 from flowprep.machine import usable_cores
-from flowprep.run.job import ExtractJob
+
+if TYPE_CHECKING:
+    from flowprep.dataset.layout import VideoRecord
+    from flowprep.run.job import ExtractJob
 
 __all__ = ["JobQueue", "Machine", "WorkerKind", "WorkerPlan", "own_machine", "plan_workers"]
 

@@ -26,8 +26,9 @@ import flowprep
 from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import Sidecar, VideoRecord, shard_name, sidecar_name
 from flowprep.run.counters import Sample
-from flowprep.run.executors import EXECUTORS, Executor, WorkerLost
-from flowprep.run.job import ExtractJob, Job, JobResult
+from flowprep.run.executor import Executor
+from flowprep.run.executors import EXECUTORS
+from flowprep.run.job import ExtractJob, Job, JobResult, WorkerLost
 
 NUM_CLASSES = 700
 STREAMS = ("json", "flow_x", "flow_y", "back_x", "back_y", "rgb")

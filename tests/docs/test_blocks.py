@@ -1,4 +1,7 @@
-"""All code of the README and of the documentation runs, page by page, as it stands there."""
+"""All code of the README and of the documentation runs, page by page, as it stands there.
+
+That of docs/extending.md changes the package first, for which it has a test of its own.
+"""
 
 from __future__ import annotations
 

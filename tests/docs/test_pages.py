@@ -12,6 +12,7 @@ import pytest
 from flowprep.cli import cli
 from tests.docs.pages import PAGES, REASONS, ROOT, RUN_PAGES, flowprep_arguments, read_page
 from tests.docs.prepare import NAMES
+from tests.test_house import ROOMS
 
 LANGUAGES = {"sh", "python", "diff", "text", "{toctree}", "{eval-rst}", "{include}"}
 
@@ -155,8 +156,28 @@ def test_every_measurement_has_a_processor_a_date_and_a_command() -> None:
         assert re.match(r"\*Processor: .+\. Date: .*\d{4}.*\. Command: .+\*$", first), title
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/measured.md"])
-def test_scripts_and_tests_that_a_page_names_are_there(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    for path in re.findall(r"\b((?:scripts|tests|examples)/[\w./-]*\w)", text):
-        assert (ROOT / path).exists(), f"{name} names {path}"
+@pytest.mark.parametrize("name", PAGES)
+def test_files_that_a_page_names_are_there(name: str) -> None:
+    page = read_page(name)
+    text = "\n".join([page.prose, *(block.text for block in page.blocks)])
+    for path in re.findall(r"(?<![\w/.])((?:scripts|tests|examples)/[\w./*-]*[\w*])", text):
+        # PYTHON stands for any of them.
+        assert list(ROOT.glob(path.replace("PYTHON", "*"))), f"{name} names {path}"
+    files = {path.name for path in (ROOT / "flowprep").rglob("*.*")}
+    for code in re.findall(r"`([\w/]+\.(?:py|cu))`", page.prose):
+        places = (ROOT / code, ROOT / "flowprep" / code)
+        assert any(place.exists() for place in places) or code in files, f"{name} names {code}"
+
+
+def test_contributing_lists_the_rooms_from_the_top_down() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("| room |")[2].partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in table.splitlines()[2:]]
+    listed = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    rooms = [room.removeprefix("flowprep.") for room in reversed(ROOMS)]
+    files = {"flowprep": "__init__.py"}
+    expected = [
+        files.get(room) or (f"{room}/" if (ROOT / "flowprep" / room).is_dir() else f"{room}.py")
+        for room in rooms
+    ]
+    assert listed == [one for one in expected if one not in ("__main__.py", "_version.py")]

@@ -32,8 +32,9 @@ from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError
 from flowprep.run.cluster import job_runtime_env, parse_runtime_env
 from flowprep.run.driver import MAX_LOST_NODES
-from flowprep.run.executors import EXECUTORS, InlineExecutor, WorkerLost
-from flowprep.run.job import ExtractJob, Job
+from flowprep.run.executor import InlineExecutor
+from flowprep.run.executors import EXECUTORS
+from flowprep.run.job import ExtractJob, Job, WorkerLost
 from flowprep.run.status import read_status
 from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
@@ -318,7 +319,7 @@ def test_code_is_sent_beside_the_user_s_but_not_over_a_submitted_job_s(
 
 def test_a_process_without_the_token_is_turned_away(two_clips: Path, tmp_path: Path) -> None:
     program = (
-        "from flowprep.run.executors import start_ray\n"
+        "from flowprep.run.ray_start import start_ray\n"
         "ray, _ = start_ray(None, num_cpus=1)\n"
         "print(ray.get_runtime_context().gcs_address, flush=True)\n"
         "input()"

@@ -16,10 +16,13 @@ from flowprep.flow.devices import Device, cuda_state, why_no_cuda
 from flowprep.inputs.manifest import collect_videos
 from flowprep.inputs.video import Video
 from flowprep.machine import usable_cores
-from flowprep.run import job as job_module
+from flowprep.run import run_job as job_module
 from flowprep.run.driver import run_extract
-from flowprep.run.executors import InlineExecutor, _only_gpu, check_options
-from flowprep.run.job import ExtractJob, JobResult, WorkerLost, run_job
+from flowprep.run.executor import InlineExecutor
+from flowprep.run.job import ExtractJob, JobResult, WorkerLost
+from flowprep.run.options import check_options
+from flowprep.run.ray_start import only_gpu
+from flowprep.run.run_job import run_job
 from flowprep.run.workers import JobQueue, Machine, WorkerPlan, own_machine, plan_workers
 from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
@@ -220,10 +223,10 @@ def test_one_gpu_is_shown(visible: str | None, index: int, shown: str) -> None:
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
-    with _only_gpu(Device("cuda", index)):
+    with only_gpu(Device("cuda", index)):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == shown
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
-    with _only_gpu(CUDA):
+    with only_gpu(CUDA):
         assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
 
 

@@ -335,10 +335,10 @@ def test_wrong_credentials_stop_the_run_and_blame_no_video(
 def test_metadata_names_the_object(videos: str, clips: Path, tmp_path: Path) -> None:
     run(videos, tmp_path / "out")
     metadata = open_dataset(tmp_path / "out").metadata("move_left/00")
-    assert metadata["source"] == f"{videos}/move_left/00.mp4"
-    assert metadata["source_bytes"] == (clips / "move_left" / "00.mp4").stat().st_size
-    assert abs(metadata["source_mtime_ns"] / 1e9 - time.time()) < 3600
-    assert re.fullmatch("[0-9a-f]{32}", metadata["source_etag"])
+    assert metadata.source == f"{videos}/move_left/00.mp4"
+    assert metadata.source_bytes == (clips / "move_left" / "00.mp4").stat().st_size
+    assert abs(metadata.source_mtime_ns / 1e9 - time.time()) < 3600
+    assert re.fullmatch("[0-9a-f]{32}", metadata.source_etag)
     manifest = (tmp_path / "out" / "manifest.jsonl").read_text()
     assert f'"source":"{videos}/move_left/00.mp4"' in manifest
 

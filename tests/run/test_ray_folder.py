@@ -13,8 +13,8 @@ import pytest
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ExecutorError
 from flowprep.run import ray_folder
-from flowprep.run.executors import start_ray
 from flowprep.run.ray_folder import RayFolder
+from flowprep.run.ray_start import start_ray
 from flowprep.synthetic import action_scene, write_video
 
 

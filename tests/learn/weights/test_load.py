@@ -23,13 +23,9 @@ from flowprep.learn.models.i3d_resnet import I3DResNet
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.models.resnet import resnet18, resnet50
 from flowprep.learn.models.tsn import TSN
-from flowprep.learn.weights.load import (
-    LoadReport,
-    load_weights_into,
-    read_weights,
-    save_weights,
-    tensorflow_i3d_names,
-)
+from flowprep.learn.weights.files import read_weights, save_weights
+from flowprep.learn.weights.kinetics_i3d import tensorflow_i3d_names
+from flowprep.learn.weights.load import LoadReport, load_weights_into
 from tests.learn.inputs import stack, volume
 from tests.learn.weights.test_tensorflow import write_bundle
 
@@ -218,7 +214,8 @@ def test_of_two_networks_the_one_with_the_model_s_channels(tmp_path: Path, small
     assert set(report.unexpected) == set(rgb)
     bias = small_i3d.state_dict()["logits.conv3d.bias"].numpy()
     np.testing.assert_array_equal(bias, flow[f"{FLOW}Logits/Conv3d_0c_1x1/conv_3d/b"])
-    assert_refused(I3D(volume(1), 7, width=WIDTH), tmp_path / "x", "0 of its networks")
+    write_bundle(tmp_path / "y", rgb | tensorflow_i3d(I3D(volume(3), 7, width=WIDTH), "B/"))
+    assert_refused(small_i3d, tmp_path / "y", "0 of its networks")
 
 
 def test_a_scale_that_the_file_has_is_taken(tmp_path: Path, small_i3d: I3D) -> None:
@@ -390,7 +387,7 @@ def test_a_classifier_is_taken_whole_or_not(tmp_path: Path) -> None:
 
 
 def test_looking_for_the_classifier_changes_nothing(tmp_path: Path) -> None:
-    model = CNNM(stack(2), 5, second_norm=False, width=1 / 64, crop_px=64)
+    model = CNNM(stack(2), 5, width=1 / 64, crop_px=64)
     path = save(draw_state(model), tmp_path / "x.safetensors")
     parameters = list(model.parameters())
     torch.manual_seed(0)

@@ -1,0 +1,152 @@
+"""A process that carries jobs out one after the other, seen from the driver.
+
+    driver   WorkerProcess   <- socket ->   worker_main.main   worker
+
+Nothing but the standard library is imported here: the worker has begun to import what it needs
+before the driver does so itself. It is a new Python and no fork, whose locks other threads may hold
+for ever; and unlike multiprocessing's it never imports the user's script. It ends when the driver
+does, however that ends, for its end of the socket is closed then.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from flowprep.config import FlowSpec
+    from flowprep.run.job import Job
+
+__all__ = ["READY", "WorkerEndedError", "WorkerProcess"]
+
+READY: Literal["ready"] = "ready"
+"""A worker's first message: it has imported what it needs. All others are outcomes of jobs."""
+
+_CODE = (
+    "import sys; descriptor, *sys.path = sys.argv[1:]; "
+    "from flowprep.run.worker_main import main; main(int(descriptor))"
+)
+
+_MAX_WORDS = 4000
+"""Characters of what a worker wrote before it ended, for the log."""
+
+
+class WorkerEndedError(Exception):
+    """A worker is gone; the message says how."""
+
+    def __init__(self, how: str, *, words: str, ran_out_of_memory: bool) -> None:
+        super().__init__(how)
+        self.words = words
+        """What it wrote to stderr at last."""
+        self.ran_out_of_memory = ran_out_of_memory
+        """Whether the system ended it for that."""
+
+
+class WorkerProcess:
+    """A worker that has been started, and is ended at the end of a `with` block."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115
+        self._num_oom_kills = _num_oom_kills()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _CODE, str(theirs.fileno()), *sys.path],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._words,
+                # Ctrl-C in a terminal is for the driver, which ends its worker itself.
+                start_new_session=True,
+            )
+        self._connection = Connection(ours.detach())
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    def __enter__(self) -> WorkerProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    def send(self, flow: FlowSpec, device: str, job: Job | None = None) -> None:
+        """Gives the worker a job, or lets it get ready for those to come.
+
+        Of a worker that is gone `receive` tells.
+        """
+        # The worker writes to the same file, at the same place.
+        self._words.seek(0)
+        self._words.truncate()
+        with suppress(OSError):
+            self._connection.send_bytes(pickle.dumps((flow, device, job)))
+
+    def receive(self, timeout_seconds: float) -> Any:
+        """Returns the worker's next message; raises TimeoutError, or WorkerEndedError."""
+        try:
+            if not self._connection.poll(timeout_seconds):
+                raise TimeoutError
+            content = self._connection.recv_bytes()
+        except (EOFError, ConnectionError):
+            raise self._ended() from None
+        return pickle.loads(content)
+
+    def memory_bytes(self) -> int:
+        """Returns the memory that it holds, 0 where this is not known."""
+        try:
+            for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+                if line.startswith("VmRSS:"):
+                    return 1024 * int(line.split()[1])
+        except (OSError, ValueError):
+            pass
+        return 0
+
+    def end(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+        self._words.close()
+
+    def _ended(self) -> WorkerEndedError:
+        # It may have closed the socket a moment before it ends, or hang there.
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        self._process.kill()
+        code = self._process.wait()
+        size = self._words.seek(0, 2)
+        self._words.seek(max(0, size - _MAX_WORDS))
+        words = self._words.read().decode(errors="replace").strip()
+        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        return WorkerEndedError(
+            how,
+            words=words,
+            ran_out_of_memory=code == -signal.SIGKILL and _num_oom_kills() > self._num_oom_kills,
+        )
+
+
+def _num_oom_kills() -> int:
+    """Returns how many processes Linux has ended for want of memory since the machine started."""
+    try:
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return 0
