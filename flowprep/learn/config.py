@@ -31,10 +31,8 @@ __all__ = [
     "CropName",
     "FusionMethod",
     "ModelSpec",
-    "NormalizationName",
     "OptimizationSpec",
     "StackName",
-    "StreamName",
     "TrainConfig",
     "TrainOptions",
     "ViewSpec",
@@ -112,17 +110,18 @@ class ClipSpec:
     stream: StreamName = "flow"
     """What the network sees: the flow, the RGB frames, or both, for networks that take both."""
     num_frames: int = 10
-    """Flow fields or RGB frames of a clip. Of flow, networks over stacks take 10, tsn- networks 5;
-    of RGB 1; i3d networks take 64 of either."""
+    """Flow fields or RGB frames of a clip. The default is the network's published number. For a
+    network with several inputs this is the first one, and the others follow in proportion."""
     frame_stride: int = 1
-    """Distance between a clip's fields or frames: 2 takes every second one."""
+    """Distance between a clip's fields or frames: 2 takes every second one. The default is the
+    network's published distance."""
     stack: StackName = "plain"
     """How fields become a stack (Simonyan and Zisserman 2014): `plain`, as they follow;
     `bidirectional`, half of them forward and half backward; `trajectory`, sampled along the
     motion."""
     num_segments: int = 1
-    """Clips of a video that are looked at together, one from each of so many equal segments: 3 for
-    tsn- networks, otherwise 1."""
+    """Clips of a video that the network gets together, one from each of that many equal segments.
+    The default is the network's published number."""
     sampling: SamplingName = "segments"
     """Where segments lie: over the whole video, or within a window of 64 frames (`dense`)."""
     subtract_mean_flow: bool = False
