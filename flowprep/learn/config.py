@@ -72,17 +72,18 @@ class ModelSpec:
     width: float = 1.0
     """Multiplies the number of channels in every layer; small ones train on a laptop."""
     dropout: float | None = None
-    """Share of the features that is dropped before the classifier; the published one where it is
-    not given."""
+    """Share of the features that is dropped before the classifier. The default is the published
+    share."""
     options: NetworkOptions = field(default_factory=NetworkOptions)
-    """Those of this network alone, of its entry's type; its defaults where they are not given."""
+    """The network's own options, of the type that its entry names. The default is that type's
+    defaults."""
     weights: str | None = None
     """Start from this file: .safetensors, .pth, or a checkpoint of flowprep or TensorFlow."""
 
     def __post_init__(self) -> None:
         kind = find_network(self.model).options
         if type(self.options) is not kind:
-            # Those of another network may stand here only at their defaults.
+            # Options of another network are accepted only at their defaults.
             own = make_options(self.model, dataclasses.asdict(self.options))
             object.__setattr__(self, "options", own)
         if not 0 < self.width <= 8:
@@ -282,7 +283,7 @@ class TrainConfig:
 
     @property
     def inputs(self) -> tuple[ClipInput, ...]:
-        """What the network takes of each clip: as published, in the number of frames chosen."""
+        """The network's inputs for this clip."""
         clip = self.clip
         return clip_inputs(self.model.model, clip.stream, clip.num_frames, clip.frame_stride)
 
@@ -312,12 +313,12 @@ class TrainConfig:
 
 
 _FLAT_OPTIONS = ("consensus", "partial_bn", "non_local")
-"""Options that stood among those of all networks until 0.1; a network without one had its
+"""Version 0.1 stored these options for every network. A network without such an option stored its
 default."""
 
 
 def _with_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a stored ModelSpec's values with its options as their own type."""
+    """Returns the stored values of a ModelSpec, with the options as the network's own type."""
     values = dict(values)
     flat = {name: values.pop(name) for name in _FLAT_OPTIONS if name in values}
     if "model" not in values:
