@@ -226,5 +226,5 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
 def _recipe(name: RecipeName, stream: StreamName) -> TrainConfig:
     recipe = RECIPES[name]
     if stream not in recipe:
-        raise ConfigError(f"stream must be {' or '.join(recipe)} for recipe {name}, got {stream}")
+        raise ConfigError(f"stream must be {' or '.join(recipe)} for recipe {name}, got {stream!r}")
     return recipe[stream]
