@@ -165,7 +165,7 @@ def test_what_both_cannot_be_made_of_is_refused(
     with pytest.raises(ConfigError, match="num_frames must be even for stack bidirectional, got 5"):
         train([dataset], tmp_path, dataclasses.replace(config, clip=odd), QUIET)
     for changes, message in (
-        ({"keep_rgb": False}, r"holds no RGB frames; extract with --keep-rgb for stream both"),
+        ({"keep_rgb": False}, "holds no RGB frames, which stream both needs"),
         ({"directions": ("backward",)}, "holds no forward flow"),
     ):
         encode = dataclasses.replace(open_dataset(motion).config.encode, **changes)
