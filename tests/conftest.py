@@ -26,6 +26,7 @@ QUICK = (
     "dataset/test_verify.py",
     "dataset/test_write.py",
     "test_config.py",
+    "test_duplicates.py",
     "test_errors.py",
     "test_house.py",
     "test_sizes.py",

@@ -33,6 +33,7 @@ __all__ = [
     "check_exists",
     "config_option",
     "dataclass_options",
+    "estimator_options",
     "given_values",
     "labels_option",
     "merged_options",
@@ -127,6 +128,23 @@ class NumbersType(click.ParamType):  # type: ignore[type-arg]
             return tuple(float(number) for number in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not numbers with commas between them.", param, ctx)
+
+
+class PairType(click.ParamType):  # type: ignore[type-arg]
+    """`radius=4`, as a pair of texts."""
+
+    name = "KEY=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Splits at the first equals sign."""
+        if isinstance(value, tuple):
+            return value
+        key, sign, text = str(value).partition("=")
+        if not (key and sign):
+            self.fail(f"{value!r} is not KEY=VALUE.", param, ctx)
+        return key.replace("-", "_"), text
 
 
 class ChoiceType(click.Choice):  # type: ignore[type-arg]
@@ -306,16 +324,18 @@ def _read_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
             raise click.BadParameter(
                 f"{path}: no option is called {name}{_hint(flag, value, options)}", ctx, parameter
             )
-        if not _has_type(value, option):
+        items = _items(value, option)
+        if not all(_has_type(one, option) for one in items):
             wanted, got = _wanted(option), json.dumps(value, default=str)
             raise click.BadParameter(f"{path}: {name} must be {wanted}, got {got}", ctx, parameter)
         try:
-            option.type.convert(value, option, ctx)
+            for one in items:
+                option.type.convert(one, option, ctx)
         except click.BadParameter as error:
             raise click.BadParameter(f"{path}: {name}: {error.message}", ctx, parameter) from error
         except ConfigError as error:
             raise ConfigError(f"{path}: {str(error).removeprefix('--')}") from error
-        defaults[option.name] = value
+        defaults[option.name] = items if option.multiple else value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
 
@@ -360,6 +380,29 @@ def labels_option(group: str | None = None) -> Callable[[Callable[..., Any]], Ca
     )
 
 
+def estimator_options(group: str) -> list[Callable[[Any], Any]]:
+    """Returns what decorates a command with `--estimator`, and with the parameters of its class."""
+    return [
+        click.option(
+            "--estimator",
+            metavar="MODULE:CLASS",
+            cls=GroupedOption,
+            group=group,
+            help="A class of your own that computes the flow, in place of --algorithm: a "
+            "flowprep.FlowEstimator in a module of the current folder or of an installed package.",
+        ),
+        click.option(
+            "--estimator-options",
+            type=PairType(),
+            multiple=True,
+            metavar="KEY=VALUE",
+            cls=GroupedOption,
+            group=group,
+            help="A parameter of your own estimator. Give one for each parameter.",
+        ),
+    ]
+
+
 def workers_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorates a command with `--workers`, of the commands that compute no flow."""
     return click.option(
@@ -380,6 +423,15 @@ def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:
     return f"; did you mean {close[0]}?" if close else "; correct the name, or remove the line"
 
 
+def _items(value: Any, option: click.Option) -> list[Any]:
+    """Returns the values of an option: several for one that may be given several times."""
+    if isinstance(option.type, PairType) and isinstance(value, dict):
+        return [
+            (key, one if isinstance(one, str) else json.dumps(one)) for key, one in value.items()
+        ]
+    return value if option.multiple and isinstance(value, list) else [value]
+
+
 def _has_type(value: object, option: click.Option) -> bool:
     """Whether a TOML value can be meant for an option; click alone takes 1.5 for the integer 1."""
     if isinstance(option.type, click.types.BoolParamType):
@@ -393,6 +445,8 @@ def _has_type(value: object, option: click.Option) -> bool:
     if isinstance(option.type, NumbersType):
         items = value if isinstance(value, list) else [value]
         return all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in items)
+    if isinstance(option.type, PairType):
+        return isinstance(value, (str, tuple))
     return isinstance(value, str)
 
 
@@ -407,7 +461,9 @@ def _wanted(option: click.Option) -> str:
         return 'a number or "source"'
     if isinstance(option.type, NumbersType):
         return "a list of numbers"
-    return "a text in quotes"
+    if isinstance(option.type, PairType):
+        return "a table such as {radius = 4}"
+    return "a list of texts in quotes" if option.multiple else "a text in quotes"
 
 
 def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:

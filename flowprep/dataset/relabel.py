@@ -136,20 +136,7 @@ def label_dataset(
     """
     check_labels_name(name)
     check_choice("format", format, LabelFormat)
-    if annotations is not None and lists:
-        raise ConfigError(
-            f"annotations and lists cannot be given together, got {os.fspath(annotations)} and "
-            f"{format_count(len(lists), 'list')}; leave one of the two out"
-        )
-    if annotations is None and not lists and class_names is None and not rename:
-        raise ConfigError(
-            "annotations, lists, class names or names to exchange must be given, got none of them: "
-            "there is nothing to label with"
-        )
-    if split is not None and annotations is None:
-        raise ConfigError(
-            f"split goes with the folders of UCF101 and HMDB51, got {split} and no annotations"
-        )
+    _check_given(annotations, lists, split, has_classes=class_names is not None or bool(rename))
     storage = Storage(out)
     header = DatasetHeader.read(storage)
     with collector_paused():
@@ -199,6 +186,30 @@ def label_dataset(
         )
     report.notes = [redacted(note) for note in report.notes]
     return report
+
+
+def _check_given(
+    annotations: str | os.PathLike[str] | None,
+    lists: Sequence[str],
+    split: int | None,
+    *,
+    has_classes: bool,
+) -> None:
+    """Raises ConfigError for options that do not go together."""
+    if annotations is not None and lists:
+        raise ConfigError(
+            f"annotations and lists cannot be given together, got {os.fspath(annotations)} and "
+            f"{format_count(len(lists), 'list')}; leave one of the two out"
+        )
+    if annotations is None and not lists and not has_classes:
+        raise ConfigError(
+            "annotations, lists, class names or names to exchange must be given, got none of them: "
+            "there is nothing to label with"
+        )
+    if split is not None and annotations is None:
+        raise ConfigError(
+            f"split goes with the folders of UCF101 and HMDB51, got {split} and no annotations"
+        )
 
 
 # ---- labels in the making

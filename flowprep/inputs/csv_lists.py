@@ -12,13 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from flowprep.errors import InputError
 from flowprep.inputs.clips import Clip, names_of_clips
 from flowprep.inputs.entries import Entry, Found, Request, check_split, comment_notes, first_of
-from flowprep.inputs.lists import (
-    finder_of,
-    integers_in,
-    mixed_labels,
-    place_entries,
-    set_source,
-)
+from flowprep.inputs.listed import finder_of, integers_in, mixed_labels, place_entries, set_source
 from flowprep.inputs.path_finder import PathFinder, join_path
 from flowprep.inputs.text_files import Row, Table, read_table
 from flowprep.inputs.tree import VIDEO_EXTENSIONS, extension_of

@@ -27,9 +27,9 @@ import torch
 
 from flowprep._version import __version__
 from flowprep.config import VERSION_1_VALUES, ExtractConfig
-from flowprep.dataset.layout import flatten
 from flowprep.dataset.read import FlowDataset
-from flowprep.errors import ConfigMismatchError, FlowprepError, WeightsError
+from flowprep.differences import find_differences, flatten, mismatch
+from flowprep.errors import FlowprepError, WeightsError
 from flowprep.learn.config import StreamName, TrainConfig
 from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
@@ -235,6 +235,11 @@ def restore_model(checkpoint: Checkpoint) -> ClipModel | MultiTask:
     return model.eval()
 
 
+# Where the values of a difference are.
+_PLACES = ("in training", "here")
+_MAX_SHOWN_CLASSES = 10
+
+
 def check_data(
     task: Task,
     dataset: FlowDataset,
@@ -260,24 +265,24 @@ def check_data(
     if stream != "rgb":
         names += ["flow.algorithm", "flow.step", "flow.bound_px"]
         names += sorted(name for name in stored | given if name.startswith("flow.parameters."))
-    differences = {
-        name: (stored.get(name), given.get(name))
-        for name in names
-        if stored.get(name) != given.get(name)
-    }
+    differences = find_differences(stored, given, names)
     if differences and not force:
-        raise _mismatch(
-            f"{dataset.location} is not like the data that the network was trained on:",
+        raise mismatch(
+            f"{dataset.location} is not like the data that the network was trained on",
             differences,
+            _PLACES,
             "Extract the videos as the training data were, or add --force to go on all the same.",
         )
     if labels and dataset.class_names and dataset.class_names != task.class_names:
-        differing = _class_differences(task.class_names, dataset.class_names)
-        raise _mismatch(
-            f"{dataset.location} has other classes than the network:",
-            differing,
+        stored, given = _numbered(task.class_names), _numbered(dataset.class_names)
+        longest = given if len(given) > len(stored) else stored
+        raise mismatch(
+            f"{dataset.location} has other classes than the network",
+            find_differences(stored, given, list(longest)),
+            _PLACES,
             "Extract it with the class list of the training data, or give it labels with these "
             "classes by `flowprep label` and name them with --labels.",
+            max_shown=_MAX_SHOWN_CLASSES,
         )
     implementation = dataset.header.implementation
     if stream != "rgb" and not differences and implementation != task.implementation:
@@ -288,39 +293,13 @@ def check_data(
     return []
 
 
+def _numbered(class_names: Sequence[str]) -> dict[str, str]:
+    return {f"class {label}": name for label, name in enumerate(class_names)}
+
+
 def library_versions() -> dict[str, str]:
     """Returns the versions that a checkpoint's numbers may depend on."""
     return {"flowprep": __version__, "torch": torch.__version__}
-
-
-def _class_differences(
-    stored: Sequence[str], given: Sequence[str]
-) -> dict[str, tuple[str | None, str | None]]:
-    places = range(max(len(stored), len(given)))
-    pairs = {
-        f"class {label}": (
-            stored[label] if label < len(stored) else None,
-            given[label] if label < len(given) else None,
-        )
-        for label in places
-    }
-    return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
-
-
-def _mismatch(
-    title: str, differences: Mapping[str, tuple[Any, Any]], remedy: str
-) -> ConfigMismatchError:
-    lines = [
-        f"  {name}: {_show(old)} in training, {_show(new)} here"
-        for name, (old, new) in list(differences.items())[:10]
-    ]
-    if len(differences) > 10:
-        lines.append(f"  ... and {len(differences) - 10} more")
-    return ConfigMismatchError("\n".join([title, *lines, remedy]), differences)
-
-
-def _show(value: Any) -> str:
-    return "nothing" if value is None else str(value)
 
 
 def _first_line(error: Exception) -> str:

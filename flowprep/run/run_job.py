@@ -24,7 +24,8 @@ from flowprep.dataset.write import publish_shard, write_sample
 from flowprep.errors import ConfigError, ExecutorError, FlowprepError, StorageError, VideoError
 from flowprep.flow import FlowEstimator, build_estimator
 from flowprep.flow.devices import is_device_failure
-from flowprep.run.extract import extract_video, library_versions, no_progress
+from flowprep.run.extract import extract_video, library_versions
+from flowprep.run.flow_streams import no_progress
 from flowprep.run.job import (
     ExtractJob,
     Job,
@@ -88,7 +89,8 @@ class DeviceWorker:
             estimator = _estimator(self._flow, self._device)
             # As for OpenCV: what PyTorch does on the CPU it does in one thread.
             importlib.import_module("torch").set_num_threads(1)
-            blank = np.zeros((4 * estimator.min_side_px, 4 * estimator.min_side_px), np.uint8)
+            side, colors = 4 * estimator.min_side_px, (3,) if estimator.frames == "rgb" else ()
+            blank = np.zeros((side, side, *colors), np.uint8)
             estimator(blank, blank)
         except FlowprepError as error:
             return PreparedWorker(error=error, notes=tuple(notes))
@@ -146,6 +148,8 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
         if device != "cpu" and error.reason == "out-of-memory":
             # Others share the GPU's memory, so that another time or place may have enough.
             return WorkerLost("out-of-memory", error.message)
+        if error.reason == "estimator-error":
+            trace = traceback.format_exc()
         record = failed_record(job, error)
     except (ConfigError, StorageError):
         raise

@@ -11,7 +11,7 @@ from flowprep.inputs.clips import names_of_clips
 from flowprep.inputs.csv_lists import parse_seconds
 from flowprep.inputs.entries import Entry, Found, Request
 from flowprep.inputs.keys import escape_key
-from flowprep.inputs.lists import integers_in
+from flowprep.inputs.listed import integers_in
 
 __all__ = ["EPIC_COLUMNS", "read_epic"]
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence, Set
 from flowprep.errors import InputError
 from flowprep.inputs.clips import precise_name, short_name
 from flowprep.inputs.entries import Entry, Found, Request, comment_notes
-from flowprep.inputs.lists import list_and_root
+from flowprep.inputs.listed import list_and_root
 from flowprep.inputs.missing import (
     drop_contested_guesses,
     missing_examples,
