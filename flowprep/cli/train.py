@@ -100,7 +100,7 @@ def _varying_options() -> set[str]:
         "resize_short_px": "resize-short",
         "crop_px": "crop",
     },
-    varying=("num_frames", "num_segments", "subtract_mean_flow", "normalization"),
+    varying=("num_frames", "frame_stride", "num_segments", "subtract_mean_flow", "normalization"),
     metavars={"resize_short_px": "PX", "crop_px": "PX", "normalization": "NAME"},
 )
 @dataclass_options(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.models.cnn_m import CNNM
 from flowprep.learn.models.i3d import I3D
 from flowprep.learn.models.i3d_resnet import I3DResNet
@@ -16,6 +17,7 @@ from flowprep.learn.models.resnet import resnet18, resnet50
 from flowprep.learn.models.tsn import TSN
 from flowprep.learn.weights.load import LoadReport, load_weights_into
 from tests.learn.inputs import stack, volume
+from tests.learn.two_towers import TwoTowers
 from tests.learn.weights.states import (
     WIDTH,
     assert_complete,
@@ -214,3 +216,16 @@ def test_the_summary_counts_and_names(tmp_path: Path) -> None:
     )
     many = LoadReport("x", (), {}, {}, tuple("abcdefg"))
     assert many.summary().splitlines()[-1] == "  not used: and 2 more"
+
+
+def test_each_input_of_a_network_has_its_first_convolution(tmp_path: Path) -> None:
+    rgb = ClipInput("rgb", "rgb", "volume", 3)
+    image = ClipInput("image", "rgb", "stack", 1)
+    state = draw_state(TwoTowers([image, rgb], 5, width=WIDTH))
+    model = TwoTowers([ClipInput("flow", "flow", "stack", 4), rgb], 5, width=WIDTH)
+    report = load_weights_into(model, save(state, tmp_path / "x.safetensors"))
+    assert_complete(report, model, set(state))
+    assert list(report.converted) == ["flow.weight"]
+    mean = state["flow.weight"].mean(1, keepdim=True).expand(-1, 8, -1, -1)
+    torch.testing.assert_close(model.state_dict()["flow.weight"], mean)
+    assert torch.equal(model.state_dict()["rgb.weight"], state["rgb.weight"])
