@@ -62,7 +62,6 @@ WITHOUT_REMEDY = {
 
 WITHOUT_VALUE = {
     "exchange/import_plan.py": ["bound_px must be given"],
-    "learn/config.py": ["normalization px is for stream flow"],
     "learn/evaluate.py": ["the network never saw a mirrored clip"],
     "learn/fuse.py": ["train-scores must be given"],
     "learn/predict.py": ["checkpoint must be given", "method svm needs scores"],

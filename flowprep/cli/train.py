@@ -100,7 +100,7 @@ def _varying_options() -> set[str]:
         "resize_short_px": "resize-short",
         "crop_px": "crop",
     },
-    varying=("num_frames", "num_segments", "subtract_mean_flow", "normalization"),
+    varying=("num_frames", "frame_stride", "num_segments", "subtract_mean_flow", "normalization"),
     metavars={"resize_short_px": "PX", "crop_px": "PX", "normalization": "NAME"},
 )
 @dataclass_options(
@@ -226,5 +226,5 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
 def _recipe(name: RecipeName, stream: StreamName) -> TrainConfig:
     recipe = RECIPES[name]
     if stream not in recipe:
-        raise ConfigError(f"stream must be {' or '.join(recipe)} for recipe {name}, got {stream}")
+        raise ConfigError(f"stream must be {' or '.join(recipe)} for recipe {name}, got {stream!r}")
     return recipe[stream]

@@ -17,8 +17,9 @@ from flowprep.errors import VIDEO_NOTES, ConfigError, DatasetError, InputError
 from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import Checkpoint, check_data, restore_model
+from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.clips.testing import TestViews
-from flowprep.learn.config import FusionMethod, PrecisionName, StackName, StreamName, ViewSpec
+from flowprep.learn.config import FusionMethod, PrecisionName, StackName, ViewSpec
 from flowprep.learn.evaluate import clips_notes, score_videos, task_place
 from flowprep.learn.forward import group_size
 from flowprep.learn.fuse import fuse_scores

@@ -73,12 +73,10 @@ def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]
     for one in inputs:
         if one.stream == "rgb":
             if not encode.keep_rgb:
-                remedy = (
+                raise ConfigError(
+                    f"{dataset!r} holds no RGB frames, which stream {clip.stream} needs; "
                     "use --stream flow, or extract with --keep-rgb"
-                    if clip.stream == "rgb"
-                    else f"extract with --keep-rgb for stream {clip.stream}"
                 )
-                raise ConfigError(f"{dataset!r} holds no RGB frames; {remedy}")
             continue
         check_stack(clip.stack, one.num_frames, one.frame_stride)
         wanted = set(DIRECTIONS) if clip.stack == "bidirectional" else {"forward"}
