@@ -15,7 +15,14 @@ from typing import Any, Literal, get_args
 
 from flowprep.errors import ConfigError
 from flowprep.flow.devices import parse_device
-from flowprep.flow.parameters import PARAMETERS, FlowParameters, TVL1Parameters
+from flowprep.flow.parameters import (
+    PARAMETERS,
+    FlowParameters,
+    OwnParameters,
+    TVL1Parameters,
+    check_algorithm,
+    is_own,
+)
 
 __all__ = [
     "PRESETS",
@@ -161,9 +168,11 @@ class FlowSpec:
     """What a stored level means: algorithm, step, bound, quantiser; a reader needs no more."""
 
     algorithm: str = "tvl1"
-    """A name in `flowprep.flow.ESTIMATORS`."""
-    parameters: FlowParameters | None = None
-    """The algorithm's parameters; None stands for its defaults and is replaced by them."""
+    """A name in `flowprep.flow.parameters.PARAMETERS`, or `package.module:Class` for an estimator
+    of your own."""
+    parameters: FlowParameters | Mapping[str, Any] | None = None
+    """The algorithm's parameters; None stands for its defaults and is replaced by them. Those of an
+    estimator of your own are a mapping of names to values; a run fills in its defaults."""
     step: int = 1
     """Flow goes from frame t to frame t + step."""
     bound_px: float = 20.0
@@ -174,10 +183,7 @@ class FlowSpec:
     back as exactly 0 px."""
 
     def __post_init__(self) -> None:
-        if self.algorithm not in PARAMETERS:
-            raise ConfigError(
-                f"algorithm must be one of {', '.join(PARAMETERS)}, got {self.algorithm!r}"
-            )
+        check_algorithm(self.algorithm)
         check_choice("quantizer", self.quantizer, Quantizer)
         if not isinstance(self.step, int) or self.step < 1:
             raise ConfigError(f"step must be an integer >= 1, got {self.step}")
@@ -185,7 +191,11 @@ class FlowSpec:
             raise ConfigError(f"bound_px must be > 0, got {self.bound_px:g}")
         if self.bound_px > 10000:
             raise ConfigError(f"bound_px must be <= 10000, got {self.bound_px:g}")
-        kind = PARAMETERS[self.algorithm]
+        kind: type[Any] = OwnParameters
+        if not is_own(self.algorithm):
+            kind = PARAMETERS[self.algorithm]
+        elif isinstance(self.parameters, Mapping):
+            object.__setattr__(self, "parameters", OwnParameters.of(self.parameters))
         if self.parameters is None:
             object.__setattr__(self, "parameters", kind())
         elif type(self.parameters) is not kind:
@@ -255,6 +265,8 @@ class ExtractConfig:
         values = dataclasses.asdict(self)
         values["decode"]["resize"] = str(self.decode.resize)
         values["encode"]["directions"] = list(self.encode.directions)
+        if isinstance(self.flow.parameters, OwnParameters):
+            values["flow"]["parameters"] = self.flow.parameters.values
         values["flow"]["center_level"] = self.flow.center_level
         return values
 
@@ -268,6 +280,8 @@ class ExtractConfig:
         algorithm = flow.get("algorithm")
         if algorithm in PARAMETERS:
             flow["parameters"] = build_spec(PARAMETERS[algorithm], flow["parameters"])
+        elif not isinstance(flow["parameters"], Mapping):
+            raise ConfigError(f"parameters must be an object, got {flow['parameters']!r}")
         encode = dict(values["encode"])
         encode["directions"] = tuple(encode["directions"])
         config = cls(
@@ -343,6 +357,11 @@ class RunOptions:
         check_choice("executor", self.executor, ExecutorName)
         if self.num_workers is not None and self.num_workers < 1:
             raise ConfigError(f"workers must be >= 1, got {self.num_workers}")
+        if self.executor == "process" and (self.num_workers or 1) > 1:
+            raise ConfigError(
+                f"workers must be 1 with executor process, got {self.num_workers}; take executor "
+                "ray for several"
+            )
         parse_device(self.device.removesuffix("+cpu"))
         if self.device in ("auto+cpu", "cpu+cpu"):
             raise ConfigError(f"device must name a GPU before +cpu, got {self.device!r}")

@@ -5,6 +5,7 @@ Nothing here may fail: whatever a probe raises is a line of what it has to say.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -16,7 +17,7 @@ import statistics
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -404,35 +405,38 @@ def _is_installed(package: str) -> bool:
 def _backends() -> Iterator[Finding]:
     import cv2
 
-    from flowprep.flow import ESTIMATORS
-    from flowprep.flow.devices import cuda_state, has_gpu_version, resolve_device, why_no_cuda
+    from flowprep.flow.devices import cuda_state, why_no_cuda
+    from flowprep.flow.estimators import device_kinds, resolve_device
+    from flowprep.flow.parameters import PARAMETERS
     from flowprep.synthetic import textured_image
 
     wide = textured_image(HEIGHT_PX, WIDTH_PX + int(MOTION_PX), 0)
-    gray = np.asarray(cv2.cvtColor(wide, cv2.COLOR_RGB2GRAY), np.uint8)
+    images = {"rgb": wide, "gray": np.asarray(cv2.cvtColor(wide, cv2.COLOR_RGB2GRAY), np.uint8)}
     gpus = [f"cuda:{index}" for index in range(len(cuda_state().gpus))]
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        for algorithm in ESTIMATORS:
+        for algorithm in PARAMETERS:
+            kinds = device_kinds(algorithm)
             devices = ["cpu"]
-            if has_gpu_version(algorithm):
+            if "cuda" in kinds:
                 devices += [name for name in gpus if why_no_cuda(cuda_state()) is None]
-                try:
-                    resolve_device("mps", algorithm)
-                    devices.append("mps")
-                except Exception:
-                    pass
-                if _is_installed("torch"):
-                    devices.append("torch-cpu")
+            if "mps" in kinds:
+                with contextlib.suppress(Exception):
+                    devices.append(str(resolve_device("mps", algorithm)))
+            if "torch-cpu" in kinds and _is_installed("torch"):
+                devices.append("torch-cpu")
             for device in devices:
-                yield _time_backend(algorithm, device, gray)
+                yield _time_backend(algorithm, device, images)
     finally:
         cv2.setNumThreads(num_threads)
 
 
-def _time_backend(algorithm: str, device: str, gray: NDArray[np.uint8]) -> Finding:
-    """Times one backend on a picture that moves; `gray` is wider than a frame by its motion."""
+def _time_backend(algorithm: str, device: str, images: Mapping[str, NDArray[np.uint8]]) -> Finding:
+    """Times one backend on a picture that moves.
+
+    `images` is that picture in gray and in RGB, wider than a frame by its motion.
+    """
     from flowprep.flow import build_estimator
     from flowprep.flow.parameters import PARAMETERS
 
@@ -442,8 +446,9 @@ def _time_backend(algorithm: str, device: str, gray: NDArray[np.uint8]) -> Findi
         estimator = build_estimator(algorithm, PARAMETERS[algorithm](), device)
         is_gpu = device not in ("cpu", "torch-cpu")
         num_pairs = NUM_GPU_PAIRS if is_gpu else 1
+        image = images[estimator.frames]
         frames = [
-            np.ascontiguousarray(gray[:, int(MOTION_PX) * (t % 2) :][:, :WIDTH_PX])
+            np.ascontiguousarray(image[:, int(MOTION_PX) * (t % 2) :][:, :WIDTH_PX])
             for t in range(num_pairs + 1)
         ]
         first = next(iter(estimator.pairs(frames)))

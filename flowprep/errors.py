@@ -54,6 +54,7 @@ FailureReason = Literal[
     "crashed",
     "stalled",
     "out-of-memory",
+    "estimator-error",
     "internal-error",
 ]
 
@@ -85,6 +86,8 @@ FAILURE_REASONS: dict[FailureReason, str] = {
     "crashed": "the video ended its worker process every time; convert the file, or leave it out",
     "stalled": "no frame came for --stall-timeout seconds; give more of them, or leave it out",
     "out-of-memory": "the worker ran out of memory every time; give fewer --workers",
+    "estimator-error": "the class that --estimator names failed, or gave no usable flow; correct "
+    "the class, and extract to a new OUT, because OUT holds the version of the class",
     "internal-error": "an error in flowprep itself; report it with the traceback in the log",
 }
 """What each reason code in `failures.jsonl` means, and what to do before `--retry-failed`."""

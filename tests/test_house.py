@@ -22,6 +22,7 @@ ROOMS = (
     "flowprep.words",
     "flowprep.garbage",
     "flowprep.errors",
+    "flowprep.differences",
     "flowprep.machine",
     "flowprep.processes",
     "flowprep.images",

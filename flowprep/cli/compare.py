@@ -19,6 +19,7 @@ from flowprep.cli.options import (
 from flowprep.cli.view import NamesType, computing_options
 from flowprep.config import DecodeSpec, Direction, ExtractConfig, FlowSpec
 from flowprep.errors import InputError
+from flowprep.flow.parameters import is_own
 
 __all__ = ["compare"]
 
@@ -36,7 +37,8 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
     "--algorithms",
     type=NamesType(),
     metavar="NAME,NAME",
-    help="Compute the flow of the video A in two ways, such as tvl1,farneback, and compare these.",
+    help="Compute the flow of the video A in two ways, such as tvl1,farneback, and compare these. "
+    "MODULE:CLASS stands for an estimator of your own.",
 )
 @_option(
     "--sample",
@@ -71,6 +73,7 @@ def compare(
     a: str,
     b: str | None,
     algorithms: tuple[str, ...] | None,
+    estimator: str | None,
     sample: int,
     direction: Direction,
     to: str | None,
@@ -88,12 +91,21 @@ def compare(
     \b
     flowprep compare flow-tvl1 flow-dis --to worst
     flowprep compare clip.mp4 --algorithms tvl1,farneback
+    flowprep compare clip.mp4 --algorithms tvl1 --estimator my_flow:MyFlow
     """
     from flowprep.look.compare import compare_algorithms, compare_datasets
     from flowprep.look.sources import is_dataset
 
+    if estimator is not None:
+        algorithms = (*(algorithms or ()), estimator)
     computing = given_values(
-        ctx, ["device", *DecodeSpec.__dataclass_fields__, *FlowSpec.__dataclass_fields__]
+        ctx,
+        [
+            "device",
+            "estimator_options",
+            *DecodeSpec.__dataclass_fields__,
+            *FlowSpec.__dataclass_fields__,
+        ],
     )
     if (b is None) == (algorithms is None):
         raise click.UsageError("Give two data sets A and B, or one video A and --algorithms.")
@@ -115,6 +127,8 @@ def compare(
         else:
             if len(algorithms) != 2:
                 raise InputError(f"algorithms must be two, got {','.join(algorithms)}")
+            if ctx.params["estimator_options"] and not any(map(is_own, algorithms)):
+                raise InputError("estimator_options go with --estimator; leave them out")
             if is_dataset(a):
                 raise InputError(f"{a} is a data set; give --algorithms with a video file instead")
             configs = [given_config(ctx, ExtractConfig(), name) for name in algorithms]

@@ -14,13 +14,14 @@ from flowprep.cli.options import (
     GroupedOption,
     config_option,
     dataclass_options,
+    estimator_options,
     given_values,
     options_named,
 )
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.plan import stored_ranges
 from flowprep.errors import ConfigError
-from flowprep.flow.parameters import PARAMETERS
+from flowprep.flow.parameters import PARAMETERS, is_own
 from flowprep.inputs.entries import CharadesMode
 from flowprep.inputs.manifest import FORMATS, Manifest, collect_videos
 
@@ -161,6 +162,7 @@ config_options = _decorator(
         group="Flow",
         help="How flow is computed.",
     ),
+    *estimator_options("Flow"),
     dataclass_options(
         FlowSpec,
         "Flow",
@@ -224,6 +226,7 @@ def extract(
     flowprep extract 'clips/*.mp4' flow --algorithm dis --no-rgb
     flowprep extract train.csv flow --root videos --preset i3d
     flowprep extract videos flow --list train=train.txt --list val=val.txt
+    flowprep extract videos flow --estimator my_flow:MyFlow --estimator-options radius=4
     """
     # Imported late: --help and usage errors need neither Ray nor a decoder.
     from flowprep.run.early import early_worker
@@ -236,22 +239,23 @@ def extract(
         run_fields = [item.name for item in dataclasses.fields(RunOptions)]
         options = RunOptions(**given_values(ctx, run_fields))
         check_options(options, config.flow.algorithm)
-        manifest = given_videos(ctx, config, out)
-    for note in manifest.notes:
-        click.echo(f"note: {note}", err=True)
-    if dry_run:
-        from flowprep.run.estimate import estimate_run
+    with early_worker(options, config.flow, () if dry_run else videos) as worker:
+        with options_named(ctx):
+            manifest = given_videos(ctx, config, out)
+        for note in manifest.notes:
+            click.echo(f"note: {note}", err=True)
+        if dry_run:
+            from flowprep.run.estimate import estimate_run
 
-        click.echo(estimate_run(manifest, out, config, options).summary())
-        return 0
-    try:
-        with early_worker(options, config.flow, len(manifest.videos)) as worker:
-            from flowprep.run.driver import run_extract
+            click.echo(estimate_run(manifest, out, config, options).summary())
+            return 0
+        from flowprep.run.driver import run_extract
 
+        try:
             report = run_extract(manifest, out, config, options, worker=worker)
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted; the same command goes on where this one stopped.", err=True)
-        return 1
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted; the same command goes on where this one stopped.", err=True)
+            return 1
     click.echo(report.summary())
     return report.exit_code
 
@@ -279,9 +283,23 @@ def given_config(
     decode = given_values(ctx, [item.name for item in dataclasses.fields(DecodeSpec)])
     encode = given_values(ctx, [item.name for item in dataclasses.fields(EncodeSpec)])
     flow = given_values(ctx, ["algorithm", "step", "bound_px", "quantizer"])
-    algorithm = flow["algorithm"] = algorithm or flow.get("algorithm", base.flow.algorithm)
+    own = given_values(ctx, ["estimator", "estimator_options"])
+    if "estimator" in own and "algorithm" in flow:
+        raise ConfigError(
+            f"estimator takes the place of --algorithm, got both {own['estimator']} and "
+            f"{flow['algorithm']}; leave one of them out"
+        )
+    options = dict(own.get("estimator_options", ()))
+    if options and algorithm is None and "estimator" not in own:
+        raise ConfigError(
+            "estimator_options are the parameters of the class that --estimator names; add "
+            "--estimator, or leave them out"
+        )
+    algorithm = flow["algorithm"] = (
+        algorithm or own.get("estimator") or flow.get("algorithm", base.flow.algorithm)
+    )
     FlowSpec(algorithm)  # says which there are, where there is none of that name
-    known = [item.name for item in dataclasses.fields(PARAMETERS[algorithm])]
+    known = [] if is_own(algorithm) else [i.name for i in dataclasses.fields(PARAMETERS[algorithm])]
     for other, kind in PARAMETERS.items():
         strange = given_values(
             ctx, [i.name for i in dataclasses.fields(kind) if i.name not in known]
@@ -292,10 +310,15 @@ def given_config(
                 f"--{name} is a parameter of {other}, and the algorithm is {algorithm}; "
                 f"add --algorithm {other} or leave it out"
             )
-    parameters = given_values(ctx, known)
-    start = base.flow.parameters if algorithm == base.flow.algorithm else PARAMETERS[algorithm]()
-    assert start is not None
-    flow["parameters"] = dataclasses.replace(start, **parameters)
+    if is_own(algorithm):
+        from flowprep.flow.estimators import parse_parameters
+
+        flow["parameters"] = parse_parameters(algorithm, options)
+    else:
+        start: Any = PARAMETERS[algorithm]()
+        if algorithm == base.flow.algorithm:
+            start = base.flow.parameters
+        flow["parameters"] = dataclasses.replace(start, **given_values(ctx, known))
     return ExtractConfig(
         dataclasses.replace(base.decode, **decode),
         dataclasses.replace(base.flow, **flow),

@@ -11,7 +11,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
@@ -33,8 +33,10 @@ __all__ = [
     "check_exists",
     "config_option",
     "dataclass_options",
+    "estimator_options",
     "given_values",
     "labels_option",
+    "merged_options",
     "options_named",
     "sample_option",
     "workers_option",
@@ -128,6 +130,23 @@ class NumbersType(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is not numbers with commas between them.", param, ctx)
 
 
+class PairType(click.ParamType):  # type: ignore[type-arg]
+    """`radius=4`, as a pair of texts."""
+
+    name = "KEY=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Splits at the first equals sign."""
+        if isinstance(value, tuple):
+            return value
+        key, sign, text = str(value).partition("=")
+        if not (key and sign):
+            self.fail(f"{value!r} is not KEY=VALUE.", param, ctx)
+        return key.replace("-", "_"), text
+
+
 class ChoiceType(click.Choice):  # type: ignore[type-arg]
     """One of several words; a wrong one gets the nearest word as a hint."""
 
@@ -162,13 +181,14 @@ def dataclass_options(
     switches: tuple[str, ...] = (),
     varying: tuple[str, ...] = (),
     metavars: Mapping[str, str] | None = None,
+    choices: Mapping[str, Iterable[str]] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a command with an option for each field of a dataclass.
 
     Type and default are the field's, the help is the docstring under it. `names` gives fields other
     option names, `metavars` other words for their values; `switches` are bools that can only be
-    switched on; `varying` fields have no one default to show. The value arrives under the field's
-    own name.
+    switched on; `varying` fields have no one default to show; `choices` are the values of texts
+    that have no Literal, which the help lists. The value arrives under the field's own name.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -179,22 +199,77 @@ def dataclass_options(
                 continue
             option = (names or {}).get(item.name, item.name.strip("_").replace("_", "-"))
             settings = _option_settings(item, hints[item.name])
-            # `doc` is written for Python, where names are marked; a terminal needs no marks.
-            settings |= {"help": docs.get(item.name, "").replace("`", ""), "group": group}
+            doc = docs.get(item.name, "")
+            if item.name in (choices or {}):
+                known = tuple((choices or {})[item.name])
+                settings["type"] = ChoiceType(known)
+                doc = f"{doc} One of {', '.join(known)}."
             if item.name in varying:
                 settings["show_default"] = False
             if item.name in (metavars or {}):
                 settings["metavar"] = (metavars or {})[item.name]
-            is_switch = settings["type"] is bool and item.name in switches
-            flag = f"--{option}"
-            if is_switch:
+            if settings["type"] is bool and item.name in switches:
                 settings["is_flag"] = True
-            elif settings["type"] is bool:
-                flag = f"{flag}/--no-{option}"
-            command = click.option(flag, item.name, cls=GroupedOption, **settings)(command)
+            command = _add_option(command, option, item.name, doc, group, settings)
         return command
 
     return decorate
+
+
+def merged_options(
+    kinds: Mapping[str, type[Any]], group: str, *, varying: Iterable[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command with the options that each of several things has of its own.
+
+    `kinds` says of each thing, by name, which dataclass holds them. Fields of the same name are one
+    option, with the choices of all; the help says for which things it is. `varying` is that of
+    `dataclass_options`. Raises TypeError where fields of the same name have other types.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    owners: dict[str, dict[str, list[str]]] = {}
+    for name, kind in kinds.items():
+        docs, hints = _field_docs(kind), get_type_hints(kind)
+        for item in fields(kind):
+            own = _option_settings(item, hints[item.name])
+            first = settings.setdefault(item.name, own)
+            if isinstance(own["type"], ChoiceType) and isinstance(first["type"], ChoiceType):
+                known = dict.fromkeys([*first["type"].choices, *own["type"].choices])
+                first["type"] = ChoiceType(tuple(known))
+            elif own["type"] != first["type"]:
+                raise TypeError(
+                    f"option {item.name} must have one type, got {first['type']} and "
+                    f"{own['type']} (of {name}); rename one"
+                )
+            if item.name in varying or own["default"] != first["default"]:
+                first["show_default"] = False
+            owners.setdefault(item.name, {}).setdefault(docs.get(item.name, ""), []).append(name)
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, setting in reversed(settings.items()):
+            doc = " ".join(f"{one} For {', '.join(of)}." for one, of in owners[name].items())
+            option = name.strip("_").replace("_", "-")
+            command = _add_option(command, option, name, doc, group, setting)
+        return command
+
+    return decorate
+
+
+def _add_option(
+    command: Callable[..., Any],
+    option: str,
+    field: str,
+    doc: str,
+    group: str,
+    settings: Mapping[str, Any],
+) -> Callable[..., Any]:
+    """Decorates a command with `--option`, whose value arrives as `field`."""
+    flag = f"--{option}"
+    if settings["type"] is bool and not settings.get("is_flag"):
+        flag = f"{flag}/--no-{option}"
+    # `doc` is written for Python, where names are marked; a terminal needs no marks.
+    words = doc.replace("`", "")
+    decorate = click.option(flag, field, cls=GroupedOption, group=group, help=words, **settings)
+    return decorate(command)
 
 
 def given_values(ctx: click.Context, names: typing.Iterable[str]) -> dict[str, Any]:
@@ -249,16 +324,18 @@ def _read_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
             raise click.BadParameter(
                 f"{path}: no option is called {name}{_hint(flag, value, options)}", ctx, parameter
             )
-        if not _has_type(value, option):
+        items = _items(value, option)
+        if not all(_has_type(one, option) for one in items):
             wanted, got = _wanted(option), json.dumps(value, default=str)
             raise click.BadParameter(f"{path}: {name} must be {wanted}, got {got}", ctx, parameter)
         try:
-            option.type.convert(value, option, ctx)
+            for one in items:
+                option.type.convert(one, option, ctx)
         except click.BadParameter as error:
             raise click.BadParameter(f"{path}: {name}: {error.message}", ctx, parameter) from error
         except ConfigError as error:
             raise ConfigError(f"{path}: {str(error).removeprefix('--')}") from error
-        defaults[option.name] = value
+        defaults[option.name] = items if option.multiple else value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
 
@@ -303,6 +380,29 @@ def labels_option(group: str | None = None) -> Callable[[Callable[..., Any]], Ca
     )
 
 
+def estimator_options(group: str) -> list[Callable[[Any], Any]]:
+    """Returns what decorates a command with `--estimator`, and with the parameters of its class."""
+    return [
+        click.option(
+            "--estimator",
+            metavar="MODULE:CLASS",
+            cls=GroupedOption,
+            group=group,
+            help="A class of your own that computes the flow, in place of --algorithm: a "
+            "flowprep.FlowEstimator in a module of the current folder or of an installed package.",
+        ),
+        click.option(
+            "--estimator-options",
+            type=PairType(),
+            multiple=True,
+            metavar="KEY=VALUE",
+            cls=GroupedOption,
+            group=group,
+            help="A parameter of your own estimator. Give one for each parameter.",
+        ),
+    ]
+
+
 def workers_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorates a command with `--workers`, of the commands that compute no flow."""
     return click.option(
@@ -323,6 +423,15 @@ def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:
     return f"; did you mean {close[0]}?" if close else "; correct the name, or remove the line"
 
 
+def _items(value: Any, option: click.Option) -> list[Any]:
+    """Returns the values of an option: several for one that may be given several times."""
+    if isinstance(option.type, PairType) and isinstance(value, dict):
+        return [
+            (key, one if isinstance(one, str) else json.dumps(one)) for key, one in value.items()
+        ]
+    return value if option.multiple and isinstance(value, list) else [value]
+
+
 def _has_type(value: object, option: click.Option) -> bool:
     """Whether a TOML value can be meant for an option; click alone takes 1.5 for the integer 1."""
     if isinstance(option.type, click.types.BoolParamType):
@@ -336,6 +445,8 @@ def _has_type(value: object, option: click.Option) -> bool:
     if isinstance(option.type, NumbersType):
         items = value if isinstance(value, list) else [value]
         return all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in items)
+    if isinstance(option.type, PairType):
+        return isinstance(value, (str, tuple))
     return isinstance(value, str)
 
 
@@ -350,7 +461,9 @@ def _wanted(option: click.Option) -> str:
         return 'a number or "source"'
     if isinstance(option.type, NumbersType):
         return "a list of numbers"
-    return "a text in quotes"
+    if isinstance(option.type, PairType):
+        return "a table such as {radius = 4}"
+    return "a list of texts in quotes" if option.multiple else "a text in quotes"
 
 
 def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:

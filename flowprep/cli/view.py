@@ -13,6 +13,7 @@ from flowprep.cli.options import (
     GroupedCommand,
     GroupedOption,
     dataclass_options,
+    estimator_options,
     given_values,
     options_named,
 )
@@ -26,6 +27,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 _COMPUTING = "Computing the flow of a video"
 _DECODE_FIELDS = ("decoder", "fps", "resize", "interpolation", "allow_upscale")
 _FLOW_FIELDS = ("step", "bound_px", "quantizer")
+_COMPUTING_FIELDS = (
+    *("algorithm", "estimator", "estimator_options", "preset", "device"),
+    *(*_DECODE_FIELDS, *_FLOW_FIELDS),
+)
 
 
 class RangeType(click.ParamType):  # type: ignore[type-arg]
@@ -92,6 +97,8 @@ def computing_options(
             metavar="NAME",
             help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.",
         )(command)
+        for option in reversed(estimator_options(_COMPUTING)):
+            command = option(command)
         if not algorithm:
             return command
         command = click.option(
@@ -221,7 +228,7 @@ def view(
         if start is not None or length is not None:
             raise click.UsageError("--frames says what --start and --length say; give one or both.")
         start, length = frames[0], frames[1] - frames[0]
-    computing = given_values(ctx, ("algorithm", "preset", "device", *_DECODE_FIELDS, *_FLOW_FIELDS))
+    computing = given_values(ctx, _COMPUTING_FIELDS)
     with options_named(ctx):
         spec = ViewSpec(
             panels=panels,

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from flowprep.dataset.layout import LOCK_FILE, DatasetHeader
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo
+from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.exchange.export_spec import ExportSpec
 from flowprep.exchange.export_work import Exporter, export_units
@@ -289,19 +290,19 @@ def _take_folder(folder: Path, identity: dict[str, Any]) -> None:
     if path.is_file():
         try:
             stored = json.loads(path.read_bytes())
-            differing = [name for name in identity if stored.get(name) != identity[name]]
+            differing = find_differences(flatten(stored), flatten(identity))
         except (ValueError, AttributeError, RecursionError) as error:
             raise DatasetError(f"{path} is damaged: {error}; choose another folder") from error
         # Classes and shards may have been added since.
         known = stored.get("class_names")
         if "class_names" in differing and known == identity["class_names"][: len(known or [])]:
-            differing.remove("class_names")
+            del differing["class_names"]
         if differing:
-            lines = [f"  {n}: {stored.get(n)} there, {identity[n]} in this run" for n in differing]
-            raise DatasetError(
-                "\n".join(
-                    [f"{folder} holds another export:", *lines, "Choose another folder for DEST."]
-                )
+            raise mismatch(
+                f"{folder} holds another export",
+                differing,
+                ("there", "in this run"),
+                "Choose another folder for DEST.",
             )
     elif folder.is_dir() and (foreign := sorted(set(os.listdir(folder)) - ours)):
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")

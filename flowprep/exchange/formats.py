@@ -98,9 +98,7 @@ class VideoExport:
 
     def jpeg_sizes(self, stream: Stream) -> list[int]:
         """Returns the sizes of the stored JPEGs in bytes."""
-        offsets = self.dataset.metadata(self.video.key)["offsets"][self.streams()[stream][0]]
-        sizes: list[int] = np.diff(offsets).tolist()
-        return sizes
+        return self.dataset.metadata(self.video.key).sizes[self.streams()[stream][0]]
 
     def fields(self) -> Iterator[NDArray[Any]]:
         """Yields chunks of flow: (n, H, W, 2), float32 px or uint8 levels."""

@@ -1,4 +1,4 @@
-"""Dense optical flow between grayscale frames: one interface, several algorithms."""
+"""Dense optical flow between frames, gray or RGB: one interface, several algorithms."""
 
 from __future__ import annotations
 

@@ -6,12 +6,16 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FlowEstimator", "FlowPair"]
+from flowprep.flow.devices import DeviceKind
+
+__all__ = ["FlowEstimator", "FlowPair", "FrameKind"]
+
+FrameKind = Literal["gray", "rgb"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,10 @@ class FlowPair:
 
 
 class FlowEstimator(ABC):
-    """Computes dense optical flow between 8-bit grayscale frames of one size."""
+    """Computes dense optical flow between 8-bit frames of one size, gray or RGB."""
+
+    frames: ClassVar[FrameKind] = "gray"
+    """What a frame is: `gray`, (H, W) uint8, or `rgb`, (H, W, 3) uint8."""
 
     implementation: str
     """The library and the part of its version that the numbers depend on, such as `opencv-5`.
@@ -37,17 +44,42 @@ class FlowEstimator(ABC):
     It is stored with the data: two implementations never share a data set.
     """
 
+    device_kinds: ClassVar[tuple[DeviceKind, ...]] = ("cpu",)
+    """Where the class computes. Read only for a class that `--estimator` names; where flowprep's
+    own algorithms compute stands in `flowprep.flow.estimators.ESTIMATORS`."""
+
+    parameters_class: ClassVar[type[Any] | None] = None
+    """The frozen dataclass that `__init__` takes; None for a class without parameters. Read only
+    for a class that `--estimator` names; flowprep's own are in `flowprep.flow.parameters`."""
+
     device_name: str = "cpu"
     """Where it computes, as it is stored with each video: `cpu`, `cuda:NVIDIA H100 80GB HBM3`."""
 
     min_side_px: int = 16
     """Frames with a smaller side are refused: no pyramid, patch or filter window fits into them."""
 
+    @classmethod
+    def create(cls, parameters: Any, device: str) -> FlowEstimator:
+        """Makes the estimator; a class for several devices gets the one that PyTorch calls so."""
+        return cls() if parameters is None else cls(parameters)  # type: ignore[call-arg]
+
+    @classmethod
+    def weights(cls, parameters: Any) -> str | None:
+        """Returns the name or SHA-256 of the weights that `parameters` choose; None without any."""
+        return None
+
+    @classmethod
+    def implementation_with(cls, parameters: Any) -> str:
+        """Returns what is stored with the data: the implementation, and the weights if any."""
+        weights = cls.weights(parameters)
+        return cls.implementation if weights is None else f"{cls.implementation}, {weights}"
+
     @abstractmethod
     def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the flow from `prev` to `next`, on the grid of `prev`.
 
-        Both are (H, W) uint8; the result is (H, W, 2) float32: u right and v down, in px.
+        Both are uint8, (H, W) or (H, W, 3) as `frames` says; the result is (H, W, 2) float32: u
+        right and v down, in px.
         """
 
     def pairs(
@@ -59,9 +91,9 @@ class FlowEstimator(ABC):
     ) -> Iterator[FlowPair]:
         """Yields the N - step pairs of a video of N frames, in order, as its frames arrive.
 
-        `frames` are (H, W) uint8 of one size. Only step + 1 of them are held. An estimator that can
-        share a frame's preparation between its pairs, or work on several pairs at once, overrides
-        this.
+        `frames` are uint8 of one size, gray or RGB as the class says. Only step + 1 of them are
+        held. An estimator that can share a frame's preparation between its pairs, or work on
+        several pairs at once, overrides this.
         """
         window: deque[NDArray[np.uint8]] = deque(maxlen=step + 1)
         for number, frame in enumerate(frames):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from flowprep.errors import ConfigError, VideoError
 from flowprep.flow.base import FlowEstimator, FlowPair
+from flowprep.flow.devices import DEVICE_KINDS
 
 __all__ = ["Arrival", "TorchEstimator", "upload"]
 
@@ -41,13 +42,15 @@ class TorchEstimator(FlowEstimator, Generic[Plan]):
     does not fit into memory after all is done in halves, and so are those after it.
     """
 
+    device_kinds = DEVICE_KINDS
+
     batch_pixels = 2**22
     """Pixels of all fields of a batch: 24 pairs of 340x256 px in both directions. By then the
     kernels of an iteration take longer than launching them."""
     bytes_per_pixel: int
     """Memory that a batch takes at its peak, for each pixel of each of its fields."""
 
-    def __init__(self, *, device: str, batch_pairs: int | None) -> None:
+    def __init__(self, *, device: str, batch_pairs: int | None = None) -> None:
         if batch_pairs is not None and batch_pairs < 1:
             raise ConfigError(f"batch_pairs must be >= 1, got {batch_pairs}")
         try:
@@ -65,13 +68,22 @@ class TorchEstimator(FlowEstimator, Generic[Plan]):
         self._plan: tuple[tuple[int, int], Plan] | None = None
         self._batch_limits: dict[tuple[tuple[int, int], int], int] = {}
 
+    @classmethod
+    def create(cls, parameters: Any, device: str) -> FlowEstimator:
+        """Makes the estimator on a device of PyTorch's."""
+        given = () if parameters is None else (parameters,)
+        return cls(*given, device=device)
+
     @abstractmethod
     def _make_plan(self, height: int, width: int) -> Plan:
         """Returns what frames of one size have in common; its tensors are on the device."""
 
     @abstractmethod
     def _prepare(self, plan: Plan, frames: Tensor) -> list[Tensor]:
-        """Returns what the pairs of (N, H, W) uint8 frames need of them: tensors of N entries."""
+        """Returns what the pairs of N uint8 frames need of them: tensors of N entries.
+
+        `frames` are (N, H, W), or (N, H, W, 3) where the class's `frames` is `rgb`.
+        """
 
     @abstractmethod
     def _estimate(
@@ -188,6 +200,7 @@ class _Video(Generic[Plan]):
         self._step = step
         self._directions = [name for name in ("forward", "backward") if name in directions]
         self._size: tuple[int, int] | None = None
+        self._shape: tuple[int, ...] = ()
         self._index = 0
         """Of the first pair that is not launched."""
         self._frames: deque[NDArray[np.uint8]] = deque()
@@ -199,9 +212,9 @@ class _Video(Generic[Plan]):
     def add(self, frame: NDArray[np.uint8]) -> Iterator[FlowPair]:
         """Takes a frame, and yields the pairs that are ready by then."""
         if self._size is None:
-            self._size = frame.shape[0], frame.shape[1]
-        if frame.shape != self._size:
-            raise ValueError(f"all frames must be of one size, {self._size}, got {frame.shape}")
+            self._size, self._shape = (frame.shape[0], frame.shape[1]), frame.shape
+        if frame.shape != self._shape:
+            raise ValueError(f"all frames must be of one size, {self._shape}, got {frame.shape}")
         self._frames.append(frame)
         if not self._directions:
             if len(self._frames) > self._step:

@@ -1,4 +1,4 @@
-"""Where flow is computed: what a device's name means, and which class computes there.
+"""Where flow is computed: what a device's name means, and what this machine has.
 
     auto        a GPU where this machine has one that works and the algorithm has a GPU version;
                 the CPU otherwise
@@ -16,39 +16,34 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, get_args
 
 from flowprep.errors import ConfigError
 
-if TYPE_CHECKING:
-    from flowprep.flow.base import FlowEstimator
-
 __all__ = [
+    "DEVICE_KINDS",
     "DEVICE_NAMES",
     "CudaState",
     "Device",
+    "DeviceKind",
     "DriverState",
     "Gpu",
     "ask_driver",
-    "check_device",
     "cuda_state",
-    "estimator_on",
-    "has_gpu_version",
+    "device_name",
     "is_device_failure",
     "parse_device",
-    "resolve_device",
     "why_no_cuda",
+    "why_no_torch",
 ]
 
-log = logging.getLogger("flowprep.flow")
-
 DeviceKind = Literal["cpu", "cuda", "mps", "torch-cpu"]
+
+DEVICE_KINDS: tuple[DeviceKind, ...] = get_args(DeviceKind)
 
 DEVICE_NAMES = "auto, cpu, cuda, cuda:N, mps or torch-cpu"
 
@@ -76,58 +71,11 @@ def parse_device(name: str) -> Device | None:
     """Reads a device's name; None is `auto`. Raises ConfigError for what is none."""
     if name == "auto":
         return None
-    if name in ("cpu", "cuda", "mps", "torch-cpu"):
-        return Device(name)  # type: ignore[arg-type]
+    if name in DEVICE_KINDS:
+        return Device(name)
     if match := re.fullmatch(r"cuda:(\d+)", name):
         return Device("cuda", int(match[1]))
     raise ConfigError(f"device must be {DEVICE_NAMES}, got {name!r}")
-
-
-def check_device(name: str, algorithm: str) -> Device | None:
-    """Reads a device's name for an algorithm; None is `auto`. The machine is not asked.
-
-    Raises ConfigError for what is no name, and for an algorithm without a version for GPUs.
-    """
-    device = parse_device(name)
-    if device is not None and device.kind != "cpu" and not has_gpu_version(algorithm):
-        raise ConfigError(
-            f"device of {algorithm} must be cpu, got {name!r}; {_listed(_GPU_ALGORITHMS)} have a "
-            "version for GPUs"
-        )
-    return device
-
-
-def resolve_device(name: str, algorithm: str) -> Device:
-    """Returns the device that `name` means on this machine for an algorithm.
-
-    Raises ConfigError, with the rule, the value and the remedy, for what is no device's name, for
-    an algorithm without a version for GPUs, and for a GPU that is not there or does not work.
-    """
-    device = check_device(name, algorithm)
-    if device is None:
-        usable = has_gpu_version(algorithm) and why_no_cuda(cuda_state()) is None
-        return Device("cuda" if usable else "cpu")
-    if device.kind == "cpu":
-        return device
-    if device.kind == "cuda":
-        reason = why_no_cuda(cuda_state(), device.index)
-    else:
-        reason = _why_no_torch(device.kind)
-    if reason is not None:
-        raise ConfigError(f"device {name!r} cannot be used: {reason}; or take --device cpu")
-    return device
-
-
-def estimator_on(device: Device, algorithm: str, parameters: Any) -> FlowEstimator:
-    """Returns the estimator of an algorithm on a device other than the CPU, which it names."""
-    estimator = _ESTIMATORS[algorithm, device.kind](parameters, device.torch_name)
-    estimator.device_name = _device_name(device)
-    return estimator
-
-
-def has_gpu_version(algorithm: str) -> bool:
-    """Whether there is a version for GPUs of an algorithm."""
-    return algorithm in _GPU_ALGORITHMS
 
 
 def is_device_failure(error: BaseException) -> bool:
@@ -141,66 +89,12 @@ def is_device_failure(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(re.search(r"CUDA|cuda|HIP|MPS", str(error)))
 
 
-# ---- which class computes where
-
-
-def _tvl1_torch(parameters: Any, device: str) -> FlowEstimator:
-    from flowprep.flow.tvl1_torch import TVL1Torch
-
-    return TVL1Torch(parameters, device=device)
-
-
-def _tvl1_cuda(parameters: Any, device: str) -> FlowEstimator:
-    # Written for NVIDIA's compiler, which AMD's GPUs have not.
-    if cuda_state().torch_hip is not None:
-        return _tvl1_torch(parameters, device)
-    from flowprep.flow.tvl1_cuda import TVL1Cuda
-
-    try:
-        return TVL1Cuda(parameters, device=device)
-    except (ImportError, OSError, RuntimeError) as error:
-        if "out of memory" in str(error).lower():
-            raise
-        # No NVRTC, or one that does not know this GPU: PyTorch's own kernels are still there.
-        log.warning(
-            "TV-L1's CUDA kernels cannot be used on %s (%s: %s); it goes on in PyTorch, slower",
-            device,
-            type(error).__name__,
-            str(error).strip().partition("\n")[0],
-        )
-        return _tvl1_torch(parameters, device)
-
-
-def _farneback_torch(parameters: Any, device: str) -> FlowEstimator:
-    from flowprep.flow.farneback_torch import FarnebackTorch
-
-    return FarnebackTorch(parameters, device=device)
-
-
-_ESTIMATORS: dict[tuple[str, DeviceKind], Callable[[Any, str], FlowEstimator]] = {
-    ("tvl1", "cuda"): _tvl1_cuda,
-    ("tvl1", "mps"): _tvl1_torch,
-    ("tvl1", "torch-cpu"): _tvl1_torch,
-    ("farneback", "cuda"): _farneback_torch,
-    ("farneback", "mps"): _farneback_torch,
-    ("farneback", "torch-cpu"): _farneback_torch,
-}
-"""What makes the estimator of an algorithm on each kind of device; `ESTIMATORS` has the CPU's."""
-
-_GPU_ALGORITHMS = tuple(dict.fromkeys(algorithm for algorithm, _ in _ESTIMATORS))
-
-
-def _device_name(device: Device) -> str:
+def device_name(device: Device) -> str:
     """Returns the name that is stored with a video: `cpu`, `cuda:NVIDIA H100 80GB HBM3`, ..."""
     if device.kind != "cuda":
         return device.torch_name
     torch: Any = importlib.import_module("torch")
     return f"cuda:{torch.cuda.get_device_name(device.torch_name)}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 # ---- what the machine has
@@ -391,7 +285,7 @@ def ask_driver(library: Any = None) -> DriverState | None:
     return DriverState(error, (version.value // 1000, version.value % 1000 // 10), tuple(gpus))
 
 
-def _why_no_torch(kind: DeviceKind) -> str | None:
+def why_no_torch(kind: DeviceKind) -> str | None:
     try:
         torch: Any = importlib.import_module("torch")
     except ImportError:

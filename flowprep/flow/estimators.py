@@ -1,60 +1,152 @@
-"""The estimator of each algorithm's name."""
+"""The estimator of each algorithm on each kind of device, and those that users bring themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from flowprep.errors import ConfigError
-from flowprep.flow.base import FlowEstimator
-from flowprep.flow.devices import estimator_on, resolve_device
-from flowprep.flow.farneback import Farneback
-from flowprep.flow.opencv import OpenCVDIS, OpenCVFarneback, OpenCVTVL1
-from flowprep.flow.parameters import PARAMETERS, FlowParameters
-from flowprep.flow.tvl1 import TVL1
+from flowprep.flow.devices import (
+    Device,
+    DeviceKind,
+    cuda_state,
+    device_name,
+    parse_device,
+    why_no_cuda,
+    why_no_torch,
+)
+from flowprep.flow.parameters import (
+    PARAMETERS,
+    FlowParameters,
+    OwnParameters,
+    check_algorithm,
+    is_own,
+)
+
+if TYPE_CHECKING:
+    from flowprep.flow.base import FlowEstimator
+    from flowprep.flow.own import OwnEstimator
 
 __all__ = [
     "ESTIMATORS",
     "build_estimator",
+    "check_device",
     "create_estimator",
+    "device_kinds",
+    "has_gpu_version",
+    "implementation_of",
     "parse_parameters",
+    "resolve_device",
 ]
 
-ESTIMATORS: dict[str, type[FlowEstimator]] = {
-    "tvl1": TVL1,
-    "tvl1-opencv": OpenCVTVL1,
-    "farneback": Farneback,
-    "farneback-opencv": OpenCVFarneback,
-    "dis": OpenCVDIS,
+
+# Each class is imported when it is to compute: OpenCV takes long to import, and PyTorch seconds.
+
+
+def _tvl1() -> type[FlowEstimator]:
+    from flowprep.flow.tvl1 import TVL1
+
+    return TVL1
+
+
+def _tvl1_torch() -> type[FlowEstimator]:
+    from flowprep.flow.tvl1_torch import TVL1Torch
+
+    return TVL1Torch
+
+
+def _tvl1_cuda() -> type[FlowEstimator]:
+    # Written for NVIDIA's compiler, which AMD's GPUs have not.
+    if cuda_state().torch_hip is not None:
+        return _tvl1_torch()
+    from flowprep.flow.tvl1_cuda import TVL1Cuda
+
+    return TVL1Cuda
+
+
+def _tvl1_opencv() -> type[FlowEstimator]:
+    from flowprep.flow.opencv import OpenCVTVL1
+
+    return OpenCVTVL1
+
+
+def _farneback() -> type[FlowEstimator]:
+    from flowprep.flow.farneback import Farneback
+
+    return Farneback
+
+
+def _farneback_torch() -> type[FlowEstimator]:
+    from flowprep.flow.farneback_torch import FarnebackTorch
+
+    return FarnebackTorch
+
+
+def _farneback_opencv() -> type[FlowEstimator]:
+    from flowprep.flow.opencv import OpenCVFarneback
+
+    return OpenCVFarneback
+
+
+def _dis() -> type[FlowEstimator]:
+    from flowprep.flow.opencv import OpenCVDIS
+
+    return OpenCVDIS
+
+
+ESTIMATORS: dict[tuple[str, DeviceKind], Callable[[], type[FlowEstimator]]] = {
+    ("tvl1", "cpu"): _tvl1,
+    ("tvl1", "cuda"): _tvl1_cuda,
+    ("tvl1", "mps"): _tvl1_torch,
+    ("tvl1", "torch-cpu"): _tvl1_torch,
+    ("tvl1-opencv", "cpu"): _tvl1_opencv,
+    ("farneback", "cpu"): _farneback,
+    ("farneback", "cuda"): _farneback_torch,
+    ("farneback", "mps"): _farneback_torch,
+    ("farneback", "torch-cpu"): _farneback_torch,
+    ("farneback-opencv", "cpu"): _farneback_opencv,
+    ("dis", "cpu"): _dis,
 }
-"""The estimator class of each algorithm's name, on the CPU; `flowprep.flow.devices` has others."""
+"""What imports the class of each algorithm on each kind of device. Every algorithm has one for the
+CPU, and all classes of an algorithm have one `implementation` and take the same frames."""
 
 
 def create_estimator(name: str, *, device: str = "cpu", **parameters: Any) -> FlowEstimator:
     """Creates the estimator called `name` with the given parameters, the others at their defaults.
 
-    The parameters are the fields of `flowprep.flow.parameters.PARAMETERS[name]`; `device` is one of
-    `flowprep.flow.devices`, such as `auto` or `cuda:1`. Raises ConfigError for an unknown name or
-    parameter, for a value that breaks a parameter's rule, and for a device that is not there.
+    `name` is an algorithm, or `package.module:Class` for an estimator of your own. The parameters
+    are the fields of `flowprep.flow.parameters.PARAMETERS[name]`, or of your class's own dataclass;
+    `device` is one of `flowprep.flow.devices`, such as `auto` or `cuda:1`. Raises ConfigError for
+    an unknown name or parameter, for a value that breaks a parameter's rule, and for a device that
+    is not there.
     """
-    checked = parse_parameters(name, parameters)
-    return build_estimator(name, checked, device)
+    return build_estimator(name, parse_parameters(name, parameters), device)
 
 
 def build_estimator(
-    name: str, parameters: FlowParameters | None, device: str = "cpu"
+    name: str, parameters: FlowParameters | Mapping[str, Any] | None, device: str = "cpu"
 ) -> FlowEstimator:
     """Returns the estimator of algorithm `name` for parameters that are checked already."""
     where = resolve_device(device, name)
+    if is_own(name):
+        estimator = _own(name).create(_own_values(parameters), where.torch_name)
+    else:
+        estimator = _class_of(name, where.kind).create(parameters, where.torch_name)
     if where.kind != "cpu":
-        return estimator_on(where, name, parameters)
-    return ESTIMATORS[name](parameters)  # type: ignore[call-arg]
+        estimator.device_name = device_name(where)
+    return estimator
 
 
 def parse_parameters(name: str, parameters: Mapping[str, Any]) -> FlowParameters:
-    """Returns the parameters of algorithm `name`; raises ConfigError for what it does not take."""
-    if name not in PARAMETERS:
-        raise ConfigError(f"algorithm must be one of {', '.join(ESTIMATORS)}, got {name!r}")
+    """Returns the parameters of algorithm `name`, all of them; the others have their defaults.
+
+    Raises ConfigError for what the algorithm does not take.
+    """
+    check_algorithm(name)
+    if is_own(name):
+        checked = _own(name).parameters(parameters)
+        return OwnParameters.of({} if checked is None else asdict(checked))
     kind = PARAMETERS[name]
     known = list(kind.__dataclass_fields__)
     if unknown := [key for key in parameters if key not in known]:
@@ -62,3 +154,82 @@ def parse_parameters(name: str, parameters: Mapping[str, Any]) -> FlowParameters
             f"algorithm {name} has no parameter {', '.join(unknown)}; it takes {', '.join(known)}"
         )
     return kind(**parameters)
+
+
+def implementation_of(name: str, parameters: FlowParameters | Mapping[str, Any] | None) -> str:
+    """Returns the implementation of an algorithm, as it is stored with the data.
+
+    It is that of the class, with the weights that the parameters choose; of a user's own estimator
+    it has its name, version and source too.
+    """
+    if is_own(name):
+        return _own(name).implementation_with(_own_values(parameters))
+    return _class_of(name, "cpu").implementation_with(parameters)
+
+
+def device_kinds(algorithm: str) -> tuple[DeviceKind, ...]:
+    """Returns where an algorithm can be computed."""
+    if is_own(algorithm):
+        return _own(algorithm).kind.device_kinds
+    return tuple(kind for name, kind in ESTIMATORS if name == algorithm)
+
+
+def has_gpu_version(algorithm: str) -> bool:
+    """Whether there is a version for GPUs of an algorithm."""
+    return any(kind != "cpu" for kind in device_kinds(algorithm))
+
+
+def check_device(name: str, algorithm: str) -> Device | None:
+    """Reads a device's name for an algorithm; None is `auto`. The machine is not asked.
+
+    Raises ConfigError for what is no name, and for an algorithm that has no version for it.
+    """
+    device = parse_device(name)
+    kinds = device_kinds(algorithm)
+    if device is None or device.kind in kinds:
+        return device
+    others = [one for one in PARAMETERS if has_gpu_version(one)]
+    remedy = f"{_listed(others)} have a version for GPUs"
+    if is_own(algorithm):
+        remedy = "the class's device_kinds say so"
+    raise ConfigError(f"device of {algorithm} must be {' or '.join(kinds)}, got {name!r}; {remedy}")
+
+
+def resolve_device(name: str, algorithm: str) -> Device:
+    """Returns the device that `name` means on this machine for an algorithm.
+
+    Raises ConfigError, with the rule, the value and the remedy, for what is no device's name, for
+    an algorithm without a version for it, and for a GPU that is not there or does not work.
+    """
+    device = check_device(name, algorithm)
+    if device is None:
+        usable = "cuda" in device_kinds(algorithm) and why_no_cuda(cuda_state()) is None
+        return Device("cuda" if usable else "cpu")
+    if device.kind == "cpu":
+        return device
+    if device.kind == "cuda":
+        reason = why_no_cuda(cuda_state(), device.index)
+    else:
+        reason = why_no_torch(device.kind)
+    if reason is not None:
+        raise ConfigError(f"device {name!r} cannot be used: {reason}; or take --device cpu")
+    return device
+
+
+def _class_of(algorithm: str, kind: DeviceKind) -> type[FlowEstimator]:
+    return ESTIMATORS[algorithm, kind]()
+
+
+def _own(name: str) -> OwnEstimator:
+    from flowprep.flow.own import load_own
+
+    return load_own(name)
+
+
+def _own_values(parameters: object) -> dict[str, Any]:
+    return parameters.values if isinstance(parameters, OwnParameters) else {}
+
+
+def _listed(names: list[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from difflib import get_close_matches
+from typing import Any, Literal, get_args
 
 from flowprep.errors import ConfigError
 
@@ -13,7 +16,10 @@ __all__ = [
     "FarnebackParameters",
     "FlowParameters",
     "OpenCVTVL1Parameters",
+    "OwnParameters",
     "TVL1Parameters",
+    "check_algorithm",
+    "is_own",
 ]
 
 DISPreset = Literal["ultrafast", "fast", "medium"]
@@ -155,7 +161,32 @@ class DISParameters:
             )
 
 
-FlowParameters = OpenCVTVL1Parameters | FarnebackParameters | DISParameters
+@dataclass(frozen=True)
+class OwnParameters:
+    """The parameters of a user's own estimator, which can be read without its module."""
+
+    text: str = "{}"
+    """JSON: an object of names and values."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> OwnParameters:
+        """Takes parameters by name; raises ConfigError for values that JSON does not have."""
+        try:
+            return cls(json.dumps(dict(values), allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"estimator options must be numbers, texts, booleans, null or lists of these, "
+                f"because they are stored with the data: {error}"
+            ) from error
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters by name."""
+        values: dict[str, Any] = json.loads(self.text)
+        return values
+
+
+FlowParameters = OpenCVTVL1Parameters | FarnebackParameters | DISParameters | OwnParameters
 
 PARAMETERS: dict[
     str, type[OpenCVTVL1Parameters] | type[FarnebackParameters] | type[DISParameters]
@@ -166,7 +197,30 @@ PARAMETERS: dict[
     "farneback-opencv": FarnebackParameters,
     "dis": DISParameters,
 }
-"""The parameter class of each algorithm; its keys are those of `flowprep.flow.ESTIMATORS`."""
+"""The parameter class of each algorithm; `flowprep.flow.estimators.ESTIMATORS` has what computes
+it. Its keys are the choices of `--algorithm`, and its classes give the options."""
+
+
+def is_own(algorithm: str) -> bool:
+    """Whether an algorithm is a user's own estimator, `package.module:Class`; imports nothing."""
+    return isinstance(algorithm, str) and ":" in algorithm
+
+
+def check_algorithm(algorithm: str) -> None:
+    """Raises ConfigError for what is neither a name in PARAMETERS nor `package.module:Class`."""
+    if algorithm in PARAMETERS:
+        return
+    if not is_own(algorithm):
+        close = get_close_matches(str(algorithm), PARAMETERS, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(
+            f"algorithm must be one of {', '.join(PARAMETERS)}, got {algorithm!r}{hint}"
+        )
+    module, _, name = algorithm.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), name]):
+        raise ConfigError(
+            f"estimator must be package.module:Class, such as my_flow:MyFlow, got {algorithm!r}"
+        )
 
 
 def _check(name: str, value: object, holds: bool, rule: str) -> None:

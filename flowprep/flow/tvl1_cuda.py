@@ -48,18 +48,23 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 from ctypes import c_float, c_int, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from flowprep.flow.base import FlowEstimator
 from flowprep.flow.nvrtc import Driver, Function, compile_source, find_nvrtc, load_driver
 from flowprep.flow.parameters import TVL1Parameters
 from flowprep.flow.tvl1_torch import TVL1Torch, _Level
 
 __all__ = ["SOURCE", "Kernels", "TVL1Cuda", "Tiling", "make_tiling", "solve_warp"]
+
+log = logging.getLogger("flowprep.flow")
 
 SOURCE = Path(__file__).with_name("tvl1.cu")
 
@@ -459,6 +464,25 @@ class TVL1Cuda(TVL1Torch):
     ) -> None:
         super().__init__(parameters, device=device, batch_pairs=batch_pairs)
         self._kernels = kernels or load_kernels(_device_index(self._device))
+
+    @classmethod
+    def create(cls, parameters: Any, device: str) -> FlowEstimator:
+        """Makes the estimator; without NVRTC, or with one that does not know this GPU, PyTorch's.
+
+        That one computes the same, and says so in a warning.
+        """
+        try:
+            return cls(parameters, device=device)
+        except (ImportError, OSError, RuntimeError) as error:
+            if "out of memory" in str(error).lower():
+                raise
+            log.warning(
+                "TV-L1's CUDA kernels cannot be used on %s (%s: %s); it goes on in PyTorch, slower",
+                device,
+                type(error).__name__,
+                str(error).strip().partition("\n")[0],
+            )
+            return TVL1Torch(parameters, device=device)
 
     def _prepare(self, plan: list[_Level], frames: Tensor) -> list[Tensor]:
         """Returns the image of each level, finest first."""

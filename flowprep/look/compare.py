@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import Direction, ExtractConfig, FlowSpec
-from flowprep.dataset.layout import flatten
 from flowprep.dataset.quantize import dequantize, quantize
 from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.differences import Differences, find_differences, flatten
 from flowprep.errors import ConfigError, InputError, VideoError
 from flowprep.flow.metrics import endpoint_error
 from flowprep.look.comparison import Comparison, WorstField
@@ -86,8 +86,10 @@ def compare_datasets(
             f"{one.videos[key].num_flows} and {other.videos[key].num_flows} fields; what both have "
             "is compared; extract both from the same videos to compare all of it"
         )
-    config_a = flatten(one.config.to_dict()) | {"implementation": one.header.implementation}
-    config_b = flatten(other.config.to_dict()) | {"implementation": other.header.implementation}
+    differing = _differing(one.config, other.config)
+    implementations = one.header.implementation, other.header.implementation
+    if implementations[0] != implementations[1]:
+        differing["implementation"] = implementations
     tally = _Tally((one.config.flow, other.config.flow), num_worst)
     for key in keys:
         count = min(one.videos[key].num_flows, other.videos[key].num_flows)
@@ -101,9 +103,7 @@ def compare_datasets(
             tally.add(key, index, (flows[0], flows[1]), (levels[0], levels[1]), read)
     one.close()
     other.close()
-    return tally.comparison(
-        names, direction, _differing(config_a, config_b), (only_one, only_other), tuple(notes)
-    )
+    return tally.comparison(names, direction, differing, (only_one, only_other), tuple(notes))
 
 
 def compare_algorithms(
@@ -123,6 +123,7 @@ def compare_algorithms(
     """
     from flowprep.flow import build_estimator
     from flowprep.inputs.video import Video
+    from flowprep.run.flow_streams import flow_between
     from flowprep.video.decode import open_video
 
     _check_counts(num_sampled, num_worst)
@@ -147,9 +148,11 @@ def compare_algorithms(
         for index, (first, last) in enumerate(_pairs(iter(reader), step)):
             if wanted is not None and index not in wanted:
                 continue
-            _check_size(first.gray, estimators)
             grid, target = (first, last) if direction == "forward" else (last, first)
-            flows = [estimate(grid.gray, target.gray) for estimate in estimators]
+            flows = [
+                flow_between(estimator, spec.algorithm, grid, target)
+                for estimator, spec in zip(estimators, specs, strict=True)
+            ]
             levels = [quantize(x, s) for x, s in zip(flows, specs, strict=True)]
             pair = flows[0], flows[1]
             tally.add(item.key, index, pair, (levels[0], levels[1]), _Held(grid.rgb, *pair))
@@ -157,9 +160,8 @@ def compare_algorithms(
         raise VideoError(
             "too-few-frames", f"{video} must have a pair of frames at step {step}, it has none"
         )
-    config_a, config_b = (flatten(config.to_dict()) for config in configs)
     names = os.fspath(video), os.fspath(video)
-    return tally.comparison(names, direction, _differing(config_a, config_b), ((), ()), ())
+    return tally.comparison(names, direction, _differing(*configs), ((), ()), ())
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ class _Tally:
         self,
         names: tuple[str, str],
         direction: Direction,
-        differing: dict[str, tuple[Any, Any]],
+        differing: Differences,
         only_in: tuple[tuple[str, ...], tuple[str, ...]],
         notes: tuple[str, ...],
     ) -> Comparison:
@@ -293,18 +295,7 @@ def _check_counts(num_sampled: int | None, num_worst: int) -> None:
         raise ConfigError(f"num_worst must be >= 1, got {num_worst}")
 
 
-def _check_size(gray: NDArray[np.uint8], estimators: Sequence[Any]) -> None:
-    least = max(estimator.min_side_px for estimator in estimators)
-    if min(gray.shape) < least:
-        raise VideoError(
-            "too-small",
-            f"frames of {gray.shape[1]}x{gray.shape[0]} px are too small for flow; each "
-            f"side needs at least {least} px",
-        )
-
-
-def _differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _differing(one: ExtractConfig, other: ExtractConfig) -> Differences:
     """Fields with other values; of parameters that only one of them has, the algorithm says it."""
-    return {
-        name: (one[name], other[name]) for name in one if name in other and one[name] != other[name]
-    }
+    config_a, config_b = flatten(one.to_dict()), flatten(other.to_dict())
+    return find_differences(config_a, config_b, [name for name in config_a if name in config_b])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import Direction, FlowSpec
+from flowprep.differences import Differences, show_value
 from flowprep.errors import StorageError
 from flowprep.flow.metrics import endpoint_error
 from flowprep.look.color import error_ramp, error_to_color, flow_to_color, round_scale
@@ -46,7 +47,7 @@ class Comparison:
     names: tuple[str, str]
     specs: tuple[FlowSpec, FlowSpec]
     direction: Direction
-    differing: dict[str, tuple[Any, Any]]
+    differing: Differences
     """Fields of the configuration that differ, with both values."""
     only_in: tuple[tuple[str, ...], tuple[str, ...]]
     """Keys of the videos that only one of the two has."""
@@ -85,7 +86,7 @@ class Comparison:
             lines.append("differing (A | B)")
             width = max(map(len, self.differing))
             lines += [
-                f"  {name:{width}}  {_shown(one)} | {_shown(other)}"
+                f"  {name:{width}}  {show_value(one)} | {show_value(other)}"
                 for name, (one, other) in self.differing.items()
             ]
         for letter, keys in zip("AB", self.only_in, strict=True):
@@ -167,9 +168,3 @@ class Comparison:
             write_picture(path, page.draw([images], [f"frame {first} to {last}"]))
             paths.append(path)
         return paths
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_shown, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -20,6 +20,7 @@ from flowprep.errors import ConfigError
 from flowprep.look.film import webp_bytes
 from flowprep.look.sources import ComputedFlow, FlowSource, StoredFlow, is_dataset
 from flowprep.look.view import ViewSpec, draw_pages
+from flowprep.video.types import Frame
 
 __all__ = ["Animation", "show"]
 
@@ -132,11 +133,12 @@ def _computed(
         )
     end = None if spec.length is None else spec.start + spec.length + flow.step
     chosen = frames[spec.start : end]
-    pairs = (
-        (frame, np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)) for frame in chosen
+    pictures = (
+        Frame(rgb, np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8), float(number))
+        for number, rgb in enumerate(np.ascontiguousarray(chosen))
     )
     config = ExtractConfig(flow=flow, encode=EncodeSpec())
     if "consistency" not in (spec.panels or ()):
         config = replace(config, encode=replace(config.encode, directions=(spec.direction,)))
-    computed = ComputedFlow(pairs, config, name="frames", first=spec.start, device=device)
+    computed = ComputedFlow(pictures, config, name="frames", first=spec.start, device=device)
     return computed, replace(spec, start=0, length=None)

@@ -12,6 +12,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import cv2
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 
 from flowprep.config import Direction, ExtractConfig, FlowSpec
 from flowprep.dataset.layout import DATASET_FILE, FLOW_STREAMS, RGB_STREAM
+from flowprep.dataset.metadata import FlowSummary
 from flowprep.dataset.read import FlowDataset
-from flowprep.dataset.write import JpegStream
 from flowprep.errors import VideoError
 from flowprep.look.color import round_scale
 from flowprep.urls import as_path, is_url
+from flowprep.video.types import Frame
 
 __all__ = [
     "ComputedFlow",
@@ -95,8 +97,8 @@ class StoredFlow(FlowSource):
 
     def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
         """Returns the histogram that extraction kept, of the flow before it was cut."""
-        statistics = self._dataset.metadata(self.name)["flow"][direction]
-        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
+        summary = self._dataset.metadata(self.name).flow[direction]
+        return summary.magnitude_histogram, summary.histogram_bin_px
 
 
 class ComputedFlow(FlowSource):
@@ -104,7 +106,7 @@ class ComputedFlow(FlowSource):
 
     def __init__(
         self,
-        frames: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+        frames: Iterable[Frame],
         config: ExtractConfig,
         *,
         name: str,
@@ -112,64 +114,38 @@ class ComputedFlow(FlowSource):
         fps: float | None = None,
         device: str = "auto",
     ) -> None:
-        """Computes the flow of `frames`, (H, W, 3) uint8 RGB and (H, W) uint8 gray each."""
-        from flowprep.dataset.quantize import FieldQuantizer
+        """Computes the flow of all `frames`."""
         from flowprep.flow import build_estimator
+        from flowprep.run.flow_streams import FlowStreams
 
-        encode = config.encode
-        self.name, self.first, self.fps, self.spec = name, first, fps, config.flow
+        flow = config.flow
+        encode = replace(config.encode, keep_rgb=True)
+        self.name, self.first, self.fps, self.spec = name, first, fps, flow
         self.directions, self.has_rgb = encode.directions, True
-        self.width = self.height = 0
-        names = [stream for one in encode.directions for stream in FLOW_STREAMS[one]]
-        self._streams = {stream: JpegStream(encode.jpeg_quality) for stream in names}
-        self._streams[RGB_STREAM] = JpegStream(encode.rgb_jpeg_quality)
-        quantizers = {one: FieldQuantizer(config.flow) for one in encode.directions}
-        estimator = build_estimator(config.flow.algorithm, config.flow.parameters, device)
-
-        def grays() -> Iterator[NDArray[np.uint8]]:
-            for rgb, gray in frames:
-                self.height, self.width = gray.shape
-                if min(gray.shape) < estimator.min_side_px:
-                    raise VideoError(
-                        "too-small",
-                        f"frames of {self.width}x{self.height} px are too small for flow; "
-                        f"each side needs at least {estimator.min_side_px} px",
-                    )
-                bgr = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)
-                self._streams[RGB_STREAM].append(bgr)
-                yield gray
-
-        step = config.flow.step
-        self.num_flows = 0
+        estimator = build_estimator(flow.algorithm, flow.parameters, device)
+        self._computed = FlowStreams(flow, encode, estimator)
         try:
-            for pair in estimator.pairs(grays(), step=step, directions=encode.directions):
-                for one in encode.directions:
-                    flow = pair.forward if one == "forward" else pair.backward
-                    assert flow is not None
-                    planes = quantizers[one].quantize(flow)
-                    for stream, plane in zip(FLOW_STREAMS[one], planes, strict=True):
-                        self._streams[stream].append(plane)
-                self.num_flows += 1
+            self._computed.compute(frames)
+            self.num_flows = self._computed.num_flows
             if not self.num_flows:
-                count = len(self._streams[RGB_STREAM].sizes)
+                count = self._computed.num_frames
                 raise VideoError(
                     "too-few-frames",
                     f"{count} frame{'s' * (count != 1)} from frame {first} on, and flow at "
-                    f"step {step} needs {step + 1}; start earlier",
+                    f"step {flow.step} needs {flow.step + 1}; start earlier",
                 )
         except BaseException:
             self.close()
             raise
-        self._statistics = {one: item.to_dict() for one, item in quantizers.items()}
+        self.width, self.height = self._computed.size
         self._offsets = {
             stream: np.concatenate(([0], np.cumsum(file.sizes, dtype=np.int64)))
-            for stream, file in self._streams.items()
+            for stream, file in self._computed.streams.items()
         }
 
     def close(self) -> None:
         """Frees memory and temporary files."""
-        for stream in self._streams.values():
-            stream.close()
+        self._computed.close()
 
     def levels(self, start: int, length: int, direction: Direction) -> NDArray[np.uint8]:
         """Returns (L, H, W, 2) uint8 levels."""
@@ -188,12 +164,12 @@ class ComputedFlow(FlowSource):
 
     def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
         """Returns the histogram of what was computed, before it was cut."""
-        statistics = self._statistics[direction]
-        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
+        summary = FlowSummary.of(self._computed.statistics[direction])
+        return summary.magnitude_histogram, summary.histogram_bin_px
 
     def _decode(self, stream: str, index: int, flags: int) -> NDArray[np.uint8]:
         begin, end = self._offsets[stream][index : index + 2].tolist()
-        file = self._streams[stream].rewound()
+        file = self._computed.streams[stream].rewound()
         file.seek(begin)
         image = cv2.imdecode(np.frombuffer(file.read(end - begin), np.uint8), flags)
         assert image is not None
@@ -219,7 +195,7 @@ def compute_video(
     name = os.path.basename(source)
     end = None if length is None else start + length + config.flow.step
     with named_video(path), open_video(Video(name, source), config.decode) as reader:
-        frames = ((frame.rgb, frame.gray) for frame in islice(reader, start, end))
+        frames = islice(reader, start, end)
         fps = config.decode.fps or reader.info.fps
         return ComputedFlow(frames, config, name=name, first=start, fps=fps, device=device)
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flowprep.config import RunOptions
 from flowprep.errors import ConfigError
+from flowprep.flow.parameters import is_own
 from flowprep.run.workers import Machine
 
 __all__ = [
@@ -31,18 +33,37 @@ def living_machines(ray: Any) -> list[Machine]:
     return [Machine(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in alive]
 
 
-def job_runtime_env(options: RunOptions, address: str | None) -> dict[str, Any] | None:
+def job_runtime_env(
+    options: RunOptions, address: str | None, algorithm: str = ""
+) -> dict[str, Any] | None:
     """Returns Ray's runtime environment for a run on the cluster at `address`.
 
     It holds what the user gives, and flowprep as this process has it: so nodes without it, or with
-    another version, work as well, those that join later too. A submitted job that brings Python
-    modules of its own is left as it is. Raises ConfigError for one that cannot be read.
+    another version, work as well, those that join later too. The same goes for the module of a
+    user's own estimator; on this machine (no address) workers find it where this process did. A
+    submitted job that brings Python modules of its own is left as it is. Raises ConfigError for one
+    that cannot be read.
     """
     env = parse_runtime_env(options.runtime_env) if options.runtime_env else {}
+    own: Path | None = None
+    if is_own(algorithm):
+        from flowprep.flow.own import load_own
+
+        own = load_own(algorithm).place
+    # Installed packages are found anyway; on PYTHONPATH they would come before Python's own.
+    if address is None and own is not None and str(own.parent) not in _installed_places():
+        variables = env.setdefault("env_vars", {})
+        path = variables.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [path, str(own.parent)]))
     if address is not None and options.ship_code and "py_modules" not in _submitted_runtime_env():
-        package = str(Path(__file__).resolve().parents[1])
-        env["py_modules"] = [package, *env.get("py_modules", [])]
+        package = Path(__file__).resolve().parents[1]
+        modules = dict.fromkeys([package] if own is None else [package, own])
+        env["py_modules"] = [*map(str, modules), *env.get("py_modules", [])]
     return env or None
+
+
+def _installed_places() -> set[str]:
+    return {str(Path(place).resolve()) for place in sysconfig.get_paths().values()}
 
 
 def parse_runtime_env(text: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ from flowprep.run.job import (
     failed_record,
 )
 from flowprep.run.options import check_options
-from flowprep.run.plan import make_plan
+from flowprep.run.plan import make_plan, with_all_parameters
 from flowprep.run.progress import Progress, RunReport
 from flowprep.run.recovery import Recovered, failure_of, recover
 from flowprep.run.run_log import run_log
@@ -85,6 +85,7 @@ def run_extract(
     are no workers, or where the first videos all fail with the same internal error.
     """
     options = options or RunOptions()
+    config = with_all_parameters(config)
     check_options(options, config.flow.algorithm)
     storage = Storage(out)
     storage.make_folder()

@@ -287,9 +287,9 @@ def measure_cost(
                         else:
                             num_bytes += stream.num_bytes
                     metadata = extracted.metadata
-                    num_pairs += metadata["num_flows"]
-                    num_frames += metadata["num_frames"]
-                    num_pixels += metadata["num_flows"] * metadata["width"] * metadata["height"]
+                    num_pairs += metadata.num_flows
+                    num_frames += metadata.num_frames
+                    num_pixels += metadata.num_flows * metadata.width * metadata.height
             except VideoError as error:
                 failures.append(f"{video.key}: {error.message}")
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from flowprep.config import FlowSpec, RunOptions
 from flowprep.errors import ExecutorError
-from flowprep.flow.devices import resolve_device
+from flowprep.flow.estimators import resolve_device
 from flowprep.run.counters import Sample
 from flowprep.run.job import Job, JobResult, WorkerLost
 from flowprep.run.run_job import run_job

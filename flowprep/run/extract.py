@@ -4,42 +4,34 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 import flowprep._version
-from flowprep.config import ExtractConfig
-from flowprep.dataset.layout import (
-    FLOW_STREAMS,
-    FORMAT_MINOR,
-    RGB_STREAM,
-    VideoStatus,
-    stream_names,
-)
-from flowprep.dataset.quantize import FieldQuantizer
+from flowprep.config import Direction, ExtractConfig
+from flowprep.dataset.layout import VideoStatus
+from flowprep.dataset.metadata import Reading, VideoMetadata
+from flowprep.dataset.quantize import FlowStatistics
 from flowprep.dataset.write import JpegStream
-from flowprep.errors import NoteCode, VideoError
+from flowprep.errors import VideoError
 from flowprep.flow.base import FlowEstimator
+from flowprep.flow.estimators import implementation_of
+from flowprep.flow.parameters import is_own
 from flowprep.inputs.video import Video
+from flowprep.run.flow_streams import FlowStreams, no_progress
 from flowprep.video.decode import open_video
 from flowprep.video.reader import FrameReader
-from flowprep.video.segments import Segment, SegmentEdges
-from flowprep.words import format_count
+from flowprep.video.segments import EdgeDigests, Segment, SegmentEdges
+from flowprep.video.types import Frame
 
 __all__ = [
     "ExtractedVideo",
     "extract_video",
     "library_versions",
-    "no_progress",
-    "stored_notes",
 ]
 
 
@@ -48,8 +40,11 @@ class ExtractedVideo:
     """What one video gave: its metadata and its streams, which a `with` block frees."""
 
     status: VideoStatus
-    metadata: dict[str, Any]
-    """The content of `KEY.json`."""
+    metadata: VideoMetadata
+    statistics: dict[Direction, FlowStatistics]
+    """Those of `metadata`, and nothing rounded."""
+    edges: EdgeDigests | None
+    """What a segment shares with its neighbors; None of a whole video."""
     streams: dict[str, JpegStream]
     """`flow_x`, `flow_y`, `back_x`, `back_y`, `rgb`: those that the configuration asks for."""
     seconds: dict[str, float]
@@ -79,221 +74,120 @@ def extract_video(
 ) -> ExtractedVideo:
     """Computes the flow of one video, as `config` says, in memory that its length does not change.
 
-    Of a `segment` it gives that part: its streams are that part of the video's streams, and its
-    metadata is for `join_segments`. `reader` is the video's own, opened and not yet read.
+    Of a `segment` it gives that part: its streams are that part of the video's streams, and it is
+    described as a video of its own. `reader` is the video's own, opened and not yet read.
     `on_progress` is called for every frame and pair. Raises VideoError with the reason why the
     video gives nothing; under `on_damage` `cut` a damaged one gives what came before the damage.
     """
-    flow_spec, encode = config.flow, config.encode
-    streams = {
-        name: JpegStream(encode.rgb_jpeg_quality if name == RGB_STREAM else encode.jpeg_quality)
-        for name in stream_names(encode)
-    }
-    quantizers = {direction: FieldQuantizer(flow_spec) for direction in encode.directions}
-    clock = _Clock()
-    damage: VideoError | None = None
-    num_frames = 0
     tick = on_progress or no_progress
-    # A segment that is damaged is given up: reading the video whole says what can be kept.
-    keeps_begin = config.decode.on_damage == "cut" and segment is None
-    edges = None if segment is None else SegmentEdges(segment.num_frames, flow_spec.step)
-
+    streams = FlowStreams(config.flow, config.encode, estimator)
     try:
         if reader is None:
-            with clock.spent("decode"):
+            with streams.clock.spent("decode"):
                 reader = open_video(video, config.decode)
+        # A segment that is damaged is given up: reading the video whole says what can be kept.
+        keeps_begin = config.decode.on_damage == "cut" and segment is None
         with reader:
-            source = iter(reader) if segment is None else reader.read_segment(segment, tick)
-
-            def gray_frames() -> Iterator[NDArray[np.uint8]]:
-                nonlocal damage, num_frames
-                while True:
-                    try:
-                        with clock.spent("decode"):
-                            frame = next(source, None)
-                    except VideoError as error:
-                        if not (keeps_begin and error.reason == "damaged"):
-                            raise
-                        # Ended here and not raised, so that the estimator gives the pairs it holds.
-                        damage = error
-                        return
-                    if frame is None:
-                        return
-                    _check_size(frame.gray, estimator)
-                    if edges is not None:
-                        edges.add(frame.rgb)
-                    if encode.keep_rgb and (segment is None or segment.keeps_frame(num_frames)):
-                        with clock.spent("encode"):
-                            bgr = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR)
-                            streams[RGB_STREAM].append(np.asarray(bgr, dtype=np.uint8))
-                    num_frames += 1
-                    tick()
-                    yield frame.gray
-
-            num_flows = 0
-            pairs = estimator.pairs(
-                gray_frames(), step=flow_spec.step, directions=encode.directions
-            )
-            while True:
-                with clock.spent("flow"):
-                    pair = next(pairs, None)
-                if pair is None:
-                    break
-                with clock.spent("encode"):
-                    for direction in encode.directions:
-                        flow = pair.forward if direction == "forward" else pair.backward
-                        assert flow is not None, f"{estimator} gave no {direction} flow"
-                        planes = quantizers[direction].quantize(flow)
-                        for name, plane in zip(FLOW_STREAMS[direction], planes, strict=True):
-                            streams[name].append(plane)
-                num_flows += 1
-                tick()
-        if num_flows == 0:
-            if damage is not None:
-                raise damage
-            raise VideoError(
-                "too-few-frames" if num_frames else "no-frames",
-                f"{num_frames} frame{'s give' if num_frames != 1 else ' gives'} no flow at step "
-                f"{flow_spec.step}; at least {flow_spec.step + 1} are needed",
-                num_frames=num_frames,
-            )
+            source = _Source(reader, segment, config.flow.step, keeps_begin, tick)
+            streams.compute(source, keeps_frame=source.keeps_frame, on_progress=tick)
+        damage = source.damage
+        if streams.num_flows == 0:
+            raise damage or _too_few_frames(streams.num_frames, config.flow.step)
         if damage is not None:
-            reader.note_what_became_of_frames(num_frames)
-        metadata = _describe(video, config, reader, num_frames, num_flows)
-        # Two of these may fill one data set: they agree, but not bit by bit.
-        metadata["device"] = estimator.device_name
-        metadata["estimator"] = type(estimator).__name__
-        metadata["status"] = "partial" if damage else "complete"
-        if damage:
-            metadata["damage"] = damage.message
-        statistics = {name: quantizers[name].statistics for name in encode.directions}
-        if edges is None:
-            metadata["flow"] = {name: item.to_dict() for name, item in statistics.items()}
-        else:
-            metadata["flow"] = {name: item.to_exact() for name, item in statistics.items()}
-            metadata["edges"] = edges.to_dict()
-        metadata["sizes"] = {name: stream.sizes for name, stream in streams.items()}
+            reader.note_what_became_of_frames(streams.num_frames)
+        metadata = VideoMetadata.of(
+            video,
+            reader.info,
+            size=reader.size,
+            fps=config.decode.fps or reader.info.fps,
+            num_frames_decoded=reader.num_frames_decoded,
+            num_frames=streams.num_frames,
+            num_flows=streams.num_flows,
+            step=config.flow.step,
+            versions=library_versions(config),
+            statistics=streams.statistics,
+            sizes={name: stream.sizes for name, stream in streams.streams.items()},
+            reading=Reading(
+                counts=reader.counts,
+                num_irregular_stamps=reader.num_irregular_stamps,
+                num_damaged=reader.num_damaged,
+                notes=reader.notes,
+                # Two of these may fill one data set: they agree, but not bit by bit.
+                device=estimator.device_name,
+                estimator=type(estimator).__name__,
+                damage=None if damage is None else damage.message,
+            ),
+        )
     except BaseException:
-        for stream in streams.values():
-            stream.close()
+        streams.close()
         raise
     return ExtractedVideo(
-        status="partial" if damage else "complete",
+        status="complete" if damage is None else "partial",
         metadata=metadata,
-        streams=streams,
-        seconds=clock.seconds,
+        statistics=streams.statistics,
+        edges=None if source.edges is None else source.edges.digests(),
+        streams=streams.streams,
+        seconds=streams.clock.seconds,
+    )
+
+
+class _Source:
+    """The frames of a video, or of a segment, up to its end or to damage; read once."""
+
+    def __init__(
+        self,
+        reader: FrameReader,
+        segment: Segment | None,
+        step: int,
+        keeps_begin: bool,
+        on_progress: Callable[[], None],
+    ) -> None:
+        self.damage: VideoError | None = None
+        """What ended it early, if `keeps_begin`."""
+        self.edges = None if segment is None else SegmentEdges(segment.num_frames, step)
+        self.keeps_frame = None if segment is None else segment.keeps_frame
+        self._keeps_begin = keeps_begin
+        self._frames = (
+            iter(reader) if segment is None else reader.read_segment(segment, on_progress)
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        try:
+            for frame in self._frames:
+                if self.edges is not None:
+                    self.edges.add(frame.rgb)
+                yield frame
+        except VideoError as error:
+            if not (self._keeps_begin and error.reason == "damaged"):
+                raise
+            # Ended here and not raised, so that the estimator gives the pairs it holds.
+            self.damage = error
+
+
+def _too_few_frames(num_frames: int, step: int) -> VideoError:
+    return VideoError(
+        "too-few-frames" if num_frames else "no-frames",
+        f"{num_frames} frame{'s give' if num_frames != 1 else ' gives'} no flow at step {step}; "
+        f"at least {step + 1} are needed",
+        num_frames=num_frames,
     )
 
 
 @functools.cache
 def library_versions(config: ExtractConfig) -> dict[str, str]:
-    """Returns the versions of the libraries that take part in the numbers."""
+    """Returns the versions of the libraries that take part in the numbers, and of the user's code.
+
+    Raises ConfigError where the estimator that the user names cannot be had.
+    """
     package = {"pyav": "av", "decord": "decord"}[config.decode.decoder]
+    flow, own = config.flow, {}
+    if is_own(flow.algorithm):
+        own["estimator"] = implementation_of(flow.algorithm, flow.parameters)
     return {
         "flowprep": flowprep._version.__version__,
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "numba": importlib.metadata.version("numba"),
         package: importlib.metadata.version(package),
+        **own,
     }
-
-
-def _describe(
-    video: Video, config: ExtractConfig, reader: FrameReader, num_frames: int, num_flows: int
-) -> dict[str, Any]:
-    info = reader.info
-    width, height = reader.size
-    stat = os.stat(video.source)
-    is_folder = os.path.isdir(video.source)
-    return {
-        "key": video.key,
-        "source": video.source,
-        "source_bytes": None if is_folder else stat.st_size,
-        "source_mtime_ns": stat.st_mtime_ns,
-        "start_seconds": video.start_seconds,
-        "end_seconds": video.end_seconds,
-        "labels": list(video.labels),
-        "split": video.split,
-        "codec": info.codec,
-        "duration_seconds": info.duration_seconds,
-        "source_fps": info.fps,
-        "fps": config.decode.fps or info.fps,
-        "source_width": info.width,
-        "source_height": info.height,
-        "rotation": info.rotation,
-        "mirrored": info.is_mirrored,
-        "width": width,
-        "height": height,
-        "num_frames_decoded": reader.num_frames_decoded,
-        "num_frames": num_frames,
-        "num_flows": num_flows,
-        "step": config.flow.step,
-        "versions": library_versions(config),
-        "format_minor": FORMAT_MINOR,
-        "video_stream": info.video_stream,
-        "pixel_aspect": [info.pixel_aspect.numerator, info.pixel_aspect.denominator],
-        "frame_counts": reader.counts.to_dict(),
-        "num_irregular_stamps": reader.num_irregular_stamps,
-        "num_damaged": reader.num_damaged,
-        "notes": stored_notes(reader.notes, reader.num_damaged),
-    }
-
-
-def stored_notes(notes: Mapping[NoteCode, str], num_damaged: int) -> dict[NoteCode, str]:
-    """Returns a video's notes in the order in which they are stored."""
-    found = dict(notes)
-    if num_damaged:
-        found.setdefault("concealed", f"{format_count(num_damaged, 'picture')} damaged")
-    return dict(sorted(found.items()))
-
-
-def _check_size(gray: NDArray[np.uint8], estimator: FlowEstimator) -> None:
-    height, width = gray.shape
-    if min(height, width) < estimator.min_side_px:
-        raise VideoError(
-            "too-small",
-            f"frames of {width}x{height} px are too small for flow; "
-            f"each side needs at least {estimator.min_side_px} px",
-        )
-
-
-def no_progress() -> None:
-    pass
-
-
-class _Clock:
-    """Sums up seconds by stage; a stage entered inside another one counts for itself alone."""
-
-    def __init__(self) -> None:
-        self.seconds = {"decode": 0.0, "flow": 0.0, "encode": 0.0}
-        self._stack: list[str] = []
-        self._since = 0.0
-
-    def spent(self, stage: str) -> _Stage:
-        return _Stage(self, stage)
-
-    def _switch(self) -> None:
-        now = time.perf_counter()
-        if self._stack:
-            self.seconds[self._stack[-1]] += now - self._since
-        self._since = now
-
-    def enter(self, stage: str) -> None:
-        self._switch()
-        self._stack.append(stage)
-
-    def leave(self) -> None:
-        self._switch()
-        self._stack.pop()
-
-
-@dataclass(slots=True)
-class _Stage:
-    clock: _Clock
-    name: str
-
-    def __enter__(self) -> None:
-        self.clock.enter(self.name)
-
-    def __exit__(self, *exception: object) -> None:
-        self.clock.leave()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowprep.config import ExecutorName, RunOptions
 from flowprep.errors import ConfigError
-from flowprep.flow.devices import check_device, resolve_device
+from flowprep.flow.estimators import check_device, resolve_device
 from flowprep.machine import usable_cores
 from flowprep.run.cluster import parse_runtime_env
 from flowprep.run.ray_start import cluster_address, is_connected

@@ -13,14 +13,27 @@ from flowprep.dataset.plan import (
     merge_class_names,
     refuse_foreign_files,
 )
-from flowprep.flow import ESTIMATORS
+from flowprep.flow.estimators import implementation_of, parse_parameters
+from flowprep.flow.parameters import OwnParameters
 from flowprep.inputs.manifest import Manifest
 from flowprep.run.extract import library_versions
 from flowprep.run.stored_keys import with_stored_keys
 from flowprep.storage import Storage
 from flowprep.urls import redacted
 
-__all__ = ["make_plan"]
+__all__ = ["make_plan", "with_all_parameters"]
+
+
+def with_all_parameters(config: ExtractConfig) -> ExtractConfig:
+    """Returns the configuration with the defaults of a user's own estimator filled in.
+
+    Raises ConfigError for an estimator that cannot be had, and for parameters that it refuses.
+    """
+    flow = config.flow
+    if not isinstance(flow.parameters, OwnParameters):
+        return config
+    parameters = parse_parameters(flow.algorithm, flow.parameters.values)
+    return dataclasses.replace(config, flow=dataclasses.replace(flow, parameters=parameters))
 
 
 def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Plan:
@@ -30,7 +43,8 @@ def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Pl
     InputError where a known video has got other labels, DatasetError where the folder holds
     something else.
     """
-    implementation = ESTIMATORS[config.flow.algorithm].implementation
+    config = with_all_parameters(config)
+    implementation = implementation_of(config.flow.algorithm, config.flow.parameters)
     if not storage.exists(DATASET_FILE):
         refuse_foreign_files(storage)
         header = DatasetHeader(

@@ -9,7 +9,7 @@ from logging import getLogger
 
 from flowprep.config import FlowSpec, RunOptions
 from flowprep.errors import ExecutorError
-from flowprep.flow.devices import resolve_device
+from flowprep.flow.estimators import resolve_device
 from flowprep.machine import memory_in_use, usable_memory_bytes
 from flowprep.run.counters import Sample
 from flowprep.run.executor import MAX_FAILED_STARTS, Executor
@@ -37,7 +37,7 @@ class ProcessExecutor(Executor):
     def __init__(
         self, options: RunOptions, flow: FlowSpec, worker: WorkerProcess | None = None
     ) -> None:
-        """`worker` has been started already, and is ended by whoever did so."""
+        """`worker` is one that has been started already, and is ended with the others."""
         name = options.device.removesuffix("+cpu")
         self._flow = flow
         self._device = str(resolve_device(name, flow.algorithm))

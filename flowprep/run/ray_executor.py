@@ -11,7 +11,9 @@ from typing import Any
 
 from flowprep.config import FlowSpec, RunOptions
 from flowprep.errors import ExecutorError
-from flowprep.flow.devices import Device, check_device, has_gpu_version
+from flowprep.flow.devices import Device
+from flowprep.flow.estimators import check_device, has_gpu_version
+from flowprep.flow.parameters import is_own
 from flowprep.run.cluster import job_runtime_env, living_machines
 from flowprep.run.counters import RayMetrics, Sample
 from flowprep.run.executor import MAX_FAILED_STARTS, Executor
@@ -81,7 +83,7 @@ class RayExecutor(Executor):
         self._address = cluster_address(options.address)
         # Before Ray starts, which takes seconds.
         check_options(options, flow.algorithm)
-        runtime_env = job_runtime_env(options, self._address)
+        runtime_env = job_runtime_env(options, self._address, flow.algorithm)
         self._is_own = self._address is None and not is_connected()
         self._device: Device | None = None
         if self._is_own:
@@ -302,8 +304,10 @@ class RayExecutor(Executor):
         while (chosen := self._queue.take(free, at_work)) is not None:
             kind, job = chosen
             actor = self._idle.pop() if kind == "gpu" else None
-            # Where Ray is our own, its workers have the driver's libraries.
-            versions = None if self._is_own else library_versions(job.config)
+            # Where Ray is our own, its workers have the driver's libraries. A user's own file may
+            # be another one by now.
+            is_same = self._is_own and not is_own(self._flow.algorithm)
+            versions = None if is_same else library_versions(job.config)
             if actor is None:
                 ref = self._task.remote(job, "cpu", versions)
             else:

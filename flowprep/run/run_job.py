@@ -16,6 +16,7 @@ import numpy as np
 
 from flowprep.config import FlowSpec
 from flowprep.dataset.layout import VideoRecord
+from flowprep.dataset.metadata import SegmentMetadata
 from flowprep.dataset.parts import part_name, read_part_record, write_part_record
 from flowprep.dataset.quantize import FieldQuantizer
 from flowprep.dataset.rebuild import record_from_metadata
@@ -23,7 +24,8 @@ from flowprep.dataset.write import publish_shard, write_sample
 from flowprep.errors import ConfigError, ExecutorError, FlowprepError, StorageError, VideoError
 from flowprep.flow import FlowEstimator, build_estimator
 from flowprep.flow.devices import is_device_failure
-from flowprep.run.extract import extract_video, library_versions, no_progress
+from flowprep.run.extract import extract_video, library_versions
+from flowprep.run.flow_streams import no_progress
 from flowprep.run.job import (
     ExtractJob,
     Job,
@@ -87,7 +89,8 @@ class DeviceWorker:
             estimator = _estimator(self._flow, self._device)
             # As for OpenCV: what PyTorch does on the CPU it does in one thread.
             importlib.import_module("torch").set_num_threads(1)
-            blank = np.zeros((4 * estimator.min_side_px, 4 * estimator.min_side_px), np.uint8)
+            side, colors = 4 * estimator.min_side_px, (3,) if estimator.frames == "rgb" else ()
+            blank = np.zeros((side, side, *colors), np.uint8)
             estimator(blank, blank)
         except FlowprepError as error:
             return PreparedWorker(error=error, notes=tuple(notes))
@@ -145,6 +148,8 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
         if device != "cpu" and error.reason == "out-of-memory":
             # Others share the GPU's memory, so that another time or place may have enough.
             return WorkerLost("out-of-memory", error.message)
+        if error.reason == "estimator-error":
+            trace = traceback.format_exc()
         record = failed_record(job, error)
     except (ConfigError, StorageError):
         raise
@@ -217,22 +222,25 @@ def _extract_part(
             on_progress=on_progress,
         )
     with extracted:
-        extracted.metadata.update(source.provenance)
+        metadata = extracted.metadata
+        if source.provenance is not None:
+            metadata = metadata.fetched_from(source.provenance)
         extracted.seconds["decode"] += open_seconds
         if job.segment is not None:
+            assert extracted.edges is not None
             return write_segment(
                 *(job.storage, job.shard, job.index, job.segment),
-                extracted.metadata,
+                SegmentMetadata.of(metadata, extracted.statistics, extracted.edges),
                 extracted.streams,
                 extracted.seconds,
                 job.attempt,
             )
         began = time.perf_counter()
         with job.storage.atomic_file(part_name(job.shard, job.index, "tar")) as file:
-            members = write_sample(file, job.video.key, extracted.metadata, extracted.streams)
+            members = write_sample(file, metadata, extracted.streams)
         seconds = extracted.seconds | {"write": time.perf_counter() - began}
         seconds = {name: round(value, 4) for name, value in seconds.items()}
-        return record_from_metadata(extracted.metadata, members, seconds, job.attempt)
+        return record_from_metadata(metadata, members, seconds, job.attempt)
 
 
 @functools.lru_cache(maxsize=2)

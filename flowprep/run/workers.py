@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from flowprep.config import RunOptions
-from flowprep.flow.devices import Device, cuda_state, resolve_device
+from flowprep.flow.devices import Device, cuda_state
+from flowprep.flow.estimators import resolve_device
 from flowprep.machine import usable_cores
 
 if TYPE_CHECKING:

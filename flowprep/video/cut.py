@@ -10,6 +10,8 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from flowprep.errors import VideoError
 from flowprep.video.clock import JUMP_SECONDS
 from flowprep.video.reader import FrameReader, Picture
@@ -108,4 +110,6 @@ def plan_cut(
             )
         )
     reader.note_what_became_of_frames(len(shown))
-    return VideoCut(tuple(segments), num_read, reader.counts.to_dict(), dict(reader.notes))
+    return VideoCut(
+        tuple(segments), num_read, msgspec.structs.replace(reader.counts), dict(reader.notes)
+    )

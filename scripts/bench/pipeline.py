@@ -34,7 +34,7 @@ from processes import Usage, machine, watch
 import flowprep
 from flowprep.config import DecodeSpec, Resize
 from flowprep.dataset.describe import describe_dataset
-from flowprep.flow import ESTIMATORS
+from flowprep.flow.parameters import PARAMETERS
 from flowprep.inputs.video import Video
 from flowprep.synthetic import action_scene, write_video
 from flowprep.video.decode import open_video
@@ -88,7 +88,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--algorithms", type=lambda text: text.split(","), default=list(ESTIMATORS), metavar="A,B"
+        "--algorithms", type=lambda text: text.split(","), default=list(PARAMETERS), metavar="A,B"
     )
     parser.add_argument("--end-to-end", action="store_true", help="whole .avi files, two workers")
     parser.add_argument(
@@ -107,9 +107,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     clips, frames = _by_algorithm(options.clips), _by_algorithm(options.frames)
-    unknown = (set(options.algorithms) | set(clips) | set(frames)) - {"", *ESTIMATORS}
+    unknown = (set(options.algorithms) | set(clips) | set(frames)) - {"", *PARAMETERS}
     if unknown:
-        parser.error(f"no algorithm {', '.join(unknown)}; there are {', '.join(ESTIMATORS)}")
+        parser.error(f"no algorithm {', '.join(unknown)}; there are {', '.join(PARAMETERS)}")
     print(f"flowprep {flowprep.__version__} on {machine()}")
     with tempfile.TemporaryDirectory() as folder:
         if options.end_to_end:
@@ -251,6 +251,8 @@ def extract(clips: Path, out: Path, algorithm: str, num_workers: int) -> Run:
         [
             *(sys.executable, "-m", "flowprep", "extract", str(clips), str(out)),
             *("--algorithm", algorithm, "--workers", str(num_workers), "--device", "cpu"),
+            # Of one worker, too: what more of them give is compared with it.
+            *("--executor", "ray"),
         ]
     )
     log = next((out / "logs").glob("*.log")).read_text()

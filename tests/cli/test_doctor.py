@@ -17,7 +17,7 @@ import pytest
 
 from flowprep import doctor
 from flowprep.doctor import Finding, Section, exit_code, verdict
-from flowprep.flow import ESTIMATORS
+from flowprep.flow.parameters import PARAMETERS
 from tests.cli.conftest import Command
 
 
@@ -25,7 +25,7 @@ from tests.cli.conftest import Command
 def _few_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves those that take a second or two a pair out."""
     for name in ("tvl1-opencv", "farneback-opencv"):
-        monkeypatch.delitem(ESTIMATORS, name)
+        monkeypatch.delitem(PARAMETERS, name)
     monkeypatch.setattr(doctor, "NUM_WARM_SECONDS", 0.0)
     # Torch on the CPU takes longest of all.
     known = doctor._is_installed

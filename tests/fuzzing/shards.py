@@ -316,7 +316,7 @@ def _ways(dataset: FlowDataset, key: str) -> dict[str, Callable[[], Any]]:
     video = dataset.videos[key]
     number = video.num_flows
     ways: dict[str, Callable[[], Any]] = {
-        "metadata": lambda: {k: v for k, v in dataset.metadata(key).items() if k != "offsets"},
+        "metadata": lambda: dataset.metadata(key).to_dict(),
         "frames": lambda: dataset.frames(key, range(video.num_frames)),
         "rgb bytes": lambda: dataset.jpegs(key, "rgb", 0, video.num_frames),
         "flow": lambda: dataset.flow(key, 0, number),

@@ -167,7 +167,7 @@ def test_a_damaged_picture_stops_nothing(
     out = tmp_path / "out"
     shutil.copytree(dataset.location, out)
     video = dataset.videos[KEY]
-    sizes = dataset.metadata(KEY)["offsets"]["flow_x"]
+    sizes = dataset.offsets(KEY, "flow_x")
     with open(out / f"shards/{video.shard:06d}.tar", "r+b") as file:
         file.seek(video.members["flow_x"][0] + int(sizes[3]))
         file.write(b"\0" * 200)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flowprep.config import FlowSpec
+from flowprep.dataset.metadata import FlowSummary
 from flowprep.dataset.quantize import FieldQuantizer
 from flowprep.look.report.bound import NICE_BOUNDS_PX, most_beyond, recommend_bound
 from flowprep.synthetic import Layer, Motion, Scene, Shape
@@ -27,10 +28,10 @@ def test_recommended_bound_keeps_its_promise_on_known_motion(
     quantizer = FieldQuantizer(FlowSpec(bound_px=bound_px))
     for field in fields:
         quantizer.quantize(field)
-    statistics = quantizer.to_dict()
+    summary = FlowSummary.of(quantizer.statistics)
     bounds = np.array(NICE_BOUNDS_PX)
     true = np.array([(np.abs(fields) > np.float32(bound)).mean() for bound in bounds])
-    most = most_beyond(statistics, bound_px, bounds)
+    most = most_beyond(summary, bound_px, bounds)
     assert (most / fields.size >= true - 1e-12).all()
     assert (np.diff(most) <= 0).all()
     advice = recommend_bound(
@@ -53,7 +54,7 @@ def test_recommended_bound_of_one_straight_motion_is_exact() -> None:
     field[:, :5] = (7.3, 0)
     quantizer = FieldQuantizer(FlowSpec(bound_px=20))
     quantizer.quantize(field)
-    most = most_beyond(quantizer.to_dict(), 20, np.array(NICE_BOUNDS_PX))
+    most = most_beyond(FlowSummary.of(quantizer.statistics), 20, np.array(NICE_BOUNDS_PX))
     settings = {"bound_px": 20.0, "requested_share": 0.01}
     advice = recommend_bound(most, field.size, 0, **settings)  # type: ignore[arg-type]
     assert (advice.recommended_px, advice.recommended_share) == (8, 0)
@@ -63,6 +64,6 @@ def test_motion_beyond_the_last_bin_is_not_forgotten() -> None:
     field = np.full((4, 4, 2), 300, np.float32)
     quantizer = FieldQuantizer(FlowSpec(bound_px=20))
     quantizer.quantize(field)
-    most = most_beyond(quantizer.to_dict(), 20, np.array(NICE_BOUNDS_PX))
+    most = most_beyond(FlowSummary.of(quantizer.statistics), 20, np.array(NICE_BOUNDS_PX))
     advice = recommend_bound(most, 32, 32, bound_px=20, requested_share=0.01)
     assert advice.recommended_px == 320

@@ -1,0 +1,260 @@
+"""Frames of one video -> flow -> levels -> JPEG: what extract, view and compare do alike.
+
+    FlowStreams.compute   frames -> images -> estimator.pairs -> quantize -> JPEG streams
+    flow_between          one field of two frames
+
+A frame's image is what the estimator takes of it, gray or RGB. Memory does not grow with the video.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import Direction, EncodeSpec, FlowSpec
+from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, stream_names
+from flowprep.dataset.quantize import FieldQuantizer, FlowStatistics
+from flowprep.dataset.write import JpegStream
+from flowprep.errors import FlowprepError, VideoError
+from flowprep.flow.base import FlowEstimator, FlowPair
+from flowprep.flow.devices import is_device_failure
+from flowprep.flow.parameters import is_own
+from flowprep.video.types import Frame
+from flowprep.words import format_count
+
+__all__ = ["FlowStreams", "flow_between", "no_progress"]
+
+
+def no_progress() -> None:
+    """Does nothing: nobody follows the progress."""
+
+
+class FlowStreams:
+    """The streams of one video as JPEGs, which `close` frees."""
+
+    def __init__(self, flow: FlowSpec, encode: EncodeSpec, estimator: FlowEstimator) -> None:
+        self.streams = {
+            name: JpegStream(encode.rgb_jpeg_quality if name == RGB_STREAM else encode.jpeg_quality)
+            for name in stream_names(encode)
+        }
+        """`flow_x`, `flow_y`, `back_x`, `back_y`, `rgb`: those that `encode` asks for."""
+        self.clock = _Clock()
+        self.num_frames = 0
+        self.num_flows = 0
+        self._flow = flow
+        self._encode = encode
+        self._estimator = estimator
+        self._quantizers = {direction: FieldQuantizer(flow) for direction in encode.directions}
+        self._shape: tuple[int, ...] = ()
+        self._frame_error: Exception | None = None
+
+    def compute(
+        self,
+        frames: Iterable[Frame],
+        *,
+        keeps_frame: Callable[[int], bool] | None = None,
+        on_progress: Callable[[], None] = no_progress,
+    ) -> None:
+        """Adds the flow of all `frames`, and the frames themselves where `encode` keeps RGB.
+
+        `keeps_frame` says by its number, from 0, which frames are kept; the default is all.
+        `on_progress` is called for every frame and pair. Raises what reading the frames raises, and
+        VideoError for frames that are too small and for fields that cannot be stored.
+        """
+        images = self._images(iter(frames), keeps_frame, on_progress)
+        pairs = self._estimator.pairs(
+            images, step=self._flow.step, directions=self._encode.directions
+        )
+        while True:
+            with self.clock.spent("flow"):
+                pair = self._next(pairs)
+            if pair is None:
+                break
+            with self.clock.spent("encode"):
+                self._store(pair)
+            self.num_flows += 1
+            on_progress()
+        if self._frame_error is not None:
+            # An estimator that takes an error for the end of the video does not make it one.
+            raise self._frame_error
+        if self.num_flows != max(0, self.num_frames - self._flow.step):
+            raise VideoError(
+                "estimator-error",
+                f"{self._flow.algorithm} gave {format_count(self.num_flows, 'pair')} of "
+                f"{format_count(self.num_frames, 'frame')} at step {self._flow.step}",
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames, px."""
+        height, width = self._shape
+        return width, height
+
+    @property
+    def statistics(self) -> dict[Direction, FlowStatistics]:
+        """Of the fields of each direction, before they were quantized."""
+        return {name: one.statistics for name, one in self._quantizers.items()}
+
+    def close(self) -> None:
+        """Frees memory and temporary files."""
+        for stream in self.streams.values():
+            stream.close()
+
+    def _images(
+        self,
+        source: Iterator[Frame],
+        keeps_frame: Callable[[int], bool] | None,
+        on_progress: Callable[[], None],
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Gives the estimator its images, and keeps the frames on the way."""
+        try:
+            while True:
+                with self.clock.spent("decode"):
+                    frame = next(source, None)
+                if frame is None:
+                    return
+                image = _image_of(frame, self._estimator)
+                self._shape = frame.gray.shape
+                if self._encode.keep_rgb and (keeps_frame is None or keeps_frame(self.num_frames)):
+                    with self.clock.spent("encode"):
+                        bgr = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR)
+                        self.streams[RGB_STREAM].append(np.asarray(bgr, dtype=np.uint8))
+                self.num_frames += 1
+                on_progress()
+                yield image
+        except Exception as error:
+            # It passes through the estimator, whose fault it is not.
+            self._frame_error = error
+            raise
+
+    def _next(self, pairs: Iterator[FlowPair]) -> FlowPair | None:
+        try:
+            return next(pairs, None)
+        except Exception as error:
+            if error is self._frame_error:
+                raise
+            _raise_as_own(error, self._flow.algorithm)
+            raise
+
+    def _store(self, pair: FlowPair) -> None:
+        for direction in self._encode.directions:
+            field = _checked(
+                pair.forward if direction == "forward" else pair.backward,
+                self._shape,
+                self._flow.algorithm,
+                is_first=self.num_flows == 0,
+            )
+            planes = self._quantizers[direction].quantize(field)
+            for name, plane in zip(FLOW_STREAMS[direction], planes, strict=True):
+                self.streams[name].append(plane)
+
+
+def flow_between(
+    estimator: FlowEstimator, algorithm: str, grid: Frame, target: Frame
+) -> NDArray[np.float32]:
+    """Returns the flow from `grid` to `target`, (H, W, 2) float32 px, on the grid of `grid`.
+
+    Raises VideoError as `FlowStreams.compute` does.
+    """
+    images = _image_of(grid, estimator), _image_of(target, estimator)
+    try:
+        field = estimator(*images)
+    except Exception as error:
+        _raise_as_own(error, algorithm)
+        raise
+    return _checked(field, grid.gray.shape, algorithm, is_first=True)
+
+
+def _image_of(frame: Frame, estimator: FlowEstimator) -> NDArray[np.uint8]:
+    """Returns what an estimator takes of a frame: (H, W), or (H, W, 3) RGB.
+
+    Raises VideoError for a frame that is too small.
+    """
+    height, width = frame.gray.shape
+    if min(height, width) < estimator.min_side_px:
+        raise VideoError(
+            "too-small",
+            f"frames of {width}x{height} px are too small for flow; "
+            f"each side needs at least {estimator.min_side_px} px",
+        )
+    return frame.rgb if estimator.frames == "rgb" else frame.gray
+
+
+def _checked(
+    field: object, size: tuple[int, ...], algorithm: str, *, is_first: bool
+) -> NDArray[np.float32]:
+    """Returns what an estimator gave, if it is a field for frames of `size`, (H, W).
+
+    Of the fields of a user's own estimator the first of a video must be finite, too. Raises
+    VideoError for what is none.
+    """
+    wanted = (*size, 2)
+    if not isinstance(field, np.ndarray):
+        got = f"{type(field).__name__}"
+    elif field.shape != wanted or field.dtype != np.float32:
+        got = f"{field.dtype} of shape {field.shape}"
+    elif is_first and is_own(algorithm) and not np.isfinite(field).all():
+        got = f"{np.count_nonzero(~np.isfinite(field))} values that are not finite"
+    else:
+        return field
+    raise VideoError(
+        "estimator-error",
+        f"a field of {algorithm} must be finite float32 of shape {wanted} for frames of "
+        f"{size[1]}x{size[0]} px, got {got}",
+    )
+
+
+def _raise_as_own(error: Exception, algorithm: str) -> None:
+    """Raises VideoError where an error is that of a user's own estimator; otherwise returns."""
+    passes = isinstance(error, (FlowprepError, MemoryError)) or is_device_failure(error)
+    if is_own(algorithm) and not passes:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        raise VideoError(
+            "estimator-error", f"{algorithm} raised {type(error).__name__} at {place}: {error}"
+        ) from error
+
+
+class _Clock:
+    """Sums up seconds by stage; a stage entered inside another one counts for itself alone."""
+
+    def __init__(self) -> None:
+        self.seconds = {"decode": 0.0, "flow": 0.0, "encode": 0.0}
+        self._stack: list[str] = []
+        self._since = 0.0
+
+    def spent(self, stage: str) -> _Stage:
+        return _Stage(self, stage)
+
+    def _switch(self) -> None:
+        now = time.perf_counter()
+        if self._stack:
+            self.seconds[self._stack[-1]] += now - self._since
+        self._since = now
+
+    def enter(self, stage: str) -> None:
+        self._switch()
+        self._stack.append(stage)
+
+    def leave(self) -> None:
+        self._switch()
+        self._stack.pop()
+
+
+@dataclass(slots=True)
+class _Stage:
+    clock: _Clock
+    name: str
+
+    def __enter__(self) -> None:
+        self.clock.enter(self.name)
+
+    def __exit__(self, *exception: object) -> None:
+        self.clock.leave()
