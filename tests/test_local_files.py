@@ -11,7 +11,7 @@ import pytest
 from flowprep.local_files import create_file, partial_file, published_file
 
 
-class _Stopped(Exception):
+class _StoppedError(Exception):
     pass
 
 
@@ -41,9 +41,9 @@ def test_a_file_takes_its_place_when_all_went_well(tmp_path: Path, writer: str) 
 def test_what_breaks_off_leaves_the_file_that_was_there(tmp_path: Path, writer: str) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"before")
-    with suppress(_Stopped), _opened(path, writer) as to:
+    with suppress(_StoppedError), _opened(path, writer) as to:
         _write(to, b"half")
-        raise _Stopped
+        raise _StoppedError
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"before", [path])
 
 
