@@ -15,6 +15,7 @@ from flowprep.cli.options import (
     config_option,
     dataclass_options,
     estimator_options,
+    field_help,
     given_values,
     options_named,
 )
@@ -31,20 +32,36 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _parameter_options(command: Any) -> Any:
-    # Algorithms share the options of the parameters that they share, by class or by base class.
+    # Algorithms share the options of the parameters that they share: by class, by base class, or
+    # by name alone, where the first class has the option and its help has words and default of all.
     kinds = dict.fromkeys(
         base
         for kind in PARAMETERS.values()
         for base in reversed(kind.__mro__)
         if dataclasses.is_dataclass(base)
     )
+    names = {
+        kind: [name for name, other in PARAMETERS.items() if issubclass(other, kind)]
+        for kind in kinds
+    }
+    owners: dict[str, list[type[Any]]] = {}
+    for kind in kinds:
+        for item in dataclasses.fields(kind):
+            if item.name in kind.__annotations__:
+                owners.setdefault(item.name, []).append(kind)
     for kind in reversed(kinds):
-        inherited = tuple(
-            item.name for item in dataclasses.fields(kind) if item.name not in kind.__annotations__
-        )
-        names = [name for name, other in PARAMETERS.items() if issubclass(other, kind)]
-        heading = f"Parameters of {' and '.join(names)}"
-        command = dataclass_options(kind, heading, skip=inherited)(command)
+        own = [item.name for item in dataclasses.fields(kind) if owners[item.name][0] is kind]
+        shared = {name: owners[name] for name in own if len(owners[name]) > 1}
+        command = dataclass_options(
+            kind,
+            f"Parameters of {' and '.join(names[kind])}",
+            skip=tuple(one.name for one in dataclasses.fields(kind) if one.name not in own),
+            varying=tuple(shared),
+            helps={
+                name: " ".join(f"{', '.join(names[one])}: {field_help(one, name)}" for one in all_)
+                for name, all_ in shared.items()
+            },
+        )(command)
     return command
 
 

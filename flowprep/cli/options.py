@@ -34,6 +34,7 @@ __all__ = [
     "config_option",
     "dataclass_options",
     "estimator_options",
+    "field_help",
     "given_values",
     "labels_option",
     "options_named",
@@ -180,13 +181,14 @@ def dataclass_options(
     switches: tuple[str, ...] = (),
     varying: tuple[str, ...] = (),
     metavars: Mapping[str, str] | None = None,
+    helps: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a command with an option for each field of a dataclass.
 
     Type and default are the field's, the help is the docstring under it. `names` gives fields other
     option names, `metavars` other words for their values; `switches` are bools that can only be
-    switched on; `varying` fields have no one default to show. The value arrives under the field's
-    own name.
+    switched on; `varying` fields have no one default to show. `helps` gives fields other words than
+    their docstring's. The value arrives under the field's own name.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -198,7 +200,8 @@ def dataclass_options(
             option = (names or {}).get(item.name, item.name.strip("_").replace("_", "-"))
             settings = _option_settings(item, hints[item.name])
             # `doc` is written for Python, where names are marked; a terminal needs no marks.
-            settings |= {"help": docs.get(item.name, "").replace("`", ""), "group": group}
+            words = (helps or {}).get(item.name, docs.get(item.name, ""))
+            settings |= {"help": words.replace("`", ""), "group": group}
             if item.name in varying:
                 settings["show_default"] = False
             if item.name in (metavars or {}):
@@ -213,6 +216,15 @@ def dataclass_options(
         return command
 
     return decorate
+
+
+def field_help(kind: type[Any], name: str) -> str:
+    """Returns the docstring under a dataclass's field, with the field's default after it."""
+    (item,) = (one for one in fields(kind) if one.name == name)
+    words, default = _field_docs(kind).get(name, ""), item.default
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    return words if default is None else f"{words} The default is {default}."
 
 
 def given_values(ctx: click.Context, names: typing.Iterable[str]) -> dict[str, Any]:

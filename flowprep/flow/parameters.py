@@ -188,9 +188,7 @@ class OwnParameters:
 
 FlowParameters = OpenCVTVL1Parameters | FarnebackParameters | DISParameters | OwnParameters
 
-PARAMETERS: dict[
-    str, type[OpenCVTVL1Parameters] | type[FarnebackParameters] | type[DISParameters]
-] = {
+PARAMETERS: dict[str, type[FlowParameters]] = {
     "tvl1": TVL1Parameters,
     "tvl1-opencv": OpenCVTVL1Parameters,
     "farneback": FarnebackParameters,
@@ -217,7 +215,8 @@ def check_algorithm(algorithm: str) -> None:
             f"algorithm must be one of {', '.join(PARAMETERS)}, got {algorithm!r}{hint}"
         )
     module, _, name = algorithm.partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), name]):
+    parts = [*module.split("."), name]
+    if not all(part.isidentifier() for part in parts) or module.endswith(".py"):
         raise ConfigError(
             f"estimator must be package.module:Class, such as my_flow:MyFlow, got {algorithm!r}"
         )
