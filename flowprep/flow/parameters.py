@@ -30,8 +30,12 @@ _DIS_PATCH_SIZE = 8
 """Of all three presets."""
 
 
+class FlowParameters:
+    """The parameters of one algorithm; each class is a frozen dataclass that checks itself."""
+
+
 @dataclass(frozen=True)
-class OpenCVTVL1Parameters:
+class OpenCVTVL1Parameters(FlowParameters):
     """TV-L1 (Zach, Pock and Bischof 2007); defaults of OpenCV's CPU class DualTVL1OpticalFlow."""
 
     tau: float = 0.25
@@ -92,7 +96,7 @@ class TVL1Parameters(OpenCVTVL1Parameters):
 
 
 @dataclass(frozen=True)
-class FarnebackParameters:
+class FarnebackParameters(FlowParameters):
     """Farneback (2003); defaults of OpenCV's sample, which mmaction2 and video2dataset use."""
 
     pyr_scale: float = 0.5
@@ -120,7 +124,7 @@ class FarnebackParameters:
 
 
 @dataclass(frozen=True)
-class DISParameters:
+class DISParameters(FlowParameters):
     """Dense inverse search (Kroeger et al. 2016); None takes the value of the preset."""
 
     dis_preset: DISPreset = "medium"
@@ -162,7 +166,7 @@ class DISParameters:
 
 
 @dataclass(frozen=True)
-class OwnParameters:
+class OwnParameters(FlowParameters):
     """The parameters of a user's own estimator, which can be read without its module."""
 
     text: str = "{}"
@@ -186,9 +190,7 @@ class OwnParameters:
         return values
 
 
-FlowParameters = OpenCVTVL1Parameters | FarnebackParameters | DISParameters | OwnParameters
-
-PARAMETERS: dict[str, type[FlowParameters]] = {
+PARAMETERS: dict[str, type[Any]] = {
     "tvl1": TVL1Parameters,
     "tvl1-opencv": OpenCVTVL1Parameters,
     "farneback": FarnebackParameters,
