@@ -20,6 +20,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "flowprep"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 # An option is written with two dashes, and not with one long one.
 smartquotes = False

@@ -109,15 +109,19 @@ def extract(
     from flowprep.run.early import early_worker
 
     config = config or ExtractConfig()
-    manifest = (
-        videos
-        if isinstance(videos, Manifest)
-        else collect_videos(
-            videos, out=out, stored_ranges=stored_ranges(out), image_fps=config.decode.image_fps
-        )
-    )
     options = dataclasses.replace(options or RunOptions(), executor=executor)
-    with early_worker(options, config.flow, len(manifest.videos)) as worker:
+    if isinstance(videos, Manifest):
+        names: Sequence[str | os.PathLike[str]] = ()
+    else:
+        names = [videos] if isinstance(videos, (str, os.PathLike)) else videos
+    with early_worker(options, config.flow, names) as worker:
         from flowprep.run.driver import run_extract
 
+        manifest = (
+            videos
+            if isinstance(videos, Manifest)
+            else collect_videos(
+                videos, out=out, stored_ranges=stored_ranges(out), image_fps=config.decode.image_fps
+            )
+        )
         return run_extract(manifest, os.fspath(out), config, options, worker=worker)

@@ -357,6 +357,11 @@ class RunOptions:
         check_choice("executor", self.executor, ExecutorName)
         if self.num_workers is not None and self.num_workers < 1:
             raise ConfigError(f"workers must be >= 1, got {self.num_workers}")
+        if self.executor == "process" and (self.num_workers or 1) > 1:
+            raise ConfigError(
+                f"workers must be 1 with executor process, got {self.num_workers}; take executor "
+                "ray for several"
+            )
         parse_device(self.device.removesuffix("+cpu"))
         if self.device in ("auto+cpu", "cpu+cpu"):
             raise ConfigError(f"device must name a GPU before +cpu, got {self.device!r}")

@@ -16,35 +16,25 @@ import io
 import logging
 import os
 import random
-import re
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flowprep.errors import ConfigError, StorageError
+from flowprep.file_info import FileInfo, read_file_info
+from flowprep.local_files import create_file, published_file
 from flowprep.storage_errors import answer_of, explain, may_pass, translated_errors
 from flowprep.urls import has_query, holds_credentials, redacted
 
-__all__ = [
-    "TEMPORARY_MARK",
-    "FileInfo",
-    "Storage",
-    "check_url",
-]
+__all__ = ["Storage", "check_url"]
 
 log = logging.getLogger("flowprep.storage")
 
 T = TypeVar("T")
-
-TEMPORARY_MARK = ".tmp-"
-"""Stands in the name of every file that is still being written."""
 
 RETRY_ATTEMPTS = 8
 """How often a request is made before its error counts."""
@@ -77,21 +67,6 @@ def check_url(location: str) -> None:
             f"a URL must not hold credentials, got {location}; put them where the store looks for "
             "them (the environment or ~/.aws for S3) and leave them out of the URL"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """What is known of a file or a folder without opening it."""
-
-    name: str
-    """The last part of its path."""
-    is_folder: bool
-    size: int | None
-    """In bytes; None where the store does not say."""
-    mtime_ns: int | None
-    """When it was last written, by the store's clock."""
-    etag: str | None
-    """The store's own mark of the content."""
 
 
 class Storage:
@@ -213,7 +188,7 @@ class Storage:
     def info(self, name: str) -> FileInfo | None:
         """Returns what is known of a file or folder; None where there is none."""
         values = self._known("read", name, lambda: self._fs.info(self.path(name)))
-        return None if values is None else _file_info(values)
+        return None if values is None else read_file_info(values)
 
     def size(self, name: str) -> int:
         """Returns a file's size in bytes."""
@@ -242,7 +217,7 @@ class Storage:
         entries = self._known("list", folder or ".", listed) or []
         # Some tools make an empty object with the folder's own name.
         own = path.strip("/")
-        return [_file_info(entry) for entry in entries if entry["name"].strip("/") != own]
+        return [read_file_info(entry) for entry in entries if entry["name"].strip("/") != own]
 
     # ---- writing
 
@@ -251,7 +226,7 @@ class Storage:
 
         def write() -> None:
             if self.is_local:
-                with _published(self.path(name)) as file:
+                with published_file(self.path(name)) as file:
                     file.write(data)
             else:
                 self._fs.pipe_file(self.path(name), data)
@@ -269,7 +244,7 @@ class Storage:
             path = self.path(name)
             try:
                 if self.is_local:
-                    _create_local(path, data)
+                    create_file(path, data)
                 else:
                     self._create_object(path, data)
             except FileExistsError:
@@ -309,7 +284,7 @@ class Storage:
     def atomic_file(self, name: str) -> Iterator[Any]:
         """Yields a file to write; it appears as `name` if the block ends well, else not at all."""
         if self.is_local:
-            with translated_errors("write", name), _published(self.path(name)) as file:
+            with translated_errors("write", name), published_file(self.path(name)) as file:
                 yield file
             return
         # It has no name, so that nothing is left of it however this process ends.
@@ -467,67 +442,3 @@ class _RangeReader(io.RawIOBase):
         while piece := self.read(_READ_BYTES):
             data += piece
         return bytes(data)
-
-
-def _file_info(values: dict[str, Any]) -> FileInfo:
-    """Reads what file systems call by different names."""
-    known = {str(name).lower(): value for name, value in values.items()}
-    size = known.get("size")
-    return FileInfo(
-        name=str(known["name"]).rstrip("/").rsplit("/", 1)[-1],
-        is_folder=known.get("type") == "directory",
-        size=None if size is None else int(size),
-        mtime_ns=_nanoseconds(next((known[n] for n in _TIME_NAMES if known.get(n)), None)),
-        etag=str(known["etag"]).strip('"') if known.get("etag") else None,
-    )
-
-
-_TIME_NAMES = ("mtime", "lastmodified", "last_modified", "updated", "created")
-
-
-def _nanoseconds(time: Any) -> int | None:
-    if isinstance(time, str):
-        try:
-            time = datetime.fromisoformat(re.sub(r"Z$", "+00:00", time))
-        except ValueError:
-            return None
-    if isinstance(time, datetime):
-        time = time.timestamp()
-    return round(time * 1e9) if isinstance(time, (int, float)) else None
-
-
-@contextmanager
-def _published(path: str) -> Iterator[Any]:
-    """Yields a local file to write; it appears at `path` if the block ends well, else not."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}{TEMPORARY_MARK}{uuid.uuid4().hex[:12]}"
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-
-
-def _create_local(path: str, data: bytes) -> None:
-    """Publishes a file that must not be there yet; a link is atomic on NFS too."""
-    temporary = f"{path}{TEMPORARY_MARK}{uuid.uuid4().hex[:12]}"
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    try:
-        with _published(temporary) as file:
-            file.write(data)
-        try:
-            os.link(temporary, path)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-                raise
-            # A file system without links.
-            with open(path, "xb") as file:
-                file.write(data)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)

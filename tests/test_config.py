@@ -316,6 +316,10 @@ def test_a_resize_that_says_nothing_is_refused(text: str) -> None:
         ),
         (lambda: RunOptions(num_workers=0), "workers must be >= 1, got 0"),
         (
+            lambda: RunOptions(executor="process", num_workers=4),
+            "workers must be 1 with executor process, got 4; take executor ray for several",
+        ),
+        (
             lambda: RunOptions(device="gpu"),
             "device must be auto, cpu, cuda, cuda:N, mps or torch-cpu, got 'gpu'",
         ),

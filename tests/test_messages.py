@@ -66,7 +66,7 @@ WITHOUT_VALUE = {
     "learn/fuse.py": ["train-scores must be given"],
     "learn/predict.py": ["checkpoint must be given", "method svm needs scores"],
     "learn/scores.py": ["no video has a label"],
-    "learn/train.py": ["the training videos are not those"],
+    "learn/train_setup.py": ["the training videos are not those"],
     "look/compare.py": ["configs must have one decoding"],
     "look/show.py": ["flow goes with frames"],
     "run/options.py": ["runtime_env must be given to ray.init"],

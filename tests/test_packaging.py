@@ -126,6 +126,18 @@ def test_a_wheel_holds_the_license_and_the_notice(wheel: Path) -> None:
             assert file.read(held[0]) == (ROOT / name).read_bytes()
 
 
+def test_a_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
+    package = ROOT / "flowprep"
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {path.rpartition(".")[2] for path in found} >= {"css", "cu", "html", "js", "py", "typed"}
+    with zipfile.ZipFile(wheel) as file:
+        assert found == {one for one in file.namelist() if one.startswith("flowprep/")}
+
+
 def test_the_license_is_apaches_own_text() -> None:
     digest = hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest()
     # Of https://www.apache.org/licenses/LICENSE-2.0.txt.

@@ -18,7 +18,8 @@ import pytest
 
 from flowprep import storage as storage_module
 from flowprep.errors import ConfigError, StorageError
-from flowprep.storage import TEMPORARY_MARK, Storage
+from flowprep.local_files import TEMPORARY_MARK
+from flowprep.storage import Storage
 from flowprep.storage_errors import may_pass, translated_errors
 from tests import object_store
 from tests.object_store import FaultyProxy

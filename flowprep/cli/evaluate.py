@@ -17,7 +17,8 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.errors import FlowprepError
-from flowprep.learn.config import VIEWS, PrecisionName, ViewSpec
+from flowprep.learn.config import PrecisionName, ViewSpec
+from flowprep.learn.recipes import VIEWS
 
 __all__ = ["evaluate", "extra_named", "running_options"]
 

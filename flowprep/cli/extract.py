@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args
 
 import click
 
+from flowprep.cli.config_file import config_option
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
     GroupedOption,
-    config_option,
     dataclass_options,
     estimator_options,
-    field_help,
     given_values,
+    merged_options,
     options_named,
 )
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
@@ -32,36 +33,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _parameter_options(command: Any) -> Any:
-    # Algorithms share the options of the parameters that they share: by class, by base class, or
-    # by name alone, where the first class has the option and its help has words and default of all.
+    # Algorithms share the options of the parameters that they share, by class or by base class.
     kinds = dict.fromkeys(
         base
         for kind in PARAMETERS.values()
         for base in reversed(kind.__mro__)
         if dataclasses.is_dataclass(base)
     )
-    names = {
-        kind: [name for name, other in PARAMETERS.items() if issubclass(other, kind)]
-        for kind in kinds
-    }
-    owners: dict[str, list[type[Any]]] = {}
-    for kind in kinds:
-        for item in dataclasses.fields(kind):
-            if item.name in kind.__annotations__:
-                owners.setdefault(item.name, []).append(kind)
+    owners = Counter(name for kind in kinds for name in kind.__annotations__)
+    # Several unrelated classes may call a parameter alike.
+    shared = [name for name, count in owners.items() if count > 1]
+    if shared:
+        heading = "Parameters of several algorithms"
+        command = merged_options(PARAMETERS, heading, only=shared)(command)
     for kind in reversed(kinds):
-        own = [item.name for item in dataclasses.fields(kind) if owners[item.name][0] is kind]
-        shared = {name: owners[name] for name in own if len(owners[name]) > 1}
-        command = dataclass_options(
-            kind,
-            f"Parameters of {' and '.join(names[kind])}",
-            skip=tuple(one.name for one in dataclasses.fields(kind) if one.name not in own),
-            varying=tuple(shared),
-            helps={
-                name: " ".join(f"{', '.join(names[one])}: {field_help(one, name)}" for one in all_)
-                for name, all_ in shared.items()
-            },
-        )(command)
+        names = [item.name for item in dataclasses.fields(kind)]
+        inherited = [name for name in names if name not in kind.__annotations__]
+        algorithms = [name for name, other in PARAMETERS.items() if issubclass(other, kind)]
+        heading = f"Parameters of {' and '.join(algorithms)}"
+        command = dataclass_options(kind, heading, skip=(*inherited, *shared))(command)
     return command
 
 
@@ -256,22 +246,23 @@ def extract(
         run_fields = [item.name for item in dataclasses.fields(RunOptions)]
         options = RunOptions(**given_values(ctx, run_fields))
         check_options(options, config.flow.algorithm)
-        manifest = given_videos(ctx, config, out)
-    for note in manifest.notes:
-        click.echo(f"note: {note}", err=True)
-    if dry_run:
-        from flowprep.run.estimate import estimate_run
+    with early_worker(options, config.flow, () if dry_run else videos) as worker:
+        with options_named(ctx):
+            manifest = given_videos(ctx, config, out)
+        for note in manifest.notes:
+            click.echo(f"note: {note}", err=True)
+        if dry_run:
+            from flowprep.run.estimate import estimate_run
 
-        click.echo(estimate_run(manifest, out, config, options).summary())
-        return 0
-    try:
-        with early_worker(options, config.flow, len(manifest.videos)) as worker:
-            from flowprep.run.driver import run_extract
+            click.echo(estimate_run(manifest, out, config, options).summary())
+            return 0
+        from flowprep.run.driver import run_extract
 
+        try:
             report = run_extract(manifest, out, config, options, worker=worker)
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted; the same command goes on where this one stopped.", err=True)
-        return 1
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted; the same command goes on where this one stopped.", err=True)
+            return 1
     click.echo(report.summary())
     return report.exit_code
 

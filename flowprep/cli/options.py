@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib
 import inspect
-import json
 import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
@@ -30,13 +27,14 @@ __all__ = [
     "GroupedCommand",
     "GroupedOption",
     "NumbersType",
+    "PairType",
+    "SourceOr",
     "check_exists",
-    "config_option",
     "dataclass_options",
     "estimator_options",
-    "field_help",
     "given_values",
     "labels_option",
+    "merged_options",
     "options_named",
     "sample_option",
     "workers_option",
@@ -181,14 +179,14 @@ def dataclass_options(
     switches: tuple[str, ...] = (),
     varying: tuple[str, ...] = (),
     metavars: Mapping[str, str] | None = None,
-    helps: Mapping[str, str] | None = None,
+    choices: Mapping[str, Iterable[str]] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a command with an option for each field of a dataclass.
 
     Type and default are the field's, the help is the docstring under it. `names` gives fields other
     option names, `metavars` other words for their values; `switches` are bools that can only be
-    switched on; `varying` fields have no one default to show. `helps` gives fields other words than
-    their docstring's. The value arrives under the field's own name.
+    switched on; `varying` fields have no one default to show; `choices` are the values of texts
+    that have no Literal, which the help lists. The value arrives under the field's own name.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,32 +197,84 @@ def dataclass_options(
                 continue
             option = (names or {}).get(item.name, item.name.strip("_").replace("_", "-"))
             settings = _option_settings(item, hints[item.name])
-            # `doc` is written for Python, where names are marked; a terminal needs no marks.
-            words = (helps or {}).get(item.name, docs.get(item.name, ""))
-            settings |= {"help": words.replace("`", ""), "group": group}
+            doc = docs.get(item.name, "")
+            if item.name in (choices or {}):
+                known = tuple((choices or {})[item.name])
+                settings["type"] = ChoiceType(known)
+                doc = f"{doc} One of {', '.join(known)}."
             if item.name in varying:
                 settings["show_default"] = False
             if item.name in (metavars or {}):
                 settings["metavar"] = (metavars or {})[item.name]
-            is_switch = settings["type"] is bool and item.name in switches
-            flag = f"--{option}"
-            if is_switch:
+            if settings["type"] is bool and item.name in switches:
                 settings["is_flag"] = True
-            elif settings["type"] is bool:
-                flag = f"{flag}/--no-{option}"
-            command = click.option(flag, item.name, cls=GroupedOption, **settings)(command)
+            command = _add_option(command, option, item.name, doc, group, settings)
         return command
 
     return decorate
 
 
-def field_help(kind: type[Any], name: str) -> str:
-    """Returns the docstring under a dataclass's field, with the field's default after it."""
-    (item,) = (one for one in fields(kind) if one.name == name)
-    words, default = _field_docs(kind).get(name, ""), item.default
-    if isinstance(default, bool):
-        default = "on" if default else "off"
-    return words if default is None else f"{words} The default is {default}."
+def merged_options(
+    kinds: Mapping[str, type[Any]],
+    group: str,
+    *,
+    varying: Iterable[str] = (),
+    only: Collection[str] | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command with the options that each of several things has of its own.
+
+    `kinds` says of each thing, by name, which dataclass holds them. Fields of the same name are one
+    option, with the choices of all; the help says for which things it is. `varying` is that of
+    `dataclass_options`, and `only` names the fields that become options, if not all do. Raises
+    TypeError where fields of the same name have other types.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    owners: dict[str, dict[str, list[str]]] = {}
+    for name, kind in kinds.items():
+        docs, hints = _field_docs(kind), get_type_hints(kind)
+        for item in fields(kind):
+            if only is not None and item.name not in only:
+                continue
+            own = _option_settings(item, hints[item.name])
+            first = settings.setdefault(item.name, own)
+            if isinstance(own["type"], ChoiceType) and isinstance(first["type"], ChoiceType):
+                known = dict.fromkeys([*first["type"].choices, *own["type"].choices])
+                first["type"] = ChoiceType(tuple(known))
+            elif own["type"] != first["type"]:
+                raise TypeError(
+                    f"option {item.name} must have one type, got {first['type']} and "
+                    f"{own['type']} (of {name}); rename one"
+                )
+            if item.name in varying or own["default"] != first["default"]:
+                first["show_default"] = False
+            owners.setdefault(item.name, {}).setdefault(docs.get(item.name, ""), []).append(name)
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, setting in reversed(settings.items()):
+            doc = " ".join(f"{one} For {', '.join(of)}." for one, of in owners[name].items())
+            option = name.strip("_").replace("_", "-")
+            command = _add_option(command, option, name, doc, group, setting)
+        return command
+
+    return decorate
+
+
+def _add_option(
+    command: Callable[..., Any],
+    option: str,
+    field: str,
+    doc: str,
+    group: str,
+    settings: Mapping[str, Any],
+) -> Callable[..., Any]:
+    """Decorates a command with `--option`, whose value arrives as `field`."""
+    flag = f"--{option}"
+    if settings["type"] is bool and not settings.get("is_flag"):
+        flag = f"{flag}/--no-{option}"
+    # `doc` is written for Python, where names are marked; a terminal needs no marks.
+    words = doc.replace("`", "")
+    decorate = click.option(flag, field, cls=GroupedOption, group=group, help=words, **settings)
+    return decorate(command)
 
 
 def given_values(ctx: click.Context, names: typing.Iterable[str]) -> dict[str, Any]:
@@ -252,61 +302,6 @@ def check_exists(out: str) -> None:
     place = as_path(out)
     if not is_url(place) and not os.path.exists(place):
         raise DatasetError(f"OUT does not exist: {out}; name the folder that extract wrote")
-
-
-def _read_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Takes the options in a TOML file as defaults; a callback of `--config`."""
-    if path is None:
-        return None
-    # Python 3.10 has it as the package tomli.
-    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{path}: {error}", ctx, parameter) from error
-    options = {
-        flag.lstrip("-"): item
-        for item in ctx.command.params
-        if isinstance(item, click.Option) and item.name not in ("config", "help")
-        for flag in item.opts
-        if flag.startswith("--")
-    }
-    defaults: dict[str, Any] = {}
-    for name, value in values.items():
-        flag = name.replace("_", "-")
-        option = options.get(flag)
-        if option is None or option.name is None:
-            raise click.BadParameter(
-                f"{path}: no option is called {name}{_hint(flag, value, options)}", ctx, parameter
-            )
-        items = _items(value, option)
-        if not all(_has_type(one, option) for one in items):
-            wanted, got = _wanted(option), json.dumps(value, default=str)
-            raise click.BadParameter(f"{path}: {name} must be {wanted}, got {got}", ctx, parameter)
-        try:
-            for one in items:
-                option.type.convert(one, option, ctx)
-        except click.BadParameter as error:
-            raise click.BadParameter(f"{path}: {name}: {error.message}", ctx, parameter) from error
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {str(error).removeprefix('--')}") from error
-        defaults[option.name] = items if option.multiple else value
-    ctx.default_map = {**(ctx.default_map or {}), **defaults}
-    return path
-
-
-def config_option(group: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a command with `--config`; `example` is a line that such a file may hold."""
-    return click.option(
-        "--config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        is_eager=True,
-        callback=_read_config,
-        expose_value=False,
-        cls=GroupedOption,
-        group=group,
-        help=f"A TOML file with options, such as {example}. The command line overrides it.",
-    )
 
 
 def sample_option(group: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -367,58 +362,6 @@ def workers_option(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="N",
         help="Worker processes. The default is the number of cores.",
     )(command)
-
-
-def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:
-    if isinstance(value, dict):
-        return "; options stand at the top of the file, not in tables"
-    if flag.startswith("no-") and flag[3:] in options:
-        return f"; write {flag[3:]} = false"
-    close = get_close_matches(flag, options, 1)
-    return f"; did you mean {close[0]}?" if close else "; correct the name, or remove the line"
-
-
-def _items(value: Any, option: click.Option) -> list[Any]:
-    """Returns the values of an option: several for one that may be given several times."""
-    if isinstance(option.type, PairType) and isinstance(value, dict):
-        return [
-            (key, one if isinstance(one, str) else json.dumps(one)) for key, one in value.items()
-        ]
-    return value if option.multiple and isinstance(value, list) else [value]
-
-
-def _has_type(value: object, option: click.Option) -> bool:
-    """Whether a TOML value can be meant for an option; click alone takes 1.5 for the integer 1."""
-    if isinstance(option.type, click.types.BoolParamType):
-        return isinstance(value, bool)
-    if isinstance(option.type, click.types.IntParamType):
-        return isinstance(value, int) and not isinstance(value, bool)
-    if isinstance(option.type, click.types.FloatParamType):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(option.type, SourceOr):
-        return isinstance(value, (int, float, str)) and not isinstance(value, bool)
-    if isinstance(option.type, NumbersType):
-        items = value if isinstance(value, list) else [value]
-        return all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in items)
-    if isinstance(option.type, PairType):
-        return isinstance(value, (str, tuple))
-    return isinstance(value, str)
-
-
-def _wanted(option: click.Option) -> str:
-    if isinstance(option.type, click.types.BoolParamType):
-        return "true or false"
-    if isinstance(option.type, click.types.IntParamType):
-        return "an integer"
-    if isinstance(option.type, click.types.FloatParamType):
-        return "a number"
-    if isinstance(option.type, SourceOr):
-        return 'a number or "source"'
-    if isinstance(option.type, NumbersType):
-        return "a list of numbers"
-    if isinstance(option.type, PairType):
-        return "a table such as {radius = 4}"
-    return "a list of texts in quotes" if option.multiple else "a text in quotes"
 
 
 def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:

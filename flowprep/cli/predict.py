@@ -15,7 +15,8 @@ from flowprep.cli.options import (
     NumbersType,
     options_named,
 )
-from flowprep.learn.config import VIEWS, FusionMethod, PrecisionName
+from flowprep.learn.config import FusionMethod, PrecisionName
+from flowprep.learn.recipes import VIEWS
 
 __all__ = ["predict"]
 

@@ -8,28 +8,30 @@ from typing import Any
 
 import click
 
+from flowprep.cli.config_file import config_option
 from flowprep.cli.evaluate import extra_named
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
     GroupedOption,
-    config_option,
     dataclass_options,
     given_values,
     labels_option,
+    merged_options,
     options_named,
 )
+from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.config import (
-    RECIPES,
     AugmentSpec,
     ClipSpec,
     ModelSpec,
     OptimizationSpec,
-    RecipeName,
     TrainConfig,
     TrainOptions,
-    default_config,
 )
+from flowprep.learn.networks import NETWORKS, RecipeName, find_network, make_options
+from flowprep.learn.recipes import RECIPES, default_config
 
 __all__ = ["train"]
 
@@ -39,6 +41,25 @@ _SPECS = {
     "augment": AugmentSpec,
     "optimization": OptimizationSpec,
 }
+
+_NETWORK_OPTIONS = {name: network.options for name, network in NETWORKS.items()}
+
+
+def _option_names() -> list[str]:
+    """Returns the names of the options that not all networks have."""
+    names = [item.name for kind in _NETWORK_OPTIONS.values() for item in dataclasses.fields(kind)]
+    return list(dict.fromkeys(names))
+
+
+def _varying_options() -> set[str]:
+    """Returns those that a recipe sets."""
+    chosen = [config.model.options for recipe in RECIPES.values() for config in recipe.values()]
+    return {
+        item.name
+        for options in chosen
+        for item in dataclasses.fields(options)
+        if getattr(options, item.name) != item.default
+    }
 
 
 @click.command(cls=GroupedCommand)
@@ -65,9 +86,11 @@ _SPECS = {
 @dataclass_options(
     ModelSpec,
     "Model",
-    varying=("partial_bn",),
+    skip=("options",),
     metavars={"weights": "FILE", "model": "NAME"},
+    choices={"model": NETWORKS},
 )
+@merged_options(_NETWORK_OPTIONS, "Model", varying=_varying_options())
 @dataclass_options(
     ClipSpec,
     "Clips",
@@ -173,11 +196,17 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
         name: given_values(ctx, [item.name for item in dataclasses.fields(kind)])
         for name, kind in _SPECS.items()
     }
-    stream = given["clip"].get("stream", ClipSpec().stream)
+    model, stream = given["model"].get("model"), given["clip"].get("stream")
     if recipe is not None:
-        base = RECIPES[recipe][stream]
+        base = _recipe(recipe, stream or ClipSpec().stream)
     else:
-        base = default_config(given["model"].get("model", ModelSpec().model), stream)
+        network = find_network(model or ModelSpec().model)
+        usual = next(iter(network.inputs))
+        base = default_config(model or ModelSpec().model, stream or usual)
+    recipes_own = dataclasses.asdict(base.model.options)
+    given["model"]["options"] = make_options(
+        model or base.model.model, {**recipes_own, **given_values(ctx, _option_names())}
+    )
     if "num_epochs" in given["optimization"]:
         # A recipe's number of steps would count more than the epochs that the user wants.
         given["optimization"].setdefault("num_steps", None)
@@ -192,3 +221,10 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
         name: dataclasses.replace(getattr(base, name), **values) for name, values in given.items()
     }
     return dataclasses.replace(base, **specs, **rest)
+
+
+def _recipe(name: RecipeName, stream: StreamName) -> TrainConfig:
+    recipe = RECIPES[name]
+    if stream not in recipe:
+        raise ConfigError(f"stream must be {' or '.join(recipe)} for recipe {name}, got {stream}")
+    return recipe[stream]

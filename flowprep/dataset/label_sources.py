@@ -8,25 +8,24 @@ those that `flowprep.inputs.annotations` reads beside a folder of videos, by the
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from flowprep.errors import ConfigError, InputError
-from flowprep.inputs.annotations.hmdb51 import hmdb51_lines
-from flowprep.inputs.annotations.kinetics import kinetics_clips
-from flowprep.inputs.annotations.ucf101 import ucf101_lines
+from flowprep.inputs.annotations.hmdb51 import hmdb51_lists
+from flowprep.inputs.annotations.kinetics import KINETICS_COLUMNS, kinetics_clips
+from flowprep.inputs.annotations.split_lists import SplitLists
+from flowprep.inputs.annotations.ucf101 import ucf101_lists
 from flowprep.inputs.clips import short_name
-from flowprep.inputs.csv_lists import SPLIT_NAMES
-from flowprep.inputs.entries import check_split, does_not_exist
+from flowprep.inputs.csv_lists import SPLIT_NAMES, parse_seconds
+from flowprep.inputs.entries import check_split, comment_notes, does_not_exist
+from flowprep.inputs.listed import SEPARATORS
 from flowprep.inputs.lists import NAME_AND_REST, QUOTED_LINE
 from flowprep.inputs.places import kind_of, names_in
-from flowprep.inputs.text_files import read_lines, read_text
+from flowprep.inputs.text_files import Row, Table, header_of, read_lines, read_table
 from flowprep.urls import absolute, as_path
 
 __all__ = [
@@ -107,7 +106,8 @@ def read_annotation(
     if is_folder:
         if split not in (None, 1, 2, 3):
             raise ConfigError(f"split must be 1, 2 or 3, got {split!r}")
-        return _FOLDER_FORMATS[format](path, split or 1)
+        name, read = _FOLDER_FORMATS[format]
+        return _split_lists(name, read(path, split or 1))
     if split is not None:
         raise ConfigError(
             f"split goes with the folders of UCF101 and HMDB51 alone, not with {path} ({format}); "
@@ -116,7 +116,7 @@ def read_annotation(
     if format == "kinetics":
         return _kinetics(path)
     if format == "csv":
-        return _general_csv(path)
+        return _general_csv(path, knows)
     return read_lists([path], format=format, knows=knows)
 
 
@@ -133,35 +133,23 @@ def _detect_folder(path: str) -> LabelFormat:
 
 
 def _detect_file(path: str) -> LabelFormat:
-    first = next(iter(read_text(path).split("\n")), "")
-    columns = {name.strip().lower() for name in re.split(r"[,;\t]", first)}
-    if {"youtube_id", "time_start", "time_end"} <= columns:
+    columns = header_of(next((text for _, text in read_lines(path) if text[0] != "#"), ""))[1]
+    if set(columns) >= KINETICS_COLUMNS:
         return "kinetics"
-    names = {_COLUMNS.get(name) for name in columns}
-    return "csv" if names & {"key", "path"} and names & {"label", "split"} else "list"
+    roles = {_COLUMNS.get(column) for column in columns}
+    return "csv" if roles & {"key", "path"} and roles & {"label", "split"} else "list"
 
 
 # ---- UCF101 and HMDB51
 
 
-def _ucf101(folder: str, split: int) -> Annotation:
-    class_names, lines, notes = ucf101_lines(folder, split)
-    videos = [
-        AnnotatedVideo(
-            line.file_name,
-            line.origin,
-            class_name=line.class_name,
-            split=line.split,
-            folders=(line.class_name, line.split),
-        )
-        for line in lines
-    ]
-    source = f"UCF101, split {split} of {folder}"
-    return Annotation(source, videos, tuple(class_names), frozenset(class_names), notes=notes)
+_FOLDER_FORMATS: dict[LabelFormat, tuple[str, Callable[[str, int], SplitLists]]] = {
+    "ucf101": ("UCF101", ucf101_lists),
+    "hmdb51": ("HMDB51", hmdb51_lists),
+}
 
 
-def _hmdb51(folder: str, split: int) -> Annotation:
-    class_names, lines, notes = hmdb51_lines(folder, split)
+def _split_lists(name: str, lists: SplitLists) -> Annotation:
     # A video without a split is in the data set, and this split does not use it.
     videos = [
         AnnotatedVideo(
@@ -169,18 +157,17 @@ def _hmdb51(folder: str, split: int) -> Annotation:
             line.origin,
             class_name=line.class_name,
             split=line.split,
-            folders=(line.class_name,),
+            folders=line.folders,
         )
-        for line in lines
+        for line in lists.lines
     ]
-    source = f"HMDB51, split {split} of {folder}"
-    return Annotation(source, videos, tuple(class_names), frozenset(class_names), notes=notes)
-
-
-_FOLDER_FORMATS: dict[LabelFormat, Callable[[str, int], Annotation]] = {
-    "ucf101": _ucf101,
-    "hmdb51": _hmdb51,
-}
+    return Annotation(
+        f"{name}, split {lists.number} of {lists.folder}",
+        videos,
+        tuple(lists.class_names),
+        frozenset(lists.class_names),
+        notes=lists.notes,
+    )
 
 
 # ---- CSVs
@@ -227,32 +214,28 @@ _COLUMNS = {
 """What the columns of a general CSV mean; how a video was sampled says nothing of its label."""
 
 
-def _general_csv(path: str) -> Annotation:
-    text = read_text(path)
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        titles = [title.strip() for title in next(reader, [])]
-        columns = [_COLUMNS.get(title.lower(), "") for title in titles]
-        _check_columns(columns, titles, path)
-        videos = [
-            _csv_video(columns, values, f"line {reader.line_num} of {path}")
-            for values in reader
-            if any(value.strip() for value in values)
-        ]
-    except csv.Error as error:
-        raise InputError(
-            f"line {reader.line_num} of {path} is no CSV: {error}; save it as CSV in UTF-8"
-        ) from error
+def _general_csv(path: str, knows: Knows) -> Annotation:
+    table = read_table(path)
+    roles = {column: role for column in table.columns if (role := _COLUMNS.get(column))}
+    _check_columns(list(roles.values()), table)
+    comments = list(table.comments)
+    videos = []
+    for row in table.rows:
+        cells = {role: row.get(column) for column, role in roles.items()}
+        name = cells.get("key") or cells.get("path") or ""
+        if row.text[0] == "#" and not knows(name):
+            comments.append(f"line {row.number}, {row.text!r}")
+        else:
+            videos.append(_csv_video(name, cells, row, f"line {row.number} of {path}"))
     annotation = Annotation(
         f"CSV {path}",
         videos,
-        has_labels="label" in columns,
-        has_splits="split" in columns,
+        has_labels="label" in roles.values(),
+        has_splits="split" in roles.values(),
+        notes=comment_notes(comments, path),
     )
     _numbers_or_names(annotation)
-    if unused := [title for title, column in zip(titles, columns, strict=True) if not column]:
+    if unused := [column for column in table.columns if column not in roles]:
         noun = "column" if len(unused) == 1 else "columns"
         annotation.notes.append(
             f"{path}: did not read the {noun} {', '.join(map(repr, unused))}; rename a column that "
@@ -261,49 +244,38 @@ def _general_csv(path: str) -> Annotation:
     return annotation
 
 
-def _check_columns(columns: Sequence[str], titles: Sequence[str], path: str) -> None:
-    twice = [column for column in columns if column and columns.count(column) > 1]
-    if not {"key", "path"} & set(columns) or not {"label", "split"} & set(columns) or twice:
+def _check_columns(roles: Sequence[str], table: Table) -> None:
+    twice = [role for role in roles if roles.count(role) > 1]
+    if not {"key", "path"} & set(roles) or not {"label", "split"} & set(roles) or twice:
         problem = f"two columns mean {twice[0]}" if twice else "its header lacks one"
         raise InputError(
-            f"{path} is no CSV of labels: its first line must name a column key or path, and a "
-            f"column label or split (start and end are welcome), each once; {problem}: got "
-            f"{','.join(titles)[:200]!r}"
+            f"{table.path} is no CSV of labels: its first line must name a column key or path, and "
+            f"a column label or split (start and end are welcome), each once; {problem}: got "
+            f"{','.join(table.columns)[:200]!r}"
         )
 
 
-def _csv_video(columns: Sequence[str], values: Sequence[str], origin: str) -> AnnotatedVideo:
-    if len(values) != len(columns):
-        raise InputError(
-            f"{origin} must have {len(columns)} columns as the first line has, got {len(values)}; "
-            "put quotes around a value that holds a comma"
-        )
-    row = {column: value.strip() for column, value in zip(columns, values, strict=True) if column}
-    name = row.get("key") or row.get("path")
+def _csv_video(name: str, cells: Mapping[str, str], row: Row, origin: str) -> AnnotatedVideo:
     if not name:
-        raise InputError(f"{origin} must name a video (key or path), got {','.join(values)!r}")
-    split = row.get("split", "")
+        raise InputError(f"{origin} must name a video (key or path), got {row.text!r}")
+    split = cells.get("split", "")
     check_split(split, f"the split on {origin}")
-    video = AnnotatedVideo(
+    return AnnotatedVideo(
         name,
         origin,
-        class_name=row.get("label") or None,
+        class_name=cells.get("label") or None,
         split=SPLIT_NAMES.get(split, split) or None,
-        is_key=bool(row.get("key")),
+        start_seconds=_seconds(cells, "start", origin),
+        end_seconds=_seconds(cells, "end", origin),
+        is_key=bool(cells.get("key")),
     )
-    video.start_seconds = _seconds(row, "start", origin)
-    video.end_seconds = _seconds(row, "end", origin)
-    return video
 
 
-def _seconds(row: dict[str, str], column: str, origin: str) -> float | None:
-    if not (text := row.get(column, "")):
+def _seconds(cells: Mapping[str, str], column: str, origin: str) -> float | None:
+    if not (text := cells.get(column, "")):
         return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
+    seconds = parse_seconds(text)
+    if seconds is None or seconds < 0:
         raise InputError(f"{origin}: {column} must be seconds >= 0, got {text!r}")
     return seconds
 
@@ -317,7 +289,7 @@ def _numbers_or_names(annotation: Annotation) -> None:
     if not all(_NUMBERS.fullmatch(video.class_name or "") for video in videos):
         return
     for video in videos:
-        numbers = re.split(r"[\s;,]+", video.class_name or "")
+        numbers = SEPARATORS.split(video.class_name or "")
         video.labels = tuple(dict.fromkeys(map(int, numbers)))
         video.class_name = None
 
@@ -337,20 +309,24 @@ def read_lists(lists: Sequence[str], *, format: LabelFormat = "auto", knows: Kno
         raise ConfigError(f"format of a list must be list, tsn or labels, got {format!r}")
     videos: list[AnnotatedVideo] = []
     places = []
+    notes = []
     has_splits = False
     for item in lists:
         split, place = _split_and_place(item)
         has_splits = has_splits or split is not None
         places.append(f"{split}={place}" if split else place)
         before = len(videos)
-        videos += _list_videos(place, split, format, knows)
+        comments: list[str] = []
+        videos += _list_videos(place, split, format, knows, comments)
         if len(videos) == before:
             raise InputError(f"the list {place} names no video: write one path a line")
+        notes += comment_notes(comments, place)
     annotation = Annotation(
         f"list{'s' * (len(lists) > 1)} {', '.join(places)}",
         videos,
         has_labels=any(video.class_name is not None for video in videos),
         has_splits=has_splits,
+        notes=notes,
     )
     _numbers_or_names(annotation)
     return annotation
@@ -369,14 +345,15 @@ def _split_and_place(item: str) -> tuple[str | None, str]:
 
 
 def _list_videos(
-    path: str, split: str | None, format: LabelFormat, knows: Knows
+    path: str, split: str | None, format: LabelFormat, knows: Knows, comments: list[str]
 ) -> Iterator[AnnotatedVideo]:
     for number, line in read_lines(path):
         origin = f"line {number} of {path}"
         name, rest = _name_and_rest(line, knows)
         if line.startswith("#") and not knows(name):
+            comments.append(f"line {number}, {line!r}")
             continue
-        numbers = re.split(r"[\s,;]+", rest) if _NUMBERS.fullmatch(rest) else []
+        numbers = SEPARATORS.split(rest) if _NUMBERS.fullmatch(rest) else []
         if format == "tsn":
             # 'NAME FRAMES LABEL', or 'NAME 0 FRAMES LABEL'.
             counts = 2 if len(numbers) > 2 and int(numbers[0]) == 0 else 1

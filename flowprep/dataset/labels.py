@@ -35,7 +35,8 @@ from flowprep.dataset.video_list import VideoList
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.garbage import collector_paused
 from flowprep.inputs.keys import are_plain_keys, check_key
-from flowprep.storage import TEMPORARY_MARK, Storage
+from flowprep.local_files import TEMPORARY_MARK
+from flowprep.storage import Storage
 from flowprep.storage_errors import translated_errors
 from flowprep.urls import redacted
 from flowprep.words import format_count

@@ -35,9 +35,9 @@ from flowprep.config import (
     EncodeSpec,
     ExtractConfig,
 )
+from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import (
     ConfigError,
-    ConfigMismatchError,
     DatasetError,
     FailureReason,
     NoteCode,
@@ -67,7 +67,6 @@ __all__ = [
     "Sidecar",
     "VideoRecord",
     "VideoStatus",
-    "flatten",
     "header_problem",
     "read_failures",
     "read_manifest",
@@ -203,30 +202,22 @@ class DatasetHeader:
         stored = flatten(self.config.to_dict()) | {"implementation": self.implementation}
         wanted = flatten(config.to_dict()) | {"implementation": implementation}
         differences = {
-            name: (stored.get(name), wanted.get(name))
-            for name in sorted(stored | wanted)
-            if not _may_differ(name, stored.get(name), wanted.get(name))
+            name: (old, new)
+            for name, (old, new) in find_differences(stored, wanted).items()
+            if not _may_differ(name, old, new)
         }
         if differences:
-            lines = [
-                f"  {name}: {_show(old)} in the data set, {_show(new)} in this run"
-                for name, (old, new) in differences.items()
-            ]
-            raise ConfigMismatchError(
-                "\n".join(
-                    [
-                        f"{location} was made with another configuration:",
-                        *lines,
-                        "Run with the data set's values, or choose another output folder.",
-                    ]
-                ),
+            raise mismatch(
+                f"{location} was made with another configuration",
                 differences,
+                ("in the data set", "in this run"),
+                "Run with the data set's values, or choose another output folder.",
             )
 
 
 def _may_differ(name: str, stored: object, wanted: object) -> bool:
     """Whether a field with these two values may be of one data set."""
-    if stored == wanted or name in INTERCHANGEABLE_FIELDS:
+    if name in INTERCHANGEABLE_FIELDS:
         return True
     values = INTERCHANGEABLE_VALUES.get(name)
     return values is not None and {stored, wanted} <= values
@@ -395,17 +386,6 @@ def write_failures(storage: Storage, failures: Iterable[Failure]) -> None:
     storage.write_bytes(FAILURES_FILE, "".join(lines).encode())
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested dicts as one, `{"flow": {"step": 1}}` as `{"flow.step": 1}`."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
 def header_problem(storage: Storage) -> str | None:
     """Says that `dataset.json`, which is readable, is not what was written; None where it is."""
     values = json.loads(storage.read_bytes(DATASET_FILE))
@@ -468,7 +448,3 @@ def _decode(content: bytes, kind: type[S]) -> S:
 
 def _compact(values: Mapping[str, Any]) -> str:
     return json.dumps(values, separators=(",", ":"))
-
-
-def _show(value: Any) -> str:
-    return "nothing" if value is None else str(value)

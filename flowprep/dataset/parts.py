@@ -13,7 +13,8 @@ from typing import Literal
 from flowprep.dataset.labels import remove_temporary_labels
 from flowprep.dataset.layout import PARTS_FOLDER, SHARDS_FOLDER, VideoRecord
 from flowprep.errors import DatasetError
-from flowprep.storage import TEMPORARY_MARK, Storage
+from flowprep.local_files import TEMPORARY_MARK
+from flowprep.storage import Storage
 
 __all__ = [
     "list_parts",

@@ -21,7 +21,8 @@ from flowprep.dataset.layout import (
 from flowprep.errors import DatasetError, InputError
 from flowprep.inputs.keys import unescape_key
 from flowprep.inputs.video import Video
-from flowprep.storage import TEMPORARY_MARK, Storage
+from flowprep.local_files import TEMPORARY_MARK
+from flowprep.storage import Storage
 
 __all__ = [
     "Plan",

@@ -17,9 +17,7 @@ a level in.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,33 +115,6 @@ class FlowStatistics:
             num_zero_fields=self.num_zero_fields + later.num_zero_fields,
         )
 
-    def to_exact(self) -> dict[str, Any]:
-        """Returns the statistics as JSON values, nothing rounded; `from_exact` is its inverse."""
-        return dataclasses.asdict(self) | {"histogram": self.histogram.tolist()}
-
-    @classmethod
-    def from_exact(cls, values: Mapping[str, Any]) -> FlowStatistics:
-        """Rebuilds stored statistics."""
-        values = dict(values)
-        values["histogram"] = np.array(values["histogram"], np.int64)
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns what `KEY.json` says of them; the histogram ends at its last non-zero bin."""
-        empty = self.num_fields == 0
-        last = int(np.flatnonzero(self.histogram)[-1]) + 1 if not empty else 0
-        return {
-            "min_px": None if empty else round(self.min_px, 4),
-            "max_px": None if empty else round(self.max_px, 4),
-            "magnitude_histogram": self.histogram[:last].tolist(),
-            "histogram_bin_px": HISTOGRAM_BIN_PX,
-            "num_values": self.num_values,
-            "num_clipped": self.num_clipped,
-            "num_invalid": self.num_invalid,
-            "num_fields": self.num_fields,
-            "num_zero_fields": self.num_zero_fields,
-        }
-
 
 class FieldQuantizer:
     """Quantises the fields of one video and direction, and sums up what they were."""
@@ -193,10 +164,6 @@ class FieldQuantizer:
         cv2.magnitude(components[0], components[1], magnitude)
         self._count_magnitudes(magnitude.reshape(-1), found.histogram)
         return levels
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns what `KEY.json` says of all fields so far."""
-        return self.statistics.to_dict()
 
 
 # ---- kernels

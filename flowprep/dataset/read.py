@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +25,7 @@ from flowprep.dataset.layout import (
     shard_name,
     stream_names,
 )
+from flowprep.dataset.metadata import VideoMetadata
 from flowprep.dataset.quantize import dequantize
 from flowprep.dataset.video_list import StoredVideo, VideoList, read_videos
 from flowprep.errors import ConfigError, DatasetError
@@ -64,7 +65,7 @@ class FlowDataset:
         """Of the file of that name."""
         self.num_unlabelled: int = named.num_unlabelled if named else 0
         """Videos that the labels of that name do not name: without a label or a split."""
-        self._metadata: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._metadata: OrderedDict[str, VideoMetadata] = OrderedDict()
         self._offsets: OrderedDict[str, dict[str, NDArray[np.int64]]] = OrderedDict()
         self._files: OrderedDict[int, _File] = OrderedDict()
 
@@ -97,37 +98,57 @@ class FlowDataset:
         labels = "" if self.labels_name is None else f", labels {self.labels_name}"
         return f"FlowDataset({self._storage.location!r}, {len(self.videos)} videos{labels})"
 
-    def metadata(self, key: str) -> dict[str, Any]:
+    def metadata(self, key: str) -> VideoMetadata:
         """Returns a video's `KEY.json`: source, sizes of its JPEGs, statistics, versions.
 
-        Its labels and its split are those that the data set was opened with.
+        Its labels and its split are those that the data set was opened with. Raises DatasetError
+        for an unknown key and where the file is damaged.
         """
-        if (known := self._metadata.get(key)) is not None:
-            return known
-        video = self.videos[key]
+        known = self._metadata.get(key)
+        return self._describe(self.videos[key])[0] if known is None else known
+
+    def offsets(self, key: str, stream: str) -> NDArray[np.int64]:
+        """Returns where each JPEG of a stream begins, and where the last one ends: (N + 1,) int64.
+
+        Raises DatasetError as `metadata` does, and ConfigError for a stream that the data set does
+        not hold.
+        """
+        self._check_stream(stream)
+        return self._stream_offsets(self.videos[key])[stream]
+
+    def _stream_offsets(self, video: StoredVideo) -> dict[str, NDArray[np.int64]]:
+        known = self._offsets.get(video.key)
+        return self._describe(video)[1] if known is None else known
+
+    def _describe(self, video: StoredVideo) -> tuple[VideoMetadata, dict[str, NDArray[np.int64]]]:
+        """Reads a video's `KEY.json`, which must agree with the index."""
         try:
-            values: dict[str, Any] = json.loads(self._read(video.shard, *video.members["json"]))
-            values["offsets"] = {
-                name: _offsets(values["sizes"][name]) for name in stream_names(self.config.encode)
-            }
-            if values["key"] != key:
-                raise ValueError(f"it is of {values['key']}")
-            for name, offsets in values["offsets"].items():
+            content = self._read(video.shard, *video.members["json"])
+            metadata = VideoMetadata.from_json(content)
+            if metadata.key != video.key:
+                raise ValueError(f"it is of {metadata.key}")
+            offsets = {}
+            for name in stream_names(self.config.encode):
+                sizes = metadata.sizes.get(name, [])
+                ends = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
                 wanted = video.num_frames if name == RGB_STREAM else video.num_flows
-                if len(offsets) != wanted + 1 or offsets[-1] != video.members[name][1]:
-                    raise ValueError(f"{name} is not {wanted} JPEGs in {video.members[name][1]} B")
-                # The second: where a sum went over the end of int64 on its way.
-                if (np.diff(offsets) <= 0).any() or offsets.max() != offsets[-1]:
-                    raise ValueError(f"sizes of {name} must be > 0")
-            if self.labels_name is not None:
-                values |= {"labels": list(video.labels), "split": video.split}
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+                num_bytes = video.members[name][1]
+                # Each size is above zero, so that a sum over the end of int64 shows as a fall.
+                if len(sizes) != wanted or ends[-1] != num_bytes or (np.diff(ends) <= 0).any():
+                    raise ValueError(f"{name} is not {wanted} JPEGs in {num_bytes} B")
+                offsets[name] = ends
+        except ValueError as error:
             raise DatasetError(
-                f"{shard_name(video.shard)}: {key}.json is damaged: {type(error).__name__}: "
+                f"{shard_name(video.shard)}: {video.key}.json is damaged: {type(error).__name__}: "
                 f"{error}; run `flowprep verify`"
             ) from error
-        _keep(self._metadata, key, values, _METADATA_CACHE)
-        return values
+        if self.labels_name is not None:
+            metadata = msgspec.structs.replace(
+                metadata, labels=list(video.labels), split=video.split
+            )
+        _keep(self._metadata, video.key, metadata, _METADATA_CACHE)
+        _keep(self._offsets, video.key, offsets, _OFFSETS_CACHE)
+        return metadata, offsets
 
     def member_bytes(self, key: str, name: str, offset: int, size: int) -> bytes:
         """Returns `size` bytes from `offset` of a member as it lies, such as `flow_x`: one read.
@@ -292,11 +313,7 @@ class FlowDataset:
         Raises DatasetError for an unknown key, a range outside of the stream, or other JPEGs,
         ConfigError for a stream that the data set does not hold.
         """
-        if stream not in stream_names(self.config.encode):
-            raise ConfigError(
-                f"{self._storage.location} holds no {stream}; "
-                f"it has {', '.join(stream_names(self.config.encode))}"
-            )
+        self._check_stream(stream)
         video = self.videos[key]
         total = video.num_frames if stream == RGB_STREAM else video.num_flows
         if length < 1 or start < 0 or start + length > total:
@@ -316,6 +333,13 @@ class FlowDataset:
                 raise DatasetError(f"{key}: {what} is cut; run `flowprep verify --deep`")
         return jpegs
 
+    def _check_stream(self, stream: str) -> None:
+        if stream not in stream_names(self.config.encode):
+            raise ConfigError(
+                f"{self._storage.location} holds no {stream}; "
+                f"it has {', '.join(stream_names(self.config.encode))}"
+            )
+
     def _jpegs(self, video: StoredVideo, stream: str, start: int, length: int) -> list[bytes]:
         data, offsets = self._stream(video, stream, start, length)
         ends = offsets.tolist()
@@ -325,11 +349,7 @@ class FlowDataset:
         self, video: StoredVideo, stream: str, start: int, length: int
     ) -> tuple[bytes, NDArray[np.int64]]:
         """Reads JPEGs of a stream; returns them, and where each begins, and the last one ends."""
-        known = self._offsets.get(video.key)
-        if known is None:
-            known = self.metadata(video.key)["offsets"]
-            _keep(self._offsets, video.key, known, _OFFSETS_CACHE)
-        offsets = known[stream][start : start + length + 1]
+        offsets = self._stream_offsets(video)[stream][start : start + length + 1]
         first = offsets[0]
         begin, _ = video.members[stream]
         data = self._read(video.shard, begin + int(first), int(offsets[-1] - first))
@@ -410,12 +430,6 @@ def published_shards(storage: Storage) -> list[int]:
     return sorted(
         int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()
     )
-
-
-def _offsets(sizes: Any) -> NDArray[np.int64]:
-    if not (isinstance(sizes, list) and set(map(type, sizes)) <= {int}):
-        raise ValueError("sizes must be lists of integers")
-    return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
 
 
 def _check_header(jpeg: bytes, video: StoredVideo, what: str) -> int:

@@ -9,7 +9,7 @@ import logging
 import os
 import tarfile
 from collections.abc import Collection, Sequence
-from typing import IO, Any
+from typing import IO
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import (
@@ -22,6 +22,7 @@ from flowprep.dataset.layout import (
     sidecar_name,
     stream_names,
 )
+from flowprep.dataset.metadata import SegmentMetadata, VideoMetadata
 from flowprep.dataset.parts import list_parts
 from flowprep.errors import DatasetError
 from flowprep.inputs.keys import check_key
@@ -73,7 +74,7 @@ def rebuild_sidecar(
     name = shard_name(shard)
     found: dict[str, VideoRecord] = {}
     members: dict[str, dict[str, tuple[int, int]]] = {}
-    metadata: dict[str, dict[str, Any]] = {}
+    metadata: dict[str, VideoMetadata] = {}
     digest = hashlib.sha256()
     size = storage.size(name)
     try:
@@ -98,7 +99,7 @@ def rebuild_sidecar(
                 if kind == "json":
                     content = tar.extractfile(member)
                     assert content is not None
-                    metadata[key] = json.loads(content.read())
+                    metadata[key] = _read_metadata(name, key, content.read())
         with storage.open_read(name) as file:
             while block := file.read(4 << 20):
                 digest.update(block)
@@ -110,12 +111,8 @@ def rebuild_sidecar(
             raise _damaged(f"{name}: {key} lacks members; it has {', '.join(positions)}")
         try:
             found[key] = record_from_metadata(metadata[key], positions)
-            if found[key].key != key:
-                raise ValueError(f"it is of {found[key].key}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(
-                f"{name}: {key}.json is damaged: {type(error).__name__}: {error}"
-            ) from error
+        except ValueError as error:
+            raise _damaged_metadata(name, key, error) from error
     records = []
     for entry in entries:
         key = entry.video.key
@@ -163,7 +160,7 @@ class _BoundedReader(io.RawIOBase):
 
 
 def record_from_metadata(
-    metadata: dict[str, Any],
+    metadata: VideoMetadata | SegmentMetadata,
     members: dict[str, tuple[int, int]],
     seconds: dict[str, float] | None = None,
     attempts: int = 1,
@@ -172,30 +169,43 @@ def record_from_metadata(
 
     Raises ValueError where a field is not what it must be.
     """
-    statistics = metadata["flow"].values()
     values = {
-        "key": metadata["key"],
-        "status": metadata["status"],
-        "labels": metadata["labels"],
-        "split": metadata["split"],
-        "num_frames": metadata["num_frames"],
-        "num_flows": metadata["num_flows"],
-        "width": metadata["width"],
-        "height": metadata["height"],
-        "fps": metadata["fps"],
-        "num_values": sum(item["num_values"] for item in statistics),
-        "num_clipped": sum(item["num_clipped"] for item in statistics),
+        "key": metadata.key,
+        "status": metadata.status,
+        "labels": metadata.labels,
+        "split": metadata.split,
+        "num_frames": metadata.num_frames,
+        "num_flows": metadata.num_flows,
+        "width": metadata.width,
+        "height": metadata.height,
+        "fps": metadata.fps,
+        "num_values": sum(one.num_values for one in metadata.flow.values()),
+        "num_clipped": sum(one.num_clipped for one in metadata.flow.values()),
         "members": members,
         "seconds": seconds or {},
         "attempts": attempts,
         # Version 1 has none of these.
-        "format_minor": metadata.get("format_minor", 0),
-        "num_damaged": metadata.get("num_damaged", 0),
-        "num_irregular_stamps": metadata.get("num_irregular_stamps", 0),
-        "notes": metadata.get("notes", {}),
+        "format_minor": metadata.format_minor or 0,
+        "num_damaged": metadata.num_damaged or 0,
+        "num_irregular_stamps": metadata.num_irregular_stamps or 0,
+        "notes": metadata.notes or {},
     }
     # As a reader of the sidecar will see it: what he would refuse must not be published.
     return VideoRecord.from_json(json.dumps(values).encode())
+
+
+def _read_metadata(shard: str, key: str, content: bytes) -> VideoMetadata:
+    try:
+        metadata = VideoMetadata.from_json(content)
+        if metadata.key != key:
+            raise ValueError(f"it is of {metadata.key}")
+    except ValueError as error:
+        raise _damaged_metadata(shard, key, error) from error
+    return metadata
+
+
+def _damaged_metadata(shard: str, key: str, error: ValueError) -> DatasetError:
+    return _damaged(f"{shard}: {key}.json is damaged: {type(error).__name__}: {error}")
 
 
 def _damaged(what: str) -> DatasetError:

@@ -214,11 +214,8 @@ class VideoList(Sequence[StoredVideo]):
         wanted = {"json", *stream_names(config.encode)}
         has_wanted = np.array([set(names) == wanted for names in self._names], bool)
         possible = (
-            (num_flows > 0)
-            & (num_frames - num_flows == config.flow.step)
-            & (np.minimum(width, height) > 0)
-            & (np.maximum(width, height) <= _MAX_JPEG_SIDE_PX)
-            & (width * height <= _MAX_PIXELS)
+            _are_sizes(width, height)
+            & _are_counts(num_frames, num_flows, config.flow.step)
             & has_wanted[self._numbers[:, _NUMBERS.index("names")]]
         )
         return None if possible.all() else self[int(np.argmin(possible))]
@@ -358,20 +355,27 @@ def _read_ahead(storage: Storage, shards: Sequence[int]) -> Iterator[Sidecar]:
             yield from pool.map(read, part)
 
 
+def _are_sizes(width: Any, height: Any) -> Any:
+    """Whether a frame can have a width and a height in px: of integers, or of arrays of them."""
+    is_side = (width > 0) & (height > 0) & (width <= _MAX_JPEG_SIDE_PX)
+    return is_side & (height <= _MAX_JPEG_SIDE_PX) & (width * height <= _MAX_PIXELS)
+
+
+def _are_counts(num_frames: Any, num_flows: Any, step: int) -> Any:
+    """Whether so many frames give so many flows: of integers, or of arrays of them."""
+    return (num_flows > 0) & (num_frames - num_flows == step)
+
+
 def size_problem(width: int, height: int) -> str | None:
     """Says that a frame cannot be so large; None where it can."""
-    if 0 < min(width, height) <= max(width, height) <= _MAX_JPEG_SIDE_PX and (
-        width * height <= _MAX_PIXELS
-    ):
-        return None
-    return f"no frame is {width}x{height}"
+    return None if _are_sizes(width, height) else f"no frame is {width}x{height}"
 
 
 def _problem(video: StoredVideo, config: ExtractConfig) -> str | None:
     """Says what cannot be in a record whose types are right; a forged one is not read on."""
     if (problem := size_problem(video.width, video.height)) is not None:
         return problem
-    if not 0 < video.num_flows == video.num_frames - config.flow.step:
+    if not _are_counts(video.num_frames, video.num_flows, config.flow.step):
         return f"{video.num_frames} frames do not give {video.num_flows} flows"
     if set(video.members) != {"json", *stream_names(config.encode)}:
         return f"its members are {', '.join(video.members)}"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import cv2
 import msgspec
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.dataset.layout import Sidecar, VideoRecord, shard_name, sidecar_name
+from flowprep.dataset.metadata import VideoMetadata
 from flowprep.dataset.parts import part_name
 from flowprep.errors import DatasetError
 from flowprep.storage import Storage
@@ -25,7 +25,6 @@ __all__ = [
     "COPY_BYTES",
     "JpegStream",
     "WritableStream",
-    "encode_metadata",
     "publish_shard",
     "write_sample",
 ]
@@ -94,20 +93,15 @@ class JpegStream:
         self._file.close()
 
 
-def encode_metadata(metadata: Mapping[str, Any]) -> bytes:
-    """Returns the content of `KEY.json`."""
-    return json.dumps(metadata, separators=(",", ":")).encode() + b"\n"
-
-
 def write_sample(
-    file: IO[bytes], key: str, metadata: Mapping[str, Any], streams: Mapping[str, WritableStream]
+    file: IO[bytes], metadata: VideoMetadata, streams: Mapping[str, WritableStream]
 ) -> dict[str, tuple[int, int]]:
     """Writes one video's tar members and returns name -> (offset of the data, size).
 
     Times and owners in the headers are fixed, so that the bytes follow from the video alone.
     """
     members: dict[str, tuple[int, int]] = {}
-    description = encode_metadata(metadata)
+    key, description = metadata.key, metadata.to_json()
     members["json"] = (_write_header(file, f"{key}.json", len(description)), len(description))
     file.write(description)
     _pad(file)

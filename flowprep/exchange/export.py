@@ -13,8 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,16 +24,12 @@ from tqdm import tqdm
 from flowprep.dataset.layout import LOCK_FILE, DatasetHeader
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo
+from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.exchange.export_spec import ExportSpec
-from flowprep.exchange.formats import (
-    FORMATS,
-    TEMPORARY_FOLDER,
-    VideoExport,
-    atomic_path,
-    write_webdataset,
-)
-from flowprep.exchange.frame_lists import frame_lists, split_name
+from flowprep.exchange.export_work import Exporter, export_units
+from flowprep.exchange.formats import FORMATS, TEMPORARY_FOLDER, write_text
+from flowprep.exchange.frame_lists import frame_lists
 from flowprep.exchange.layouts import (
     EXPORT_FILE,
     LAYOUTS,
@@ -48,11 +43,7 @@ from flowprep.storage_errors import translated_errors
 from flowprep.urls import absolute, as_path, is_url, redacted
 from flowprep.words import format_bytes, format_count
 
-__all__ = [
-    "ExportReport",
-    "export_dataset",
-    "level_notes",
-]
+__all__ = ["ExportReport", "export_dataset", "level_notes"]
 
 EXPORT_VERSION = 1
 
@@ -155,14 +146,14 @@ def export_dataset(
         translated_errors("write", str(folder)),
     ):
         shutil.rmtree(folder / TEMPORARY_FOLDER, ignore_errors=True)
-        exporter = _Exporter(dataset, spec, has_rgb, folder)
-        units = list(_units(videos, paths, spec))
+        exporter = Exporter(dataset, spec, has_rgb, folder)
+        units = list(export_units(videos, paths, spec))
         bar = tqdm(
             total=len(videos), unit="video", disable=None if progress is None else not progress
         )
         places: dict[str, str] = {}
         with bar:
-            for unit, outcome in in_processes(_Exporter.carry_out, exporter, units, num_workers):
+            for unit, outcome in in_processes(Exporter.carry_out, exporter, units, num_workers):
                 bar.update(len(unit.keys))
                 report.failures.update(outcome.failures)
                 good = [key for key in unit.keys if key not in outcome.failures]
@@ -299,19 +290,19 @@ def _take_folder(folder: Path, identity: dict[str, Any]) -> None:
     if path.is_file():
         try:
             stored = json.loads(path.read_bytes())
-            differing = [name for name in identity if stored.get(name) != identity[name]]
+            differing = find_differences(flatten(stored), flatten(identity))
         except (ValueError, AttributeError, RecursionError) as error:
             raise DatasetError(f"{path} is damaged: {error}; choose another folder") from error
         # Classes and shards may have been added since.
         known = stored.get("class_names")
         if "class_names" in differing and known == identity["class_names"][: len(known or [])]:
-            differing.remove("class_names")
+            del differing["class_names"]
         if differing:
-            lines = [f"  {n}: {stored.get(n)} there, {identity[n]} in this run" for n in differing]
-            raise DatasetError(
-                "\n".join(
-                    [f"{folder} holds another export:", *lines, "Choose another folder for DEST."]
-                )
+            raise mismatch(
+                f"{folder} holds another export",
+                differing,
+                ("there", "in this run"),
+                "Choose another folder for DEST.",
             )
     elif folder.is_dir() and (foreign := sorted(set(os.listdir(folder)) - ours)):
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
@@ -320,12 +311,7 @@ def _take_folder(folder: Path, identity: dict[str, Any]) -> None:
             "new or empty folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder, path, json.dumps(identity, indent=2) + "\n")
-
-
-def _write(folder: Path, path: Path, text: str) -> None:
-    with atomic_path(folder, path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+    write_text(folder, path, json.dumps(identity, indent=2) + "\n")
 
 
 def _check_paths(paths: Mapping[str, str], folder: Path) -> None:
@@ -355,117 +341,8 @@ def _ignores_case(folder: Path) -> bool:
     return (folder / EXPORT_FILE.upper()).exists()
 
 
-# ---- the work
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """What a worker does at a time: a video, or the videos of a tar."""
-
-    keys: tuple[str, ...]
-    paths: tuple[str, ...]
-    place: str
-    """A tar below DEST; empty where each video has a path of its own."""
-
-
-@dataclass
-class _Outcome:
-    num_bytes: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class _Exporter:
-    """All that a worker needs; goes to each process once."""
-
-    dataset: FlowDataset
-    spec: ExportSpec
-    has_rgb: bool
-    dest: Path
-
-    def carry_out(self, unit: _Unit) -> _Outcome:
-        """Writes a unit; what is wrong with a video of the data set is in the outcome."""
-        return self._shard(unit) if unit.place else self._video(unit.keys[0], unit.paths[0])
-
-    def _video(self, key: str, path: str) -> _Outcome:
-        writer = FORMATS[self.spec.format]
-        assert writer is not None
-        export = self._export(key, path)
-        try:
-            num_bytes = writer.write(export)
-            extras = LAYOUTS[self.spec.layout].extra_files(
-                export.path, export.video, self.dataset.config.flow
-            )
-            for name, data in extras.items():
-                target = self.dest / name
-                if not target.is_file() or target.read_bytes() != data:
-                    with atomic_path(self.dest, target) as temporary:
-                        temporary.write_bytes(data)
-        except DatasetError as error:
-            return _Outcome(failures={key: str(error)})
-        return _Outcome(num_bytes)
-
-    def _shard(self, unit: _Unit) -> _Outcome:
-        index = self.dest / f"{unit.place.removesuffix('.tar')}.json"
-        failures: dict[str, str] = {}
-        good = []
-        for key, path in zip(unit.keys, unit.paths, strict=True):
-            export = self._export(key, path)
-            try:
-                # One damaged video must not cost its shard.
-                for stream in export.streams():
-                    for _ in export.jpegs(stream):
-                        pass
-                good.append(export)
-            except DatasetError as error:
-                failures[key] = str(error)
-        listed = json.dumps({"keys": [export.video.key for export in good]}, indent=1) + "\n"
-        target = self.dest / unit.place
-        if target.is_file() and index.is_file() and index.read_text() == listed:
-            return _Outcome(failures=failures)
-        num_bytes = 0
-        if good:
-            index.unlink(missing_ok=True)
-            num_bytes = write_webdataset(good, target, self.dest)
-            _write(self.dest, index, listed)
-        return _Outcome(num_bytes, failures)
-
-    def _export(self, key: str, path: str) -> VideoExport:
-        return VideoExport(
-            self.dataset,
-            self.dataset.videos[key],
-            path,
-            LAYOUTS[self.spec.layout],
-            self.spec.direction,
-            self.has_rgb,
-            self.spec.values,
-            self.dest,
-        )
-
-
-def _units(
-    videos: Sequence[StoredVideo], paths: Mapping[str, str], spec: ExportSpec
-) -> Iterator[_Unit]:
-    if spec.format != "webdataset":
-        for key, path in paths.items():
-            yield _Unit((key,), (path,), "")
-        return
-    by_split: dict[str | None, list[str]] = {}
-    for video in videos:
-        by_split.setdefault(video.split, []).append(video.key)
-    names: Counter[str] = Counter()
-    for split, keys in by_split.items():
-        name = split_name(split or "all")
-        for start in range(0, len(keys), spec.videos_per_shard):
-            # Two splits may have one name after the escape; their shards go on counting.
-            place = f"{name}-{names[name]:06d}.tar"
-            names[name] += 1
-            some = keys[start : start + spec.videos_per_shard]
-            yield _Unit(tuple(some), tuple(paths[key] for key in some), place)
-
-
 def _write_lists(
-    exporter: _Exporter,
+    exporter: Exporter,
     videos: Sequence[StoredVideo],
     paths: Mapping[str, str],
     places: Mapping[str, str],
@@ -476,7 +353,7 @@ def _write_lists(
     suffix = "" if chosen is None else chosen.suffix
     named = [(video, f"{paths[video.key]}{suffix}") for video in videos]
     lines = (_described(video, places[video.key] or path) for video, path in named)
-    _write(folder, folder / VIDEOS_FILE, "".join(lines))
+    write_text(folder, folder / VIDEOS_FILE, "".join(lines))
     if spec.format == "webdataset":
         # Labels are in the samples; there are no folders to list.
         return
@@ -497,7 +374,7 @@ def _write_lists(
     )
     report.notes += notes
     for name, text in lists.items():
-        _write(folder, folder / LISTS_FOLDER / name, text)
+        write_text(folder, folder / LISTS_FOLDER / name, text)
         report.lists.append(f"{LISTS_FOLDER}/{name}")
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "ExportFormat",
     "VideoExport",
     "atomic_path",
+    "write_text",
     "write_webdataset",
 ]
 
@@ -97,9 +98,7 @@ class VideoExport:
 
     def jpeg_sizes(self, stream: Stream) -> list[int]:
         """Returns the sizes of the stored JPEGs in bytes."""
-        offsets = self.dataset.metadata(self.video.key)["offsets"][self.streams()[stream][0]]
-        sizes: list[int] = np.diff(offsets).tolist()
-        return sizes
+        return self.dataset.metadata(self.video.key).sizes[self.streams()[stream][0]]
 
     def fields(self) -> Iterator[NDArray[Any]]:
         """Yields chunks of flow: (n, H, W, 2), float32 px or uint8 levels."""
@@ -386,6 +385,12 @@ def atomic_path(dest: Path, target: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(folder / "file", target)
+
+
+def write_text(dest: Path, target: Path, text: str) -> None:
+    """Writes a text file of an export, whole or not at all."""
+    with atomic_path(dest, target) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 @contextmanager

@@ -40,7 +40,8 @@ from flowprep.dataset.plan import assign_shards, extend_plan, refuse_foreign_fil
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.rebuild import rebuild_lost_sidecars, record_from_metadata
 from flowprep.dataset.write import publish_shard, write_sample
-from flowprep.errors import ConfigError, DatasetError, FailureReason, InputError, VideoError
+from flowprep.differences import describe_differences, find_differences, mismatch
+from flowprep.errors import ConfigError, FailureReason, InputError, VideoError
 from flowprep.exchange.import_plan import ImportItem, ImportPlan, ImportSpec
 from flowprep.exchange.import_video import import_video
 from flowprep.inputs.entries import does_not_exist
@@ -124,6 +125,10 @@ def _is_inside(path: str, top: str) -> bool:
     return real == real_top or real.startswith(real_top.rstrip("/") + "/")
 
 
+# Where the values of a difference are.
+_PLACES = ("in the data set", "in this run")
+
+
 def _write_plan(storage: Storage, plan: ImportPlan) -> list[ManifestEntry]:
     videos = [item.video for item in plan.items]
     header = DatasetHeader(
@@ -137,16 +142,24 @@ def _write_plan(storage: Storage, plan: ImportPlan) -> list[ManifestEntry]:
     if storage.exists(DATASET_FILE):
         stored = DatasetHeader.read(storage)
         stored.check_same(plan.config, IMPORTED, storage.location)
-        for name in ("tree", "layout"):
-            if stored.origin.get(name) != plan.origin[name]:
-                raise DatasetError(
-                    f"{storage.location} was imported from {name} {stored.origin.get(name)}, this "
-                    f"run has {plan.origin[name]}; choose another output folder"
-                )
+        if differing := find_differences(stored.origin, plan.origin, ("tree", "layout")):
+            raise mismatch(
+                f"{storage.location} was imported from elsewhere",
+                differing,
+                _PLACES,
+                "Choose another output folder.",
+            )
         if stored.class_names != plan.class_names:
+            classes = {"class names": (stored.class_names, plan.class_names)}
+            lines = describe_differences(classes, _PLACES)
             raise InputError(
-                f"{storage.location} has the classes {', '.join(stored.class_names)}, this run "
-                f"{', '.join(plan.class_names)}; choose another output folder"
+                "\n".join(
+                    [
+                        f"{storage.location} has other classes than this run:",
+                        *lines,
+                        "Choose another output folder.",
+                    ]
+                )
             )
         known = read_manifest(storage) if storage.exists(MANIFEST_FILE) else []
         entries = extend_plan(known, videos, per_shard)
@@ -266,7 +279,7 @@ def _make_parts(plan: ImportPlan, job: _Job) -> None:
         else:
             try:
                 with job.storage.atomic_file(part_name(job.shard, index, "tar")) as file:
-                    members = write_sample(file, item.video.key, metadata, streams)
+                    members = write_sample(file, metadata, streams)
             finally:
                 for stream in streams.values():
                     stream.close()

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +18,20 @@ from flowprep._version import __version__
 from flowprep.config import Direction, FlowSpec
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
 from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, stream_names
-from flowprep.dataset.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS, dequantize
+from flowprep.dataset.metadata import VideoMetadata
+from flowprep.dataset.quantize import (
+    HISTOGRAM_BIN_PX,
+    HISTOGRAM_NUM_BINS,
+    FlowStatistics,
+    dequantize,
+)
 from flowprep.dataset.video_list import size_problem
 from flowprep.dataset.write import JpegStream
-from flowprep.errors import VideoError
+from flowprep.errors import NoteCode, VideoError
 from flowprep.exchange.import_plan import ImportItem, ImportPlan
 from flowprep.exchange.layouts import FileKind, Stream
 from flowprep.images import decode_strictly
+from flowprep.video.types import VideoInfo
 
 __all__ = ["LevelStatistics", "import_video"]
 
@@ -35,9 +41,7 @@ _CHUNK_JPEGS = 32
 _MAX_JPEG_BYTES = 1 << 29
 
 
-def import_video(
-    plan: ImportPlan, item: ImportItem
-) -> tuple[dict[str, Any], dict[str, JpegStream]]:
+def import_video(plan: ImportPlan, item: ImportItem) -> tuple[VideoMetadata, dict[str, JpegStream]]:
     """Returns metadata and streams of one video; raises VideoError where its images do not fit."""
     spec, encode = plan.flow_spec, plan.config.encode
     kinds = plan.list_files(item.path)
@@ -62,7 +66,7 @@ def import_video(
             "incomplete",
             f"there are {num_flows} flows, {item.counts[1]} says {item.counts[0]}",
         )
-    notes = {}
+    notes: dict[NoteCode, str] = {}
     if encode.keep_rgb:
         firsts = [os.path.basename(paths[0]) for paths in files.values()]
         numbers = {re.findall(r"\d+", name)[-1].lstrip("0") for name in firsts}
@@ -78,35 +82,20 @@ def import_video(
             stream.close()
         raise
     width, height = size
-    metadata = {
-        "key": item.video.key,
-        "source": item.video.source,
-        "source_bytes": None,
-        "source_mtime_ns": os.stat(item.video.source).st_mtime_ns,
-        "start_seconds": None,
-        "end_seconds": None,
-        "labels": list(item.video.labels),
-        "split": item.video.split,
-        "codec": "images",
-        "duration_seconds": None,
-        "source_fps": item.fps,
-        "fps": item.fps,
-        "source_width": width,
-        "source_height": height,
-        "rotation": 0,
-        "width": width,
-        "height": height,
-        "num_frames_decoded": num_frames,
-        "num_frames": num_frames,
-        "num_flows": num_flows,
-        "step": spec.step,
-        "versions": {"flowprep": __version__},
-        "status": "complete",
-        "flow": {name: item.to_dict(spec) for name, item in statistics.items()},
-        "sizes": {name: stream.sizes for name, stream in streams.items()},
-    }
-    if notes:
-        metadata["notes"] = notes
+    metadata = VideoMetadata.of(
+        item.video,
+        VideoInfo(width, height, 0, item.fps, None, "images"),
+        size=size,
+        fps=item.fps,
+        num_frames_decoded=num_frames,
+        num_frames=num_frames,
+        num_flows=num_flows,
+        step=spec.step,
+        versions={"flowprep": __version__},
+        statistics={name: one.flow_statistics(spec) for name, one in statistics.items()},
+        sizes={name: stream.sizes for name, stream in streams.items()},
+        notes=notes,
+    )
     return metadata, streams
 
 
@@ -160,8 +149,8 @@ def _check_frames(num_frames: int, num_flows: int, step: int) -> None:
 
 def _read_flow(
     plan: ImportPlan, files: Mapping[str, Sequence[str]], streams: Mapping[str, JpegStream]
-) -> tuple[dict[str, LevelStatistics], tuple[int, int]]:
-    statistics: dict[str, LevelStatistics] = {}
+) -> tuple[dict[Direction, LevelStatistics], tuple[int, int]]:
+    statistics: dict[Direction, LevelStatistics] = {}
     size: tuple[int, int] | None = None
     for direction in plan.config.encode.directions:
         x_name, y_name = FLOW_STREAMS[direction]
@@ -278,25 +267,23 @@ class LevelStatistics:
         zero = zero_level << 8 | zero_level
         self.num_zero_fields += bool((pairs == zero).all())
 
-    def to_dict(self, spec: FlowSpec) -> dict[str, Any]:
-        """Returns the statistics as JSON values, with the names that `FieldQuantizer` gives."""
+    def flow_statistics(self, spec: FlowSpec) -> FlowStatistics:
+        """Returns what the levels say of the flow that they decode to, as far as they tell it."""
+        if not self.num_fields:
+            return FlowStatistics()
         levels = dequantize(np.arange(256, dtype=np.uint8), spec)
         table = self.pairs.reshape(256, 256)
         counts = table.sum(axis=1) + table.sum(axis=0)
         present = levels[counts > 0]
         magnitude = np.hypot(levels[:, None], levels[None, :])
         bins = np.minimum(magnitude / HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS).astype(np.int64)
-        histogram = np.zeros(HISTOGRAM_NUM_BINS + 1, np.int64)
-        np.add.at(histogram, bins, table)
-        last = int(np.flatnonzero(histogram)[-1]) + 1 if self.num_fields else 0
-        return {
-            "min_px": round(float(present.min()), 4) if self.num_fields else None,
-            "max_px": round(float(present.max()), 4) if self.num_fields else None,
-            "magnitude_histogram": histogram[:last].tolist(),
-            "histogram_bin_px": HISTOGRAM_BIN_PX,
-            "num_values": int(counts.sum()),
-            "num_clipped": int(counts[0] + counts[255]),
-            "num_invalid": 0,
-            "num_fields": self.num_fields,
-            "num_zero_fields": self.num_zero_fields,
-        }
+        found = FlowStatistics(
+            min_px=float(present.min()),
+            max_px=float(present.max()),
+            num_values=int(counts.sum()),
+            num_clipped=int(counts[0] + counts[255]),
+            num_fields=self.num_fields,
+            num_zero_fields=self.num_zero_fields,
+        )
+        np.add.at(found.histogram, bins, table)
+        return found

@@ -77,13 +77,19 @@ def _fingerprint() -> str:
     if features is None:
         features = llvmlite.binding.get_host_cpu_features().flatten()
     digest = hashlib.sha256()
-    for part in (numba.__version__, llvmlite.__version__, features):
-        digest.update(f"{part}\n".encode())
     # A kernel has the blocks that it calls inside it: any change in this folder renews them all,
     # those of other folders too.
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
+    sources = _digest_of_sources(Path(__file__).parent)
+    for part in (numba.__version__, llvmlite.__version__, features, sources):
+        digest.update(f"{part}\n".encode())
     return f"kernels-{processor}-{digest.hexdigest()[:16]}"
+
+
+def _digest_of_sources(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for source in sorted(folder.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 def _make_folder(folder: Path) -> bool:
@@ -107,8 +113,9 @@ class _KernelLocator:
 
     def __init__(self, folder: Path, source: str) -> None:
         self._folder = folder
-        # The folder's name stands for the sources beside this one; a kernel may lie elsewhere.
-        self._stamp = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+        # The folder's name stands for the sources beside this one. A kernel may lie elsewhere, and
+        # has the blocks beside it inside it.
+        self._stamp = _digest_of_sources(Path(source).parent)
         # numba names it where it warns of a function that cannot be kept.
         self._py_file = source
 

@@ -11,14 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from flowprep.errors import InputError
 from flowprep.inputs.clips import Clip, names_of_clips
-from flowprep.inputs.entries import Entry, Found, Request, check_split, comments_note, first_of
-from flowprep.inputs.lists import (
-    finder_of,
-    integers_in,
-    mixed_labels,
-    place_entries,
-    set_source,
-)
+from flowprep.inputs.entries import Entry, Found, Request, check_split, comment_notes, first_of
+from flowprep.inputs.listed import finder_of, integers_in, mixed_labels, place_entries, set_source
 from flowprep.inputs.path_finder import PathFinder, join_path
 from flowprep.inputs.text_files import Row, Table, read_table
 from flowprep.inputs.tree import VIDEO_EXTENSIONS, extension_of
@@ -179,8 +173,7 @@ def _entries(
         elif fps and not entry.is_missing:
             timed.append(entry.listed)
         yield entry
-    if comments:
-        notes.append(comments_note(comments, table.path))
+    notes += comment_notes(comments, table.path)
     if pathless:
         notes.append(
             f"left out {format_count(len(pathless), 'row')} without a path; first: {pathless[0]}; "

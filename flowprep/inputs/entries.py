@@ -23,7 +23,7 @@ __all__ = [
     "Found",
     "Request",
     "check_split",
-    "comments_note",
+    "comment_notes",
     "does_not_exist",
     "first_of",
     "path_below",
@@ -131,13 +131,18 @@ def does_not_exist(what: str, path: str) -> InputError:
     return InputError(f"{what} does not exist: {path}; {hint}")
 
 
-def comments_note(comments: Sequence[str], path: str) -> str:
-    """Returns the note on lines (`line 3, '# mine'`) that begin with # and name no video."""
+def comment_notes(comments: Sequence[str], path: str) -> list[str]:
+    """Returns the note on lines (`line 3, '# mine'`) that begin with # and name no video, if any.
+
+    Every reader of lines says of them that it took them for comments.
+    """
+    if not comments:
+        return []
     what = "begins with # for a comment" if len(comments) == 1 else "begin with # for comments"
-    return (
+    return [
         f"took {format_count(len(comments), 'line')} of {path} that {what}, because no such file "
         f"exists; first: {comments[0]}; check the name of the file if it is a video"
-    )
+    ]
 
 
 def first_of(examples: Sequence[str], most: int = 3) -> str:

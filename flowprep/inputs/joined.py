@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from flowprep.errors import ConfigError, InputError
 from flowprep.inputs.entries import Entry, Found, Request, check_split, first_of
-from flowprep.inputs.lists import mixed_labels
+from flowprep.inputs.listed import mixed_labels
 from flowprep.urls import as_path, redacted
 from flowprep.words import format_count
 

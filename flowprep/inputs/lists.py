@@ -5,51 +5,42 @@ PATH LABEL ...                  PATH CLASS NAME
 FOLDER NUM_FRAMES LABEL ...     FOLDER 0 NUM_FRAMES LABEL
 
 read_list -> _cut (where the path of a line ends) -> _label (what stands after it)
-          -> place_entries (missing videos, keys)
+          -> listed.py (missing videos, keys)
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from flowprep.errors import InputError
-from flowprep.inputs.entries import Entry, Found, Request, comments_note, does_not_exist, path_below
-from flowprep.inputs.keys import escape_key
-from flowprep.inputs.missing import (
-    drop_contested_guesses,
-    missing_examples,
-    refuse_missing_classes,
+from flowprep.inputs.entries import Entry, Found, Request, comment_notes
+from flowprep.inputs.listed import (
+    SEPARATORS,
+    finder_of,
+    integers_in,
+    mixed_labels,
+    place_entries,
+    set_source,
 )
-from flowprep.inputs.name_index import spelling_notes
 from flowprep.inputs.path_finder import Hit, Kind, PathFinder, join_path
-from flowprep.inputs.places import common_folder, kind_of, names_in
+from flowprep.inputs.places import names_in
 from flowprep.inputs.text_files import read_lines
 from flowprep.inputs.tree import (
     VIDEO_EXTENSIONS,
     extension_of,
-    folder_of_videos,
     is_frame_image,
-    out_among_inputs,
-    without_extension,
 )
-from flowprep.urls import absolute, is_url, without_query
 from flowprep.words import format_count
 
 __all__ = [
     "LIST_COLUMNS",
     "NAME_AND_REST",
     "QUOTED_LINE",
-    "finder_of",
-    "integers_in",
-    "list_and_root",
-    "mixed_labels",
-    "place_entries",
     "read_list",
-    "set_source",
 ]
 
 LineForm = Literal["list", "labels", "tsn"]
@@ -63,7 +54,6 @@ LIST_COLUMNS = frozenset([
 
 _QUOTES = "\"'"
 QUOTED_LINE = re.compile(r"""(["'])(.+?)\1(?:[\s,;]+(.*))?""", re.DOTALL)
-_SEPARATORS = re.compile(r"[\s,;]+")
 _ENDS = " \t,;"
 _MOST_CUTS = 24
 """Places of a line where its path is tried to end; class names have fewer words."""
@@ -103,9 +93,7 @@ def read_list(path: str, request: Request, form: LineForm = "list") -> Found:
             comments.append(f"line {number}, {text!r}")
         else:
             lines.append(line)
-    notes = []
-    if comments:
-        notes.append(comments_note(comments, list_path))
+    notes = comment_notes(comments, list_path)
     if not lines:
         raise InputError(f"the list {list_path} names no video: write one path a line")
     first = lines[0]
@@ -121,13 +109,6 @@ def read_list(path: str, request: Request, form: LineForm = "list") -> Found:
     _check_labels(lines, labels, list_path)
     entries = _entries(lines, labels, finder, list_path)
     return place_entries(entries, finder, list_path, request, notes)
-
-
-def finder_of(path: str, request: Request) -> tuple[str, PathFinder]:
-    """Returns the list to read and what finds its paths, which start from root or its folder."""
-    list_path, root = list_and_root(path, request)
-    base = (root or os.path.dirname(absolute(list_path))).rstrip("/")
-    return list_path, PathFinder(base, base_is_named=root is not None)
 
 
 # ---- where a path ends
@@ -159,7 +140,7 @@ def _cut(number: int, text: str, finder: PathFinder, list_path: str) -> _Line:
     before_integers = path
     if extension_of(path) in VIDEO_EXTENSIONS and not is_quoted:
         return _looked_for(number, text, path, line[len(path) :], finder)
-    ends = [match.start() for match in _SEPARATORS.finditer(line) if match.start()][-_MOST_CUTS:]
+    ends = [match.start() for match in SEPARATORS.finditer(line) if match.start()][-_MOST_CUTS:]
     for end in reversed(ends):
         source = join_path(base, line[:end])
         if (kind := finder.kind(source)) is not None:
@@ -211,16 +192,6 @@ _Label = tuple[tuple[int, ...], "str | None"]
 """Integers, or the name of a class."""
 
 
-def integers_in(text: str) -> tuple[int, ...] | None:
-    """Returns the integers >= 0 that a text consists of; None if it is anything else."""
-    if text.isdigit() and text.isascii() and len(text) < 19:
-        return (int(text),)
-    tokens = _SEPARATORS.split(text) if text else []
-    if not all(token.isascii() and token.isdigit() and len(token) < 19 for token in tokens):
-        return None
-    return tuple(map(int, tokens))
-
-
 def _label(line: _Line, form: LineForm, list_path: str) -> _Label:
     rest = line.rest
     if not rest:
@@ -238,7 +209,7 @@ def _label(line: _Line, form: LineForm, list_path: str) -> _Label:
     if frames and (form == "tsn" or (form == "list" and _fits(line, frames[0]))):
         _check_count(line, frames[0], name, origin)
         return (), name.strip()
-    tokens = _SEPARATORS.split(rest)
+    tokens = SEPARATORS.split(rest)
     if all(map(_NUMBER.fullmatch, tokens)):
         raise InputError(
             f"{origin}: labels must be integers >= 0 or names of classes, got {rest!r} after "
@@ -315,7 +286,7 @@ def _is_header(lines: Sequence[_Line]) -> bool:
     first = lines[0]
     if first.kind is not None or _HAS_VIDEO.search(first.text):
         return False
-    words = _SEPARATORS.split(first.text.lower().strip("\"'"))
+    words = SEPARATORS.split(first.text.lower().strip("\"'"))
     if LIST_COLUMNS.issuperset(words):
         return True
     # Words over a column of numbers.
@@ -346,14 +317,6 @@ def _no_list(line: _Line, list_path: str) -> InputError:
     )
 
 
-def mixed_labels(number: str, name: str) -> InputError:
-    """Returns the error for labels of which some are numbers and some are names."""
-    return InputError(
-        f"labels must be all integers >= 0 or all names of classes: {number}, and {name}; write "
-        f"the same kind on every line"
-    )
-
-
 def _entries(
     lines: Sequence[_Line], labels: Sequence[_Label], finder: PathFinder, list_path: str
 ) -> Iterator[Entry]:
@@ -368,116 +331,3 @@ def _entries(
         )
         set_source(entry, line.kind, line.hit, finder)
         yield entry
-
-
-def set_source(entry: Entry, kind: Kind | None, hit: Hit | None, finder: PathFinder) -> None:
-    """Notes in an entry what its listed path is, and how it was found."""
-    entry.is_missing = kind is None
-    entry.is_folder = kind == "folder"
-    if hit is None and entry.is_folder and (hit := finder.video_beside(entry.source)):
-        entry.source, entry.is_folder = hit.source, False
-    elif hit is not None:
-        entry.difference = hit.difference
-
-
-# ---- every list of paths
-
-
-def place_entries(
-    found: Iterable[Entry],
-    finder: PathFinder,
-    list_path: str,
-    request: Request,
-    notes: Sequence[str] = (),
-    clip_names: Callable[[Sequence[str]], Sequence[str]] | None = None,
-) -> Found:
-    """Gives keys to listed videos, and says which are missing.
-
-    A key comes from the path as the list has it, so it is the same on a disk that spells names in
-    another way; only a path outside the base takes that of the file. `clip_names` returns a name
-    for each path without extension, in order.
-    """
-    entries = list(found)
-    for entry in drop_contested_guesses(entries):
-        entry.source = join_path(finder.base, entry.listed)
-    base, result = finder.base, Found(entries, notes=list(notes))
-    names: list[str] = []
-    around_out: set[str] = set()
-    if request.out is not None:
-        around_out = _with_parents(request.out)
-        if not is_url(request.out):
-            around_out |= _with_parents(os.path.realpath(request.out))
-    for entry in entries:
-        source = entry.source
-        if request.out is not None and not entry.is_missing and source in around_out:
-            raise out_among_inputs(request.out, source, same=source == request.out)
-        # A path of another system (C:\\videos) is no path below the base.
-        if entry.is_guess and "\\" not in entry.listed:
-            listed = join_path(base, entry.listed)
-            source = listed if path_below(listed, base) else source
-        is_name = entry.is_folder and not entry.is_guess
-        names.append(source if is_name else without_extension(without_query(source)))
-    outside = next((e for e in entries if not path_below(e.source, base)), None)
-    if outside is not None:
-        if finder.base_is_named:
-            raise InputError(
-                f"{outside.origin}: {outside.source} lies outside root {base}; choose a root that "
-                f"holds every listed video, or leave it out"
-            )
-        folders = {os.path.dirname(without_query(entry.source)) for entry in entries}
-        common = common_folder(folders)
-        if common is None:
-            raise InputError(
-                f"the list {list_path} names videos of several stores or buckets, so that their "
-                f"keys have no common beginning: extract them one by one, into one OUT"
-            )
-        base = common
-        result.notes.append(
-            f"keys are relative to {base}, the common folder of the listed videos; give --root for "
-            f"others"
-        )
-    names = [path_below(name, base) or "" for name in names]
-    if clip_names is not None:
-        names = list(clip_names(names))
-    for entry, name in zip(entries, names, strict=True):
-        entry.key = escape_key(name)
-    result.class_names = tuple(sorted({e.class_name for e in entries if e.class_name is not None}))
-    result.numbers_names = bool(result.class_names)
-    result.notes += spelling_notes(entries, finder.base)
-    missing = [entry for entry in entries if entry.is_missing]
-    if missing:
-        used = {entry.source for entry in entries if not entry.is_missing}
-        note = (
-            f"{len(missing):,} of {format_count(len(entries), 'listed video')} not found; first: "
-            f"{missing_examples([entry.source for entry in missing], finder.suggest, used)}"
-        )
-        if request.strict:
-            raise InputError(
-                f"{note}; correct {list_path}, or give the folder of the videos as root"
-            )
-        if result.class_names:
-            refuse_missing_classes(entries, (), base, list_path, request, finder.suggest, used)
-        result.notes.append(f"{note}; check the paths, or give their folder as --root")
-    return result
-
-
-def _with_parents(path: str) -> set[str]:
-    found = {path}
-    while (path := os.path.dirname(path)) not in found:
-        found.add(path)
-    return found
-
-
-def list_and_root(path: str, request: Request) -> tuple[str, str | None]:
-    """Returns the list to read and the folder that its paths start from, if one was named."""
-    if request.annotations is not None:
-        return request.annotations, folder_of_videos(path)
-    kind = kind_of(path)
-    if kind == "folder":
-        raise InputError(
-            f"VIDEOS {path} is a folder and no list: name the list as VIDEOS, or as annotations "
-            f"with the folder of its videos as VIDEOS"
-        )
-    if kind is None:
-        raise does_not_exist("VIDEOS", path)
-    return path, request.root

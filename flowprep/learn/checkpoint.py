@@ -27,13 +27,16 @@ import torch
 
 from flowprep._version import __version__
 from flowprep.config import VERSION_1_VALUES, ExtractConfig
-from flowprep.dataset.layout import flatten
 from flowprep.dataset.read import FlowDataset
-from flowprep.errors import ConfigMismatchError, FlowprepError, WeightsError
+from flowprep.differences import find_differences, flatten, mismatch
+from flowprep.errors import FlowprepError, WeightsError
 from flowprep.learn.config import StreamName, TrainConfig
-from flowprep.learn.models import create_model
+from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
+from flowprep.learn.networks import find_network
+from flowprep.learn.train_state import TrainState
+from flowprep.learn.weights.files import CHECKPOINT_FORMAT
 from flowprep.storage import Storage
 
 __all__ = [
@@ -48,7 +51,6 @@ __all__ = [
     "save_checkpoint",
 ]
 
-FORMAT = "flowprep-checkpoint"
 FORMAT_VERSION = 1
 
 
@@ -92,7 +94,7 @@ class Checkpoint:
     """Training steps that these weights have behind them."""
     model: dict[str, torch.Tensor]
     """State dict of the network that `build_model` makes."""
-    training: dict[str, Any] | None = None
+    training: TrainState | None = None
     """What a training needs to go on; None where the weights are all there is."""
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -120,14 +122,14 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     """
     path = Path(path)
     content = {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "format_version": FORMAT_VERSION,
         "config": json.dumps(checkpoint.config.to_dict()),
         "tasks": json.dumps([task.to_dict() for task in checkpoint.tasks]),
         "versions": json.dumps(checkpoint.versions or library_versions()),
         "step": checkpoint.step,
         "model": checkpoint.model,
-        "training": checkpoint.training,
+        "training": None if checkpoint.training is None else checkpoint.training.to_dict(),
     }
     with Storage(path.parent).atomic_file(path.name) as file:
         torch.save(content, file)
@@ -166,7 +168,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path} is not a checkpoint of flowprep: {_first_line(error)}; give last.pt or "
             "best.pt of a folder that `flowprep train` wrote"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
             f"{path} is a PyTorch file but not a checkpoint of flowprep; weights of other projects "
             "are taken by `flowprep train --weights`"
@@ -177,12 +179,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{FORMAT_VERSION}; install a newer flowprep"
         )
     try:
+        training = content["training"]
         return Checkpoint(
             TrainConfig.from_dict(json.loads(content["config"])),
             tuple(Task.from_dict(task) for task in json.loads(content["tasks"])),
             int(content["step"]),
             dict(content["model"]),
-            content["training"],
+            None if training is None else TrainState.from_dict(training),
             dict(json.loads(content["versions"])),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -199,21 +202,18 @@ def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | 
     begins a training. Raises ConfigError for options that the model does not have.
     """
     spec, clip = config.model, config.clip
-    options: dict[str, Any] = {}
-    if spec.model.startswith("tsn-"):
-        options["num_segments"] = clip.num_segments
+    joins = find_network(spec.model).sees == "segments"
     model = create_model(
         spec.model,
         stream=clip.stream,
         num_classes=num_classes[0],
         num_frames=clip.num_frames,
+        frame_stride=clip.frame_stride,
         width=spec.width,
         dropout=spec.dropout,
-        consensus=spec.consensus,
-        partial_bn=spec.partial_bn,
-        non_local=spec.non_local,
         crop_px=clip.crop_px,
-        **options,
+        num_segments=clip.num_segments if joins else None,
+        **dataclasses.asdict(spec.options),
     )
     return model if len(num_classes) == 1 else MultiTask(model, num_classes)
 
@@ -235,6 +235,11 @@ def restore_model(checkpoint: Checkpoint) -> ClipModel | MultiTask:
     return model.eval()
 
 
+# Where the values of a difference are.
+_PLACES = ("in training", "here")
+_MAX_SHOWN_CLASSES = 10
+
+
 def check_data(
     task: Task,
     dataset: FlowDataset,
@@ -245,7 +250,7 @@ def check_data(
 ) -> list[str]:
     """Checks that a data set shows a network what it was trained on; returns notes for the user.
 
-    For stream flow that is: frame rate, size and shape of the pixels, algorithm with all
+    For streams flow and both that is: frame rate, size and shape of the pixels, algorithm with all
     parameters, step and bound; for rgb: frame rate, size and shape. The quantiser does not count,
     as networks get px or levels made from px. Another implementation of the same algorithm is only
     noted. Raises ConfigMismatchError with both values of every difference unless `force`; with
@@ -257,30 +262,30 @@ def check_data(
     }
     given = flatten(dataset.config.to_dict())
     names = ["decode.fps", "decode.resize", "decode.square_pixels"]
-    if stream == "flow":
+    if stream != "rgb":
         names += ["flow.algorithm", "flow.step", "flow.bound_px"]
         names += sorted(name for name in stored | given if name.startswith("flow.parameters."))
-    differences = {
-        name: (stored.get(name), given.get(name))
-        for name in names
-        if stored.get(name) != given.get(name)
-    }
+    differences = find_differences(stored, given, names)
     if differences and not force:
-        raise _mismatch(
-            f"{dataset.location} is not like the data that the network was trained on:",
+        raise mismatch(
+            f"{dataset.location} is not like the data that the network was trained on",
             differences,
+            _PLACES,
             "Extract the videos as the training data were, or add --force to go on all the same.",
         )
     if labels and dataset.class_names and dataset.class_names != task.class_names:
-        differing = _class_differences(task.class_names, dataset.class_names)
-        raise _mismatch(
-            f"{dataset.location} has other classes than the network:",
-            differing,
+        stored, given = _numbered(task.class_names), _numbered(dataset.class_names)
+        longest = given if len(given) > len(stored) else stored
+        raise mismatch(
+            f"{dataset.location} has other classes than the network",
+            find_differences(stored, given, list(longest)),
+            _PLACES,
             "Extract it with the class list of the training data, or give it labels with these "
             "classes by `flowprep label` and name them with --labels.",
+            max_shown=_MAX_SHOWN_CLASSES,
         )
     implementation = dataset.header.implementation
-    if stream == "flow" and not differences and implementation != task.implementation:
+    if stream != "rgb" and not differences and implementation != task.implementation:
         return [
             f"the flow of {dataset.location} was computed by {implementation}, that of the "
             f"training data by {task.implementation}: same algorithm, small differences"
@@ -288,39 +293,13 @@ def check_data(
     return []
 
 
+def _numbered(class_names: Sequence[str]) -> dict[str, str]:
+    return {f"class {label}": name for label, name in enumerate(class_names)}
+
+
 def library_versions() -> dict[str, str]:
     """Returns the versions that a checkpoint's numbers may depend on."""
     return {"flowprep": __version__, "torch": torch.__version__}
-
-
-def _class_differences(
-    stored: Sequence[str], given: Sequence[str]
-) -> dict[str, tuple[str | None, str | None]]:
-    places = range(max(len(stored), len(given)))
-    pairs = {
-        f"class {label}": (
-            stored[label] if label < len(stored) else None,
-            given[label] if label < len(given) else None,
-        )
-        for label in places
-    }
-    return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
-
-
-def _mismatch(
-    title: str, differences: Mapping[str, tuple[Any, Any]], remedy: str
-) -> ConfigMismatchError:
-    lines = [
-        f"  {name}: {_show(old)} in training, {_show(new)} here"
-        for name, (old, new) in list(differences.items())[:10]
-    ]
-    if len(differences) > 10:
-        lines.append(f"  ... and {len(differences) - 10} more")
-    return ConfigMismatchError("\n".join([title, *lines, remedy]), differences)
-
-
-def _show(value: Any) -> str:
-    return "nothing" if value is None else str(value)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What a training computes: frozen dataclasses that check themselves, and the published recipes.
+"""What a training computes: frozen dataclasses that check themselves.
 
     TrainConfig = ModelSpec + ClipSpec + AugmentSpec + OptimizationSpec, in every checkpoint
     TrainOptions                        how a training is carried out; changes no number on purpose
@@ -12,20 +12,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from flowprep.config import build_spec, check_choice
 from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import ClipInput, NormalizationName, StreamName
+from flowprep.learn.networks import (
+    NetworkOptions,
+    clip_inputs,
+    find_network,
+    make_options,
+)
 
 __all__ = [
     "FUSION_METHODS",
-    "RECIPES",
-    "VIEWS",
     "AugmentSpec",
     "ClipSpec",
     "CropName",
     "FusionMethod",
-    "ModelName",
     "ModelSpec",
     "NormalizationName",
     "OptimizationSpec",
@@ -34,31 +38,16 @@ __all__ = [
     "TrainConfig",
     "TrainOptions",
     "ViewSpec",
-    "default_config",
+    "check_stack",
 ]
 
-StreamName = Literal["flow", "rgb"]
 StackName = Literal["plain", "bidirectional", "trajectory"]
-NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
 CropName = Literal["random", "center", "corners", "corners-13"]
 SamplingName = Literal["segments", "dense"]
-ConsensusName = Literal["avg", "max", "weighted"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "step", "cosine"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 FusionMethod = Literal["mean", "weighted", "logits", "svm"]
-RecipeName = Literal["two-stream", "tsn", "i3d"]
-ModelName = Literal[
-    "cnn-m-2048",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "tsn-resnet18",
-    "tsn-resnet34",
-    "tsn-resnet50",
-    "i3d",
-    "i3d-resnet50",
-]
 
 FUSION_METHODS: dict[FusionMethod, str] = {
     "mean": "mean of softmax (Simonyan and Zisserman 2014)",
@@ -80,38 +69,48 @@ def _check_at_least(spec: object, least: float, *names: str) -> None:
 class ModelSpec:
     """Which network, and how it is built."""
 
-    model: ModelName = "resnet18"
-    """The network: cnn-m-2048, resnet18, resnet34, resnet50, i3d, i3d-resnet50, or one of the
-    ResNets over segments of the video: tsn-resnet18, tsn-resnet34, tsn-resnet50."""
+    model: str = "resnet18"
+    """The network."""
     width: float = 1.0
     """Multiplies the number of channels in every layer; small ones train on a laptop."""
     dropout: float | None = None
     """Share of the features that is dropped before the classifier; the published one where it is
     not given."""
-    consensus: ConsensusName = "avg"
-    """How the tsn- networks join the scores of a video's segments."""
-    partial_bn: bool = False
-    """Freeze every batch norm but the first; for the tsn- networks, whose recipe does so."""
-    non_local: bool = False
-    """Put five non-local blocks into i3d-resnet50."""
+    options: NetworkOptions = field(default_factory=NetworkOptions)
+    """Those of this network alone, of its entry's type; its defaults where they are not given."""
     weights: str | None = None
     """Start from this file: .safetensors, .pth, or a checkpoint of flowprep or TensorFlow."""
 
     def __post_init__(self) -> None:
-        check_choice("model", self.model, ModelName)
-        check_choice("consensus", self.consensus, ConsensusName)
+        kind = find_network(self.model).options
+        if type(self.options) is not kind:
+            # Those of another network may stand here only at their defaults.
+            own = make_options(self.model, dataclasses.asdict(self.options))
+            object.__setattr__(self, "options", own)
         if not 0 < self.width <= 8:
             raise ConfigError(f"width must be > 0 and <= 8, got {self.width:g}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be >= 0 and < 1, got {self.dropout:g}")
 
 
+def check_stack(stack: StackName, num_frames: int, frame_stride: int) -> None:
+    """Raises ConfigError for a kind of stack that so many fields, so far apart, cannot become."""
+    if stack == "bidirectional" and num_frames % 2:
+        raise ConfigError(f"num_frames must be even for stack bidirectional, got {num_frames}")
+    if stack != "plain" and frame_stride != 1:
+        raise ConfigError(f"frame_stride must be 1 for stack {stack}, got {frame_stride}")
+
+
 @dataclass(frozen=True)
 class ClipSpec:
-    """What a network sees of a video."""
+    """What a network sees of a video.
+
+    Inputs of several streams are of the same moment, in the same crop, and are mirrored together.
+    What is said of flow alone counts for the inputs of flow, and not for those of RGB.
+    """
 
     stream: StreamName = "flow"
-    """What the network sees: the flow, or the RGB frames."""
+    """What the network sees: the flow, the RGB frames, or both, for networks that take both."""
     num_frames: int = 10
     """Flow fields or RGB frames of a clip. Of flow, networks over stacks take 10, tsn- networks 5;
     of RGB 1; i3d networks take 64 of either."""
@@ -147,14 +146,9 @@ class ClipSpec:
         check_choice("normalization", self.normalization, NormalizationName)
         _check_at_least(self, 1, "num_frames", "frame_stride", "num_segments")
         _check_at_least(self, 8, "crop_px", "resize_short_px")
-        if self.stack == "bidirectional" and self.num_frames % 2:
-            raise ConfigError(
-                f"num_frames must be even for stack bidirectional, got {self.num_frames}"
-            )
-        if self.stack != "plain" and self.frame_stride != 1:
-            raise ConfigError(
-                f"frame_stride must be 1 for stack {self.stack}, got {self.frame_stride}"
-            )
+        if self.stream == "flow":
+            # Of both, the flow's own numbers are those of the network's input (`check_clip`).
+            check_stack(self.stack, self.num_frames, self.frame_stride)
         if self.stream == "rgb":
             for name, plain in (
                 ("stack", "plain"),
@@ -166,10 +160,11 @@ class ClipSpec:
                         f"{name} is for stream flow; with stream rgb it must be {plain}, "
                         f"got {getattr(self, name)}"
                     )
-            if self.normalization == "px":
-                raise ConfigError(
-                    "normalization px is for stream flow; with stream rgb it must be another one"
-                )
+        if self.stream != "flow" and self.normalization == "px":
+            raise ConfigError(
+                f"normalization px is for stream flow; with stream {self.stream} it must be "
+                "another one"
+            )
         if self.resize_short_px is not None and self.resize_short_px < self.crop_px:
             raise ConfigError(
                 f"resize_short_px must be >= crop_px, got {self.resize_short_px} < {self.crop_px}"
@@ -283,6 +278,15 @@ class TrainConfig:
     test_split: str = "test"
     """The videos to measure on while training, one view of each; `none` measures on none."""
 
+    def __post_init__(self) -> None:
+        clip_inputs(self.model.model, self.clip.stream)
+
+    @property
+    def inputs(self) -> tuple[ClipInput, ...]:
+        """What the network takes of each clip: as published, in the number of frames chosen."""
+        clip = self.clip
+        return clip_inputs(self.model.model, clip.stream, clip.num_frames, clip.frame_stride)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON values; `from_dict` is its inverse."""
         values = dataclasses.asdict(self)
@@ -299,11 +303,36 @@ class TrainConfig:
             "augment": AugmentSpec,
             "optimization": OptimizationSpec,
         }
+        if "model" in values:
+            values = {**values, "model": _with_options(values["model"])}
         built = {
             name: build_spec(kind, values[name]) for name, kind in kinds.items() if name in values
         }
         rest = {name: value for name, value in values.items() if name not in kinds}
         return build_spec(cls, {**rest, **built})  # type: ignore[no-any-return]
+
+
+_FLAT_OPTIONS = ("consensus", "partial_bn", "non_local")
+"""Options that stood among those of all networks until 0.1; a network without one had its
+default."""
+
+
+def _with_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a stored ModelSpec's values with its options as their own type."""
+    values = dict(values)
+    flat = {name: values.pop(name) for name in _FLAT_OPTIONS if name in values}
+    if "model" not in values:
+        return values
+    if "options" in values:
+        kind = find_network(values["model"]).options
+        own = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values["options"].items()
+        }
+        values["options"] = build_spec(kind, own)
+    elif flat:
+        values["options"] = make_options(values["model"], flat)
+    return values
 
 
 @dataclass(frozen=True)
@@ -357,115 +386,3 @@ class ViewSpec:
         _check_at_least(self, 1, "num_clips")
         if self.num_crops not in (1, 3, 5, 10):
             raise ConfigError(f"num_crops must be 1, 3, 5 or 10, got {self.num_crops}")
-
-
-VIEWS: dict[str, ViewSpec] = {
-    "center": ViewSpec(1, 1),
-    # Feichtenhofer et al. 2019 (SlowFast), section 4: 10 clips x 3 crops.
-    "30": ViewSpec(10, 3),
-    # Simonyan and Zisserman 2014, section 4: 25 frames x 10 crops.
-    "250": ViewSpec(25, 10),
-}
-"""Published tests by their number of views."""
-
-_TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
-
-# Parts of a batch, here and below, are ours: for GPUs of 24 GB.
-_TWO_STREAM = OptimizationSpec(
-    256,
-    accumulate=4,
-    num_steps=80000,
-    learning_rate=0.01,
-    schedule="step",
-    milestones=(50 / 80, 70 / 80),
-)
-
-RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
-    # Simonyan and Zisserman 2014, sections 3 and 5: batch 256, rate .01 to 1e-3 at 50k and 1e-4 at
-    # 70k of 80k steps, dropout .9; crops of 224 from short side 256.
-    "two-stream": {
-        "flow": TrainConfig(
-            ModelSpec("cnn-m-2048"),
-            ClipSpec("flow", 10, subtract_mean_flow=True, normalization="tsn", resize_short_px=256),
-            AugmentSpec("random"),
-            _TWO_STREAM,
-        ),
-        "rgb": TrainConfig(
-            ModelSpec("cnn-m-2048"),
-            ClipSpec("rgb", 1, normalization="tsn", resize_short_px=256),
-            AugmentSpec("random"),
-            _TWO_STREAM,
-        ),
-    },
-    # Wang et al. 2016, section 4: SGD .9, batch 256; flow: rate .005 to 5e-4 at 12k and 5e-5 at 18k
-    # of 20k steps, dropout .7; RGB: .001, a tenth every 2k of 4.5k steps, dropout .8. Gradient 20
-    # and clips of 5 fields from yjxiong/tsn-pytorch's README.
-    "tsn": {
-        "flow": TrainConfig(
-            ModelSpec("tsn-resnet50", partial_bn=True),
-            ClipSpec("flow", 5, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
-            AugmentSpec("corners-13", _TSN_SCALES[:3]),
-            OptimizationSpec(
-                256,
-                accumulate=16,
-                num_steps=20000,
-                learning_rate=0.005,
-                schedule="step",
-                milestones=(12 / 20, 18 / 20),
-                clip_gradient_norm=20,
-            ),
-        ),
-        "rgb": TrainConfig(
-            ModelSpec("tsn-resnet50", partial_bn=True),
-            ClipSpec("rgb", 1, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
-            AugmentSpec("corners-13", _TSN_SCALES),
-            OptimizationSpec(
-                256,
-                accumulate=16,
-                num_steps=4500,
-                learning_rate=0.001,
-                schedule="step",
-                milestones=(2000 / 4500, 4000 / 4500),
-                clip_gradient_norm=20,
-            ),
-        ),
-    },
-    # Carreira and Zisserman 2017, section 3: SGD .9, clips of 64 frames at 25 fps, short side 256,
-    # random crop 224, mirrored; a tenth of the rate at plateaus, here at fixed shares. Rate, decay
-    # and batch from piergiaj/pytorch-i3d train_i3d.py.
-    "i3d": {
-        stream: TrainConfig(
-            ModelSpec("i3d"),
-            ClipSpec(stream, 64, normalization="unit", resize_short_px=256),
-            AugmentSpec("random"),
-            OptimizationSpec(
-                40,
-                accumulate=5,
-                num_epochs=40,
-                learning_rate=0.1,
-                weight_decay=1e-7,
-                schedule="step",
-                milestones=(0.5, 0.8),
-            ),
-        )
-        for stream in get_args(StreamName)
-    },
-}
-"""Published trainings by name and stream."""
-
-
-def default_config(model: ModelName, stream: StreamName) -> TrainConfig:
-    """Returns what a training of `model` starts from where no recipe is named.
-
-    The clips are the published ones of its kind; the schedule is one that suits small data sets.
-    """
-    recipe: RecipeName = "two-stream"
-    if model.startswith("tsn-"):
-        recipe = "tsn"
-    elif model.startswith("i3d"):
-        recipe = "i3d"
-    base = RECIPES[recipe][stream]
-    clip = dataclasses.replace(base.clip, resize_short_px=None)
-    if recipe == "two-stream" and model != "cnn-m-2048":
-        clip = dataclasses.replace(clip, normalization="tsn-resnet")
-    return TrainConfig(ModelSpec(model), clip, base.augment, OptimizationSpec())

@@ -3,7 +3,8 @@
     checkpoint, data set -> evaluate -> Scores -> flowprep.learn.scores.write_scores -> files
     network, views       -> score_videos -> Scores
 
-A view is one crop of one clip; published tests average 25 clips x 10 crops or 10 x 3.
+A view is one crop of one clip; published tests average 25 clips x 10 crops or 10 x 3. A network
+that joins segments sees a crop of several clips at once, as in training.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from flowprep.dataset.read import FlowDataset
@@ -29,19 +30,24 @@ from flowprep.learn.checkpoint import (
     library_versions,
     restore_model,
 )
-from flowprep.learn.config import VIEWS, PrecisionName, ViewSpec
-from flowprep.learn.data import TestViews, test_loader
+from flowprep.learn.clips.testing import TestViews, test_loader
+from flowprep.learn.config import PrecisionName, ViewSpec
+from flowprep.learn.forward import arrange_clips, forward_clips, group_size
+from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.placement import (
     autocast,
     default_loaders,
     place_model,
     resolve_device,
-    with_channels_last,
 )
+from flowprep.learn.recipes import VIEWS
 from flowprep.learn.scores import Scores
+from flowprep.words import format_count
 
 __all__ = [
     "checkpoint_file",
+    "clips_notes",
     "default_folder",
     "evaluate",
     "score_videos",
@@ -52,8 +58,12 @@ _CHUNK_VALUES = 2**24
 """Input numbers of one pass, 64 MB: 16 stacks of 20 x 224 x 224, or 2 volumes of 64 fields."""
 
 
+Chunks = Iterable[tuple[list[torch.Tensor], torch.Tensor]]
+"""Views (N, S, C, ...) of each input, and the places of their videos (N,)."""
+
+
 def score_videos(
-    model: nn.Module,
+    model: ClipModel | MultiTask,
     views: TestViews,
     *,
     device: str | torch.device,
@@ -67,13 +77,16 @@ def score_videos(
 ) -> Scores:
     """Scores the videos of `views`, each by the mean over its views, summed in float64.
 
-    The model must be on `device`; it is put into eval mode and back into its own. Logits and their
-    softmax are averaged apart. A model of several tasks is asked for the head `task`. Process
-    `rank` of `world_size` scores videos rank, rank + world_size, ...; `Scores.interleave` joins
-    them. `chunk_size` views go through the network at once, where it is not given as many as 64 MB
-    of input hold; the scores do not depend on it but for rounding. `progress` draws a bar on
-    stderr; None does so on a terminal only.
+    The model must be on `device`; it is put into eval mode and back into its own. Of a network that
+    joins segments a view is a group of clips in one crop; `views.group_size` must be what
+    `group_size` says of the model. Logits and their softmax are averaged apart. A model of several
+    tasks is asked for the head `task`. Process `rank` of `world_size` scores videos rank, rank +
+    world_size, ...; `Scores.interleave` joins them. `chunk_size` views go through the network at
+    once, where it is not given as many as 64 MB of input hold; the scores do not depend on it but
+    for rounding. `progress` draws a bar on stderr; None does so on a terminal only.
     """
+    if views.group_size != group_size(model):
+        raise ValueError(f"group_size must be {group_size(model)}, got {views.group_size}")
     device = torch.device(device)
     num_videos = len(range(rank, views.num_videos, world_size))
     sums: torch.Tensor | None = None
@@ -87,29 +100,84 @@ def score_videos(
         disable=None if progress is None else not progress,
     )
     loader = test_loader(views, num_loaders=num_loaders, rank=rank, world_size=world_size)
+    names = [one.name for one in model.inputs]
+    chunks = _chunks(_groups(loader, bar, names, views.group_size or 1), chunk_size)
+    network = _Network(model, device, precision, task)
+    scored = network.score_apart(chunks)
+    if views.group_size is None:
+        scored = network.score_joined(chunks, views.num_clips, views.views.num_crops)
     try:
         with torch.inference_mode(), bar:
-            for clips, owners in _chunks(loader, bar, chunk_size):
-                logits = _forward(model, clips, device, precision, task)
+            for logits, owners in scored:
                 scores = torch.stack((logits, logits.softmax(dim=1)))
                 if sums is None:
                     sums = torch.zeros((2, views.num_videos, logits.shape[1]), dtype=torch.float64)
                 sums.index_add_(1, owners, scores)
     finally:
         model.train(was_training)
-    names = views.dataset.class_names
+    class_names = views.dataset.class_names
     if sums is None:
-        sums = torch.zeros((2, views.num_videos, len(names)), dtype=torch.float64)
+        sums = torch.zeros((2, views.num_videos, len(class_names)), dtype=torch.float64)
     own = slice(rank, None, world_size)
-    means = sums.numpy()[:, own] / (views.num_clips * views.views.num_crops)
+    means = sums.numpy()[:, own] / (views.num_groups * views.views.num_crops)
     return Scores(
         keys=tuple(views.keys[own]),
         labels=views.labels[own],
         logits=means[0],
         probabilities=means[1],
-        class_names=names,
+        class_names=class_names,
         stream=views.clip.stream,
     )
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network on its device, and which of its heads is asked."""
+
+    model: ClipModel | MultiTask
+    device: torch.device
+    precision: PrecisionName
+    task: int
+
+    def score_apart(self, chunks: Chunks) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yields (N, K) logits of views, and the places of their videos."""
+        for clips, owners in chunks:
+            with autocast(self.device, self.precision):
+                logits = forward_clips(self.model, self.model, self._placed(clips))
+            yield self._own(logits), owners
+
+    def score_joined(
+        self, chunks: Chunks, num_clips: int, num_crops: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yields (num_crops, K) logits of a video, all of whose clips are joined, and its place.
+
+        Clips go through the network chunk by chunk; what is kept of them is features.
+        """
+        waiting: list[torch.Tensor] = []
+        owners: list[int] = []
+        size = num_clips * num_crops
+        for clips, places in chunks:
+            with autocast(self.device, self.precision):
+                features = self.model.extract_features(
+                    *arrange_clips(self.model, self._placed(clips))
+                )  # (N, 1, ...)
+            waiting.append(features.squeeze(1))
+            owners += places.tolist()
+            while len(owners) >= size:
+                rows = torch.cat(waiting)
+                own = rows[:size].view(num_clips, num_crops, *rows.shape[1:]).transpose(0, 1)
+                with autocast(self.device, self.precision):
+                    logits = self.model.classify(own)
+                joined = logits if isinstance(logits, tuple) else (logits,)
+                yield self._own(joined), torch.tensor(owners[:num_crops])
+                waiting, owners = [rows[size:]], owners[size:]
+
+    def _placed(self, clips: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [tensor.to(self.device, non_blocking=True) for tensor in clips]
+
+    def _own(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Returns the logits of the task, float64 on the CPU."""
+        return logits[self.task].float().cpu().double()
 
 
 def evaluate(
@@ -147,9 +215,14 @@ def evaluate(
         )
     where = resolve_device(device)
     model = restore_model(checkpoint)
+    tested = TestViews(
+        dataset, clip, model.inputs, views, split=split, group_size=group_size(model)
+    )
+    notes += clips_notes(tested)
+    place_model(model, where)
     scores = score_videos(
-        place_model(model, where),
-        TestViews(dataset, clip, model.layout, views, split=split),
+        model,
+        tested,
         device=where,
         precision=precision,
         num_loaders=default_loaders() if num_loaders is None else num_loaders,
@@ -169,6 +242,18 @@ def evaluate(
         "versions": library_versions(),
     }
     return dataclasses.replace(scores, class_names=chosen.class_names, source=source), notes
+
+
+def clips_notes(tested: TestViews) -> list[str]:
+    """Says where a test takes another number of clips than the user named."""
+    wanted, taken = tested.views.num_clips, tested.num_clips
+    if taken == wanted:
+        return []
+    together = tested.group_size or taken
+    return [
+        f"the network joins clips of a video, {together} at once; so the test takes "
+        f"{format_count(taken, 'clip')} of each video, and not {wanted}"
+    ]
 
 
 def checkpoint_file(path: str | os.PathLike[str]) -> Path:
@@ -226,36 +311,41 @@ def task_place(checkpoint: Checkpoint, name: str | None) -> int:
     return names.index(name)
 
 
-def _chunks(
-    loader: Iterable[Mapping[str, Any]], bar: tqdm[Any], size: int | None
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields views and the places of their videos, `size` at a time and the rest at last."""
-    waiting: list[torch.Tensor] = []
-    owners: list[int] = []
+def _groups(
+    loader: Iterable[Mapping[str, Any]], bar: tqdm[Any], names: Sequence[str], size: int
+) -> Iterator[tuple[list[torch.Tensor], int]]:
+    """Yields the views of `size` clips that go together, (num_crops, size, C, ...), and a video."""
+    waiting: list[Mapping[str, torch.Tensor]] = []
     for item in loader:
-        crops = item["views"]  # (num_crops, C, ...)
-        size = size or max(1, _CHUNK_VALUES // crops[0].numel())
-        waiting.append(crops)
-        owners += [int(item["video"])] * len(crops)
-        while len(owners) >= size:
-            clips = torch.cat(waiting)
-            yield clips[:size], torch.tensor(owners[:size])
-            waiting, owners = [clips[size:]], owners[size:]
+        waiting.append(item["views"])
+        if len(waiting) == size:
+            # A clip alone is not copied.
+            yield (
+                [
+                    waiting[0][name].unsqueeze(1)
+                    if size == 1
+                    else torch.stack([views[name] for views in waiting], 1)
+                    for name in names
+                ],
+                int(item["video"]),
+            )
+            waiting = []
         bar.update()
+
+
+def _chunks(
+    groups: Iterable[tuple[list[torch.Tensor], int]], size: int | None
+) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
+    """Yields views and the places of their videos, `size` at a time and the rest at last."""
+    waiting: list[list[torch.Tensor]] = []
+    owners: list[int] = []
+    for views, video in groups:
+        size = size or max(1, _CHUNK_VALUES // sum(tensor[0].numel() for tensor in views))
+        waiting.append(views)
+        owners += [video] * len(views[0])
+        while len(owners) >= size:
+            clips = [torch.cat(parts) for parts in zip(*waiting, strict=True)]
+            yield [tensor[:size] for tensor in clips], torch.tensor(owners[:size])
+            waiting, owners = [[tensor[size:] for tensor in clips]], owners[size:]
     if owners:
-        yield torch.cat(waiting), torch.tensor(owners)
-
-
-def _forward(
-    model: nn.Module,
-    clips: torch.Tensor,
-    device: torch.device,
-    precision: PrecisionName,
-    task: int,
-) -> torch.Tensor:
-    """Returns (N, K) logits, float64 on the CPU."""
-    clips = with_channels_last(clips.to(device, non_blocking=True))
-    with autocast(device, precision):
-        logits = model(clips)
-    own: torch.Tensor = logits[task] if isinstance(logits, tuple) else logits
-    return own.float().cpu().double()
+        yield [torch.cat(parts) for parts in zip(*waiting, strict=True)], torch.tensor(owners)

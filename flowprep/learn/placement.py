@@ -47,8 +47,12 @@ def resolve_device(name: str) -> torch.device:
 
 def place_model(model: ClipModel | MultiTask, device: torch.device) -> nn.Module:
     """Moves a network to a device, its channels innermost in memory, which convolutions like."""
-    layout = torch.channels_last if model.layout == "stack" else torch.channels_last_3d
-    return model.to(device).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+    model.to(device)
+    for tensor in (*model.parameters(), *model.buffers()):
+        # A network of several inputs may have 2D and 3D convolutions.
+        if tensor.dim() in (4, 5):
+            tensor.data = with_channels_last(tensor.data)
+    return model
 
 
 def with_channels_last(clips: torch.Tensor) -> torch.Tensor:

@@ -17,9 +17,10 @@ from flowprep.errors import VIDEO_NOTES, ConfigError, DatasetError, InputError
 from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import Checkpoint, check_data, restore_model
+from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.config import FusionMethod, PrecisionName, StackName, StreamName, ViewSpec
-from flowprep.learn.data import TestViews
-from flowprep.learn.evaluate import score_videos, task_place
+from flowprep.learn.evaluate import clips_notes, score_videos, task_place
+from flowprep.learn.forward import group_size
 from flowprep.learn.fuse import fuse_scores
 from flowprep.learn.placement import place_model, resolve_device
 from flowprep.learn.scores import Scores
@@ -100,8 +101,9 @@ class Predictor:
             ]
         )
         models = [restore_model(checkpoint) for checkpoint in checkpoints]
-        self._layouts = [model.layout for model in models]
-        self._models = [place_model(model, self.device) for model in models]
+        for model in models:
+            place_model(model, self.device)
+        self._models = models
         # To find out about wrong weights before any work.
         self._fuse(
             [
@@ -155,9 +157,13 @@ class Predictor:
         for note in check_data(task, dataset, stream=clip.stream, labels=False):
             # The data set is gone before anybody could look at it, so its name says nothing.
             self._note([note.replace(dataset.location, "these videos")])
+        model = self._models[number]
+        size = group_size(model)
+        tested = TestViews(dataset, clip, model.inputs, self.views, split="all", group_size=size)
+        self._note(clips_notes(tested))
         scores = score_videos(
-            self._models[number],
-            TestViews(dataset, clip, self._layouts[number], self.views, split="all"),
+            model,
+            tested,
             device=self.device,
             precision=self.precision,
             task=self.places[number],
@@ -194,7 +200,7 @@ def plan_extractions(
     """
     configs: list[ExtractConfig] = []
     places = [-1] * len(wanted)
-    for stream in ("flow", "rgb"):
+    for stream in ("flow", "both", "rgb"):
         for number, (config, own, stack) in enumerate(wanted):
             if own != stream:
                 continue
@@ -210,36 +216,36 @@ def plan_extractions(
 
 
 def _needed(config: ExtractConfig, stream: StreamName, stack: StackName) -> ExtractConfig:
-    both = stack == "bidirectional"
     encode = dataclasses.replace(
         config.encode,
-        directions=("forward", "backward") if both else ("forward",),
-        keep_rgb=stream == "rgb",
+        directions=("forward", "backward") if stack == "bidirectional" else ("forward",),
+        keep_rgb=stream != "flow",
     )
-    flow = config.flow if stream == "flow" else FlowSpec("dis", step=config.flow.step)
+    flow = FlowSpec("dis", step=config.flow.step) if stream == "rgb" else config.flow
     return ExtractConfig(config.decode, flow, encode)
 
 
 def _join(old: ExtractConfig, new: ExtractConfig, stream: StreamName) -> ExtractConfig | None:
     """Returns an extraction that serves as both, or None where one number would differ.
 
-    `old` may hold both streams and is of flow networks first; `new` is for one stream.
+    `old` may hold both streams and is of networks that see flow first; `new` is for `stream`.
     """
     if old.decode != new.decode:
         return None
-    if stream == "flow":
-        if old.flow != new.flow or old.encode.jpeg_quality != new.encode.jpeg_quality:
+    encode = old.encode
+    if stream != "rgb":
+        if old.flow != new.flow or encode.jpeg_quality != new.encode.jpeg_quality:
             return None
-        directions = (*old.encode.directions, *new.encode.directions)
-        encode = dataclasses.replace(old.encode, directions=directions)
-        return dataclasses.replace(old, encode=encode)
-    quality = new.encode.rgb_jpeg_quality
-    if old.encode.keep_rgb and old.encode.rgb_jpeg_quality != quality:
-        return None
-    if old.flow.step > new.flow.step:
+        directions = (*encode.directions, *new.encode.directions)
+        encode = dataclasses.replace(encode, directions=directions)
+    elif old.flow.step > new.flow.step:
         # A video may be too short for the flow and long enough for the frames.
         return None
-    encode = dataclasses.replace(old.encode, keep_rgb=True, rgb_jpeg_quality=quality)
+    if stream != "flow":
+        quality = new.encode.rgb_jpeg_quality
+        if encode.keep_rgb and encode.rgb_jpeg_quality != quality:
+            return None
+        encode = dataclasses.replace(encode, keep_rgb=True, rgb_jpeg_quality=quality)
     return dataclasses.replace(old, encode=encode)
 
 

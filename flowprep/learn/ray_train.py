@@ -23,7 +23,8 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, ExecutorError, FlowprepError, TrainingError
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.run_folder import METRICS_FILE
-from flowprep.learn.train import TrainReport, train
+from flowprep.learn.train import train
+from flowprep.learn.train_report import TrainReport
 from flowprep.run.ray_start import cluster_address, start_ray, stop_ray
 from flowprep.urls import absolute, as_path, is_url, redacted
 

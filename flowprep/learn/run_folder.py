@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowprep.dataset.layout import flatten
-from flowprep.errors import ConfigError, ConfigMismatchError, StorageError, WeightsError
+from flowprep.differences import find_differences, flatten, mismatch
+from flowprep.errors import ConfigError, StorageError, WeightsError
 from flowprep.learn.checkpoint import Checkpoint, Task, library_versions, load_checkpoint
 from flowprep.learn.config import TrainConfig
+from flowprep.local_files import TEMPORARY_MARK
 from flowprep.locks import locked_file
-from flowprep.storage import TEMPORARY_MARK, Storage
+from flowprep.storage import Storage
 from flowprep.storage_errors import translated_errors
 from flowprep.urls import as_path, is_url, redacted
 
@@ -115,27 +116,16 @@ class RunFolder:
             raise WeightsError(
                 f"{error}; remove it to start afresh, or choose another --run"
             ) from error
-        stored, wanted = flatten(checkpoint.config.to_dict()), flatten(config.to_dict())
-        differences = {
-            name: (stored.get(name), wanted.get(name))
-            for name in sorted(stored | wanted)
-            if stored.get(name) != wanted.get(name)
-        }
+        differences = find_differences(
+            flatten(checkpoint.config.to_dict()), flatten(config.to_dict())
+        )
         if differences:
-            lines = [
-                f"  {name}: {_show(old)} so far, {_show(new)} now"
-                for name, (old, new) in differences.items()
-            ]
-            raise ConfigMismatchError(
-                "\n".join(
-                    [
-                        f"{self.path} was trained with another configuration:",
-                        *lines,
-                        "Go on with the same options, or choose another --run; to train further "
-                        f"with others, start a new run with --weights {path}.",
-                    ]
-                ),
+            raise mismatch(
+                f"{self.path} was trained with another configuration",
                 differences,
+                ("so far", "now"),
+                "Go on with the same options, or choose another --run; to train further with "
+                f"others, start a new run with --weights {path}.",
             )
         return checkpoint
 
@@ -222,7 +212,3 @@ def _format(value: float | str | None) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _show(value: Any) -> str:
-    return "nothing" if value is None else str(value)

@@ -43,7 +43,7 @@ class Scores:
     class_names: tuple[str, ...]
     """The index is the class number; empty where classes have no names."""
     stream: str
-    """`flow`, `rgb`, or what a fusion joined, such as `flow+rgb`."""
+    """`flow`, `rgb`, `both` of a network that sees both, or what a fusion joined: `flow+rgb`."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """Where the scores come from, as JSON values: checkpoint, views, split, versions, ..."""
 

@@ -47,9 +47,7 @@ PANELS: dict[str, str] = {
 
 # The same in every film, so that two can be compared; beyond 3 px KITTI counts an outlier.
 CONSISTENCY_PX = 3.0
-
 WARP_LEVELS = 64.0
-
 ARROW_SPACING_PX = 24
 
 # Moments that are read at once.

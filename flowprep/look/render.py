@@ -208,6 +208,19 @@ def panel_size(
     return max(1, round(width / shrink)), max(1, round(height / shrink))
 
 
+def largest_inside(own: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Returns the largest (width, height) of `own`'s shape in `size`; `size` itself up to rounding.
+
+    An exact fit of one side leaves the other to rounding.
+    """
+    factor = min(size[0] / own[0], size[1] / own[1])
+    width, height = (
+        side if abs(one * factor - side) < 1 else max(1, round(one * factor))
+        for one, side in zip(own, size, strict=True)
+    )
+    return width, height
+
+
 def fit(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Returns (H, W, ...) resized to `size`, (width, height) px; of another shape, inside of it.
 
@@ -215,15 +228,10 @@ def fit(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     where it grows by another one.
     """
     height, width = image.shape[:2]
-    factor = min(size[0] / width, size[1] / height)
-    # An exact fit of one side leaves the other to rounding.
-    wanted = tuple(
-        side if abs(own * factor - side) < 1 else max(1, round(own * factor))
-        for own, side in zip((width, height), size, strict=True)
-    )
+    wanted = largest_inside((width, height), size)
     if wanted == (width, height):
         return image
-    if factor < 1:
+    if wanted[0] < width or wanted[1] < height:
         way = cv2.INTER_AREA
     elif wanted[0] % width == 0 == wanted[1] % height:
         way = cv2.INTER_NEAREST

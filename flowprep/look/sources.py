@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from flowprep.config import Direction, ExtractConfig, FlowSpec
 from flowprep.dataset.layout import DATASET_FILE, FLOW_STREAMS, RGB_STREAM
+from flowprep.dataset.metadata import FlowSummary
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import VideoError
 from flowprep.look.color import round_scale
@@ -96,8 +97,8 @@ class StoredFlow(FlowSource):
 
     def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
         """Returns the histogram that extraction kept, of the flow before it was cut."""
-        statistics = self._dataset.metadata(self.name)["flow"][direction]
-        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
+        summary = self._dataset.metadata(self.name).flow[direction]
+        return summary.magnitude_histogram, summary.histogram_bin_px
 
 
 class ComputedFlow(FlowSource):
@@ -137,7 +138,6 @@ class ComputedFlow(FlowSource):
             self.close()
             raise
         self.width, self.height = self._computed.size
-        self._statistics = {one: item.to_dict() for one, item in self._computed.statistics.items()}
         self._offsets = {
             stream: np.concatenate(([0], np.cumsum(file.sizes, dtype=np.int64)))
             for stream, file in self._computed.streams.items()
@@ -164,8 +164,8 @@ class ComputedFlow(FlowSource):
 
     def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
         """Returns the histogram of what was computed, before it was cut."""
-        statistics = self._statistics[direction]
-        return statistics["magnitude_histogram"], statistics["histogram_bin_px"]
+        summary = FlowSummary.of(self._computed.statistics[direction])
+        return summary.magnitude_histogram, summary.histogram_bin_px
 
     def _decode(self, stream: str, index: int, flags: int) -> NDArray[np.uint8]:
         begin, end = self._offsets[stream][index : index + 2].tolist()

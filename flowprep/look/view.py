@@ -30,7 +30,7 @@ from flowprep.look.panels import (
     moments,
     paint,
 )
-from flowprep.look.render import RGB, Page, arrow_factor, panel_size
+from flowprep.look.render import RGB, Page, arrow_factor, largest_inside, panel_size
 from flowprep.look.sources import FlowSource, StoredFlow, compute_video, is_dataset
 
 __all__ = ["Drawing", "ViewReport", "ViewSpec", "draw_pages", "view"]
@@ -157,7 +157,7 @@ def draw_pages(sources: Sequence[FlowSource], spec: ViewSpec, *, sheet: bool = F
     arrows = arrow_factor(max_flow_px, scale, ARROW_SPACING_PX)
     legends = [legend(name, first.spec, max_flow_px, arrows) for name in panels]
     shape = [(source.width, source.height) for source in sources]
-    sizes = [_inside(one, size) for one in shape]
+    sizes = [largest_inside(one, size) for one in shape]
 
     def images(number: int, moment: Moment) -> list[RGB]:
         source = sources[number]
@@ -207,16 +207,6 @@ def _title(source: FlowSource, direction: Direction, *, named: bool = True) -> s
     if direction == "backward":
         parts.append("backward")
     return f"{source.name} · {', '.join(parts)}" if named else ", ".join(parts)
-
-
-def _inside(own: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """The largest (width, height) of `own`'s shape in `size`; `size` itself up to rounding."""
-    factor = min(size[0] / own[0], size[1] / own[1])
-    width, height = (
-        side if abs(one * factor - side) < 1 else max(1, round(one * factor))
-        for one, side in zip(own, size, strict=True)
-    )
-    return width, height
 
 
 # ---- the whole way

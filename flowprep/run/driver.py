@@ -9,51 +9,34 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-import signal
-import tempfile
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.layout import (
-    FAILURES_FILE,
-    LOGS_FOLDER,
-    Failure,
     ManifestEntry,
     VideoRecord,
-    read_failures,
-    read_sidecar,
     shard_name,
-    sidecar_name,
     write_failures,
-    write_manifest,
 )
 from flowprep.dataset.lease import Lease, locked_dataset
 from flowprep.dataset.parts import (
-    list_parts,
     part_name,
     read_part_record,
-    recorded_parts,
     remove_part_record,
     remove_parts,
     remove_temporary_files,
-    shards_with_parts,
     write_part_record,
 )
-from flowprep.dataset.plan import move_to_new_shards, write_plan
-from flowprep.dataset.read import published_shards
-from flowprep.dataset.rebuild import rebuild_lost_sidecars
-from flowprep.errors import DatasetError, ExecutorError, VideoError
+from flowprep.dataset.plan import write_plan
+from flowprep.errors import ExecutorError, VideoError
 from flowprep.inputs.manifest import Manifest
 from flowprep.run.counters import metric_samples
 from flowprep.run.executor import Executor
 from flowprep.run.executors import start_executor
 from flowprep.run.first_videos import FirstVideos
-from flowprep.run.found_again import FolderNames, found_again, with_new_sources
+from flowprep.run.interrupts import interrupts_kept
 from flowprep.run.job import (
     ExtractJob,
     Job,
@@ -62,17 +45,16 @@ from flowprep.run.job import (
     PublishJob,
     WorkerLost,
     failed_record,
-    internal_error_site,
 )
 from flowprep.run.options import check_options
 from flowprep.run.plan import make_plan, with_all_parameters
 from flowprep.run.progress import Progress, RunReport
+from flowprep.run.recovery import Recovered, failure_of, recover
+from flowprep.run.run_log import run_log
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
 from flowprep.run.worker_process import WorkerProcess
 from flowprep.storage import Storage
-from flowprep.storage_errors import translated_errors
-from flowprep.urls import redacted
 from flowprep.video.segments import Segment
 from flowprep.words import format_count
 
@@ -107,7 +89,7 @@ def run_extract(
     check_options(options, config.flow.algorithm)
     storage = Storage(out)
     storage.make_folder()
-    with locked_dataset(storage) as lease, _run_log(storage) as log_name:
+    with locked_dataset(storage) as lease, run_log(storage) as log_name:
         log.info("run with %s and %s", config, options)
         plan = make_plan(storage, manifest, config)
         for note in (*manifest.notes, *plan.notes):
@@ -122,35 +104,6 @@ def run_extract(
         finally:
             log.info("%s", run.report.summary())
         return run.report
-
-
-@contextmanager
-def _interrupts_kept() -> Iterator[Callable[[], None]]:
-    """Gives a function that raises KeyboardInterrupt if Ctrl-C was pressed.
-
-    Python raises it wherever it happens to be, and drops it in a destructor: Ray has many.
-    """
-    pressed = False
-
-    def keep(signal_number: int, frame: object) -> None:
-        nonlocal pressed
-        pressed = True
-        raise KeyboardInterrupt
-
-    def raise_if_pressed() -> None:
-        if pressed:
-            raise KeyboardInterrupt
-
-    # Whoever handles it otherwise goes on doing so, and only the main thread may ask for it.
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield raise_if_pressed
-        return
-    signal.signal(signal.SIGINT, keep)
-    try:
-        yield raise_if_pressed
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Run:
@@ -168,116 +121,43 @@ class _Run:
         self.config = config
         self.options = options
         self.worker = worker
-        self.entries = entries
         self.waiting: deque[Job] = deque()
         self.unfinished: Counter[int] = Counter()
         self.cuts = CutVideos(storage)
-        self.folder_names = FolderNames()
-        self.num_found_again = 0
         self.report = RunReport(storage.location, len(entries))
         self.first_videos = FirstVideos()
         self.held_shards: list[int] = []
         """Finished, but not to be published before it is known that extraction works."""
-        num_to_do = self._recover()
-        self.recorder = ProgressRecorder(storage, self.report, num_to_do)
-
-    def _recover(self) -> int:
-        """Finds out what earlier runs have done, and queues the rest; returns how many videos."""
-        stored_failures = read_failures(self.storage)
-        published = set(published_shards(self.storage))
-        published |= rebuild_lost_sidecars(
-            self.storage, self.entries, self.config, published, stored_failures
-        )
-        self.failures = {
-            entry.video.key: stored_failures[entry.video.key]
-            for entry in self.entries
-            if entry.shard in published and entry.video.key in stored_failures
-        }
-        retried = set(self.failures)
-        if not self.options.retry_failed:
-            retried = found_again(self.failures, self.entries)
-            self.num_found_again += len(retried)
-        if retried:
-            log.info("trying %d failed videos again", len(retried))
-            self.entries = move_to_new_shards(
-                self.entries, retried, self.config.encode.videos_per_shard
-            )
-            write_manifest(self.storage, self.entries)
-        kept = {key: failure for key, failure in self.failures.items() if key not in retried}
-        self.failures = with_new_sources(kept, self.entries)
-        self._remove_emptied_shards(published)
-        self.indices: dict[int, list[int]] = {}
-        for index, entry in enumerate(self.entries):
-            if entry.shard not in published:
-                self.indices.setdefault(entry.shard, []).append(index)
-        num_open = 0
-        for shard, indices in self.indices.items():
-            finished = self._finished_parts(shard)
-            remaining = [index for index in indices if index not in finished]
-            num_open += len(remaining)
+        found = recover(storage, config, options, entries, self.cuts)
+        self.entries = found.entries
+        self.failures = found.failures
+        self.indices = found.indices
+        for shard, remaining in found.remaining.items():
             self.unfinished[shard] = len(remaining)
             for index in remaining:
                 self.waiting.extend(self._jobs_of(index))
             if not remaining:
                 self._queue_publication(shard)
-        for shard in shards_with_parts(self.storage) & published:
-            remove_parts(self.storage, shard)
-        if self.failures != stored_failures or not self.storage.exists(FAILURES_FILE):
-            write_failures(self.storage, self.failures.values())
-        if number := self.num_found_again:
+        self._report_recovered(found)
+        self.recorder = ProgressRecorder(storage, self.report, found.num_remaining)
+
+    def _report_recovered(self, found: Recovered) -> None:
+        if number := found.num_found_again:
             self.report.notes.append(
                 f"tried {format_count(number, 'video')} again that failed as missing and "
                 f"{'is' if number == 1 else 'are'} there now"
             )
-        self.report.num_failed = self.report.num_failed_before = len(self.failures)
-        self.report.failures.update(failure.reason for failure in self.failures.values())
-        self.report.num_done_before = len(self.entries) - num_open - len(self.failures)
+        num_failed, num_open = len(found.failures), found.num_remaining
+        self.report.num_failed = self.report.num_failed_before = num_failed
+        self.report.failures.update(failure.reason for failure in found.failures.values())
+        self.report.num_done_before = len(found.entries) - num_open - num_failed
         log.info(
             "%d videos: %d done, %d failed, %d to do",
-            len(self.entries),
+            len(found.entries),
             self.report.num_done_before,
-            len(self.failures),
+            num_failed,
             num_open,
         )
-        return num_open
-
-    def _remove_emptied_shards(self, published: set[int]) -> None:
-        """Removes shards that hold nothing and whose failed videos have all moved to new ones."""
-        for shard in sorted(published - {entry.shard for entry in self.entries}):
-            try:
-                videos = read_sidecar(self.storage, shard).videos
-            except DatasetError:  # whatever it is, `verify` names it
-                continue
-            if all(video.status == "failed" for video in videos):
-                log.info("removing %s: its videos all failed and moved", shard_name(shard))
-                # The sidecar goes last: without it the tar would count as one that lost its own.
-                self.storage.remove(shard_name(shard))
-                self.storage.remove(sidecar_name(shard))
-                published.remove(shard)
-
-    def _finished_parts(self, shard: int) -> set[int]:
-        finished = set()
-        names = list_parts(self.storage, shard)
-        for index, record in recorded_parts(self.storage, shard, names):
-            if isinstance(record, DatasetError):
-                log.warning("%s; its video is extracted again", record)
-                remove_part_record(self.storage, shard, index)
-                continue
-            # An internal error counts once its shard is public, so not in a run that was stopped.
-            is_internal = internal_error_site(record) is not None
-            is_there_now = record.reason == "missing" and self.folder_names.holds(
-                self.entries[index].video.source
-            )
-            tries_again = self.options.retry_failed or is_internal or is_there_now
-            if record.status == "failed" and tries_again:
-                self.num_found_again += is_there_now
-                remove_part_record(self.storage, shard, index)
-                continue
-            if record.status == "failed":
-                self.failures[record.key] = self._failure(index, record)
-            finished.add(index)
-        self.cuts.recover(shard, names, finished)
-        return finished
 
     def go(self) -> None:
         """Works until every shard is published."""
@@ -310,7 +190,7 @@ class _Run:
             self.report.wall_seconds = time.monotonic() - began
 
     def _work(self, executor: Executor, progress: Progress) -> None:
-        with _interrupts_kept() as raise_if_interrupted:
+        with interrupts_kept() as raise_if_interrupted:
             self._feed(executor, progress, raise_if_interrupted)
 
     def _feed(
@@ -519,7 +399,7 @@ class _Run:
     ) -> None:
         self.report.add(record, is_joined=is_joined)
         if record.status == "failed":
-            failure = self._failure(job.index, record)
+            failure = failure_of(self.entries[job.index].video, record)
             self.failures[record.key] = failure
             log.warning("%s: failed: %s: %s", record.key, failure.reason, failure.message)
         else:
@@ -536,11 +416,6 @@ class _Run:
         if keys & self.failures.keys():
             write_failures(self.storage, self.failures.values())
         self.waiting.appendleft(PublishJob(self.storage, shard, tuple(self.indices[shard])))
-
-    def _failure(self, index: int, record: VideoRecord) -> Failure:
-        assert record.reason is not None
-        source = redacted(self.entries[index].video.source)
-        return Failure(record.key, source, record.reason, record.message or "", record.attempts)
 
     def _jobs_of(self, index: int) -> list[Job]:
         """Returns what is to do for a video that is not finished."""
@@ -567,29 +442,3 @@ class _Run:
             ),
             segment_frames=self.options.segment_frames,
         )
-
-
-@contextmanager
-def _run_log(storage: Storage) -> Iterator[str]:
-    """Writes what flowprep logs to `logs/run-TIME.log`, whose name it yields."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    name = f"{LOGS_FOLDER}/run-{stamp}-{os.getpid()}.log"
-    storage.make_folder(LOGS_FOLDER)
-    with tempfile.TemporaryDirectory() as folder:
-        path = storage.path(name) if storage.is_local else f"{folder}/log"
-        with translated_errors("write", name):
-            handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger = logging.getLogger("flowprep")
-        before = logger.level
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        try:
-            yield name
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(before)
-            handler.close()
-            if not storage.is_local:
-                with open(path, "rb") as file:
-                    storage.write_bytes(name, file.read())

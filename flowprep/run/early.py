@@ -1,12 +1,14 @@
-"""A worker that begins to import what it needs while the driver still plans."""
+"""A worker that begins to import what it needs while the driver still lists videos and plans."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from flowprep.config import FlowSpec, RunOptions
 from flowprep.flow.estimators import resolve_device
+from flowprep.inputs.tree import VIDEO_EXTENSIONS, extension_of
 from flowprep.run.options import chosen_executor
 from flowprep.run.worker_process import WorkerProcess
 
@@ -15,13 +17,17 @@ __all__ = ["early_worker"]
 
 @contextmanager
 def early_worker(
-    options: RunOptions, flow: FlowSpec, num_videos: int
+    options: RunOptions, flow: FlowSpec, videos: Sequence[str | os.PathLike[str]]
 ) -> Iterator[WorkerProcess | None]:
-    """Starts the worker of a run of so many videos where it will be one process; else gives None.
+    """Starts the worker of a run that surely needs no more than one, for a `with` block.
 
-    Raises ConfigError for a device that is not there.
+    Gives None where the run may be Ray's: `videos`, as the user named them, are many, or not known
+    to be one; and where there are none. Raises ConfigError for a device that is not there.
     """
-    if chosen_executor(options, flow.algorithm, num_videos) != "process":
+    names = [os.fspath(name) for name in videos]
+    is_one = len(names) == 1 and extension_of(names[0]) in VIDEO_EXTENSIONS
+    num_videos = 1 if is_one and os.path.isfile(names[0]) else 2
+    if not names or chosen_executor(options, flow.algorithm, num_videos) != "process":
         yield None
         return
     device = resolve_device(options.device.removesuffix("+cpu"), flow.algorithm)

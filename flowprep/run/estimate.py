@@ -32,6 +32,7 @@ from flowprep.run.plan import make_plan
 from flowprep.run.ray_start import cluster_address
 from flowprep.run.workers import own_machine
 from flowprep.storage import Storage
+from flowprep.video.cut import count_segments
 from flowprep.video.decode import probe_video
 from flowprep.video.fetch import fetched_sample
 from flowprep.words import format_bytes, format_count, format_duration
@@ -160,7 +161,8 @@ def estimate_run(
     num_segments = 0
     if counts:
         share = len(to_do) / len(counts)
-        num_segments = round(share * sum(_num_segments(count, options) for count in counts))
+        most = options.segment_frames
+        num_segments = round(share * sum(count_segments(count, most) for count in counts))
         num_pairs = share * sum(max(0.0, count - config.flow.step) for count in counts)
         if cost is not None:
             num_frames = share * sum(counts)
@@ -185,12 +187,6 @@ def estimate_run(
         class_counts=count_classes((e.video for e in entries), plan.header.class_names),
         notes=plan.notes,
     )
-
-
-def _num_segments(num_frames: float, options: RunOptions) -> int:
-    """Returns into how many segments a video is cut."""
-    most = options.segment_frames
-    return math.ceil(num_frames / most) if 0 < 2 * most < num_frames else 1
 
 
 def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str]:
@@ -291,9 +287,9 @@ def measure_cost(
                         else:
                             num_bytes += stream.num_bytes
                     metadata = extracted.metadata
-                    num_pairs += metadata["num_flows"]
-                    num_frames += metadata["num_frames"]
-                    num_pixels += metadata["num_flows"] * metadata["width"] * metadata["height"]
+                    num_pairs += metadata.num_flows
+                    num_frames += metadata.num_frames
+                    num_pixels += metadata.num_flows * metadata.width * metadata.height
             except VideoError as error:
                 failures.append(f"{video.key}: {error.message}")
     finally:

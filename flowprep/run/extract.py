@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import cv2
 import numpy as np
 
 import flowprep._version
-from flowprep.config import ExtractConfig
-from flowprep.dataset.layout import FORMAT_MINOR, VideoStatus
+from flowprep.config import Direction, ExtractConfig
+from flowprep.dataset.layout import VideoStatus
+from flowprep.dataset.metadata import Reading, VideoMetadata
+from flowprep.dataset.quantize import FlowStatistics
 from flowprep.dataset.write import JpegStream
-from flowprep.errors import NoteCode, VideoError
+from flowprep.errors import VideoError
 from flowprep.flow.base import FlowEstimator
 from flowprep.flow.estimators import implementation_of
 from flowprep.flow.parameters import is_own
@@ -25,15 +25,13 @@ from flowprep.inputs.video import Video
 from flowprep.run.flow_streams import FlowStreams, no_progress
 from flowprep.video.decode import open_video
 from flowprep.video.reader import FrameReader
-from flowprep.video.segments import Segment, SegmentEdges
+from flowprep.video.segments import EdgeDigests, Segment, SegmentEdges
 from flowprep.video.types import Frame
-from flowprep.words import format_count
 
 __all__ = [
     "ExtractedVideo",
     "extract_video",
     "library_versions",
-    "stored_notes",
 ]
 
 
@@ -42,8 +40,11 @@ class ExtractedVideo:
     """What one video gave: its metadata and its streams, which a `with` block frees."""
 
     status: VideoStatus
-    metadata: dict[str, Any]
-    """The content of `KEY.json`."""
+    metadata: VideoMetadata
+    statistics: dict[Direction, FlowStatistics]
+    """Those of `metadata`, and nothing rounded."""
+    edges: EdgeDigests | None
+    """What a segment shares with its neighbors; None of a whole video."""
     streams: dict[str, JpegStream]
     """`flow_x`, `flow_y`, `back_x`, `back_y`, `rgb`: those that the configuration asks for."""
     seconds: dict[str, float]
@@ -73,8 +74,8 @@ def extract_video(
 ) -> ExtractedVideo:
     """Computes the flow of one video, as `config` says, in memory that its length does not change.
 
-    Of a `segment` it gives that part: its streams are that part of the video's streams, and its
-    metadata is for `join_segments`. `reader` is the video's own, opened and not yet read.
+    Of a `segment` it gives that part: its streams are that part of the video's streams, and it is
+    described as a video of its own. `reader` is the video's own, opened and not yet read.
     `on_progress` is called for every frame and pair. Raises VideoError with the reason why the
     video gives nothing; under `on_damage` `cut` a damaged one gives what came before the damage.
     """
@@ -89,28 +90,45 @@ def extract_video(
         with reader:
             source = _Source(reader, segment, config.flow.step, keeps_begin, tick)
             streams.compute(source, keeps_frame=source.keeps_frame, on_progress=tick)
+        damage = source.damage
         if streams.num_flows == 0:
-            raise source.damage or _too_few_frames(streams.num_frames, config.flow.step)
-        if source.damage is not None:
+            raise damage or _too_few_frames(streams.num_frames, config.flow.step)
+        if damage is not None:
             reader.note_what_became_of_frames(streams.num_frames)
-        metadata = _describe(video, config, reader, streams.num_frames, streams.num_flows)
-        # Two of these may fill one data set: they agree, but not bit by bit.
-        metadata["device"] = estimator.device_name
-        metadata["estimator"] = type(estimator).__name__
-        metadata["status"] = "complete" if source.damage is None else "partial"
-        if source.damage is not None:
-            metadata["damage"] = source.damage.message
-        statistics = streams.statistics
-        if source.edges is None:
-            metadata["flow"] = {name: item.to_dict() for name, item in statistics.items()}
-        else:
-            metadata["flow"] = {name: item.to_exact() for name, item in statistics.items()}
-            metadata["edges"] = source.edges.to_dict()
-        metadata["sizes"] = {name: stream.sizes for name, stream in streams.streams.items()}
+        metadata = VideoMetadata.of(
+            video,
+            reader.info,
+            size=reader.size,
+            fps=config.decode.fps or reader.info.fps,
+            num_frames_decoded=reader.num_frames_decoded,
+            num_frames=streams.num_frames,
+            num_flows=streams.num_flows,
+            step=config.flow.step,
+            versions=library_versions(config),
+            statistics=streams.statistics,
+            sizes={name: stream.sizes for name, stream in streams.streams.items()},
+            reading=Reading(
+                counts=reader.counts,
+                num_irregular_stamps=reader.num_irregular_stamps,
+                num_damaged=reader.num_damaged,
+                notes=reader.notes,
+                # Two of these may fill one data set: they agree, but not bit by bit.
+                device=estimator.device_name,
+                estimator=type(estimator).__name__,
+                damage=None if damage is None else damage.message,
+            ),
+        )
     except BaseException:
         streams.close()
         raise
-    return ExtractedVideo(metadata["status"], metadata, streams.streams, streams.clock.seconds)
+    return ExtractedVideo(
+        status="complete" if damage is None else "partial",
+        metadata=metadata,
+        statistics=streams.statistics,
+        edges=None if source.edges is None else source.edges.digests(),
+        streams=streams.streams,
+        seconds=streams.clock.seconds,
+    )
 
 
 class _Source:
@@ -173,52 +191,3 @@ def library_versions(config: ExtractConfig) -> dict[str, str]:
         package: importlib.metadata.version(package),
         **own,
     }
-
-
-def _describe(
-    video: Video, config: ExtractConfig, reader: FrameReader, num_frames: int, num_flows: int
-) -> dict[str, Any]:
-    info = reader.info
-    width, height = reader.size
-    stat = os.stat(video.source)
-    is_folder = os.path.isdir(video.source)
-    return {
-        "key": video.key,
-        "source": video.source,
-        "source_bytes": None if is_folder else stat.st_size,
-        "source_mtime_ns": stat.st_mtime_ns,
-        "start_seconds": video.start_seconds,
-        "end_seconds": video.end_seconds,
-        "labels": list(video.labels),
-        "split": video.split,
-        "codec": info.codec,
-        "duration_seconds": info.duration_seconds,
-        "source_fps": info.fps,
-        "fps": config.decode.fps or info.fps,
-        "source_width": info.width,
-        "source_height": info.height,
-        "rotation": info.rotation,
-        "mirrored": info.is_mirrored,
-        "width": width,
-        "height": height,
-        "num_frames_decoded": reader.num_frames_decoded,
-        "num_frames": num_frames,
-        "num_flows": num_flows,
-        "step": config.flow.step,
-        "versions": library_versions(config),
-        "format_minor": FORMAT_MINOR,
-        "video_stream": info.video_stream,
-        "pixel_aspect": [info.pixel_aspect.numerator, info.pixel_aspect.denominator],
-        "frame_counts": reader.counts.to_dict(),
-        "num_irregular_stamps": reader.num_irregular_stamps,
-        "num_damaged": reader.num_damaged,
-        "notes": stored_notes(reader.notes, reader.num_damaged),
-    }
-
-
-def stored_notes(notes: Mapping[NoteCode, str], num_damaged: int) -> dict[NoteCode, str]:
-    """Returns a video's notes in the order in which they are stored."""
-    found = dict(notes)
-    if num_damaged:
-        found.setdefault("concealed", f"{format_count(num_damaged, 'picture')} damaged")
-    return dict(sorted(found.items()))

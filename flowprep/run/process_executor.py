@@ -37,7 +37,7 @@ class ProcessExecutor(Executor):
     def __init__(
         self, options: RunOptions, flow: FlowSpec, worker: WorkerProcess | None = None
     ) -> None:
-        """`worker` has been started already, and is ended by whoever did so."""
+        """`worker` is one that has been started already, and is ended with the others."""
         name = options.device.removesuffix("+cpu")
         self._flow = flow
         self._device = str(resolve_device(name, flow.algorithm))

@@ -16,6 +16,7 @@ import numpy as np
 
 from flowprep.config import FlowSpec
 from flowprep.dataset.layout import VideoRecord
+from flowprep.dataset.metadata import SegmentMetadata
 from flowprep.dataset.parts import part_name, read_part_record, write_part_record
 from flowprep.dataset.quantize import FieldQuantizer
 from flowprep.dataset.rebuild import record_from_metadata
@@ -221,22 +222,25 @@ def _extract_part(
             on_progress=on_progress,
         )
     with extracted:
-        extracted.metadata.update(source.provenance)
+        metadata = extracted.metadata
+        if source.provenance is not None:
+            metadata = metadata.fetched_from(source.provenance)
         extracted.seconds["decode"] += open_seconds
         if job.segment is not None:
+            assert extracted.edges is not None
             return write_segment(
                 *(job.storage, job.shard, job.index, job.segment),
-                extracted.metadata,
+                SegmentMetadata.of(metadata, extracted.statistics, extracted.edges),
                 extracted.streams,
                 extracted.seconds,
                 job.attempt,
             )
         began = time.perf_counter()
         with job.storage.atomic_file(part_name(job.shard, job.index, "tar")) as file:
-            members = write_sample(file, job.video.key, extracted.metadata, extracted.streams)
+            members = write_sample(file, metadata, extracted.streams)
         seconds = extracted.seconds | {"write": time.perf_counter() - began}
         seconds = {name: round(value, 4) for name, value in seconds.items()}
-        return record_from_metadata(extracted.metadata, members, seconds, job.attempt)
+        return record_from_metadata(metadata, members, seconds, job.attempt)
 
 
 @functools.lru_cache(maxsize=2)

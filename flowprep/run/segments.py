@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from flowprep.dataset.layout import Count, Seconds, VideoRecord
+from flowprep.dataset.metadata import SegmentMetadata, VideoMetadata, read_histogram
 from flowprep.dataset.parts import part_name, parts_folder
-from flowprep.dataset.quantize import FlowStatistics
 from flowprep.dataset.rebuild import record_from_metadata
 from flowprep.dataset.write import COPY_BYTES, WritableStream, write_sample
 from flowprep.errors import VideoError
-from flowprep.run.extract import stored_notes
 from flowprep.storage import Storage
 from flowprep.video.segments import Segment, VideoCut
 
@@ -33,28 +33,30 @@ __all__ = [
     "write_segment",
 ]
 
-_SUMMED = (
-    *("num_frames", "num_flows", "num_frames_decoded", "num_damaged", "frame_counts", "notes"),
-    *("flow", "sizes", "edges"),
+# What the segments of one video need not have in common.
+_MAY_DIFFER = frozenset(
+    [
+        *("num_frames", "num_flows", "num_frames_decoded", "num_damaged", "frame_counts", "notes"),
+        *("flow", "sizes", "edges", "device", "estimator"),
+    ]
 )
-# A cluster may have computed a film on CPUs and GPUs, as it may a data set.
-_LISTED = ("device", "estimator")
 
 
 class _StoredSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    metadata: dict[str, Any]
+    metadata: SegmentMetadata
     members: dict[str, tuple[Count, Count]]
     """Offset and size of each stream in the segment's file."""
     seconds: dict[str, Seconds]
     attempts: Count
 
     def to_json(self) -> bytes:
-        return json.dumps(msgspec.structs.asdict(self)).encode()
+        values = msgspec.structs.asdict(self) | {"metadata": self.metadata.to_dict()}
+        return json.dumps(values).encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> _StoredSegment:
         """Raises ValueError where it is damaged."""
-        return msgspec.convert(json.loads(content), cls)
+        return msgspec.convert(json.loads(content), cls, dec_hook=read_histogram)
 
     def record(self) -> VideoRecord:
         return record_from_metadata(self.metadata, self.members, self.seconds, self.attempts)
@@ -92,7 +94,7 @@ def write_segment(
     shard: int,
     index: int,
     segment: Segment,
-    metadata: Mapping[str, Any],
+    metadata: SegmentMetadata,
     streams: Mapping[str, WritableStream],
     seconds: Mapping[str, float],
     attempt: int,
@@ -105,7 +107,7 @@ def write_segment(
             members[name] = (file.tell(), stream.num_bytes)
             stream.copy_to(file)
     spent = dict(seconds) | {"write": time.perf_counter() - began}
-    stored = _StoredSegment(dict(metadata), members, spent, attempt)
+    stored = _StoredSegment(metadata, members, spent, attempt)
     storage.write_bytes(segment_name(shard, index, segment, "segment"), stored.to_json())
     return stored.record()
 
@@ -117,7 +119,7 @@ def read_segment_record(
     content = storage.read_if_there(segment_name(shard, index, segment, "segment"))
     try:
         return None if content is None else _StoredSegment.from_json(content).record()
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError):
         return None
 
 
@@ -132,7 +134,7 @@ def join_segments(storage: Storage, *, shard: int, index: int, cut: VideoCut) ->
         name = segment_name(shard, index, segment, "segment")
         try:
             found.append(_StoredSegment.from_json(storage.read_bytes(name)))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise VideoError("damaged", f"{name} is damaged: {error}") from error
         expected = sum(size for _, size in found[-1].members.values())
         name = segment_name(shard, index, segment, "mjpg")
@@ -150,7 +152,7 @@ def join_segments(storage: Storage, *, shard: int, index: int, cut: VideoCut) ->
         for name in found[0].members
     }
     with storage.atomic_file(part_name(shard, index, "tar")) as file:
-        members = write_sample(file, metadata["key"], metadata, streams)
+        members = write_sample(file, metadata, streams)
     seconds = {name: sum(stored.seconds[name] for stored in found) for name in found[0].seconds}
     seconds["write"] += time.perf_counter() - began
     rounded = {name: round(value, 4) for name, value in seconds.items()}
@@ -158,51 +160,35 @@ def join_segments(storage: Storage, *, shard: int, index: int, cut: VideoCut) ->
     return record_from_metadata(metadata, members, rounded, attempts)
 
 
-def _joined_metadata(parts: list[dict[str, Any]], cut: VideoCut) -> dict[str, Any]:
-    """Returns the video's `KEY.json` from those of its segments."""
+def _joined_metadata(parts: Sequence[SegmentMetadata], cut: VideoCut) -> VideoMetadata:
+    """Returns the video's metadata from that of its segments; raises VideoError."""
     first = parts[0]
     # Some may be of an earlier version than the others.
-    is_new = "frame_counts" in first
-    if any(set(part) != set(first) for part in parts) or is_new != (cut.frame_counts is not None):
+    is_new = first.frame_counts is not UNSET
+    fields = first.stored_fields()
+    if any(part.stored_fields() != fields for part in parts) or (
+        is_new != (cut.frame_counts is not None)
+    ):
         raise VideoError("damaged", "the segments and their cut are of two versions of flowprep")
     for segment, before, part in zip(cut.segments[1:], parts, parts[1:], strict=False):
-        if part["edges"]["head"] != before["edges"]["tail"]:
+        if part.edges.head != before.edges.tail:
             raise VideoError(
                 "damaged", f"frame {segment.start} is not the same in the segments around it"
             )
-    # What all must have in common, in the order of an uncut video's.
-    metadata = dict(first)
-    for name, value in first.items():
-        if name in _LISTED:
-            metadata[name] = ", ".join(sorted({part[name] for part in parts}))
-        elif name not in _SUMMED and any(part[name] != value for part in parts):
+    for name in SegmentMetadata.__struct_fields__:
+        if name not in _MAY_DIFFER and any(
+            getattr(part, name) != getattr(first, name) for part in parts
+        ):
             raise VideoError("damaged", f"the video's {name} changed while it was extracted")
-    del metadata["edges"]
-    metadata["num_frames"] = cut.segments[-1].stop + first["step"]
-    metadata["num_flows"] = sum(part["num_flows"] for part in parts)
-    metadata["num_frames_decoded"] = cut.num_frames_decoded
-    if is_new:
-        num_damaged = sum(part["num_damaged"] for part in parts)
-        metadata["num_damaged"] = num_damaged
-        metadata["frame_counts"] = cut.frame_counts
-        metadata["notes"] = stored_notes(cut.notes, num_damaged)
-    metadata["flow"] = {
-        name: _sum(FlowStatistics.from_exact(part["flow"][name]) for part in parts).to_dict()
-        for name in first["flow"]
-    }
-    metadata["sizes"] = {
-        name: [size for part in parts for size in part["sizes"][name]] for name in first["sizes"]
-    }
-    if metadata["num_flows"] != cut.segments[-1].stop:
+    if sum(part.num_flows for part in parts) != cut.segments[-1].stop:
         raise VideoError("damaged", "the segments are not those of the cut")
-    return metadata
-
-
-def _sum(statistics: Iterable[FlowStatistics]) -> FlowStatistics:
-    total = FlowStatistics()
-    for one in statistics:
-        total += one
-    return total
+    return VideoMetadata.joined(
+        parts,
+        num_frames=cut.segments[-1].stop + first.step,
+        num_frames_decoded=cut.num_frames_decoded,
+        frame_counts=cut.frame_counts,
+        notes=cut.notes,
+    )
 
 
 class CutVideos:

@@ -6,16 +6,18 @@ plan_cut(reader, ...) -> VideoCut -> Segment, Segment, ...                   seg
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+
+import msgspec
 
 from flowprep.errors import VideoError
 from flowprep.video.clock import JUMP_SECONDS
 from flowprep.video.reader import FrameReader, Picture
 from flowprep.video.segments import PictureCheck, Segment, VideoCut
 
-__all__ = ["is_long", "plan_cut"]
-
+__all__ = ["count_segments", "is_long", "plan_cut"]
 
 # How many key frames before a segment's first picture decoding begins, and where it is tried next
 # if it does not come by that one. Never the nearest: what follows an open group's key frame in the
@@ -24,13 +26,23 @@ __all__ = ["is_long", "plan_cut"]
 _KEY_FRAMES_BACK = (2, 3, 5, 9)
 
 
+def count_segments(num_flows: float, segment_frames: int) -> int:
+    """Returns into how many segments a video of so many flows is cut; 1 where it stays whole.
+
+    `segment_frames` is the most that a segment has; 0 leaves every video whole.
+    """
+    if not 0 < 2 * segment_frames < num_flows:
+        return 1
+    return math.ceil(num_flows / segment_frames)
+
+
 def is_long(reader: FrameReader, segment_frames: int) -> bool:
     """Whether a video may have more than two segments' frames, as its header says.
 
     Where that says nothing it may.
     """
     estimate = reader.estimate_num_frames()
-    return estimate is None or estimate > 2 * segment_frames
+    return estimate is None or count_segments(estimate, segment_frames) > 1
 
 
 def plan_cut(
@@ -61,9 +73,9 @@ def plan_cut(
     in_range = list(reader.cut_range(pictures()))
     shown = [picture.number for picture in reader.sampled(iter(in_range))]
     num_flows = len(shown) - step
-    if num_flows <= 2 * segment_frames:
+    num_segments = count_segments(num_flows, segment_frames)
+    if num_segments == 1:
         return None
-    num_segments = -(-num_flows // segment_frames)
     bounds = [num_flows * number // num_segments for number in range(num_segments + 1)]
     offset = in_range[0].number
     segments = []
@@ -98,4 +110,6 @@ def plan_cut(
             )
         )
     reader.note_what_became_of_frames(len(shown))
-    return VideoCut(tuple(segments), num_read, reader.counts.to_dict(), dict(reader.notes))
+    return VideoCut(
+        tuple(segments), num_read, msgspec.structs.replace(reader.counts), dict(reader.notes)
+    )

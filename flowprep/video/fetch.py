@@ -15,20 +15,21 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flowprep.errors import StorageError, VideoError
+from flowprep.file_info import FileInfo
 from flowprep.inputs.places import storage_of
 from flowprep.inputs.tree import extension_of, is_frame_image
 from flowprep.inputs.video import Video
-from flowprep.storage import FileInfo, Storage
+from flowprep.storage import Storage
 from flowprep.storage_errors import translated_errors
 from flowprep.urls import is_url, parent_url, redacted, without_query
+from flowprep.video.types import Provenance
 
 __all__ = ["FetchedVideo", "fetched", "fetched_sample"]
 
@@ -46,9 +47,8 @@ class FetchedVideo:
     """A video whose source is on this machine."""
 
     video: Video
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `KEY.json` that only the store knows: `source`, `source_bytes`, ...; of a video
-    that was here already none."""
+    provenance: Provenance | None = None
+    """What the store says of it; None of a video that was here already."""
 
 
 @contextmanager
@@ -73,12 +73,12 @@ def fetched(video: Video) -> Iterator[FetchedVideo]:
             _fetch_file(storage, name, info.size, source)
         yield FetchedVideo(
             dataclasses.replace(video, source=source),
-            {
-                "source": redacted(video.source),
-                "source_bytes": None if info.is_folder else os.path.getsize(source),
-                "source_mtime_ns": info.mtime_ns,
-                "source_etag": info.etag,
-            },
+            Provenance(
+                source=redacted(video.source),
+                source_bytes=None if info.is_folder else os.path.getsize(source),
+                source_mtime_ns=info.mtime_ns,
+                source_etag=info.etag,
+            ),
         )
 
 

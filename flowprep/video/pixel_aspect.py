@@ -18,7 +18,7 @@ MAX_PIXEL_ASPECT = 10
 fields or eyes are stored side by side, go to 4."""
 
 MAX_DISPLAYED_PIXELS = 8192 * 8192
-"""As many as a picture may have that is decoded; see `pyav_reader.MAX_DECODED_PIXELS`."""
+"""As many as a picture may have that is decoded; see `pyav_decoder.MAX_DECODED_PIXELS`."""
 
 
 def stated_aspect(stream: VideoStream) -> Fraction:

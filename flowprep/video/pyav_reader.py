@@ -1,7 +1,7 @@
 """Decoding with PyAV's FFmpeg: file -> packets -> VideoFrames -> Pictures.
 
-Opening files safely, finding damage, reading time stamps, seeking to a range or a segment. Which
-stream is taken is said in streams.py, how its pictures are shown in orientation.py.
+Reading times, seeking to a range or a segment. How a file is opened and its damage is found is in
+pyav_decoder.py, how its pictures are shown in orientation.py.
 """
 
 from __future__ import annotations
@@ -9,31 +9,23 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
 
 import av
 import numpy as np
-from av.container import InputContainer
-from av.packet import Packet
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
-from av.video.stream import VideoStream
 
 from flowprep.config import DecodeSpec
 from flowprep.errors import VideoError
 from flowprep.inputs.video import Video
-from flowprep.video.clock import FrameClock, PacketClock, Stamp
-from flowprep.video.containers import open_container
+from flowprep.video.clock import PacketClock
 from flowprep.video.orientation import AS_DECODED, Orientation, orientation_of_frame
 from flowprep.video.pixel_aspect import is_plausible, stated_aspect
-from flowprep.video.reader import RGB, FrameReader, Picture
+from flowprep.video.pyav_decoder import FILE_ERRORS, Decoded, PyAVDecoder
+from flowprep.video.reader import RGB, Picture
 from flowprep.video.segments import Scan, Segment
-from flowprep.video.streams import StreamChoice, choose_stream
 from flowprep.video.types import VideoInfo
 from flowprep.words import format_count
 
@@ -42,56 +34,18 @@ __all__ = ["PyAVReader"]
 SEEK_FROM_SECONDS = 5
 """A range that begins earlier than this is reached by decoding, which costs less than it saves."""
 
-MAX_DECODED_PIXELS = 8192 * 8192
-"""Larger pictures are refused before there is memory for them: a header costs nothing to forge."""
-
-MAX_AVERAGE_FPS = 1000
-"""An average above this is believed only if FFmpeg's guess is no lower: for raw DV it is 60,000,
-the ticks of the clock."""
-
-# Formats that name other files, in whose place a hostile one could put any file of the machine.
-_PLAY_LISTS = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
-
 # So many frames are held against what the packets say: enough to see the frames of VP8 that are
 # never shown, the fields of MPEG-TS that make one frame, and the times that AVI does not have.
 _NUM_COMPARED = 100
 
-# Where a JPEG breaks off these show what an earlier picture left in memory, and flag nothing.
-_CONCEALING_DECODERS = frozenset({"amv", "mjpeg", "mjpegb"})
 
-_DECODER_OPTIONS = {"max_pixels": str(MAX_DECODED_PIXELS)}
-
-# What FFmpeg raises, and what PyAV adds: UnicodeDecodeError (a ValueError) for names in a broken
-# file, IndexError where a stream is not there, ValueError for a picture format that has no name.
-_FILE_ERRORS = (av.FFmpegError, ValueError, IndexError)
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    """A frame as the decoder gave it."""
-
-    frame: VideoFrame
-    stamp: Stamp
-
-
-class PyAVReader(FrameReader):
-    """Decodes with PyAV's FFmpeg, in one thread; gives each frame that ffmpeg itself gives.
-
-    A packet that does not decode, a picture that the decoder had to conceal, and an AVI file that
-    ends before its header says are damage: frames are never left out in silence. (Concealed
-    pictures before the first sound one are kept and counted, as FFmpeg keeps them: recordings may
-    begin between key frames.) Under `on_damage` `conceal` decoding goes on, and they are counted.
-    """
+class PyAVReader(PyAVDecoder):
+    """Takes time and pixels of each frame from PyAV; seeks to ranges and segments."""
 
     seeks = True
 
     def __init__(self, video: Video, spec: DecodeSpec) -> None:
         super().__init__(video, spec)
-        self._conceals = spec.on_damage == "conceal"
-        self._num_lost = 0
-        self._num_hidden = 0
-        self._choice: StreamChoice | None = None
-        self._open()
         try:
             self._frames = self._decode()
             first = next(self._frames, None)
@@ -111,76 +65,6 @@ class PyAVReader(FrameReader):
         except BaseException:
             self.close()
             raise
-
-    def close(self) -> None:
-        self._container.close()
-
-    def _open(self) -> None:
-        path = self.video.source
-        if not os.path.isfile(path) or not os.access(path, os.R_OK):
-            raise VideoError("missing", "the file does not exist or may not be read")
-        if os.path.getsize(path) == 0:
-            raise VideoError("unreadable", "the file is empty")
-        try:
-            # `file:` keeps names with a colon or a leading dash from being read as something else;
-            # the white list keeps play lists from fetching anything over a network. PyAV by itself
-            # has time stamps invented (genpts), which run out of order on AVI with B-frames.
-            self._container: InputContainer = open_container(
-                "file:" + path,
-                {"protocol_whitelist": "file", "fflags": "-genpts", **_DECODER_OPTIONS},
-            )
-        except MemoryError:
-            raise
-        except _FILE_ERRORS as error:
-            raise VideoError("unreadable", f"FFmpeg cannot open it: {_reason(error)}") from error
-        try:
-            if self._choice is None:
-                self._choice = self._choose_stream()
-                if self._choice.has_read:
-                    self._container.close()
-                    return self._open()
-            stream = self._container.streams[self._choice.number]
-            assert isinstance(stream, VideoStream)
-            self._stream = stream
-            self._check_pixels()
-            self._stream.codec_context.thread_count = 1
-            context = self._stream.codec_context
-            # A stream may ask for more than its container says.
-            context.options = _DECODER_OPTIONS
-            self._checker: VideoCodecContext | None = None
-            if context.codec.name in _CONCEALING_DECODERS:
-                strict = _DECODER_OPTIONS | {"err_detect": "explode"}
-                if self._conceals:
-                    checker = VideoCodecContext.create(context.codec.name, "r")
-                    assert isinstance(checker, VideoCodecContext)
-                    checker.options = strict
-                    checker.extradata = context.extradata
-                    self._checker = checker
-                else:
-                    context.options = strict
-        except BaseException:
-            self._container.close()
-            raise
-
-    def _choose_stream(self) -> StreamChoice:
-        if self._container.format.name == "tty":  # any text file is a film to FFmpeg
-            raise VideoError("unreadable", "the file is text, not a video")
-        if self._container.format.name in _PLAY_LISTS:
-            name = self._container.format.name
-            raise VideoError("unreadable", f"the file is a play list of other files ({name})")
-        choice = choose_stream(self._container, self.spec.video_stream)
-        if choice.note is not None:
-            self.notes["other-streams"] = choice.note
-        return choice
-
-    def _check_pixels(self) -> None:
-        width, height = self._stream.codec_context.width, self._stream.codec_context.height
-        if width * height > MAX_DECODED_PIXELS:
-            raise VideoError(
-                "too-large",
-                f"its pictures of {width}x{height} px have more than {MAX_DECODED_PIXELS} "
-                "(MAX_DECODED_PIXELS)",
-            )
 
     def _describe(self) -> VideoInfo:
         assert self._choice is not None
@@ -211,113 +95,8 @@ class PyAVReader(FrameReader):
             is_mirrored=orientation.is_mirrored,
         )
 
-    def _rate(self) -> Fraction | None:
-        """Returns the average frame rate, or the one that FFmpeg guesses; None for neither."""
-        average, guessed = self._stream.average_rate, self._stream.guessed_rate
-        if average and guessed and average > MAX_AVERAGE_FPS:
-            return min(average, guessed)
-        return average or guessed
-
-    def _decode(self) -> Iterator[_Decoded]:
-        """Yields the frames from where the container stands; raises VideoError."""
-        size: tuple[int, int] | None = None
-        num_sound = num_hidden = num_shown = 0
-        reached: int | None = None  # time stamp at which the last packet ends
-        flags = self._container.format.flags
-        packet_clock = PacketClock(self._stream, flags)
-        frame_clock = FrameClock(flags)
-        try:
-            for packet in self._packets():
-                if packet.dts is not None:
-                    reached = packet.dts + (packet.duration or 0)
-                if packet.size:
-                    # An edit list marks the packets whose frames are not shown.
-                    num_hidden += packet.is_discard
-                    num_shown += not packet.is_discard
-                packet_clock.correct(packet)
-                for frame in self._decode_packet(packet):
-                    if frame.is_corrupt and num_sound and not self._conceals:
-                        raise self._damage("the next picture is incomplete")
-                    num_sound += not frame.is_corrupt
-                    size = size or (frame.width, frame.height)
-                    if size != (frame.width, frame.height):
-                        raise VideoError(
-                            "size-change",
-                            f"the picture changes from {size[0]}x{size[1]} to "
-                            f"{frame.width}x{frame.height} at frame {self.num_frames_decoded}",
-                        )
-                    self.num_frames_decoded += 1
-                    num_corrected = packet_clock.num_corrected
-                    stamp = frame_clock.stamp(frame, num_corrected, is_last=not packet.size)
-                    yield _Decoded(frame, stamp)
-        except MemoryError:
-            raise
-        except _FILE_ERRORS as error:
-            raise self._damage(_reason(error)) from error
-        self._num_hidden = self._hidden(num_hidden, num_shown)
-        self._check_end(reached)
-
-    def _hidden(self, num_marked: int, num_shown: int) -> int:
-        """Returns how many frames an edit list hides, of a stream that is read to its end.
-
-        FFmpeg marks packets before an edit, and leaves out those after its end. Of a damaged file
-        some are lost as well, and nobody can tell.
-        """
-        is_damaged = self._num_lost or self.num_damaged
-        if is_damaged or "mov" not in self._container.format.name.split(","):
-            return 0
-        return max(num_marked, self._stream.frames - num_shown, 0)
-
-    def _packets(self) -> Iterator[Packet[VideoStream]]:
-        """Yields the stream's packets, and an empty one that flushes the decoder at the end."""
-        try:
-            yield from self._container.demux(self._stream)
-        except av.FFmpegError:
-            if not self._conceals:
-                raise
-            self._num_lost += 1
-            end = Packet()
-            end.stream = self._stream
-            yield cast("Packet[VideoStream]", end)
-
-    def _decode_packet(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
-        is_broken = False
-        if self._checker is not None and packet.size:
-            try:
-                self._checker.decode(packet)
-            except av.FFmpegError:
-                is_broken = True
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            if not self._conceals:
-                raise
-            # As ffmpeg's command does: the next packet may be whole again.
-            frames, is_broken = [], True
-        self._num_lost += is_broken
-        return frames
-
-    def _check_end(self, reached: int | None) -> None:
-        # AVI counts its frames in the header and gives no error when the file is cut. One or two
-        # frames too many are ordinary there. MP4 reports the cut itself, and its count is no
-        # measure: an edit list may leave frames out.
-        declared = self._stream.duration
-        if self._container.format.name != "avi" or reached is None or not declared:
-            return
-        if declared - reached > max(3, declared // 50):
-            if not self._conceals:
-                raise self._damage("the file ends before its header says")
-            self._num_lost += 1
-
-    def _damage(self, why: str) -> VideoError:
-        num_frames, declared = self.num_frames_decoded, self._stream.frames
-        if num_frames == 0:
-            return VideoError("no-frames", f"the first frame does not decode: {why}")
-        of = f" of {declared}" if declared else ""
-        return VideoError("damaged", f"decoding broke off after frame {num_frames}{of}: {why}")
-
     def _pictures(self) -> Iterator[Picture]:
-        frames: Iterable[_Decoded] = itertools.chain([self._first], self._frames)
+        frames: Iterable[Decoded] = itertools.chain([self._first], self._frames)
         if self._is_segment and self._conceals:
             # A damaged segment is given up: reading the video whole says what can be kept.
             self._conceals = False
@@ -328,14 +107,14 @@ class PyAVReader(FrameReader):
         self.num_damaged += self._num_lost
         self._num_lost = 0
 
-    def _timed(self, frames: Iterable[_Decoded], first_number: int = 0) -> Iterator[Picture]:
+    def _timed(self, frames: Iterable[Decoded], first_number: int = 0) -> Iterator[Picture]:
         previous: Picture | None = None
         for number, decoded in enumerate(frames, first_number):
             self.num_irregular_stamps += decoded.stamp.is_irregular
             previous = self._picture_of(decoded, number, previous)
             yield previous
 
-    def _picture_of(self, decoded: _Decoded, number: int, previous: Picture | None) -> Picture:
+    def _picture_of(self, decoded: Decoded, number: int, previous: Picture | None) -> Picture:
         time = self._time_of(decoded, previous) - self._first_time
         frame = decoded.frame
         num_damaged, self._num_lost = self._num_lost + bool(frame.is_corrupt), 0
@@ -352,7 +131,7 @@ class PyAVReader(FrameReader):
         stamped = self._first.stamp.value is not None
         return self.seeks and self._start >= SEEK_FROM_SECONDS and stamped
 
-    def _seek(self, target: Fraction) -> Iterable[_Decoded]:
+    def _seek(self, target: Fraction) -> Iterable[Decoded]:
         """Goes to a key frame at or before `target` (container seconds), or else to the begin."""
         assert self._stream.time_base is not None
         self._check_clock_until(target)
@@ -399,16 +178,9 @@ class PyAVReader(FrameReader):
                     )
                 if packet.dts is not None and packet.dts * time_base > target:
                     return
-        except _FILE_ERRORS:
+        except FILE_ERRORS:
             # Decoding says what is wrong.
             return
-
-    def _rewind(self) -> Iterator[_Decoded]:
-        self.close()
-        self._open()
-        self.num_frames_decoded = 0
-        self._num_lost = self._num_hidden = 0
-        return self._decode()
 
     # ---- segments
 
@@ -447,7 +219,7 @@ class PyAVReader(FrameReader):
                 found.append((packet.pts, packet.duration or 0, packet.is_keyframe))
         except MemoryError:
             raise
-        except _FILE_ERRORS:
+        except FILE_ERRORS:
             return None
         found.sort()
         frames = self._rewind()
@@ -488,7 +260,7 @@ class PyAVReader(FrameReader):
     def _pictures_of(self, segment: Segment, on_progress: Callable[[], None]) -> Iterator[Picture]:
         # A damaged segment is given up: reading the video whole says what can be kept.
         self._conceals = False
-        frames: Iterable[_Decoded] = itertools.chain([self._first], self._frames)
+        frames: Iterable[Decoded] = itertools.chain([self._first], self._frames)
         if self.seeks and segment.seek_times:
             for time in segment.seek_times:
                 found = self._seek_segment(segment, time, on_progress)
@@ -504,7 +276,7 @@ class PyAVReader(FrameReader):
 
     def _seek_segment(
         self, segment: Segment, target: Fraction, on_progress: Callable[[], None]
-    ) -> Iterable[_Decoded] | None:
+    ) -> Iterable[Decoded] | None:
         """Returns the frames from the segment's first one on, or None where it is not found so.
 
         Decoding must come by the segment's key frame, and find it to be one: containers seek by
@@ -546,7 +318,7 @@ class PyAVReader(FrameReader):
 
     # ---- times and pixels
 
-    def _time_of(self, decoded: _Decoded, previous: Picture | None) -> Fraction:
+    def _time_of(self, decoded: Decoded, previous: Picture | None) -> Fraction:
         """Returns the container's time of a frame in s; without a stamp, where the last ended."""
         stamp, time_base = decoded.stamp.value, decoded.frame.time_base
         if stamp is not None and time_base:  # PyAV 19 has a zero for what is not known
@@ -589,8 +361,3 @@ class PyAVReader(FrameReader):
 def _describe_turn(orientation: Orientation) -> str:
     turn = f"turned by {orientation.rotation} degrees" if orientation.rotation else "not turned"
     return f"{turn} and mirrored" if orientation.is_mirrored else turn
-
-
-def _reason(error: Exception) -> str:
-    # FFmpeg's own words, without the path and the numbers that PyAV puts round them.
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

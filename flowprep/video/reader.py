@@ -87,7 +87,7 @@ class FrameReader:
         self.video = video
         self.spec = spec
         self.num_frames_decoded = 0
-        self.counts = FrameCounts()
+        self.counts = FrameCounts.at_zero()
         self.num_damaged = 0
         self.num_irregular_stamps = 0
         self.notes = {}

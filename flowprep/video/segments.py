@@ -24,12 +24,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.errors import NoteCode
+from flowprep.video.types import FrameCounts
 
-__all__ = ["PictureCheck", "Scan", "Segment", "SegmentEdges", "VideoCut"]
+__all__ = ["EdgeDigests", "PictureCheck", "Scan", "Segment", "SegmentEdges", "VideoCut"]
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class VideoCut:
     segments: tuple[Segment, ...]
     num_frames_decoded: int
     """Source frames that an uncut read decodes."""
-    frame_counts: Mapping[str, int] | None = None
-    """What becomes of them: `FrameCounts.to_dict`; None in a cut of version 1."""
+    frame_counts: FrameCounts | None = None
+    """What becomes of them; None in a cut of version 1."""
     notes: Mapping[NoteCode, str] = field(default_factory=dict)
     """What an uncut read notes."""
 
@@ -115,7 +117,7 @@ class VideoCut:
         return {
             "segments": [segment.to_dict() for segment in self.segments],
             "num_frames_decoded": self.num_frames_decoded,
-            "frame_counts": None if self.frame_counts is None else dict(self.frame_counts),
+            "frame_counts": msgspec.to_builtins(self.frame_counts),
             "notes": dict(self.notes),
         }
 
@@ -126,7 +128,7 @@ class VideoCut:
         return cls(
             segments,
             values["num_frames_decoded"],
-            values.get("frame_counts"),
+            msgspec.convert(values.get("frame_counts"), FrameCounts | None),
             values.get("notes", {}),
         )
 
@@ -149,6 +151,14 @@ class PictureCheck:
         return f"{self.num_pictures}-{self._hash.hexdigest()}"
 
 
+@dataclass(frozen=True, slots=True)
+class EdgeDigests:
+    """Of the frames that a segment shares: one segment's tail is the head of the next."""
+
+    head: str
+    tail: str
+
+
 class SegmentEdges:
     """Sums up the frames that a segment shares with the ones before and after it."""
 
@@ -167,6 +177,6 @@ class SegmentEdges:
             self._tail.update(rgb.data)
         self._number += 1
 
-    def to_dict(self) -> dict[str, str]:
-        """Returns `head` and `tail`: one segment's tail is the head of the next."""
-        return {"head": self._head.hexdigest(), "tail": self._tail.hexdigest()}
+    def digests(self) -> EdgeDigests:
+        """Returns the digests of the frames that were added."""
+        return EdgeDigests(self._head.hexdigest(), self._tail.hexdigest())

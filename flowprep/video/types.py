@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Annotated
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Frame", "FrameCounts", "VideoInfo"]
+__all__ = ["Frame", "FrameCounts", "Provenance", "VideoInfo"]
+
+NumFrames = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +47,36 @@ class Frame:
     """Presentation time in the source, from its first frame."""
 
 
-@dataclass
-class FrameCounts:
+class FrameCounts(msgspec.Struct, forbid_unknown_fields=True):
     """What became of the source's frames.
 
     decoded = lead_in + before_range + after_range + (kept - repeated + dropped)
     """
 
-    lead_in: int = 0
+    lead_in: NumFrames
     """Decoded to reach the range from the key frame before it, which seeking found."""
-    before_range: int = 0
+    before_range: NumFrames
     """Before the range, in a file that is decoded from its begin."""
-    after_range: int = 0
+    after_range: NumFrames
     """Decoded to find the end of the range."""
-    dropped: int = 0
+    dropped: NumFrames
     """In the range, and never shown at the sampling rate."""
-    repeated: int = 0
+    repeated: NumFrames
     """Shown once more at the sampling rate."""
 
-    def to_dict(self) -> dict[str, int]:
-        """Returns the counts as JSON values."""
-        return asdict(self)
+    @classmethod
+    def at_zero(cls) -> FrameCounts:
+        """Returns the counts of a source of which nothing is read yet."""
+        return cls(lead_in=0, before_range=0, after_range=0, dropped=0, repeated=0)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a store says of an object that was fetched from it."""
+
+    source: str
+    """Its URL, without credentials."""
+    source_bytes: int | None
+    """None of a folder of images."""
+    source_mtime_ns: int | None
+    source_etag: str | None

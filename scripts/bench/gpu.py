@@ -449,7 +449,7 @@ def extract(videos: Path, out: Path, arguments: list[str]) -> Run:
     times = [datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f") for stamp in stamps]
     # GPU workers start by importing PyTorch and compiling: the work begins with the first worker
     # that is ready, or with the run where none says so.
-    start = re.search(r"^(\S+ \S+) INFO (?:GPU worker on|RayExecutor with)", log, re.MULTILINE)
+    start = re.search(r"^(\S+ \S+) INFO (?:GPU worker on|\w+Executor with)", log, re.MULTILINE)
     assert start is not None
     first = datetime.strptime(start[1], "%Y-%m-%d %H:%M:%S,%f")
     if ready := re.findall(r"^(\S+ \S+) INFO GPU worker on", log, re.MULTILINE):

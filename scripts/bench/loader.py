@@ -52,17 +52,14 @@ from flowprep.dataset.layout import FLOW_STREAMS, shard_name
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo, VideoList
 from flowprep.learn.clips import levels
+from flowprep.learn.clips.clip import load_clip
 from flowprep.learn.clips.indices import training_indices
+from flowprep.learn.clips.loader import keep_memory
+from flowprep.learn.clips.testing import TestViews, test_loader
+from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.clips.transforms import Crop, training_crop
-from flowprep.learn.config import VIEWS, AugmentSpec, ClipSpec, TrainConfig
-from flowprep.learn.data import (
-    TestViews,
-    TrainingClips,
-    keep_memory,
-    load_clip,
-    test_loader,
-    training_loader,
-)
+from flowprep.learn.config import AugmentSpec, ClipSpec, TrainConfig
+from flowprep.learn.recipes import VIEWS
 from flowprep.synthetic import write_action_dataset
 
 Gray = NDArray[np.uint8]

@@ -251,6 +251,8 @@ def extract(clips: Path, out: Path, algorithm: str, num_workers: int) -> Run:
         [
             *(sys.executable, "-m", "flowprep", "extract", str(clips), str(out)),
             *("--algorithm", algorithm, "--workers", str(num_workers), "--device", "cpu"),
+            # Of one worker, too: what more of them give is compared with it.
+            *("--executor", "ray"),
         ]
     )
     log = next((out / "logs").glob("*.log")).read_text()

@@ -100,4 +100,5 @@ def _peak_mb(pid: int) -> float:
 
 
 def _has_a_job(pid: int) -> bool:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::run_job")
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return command.startswith(b"ray::run_job") or b"flowprep.run.worker_main" in command

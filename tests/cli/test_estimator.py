@@ -344,8 +344,8 @@ def test_two_algorithms_may_call_a_parameter_alike(monkeypatch: pytest.MonkeyPat
     assert set(after) - set(before) == {"--patches"}
     assert after["--patches"].help == "How many patches."
     assert after["--winsize"].help == (
-        "farneback, farneback-opencv: Side of the averaging window, in pixels. The default is 15. "
-        "patch: Side of a patch. The default is 9."
+        "Side of the averaging window, in pixels. For farneback, farneback-opencv. "
+        "Side of a patch. For patch."
     )
     assert not after["--winsize"].show_default
     unchanged = [name for name in before if name != "--winsize"]

@@ -10,8 +10,8 @@ import pytest
 
 from flowprep.dataset.read import open_dataset
 from flowprep.learn.checkpoint import load_checkpoint, save_checkpoint
-from flowprep.learn.config import VIEWS
 from flowprep.learn.predict import Predictor
+from flowprep.learn.recipes import VIEWS
 from tests.cli.conftest import Command
 from tests.learn.conftest import extract_actions
 from tests.learn.small import RGB, make_checkpoint

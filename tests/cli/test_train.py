@@ -16,7 +16,9 @@ import pytest
 
 from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.inputs.manifest import collect_videos
-from flowprep.learn.config import RECIPES, TrainConfig, default_config
+from flowprep.learn.config import TrainConfig
+from flowprep.learn.networks import TSNOptions
+from flowprep.learn.recipes import RECIPES, default_config
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import action_scene, write_video
 from tests.cli.conftest import Command, Result
@@ -101,7 +103,7 @@ def test_options_count_more_than_the_recipe(train: Command, tmp_path: Path) -> N
     config = stored_config(tmp_path / "run")
     recipe = RECIPES["tsn"]["rgb"]
     assert config.model.model == "tsn-resnet18"
-    assert not config.model.partial_bn
+    assert config.model.options == TSNOptions(partial_bn=False)
     assert config.clip.stream == "rgb"
     assert config.clip.normalization == recipe.clip.normalization
     assert (config.augment.scales, config.augment.crop) == ((1.0, 0.5), "corners")

@@ -34,10 +34,10 @@ def test_a_description_has_the_numbers_of_the_set(made_once: Path) -> None:
     statistics = [
         direction
         for video in dataset.videos
-        for direction in dataset.metadata(video.key)["flow"].values()
+        for direction in dataset.metadata(video.key).flow.values()
     ]
     assert description.clipped_share == pytest.approx(
-        sum(s["num_clipped"] for s in statistics) / sum(s["num_values"] for s in statistics)
+        sum(s.num_clipped for s in statistics) / sum(s.num_values for s in statistics)
     )
 
 

@@ -180,7 +180,7 @@ def test_another_configuration_is_refused_with_both_values_of_each_field() -> No
         "OUT was made with another configuration:\n"
         "  decode.fps: nothing in the data set, 25.0 in this run\n"
         "  decode.resize: short:256 in the data set, 340x256 in this run\n"
-        "  encode.directions: ['forward', 'backward'] in the data set, ['forward'] in this run\n"
+        "  encode.directions: forward, backward in the data set, forward in this run\n"
         "  encode.jpeg_quality: 95 in the data set, 100 in this run\n"
         "  flow.bound_px: 20.0 in the data set, 15 in this run\n"
         "  flow.parameters.patch_size: nothing in the data set, 12 in this run\n"

@@ -116,5 +116,7 @@ def test_damaged_metadata_is_refused(copied: Path, old: bytes, new: bytes) -> No
     data = tar.read_bytes()
     assert data.count(old) == 1
     tar.write_bytes(data.replace(old, new))
-    with pytest.raises(DatasetError, match=r"^shards/000000\.tar: jump/a\.json is damaged: KeyErr"):
+    with pytest.raises(
+        DatasetError, match=r"^shards/000000\.tar: jump/a\.json is damaged: ValidationErr"
+    ):
         rebuilt(copied, 0)

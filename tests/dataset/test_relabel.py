@@ -186,6 +186,19 @@ def test_a_csv_by_path_and_by_key(out: Path, tmp_path: Path) -> None:
     assert "without a label; add one" in notes(report)
 
 
+def test_a_csv_may_hold_comments_times_of_a_clock_and_the_line_ends_of_old_macs(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    videos = [Video(f"v{n}", "/v/film.mp4", (), None, n * 10.0, n * 10 + 5.0) for n in range(2)]
+    make_index(out, [*videos, Video("%231", "/v/#1.mp4")])
+    lines = ["# mine", "Path,Label,Start,End", "film.mp4,a,00:00:10,15", "#1.mp4,b,,", "# c, d"]
+    report = label_dataset(out, "x", annotations=written(tmp_path, "\r".join(lines), "a.csv"))
+    assert found(out) == {"v1": ((0,), None), "%231": ((1,), None)}
+    assert "took 2 lines of" in notes(report)
+    assert "first: line 1, '# mine'" in notes(report)
+
+
 def test_a_csv_of_splits_keeps_the_labels(out: Path, tmp_path: Path) -> None:
     text = "split;path\nval;walk/a\n;run/a\n"
     report = label_dataset(out, "x", annotations=written(tmp_path, text, "a.csv"))
@@ -218,7 +231,7 @@ def test_a_range_of_a_csv_means_that_clip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("path,label\nwalk/a,b,c\n", "line 2 .* must have 2 columns .* got 3"),
+        ("path,label\nwalk/a,b,c\n", "line 2 .* has 3 columns, and the header has 2"),
         ("path,label\n,b\n", "line 2 .* must name a video"),
         ("path,split\nwalk/a,train\nwalk/a.avi,test\n", "line 2 .* and line 3 .* same video"),
         ("path,label,start\nwalk/a,b,soon\n", "line 2 .* start must be seconds"),
@@ -250,6 +263,7 @@ def test_lists_of_splits_with_numbers_and_names(out: Path, tmp_path: Path) -> No
         "hop/%231%2E5": ((0,), "val"),
     }
     assert report.class_names == ("a", "b", "c")
+    assert f"took 1 line of {train}" in notes(report)
     named = written(tmp_path, "walk/a.avi slow walk\nrun/c d trot\nhop/#1.5 hop\n", "n.txt")
     report = label_dataset(out, "y", annotations=named)
     assert report.class_names == ("hop", "slow walk", "trot")

@@ -31,7 +31,8 @@ from flowprep.dataset.layout import (
 from flowprep.dataset.verify import VerifyReport, verify_dataset
 from flowprep.errors import DatasetError
 from flowprep.inputs.manifest import Manifest
-from flowprep.storage import TEMPORARY_MARK, Storage
+from flowprep.local_files import TEMPORARY_MARK
+from flowprep.storage import Storage
 from tests.dataset.conftest import CONFIG, Truth
 
 LONG_KEY = f"Dr%2E%20No/{'x' * 120}"

@@ -20,12 +20,12 @@ import webdataset
 import flowprep
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import read_sidecar, shard_name, sidecar_name
+from flowprep.dataset.metadata import VideoMetadata
 from flowprep.dataset.parts import part_name
 from flowprep.dataset.rebuild import record_from_metadata
 from flowprep.dataset.write import (
     BLOCK_SIZE,
     JpegStream,
-    encode_metadata,
     publish_shard,
     write_sample,
 )
@@ -96,28 +96,41 @@ def test_a_higher_quality_takes_more_bytes_and_errs_less() -> None:
 
 
 def test_metadata_is_one_line_of_json() -> None:
-    line = encode_metadata({"key": "a", "source": "/\udcff ü\n.mp4", "fps": 29.97})
+    metadata = msgspec.structs.replace(described("a", {}), source="/\udcff ü\n.mp4", fps=29.97)
+    line = metadata.to_json()
     assert line.endswith(b"}\n")
     assert line.count(b"\n") == 1
     assert json.loads(line)["source"] == "/\udcff ü\n.mp4"
+    assert VideoMetadata.from_json(line) == metadata
 
 
 # ---- samples
 
 
-def sample(key: str, num_jpegs: int = 2) -> tuple[dict[str, Any], dict[str, JpegStream]]:
+def described(key: str, sizes: dict[str, list[int]]) -> VideoMetadata:
+    num_flows = max(map(len, sizes.values()), default=1)
+    return VideoMetadata(
+        key=key, source="", source_bytes=0, source_mtime_ns=0, start_seconds=None,
+        end_seconds=None, labels=[], split=None, codec="", duration_seconds=None, source_fps=None,
+        fps=None, source_width=16, source_height=16, rotation=0, width=16, height=16,
+        num_frames_decoded=num_flows + 1, num_frames=num_flows + 1, num_flows=num_flows, step=1,
+        versions={}, status="complete", flow={}, sizes=sizes,
+    )  # fmt: skip
+
+
+def sample(key: str, num_jpegs: int = 2) -> tuple[VideoMetadata, dict[str, JpegStream]]:
     streams = {"flow_x": JpegStream(95), "flow_y": JpegStream(95)}
     for seed, stream in enumerate(streams.values()):
         for t in range(num_jpegs):
             stream.append(textured_image(16, 16, 10 * seed + t)[..., 0].copy())
-    return {"key": key, "sizes": {n: s.sizes for n, s in streams.items()}}, streams
+    return described(key, {n: s.sizes for n, s in streams.items()}), streams
 
 
 @pytest.mark.parametrize("key", ["a", "walk/v_walk_g01_c01", "x%2Ey", "long/" + "y" * 150])
 def test_a_sample_is_found_where_its_members_say(key: str) -> None:
     metadata, streams = sample(key)
     file = io.BytesIO()
-    members = write_sample(file, key, metadata, streams)
+    members = write_sample(file, metadata, streams)
     assert len(file.getvalue()) % BLOCK_SIZE == 0
     assert list(members) == ["json", "flow_x", "flow_y"]
     with tarfile.open(fileobj=io.BytesIO(file.getvalue())) as tar:
@@ -141,12 +154,8 @@ def publish(storage: Storage, keys: list[str], shard: int = 0) -> None:
     records = []
     for index, key in enumerate(keys):
         metadata, streams = sample(key, index + 1)
-        metadata |= {
-            "status": "complete", "labels": [], "split": None, "num_frames": index + 2,
-            "num_flows": index + 1, "width": 16, "height": 16, "fps": None, "flow": {},
-        }  # fmt: skip
         with storage.atomic_file(part_name(shard, index, "tar")) as file:
-            members = write_sample(file, key, metadata, streams)
+            members = write_sample(file, metadata, streams)
         records.append(record_from_metadata(metadata, members))
     publish_shard(storage, shard, range(len(keys)), records)
 
@@ -274,20 +283,20 @@ def test_metadata_says_what_was_stored(made_once: Path, videos: Manifest, truth:
     for video in dataset.videos:
         metadata = dataset.metadata(video.key)
         source = Path(given[video.key].source)
-        assert metadata["source"] == str(source)
-        assert metadata["source_bytes"] == source.stat().st_size
-        assert metadata["source_mtime_ns"] == source.stat().st_mtime_ns
-        assert (metadata["width"], metadata["height"]) == (WIDTH, HEIGHT)
-        assert metadata["num_frames"] == metadata["num_flows"] + 1 == video.num_frames
-        assert metadata["source_fps"] == metadata["fps"] == 25.0
-        assert metadata["step"] == 1
-        assert set(metadata["versions"]) == {"flowprep", "numba", "numpy", "opencv", "av"}
+        assert metadata.source == str(source)
+        assert metadata.source_bytes == source.stat().st_size
+        assert metadata.source_mtime_ns == source.stat().st_mtime_ns
+        assert (metadata.width, metadata.height) == (WIDTH, HEIGHT)
+        assert metadata.num_frames == metadata.num_flows + 1 == video.num_frames
+        assert metadata.source_fps == metadata.fps == 25.0
+        assert metadata.step == 1
+        assert set(metadata.versions) == {"flowprep", "numba", "numpy", "opencv", "av"}
         for direction, flow in truth(video.key, CONFIG).flow.items():
-            statistics = metadata["flow"][direction]
-            assert statistics["min_px"] == pytest.approx(float(flow.min()), abs=1e-4)
-            assert statistics["max_px"] == pytest.approx(float(flow.max()), abs=1e-4)
-            assert statistics["num_values"] == flow.size
-            assert sum(statistics["magnitude_histogram"]) == flow.size // 2
+            statistics = metadata.flow[direction]
+            assert statistics.min_px == pytest.approx(float(flow.min()), abs=1e-4)
+            assert statistics.max_px == pytest.approx(float(flow.max()), abs=1e-4)
+            assert statistics.num_values == flow.size
+            assert sum(statistics.magnitude_histogram) == flow.size // 2
 
 
 def test_the_sidecar_lists_every_video_of_the_plan(made_once: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from flowprep.cli import cli
 from tests.docs.pages import PAGES, REASONS, ROOT, RUN_PAGES, flowprep_arguments, read_page
 from tests.docs.prepare import NAMES
+from tests.test_house import ROOMS
 
 LANGUAGES = {"sh", "python", "diff", "text", "{toctree}", "{eval-rst}", "{include}"}
 
@@ -21,7 +22,7 @@ OTHER_OPTIONS = frozenset(
 """Options of scripts, of Ray and of torchrun that a page names."""
 
 README_LINES = 160
-LONGEST_LINE = 120
+LONGEST_LINE = {"README.md": 120}
 
 
 def command_named(name: str) -> click.Command:
@@ -41,6 +42,11 @@ def all_options() -> set[str]:
         if isinstance(parameter, click.Option)
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
+
+
+def codes(prose: str) -> list[str]:
+    """What stands between backquotes, on one line each."""
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
 
 
 def parse(arguments: list[str]) -> None:
@@ -66,9 +72,7 @@ def test_every_command_of_a_page_is_one_that_click_knows(name: str) -> None:
     lines = [
         line for block in page.blocks if block.language == "sh" for _, line in block.commands()
     ]
-    lines += [
-        code for code in re.findall(r"`([^`\n]+)`", page.prose) if code.startswith("flowprep ")
-    ]
+    lines += [code for code in codes(page.prose) if code.startswith("flowprep ")]
     for line in lines:
         arguments = flowprep_arguments(line)
         if arguments is None:
@@ -82,7 +86,7 @@ def test_every_command_of_a_page_is_one_that_click_knows(name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_every_option_that_a_page_names_is_there(name: str) -> None:
     known = all_options() | OTHER_OPTIONS | {"--help"}
-    for code in re.findall(r"`([^`\n]+)`", read_page(name).prose):
+    for code in codes(read_page(name).prose):
         for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code):
             assert option in known, f"{name} names {option}, which no command has"
 
@@ -123,16 +127,15 @@ def headings(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_lines_are_short_but_in_tables_and_blocks(name: str) -> None:
-    for line in read_page(name).prose.splitlines():
-        assert len(line) <= 140 or line.startswith("|"), f"{name}: {line}"
+def test_lines_are_short_but_in_tables(name: str) -> None:
+    page = read_page(name)
+    code = [line for block in page.blocks for line in block.text.splitlines()]
+    for line in [*page.prose.splitlines(), *code]:
+        assert len(line) <= LONGEST_LINE.get(name, 130) or line.startswith("|"), f"{name}: {line}"
 
 
 def test_the_readme_is_short() -> None:
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= README_LINES
-    for line in lines:
-        assert len(line) <= LONGEST_LINE or line.startswith("|"), line
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
 def test_every_page_is_in_the_contents_and_the_readme_leads_to_those_for_users() -> None:
@@ -155,8 +158,30 @@ def test_every_measurement_has_a_processor_a_date_and_a_command() -> None:
         assert re.match(r"\*Processor: .+\. Date: .*\d{4}.*\. Command: .+\*$", first), title
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/measured.md"])
-def test_scripts_and_tests_that_a_page_names_are_there(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    for path in re.findall(r"\b((?:scripts|tests|examples)/[\w./-]*\w)", text):
-        assert (ROOT / path).exists(), f"{name} names {path}"
+@pytest.mark.parametrize("name", PAGES)
+def test_files_that_a_page_names_are_there(name: str) -> None:
+    page = read_page(name)
+    text = "\n".join([page.prose, *(block.text for block in page.blocks)])
+    for path in re.findall(r"(?<![\w/.])((?:scripts|tests|examples)/[\w./*-]*[\w*])", text):
+        # PYTHON stands for any of them.
+        assert list(ROOT.glob(path.replace("PYTHON", "*"))), f"{name} names {path}"
+    files = {path.name for path in (ROOT / "flowprep").rglob("*.*")}
+    for code in codes(page.prose):
+        if not re.fullmatch(r"[\w/]+\.(?:py|cu)", code):
+            continue
+        places = (ROOT / code, ROOT / "flowprep" / code)
+        assert any(place.exists() for place in places) or code in files, f"{name} names {code}"
+
+
+def test_contributing_lists_the_rooms_from_the_top_down() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("| room |")[2].partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in table.splitlines()[2:]]
+    listed = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    rooms = [room.removeprefix("flowprep.") for room in reversed(ROOMS)]
+    files = {"flowprep": "__init__.py"}
+    expected = [
+        files.get(room) or (f"{room}/" if (ROOT / "flowprep" / room).is_dir() else f"{room}.py")
+        for room in rooms
+    ]
+    assert listed == [one for one in expected if one not in ("__main__.py", "_version.py")]

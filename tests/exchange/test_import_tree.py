@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ import flowprep
 from flowprep.config import EncodeSpec, ExtractConfig, FlowSpec
 from flowprep.dataset.describe import describe_dataset
 from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, read_failures
+from flowprep.dataset.metadata import FlowSummary
 from flowprep.dataset.quantize import FieldQuantizer, dequantize
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.verify import verify_dataset
@@ -509,7 +511,8 @@ def test_statistics_of_levels_are_those_of_the_flow_that_they_decode_to(quantize
     for field in levels:
         found.add(field[..., 0], field[..., 1], spec.zero_level)
         wanted.quantize(dequantize(field, spec))
-    values, expected = found.to_dict(spec), wanted.to_dict()
+    values = msgspec.to_builtins(FlowSummary.of(found.flow_statistics(spec)))
+    expected = msgspec.to_builtins(FlowSummary.of(wanted.statistics))
     assert values.keys() == expected.keys()
     # A value beyond the bound is stored as 0 or 255; a stored field of zeros is not 0 px for all.
     assert values.pop("num_clipped") == int(np.isin(levels, (0, 255)).sum())
@@ -527,12 +530,12 @@ def test_metadata_has_the_statistics(made_once: Path, tmp_path: Path) -> None:
     export_dataset(made_once, tmp_path / "tree", ExportSpec("tsm"), num_workers=1)
     run(tmp_path / "tree", tmp_path / "out", "tsm")
     before, after = open_dataset(made_once), open_dataset(tmp_path / "out")
-    old = before.metadata("walk/b")["flow"]["forward"]
-    new = after.metadata("walk/b")["flow"]["forward"]
-    assert new["num_values"] == old["num_values"]
+    old = before.metadata("walk/b").flow["forward"]
+    new = after.metadata("walk/b").flow["forward"]
+    assert new.num_values == old.num_values
     # JPEG moves a value by a few levels.
-    assert new["max_px"] == pytest.approx(old["max_px"], abs=1.0)
-    assert sum(new["magnitude_histogram"]) == sum(old["magnitude_histogram"])
+    assert new.max_px == pytest.approx(old.max_px, abs=1.0)
+    assert sum(new.magnitude_histogram) == sum(old.magnitude_histogram)
 
 
 def test_trees_larger_than_a_chunk_are_read_whole(tmp_path: Path) -> None:

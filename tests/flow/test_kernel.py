@@ -91,6 +91,27 @@ def test_the_second_process_loads_what_the_first_compiled(tmp_path: Path) -> Non
     assert {path.name: path.read_bytes() for path in Path(first["folder"]).iterdir()} == files
 
 
+def test_a_changed_block_beside_the_kernel_is_compiled_into_it(tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    block = textwrap.dedent("""
+        import numpy as np
+        from flowprep.flow.kernel import inline
+
+        @inline
+        def half(x):
+            return x * np.float32({factor})
+    """)
+    own = "    @inline\n    def half(x):\n        return x * np.float32(0.5)\n"
+    assert own in KERNEL
+    kernel = KERNEL.replace(own, "    from small_block import half\n")
+    (tmp_path / "small_kernel.py").write_text(textwrap.dedent(kernel))
+    for factor, loaded in ((0.25, 0), (0.25, 1), (0.5, 0), (0.5, 1)):
+        (tmp_path / "small_block.py").write_text(block.format(factor=factor))
+        output, _ = start(tmp_path, FLOWPREP_CACHE_DIR=cache).communicate()
+        found = json.loads(output)
+        assert (found["result"], found["num_loaded"]) == (2 * RIGHT * factor, loaded)
+
+
 def test_processes_that_begin_together_all_get_the_right_result(tmp_path: Path) -> None:
     cache = str(tmp_path / "cache")
     processes = [start(tmp_path, FLOWPREP_CACHE_DIR=cache) for _ in range(4)]

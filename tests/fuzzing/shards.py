@@ -32,8 +32,9 @@ from flowprep.dataset.layout import LEASE_FILE
 from flowprep.dataset.lease import Holder
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import FlowprepError
-from flowprep.exchange.export import EXPORT_FILE, VIDEOS_FILE, export_dataset
+from flowprep.exchange.export import export_dataset
 from flowprep.exchange.export_spec import ExportSpec
+from flowprep.exchange.layouts import EXPORT_FILE, VIDEOS_FILE
 from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.video import Video
 from flowprep.run.status import PROGRESS_FILE
@@ -315,7 +316,7 @@ def _ways(dataset: FlowDataset, key: str) -> dict[str, Callable[[], Any]]:
     video = dataset.videos[key]
     number = video.num_flows
     ways: dict[str, Callable[[], Any]] = {
-        "metadata": lambda: {k: v for k, v in dataset.metadata(key).items() if k != "offsets"},
+        "metadata": lambda: dataset.metadata(key).to_dict(),
         "frames": lambda: dataset.frames(key, range(video.num_frames)),
         "rgb bytes": lambda: dataset.jpegs(key, "rgb", 0, video.num_frames),
         "flow": lambda: dataset.flow(key, 0, number),

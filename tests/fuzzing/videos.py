@@ -20,7 +20,6 @@ from typing import Any
 from flowprep.dataset.layout import read_failures
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.verify import verify_dataset
-from flowprep.dataset.write import encode_metadata
 from flowprep.inputs.keys import escape_key
 from flowprep.inputs.tree import without_extension
 from flowprep.storage import Storage
@@ -191,7 +190,7 @@ def _digest(dataset: FlowDataset, key: str) -> str:
             digest.update(name.encode() + dataset.member_bytes(key, name, 0, size))
     metadata = json.loads(dataset.member_bytes(key, "json", 0, video.members["json"][1]))
     metadata["source"] = metadata["source_mtime_ns"] = None
-    digest.update(encode_metadata(metadata))
+    digest.update(json.dumps(metadata).encode())
     return digest.hexdigest()
 
 
@@ -339,7 +338,7 @@ def _compare(
         video = dataset.videos[_key(path)]
         size = {"width": video.width, "height": video.height}
         asked = {"path": str(path), "quality": quality, "conceals": conceals, **size}
-        stream = dataset.metadata(video.key)["video_stream"]
+        stream = dataset.metadata(video.key).video_stream
         requests.append(json.dumps(asked | {"stream": stream}))
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzzing.plain_decode"],
@@ -364,7 +363,7 @@ def _difference(
     """Says in what a stored video differs from a plain decoding; None where it does not."""
     video = dataset.videos[key]
     digests = answer["digests"]
-    if conceals and answer["error"] and not dataset.metadata(key)["num_damaged"]:
+    if conceals and answer["error"] and not dataset.metadata(key).num_damaged:
         return f"no damage is counted, and a plain decoding has {answer['error']}"
     if not video.is_partial and not conceals and answer["error"] is not None:
         return f"stored as complete, and a plain decoding ends in {answer['error']}"

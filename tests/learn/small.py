@@ -37,8 +37,9 @@ def make_checkpoint(
     for module in network.modules():
         if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)):
             module.momentum = None
-    time = (clip.num_frames,) if network.layout == "volume" else ()
-    noise = torch.randn(8, network.in_channels, *time, clip.crop_px, clip.crop_px)
+    noise = [torch.randn(8, *one.shape(clip.crop_px)) for one in network.inputs]
+    if network.joins_segments:
+        noise = [clips.unsqueeze(1) for clips in noise]
     with torch.no_grad():
-        network.train()(noise)
+        network.train()(*noise)
     return Checkpoint(config, tasks, 0, network.state_dict())

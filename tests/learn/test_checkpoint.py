@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from flowprep.learn.checkpoint import (
 )
 from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig
 from flowprep.learn.models.multitask import MultiTask
+from flowprep.learn.train_state import TrainState
 
 CONFIG = TrainConfig(ModelSpec("resnet18", width=0.0625), ClipSpec("flow", 2, crop_px=32))
 
@@ -40,13 +42,14 @@ def checkpoint(dataset: FlowDataset) -> Checkpoint:
     torch.manual_seed(0)
     task = describe_task(dataset)
     model = build_model(CONFIG, [len(task.class_names)])
-    training = {"optimizer": torch.optim.SGD(model.parameters()).state_dict(), "best": (0.5, 3)}
+    optimizer = torch.optim.SGD(model.parameters()).state_dict()
+    training = TrainState("abc", best=(0.5, 3), optimizer=optimizer)
     return Checkpoint(CONFIG, (task,), 7, model.state_dict(), training, {"flowprep": "1"})
 
 
 def assert_same(one: Checkpoint, other: Checkpoint) -> None:
     assert (one.config, one.tasks, one.step) == (other.config, other.tasks, other.step)
-    assert (one.training, one.versions) == (other.training, other.versions)
+    assert (repr(one.training), one.versions) == (repr(other.training), other.versions)
     assert one.model.keys() == other.model.keys()
     for name, tensor in one.model.items():
         assert torch.equal(tensor, other.model[name]), name
@@ -63,7 +66,8 @@ def test_a_checkpoint_comes_back_whole(checkpoint: Checkpoint, tmp_path: Path) -
 def test_the_old_file_stays_when_writing_fails(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, checkpoint)
-    unwritable = dataclasses.replace(checkpoint, training={"file": open(__file__)})  # noqa: SIM115
+    training = TrainState("abc", optimizer={"file": open(__file__)})  # noqa: SIM115
+    unwritable = dataclasses.replace(checkpoint, training=training)
     with pytest.raises(TypeError):
         save_checkpoint(path, unwritable)
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
@@ -149,6 +153,44 @@ def test_a_restored_network_gives_the_same_scores(checkpoint: Checkpoint) -> Non
     wrong = dataclasses.replace(checkpoint, model={"weight": torch.zeros(1)})
     with pytest.raises(WeightsError, match="not those of its own resnet18"):
         restore_model(wrong)
+
+
+OLD = json.loads((Path(__file__).parents[1] / "data/configurations.json").read_text("utf-8"))
+"""Configurations as commit 69247d8 stored them, when options stood among those of all networks; and
+the logits of its networks, drawn and shown noise by the configuration's seed."""
+
+
+@pytest.mark.parametrize("old", OLD, ids=lambda old: old["config"]["model"]["model"])
+@torch.no_grad()
+def test_an_old_checkpoint_gives_the_same_scores(old: dict[str, Any], tmp_path: Path) -> None:
+    stored = old["config"]
+    config = TrainConfig.from_dict(stored)
+    torch.manual_seed(stored["seed"])
+    drawn = build_model(config, [3]).state_dict()
+    if "segment_weight" in drawn:
+        drawn["segment_weight"] = torch.tensor([0.5, 0, -0.5])
+    content = {
+        "format": "flowprep-checkpoint",
+        "format_version": 1,
+        "config": json.dumps(stored),
+        "tasks": json.dumps([Task("x", ("a", "b", "c"), {}, "x").to_dict()]),
+        "versions": "{}",
+        "step": 3,
+        "model": drawn,
+        "training": None,
+    }
+    torch.save(content, tmp_path / "old.pt")
+
+    checkpoint = load_checkpoint(tmp_path / "old.pt")
+    model = restore_model(checkpoint)
+    generator = torch.Generator().manual_seed(stored["seed"])
+    logits = model(torch.randn(*old["shape"], generator=generator))
+
+    torch.testing.assert_close(logits, torch.tensor(old["logits"]), rtol=1e-4, atol=1e-7)
+    options = dataclasses.asdict(checkpoint.config.model.options)
+    assert options == {name: stored["model"][name] for name in options}
+    # What is stored now comes back as it is.
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == checkpoint.config
 
 
 def test_several_tasks_have_several_heads(dataset: FlowDataset) -> None:

@@ -12,22 +12,19 @@ import pytest
 
 from flowprep.errors import ConfigError
 from flowprep.learn.checkpoint import build_model
+from flowprep.learn.clip_inputs import InputStream
 from flowprep.learn.config import (
-    RECIPES,
-    VIEWS,
     AugmentSpec,
     ClipSpec,
-    ModelName,
     ModelSpec,
     OptimizationSpec,
-    StreamName,
     TrainConfig,
     TrainOptions,
     ViewSpec,
-    default_config,
 )
-from flowprep.learn.models import MODELS
+from flowprep.learn.networks import NETWORKS, TSNOptions
 from flowprep.learn.optimization import count_steps, learning_rate
+from flowprep.learn.recipes import RECIPES, VIEWS, default_config
 
 CONFIGS = {
     "plain": TrainConfig(),
@@ -63,7 +60,12 @@ def test_a_stored_field_too_many_or_too_few_is_refused(place: tuple[str, ...]) -
         (ModelSpec, {"model": "resnet19"}, "model must be one of cnn-m-2048, .*'resnet19'"),
         (ModelSpec, {"width": 0}, "width must be > 0"),
         (ModelSpec, {"dropout": 1.0}, "dropout must be >= 0 and < 1, got 1"),
-        (ModelSpec, {"consensus": "vote"}, "consensus must be one of avg, max, weighted"),
+        (
+            ModelSpec,
+            {"model": "resnet18", "options": TSNOptions(partial_bn=True)},
+            "partial_bn does not apply to resnet18, got True; .* or choose tsn-resnet18 or",
+        ),
+        (TSNOptions, {"consensus": "vote"}, "consensus must be one of avg, max, weighted"),
         (ClipSpec, {"num_frames": 0}, "num_frames must be >= 1, got 0"),
         (ClipSpec, {"num_frames": 5, "stack": "bidirectional"}, "num_frames must be even"),
         (ClipSpec, {"frame_stride": 2, "stack": "trajectory"}, "frame_stride must be 1"),
@@ -95,20 +97,17 @@ def test_a_broken_rule_names_the_field_and_the_value(
         kind(**values)
 
 
-def test_the_names_of_models_are_those_that_can_be_created() -> None:
-    assert get_args(ModelName) == tuple(MODELS)
-
-
-@pytest.mark.parametrize("stream", get_args(StreamName))
-@pytest.mark.parametrize("model", get_args(ModelName))
-def test_every_model_has_a_default_that_can_be_built(model: ModelName, stream: StreamName) -> None:
+@pytest.mark.parametrize("stream", get_args(InputStream))
+@pytest.mark.parametrize("model", NETWORKS)
+def test_every_model_has_a_default_that_can_be_built(model: str, stream: InputStream) -> None:
     config = default_config(model, stream)
     assert (config.model.model, config.clip.stream) == (model, stream)
     small = dataclasses.replace(config, model=dataclasses.replace(config.model, width=0.05))
     network = build_model(small, [5])
     per_frame = 2 if stream == "flow" else 3
-    frames = 1 if network.layout == "volume" else config.clip.num_frames
-    assert network.in_channels == per_frame * frames
+    (clip,) = network.inputs
+    frames = 1 if clip.form == "volume" else config.clip.num_frames
+    assert clip.num_channels == per_frame * frames
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_every_model_has_a_default_that_can_be_built(model: ModelName, stream: S
     ],
 )
 def test_recipes_have_the_published_learning_rates(
-    recipe: Any, stream: StreamName, rates: dict[int, float]
+    recipe: Any, stream: InputStream, rates: dict[int, float]
 ) -> None:
     spec = RECIPES[recipe][stream].optimization
     num_steps = count_steps(spec, 9537)

@@ -19,7 +19,7 @@ from flowprep.errors import ConfigError
 from flowprep.learn.checkpoint import load_checkpoint
 from flowprep.learn.distributed import Process, join_processes
 from flowprep.learn.placement import choose_device
-from flowprep.learn.train import _digest
+from flowprep.learn.train_setup import digest_videos
 
 # Without batch norm, which sees a process's own samples only, and without dropout.
 OPTIONS = ["--model", "cnn-m-2048", "--width", "0.05", "--dropout", "0", "--crop", "42"]
@@ -86,7 +86,7 @@ def test_torchrun_trains_as_one_process(
     assert one.training is not None
     assert two.training is not None
     for item in ("best", "loss", "top1"):
-        assert one.training[item] == two.training[item]
+        assert getattr(one.training, item) == getattr(two.training, item)
 
 
 def test_ray_train_trains_as_one_process_whatever_happens(
@@ -158,7 +158,7 @@ def test_ray_train_reads_named_labels(motion: Path, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tmp_path / "run/last.pt")
     dataset = open_dataset(out, labels="mine")
     assert checkpoint.training is not None
-    assert checkpoint.training["videos"] == _digest([dataset], checkpoint.config)
+    assert checkpoint.training.videos == digest_videos([dataset], checkpoint.config)
 
 
 def _wait_for_step(process: subprocess.Popen[str], folder: Path, least: int) -> int:

@@ -15,10 +15,10 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, ConfigMismatchError, DatasetError
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint, restore_model, save_checkpoint
-from flowprep.learn.clips.indices import test_indices as clip_indices
+from flowprep.learn.clips.clip import load_clip
+from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.transforms import test_crops as view_crops
-from flowprep.learn.config import VIEWS, AugmentSpec, ClipSpec, ViewSpec
-from flowprep.learn.data import TestViews, load_clip
+from flowprep.learn.config import AugmentSpec, ClipSpec, ViewSpec
 from flowprep.learn.evaluate import (
     checkpoint_file,
     default_folder,
@@ -26,9 +26,12 @@ from flowprep.learn.evaluate import (
     score_videos,
     task_place,
 )
+from flowprep.learn.forward import group_size
 from flowprep.learn.placement import resolve_device
+from flowprep.learn.recipes import VIEWS
 from flowprep.learn.scores import Scores, softmax
 from flowprep.run.driver import run_extract
+from tests.learn.clips.samples import taken, view_indices
 from tests.learn.small import FLOW, RGB, extract_clips, make_checkpoint
 from tests.torch_devices import one_thread
 
@@ -47,7 +50,7 @@ def score(
 ) -> Scores:
     """The scores of the test split by an untrained network."""
     network = restore_model(make_checkpoint(dataset, clip=clip, model=model))
-    views = TestViews(dataset, clip, network.layout, FEW_VIEWS)
+    views = TestViews(dataset, clip, network.inputs, FEW_VIEWS, group_size=group_size(network))
     return score_videos(network, views, device="cpu", **options)  # type: ignore[arg-type]
 
 
@@ -70,20 +73,26 @@ def test_score_is_the_mean_over_views(
 ) -> None:
     network = restore_model(make_checkpoint(dataset, clip=clip, model=model))
     key = next(video.key for video in dataset.videos if video.split == "test")
-    views = TestViews(dataset, clip, network.layout, spec, videos=[key])
+    views = TestViews(
+        dataset, clip, network.inputs, spec, videos=[key], group_size=group_size(network)
+    )
     scores = score_videos(network, views, device="cpu")
     video = dataset.videos[key]
     number = video.num_flows if clip.stream == "flow" else video.num_frames
     logits = []
-    for indices in clip_indices(number, clip, spec.num_clips):
+    for indices in view_indices(number, clip, spec.num_clips):
         for crop in view_crops(video.width, video.height, clip, spec.num_crops):
-            view = load_clip(dataset, video, indices, crop, clip, network.layout)
+            view = load_clip(dataset, video, indices, crop, clip, *network.inputs)
             with torch.no_grad():
                 logits.append(network(torch.from_numpy(view)[None])[0].double().numpy())
     assert len(logits) == spec.num_clips * spec.num_crops
     assert np.ptp(logits, axis=0).max() > 1e-3 or spec.num_crops == 1
     assert_near(scores.logits[0], np.mean(logits, axis=0))
-    expected = np.mean(softmax(np.array(logits)), axis=0)
+    joined = np.reshape(logits, (spec.num_clips, spec.num_crops, -1))
+    if network.joins_segments:
+        # The scores of a crop of all clips are joined, here by their mean, before their softmax.
+        joined = joined.mean(axis=0, keepdims=True)
+    expected = softmax(joined).mean(axis=(0, 1))
     assert_near(scores.probabilities[0], expected)
     assert (scores.keys, scores.stream) == ((key,), clip.stream)
     assert scores.labels.tolist() == [video.label]
@@ -121,7 +130,7 @@ def test_parts_of_several_processes_are_the_whole(dataset: FlowDataset, world_si
 def test_network_is_left_as_it_was(dataset: FlowDataset) -> None:
     network = restore_model(make_checkpoint(dataset))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    views = TestViews(dataset, FLOW, "stack", VIEWS["center"])
+    views = TestViews(dataset, FLOW, [taken(FLOW)], VIEWS["center"])
     for is_training in (True, False):
         network.train(is_training)
         scores = score_videos(network, views, device="cpu")
@@ -147,7 +156,7 @@ def test_task_picks_the_head(dataset: FlowDataset, other_motion: Path) -> None:
     }
     assert np.abs(scores["motion"].logits - scores["other-motion"].logits).min() > 0
     network = restore_model(checkpoint)
-    batch = torch.stack([item["views"][0] for item in views_of(dataset, views)])
+    batch = torch.stack([item["views"]["flow"][0] for item in views_of(dataset, views)])
     with torch.no_grad():
         heads = network(batch)
     assert_near(scores["motion"].logits, heads[0].numpy())
@@ -159,7 +168,7 @@ def test_task_picks_the_head(dataset: FlowDataset, other_motion: Path) -> None:
 
 
 def views_of(dataset: FlowDataset, spec: ViewSpec) -> list[dict[str, torch.Tensor]]:
-    views = TestViews(dataset, FLOW, "stack", spec)
+    views = TestViews(dataset, FLOW, [taken(FLOW)], spec)
     return [views[item] for item in range(len(views))]
 
 

@@ -20,6 +20,7 @@ from flowprep.config import DecodeSpec, ExtractConfig, Resize, RunOptions
 from flowprep.dataset.read import FlowDataset
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint, restore_model
+from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.config import (
     AugmentSpec,
     ClipSpec,
@@ -30,11 +31,11 @@ from flowprep.learn.config import (
     TrainOptions,
     ViewSpec,
 )
-from flowprep.learn.data import TestViews
 from flowprep.learn.evaluate import score_videos
 from flowprep.learn.train import train
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import ACTIONS, write_action_dataset
+from tests.learn.clips.samples import taken
 from tests.torch_devices import one_thread
 
 __all__ = ["one_thread"]
@@ -116,7 +117,8 @@ def test_only_flow_tells_motion_and_only_the_right_flow(
     actions: FlowDataset, tmp_path: Path
 ) -> None:
     model = train_stream(actions, "flow", tmp_path / "flow")
-    views = TestViews(actions, ClipSpec(crop_px=56), "stack", VIEWS)
+    flow = ClipSpec(crop_px=56)
+    views = TestViews(actions, flow, [taken(flow)], VIEWS)
     assert views.num_videos == 4 * len(ACTIONS)
     assert accuracy(model, views) >= 0.95
 
@@ -131,6 +133,7 @@ def test_only_flow_tells_motion_and_only_the_right_flow(
 
 def test_a_single_frame_does_not_tell_motion(actions: FlowDataset, tmp_path: Path) -> None:
     model = train_stream(actions, "rgb", tmp_path / "rgb")
-    views = TestViews(actions, ClipSpec("rgb", 1, crop_px=56), "stack", VIEWS)
+    rgb = ClipSpec("rgb", 1, crop_px=56)
+    views = TestViews(actions, rgb, [taken(rgb)], VIEWS)
     # Of 32 videos, chance finds 4; 10 or more come once in 200 times.
     assert accuracy(model, views) <= 0.3

@@ -29,8 +29,8 @@ from flowprep.errors import (
     WeightsError,
 )
 from flowprep.learn.checkpoint import load_checkpoint, restore_model
+from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.config import (
-    VIEWS,
     AugmentSpec,
     ClipSpec,
     ModelSpec,
@@ -38,8 +38,9 @@ from flowprep.learn.config import (
     TrainConfig,
     TrainOptions,
 )
-from flowprep.learn.data import TestViews
 from flowprep.learn.evaluate import score_videos
+from flowprep.learn.networks import find_network, make_options
+from flowprep.learn.recipes import VIEWS
 from flowprep.learn.train import train
 from tests.torch_devices import one_thread
 
@@ -69,6 +70,11 @@ def dataset(motion: Path) -> FlowDataset:
 def change(config: TrainConfig, **fields: Any) -> TrainConfig:
     """Replaces fields of the configuration, wherever among its parts they are."""
     parts: dict[str, Any] = {}
+    model = fields.get("model", config.model.model)
+    own_options = {item.name for item in dataclasses.fields(find_network(model).options)}
+    options = {name: fields.pop(name) for name in own_options & fields.keys()}
+    if options:
+        fields["options"] = make_options(model, options)
     for item in dataclasses.fields(config):
         part = getattr(config, item.name)
         if dataclasses.is_dataclass(part):
@@ -155,15 +161,15 @@ def test_parts_of_a_batch_give_the_step_of_the_whole(dataset: FlowDataset, tmp_p
 
 def test_one_step_is_that_of_plain_torch(dataset: FlowDataset, tmp_path: Path) -> None:
     from flowprep.learn.checkpoint import build_model
-    from flowprep.learn.data import TrainingClips
+    from flowprep.learn.clips.training import TrainingClips
 
     config = change(ALONE, num_steps=1, learning_rate=0.1, weight_decay=0.0, schedule="constant")
     train([dataset], tmp_path, config, QUIET)
     torch.manual_seed(config.seed)
     model = build_model(config, [8]).train()
-    clips = TrainingClips([dataset], config, model.layout)
+    clips = TrainingClips([dataset], config, model.inputs)
     items = [clips[position] for position in range(8)]
-    x = torch.cat([item["clip"] for item in items])
+    x = torch.cat([item["clips"]["flow"] for item in items])
     labels = torch.tensor([item["label"] for item in items])
     torch.nn.functional.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
@@ -222,7 +228,7 @@ def test_the_folder_says_what_happened(dataset: FlowDataset, tmp_path: Path) -> 
     best = load_checkpoint(run / "best.pt")
     assert (report.best_top1, report.best_step) == (max(tests), 2 + 2 * tests.index(max(tests)))
     assert (best.step, best.training) == (report.best_step, None)
-    views = TestViews(dataset, SMALL.clip, "stack", VIEWS["center"], split="test")
+    views = TestViews(dataset, SMALL.clip, SMALL.inputs, VIEWS["center"], split="test")
     scores = score_videos(restore_model(best), views, device="cpu")
     assert scores.metrics()["top1"] == report.best_top1
 
@@ -458,7 +464,6 @@ def test_options_that_cannot_be_are_refused_before_anything_is_written(
 ) -> None:
     for config, message in (
         (change(SMALL, precision="fp16"), "precision fp16 needs a GPU"),
-        (change(SMALL, partial_bn=True), "partial_bn does not apply to resnet18"),
         (change(SMALL, crop_px=224), "--crop"),
     ):
         with pytest.raises(ConfigError, match=message):

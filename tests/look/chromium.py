@@ -123,3 +123,8 @@ def check_contrasts(page: Any, inks: Sequence[str], grounds: Sequence[str]) -> N
     )
     assert len(contrasts) == len(inks) * len(grounds)
     assert {pair: value for pair, value in contrasts.items() if value < 4.5} == {}
+
+
+def keys(page: Any) -> list[str]:
+    """The keys of the rows that are in the page."""
+    return list(page.eval_on_selector_all("#table td.key", "all => all.map(c => c.textContent)"))

@@ -127,7 +127,7 @@ def rewrite(out: Path, key: str, change: Callable[[Planes], Planes]) -> None:
     video = dataset.videos[key]
     config = dataset.config
     planes = change({d: dataset.quantized(key, 0, video.num_flows, d) for d in FLOW_STREAMS})
-    metadata = {name: value for name, value in dataset.metadata(key).items() if name != "offsets"}
+    metadata = dataset.metadata(key)
     rgb = dataset.frames(key, range(video.num_frames))
     dataset.close()
     streams = {}
@@ -139,11 +139,12 @@ def rewrite(out: Path, key: str, change: Callable[[Planes], Planes]) -> None:
     streams[RGB_STREAM] = JpegStream(config.encode.rgb_jpeg_quality)
     for frame in rgb:
         streams[RGB_STREAM].append(np.ascontiguousarray(frame[..., ::-1]))
-    metadata["sizes"] = {name: stream.sizes for name, stream in streams.items()}
+    sizes = {name: stream.sizes for name, stream in streams.items()}
+    metadata = msgspec.structs.replace(metadata, sizes=sizes)
     storage = Storage(out)
     record = read_sidecar(storage, video.shard).videos[0]
     with storage.atomic_file(part_name(video.shard, 0, "tar")) as file:
-        members = write_sample(file, key, metadata, streams)
+        members = write_sample(file, metadata, streams)
     for stream in streams.values():
         stream.close()
     publish_shard(storage, video.shard, [0], [msgspec.structs.replace(record, members=members)])

@@ -10,7 +10,14 @@ import pytest
 import flowprep
 from flowprep import FlowSpec, flow_to_color
 from flowprep.errors import ConfigError
-from flowprep.look.color import color_wheel, levels_to_color
+from flowprep.look.color import (
+    OUTSIDE,
+    color_wheel,
+    error_ramp,
+    error_to_color,
+    levels_to_color,
+    round_scale,
+)
 
 
 def middlebury_color(fx: float, fy: float) -> tuple[int, int, int]:
@@ -120,3 +127,20 @@ def test_a_scale_that_is_none(scale: float) -> None:
         flow_to_color(np.zeros((2, 2)), scale)
     with pytest.raises(ConfigError, match="max_flow_px must be > 0"):
         levels_to_color(np.zeros((2, 2), np.uint8), FlowSpec(), scale)
+
+
+@pytest.mark.parametrize(
+    ("px", "scale"),
+    [(0, 1), (0.3, 1), (1, 1), (1.01, 1.5), (2, 2), (6.5, 8), (9, 10), (11, 15), (28.3, 30)],
+)
+def test_scales_read_well(px: float, scale: float) -> None:
+    assert round_scale(px) == pytest.approx(scale)
+
+
+def test_errors_are_white_to_dark_and_gray_where_there_are_none() -> None:
+    colors = error_to_color(np.array([[0, 1.5, 3, 9, np.nan]]), 3)
+    assert colors[0, 0].tolist() == [255, 255, 255]
+    assert colors[0, 2].tolist() == colors[0, 3].tolist() == error_ramp()[-1].tolist()
+    assert colors[0, 4].tolist() == list(OUTSIDE)
+    brightness = error_ramp().astype(int).sum(axis=1)
+    assert (np.diff(brightness) <= 0).all()

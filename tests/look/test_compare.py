@@ -108,7 +108,7 @@ def test_levels_that_mean_different_things_are_not_compared(videos: Path, dis: P
     assert "A has bound 20 px and quantizer round and B has bound 30 px" in note
     # The same flow, but for half a level of each and the JPEGs.
     assert found.total.mean_px < 0.2
-    assert "flow.bound_px  20 | 30" in found.summary()
+    assert "flow.bound_px  20.0 | 30" in found.summary()
     assert "equal" not in found.summary()
 
 

@@ -1,36 +1,15 @@
-"""Pages, scales and files of pictures."""
+"""Pages, their panels, and arrows."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import av
 import numpy as np
 import pytest
-from PIL import Image
 
-from flowprep.errors import ConfigError, StorageError
-from flowprep.look.color import OUTSIDE, error_ramp, error_to_color, flow_to_color, round_scale
-from flowprep.look.film import write_film, write_picture
+from flowprep.errors import ConfigError
+from flowprep.look.color import error_ramp
 from flowprep.look.render import Page, Panel, Ramp, arrow_factor, draw_arrows, fit, panel_size
-from flowprep.look.sources import histogram_quantile
 
 # ---- scales
-
-
-@pytest.mark.parametrize(
-    ("px", "scale"),
-    [(0, 1), (0.3, 1), (1, 1), (1.01, 1.5), (2, 2), (6.5, 8), (9, 10), (11, 15), (28.3, 30)],
-)
-def test_scales_read_well(px: float, scale: float) -> None:
-    assert round_scale(px) == pytest.approx(scale)
-
-
-def test_quantile_of_a_histogram() -> None:
-    assert histogram_quantile([98, 1, 1], 0.25, 0.98) == 0.25
-    assert histogram_quantile([98, 1, 1], 0.25, 0.985) == 0.5
-    assert histogram_quantile([98, 1, 1], 0.25, 1.0) == 0.75
-    assert histogram_quantile([], 0.25, 0.99) == 0
 
 
 @pytest.mark.parametrize(
@@ -57,15 +36,6 @@ def test_a_whole_factor_repeats_px_and_another_shape_is_fitted_inside() -> None:
     assert fit(image, (16, 12)) is image
     assert fit(image, (8, 100)).shape == (6, 8, 3)
     assert fit(image, (100, 24)).shape == (24, 32, 3)
-
-
-def test_errors_are_white_to_dark_and_gray_where_there_are_none() -> None:
-    colors = error_to_color(np.array([[0, 1.5, 3, 9, np.nan]]), 3)
-    assert colors[0, 0].tolist() == [255, 255, 255]
-    assert colors[0, 2].tolist() == colors[0, 3].tolist() == error_ramp()[-1].tolist()
-    assert colors[0, 4].tolist() == list(OUTSIDE)
-    brightness = error_ramp().astype(int).sum(axis=1)
-    assert (np.diff(brightness) <= 0).all()
 
 
 # ---- arrows
@@ -124,89 +94,3 @@ def test_a_long_name_does_not_run_into_the_label() -> None:
 def test_a_page_that_is_too_large_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"width must leave a page of at most 16384 px"):
         Page([Panel("frame")] * 3, (8000, 100))
-
-
-# ---- films
-
-
-def pages(count: int, width: int = 96, height: int = 64) -> list[np.ndarray]:
-    """Four fields of colour, and a bar that moves on from page to page."""
-    all_pages = []
-    for number in range(count):
-        flow = np.zeros((height, width, 2))
-        flow[:32, :48], flow[32:, :48], flow[:32, 48:], flow[32:, 48:] = (
-            (5, 0),
-            (0, 5),
-            (-5, 0),
-            (0, -5),
-        )
-        page = flow_to_color(flow, 6)
-        page[:, 8 * number : 8 * number + 4] = 0
-        all_pages.append(page)
-    return all_pages
-
-
-def read(path: Path) -> list[np.ndarray]:
-    if path.suffix == ".mp4":
-        with av.open(str(path)) as container:
-            return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    with Image.open(path) as image:
-        found = []
-        for number in range(image.n_frames):  # type: ignore[attr-defined]
-            image.seek(number)
-            found.append(np.array(image.convert("RGB")))
-        return found
-
-
-@pytest.mark.parametrize(("suffix", "most_levels"), [("mp4", 6), ("webp", 6), ("gif", 6)])
-def test_films_have_all_pages_in_their_colours(
-    tmp_path: Path, suffix: str, most_levels: int
-) -> None:
-    path = tmp_path / f"film.{suffix}"
-    wanted = pages(9)
-    assert write_film(path, iter(wanted), 12.5) == 9
-    found = read(path)
-    assert len(found) == 9
-    for one, other in zip(found, wanted, strict=True):
-        assert one.shape == other.shape
-        # Away from edges, where 4:2:0 mixes colours.
-        for y, x in ((16, 90), (48, 90)):
-            assert np.abs(one[y, x].astype(int) - other[y, x]).max() <= most_levels
-        assert np.abs(one.astype(int) - other).mean() < 4
-    assert [item.name for item in tmp_path.iterdir()] == [path.name]
-
-
-def test_an_mp4_is_what_every_player_takes(tmp_path: Path) -> None:
-    write_film(tmp_path / "a.mp4", iter(pages(5)), 29.97)
-    with av.open(str(tmp_path / "a.mp4")) as container:
-        stream = container.streams.video[0]
-        assert (stream.codec.name, stream.pix_fmt) == ("h264", "yuv420p")
-        assert float(stream.average_rate or 0) == pytest.approx(29.97)
-        assert (stream.codec_context.colorspace, stream.codec_context.color_range) == (6, 1)
-    # The index stands first, so that a film plays while it loads.
-    data = (tmp_path / "a.mp4").read_bytes()
-    assert data.index(b"moov") < data.index(b"mdat")
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "webp", "gif"])
-def test_a_film_that_fails_leaves_what_was_there(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"film.{suffix}"
-    path.write_bytes(b"the old one")
-
-    def failing() -> object:
-        yield from pages(3)
-        raise RuntimeError("no more")
-
-    with pytest.raises(RuntimeError, match="no more"):
-        write_film(path, failing(), 25)  # type: ignore[arg-type]
-    assert path.read_bytes() == b"the old one"
-    assert [item.name for item in tmp_path.iterdir()] == [path.name]
-
-
-def test_what_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"must end in .mp4, .webp, .gif, got film.avi"):
-        write_film("film.avi", [], 25)
-    with pytest.raises(ConfigError, match="play_fps must be > 0"):
-        write_film(tmp_path / "film.mp4", [], 0)
-    with pytest.raises(StorageError, match=r"the folder of .*a.png does not exist"):
-        write_picture(tmp_path / "none" / "a.png", pages(1)[0])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -12,61 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import flowprep
-from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize
 from flowprep.dataset.read import FlowDataset
-from flowprep.errors import ConfigError, DatasetError, InputError, VideoError
+from flowprep.errors import ConfigError, InputError, VideoError
 from flowprep.look.color import levels_to_color
 from flowprep.look.panels import PANELS
 from flowprep.look.render import MARGIN_PX
-from flowprep.look.sources import StoredFlow, compute_video
+from flowprep.look.sources import StoredFlow
 from flowprep.look.view import ViewSpec, draw_pages, view
-from flowprep.synthetic import Layer, Motion, Scene, write_video
-
-NUM_FRAMES = 8
-QUICK = ExtractConfig(DecodeSpec(resize=Resize.parse("none")), FlowSpec("dis"))
-
-
-def scene(velocity_px: tuple[float, float], width: int = 64, height: int = 48) -> Scene:
-    return Scene(width, height, (Layer(3, (Motion(velocity_px=velocity_px),)),))
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("views") / "videos"
-    folder.mkdir()
-    for name, velocity_px in {"right": (3, 0), "down": (0, 2)}.items():
-        frames = (scene(velocity_px).frame(t) for t in range(NUM_FRAMES))
-        write_video(folder / f"{name}.mp4", frames, 10)
-    tall = scene((1, 0), 40, 70)
-    write_video(folder / "tall.mp4", (tall.frame(t) for t in range(NUM_FRAMES)), 10)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def dataset(videos: Path) -> FlowDataset:
-    out = videos.parent / "out"
-    assert flowprep.extract(videos, out, QUICK, executor="inline").is_complete
-    return flowprep.open_dataset(out)
-
-
-@pytest.fixture(scope="module")
-def bare(videos: Path) -> FlowDataset:
-    """Forward flow of step 2, and nothing else."""
-    encode = EncodeSpec(directions=("forward",), keep_rgb=False)
-    config = ExtractConfig(QUICK.decode, FlowSpec("dis", step=2), encode)
-    flowprep.extract(videos, videos.parent / "bare", config, executor="inline")
-    return flowprep.open_dataset(videos.parent / "bare")
-
-
-def cells(page: np.ndarray, count: int, width: int = 256, height: int = 192) -> list[np.ndarray]:
-    """The pictures of the first row of a film's page, of 64x48 px enlarged four times."""
-    top, pitch = MARGIN_PX + 24, width + 12
-    return [
-        page[top : top + height, MARGIN_PX + n * pitch : MARGIN_PX + n * pitch + width][::4, ::4]
-        for n in range(count)
-    ]
-
+from tests.look.viewing import NUM_FRAMES, QUICK, cells
 
 # ---- what is drawn
 
@@ -214,19 +164,6 @@ def test_sources_that_are_none(dataset: FlowDataset, videos: Path, tmp_path: Pat
 # ---- videos and frames
 
 
-def test_computed_flow_is_what_extraction_stores(dataset: FlowDataset, videos: Path) -> None:
-    computed = compute_video(videos / "right.mp4", QUICK, start=2, length=3)
-    assert (computed.num_flows, computed.first, computed.fps) == (3, 2, 10)
-    for direction in ("forward", "backward"):
-        stored = dataset.quantized("right", 2, 3, direction)  # type: ignore[arg-type]
-        assert np.array_equal(computed.levels(0, 3, direction), stored)  # type: ignore[arg-type]
-    assert np.array_equal(computed.frames([0, 3]), dataset.frames("right", [2, 5]))
-    whole = compute_video(videos / "right.mp4", QUICK)
-    assert whole.speeds("forward") == StoredFlow(dataset, "right").speeds("forward")
-    computed.close()
-    whole.close()
-
-
 def test_a_video_is_drawn_as_its_data_set_is(
     dataset: FlowDataset, videos: Path, tmp_path: Path
 ) -> None:
@@ -247,64 +184,3 @@ def test_of_a_long_video_the_first_fields_are_drawn(
     report = view(videos / "right.mp4", tmp_path / "a.webp", config=QUICK)
     assert report.num_pages == 3
     assert report.notes == ("drew the first 3 fields; give --length for another number",)
-
-
-def test_a_range_past_the_end_of_a_video(videos: Path) -> None:
-    with pytest.raises(VideoError, match=r"right.mp4: 1 frame from frame 7 on, .* needs 2"):
-        compute_video(videos / "right.mp4", QUICK, start=7, length=5)
-
-
-# ---- notebooks
-
-
-def decoded(animation: flowprep.look.show.Animation, folder: Path) -> Iterator[np.ndarray]:
-    animation.save(folder / "a.webp")
-    with Image.open(folder / "a.webp") as image:
-        for number in range(image.n_frames):  # type: ignore[attr-defined]
-            image.seek(number)
-            yield np.array(image.convert("RGB"))
-
-
-def test_a_notebook_shows_a_video_of_a_data_set(dataset: FlowDataset, tmp_path: Path) -> None:
-    animation = flowprep.show(dataset, "right", length=3, panels=["flow"])
-    html = animation._repr_html_()
-    found = re.fullmatch(r'<img src="data:image/webp;base64,([^"]+)" alt="right" .*>', html)
-    assert found is not None
-    assert base64.b64decode(found[1]) == animation.data
-    bundle = animation._repr_mimebundle_()
-    assert bundle["text/html"] == html
-    assert bundle["text/plain"] == repr(animation)
-    assert "right" in repr(animation)
-    pages = list(decoded(animation, tmp_path))
-    assert len(pages) == 3
-    assert pages[0].shape == (animation.height, animation.width, 3)
-    (flow,) = cells(pages[0], 1)
-    # To the right is red.
-    assert flow[..., 0].mean() > flow[..., 1:].mean() + 60
-
-
-def test_a_notebook_shows_frames(tmp_path: Path) -> None:
-    frames = np.stack([scene((0, 2)).frame(t) for t in range(5)])
-    spec = FlowSpec("dis")
-    animation = flowprep.show(frames, panels=["rgb", "flow", "consistency"], flow=spec)
-    assert animation.num_pages == 4
-    _, flow, _ = cells(next(decoded(animation, tmp_path)), 3)
-    # Down is yellow.
-    assert flow[..., :2].mean() > flow[..., 2].mean() + 60
-
-
-def test_a_notebook_takes_the_place_of_a_data_set(dataset: FlowDataset) -> None:
-    assert flowprep.show(dataset.location, length=2).title == "down"
-    with pytest.raises(DatasetError, match="no video has the key 'none'"):
-        flowprep.show(dataset, "none")
-
-
-def test_what_a_notebook_cannot_show(dataset: FlowDataset) -> None:
-    with pytest.raises(ConfigError, match=r"frames must be \(N, H, W, 3\) uint8 RGB, got float64"):
-        flowprep.show(np.zeros((2, 32, 32, 3)))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="key goes with a data set"):
-        flowprep.show(np.zeros((2, 32, 32, 3), np.uint8), "a")
-    with pytest.raises(ConfigError, match="flow goes with frames"):
-        flowprep.show(dataset, flow=FlowSpec())
-    with pytest.raises(ConfigError, match="source must be a data set or"):
-        flowprep.show("clip.mp4")

@@ -79,7 +79,7 @@ def outcome(out: Path) -> dict[str, Any] | str:
     for line in (out / "failures.jsonl").read_text().splitlines():
         return str(json.loads(line)["reason"])
     dataset = flowprep.open_dataset(out)
-    return dataset.metadata(dataset.videos[0].key)
+    return dataset.metadata(dataset.videos[0].key).to_dict()
 
 
 def assert_outcome(found: dict[str, Any] | str, expected: Mapping[str, Any] | str) -> None:
@@ -162,7 +162,7 @@ def test_files_that_are_trimmed_already_are_not_cut_again(
     assert [video.num_frames for video in dataset.videos] == [250, 250]
     assert report.video_notes["already-trimmed"].num_videos == 2
     for video, bounds in zip(dataset.videos, ("5 s to 15 s", "85 s to 95 s"), strict=True):
-        note = dataset.metadata(video.key)["notes"]["already-trimmed"]
+        note = dataset.metadata(video.key).notes["already-trimmed"]
         assert bounds in note
         assert "10 s" in note
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +23,6 @@ from flowprep.dataset.parts import write_part_record
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigMismatchError, DatasetError, InputError, StorageError
 from flowprep.inputs.manifest import Manifest, collect_videos
-from flowprep.run import driver
 from flowprep.run.estimate import estimate_run
 from flowprep.run.progress import RunReport
 from flowprep.storage import Storage
@@ -412,25 +409,6 @@ def test_memory_storage_takes_a_whole_run(five_clips: Path) -> None:
     dataset = open_dataset(out)
     assert dataset.flow("a/00", 1, 2).shape == (2, 48, 64, 2)
     Storage(out).remove("")
-
-
-def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
-    class Rays:
-        def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.01)
-
-    # What was started in the background may have been told to ignore it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with driver._interrupts_kept() as raise_if_interrupted:
-            raise_if_interrupted()
-            Rays()
-            with pytest.raises(KeyboardInterrupt):
-                raise_if_interrupted()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class TestFoundAgain:

@@ -138,7 +138,7 @@ def test_step_two_is_step_one_of_every_second_frame(tmp_path: Path) -> None:
         extracted(folder_of(frames, tmp_path / "all"), step=2) as result,
         extracted(folder_of(frames[::2], tmp_path / "even")) as even,
     ):
-        assert result.metadata["num_flows"] == NUM_FRAMES - 2
+        assert result.metadata.num_flows == NUM_FRAMES - 2
         np.testing.assert_array_equal(levels_of(result)[::2], levels_of(even))
 
 
@@ -149,7 +149,7 @@ def test_flow_of_a_range_is_that_part_of_the_whole(tmp_path: Path) -> None:
         extracted(Video("whole", str(path))) as whole,
         extracted(Video("part", str(path), start_seconds=0.04, end_seconds=0.16)) as part,
     ):
-        assert part.metadata["num_frames"] == 3
+        assert part.metadata.num_frames == 3
         np.testing.assert_array_equal(levels_of(part), levels_of(whole)[1:3])
 
 
@@ -176,7 +176,7 @@ def test_metadata_says_what_was_read_and_computed(tmp_path: Path) -> None:
     )
     video = Video("clip", str(path), labels=(3,), split="train")
     with extract_video(video, config, create_estimator("farneback")) as result:
-        metadata = json.loads(json.dumps(result.metadata))
+        metadata = json.loads(result.metadata.to_json())
         assert metadata["source"] == str(path)
         assert metadata["source_bytes"] == path.stat().st_size
         assert (metadata["source_width"], metadata["source_height"]) == (112, 80)
@@ -221,7 +221,7 @@ def test_static_video_has_zero_flow_and_says_so(tmp_path: Path) -> None:
     video = folder_of([scene_frames()[0]] * 3, tmp_path / "still")
     with extracted(video, "tvl1") as result:
         assert np.all(levels_of(result) == 128)
-        assert result.metadata["flow"]["forward"]["num_zero_fields"] == 2
+        assert result.metadata.flow["forward"].num_zero_fields == 2
 
 
 @pytest.mark.parametrize(
@@ -271,6 +271,6 @@ def test_damaged_video_gives_nothing_or_what_came_before(test_data: Path) -> Non
     assert caught.value.reason == "damaged"
     config = ExtractConfig(dataclasses.replace(spec, on_damage="cut"), FlowSpec("farneback"))
     with extract_video(video, config, estimator) as result:
-        assert result.status == result.metadata["status"] == "partial"
-        assert result.metadata["num_frames"] == caught.value.num_frames
-        assert result.metadata["damage"] == caught.value.message
+        assert result.status == result.metadata.status == "partial"
+        assert result.metadata.num_frames == caught.value.num_frames
+        assert result.metadata.damage == caught.value.message

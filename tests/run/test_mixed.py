@@ -95,7 +95,7 @@ def run(clips: Path, out: Path, *, executor: str = "ray", **options: Any) -> Run
 def estimators(out: Path) -> Counter[str]:
     """How many videos each class computed."""
     dataset = open_dataset(out)
-    return Counter(dataset.metadata(video.key)["estimator"] for video in dataset.videos)
+    return Counter(dataset.metadata(video.key).estimator for video in dataset.videos)
 
 
 def tars(out: Path) -> dict[str, bytes]:
@@ -117,10 +117,10 @@ def test_cpu_and_gpu_workers_fill_one_data_set_that_agrees_with_the_cpu_s(
     for video in mixed.videos:
         computed = mixed.metadata(video.key)
         known = reference.metadata(video.key)
-        assert (computed["num_flows"], computed["width"]) == (known["num_flows"], known["width"])
+        assert (computed.num_flows, computed.width) == (known.num_flows, known.width)
         for direction in DIRECTIONS:
             wanted = (video.key, 0, video.num_flows, direction)
-            if computed["estimator"] == "TVL1":
+            if computed.estimator == "TVL1":
                 assert np.array_equal(mixed.quantized(*wanted), reference.quantized(*wanted))
                 continue
             difference_px = mixed.flow(*wanted) - reference.flow(*wanted)

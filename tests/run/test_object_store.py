@@ -335,10 +335,10 @@ def test_wrong_credentials_stop_the_run_and_blame_no_video(
 def test_metadata_names_the_object(videos: str, clips: Path, tmp_path: Path) -> None:
     run(videos, tmp_path / "out")
     metadata = open_dataset(tmp_path / "out").metadata("move_left/00")
-    assert metadata["source"] == f"{videos}/move_left/00.mp4"
-    assert metadata["source_bytes"] == (clips / "move_left" / "00.mp4").stat().st_size
-    assert abs(metadata["source_mtime_ns"] / 1e9 - time.time()) < 3600
-    assert re.fullmatch("[0-9a-f]{32}", metadata["source_etag"])
+    assert metadata.source == f"{videos}/move_left/00.mp4"
+    assert metadata.source_bytes == (clips / "move_left" / "00.mp4").stat().st_size
+    assert abs(metadata.source_mtime_ns / 1e9 - time.time()) < 3600
+    assert re.fullmatch("[0-9a-f]{32}", metadata.source_etag)
     manifest = (tmp_path / "out" / "manifest.jsonl").read_text()
     assert f'"source":"{videos}/move_left/00.mp4"' in manifest
 
@@ -497,24 +497,26 @@ def test_training_reads_the_same_over_faults(
 ) -> None:
     torch = pytest.importorskip("torch")
     from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
+    from flowprep.learn.clips.training import TrainingClips
     from flowprep.learn.config import ClipSpec, TrainConfig
-    from flowprep.learn.data import TrainingClips
 
     out = upload(undisturbed, bucket, s3_endpoint)
     config = TrainConfig(clip=ClipSpec("flow", 3, crop_px=32), seed=5, train_split="all")
-    there = StreamingClips(out, config, "stack")
-    here = StreamingClips(undisturbed, config, "stack")
+    there = StreamingClips(out, config, config.inputs)
+    here = StreamingClips(undisturbed, config, config.inputs)
     for ours, expected in zip(
         streaming_loader(there, batch_size=4, num_loaders=1),
         streaming_loader(here, batch_size=4),
         strict=True,
     ):
-        assert all(torch.equal(ours[name], expected[name]) for name in ("clip", "label", "video"))
+        assert all(torch.equal(ours[name], expected[name]) for name in ("label", "video"))
+        assert torch.equal(ours["clips"]["flow"], expected["clips"]["flow"])
     ours, expected = (
-        TrainingClips([open_dataset(one)], config, "stack") for one in (out, undisturbed)
+        TrainingClips([open_dataset(one)], config, config.inputs) for one in (out, undisturbed)
     )
     for position in range(2 * NUM_VIDEOS):
         sample = expected[position]
-        for name, value in ours[position].items():
-            assert np.array_equal(value, sample[name])
+        found = ours[position]
+        assert (found["label"], found["task"]) == (sample["label"], sample["task"])
+        assert torch.equal(found["clips"]["flow"], sample["clips"]["flow"])
     assert num_faults(faulty) >= 3

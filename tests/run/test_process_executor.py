@@ -23,8 +23,10 @@ from flowprep.dataset.layout import read_failures
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ExecutorError
 from flowprep.inputs.video import Video
+from flowprep.machine import usable_cores
 from flowprep.run import options as options_module
 from flowprep.run import process_executor, worker_process
+from flowprep.run.early import early_worker
 from flowprep.run.job import ExtractJob, JobResult, WorkerLost
 from flowprep.run.options import chosen_executor
 from flowprep.run.process_executor import ProcessExecutor
@@ -124,6 +126,26 @@ def test_a_gpu_is_rays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_is_the_default_everywhere() -> None:
     assert RunOptions().executor == "auto"
     assert (flowprep.extract.__kwdefaults__ or {})["executor"] == "auto"
+
+
+def test_a_worker_is_started_early_for_what_is_surely_one_video(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.mp4")
+    (tmp_path / "list.txt").write_text("a.mp4\n")
+
+    def starts(*names: Path, **given: Any) -> bool:
+        with early_worker(RunOptions(**given), CONFIG.flow, names) as worker:
+            return worker is not None
+
+    assert starts(clip)
+    assert starts(tmp_path, num_workers=1)
+    assert starts(tmp_path, executor="process")
+    assert not starts(num_workers=1)
+    assert not starts(clip, executor="ray")
+    assert not starts(clip, executor="inline")
+    assert not starts(clip, address="somewhere:1")
+    if usable_cores() > 1:
+        assert not any(map(starts, (tmp_path, tmp_path / "list.txt", tmp_path / "absent.mp4")))
+        assert not starts(clip, clip)
 
 
 # ---- the same data set

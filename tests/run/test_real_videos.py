@@ -52,7 +52,7 @@ def test_every_real_video_extracts_with_the_flows_that_its_frames_give(
     assert len(dataset.videos) == {"ucf101": 24, "asl": 20}[collection]
     step = CONFIG.flow.step
     for video in dataset.videos:
-        source = Path(dataset.metadata(video.key)["source"])
+        source = Path(dataset.metadata(video.key).source)
         assert video.num_flows == count_frames(source, ffmpeg) - step, video.key
     assert verify_dataset(out).problems == []
     if collection == "ucf101":

@@ -318,8 +318,8 @@ def test_a_video_names_every_device_that_computed_it(videos: Path, tmp_path: Pat
     edit_segments(out, device="cuda:H100", estimator="GpuFarneback")
     assert run(videos, out, segment_frames=25).is_complete
     metadata = flowprep.open_dataset(out).metadata("long")
-    assert metadata["device"] == "cpu, cuda:H100"
-    assert metadata["estimator"] == "Farneback, GpuFarneback"
+    assert metadata.device == "cpu, cuda:H100"
+    assert metadata.estimator == "Farneback, GpuFarneback"
 
 
 def test_progress_counts_videos_and_their_whole_time(videos: Path, tmp_path: Path) -> None:

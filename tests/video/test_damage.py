@@ -126,7 +126,7 @@ def test_concealed_videos_are_complete_and_counted_everywhere(
     for video in dataset.videos:
         metadata = dataset.metadata(video.key)
         kinds = [one.kind for one in find_in_statistics(describe_video(metadata, config))]
-        assert ("concealed" in kinds) == (metadata["num_damaged"] > 0) == (video.key != "sound")
+        assert ("concealed" in kinds) == (metadata.num_damaged > 0) == (video.key != "sound")
 
 
 def test_fail_and_cut_share_a_data_set_and_conceal_does_not(damaged: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from flowprep.config import DecodeSpec, Resize
 from flowprep.errors import VideoError
 from flowprep.inputs.video import Video
 from flowprep.video.decode import DECODERS, open_video
-from flowprep.video.pyav_reader import MAX_DECODED_PIXELS
+from flowprep.video.pyav_decoder import MAX_DECODED_PIXELS
 from flowprep.video.reader import MAX_STILL_SECONDS
 
 SMALL = Resize.parse("short:32")

@@ -197,4 +197,4 @@ def test_the_case_and_its_record(test_data: Path, tmp_path: Path) -> None:
         (record,) = flowprep.open_dataset(out).videos
         assert (record.width, record.height, record.num_frames) == (*size, 50)
         assert set(report.video_notes) == ({"not-square"} if not square else set())
-        assert flowprep.open_dataset(out).metadata(record.key)["pixel_aspect"] == [16, 11]
+        assert flowprep.open_dataset(out).metadata(record.key).pixel_aspect == (16, 11)

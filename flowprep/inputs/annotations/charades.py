@@ -9,12 +9,11 @@ import re
 from collections import Counter
 
 from flowprep.errors import InputError
-from flowprep.inputs.annotations.search import Search, file_and_videos
+from flowprep.inputs.annotations.search import open_table
 from flowprep.inputs.clips import names_of_clips, short_name
 from flowprep.inputs.csv_lists import parse_seconds
-from flowprep.inputs.entries import Entry, Found, Request, comments_note
+from flowprep.inputs.entries import Entry, Found, Request
 from flowprep.inputs.keys import escape_key
-from flowprep.inputs.text_files import read_table
 from flowprep.words import format_count
 
 __all__ = ["CHARADES_COLUMNS", "read_charades"]
@@ -29,23 +28,13 @@ _ACTION = re.compile(r"c([0-9]{3})\s+([0-9]+\.?[0-9]*)\s+([0-9]+\.?[0-9]*)")
 
 def read_charades(path: str, request: Request) -> Found:
     """Finds the videos of Charades' CSV; labels are the numbers of its classes, c092 is 92."""
-    csv_path, tree = file_and_videos(path, request)
-    table = read_table(csv_path)
-    if not set(table.columns) >= CHARADES_COLUMNS:
-        raise InputError(
-            f"{csv_path} is no CSV of Charades: its first line must name the columns id and "
-            f"actions, got {','.join(table.columns)[:200]!r}; give --format csv for a table with a "
-            f"column path"
-        )
-    search = Search(tree, csv_path, request)
-    if table.comments:
-        search.notes.append(comments_note(table.comments, csv_path))
+    table, search = open_table(path, request, CHARADES_COLUMNS, "Charades", "id and actions")
     entries: list[Entry] = []
     clips: list[tuple[str, int, float, float, str]] = []
     idle: list[str] = []
     empty: list[str] = []
     for row in table.rows:
-        origin = f"line {row.number} of {csv_path}"
+        origin = f"line {row.number} of {table.path}"
         video_id = row.get("id")
         if not video_id:
             raise InputError(f"{origin} needs an id, got {row.text!r}")
@@ -80,7 +69,7 @@ def read_charades(path: str, request: Request) -> Found:
     if empty:
         search.notes.append(
             f"left out {format_count(len(empty), 'action')} that end where they begin, or before; "
-            f"first: {empty[0]}; correct {csv_path} if they should be clips"
+            f"first: {empty[0]}; correct {table.path} if they should be clips"
         )
     return search.finish(entries, _CLASS_NAMES)
 

@@ -6,13 +6,12 @@ narration_id,participant_id,video_id,...,start_timestamp,stop_timestamp,...,verb
 from __future__ import annotations
 
 from flowprep.errors import InputError
-from flowprep.inputs.annotations.search import Search, file_and_videos
+from flowprep.inputs.annotations.search import open_table
 from flowprep.inputs.clips import names_of_clips
 from flowprep.inputs.csv_lists import parse_seconds
-from flowprep.inputs.entries import Entry, Found, Request, comments_note
+from flowprep.inputs.entries import Entry, Found, Request
 from flowprep.inputs.keys import escape_key
-from flowprep.inputs.lists import integers_in
-from flowprep.inputs.text_files import read_table
+from flowprep.inputs.listed import integers_in
 
 __all__ = ["EPIC_COLUMNS", "read_epic"]
 
@@ -24,25 +23,16 @@ def read_epic(path: str, request: Request) -> Found:
 
     A key is the narration's id (`P01_01_0`), which EPIC-55 has as a uid of its own.
     """
-    csv_path, tree = file_and_videos(path, request)
-    table = read_table(csv_path)
-    if not set(table.columns) >= EPIC_COLUMNS:
-        raise InputError(
-            f"{csv_path} is no CSV of EPIC-Kitchens: its first line must name the columns "
-            f"video_id,start_timestamp,stop_timestamp (and narration_id, verb_class), got "
-            f"{','.join(table.columns)[:200]!r}; give --format csv for a table with a column path"
-        )
-    search = Search(tree, csv_path, request)
-    if table.comments:
-        search.notes.append(comments_note(table.comments, csv_path))
+    header = "video_id,start_timestamp,stop_timestamp (and narration_id, verb_class)"
+    table, search = open_table(path, request, EPIC_COLUMNS, "EPIC-Kitchens", header)
     if "verb_class" in table.columns:
         search.notes.append(
-            f"labels are the column verb_class of {csv_path}; write a CSV with the columns "
+            f"labels are the column verb_class of {table.path}; write a CSV with the columns "
             f"path,label,start,end for nouns or actions"
         )
     clips, entries = [], []
     for row in table.rows:
-        origin = f"line {row.number} of {csv_path}"
+        origin = f"line {row.number} of {table.path}"
         video_id = row.get("video_id")
         start = parse_seconds(row.get("start_timestamp"))
         end = parse_seconds(row.get("stop_timestamp"))

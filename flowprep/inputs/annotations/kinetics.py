@@ -16,7 +16,7 @@ from flowprep.errors import InputError
 from flowprep.inputs.annotations.search import Search, file_and_videos
 from flowprep.inputs.clips import names_of_clips, short_name
 from flowprep.inputs.csv_lists import SPLIT_NAMES
-from flowprep.inputs.entries import Entry, Found, Request, check_split, comments_note
+from flowprep.inputs.entries import Entry, Found, Request, check_split, comment_notes
 from flowprep.inputs.json_files import read_json
 from flowprep.inputs.keys import escape_key
 from flowprep.inputs.text_files import read_table
@@ -116,8 +116,7 @@ def _of_table(path: str, notes: list[str]) -> Iterator[KineticsClip]:
         split = row.get("split")
         check_split(split, f"the split on {origin}")
         yield KineticsClip(video_id, start, end, row.get("label"), split, origin)
-    if comments:
-        notes.append(comments_note(comments, path))
+    notes += comment_notes(comments, path)
 
 
 def _of_json(path: str) -> Iterator[KineticsClip]:

@@ -11,23 +11,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from flowprep.errors import InputError
 from flowprep.inputs.clips import precise_name, short_name
-from flowprep.inputs.entries import Entry, Found, Request
-from flowprep.inputs.lists import list_and_root
+from flowprep.inputs.entries import Entry, Found, Request, comment_notes
+from flowprep.inputs.listed import list_and_root
 from flowprep.inputs.missing import (
     drop_contested_guesses,
     missing_examples,
     refuse_missing_classes,
 )
 from flowprep.inputs.name_index import VideoIndex, difference_of, spelling_notes
+from flowprep.inputs.text_files import Table, read_table
 from flowprep.inputs.tree import Tree, check_out, walk
 from flowprep.urls import absolute
 from flowprep.words import format_count
 
-__all__ = ["Search", "file_and_videos"]
+__all__ = ["Search", "file_and_videos", "open_table"]
 
 _TIMES = re.compile(r"(?:_[0-9]{6,9}){2}$")
 
@@ -40,6 +41,26 @@ def file_and_videos(path: str, request: Request) -> tuple[str, Tree]:
         check_out(top, request)
     # Beside its list OUT does no harm: only listed names are taken, and shards have none of them.
     return annotations, walk(top, None)
+
+
+def open_table(
+    path: str, request: Request, columns: Set[str], name: str, header: str
+) -> tuple[Table, Search]:
+    """Reads the CSV of a known data set, and finds the videos that belong to it.
+
+    Raises InputError for a file without `columns`; `name` is what the data set is called, `header`
+    what its first line is.
+    """
+    csv_path, tree = file_and_videos(path, request)
+    table = read_table(csv_path)
+    if not set(table.columns) >= columns:
+        raise InputError(
+            f"{csv_path} is no CSV of {name}: its first line must name the columns {header}, got "
+            f"{','.join(table.columns)[:200]!r}; give --format csv for a table with a column path"
+        )
+    search = Search(tree, csv_path, request)
+    search.notes += comment_notes(table.comments, csv_path)
+    return table, search
 
 
 class Search:

@@ -4,60 +4,33 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 
 from flowprep.errors import InputError
-from flowprep.inputs.annotations.search import Search
-from flowprep.inputs.entries import Entry, Found, Request, comments_note
-from flowprep.inputs.keys import escape_key
+from flowprep.inputs.annotations.split_lists import (
+    SplitLine,
+    SplitLists,
+    find_listed,
+    no_split_file,
+)
+from flowprep.inputs.entries import Found, Request, comment_notes
 from flowprep.inputs.name_index import fold
 from flowprep.inputs.places import names_in
 from flowprep.inputs.text_files import read_lines
-from flowprep.inputs.tree import list_videos, without_extension
 
-__all__ = ["UCF101Line", "no_split_file", "read_ucf101", "ucf101_lines"]
+__all__ = ["read_ucf101", "ucf101_lists"]
 
 _LINE = re.compile(r"(.+?)(?:\s+([0-9]+))?")
 """CLASS/VIDEO.avi NUMBER; names of classes may hold spaces, and lists of tests lack the number."""
 
 
-@dataclass(frozen=True, slots=True)
-class UCF101Line:
-    """A line of trainlistNN.txt or testlistNN.txt."""
-
-    origin: str
-    """`line 3 of LIST`."""
-    listed: str
-    """The path as the list has it."""
-    file_name: str
-    class_name: str
-    """As classInd.txt spells it."""
-    split: str
-
-
 def read_ucf101(path: str, request: Request) -> Found:
     """Finds the videos that classInd.txt, trainlistNN.txt and testlistNN.txt name."""
-    folder = request.annotations or ""
-    class_names, lines, notes = ucf101_lines(folder, request.split or 1)
-    search = Search(list_videos(path, request), folder, request, class_names)
-    search.notes += notes
-    entries = []
-    for line in lines:
-        entry = Entry(
-            "",
-            escape_key(f"{line.class_name}/{without_extension(line.file_name)}"),
-            line.origin,
-            class_name=line.class_name,
-            split=line.split,
-            listed=line.listed,
-        )
-        search.find(entry, line.file_name, (line.class_name, line.split))
-        entries.append(entry)
-    return search.finish(entries, class_names)
+    lists = ucf101_lists(request.annotations or "", request.split or 1)
+    return find_listed(path, request, lists)
 
 
-def ucf101_lines(folder: str, split: int) -> tuple[list[str], list[UCF101Line], list[str]]:
-    """Returns the classes, the lines of a split, and notes on both.
+def ucf101_lists(folder: str, split: int) -> SplitLists:
+    """Reads the classes and the lines of a split.
 
     Raises InputError for a split without its files, and for lines and files of another form.
     """
@@ -71,7 +44,7 @@ def ucf101_lines(folder: str, split: int) -> tuple[list[str], list[UCF101Line], 
     for name in lists.values():
         if name not in there:
             raise no_split_file(folder, name, split, ", ".join(there))
-    lines: list[UCF101Line] = []
+    lines: list[SplitLine] = []
     spelled: dict[str, str] = {}
     comments: list[str] = []
     for part, list_name in lists.items():
@@ -99,16 +72,15 @@ def ucf101_lines(folder: str, split: int) -> tuple[list[str], list[UCF101Line], 
                 )
             if listed_class != class_name:
                 spelled.setdefault(listed_class, class_name)
-            lines.append(UCF101Line(origin, name, file_name, class_name, part))
+            lines.append(SplitLine(origin, name, file_name, class_name, part, (class_name, part)))
     notes = []
     for listed_class, class_name in spelled.items():
         notes.append(
             f"took the class {listed_class} of the lists for {class_name} of {index_path}; "
             f"correct the spelling if they are two classes"
         )
-    if comments:
-        notes.append(comments_note(comments, folder))
-    return class_names, lines, notes
+    notes += comment_notes(comments, folder)
+    return SplitLists(folder, split, class_names, lines, notes)
 
 
 def _read_class_index(path: str) -> list[str]:
@@ -120,11 +92,3 @@ def _read_class_index(path: str) -> list[str]:
             raise InputError(f"line {number} of {path} must be '{wanted} CLASS', got {line!r}")
         class_names.append(name.strip())
     return class_names
-
-
-def no_split_file(folder: str, name: str, split: int, there: str) -> InputError:
-    """Returns the error for a split that a folder of annotations lacks."""
-    return InputError(
-        f"annotations {folder} has no file {name}, which split {split} needs; the split files "
-        f"there: {there or 'none'}"
-    )

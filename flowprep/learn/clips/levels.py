@@ -11,7 +11,6 @@ other, for crops that are not resampled; each of them alone takes longer than al
 from __future__ import annotations
 
 import functools
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from flowprep.config import FlowSpec
 from flowprep.flow.kernel import kernel
 from flowprep.garbage import collector_paused
+from flowprep.learn.clip_inputs import ClipForm
 from flowprep.learn.clips.transforms import normalize_flow
 from flowprep.learn.config import NormalizationName
 
@@ -33,7 +33,7 @@ def fill_crop(
     spec: FlowSpec,
     out: NDArray[np.float32],
     *,
-    layout: Literal["stack", "volume"],
+    form: ClipForm,
     normalization: NormalizationName,
     flip: bool,
     means_px: NDArray[np.float64] | None = None,
@@ -56,7 +56,7 @@ def fill_crop(
     middle_px = (_MIDDLE_LEVEL - spec.center_level) * spec.px_per_level
     offsets[:] = zero + signs * (middle_px if means_px is None else middle_px - means_px)
     order = np.arange(2 * length)
-    if layout == "volume":
+    if form == "volume":
         order = order.reshape(2, length).T.ravel()
     _convert(
         planes.reshape(-1, *planes.shape[2:]),
@@ -74,7 +74,7 @@ def to_px(planes: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
     """Returns levels (L, 2, H, W) as flow in px, float32, as `dequantize` does."""
     length, _, height, width = planes.shape
     flow = np.empty((2 * length, height, width), np.float32)
-    fill_crop(planes, (0, 0), spec, flow, layout="stack", normalization="px", flip=False)
+    fill_crop(planes, (0, 0), spec, flow, form="stack", normalization="px", flip=False)
     return flow.reshape(planes.shape)
 
 

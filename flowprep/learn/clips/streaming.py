@@ -4,19 +4,19 @@
 store after some tens of milliseconds each. Here videos that lie next to each other are read by one
 request, while the clips of the ones before are decoded, and mixed in a buffer:
 
-    clips = StreamingClips("s3://bucket/kinetics-flow", config, "stack")
+    clips = StreamingClips("s3://bucket/kinetics-flow", config, config.inputs)
     for batch in streaming_loader(clips, batch_size=32, num_loaders=4):
-        logits = model(batch["clip"].flatten(0, 1))
+        logits = model(batch["clips"]["flow"].flatten(0, 1))
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,18 +26,12 @@ from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, shard_name
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, FlowprepError
+from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.clips.loader import PlainLoader, loader_options
+from flowprep.learn.clips.select import select_labelled
+from flowprep.learn.clips.training import fill_sample, sample_shapes
 from flowprep.learn.config import ClipSpec, TrainConfig
-from flowprep.learn.data import (
-    PlainLoader,
-    fill_sample,
-    loader_options,
-    sample_shape,
-    select_labelled,
-)
 from flowprep.storage import Storage
-
-if TYPE_CHECKING:
-    from flowprep.learn.models.base import Layout
 
 __all__ = ["StreamingClips", "streaming_loader"]
 
@@ -63,7 +57,7 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
         self,
         out: str | os.PathLike[str] | FlowDataset,
         config: TrainConfig,
-        layout: Layout,
+        inputs: Sequence[ClipInput],
         *,
         seed: int | None = None,
         buffer: int = 128,
@@ -85,13 +79,13 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
             raise ConfigError(f"rank must be from 0 to world_size - 1, got {rank} of {world_size}")
         self.dataset = out if isinstance(out, FlowDataset) else open_dataset(out)
         self.config = config
-        self.layout = layout
+        self.inputs = tuple(inputs)
         self.seed = config.seed if seed is None else seed
         self.buffer = buffer
         self.epochs = (first_epoch, num_epochs)
         self.rank = rank
         self.world_size = world_size
-        labels, self.num_skipped = select_labelled(self.dataset, config)
+        labels, self.num_skipped = select_labelled(self.dataset, config, self.inputs)
         self._positions = np.array(list(labels), np.int64)
         self._labels = np.array(list(labels.values()), np.int64)
 
@@ -127,7 +121,7 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
         reads: list[_Read] = []
         for place, position in enumerate(self._positions.tolist()):
             video = self.dataset.videos[position]
-            begin, end = _span(video, self.config.clip)
+            begin, end = _span(video, self.config.clip, self.inputs)
             last = reads[-1] if reads else None
             if (
                 last is not None
@@ -163,17 +157,18 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
                     )
                 for place in read.places:
                     video = self.dataset.videos[int(self._positions[place])]
-                    begin, end = _span(video, self.config.clip)
+                    begin, end = _span(video, self.config.clip, self.inputs)
                     # Copied, for one video in the buffer would keep the whole read in memory.
                     yield _HeldVideo(place, begin, data[begin - read.begin : end - read.begin])
 
     def _sample(self, dataset: FlowDataset, held: _HeldVideo, epoch: int) -> dict[str, Any]:
         position = int(self._positions[held.place])
         rng = np.random.default_rng((self.seed, _SAMPLE, epoch, position))
-        clip = np.empty(sample_shape(self.config.clip, self.layout), np.float32)
-        fill_sample(dataset, dataset.videos[position], self.config, self.layout, rng, clip)
+        shapes = sample_shapes(self.config.clip, self.inputs)
+        clips = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+        fill_sample(dataset, dataset.videos[position], self.config, self.inputs, rng, clips)
         return {
-            "clip": torch.from_numpy(clip),
+            "clips": {name: torch.from_numpy(array) for name, array in clips.items()},
             "label": int(self._labels[held.place]),
             "task": 0,
             "video": position,
@@ -185,8 +180,8 @@ def streaming_loader(
 ) -> DataLoader[Any]:
     """Returns batches of `batch_size` samples; `num_loaders` processes read them, 0 in this one.
 
-    Each is {"clip": (n, S, C, ...) float32, "label", "task", "video": (n,) int64}; "video" is a
-    position in the data set's videos. The last ones of the processes may be smaller.
+    Each is {"clips": {input: (n, S, C, ...) float32}, "label", "task", "video": (n,) int64};
+    "video" is a position in the data set's videos. The last ones of the processes may be smaller.
     """
     options = loader_options(num_loaders) | {"batch_size": batch_size}
     return _Loader(_Guarded(clips), collate_fn=_collate, **options)
@@ -227,12 +222,13 @@ class _HeldStorage(Storage):
         return self.held.data[begin : begin + length]
 
 
-def _span(video: StoredVideo, clip: ClipSpec) -> tuple[int, int]:
+def _span(video: StoredVideo, clip: ClipSpec, inputs: Sequence[ClipInput]) -> tuple[int, int]:
     """Returns where in its shard what clips are made of begins, and where it ends."""
     names = ["json"]
-    if clip.stream == "rgb":
+    streams = {one.stream for one in inputs}
+    if "rgb" in streams:
         names.append(RGB_STREAM)
-    else:
+    if "flow" in streams:
         names += FLOW_STREAMS["forward"]
         if clip.stack == "bidirectional":
             names += FLOW_STREAMS["backward"]

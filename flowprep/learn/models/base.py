@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["ClipModel", "Layout"]
+from flowprep.learn.clip_inputs import ClipInput
 
-Layout = Literal["stack", "volume"]
-"""`stack`: a clip is (C, H, W), its time in the channels; `volume`: a clip is (C, T, H, W)."""
+__all__ = ["ClipModel"]
 
 
 class ClipModel(nn.Module, ABC):
-    """A network that turns a batch of clips into a score for each class."""
+    """A network that turns a batch of clips into a score for each class.
 
-    layout: Layout
-    """What `forward` takes: (N, C, H, W) for `stack`, (N, C, T, H, W) for `volume`.
-
-    TSN, a `stack`, takes (N, S, C, H, W) as well: S snippets of each video.
+    `forward` takes a tensor for each of its inputs, in their order.
     """
-    in_channels: int
-    """C of a clip: 2 or 3 for a volume, that many for each field or image of a stack."""
+
+    inputs: tuple[ClipInput, ...]
+    """What it takes of each clip."""
+    joins_segments: bool = False
+    """What each tensor is: (N, C, ...), N clips; or (N, S, C, ...), S clips of each of N videos,
+    one from each of S segments, whose scores the network joins."""
+    num_segments: int | None = None
+    """How many clips of a video it joins; None where any number will do, as of an average.
+
+    With None, `extract_features` looks at each clip by itself and returns (N, S, ...), and
+    `classify` joins them: so a test of many clips need not have them in memory at once."""
+
+    def __init__(self, inputs: Sequence[ClipInput]) -> None:
+        super().__init__()
+        self.inputs = tuple(inputs)
 
     @abstractmethod
-    def extract_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns what the classifier looks at, before its dropout; its shape is the model's."""
+    def extract_features(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Returns what the classifier looks at, before its dropout; its shape is the model's.
+
+        It takes what `forward` takes.
+        """
 
     @abstractmethod
     def classify(self, features: torch.Tensor) -> torch.Tensor:
@@ -40,6 +53,6 @@ class ClipModel(nn.Module, ABC):
         Its names, device and dtype are the old one's.
         """
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, *clips: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits."""
-        return self.classify(self.extract_features(x))
+        return self.classify(self.extract_features(*clips))

@@ -8,44 +8,44 @@ Layers, paddings and the names conv1 ... fc8 are those of the authors' Caffe rel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.models.base import ClipModel
 
 __all__ = ["CNNM"]
 
 
 class CNNM(ClipModel):
-    """CNN-M-2048 over (N, in_channels, crop_px, crop_px), `crop_px` being fixed by its fc6.
+    """CNN-M-2048 over (N, C, crop_px, crop_px), `crop_px` being fixed by its fc6.
 
-    `second_norm` says whether conv2 is normalised too: the paper's temporal net leaves that out to
-    save memory (section 3). `width` multiplies every layer's channels.
+    Over RGB conv2 is normalised too: the paper's temporal net leaves that out to save memory
+    (section 3). `width` multiplies every layer's channels.
     """
-
-    layout = "stack"
 
     def __init__(
         self,
-        in_channels: int,
+        inputs: Sequence[ClipInput],
         num_classes: int,
         *,
-        second_norm: bool,
         dropout: float = 0.9,
         width: float = 1.0,
         crop_px: int = 224,
     ) -> None:
         """`dropout` is the paper's .9 on fc6 and fc7 (section 5, Training)."""
-        super().__init__()
+        super().__init__(inputs)
+        (clip,) = self.inputs
         conv = [max(1, round(channels * width)) for channels in (96, 256, 512, 512, 512)]
         fc6, fc7 = (max(1, round(channels * width)) for channels in (4096, 2048))
         map_px = _map_px(crop_px)
         if map_px < 1:
             raise ConfigError(f"crop_px must be at least 41 for cnn-m-2048, got {crop_px}")
-        self.in_channels = in_channels
-        self.conv1 = nn.Conv2d(in_channels, conv[0], 7, stride=2)
+        self.conv1 = nn.Conv2d(clip.num_channels, conv[0], 7, stride=2)
         self.conv2 = nn.Conv2d(conv[0], conv[1], 5, stride=2, padding=1)
         self.conv3 = nn.Conv2d(conv[1], conv[2], 3, padding=1)
         self.conv4 = nn.Conv2d(conv[2], conv[3], 3, padding=1)
@@ -54,7 +54,7 @@ class CNNM(ClipModel):
         # took over. Its alpha = 1e-4 multiplies a sum; PyTorch and Caffe multiply a mean of n,
         # hence the release's 5e-4.
         self.norm = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
-        self.norm2 = self.norm if second_norm else nn.Identity()
+        self.norm2 = self.norm if clip.stream == "rgb" else nn.Identity()
         self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # Caffe rounds up
         self.fc6 = nn.Linear(conv[4] * map_px**2, fc6)
         self.fc7 = nn.Linear(fc6, fc7)

@@ -17,20 +17,22 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_macs(model: nn.Module, input_shape: Sequence[int]) -> int:
-    """Returns the multiply-adds of convolutions and matrix products for one input of that shape.
+def count_macs(model: nn.Module, *input_shapes: Sequence[int]) -> int:
+    """Returns the multiply-adds of convolutions and matrix products in one forward pass.
 
-    `input_shape` has its batch dimension. Pooling, normalisation and activations count nothing, as
-    is usual in papers, whose "FLOPs" are these (fvcore's differ by counting batch norm). Nothing
-    is computed: shapes alone pass through the network, on PyTorch's meta device.
+    `input_shapes` are those of the inputs, each with its batch dimension. Pooling, normalization
+    and activations count nothing, as is usual in papers, whose "FLOPs" are these (fvcore's differ
+    by counting batch norm). Nothing is computed: shapes alone pass through the network, on
+    PyTorch's meta device.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    inputs = tuple(torch.empty(*shape, device="meta") for shape in input_shapes)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            functional_call(model, shapes, (torch.empty(*input_shape, device="meta"),))
+            functional_call(model, shapes, inputs)
     finally:
         for module, training in modes:
             module.training = training

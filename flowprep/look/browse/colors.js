@@ -1,6 +1,7 @@
 // Flow and errors as colours, by the data set's own numbers.
 
-const pack = (r, g, b) => (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
+// An opaque colour as a canvas holds it.
+export const pack = (r, g, b) => (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
 
 export class FlowColors {
   constructor({ px_of_level, wheel, error_ramp, outside, consistency_px }) {

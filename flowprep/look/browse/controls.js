@@ -1,5 +1,6 @@
 // The player's buttons, sliders and legend.
 
+import { pack } from "./colors.js";
 import { $ } from "./page.js";
 import { SPEEDS } from "./player.js";
 import { PANELS } from "./view.js";
@@ -29,8 +30,8 @@ const drawLegend = (dataset, colors) => {
   $("high").textContent = `+${dataset.bound_px} px`;
   $("error-end").textContent = `${dataset.consistency_px} px`;
   paint($("wheel"), (x, y) => {
-    const [r, g, b] = colors.color((x - 47.5) / 48, (y - 47.5) / 48);
-    return Math.hypot(x - 47.5, y - 47.5) > 48 ? 0 : (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
+    const u = (x - 47.5) / 48, v = (y - 47.5) / 48;
+    return Math.hypot(u, v) > 1 ? 0 : pack(...colors.color(u, v));
   });
   paint($("gray-ramp"), (x) => colors.gray[x]);
   paint($("error-ramp"), (x) => colors.errors[x]);

@@ -16,7 +16,6 @@ __all__ = ["HEADERS", "MAX_QUERY_BYTES", "Guard", "refusal"]
 
 MAX_QUERY_BYTES = 24 << 10
 """A path has 4096 bytes at most, and one of them takes five (`%25E9`) in an escaped key."""
-
 _MAX_PATH_BYTES = 256
 
 HEADERS = {

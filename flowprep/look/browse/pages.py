@@ -132,8 +132,7 @@ class Pages:
         dataset = self._dataset
         video, flow = dataset.videos[key], StoredFlow(dataset, key)
         with _readable(key):
-            metadata = dataset.metadata(key)
-            statistics = describe_video(metadata, dataset.config)
+            statistics = describe_video(dataset.metadata(key), dataset.config)
             values = {
                 "key": key,
                 "name": _name(key),
@@ -151,7 +150,7 @@ class Pages:
                 "scale_px": {
                     one: flow.suggest_scale(one) for one in dataset.config.encode.directions
                 },
-                "offsets": {name: metadata["offsets"][name].tolist() for name in self._streams},
+                "offsets": {name: dataset.offsets(key, name).tolist() for name in self._streams},
             }
         return _json(request, *_encoded(values))
 

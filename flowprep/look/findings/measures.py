@@ -30,9 +30,7 @@ __all__ = [
 ]
 
 PICTURE_SHAPE = (24, 32, 3)
-
 MOTION_SHAPE = (4, 4, 2)
-
 
 _MAX_SIDE_PX = 400
 """Larger fields are shrunk for the measures, which are shares and ratios."""
@@ -48,7 +46,6 @@ _CANDIDATES: dict[str, Callable[[Plane, Plane], tuple[Plane, Plane]]] = {
     "mirrored-y": lambda u, v: (u, -v),
 }
 """What a field might be taken for, as what would mend it."""
-
 _MAX_POINTS = 16384
 """Of the moving pixels so many are compared, at equal distances."""
 

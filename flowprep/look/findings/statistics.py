@@ -8,9 +8,9 @@ fullest_fields, suspected_copies
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM
+from flowprep.dataset.metadata import VideoMetadata
 from flowprep.errors import NoteCode
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
 ]
 
 REPEATED_SHARE = 0.04
-
 _JUMP = 1.3
 """A field at a cut has a JPEG so many times as large as its neighbours' median, or larger."""
 
@@ -79,47 +79,46 @@ class VideoStatistics:
         return self.num_clipped / max(1, self.num_values)
 
 
-def describe_video(metadata: Mapping[str, Any], config: ExtractConfig) -> VideoStatistics:
+def describe_video(metadata: VideoMetadata, config: ExtractConfig) -> VideoStatistics:
     """Sums up a video's `KEY.json`, as `FlowDataset.metadata` gives it."""
-    items = list(metadata["flow"].values())
+    items = list(metadata.flow.values())
     histogram_sum = histogram_px = histogram_moving = 0.0
     for item in items:
-        histogram = np.asarray(item["magnitude_histogram"], np.float64)
-        middles = (np.arange(histogram.size) + 0.5) * item["histogram_bin_px"]
+        histogram = np.asarray(item.magnitude_histogram, np.float64)
+        middles = (np.arange(histogram.size) + 0.5) * item.histogram_bin_px
         histogram_sum += float(histogram.sum())
         histogram_px += float(histogram @ middles)
         histogram_moving += float(histogram[middles > MOVING_PX].sum())
-    sizes = metadata["sizes"]
     names = [name for side in config.encode.directions for name in FLOW_STREAMS[side]]
-    planes = np.array([sizes[name] for name in names], np.int64)
-    blank = _blank_bytes(metadata["width"], metadata["height"], config.encode.jpeg_quality)
+    planes = np.array([metadata.sizes[name] for name in names], np.int64)
+    blank = _blank_bytes(metadata.width, metadata.height, config.encode.jpeg_quality)
     flat = np.asarray((planes <= blank).all(axis=0))
-    rgb = np.array(sizes.get(RGB_STREAM, ()), np.int64)
+    rgb = np.array(metadata.sizes.get(RGB_STREAM, ()), np.int64)
     repeated = np.diff(rgb, prepend=rgb[:1] - 1) == 0
     num_expected = None
-    whole = metadata["start_seconds"] is None and metadata["end_seconds"] is None
-    if whole and metadata["duration_seconds"] and metadata["source_fps"]:
-        num_expected = round(metadata["duration_seconds"] * metadata["source_fps"])
-    extremes = [abs(item[name] or 0.0) for item in items for name in ("min_px", "max_px")]
+    whole = metadata.start_seconds is None and metadata.end_seconds is None
+    if whole and metadata.duration_seconds and metadata.source_fps:
+        promised = metadata.duration_seconds * metadata.source_fps
+        num_expected = round(promised) if math.isfinite(promised) else None
+    extremes = [abs(side or 0.0) for item in items for side in (item.min_px, item.max_px)]
     return VideoStatistics(
-        key=metadata["key"],
-        num_flows=metadata["num_flows"],
-        num_values=sum(item["num_values"] for item in items),
-        num_clipped=sum(item["num_clipped"] for item in items),
-        num_invalid=sum(item["num_invalid"] for item in items),
-        num_fields=sum(item["num_fields"] for item in items),
-        num_zero_fields=sum(item["num_zero_fields"] for item in items),
+        key=metadata.key,
+        num_flows=metadata.num_flows,
+        num_values=sum(item.num_values for item in items),
+        num_clipped=sum(item.num_clipped for item in items),
+        num_invalid=sum(item.num_invalid for item in items),
+        num_fields=sum(item.num_fields for item in items),
+        num_zero_fields=sum(item.num_zero_fields for item in items),
         mean_px=histogram_px / max(1.0, histogram_sum),
         max_px=max(extremes, default=0.0),
         moving_share=histogram_moving / max(1.0, histogram_sum),
         num_expected=num_expected,
-        num_decoded=metadata["num_frames_decoded"],
-        rotation=metadata["rotation"] or 0,
-        is_partial=metadata["status"] == "partial",
-        damage=metadata.get("damage", ""),
-        # Version 1 has neither.
-        num_damaged=metadata.get("num_damaged", 0),
-        notes=metadata.get("notes", {}),
+        num_decoded=metadata.num_frames_decoded,
+        rotation=metadata.rotation,
+        is_partial=metadata.status == "partial",
+        damage=metadata.damage or "",
+        num_damaged=metadata.num_damaged or 0,
+        notes=metadata.notes or {},
         flat=flat,
         flow_bytes=planes.sum(axis=0),
         repeated=repeated,

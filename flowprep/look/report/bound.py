@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from flowprep.dataset.metadata import FlowSummary
+from flowprep.dataset.quantize import HISTOGRAM_NUM_BINS
 
 __all__ = ["NICE_BOUNDS_PX", "BoundAdvice", "most_beyond", "recommend_bound"]
 
@@ -41,26 +42,27 @@ class BoundAdvice:
     """The same for each of NICE_BOUNDS_PX."""
 
 
-def most_beyond(statistics: Mapping[str, Any], bound_px: float, bounds: NDArray[np.float64]) -> Any:
+def most_beyond(
+    summary: FlowSummary, bound_px: float, bounds: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Returns the most components that can be beyond each of `bounds`, (N,) float64, from below.
 
-    `statistics` are those of one video and direction, as stored. A vector longer than b has one
+    `summary` is that of one video and direction, as stored. A vector longer than b has one
     component beyond b at most, unless it is longer than b * sqrt(2), then two; a bin counts in full
     from its lower edge. What extract counted at its own bound, and the greatest component, say more
     and are used too. So the true number is never above this one.
     """
-    histogram = np.asarray(statistics["magnitude_histogram"], np.float64)
-    width = statistics["histogram_bin_px"]
+    histogram = np.asarray(summary.magnitude_histogram, np.float64)
     tail = np.concatenate((np.cumsum(histogram[::-1])[::-1], [0.0]))
-    # The last of 256 bins and one has no upper end, so all beyond it may be there.
-    open_end = 256
     most = np.zeros(bounds.size)
     for factor in (1.0, np.sqrt(2.0)):
-        place = np.minimum(np.floor(factor * bounds / width), open_end).astype(np.intp)
+        bins = np.floor(factor * bounds / summary.histogram_bin_px)
+        # The last bin has no upper end, so all beyond it may be there.
+        place = np.minimum(bins, HISTOGRAM_NUM_BINS).astype(np.intp)
         most += tail[np.minimum(place, histogram.size)]
-    most = np.where(bounds >= bound_px, np.minimum(most, statistics["num_clipped"]), most)
+    most = np.where(bounds >= bound_px, np.minimum(most, summary.num_clipped), most)
     # Rounded to four digits when it was stored.
-    greatest = max(abs(statistics["min_px"] or 0.0), abs(statistics["max_px"] or 0.0)) + 5e-5
+    greatest = max(abs(summary.min_px or 0.0), abs(summary.max_px or 0.0)) + 5e-5
     return np.where(bounds >= greatest, 0.0, most)
 
 

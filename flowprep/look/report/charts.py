@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from flowprep.dataset.quantize import HISTOGRAM_BIN_PX
 from flowprep.look.report.bound import NICE_BOUNDS_PX, BoundAdvice
 from flowprep.look.report.markup import escape, join_counts
 from flowprep.look.report.survey import ClassSummary, VideoRow
@@ -45,7 +46,7 @@ def bound_charts(total: ClassSummary) -> str:
 
 def _draw_magnitudes(axes: Axes, total: ClassSummary) -> None:
     histogram = total.histogram / max(1.0, total.histogram.sum())
-    edges = 0.25 * np.arange(histogram.size + 1)
+    edges = HISTOGRAM_BIN_PX * np.arange(histogram.size + 1)
     last = int(np.flatnonzero(histogram)[-1]) + 1 if histogram.any() else 1
     axes.stairs(histogram[:last], edges[: last + 1], fill=True, color=_FILL)
     axes.set_yscale("log")

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep._version import __version__
-from flowprep.dataset.layout import flatten
+from flowprep.differences import flatten, show_value
 from flowprep.errors import FAILURE_REASONS
 from flowprep.look.color import flow_to_color
 from flowprep.look.film import webp_picture
@@ -437,9 +437,7 @@ def _view_command(location: str, key: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return "the source's"
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return "the source's" if value is None else show_value(value)
 
 
 def write_report(report: Report, to: str | os.PathLike[str]) -> None:

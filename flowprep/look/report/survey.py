@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import ExtractConfig
+from flowprep.dataset.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import DatasetError, StorageError
@@ -50,14 +51,10 @@ __all__ = [
 
 NUM_SAMPLED = 300
 """Videos whose pixels are looked at, where nobody says otherwise: half a minute on one core."""
-
 _PAIRS_PER_VIDEO = 6
-
 _SHOWN_PER_KIND = 12
 """Findings of a kind that get pictures; the others are in the table."""
-
 _THUMB_PX = 200
-
 _CLASS_PICTURE_PX = (64, 48)
 
 
@@ -73,7 +70,7 @@ class ClassSummary:
     """99 of 100 vectors are shorter, to a bin of the histogram."""
     bound: BoundAdvice
     histogram: NDArray[np.float64]
-    """Vectors by length, in bins of 0.25 px; the last has no upper end."""
+    """Vectors by length, in bins of HISTOGRAM_BIN_PX; the last has no upper end."""
     mean_flow: NDArray[np.float32] | None
     """The mean field of the sampled videos, (48, 64, 2) px; None where none was sampled."""
 
@@ -105,6 +102,10 @@ class ShownFinding:
     pictures: tuple[tuple[str, bytes], ...]
 
 
+def _no_vectors() -> NDArray[np.float64]:
+    return np.zeros(HISTOGRAM_NUM_BINS + 1)
+
+
 @dataclass
 class _Sums:
     """What is added up over the videos of a class."""
@@ -113,7 +114,7 @@ class _Sums:
     num_frames: int = 0
     num_values: int = 0
     num_clipped: int = 0
-    histogram: NDArray[np.float64] = field(default_factory=lambda: np.zeros(257))
+    histogram: NDArray[np.float64] = field(default_factory=_no_vectors)
     most: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(NICE_BOUNDS_PX)))
     flow: NDArray[np.float64] = field(
         default_factory=lambda: np.zeros((*_CLASS_PICTURE_PX[::-1], 2))
@@ -122,14 +123,14 @@ class _Sums:
 
     def summary(self, name: str, config: ExtractConfig, requested_share: float) -> ClassSummary:
         total = max(1.0, float(self.histogram.sum()))
-        middles = (np.arange(self.histogram.size) + 0.5) * 0.25
+        middles = (np.arange(self.histogram.size) + 0.5) * HISTOGRAM_BIN_PX
         p99 = int(np.searchsorted(np.cumsum(self.histogram), 0.99 * total))
         return ClassSummary(
             name=name,
             num_videos=self.num_videos,
             num_frames=self.num_frames,
             mean_px=float(self.histogram @ middles) / total,
-            p99_px=0.25 * (p99 + 1),
+            p99_px=HISTOGRAM_BIN_PX * (p99 + 1),
             bound=recommend_bound(
                 self.most,
                 self.num_values,
@@ -172,15 +173,15 @@ class DatasetSurvey:
         except (DatasetError, StorageError) as error:
             self.findings.append(Finding("unreadable", video.key, str(error)))
             return
-        if isinstance(device := metadata.get("device"), str):
-            self.devices[device] += 1
+        if metadata.device:
+            self.devices[metadata.device] += 1
         bounds = np.array(NICE_BOUNDS_PX)
         sums = [self.total, *(self.classes.setdefault(n, _Sums()) for n in video.labels)]
         most = np.zeros(bounds.size)
-        histogram = np.zeros(257)
-        for item in metadata["flow"].values():
+        histogram = _no_vectors()
+        for item in metadata.flow.values():
             most += most_beyond(item, config.flow.bound_px, bounds)
-            values = np.asarray(item["magnitude_histogram"], np.float64)
+            values = np.asarray(item.magnitude_histogram, np.float64)
             histogram[: values.size] += values
         for one in sums:
             one.num_videos += 1

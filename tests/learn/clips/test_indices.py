@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flowprep.errors import ConfigError
 from flowprep.learn.clips import indices as clip_choice
 from flowprep.learn.config import ClipSpec
+from tests.learn.clips.samples import training_indices, view_indices
 
 
 def starts(indices: NDArray[np.int64]) -> list[int]:
@@ -22,9 +23,7 @@ def starts(indices: NDArray[np.int64]) -> list[int]:
 def draws(num_fields: int, clip: ClipSpec, count: int = 2000) -> NDArray[np.int64]:
     """Starts of many training clips, (count, S)."""
     rng = np.random.default_rng(0)
-    return np.stack(
-        [clip_choice.training_indices(num_fields, clip, rng)[:, 0] for _ in range(count)]
-    )
+    return np.stack([training_indices(num_fields, clip, rng)[:, 0] for _ in range(count)])
 
 
 clip_specs = st.builds(
@@ -44,9 +43,9 @@ clip_specs = st.builds(
 def test_training_clips_lie_in_the_video_in_order(
     num_fields: int, clip: ClipSpec, seed: int
 ) -> None:
-    indices = clip_choice.training_indices(num_fields, clip, np.random.default_rng(seed))
+    indices = training_indices(num_fields, clip, np.random.default_rng(seed))
     check(indices, num_fields, clip, clip.num_segments)
-    again = clip_choice.training_indices(num_fields, clip, np.random.default_rng(seed))
+    again = training_indices(num_fields, clip, np.random.default_rng(seed))
     np.testing.assert_array_equal(indices, again)
 
 
@@ -55,7 +54,7 @@ def test_training_clips_lie_in_the_video_in_order(
 def test_test_clips_lie_in_the_video_in_order(
     num_fields: int, clip: ClipSpec, num_clips: int
 ) -> None:
-    check(clip_choice.test_indices(num_fields, clip, num_clips), num_fields, clip, num_clips)
+    check(view_indices(num_fields, clip, num_clips), num_fields, clip, num_clips)
 
 
 def check(indices: NDArray[np.int64], num_fields: int, clip: ClipSpec, num_clips: int) -> None:
@@ -81,7 +80,7 @@ def test_tsn_trains_on_one_clip_in_each_equal_segment(num_fields: int, clip: Cli
     segments = clip.num_segments
     length = (num_fields - (clip.num_frames - 1) * clip.frame_stride) // segments
     if clip.sampling == "segments" and length > 0:
-        indices = clip_choice.training_indices(num_fields, clip, np.random.default_rng(0))
+        indices = training_indices(num_fields, clip, np.random.default_rng(0))
         assert [start // length for start in starts(indices)] == list(range(segments))
 
 
@@ -95,7 +94,7 @@ def test_tsn_tests_as_its_authors_do(
     tick = num_starts / num_clips
     # yjxiong/tsn-pytorch, dataset.py, _get_test_indices; what is shorter than a clip loops instead.
     expected = [int(tick / 2 + tick * x) if num_starts > 0 else 0 for x in range(num_clips)]
-    actual = starts(clip_choice.test_indices(num_fields, clip, num_clips))
+    actual = starts(view_indices(num_fields, clip, num_clips))
     # Its floats fall just short of some whole numbers.
     assert np.abs(np.array(actual) - expected).max() <= 1
     exact = [(2 * x + 1) * num_starts % (2 * num_clips) == 0 for x in range(num_clips)]
@@ -173,44 +172,44 @@ def test_a_dense_window_grows_where_its_clips_need_it() -> None:
 def test_test_clips_are_equally_spaced(
     num_fields: int, num_frames: int, num_clips: int, expected: list[int]
 ) -> None:
-    indices = clip_choice.test_indices(num_fields, ClipSpec(num_frames=num_frames), num_clips)
+    indices = view_indices(num_fields, ClipSpec(num_frames=num_frames), num_clips)
     assert starts(indices) == expected
 
 
 def test_stride_shortens_what_is_left_for_starts() -> None:
-    indices = clip_choice.test_indices(20, ClipSpec(num_frames=4, frame_stride=3), 3)
+    indices = view_indices(20, ClipSpec(num_frames=4, frame_stride=3), 3)
     assert indices.tolist() == [[0, 3, 6, 9], [5, 8, 11, 14], [10, 13, 16, 19]]
 
 
 def test_tsn_tests_the_middle_of_each_segment() -> None:
     # 30 fields, clips of 5: 26 starts, 26 / 3 = 8.67 to a segment, middles 4.33, 13 and 21.67.
     clip = ClipSpec(num_frames=5, num_segments=3)
-    assert clip_choice.test_indices(30, clip, 3).tolist() == [
+    assert view_indices(30, clip, 3).tolist() == [
         [4, 5, 6, 7, 8],
         [13, 14, 15, 16, 17],
         [21, 22, 23, 24, 25],
     ]
-    assert starts(clip_choice.test_indices(104, clip, 25)) == list(range(2, 100, 4))
+    assert starts(view_indices(104, clip, 25)) == list(range(2, 100, 4))
 
 
 def test_dense_tests_ten_windows() -> None:
     clip = ClipSpec("rgb", 1, num_segments=8, sampling="dense")
     # 100 frames: window starts 0, 4, ..., 36.
     expected = [start + offset for start in range(0, 37, 4) for offset in range(0, 64, 8)]
-    assert clip_choice.test_indices(100, clip, 80)[:, 0].tolist() == expected
+    assert view_indices(100, clip, 80)[:, 0].tolist() == expected
     # 300 frames: 236 / 9 = 26.2 apart, cut down.
-    windows = starts(clip_choice.test_indices(300, clip, 80))[::8]
+    windows = starts(view_indices(300, clip, 80))[::8]
     assert windows == [0, 26, 52, 78, 104, 131, 157, 183, 209, 236]
     # mmaction2's I3D: one clip of 32 with stride 2 in each.
     clip = ClipSpec("rgb", 32, frame_stride=2, sampling="dense")
-    assert starts(clip_choice.test_indices(300, clip, 10)) == windows
+    assert starts(view_indices(300, clip, 10)) == windows
 
 
 def test_dense_takes_equally_spaced_clips_where_windows_hold_too_many() -> None:
     clip = ClipSpec("rgb", 1, num_segments=4, sampling="dense")
     # One window of 4 in the middle of 37, at 18, 34, 50, 66; one clip, or two, of it.
-    assert starts(clip_choice.test_indices(100, clip, 1)) == [34]
-    assert starts(clip_choice.test_indices(100, clip, 2)) == [18, 66]
+    assert starts(view_indices(100, clip, 1)) == [34]
+    assert starts(view_indices(100, clip, 2)) == [18, 66]
 
 
 @pytest.mark.parametrize(
@@ -229,8 +228,8 @@ def test_dense_takes_equally_spaced_clips_where_windows_hold_too_many() -> None:
 )
 def test_short_videos_loop(clip: ClipSpec, num_fields: int, expected: list[list[int]]) -> None:
     rng = np.random.default_rng(0)
-    assert clip_choice.training_indices(num_fields, clip, rng).tolist() == expected
-    assert clip_choice.test_indices(num_fields, clip, clip.num_segments).tolist() == expected
+    assert training_indices(num_fields, clip, rng).tolist() == expected
+    assert view_indices(num_fields, clip, clip.num_segments).tolist() == expected
 
 
 # ---- bidirectional
@@ -260,7 +259,7 @@ def test_a_reversed_video_swaps_the_halves(num_fields: int, half: int, data: Any
 
 def test_both_halves_of_a_long_video_come_from_the_window() -> None:
     clip = ClipSpec(num_frames=10, stack="bidirectional", num_segments=3)
-    indices = clip_choice.training_indices(60, clip, np.random.default_rng(2))
+    indices = training_indices(60, clip, np.random.default_rng(2))
     halves = clip_choice.bidirectional_indices(indices, 60)
     np.testing.assert_array_equal(np.sort(np.concatenate(halves, axis=1)), indices)
 
@@ -270,11 +269,11 @@ def test_both_halves_of_a_long_video_come_from_the_window() -> None:
 
 def test_a_video_without_fields_has_no_clips() -> None:
     with pytest.raises(ConfigError, match="at least one field or frame, got 0"):
-        clip_choice.training_indices(0, ClipSpec(), np.random.default_rng(0))
+        training_indices(0, ClipSpec(), np.random.default_rng(0))
     with pytest.raises(ConfigError, match="at least one field or frame, got 0"):
-        clip_choice.test_indices(0, ClipSpec(), 1)
+        view_indices(0, ClipSpec(), 1)
 
 
 def test_a_test_has_clips() -> None:
     with pytest.raises(ConfigError, match="num_clips must be >= 1, got 0"):
-        clip_choice.test_indices(10, ClipSpec(), 0)
+        view_indices(10, ClipSpec(), 0)

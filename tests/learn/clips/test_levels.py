@@ -46,11 +46,11 @@ def test_a_crop_is_what_the_transforms_make(
     crop = Crop(11, 5, 32, 32, flip)
     wanted = normalize_flow(crop_flow(flow, crop, 32, scale_vectors=True), name, spec)
     means = mean_px(planes, spec) if subtract else None
-    for layout, arrange in (("stack", to_stack), ("volume", to_volume)):
+    for form, arrange in (("stack", to_stack), ("volume", to_volume)):
         expected = arrange(wanted)
         found = np.full_like(expected, np.nan)
         fill_crop(
-            planes, (11, 5), spec, found, layout=layout, normalization=name, flip=flip,
+            planes, (11, 5), spec, found, form=form, normalization=name, flip=flip,
             means_px=means,
         )  # fmt: skip
         # The numbers of `tsn` are a hundred times larger than most.

@@ -17,9 +17,10 @@ from flowprep.dataset.layout import shard_name
 from flowprep.dataset.read import open_dataset
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
+from flowprep.learn.clips.training import fill_sample, sample_shapes
 from flowprep.learn.config import ClipSpec, StackName, TrainConfig
-from flowprep.learn.data import fill_sample, sample_shape
 from flowprep.storage import Storage
+from tests.learn.clips.samples import BOTH, taken
 
 FLOW = ClipSpec("flow", 4, crop_px=32)
 CONFIG = TrainConfig(clip=FLOW, seed=5)
@@ -41,7 +42,9 @@ def ordered(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert found["video"] == expected["video"]
     assert (found["label"], found["task"]) == (expected["label"], expected["task"])
-    assert torch.equal(found["clip"], expected["clip"])
+    assert found["clips"].keys() == expected["clips"].keys()
+    for name, clips in found["clips"].items():
+        assert torch.equal(clips, expected["clips"][name])
 
 
 @pytest.mark.parametrize(
@@ -50,16 +53,18 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
         FLOW,
         dataclasses.replace(FLOW, stack="bidirectional", num_segments=2),
         ClipSpec("rgb", 2, crop_px=32),
+        ClipSpec("both", 4, crop_px=32, stack="bidirectional"),
     ],
-    ids=["flow", "bidirectional", "rgb"],
+    ids=["flow", "bidirectional", "rgb", "both"],
 )
 def test_a_store_and_a_disk_give_the_clips_of_the_data_set(
     motion: Path, memory: str, clip: ClipSpec
 ) -> None:
     config = dataclasses.replace(CONFIG, clip=clip)
     dataset = open_dataset(motion)
-    streamed = list(StreamingClips(memory, config, "volume"))
-    for found, other in zip(streamed, StreamingClips(motion, config, "volume"), strict=True):
+    inputs = BOTH if clip.stream == "both" else (taken(clip, "volume"),)
+    streamed = list(StreamingClips(memory, config, inputs))
+    for found, other in zip(streamed, StreamingClips(motion, config, inputs), strict=True):
         assert_same(found, other)
     train = [n for n, video in enumerate(dataset.videos) if video.split == "train"]
     assert [sample["video"] for sample in ordered(streamed)] == train
@@ -68,17 +73,22 @@ def test_a_store_and_a_disk_give_the_clips_of_the_data_set(
         assert (sample["label"], sample["task"]) == (video.label, 0)
         # The same draws lead to the same clip of the data set itself.
         rng = np.random.default_rng((CONFIG.seed, 4, 0, sample["video"]))
-        expected = np.empty(sample_shape(clip, "volume"), np.float32)
-        fill_sample(dataset, video, config, "volume", rng, expected)
-        np.testing.assert_array_equal(sample["clip"].numpy(), expected)
+        expected = {
+            name: np.empty(shape, np.float32) for name, shape in sample_shapes(clip, inputs).items()
+        }
+        fill_sample(dataset, video, config, inputs, rng, expected)
+        assert sample["clips"].keys() == expected.keys()
+        for name, clips in expected.items():
+            np.testing.assert_array_equal(sample["clips"][name].numpy(), clips)
 
 
 @pytest.mark.parametrize(("world_size", "buffer"), [(1, 3), (2, 1), (3, 128)])
 def test_ranks_share_an_epoch(motion: Path, world_size: int, buffer: int) -> None:
     options: dict[str, Any] = {"buffer": buffer, "first_epoch": 2, "world_size": world_size}
-    alone = ordered(list(StreamingClips(motion, CONFIG, "stack", first_epoch=2)))
+    alone = ordered(list(StreamingClips(motion, CONFIG, [taken(FLOW)], first_epoch=2)))
     parts = [
-        list(StreamingClips(motion, CONFIG, "stack", rank=r, **options)) for r in range(world_size)
+        list(StreamingClips(motion, CONFIG, [taken(FLOW)], rank=r, **options))
+        for r in range(world_size)
     ]
     together = ordered([sample for part in parts for sample in part])
     assert len(together) == 16
@@ -87,12 +97,12 @@ def test_ranks_share_an_epoch(motion: Path, world_size: int, buffer: int) -> Non
 
 
 def test_loaders_share_an_epoch(motion: Path) -> None:
-    clips = StreamingClips(motion, CONFIG, "stack", num_epochs=2)
+    clips = StreamingClips(motion, CONFIG, [taken(FLOW)], num_epochs=2)
     expected = list(clips)
     first, second = ordered(expected[:16]), ordered(expected[16:])
     found: list[dict[str, Any]] = []
     for batch in streaming_loader(clips, batch_size=3, num_loaders=2):
-        assert batch["clip"].shape[1:] == (1, 8, 32, 32)
+        assert batch["clips"]["flow"].shape[1:] == (1, 8, 32, 32)
         found += [{name: batch[name][n] for name in batch} for n in range(len(batch["label"]))]
     assert len(found) == 32
     by_video = {
@@ -107,12 +117,12 @@ def test_loaders_share_an_epoch(motion: Path) -> None:
 
 def test_epochs_and_seeds_differ_in_order_and_clips(motion: Path) -> None:
     def run(seed: int, epoch: int) -> list[dict[str, Any]]:
-        return list(StreamingClips(motion, CONFIG, "stack", seed=seed, first_epoch=epoch))
+        return list(StreamingClips(motion, CONFIG, [taken(FLOW)], seed=seed, first_epoch=epoch))
 
     runs = [run(0, 0), run(0, 1), run(1, 0)]
     orders = [tuple(sample["video"] for sample in samples) for samples in runs]
     assert len(set(orders)) == 3
-    clips = [ordered(samples)[0]["clip"] for samples in runs]
+    clips = [ordered(samples)[0]["clips"]["flow"] for samples in runs]
     assert not torch.equal(clips[0], clips[1])
     assert not torch.equal(clips[0], clips[2])
     for found, expected in zip(run(0, 0), runs[0], strict=True):
@@ -120,7 +130,7 @@ def test_epochs_and_seeds_differ_in_order_and_clips(motion: Path) -> None:
 
 
 def test_without_a_buffer_the_order_is_that_of_the_shards(motion: Path) -> None:
-    videos = [sample["video"] for sample in StreamingClips(motion, CONFIG, "stack", buffer=1)]
+    videos = [sample["video"] for sample in StreamingClips(motion, CONFIG, [taken(FLOW)], buffer=1)]
     assert videos == sorted(videos)
 
 
@@ -138,12 +148,12 @@ def test_reads_are_few_and_leave_out_what_is_not_needed(
 
     monkeypatch.setattr(Storage, "read_range", counted)
     config = dataclasses.replace(CONFIG, clip=dataclasses.replace(FLOW, stack=stack))
-    list(StreamingClips(motion, config, "stack"))
+    list(StreamingClips(motion, config, [taken(config.clip, "stack")]))
     assert len(ranges) == 1
     # Where gaps are not worth reading, each video is one read, of its needed members.
     monkeypatch.setattr("flowprep.learn.clips.streaming._LARGEST_GAP", 2000)
     ranges.clear()
-    list(StreamingClips(motion, config, "stack"))
+    list(StreamingClips(motion, config, [taken(config.clip, "stack")]))
     assert len(ranges) == 16
     size = (motion / shard_name(0)).stat().st_size
     assert 0 < sum(length for _, length in ranges) < share * size
@@ -151,19 +161,19 @@ def test_reads_are_few_and_leave_out_what_is_not_needed(
     monkeypatch.setattr("flowprep.learn.clips.streaming._LARGEST_GAP", 1 << 20)
     monkeypatch.setattr("flowprep.learn.clips.streaming._LARGEST_READ", size // 5)
     ranges.clear()
-    list(StreamingClips(motion, config, "stack"))
+    list(StreamingClips(motion, config, [taken(config.clip, "stack")]))
     assert 3 < len(ranges) < 8
     assert max(length for _, length in ranges) <= size // 5
 
 
 def test_it_pickles(motion: Path) -> None:
-    clips = StreamingClips(motion, CONFIG, "stack")
+    clips = StreamingClips(motion, CONFIG, [taken(FLOW)])
     for found, expected in zip(pickle.loads(pickle.dumps(clips)), clips, strict=True):
         assert_same(found, expected)
 
 
 def test_endless_epochs_go_on(motion: Path) -> None:
-    clips = iter(StreamingClips(motion, CONFIG, "stack", num_epochs=None))
+    clips = iter(StreamingClips(motion, CONFIG, [taken(FLOW)], num_epochs=None))
     videos = [next(clips)["video"] for _ in range(48)]
     assert len(set(videos[:16])) == len(set(videos[16:32])) == len(set(videos[32:])) == 16
     clips.close()  # type: ignore[attr-defined]
@@ -178,13 +188,13 @@ def test_a_cut_shard_is_refused_in_plain_words(
         storage.write_bytes(name, (motion / name).read_bytes())
     tar = (motion / shard_name(0)).read_bytes()
     storage.write_bytes(shard_name(0), tar[: len(tar) // 2])
-    clips = StreamingClips(tmp_path, CONFIG, "stack")
+    clips = StreamingClips(tmp_path, CONFIG, [taken(FLOW)])
     with pytest.raises(DatasetError, match=r"^shards/000000\.tar is cut: it lacks bytes \d+ to "):
         list(streaming_loader(clips, batch_size=2, num_loaders=num_loaders))
 
 
 def test_options_that_cannot_be_are_refused(motion: Path) -> None:
     with pytest.raises(ConfigError, match=r"^buffer must be >= 1, got 0$"):
-        StreamingClips(motion, CONFIG, "stack", buffer=0)
+        StreamingClips(motion, CONFIG, [taken(FLOW)], buffer=0)
     with pytest.raises(ConfigError, match=r"^rank must be from 0 to world_size - 1, got 2 of 2$"):
-        StreamingClips(motion, CONFIG, "stack", rank=2, world_size=2)
+        StreamingClips(motion, CONFIG, [taken(FLOW)], rank=2, world_size=2)

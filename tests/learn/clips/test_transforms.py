@@ -23,6 +23,7 @@ from flowprep.learn.clips import transforms
 from flowprep.learn.clips.transforms import Crop, crop_flow, crop_frames, flip_flow, flip_frames
 from flowprep.learn.config import AugmentSpec, ClipSpec, NormalizationName
 from flowprep.synthetic import Layer, Motion, Scene, action_scene, write_video
+from tests.learn.clips.samples import view_indices
 
 # Older OpenCV interpolates at points that are rounded to 1/32 px.
 POINT_PX = 2e-4 if int(cv2.__version__.split(".")[0]) >= 5 else 1 / 64 + 1e-4
@@ -661,7 +662,7 @@ def test_steady_motion_is_the_camera_and_its_trajectory_plain(extracted: FlowDat
 def test_the_reversed_video_swaps_the_bidirectional_halves(extracted: FlowDataset) -> None:
     num_fields = NUM_FRAMES - 1
     clip = ClipSpec(num_frames=4, stack="bidirectional")
-    window = clip_indices.test_indices(num_fields, clip, 1)
+    window = view_indices(num_fields, clip, 1)
     # The same frame in the middle: 6 fields, so that the centred window mirrors into itself.
     assert window.tolist() == [[1, 2, 3, 4]]
     forward, backward = (half[0] for half in clip_indices.bidirectional_indices(window, num_fields))

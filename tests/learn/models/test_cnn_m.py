@@ -7,14 +7,16 @@ import torch
 from torch import nn
 
 from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.models.cnn_m import CNNM
 from flowprep.learn.models.cost import count_macs, count_parameters
+from tests.learn.inputs import stack
 
 
 @pytest.mark.parametrize(("in_channels", "parameters"), [(3, 90_627_813), (20, 90_707_781)])
 def test_size(in_channels: int, parameters: int) -> None:
     with torch.device("meta"):
-        model = CNNM(in_channels, 101, second_norm=False)
+        model = CNNM(stack(in_channels), 101)
 
     assert count_parameters(model) == parameters
 
@@ -22,7 +24,7 @@ def test_size(in_channels: int, parameters: int) -> None:
 def test_cost_is_the_sum_over_its_layers() -> None:
     """Kernel x channels x positions at 109, 26, 13, 13, 13 px, and the three products."""
     with torch.device("meta"):
-        model = CNNM(20, 101, second_norm=False)
+        model = CNNM(stack(20), 101)
     convolutions = 49 * 20 * 96 * 109**2 + 25 * 96 * 256 * 26**2
     convolutions += 9 * 512 * (256 + 512 + 512) * 13**2
     products = 512 * 36 * 4096 + 4096 * 2048 + 2048 * 101
@@ -33,7 +35,7 @@ def test_cost_is_the_sum_over_its_layers() -> None:
 @pytest.mark.parametrize("crop_px", [41, 48, 64, 65, 66, 67, 96, 112, 224])
 @torch.no_grad()
 def test_fc6_follows_the_crop(crop_px: int) -> None:
-    model = CNNM(4, 5, second_norm=True, width=0.05, crop_px=crop_px).eval()
+    model = CNNM(stack(4), 5, width=0.05, crop_px=crop_px).eval()
 
     assert model(torch.randn(2, 4, crop_px, crop_px)).shape == (2, 5)
 
@@ -41,25 +43,26 @@ def test_fc6_follows_the_crop(crop_px: int) -> None:
 @pytest.mark.parametrize("crop_px", [1, 7, 8, 16, 40])
 def test_a_crop_of_which_nothing_is_left_is_refused(crop_px: int) -> None:
     with pytest.raises(ConfigError, match=rf"crop_px must be at least 41 .* got {crop_px}"):
-        CNNM(4, 5, second_norm=True, width=0.05, crop_px=crop_px)
+        CNNM(stack(4), 5, width=0.05, crop_px=crop_px)
 
 
 @torch.no_grad()
 def test_second_norm_is_conv2s_alone() -> None:
-    with_norm = CNNM(4, 5, second_norm=True, width=0.1, crop_px=64).eval()
-    without = CNNM(4, 5, second_norm=False, width=0.1, crop_px=64).eval()
+    rgb = [ClipInput("rgb", "rgb", "stack", 2)]
+    with_norm = CNNM(rgb, 5, width=0.1, crop_px=64).eval()
+    without = CNNM(stack(6), 5, width=0.1, crop_px=64).eval()
     without.load_state_dict(with_norm.state_dict())
-    stack = torch.randn(2, 4, 64, 64) * 30
+    clip = torch.randn(2, 6, 64, 64) * 30
 
-    assert not torch.allclose(with_norm(stack), without(stack))
+    assert not torch.allclose(with_norm(clip), without(clip))
     with_norm.norm2 = nn.Identity()
-    assert torch.equal(with_norm(stack), without(stack))
+    assert torch.equal(with_norm(clip), without(clip))
 
 
 @torch.no_grad()
 def test_normalisation_is_alexnets_formula() -> None:
     """b = a / (k + alpha sum a^2)^beta over 5 channels, k = 2, alpha = 1e-4, beta = .75."""
-    norm = CNNM(4, 5, second_norm=True, width=0.05, crop_px=64).norm
+    norm = CNNM(stack(4), 5, width=0.05, crop_px=64).norm
     a = torch.arange(1.0, 8.0).reshape(1, 7, 1, 1) * 20
 
     got = norm(a).flatten()
@@ -71,7 +74,7 @@ def test_normalisation_is_alexnets_formula() -> None:
 
 
 def test_dropout_is_on_both_fully_connected_layers() -> None:
-    model = CNNM(4, 5, second_norm=False, width=0.05, crop_px=64)
+    model = CNNM(stack(4), 5, width=0.05, crop_px=64)
     calls: list[int] = []
     model.dropout.register_forward_hook(lambda _, args, __: calls.append(args[0].shape[1]))
 
@@ -82,7 +85,7 @@ def test_dropout_is_on_both_fully_connected_layers() -> None:
 
 
 def test_replaced_classifier_has_the_new_classes() -> None:
-    model = CNNM(4, 5, second_norm=False, width=0.05, crop_px=64)
+    model = CNNM(stack(4), 5, width=0.05, crop_px=64)
 
     model.replace_classifier(7)
 

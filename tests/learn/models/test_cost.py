@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from flowprep.learn.layers.non_local import NonLocal
 from flowprep.learn.models.cost import count_macs, count_parameters
-from flowprep.learn.models.i3d_resnet import NonLocal
 from flowprep.learn.models.resnet import resnet18
 from flowprep.learn.models.tsn import TSN
+from tests.learn.inputs import stack
 
 
 def test_convolution_and_product_by_hand() -> None:
@@ -29,13 +30,13 @@ def test_attention_counts() -> None:
 
 
 def test_snippets_count_each() -> None:
-    model = resnet18(4, 3, width=0.1)
+    model = resnet18(stack(4), 3, width=0.1)
 
     assert count_macs(TSN(model), (1, 3, 4, 32, 32)) == 3 * count_macs(model, (1, 4, 32, 32))
 
 
 def test_counting_leaves_the_network_as_it_was() -> None:
-    model = TSN(resnet18(4, 3, width=0.1), partial_bn=True).train()
+    model = TSN(resnet18(stack(4), 3, width=0.1), partial_bn=True).train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
 

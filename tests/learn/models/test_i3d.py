@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from flowprep.learn.layers.moving_norm import MovingNorm3d
 from flowprep.learn.models.cost import count_macs, count_parameters
-from flowprep.learn.models.i3d import I3D, MovingNorm3d
+from flowprep.learn.models.i3d import I3D
+from tests.learn.inputs import volume
 from tests.learn.models.drawn import draw, fill
 
 BRANCHES = ("b0", "b1a", "b1b", "b2a", "b2b", "b3b")
@@ -22,7 +24,7 @@ def test_logits_are_pytorch_i3ds() -> None:
     From piergiaj/pytorch-i3d at 05783d1, in eval mode, filled with seed 0, then shown
     uniform(-1, 1) of shape (1, 3, 16, 224, 224) from the same generator.
     """
-    model = I3D(3, 400).eval()
+    model = I3D(volume(3), 400).eval()
     clip = draw(fill(model, 0), 1, 3, 16, 224, 224)
 
     logits = model(clip)
@@ -46,7 +48,7 @@ def test_maps_of_odd_sizes_are_pytorch_i3ds() -> None:
     Every layer pads unevenly somewhere; the pooling before the classifier of pytorch-i3d does not
     take maps of this size.
     """
-    model = I3D(2, 400).eval()
+    model = I3D(volume(2), 400).eval()
     clip = draw(fill(model, 1), 1, 2, 11, 75, 90)
 
     maps = model.forward_maps(clip)
@@ -65,7 +67,7 @@ def test_maps_of_odd_sizes_are_pytorch_i3ds() -> None:
     ("in_channels", "parameters", "gmacs"), [(3, 12_697_264, None), (2, 12_675_312, 102.34)]
 )
 def test_size_and_cost(in_channels: int, parameters: int, gmacs: float | None) -> None:
-    model = I3D(in_channels, 400)
+    model = I3D(volume(in_channels), 400)
 
     assert count_parameters(model) == parameters
     if gmacs is not None:
@@ -80,11 +82,11 @@ def test_names_are_pytorch_i3ds() -> None:
     expected |= {f"{unit}.bn.{name}" for unit in units for name in BATCH_NORM}
     expected |= {"logits.conv3d.weight", "logits.conv3d.bias"}
 
-    assert set(I3D(2, 5, width=0.05).state_dict()) == expected
+    assert set(I3D(volume(2), 5, width=0.05).state_dict()) == expected
 
 
 def test_batch_norm_and_dropout_are_the_papers() -> None:
-    model = I3D(2, 5)
+    model = I3D(volume(2), 5)
 
     assert model.Conv3d_1a_7x7.bn.eps == 1e-3
     assert model.Conv3d_1a_7x7.bn.momentum == 0.01
@@ -95,7 +97,7 @@ def test_batch_norm_and_dropout_are_the_papers() -> None:
 @pytest.mark.parametrize("px", [32, 57, 64])
 @torch.no_grad()
 def test_small_and_short_clips_get_scores(frames: int, px: int) -> None:
-    model = I3D(2, 5, width=0.05).eval()
+    model = I3D(volume(2), 5, width=0.05).eval()
 
     logits = model(torch.randn(2, 2, frames, px, px + 3))
 
@@ -105,7 +107,7 @@ def test_small_and_short_clips_get_scores(frames: int, px: int) -> None:
 
 @torch.no_grad()
 def test_features_are_windows_and_logits_their_average() -> None:
-    model = I3D(2, 5, width=0.05).eval()
+    model = I3D(volume(2), 5, width=0.05).eval()
     clip = torch.randn(1, 2, 32, 224, 224)
 
     features = model.extract_features(clip)  # (1, C, 4 - 1, 1, 1)
@@ -117,7 +119,7 @@ def test_features_are_windows_and_logits_their_average() -> None:
 
 @torch.no_grad()
 def test_a_wider_picture_is_averaged_over_places() -> None:
-    model = I3D(2, 5, width=0.02).eval()
+    model = I3D(volume(2), 5, width=0.02).eval()
 
     assert model.extract_features(torch.randn(1, 2, 16, 288, 256)).shape[2:] == (1, 3, 2)
     assert model(torch.randn(1, 2, 16, 288, 256)).shape == (1, 5)
@@ -125,8 +127,8 @@ def test_a_wider_picture_is_averaged_over_places() -> None:
 
 @torch.no_grad()
 def test_a_still_video_scores_as_its_frame_with_replicate_padding_alone() -> None:
-    model = I3D(3, 5, width=0.1, time_padding="replicate").eval()
-    zeros = I3D(3, 5, width=0.1).eval()
+    model = I3D(volume(3), 5, width=0.1, time_padding="replicate").eval()
+    zeros = I3D(volume(3), 5, width=0.1).eval()
     fill(model, 2)
     zeros.load_state_dict(model.state_dict())
     frame = torch.randn(1, 3, 1, 64, 64)
@@ -138,7 +140,7 @@ def test_a_still_video_scores_as_its_frame_with_replicate_padding_alone() -> Non
 
 @torch.no_grad()
 def test_bfloat16_in_channels_last_is_near() -> None:
-    model = I3D(2, 5, width=0.25).eval()
+    model = I3D(volume(2), 5, width=0.25).eval()
     fill(model, 3)
     clip = torch.randn(1, 2, 8, 64, 64)
 
@@ -151,7 +153,7 @@ def test_bfloat16_in_channels_last_is_near() -> None:
 
 
 def test_gradients_reach_every_parameter() -> None:
-    model = I3D(2, 5, width=0.05)
+    model = I3D(volume(2), 5, width=0.05)
 
     model(torch.randn(2, 2, 16, 32, 32)).square().sum().backward()
 
@@ -159,7 +161,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 def test_replaced_classifier_is_new_and_of_the_same_dtype() -> None:
-    model = I3D(2, 5, width=0.05).double().eval()
+    model = I3D(volume(2), 5, width=0.05).double().eval()
 
     model.replace_classifier(7)
 

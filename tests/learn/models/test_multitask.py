@@ -8,10 +8,11 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
-from flowprep.learn.models import create_model
+from flowprep.learn.create import create_model
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.models.resnet import resnet18
 from flowprep.learn.optimization import task_loss
+from tests.learn.inputs import stack
 
 
 def loss_of(
@@ -24,7 +25,7 @@ def loss_of(
 
 def small() -> MultiTask:
     torch.manual_seed(0)
-    return MultiTask(resnet18(4, 1, width=0.1).eval(), (3, 5))
+    return MultiTask(resnet18(stack(4), 1, width=0.1).eval(), (3, 5))
 
 
 def test_logits_of_each_task() -> None:
@@ -34,7 +35,7 @@ def test_logits_of_each_task() -> None:
 
     assert first.shape == (2, 3)
     assert second.shape == (2, 5)
-    assert (model.layout, model.in_channels, model.num_classes) == ("stack", 4, (3, 5))
+    assert (model.inputs, model.num_classes) == (stack(4), (3, 5))
 
 
 @pytest.mark.parametrize(("task", "absent"), [(0, slice(3, 8)), (1, slice(0, 3))])
@@ -85,7 +86,7 @@ def test_trunks_gradient_is_the_sum_over_sets() -> None:
 
 def test_a_head_is_what_a_classifier_of_its_own_would_be() -> None:
     model = small()
-    single = resnet18(4, 5, width=0.1).eval()
+    single = resnet18(stack(4), 5, width=0.1).eval()
     state = model.model.state_dict()
     single.load_state_dict(
         {**state, "fc.weight": state["fc.weight"][3:], "fc.bias": state["fc.bias"][3:]}
@@ -98,11 +99,9 @@ def test_a_head_is_what_a_classifier_of_its_own_would_be() -> None:
 @pytest.mark.parametrize("name", ["cnn-m-2048", "tsn-resnet18", "i3d", "i3d-resnet50"])
 @torch.no_grad()
 def test_every_kind_of_network_can_be_divided(name: str) -> None:
-    trunk = create_model(name, stream="flow", num_classes=1, width=0.05, crop_px=64)
+    trunk = create_model(name, stream="flow", num_classes=1, num_frames=8, width=0.05, crop_px=64)
     model = MultiTask(trunk, (3, 5)).eval()
-    channels = model.in_channels
-    volume = (2, channels, 8, 64, 64)
-    clips = torch.randn(volume if model.layout == "volume" else (2, channels, 64, 64))
+    clips = torch.randn(2, *model.inputs[0].shape(64))
 
     assert [tuple(logits.shape) for logits in model(clips)] == [(2, 3), (2, 5)]
 
@@ -110,11 +109,11 @@ def test_every_kind_of_network_can_be_divided(name: str) -> None:
 @pytest.mark.parametrize("num_classes", [(), (3, 0)])
 def test_impossible_numbers_of_classes_are_refused(num_classes: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="num_classes"):
-        MultiTask(resnet18(4, 1, width=0.1), num_classes)
+        MultiTask(resnet18(stack(4), 1, width=0.1), num_classes)
 
 
 def test_a_single_task_learns() -> None:
-    model = MultiTask(resnet18(4, 1, width=0.1), (2,))
+    model = MultiTask(resnet18(stack(4), 1, width=0.1), (2,))
     loss = loss_of(model(torch.randn(4, 4, 32, 32)), torch.tensor([0, 1, 0, 1]), torch.zeros(4))
 
     loss.backward()

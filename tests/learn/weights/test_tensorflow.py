@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from flowprep.errors import WeightsError
-from flowprep.learn.weights import tensorflow as reader
+from flowprep.learn.weights import tensorflow_entries, tensorflow_table
 from flowprep.learn.weights.tensorflow import TensorBundle, read_checkpoint
 
 Records = list[tuple[bytes, bytes]]
@@ -242,7 +242,7 @@ def test_the_writer_of_these_tests_writes_what_tensorflow_does(tmp_path: Path) -
 
 def test_the_checksum_is_the_one_of_rfc_3720_masked() -> None:
     # RFC 3720, B.4: 32 bytes of zeros give aa 36 91 8a.
-    assert reader._masked_crc(bytes(32)) == (
+    assert tensorflow_table.masked_crc(bytes(32)) == (
         ((0x8A9136AA >> 15 | 0x8A9136AA << 17) + 0xA282EAD8) & 0xFFFFFFFF
     )
 
@@ -323,8 +323,8 @@ def test_each_cut_is_noticed(tensorflow_prefix: Path) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_as_a_message(data: bytes) -> None:
-    for parse in (reader._parse_entry, reader._parse_header):
-        with contextlib.suppress(reader._FormatError):
+    for parse in (tensorflow_entries.parse_entry, tensorflow_entries.parse_header):
+        with contextlib.suppress(tensorflow_table.FormatError):
             parse(data)
 
 
@@ -343,23 +343,23 @@ def test_any_bytes_as_a_table(data: bytes, metaindex: int, index: int, size: int
     whole = varint(0) + varint(len(data)) + varint(0) + varint(len(data))
     same = body + whole.ljust(40, b"\0") + 0xDB4775248B80FB57.to_bytes(8, "little")
     for content in (data, table, same):
-        with contextlib.suppress(reader._FormatError, reader._UnsupportedError):
-            list(reader._read_table(content))
+        with contextlib.suppress(tensorflow_table.FormatError, tensorflow_table.UnsupportedError):
+            list(tensorflow_table.read_table(content))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, (1 << 64) - 1), st.binary(max_size=3))
 def test_varints(value: int, rest: bytes) -> None:
     data = varint(value)
-    assert reader._read_varint(data + rest, 0) == (value, len(data))
-    with pytest.raises(reader._FormatError):
-        reader._read_varint(data[:-1], 0)
+    assert tensorflow_table.read_varint(data + rest, 0) == (value, len(data))
+    with pytest.raises(tensorflow_table.FormatError):
+        tensorflow_table.read_varint(data[:-1], 0)
 
 
 @pytest.mark.parametrize("data", [b"\x80" * 10 + b"\x01", b"\xff" * 9 + b"\x02", b"\x8e\0"])
 def test_numbers_that_no_writer_writes_are_refused(data: bytes) -> None:
-    with pytest.raises(reader._FormatError):
-        reader._read_varint(data, 0)
+    with pytest.raises(tensorflow_table.FormatError):
+        tensorflow_table.read_varint(data, 0)
 
 
 DATA = bytes(8)
@@ -463,7 +463,7 @@ def test_an_index_of_absurd_size_is_not_read(tmp_path: Path) -> None:
 def test_few_bytes_do_not_become_endless_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "_MAX_INDEX_BYTES", 20_000)
+    monkeypatch.setattr(tensorflow_table, "MAX_INDEX_BYTES", 20_000)
     first = b"a" * 2000
     names = [first, *(first + bytes([letter]) for letter in range(98, 110))]
     write_table(tmp_path / "x.index", [(b"", header_record()), *((n, GOOD) for n in names)])

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from flowprep.errors import ConfigError
-from flowprep.learn.models import MODELS, create_model
+from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.models.tsn import TSN
+from flowprep.learn.networks import NETWORKS
 
 
 def create(name: str, **options: Any) -> ClipModel:
@@ -22,12 +23,13 @@ def create(name: str, **options: Any) -> ClipModel:
 
 
 def clips(model: ClipModel) -> torch.Tensor:
-    frames = (8,) if model.layout == "volume" else ()
-    return torch.randn(2, model.in_channels, *frames, 64, 64)
+    (clip,) = model.inputs
+    frames = (8,) if clip.form == "volume" else ()
+    return torch.randn(2, clip.num_channels, *frames, 64, 64)
 
 
 @pytest.mark.parametrize("stream", ["flow", "rgb"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_every_network_scores_clips(name: str, stream: str) -> None:
     model = create(name, stream=stream).eval()
@@ -40,7 +42,7 @@ def test_every_network_scores_clips(name: str, stream: str) -> None:
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_every_network_runs_in_bfloat16(name: str) -> None:
     model = create(name).eval()
@@ -49,7 +51,7 @@ def test_every_network_runs_in_bfloat16(name: str) -> None:
         assert model(clips(model)).isfinite().all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_classifier_can_be_replaced(name: str) -> None:
     model = create(name).eval()
     before = set(model.state_dict())
@@ -77,7 +79,7 @@ def test_every_classifier_can_be_replaced(name: str) -> None:
     ],
 )
 def test_channels(name: str, stream: str, num_frames: int | None, channels: int) -> None:
-    assert create(name, stream=stream, num_frames=num_frames).in_channels == channels
+    assert create(name, stream=stream, num_frames=num_frames).inputs[0].num_channels == channels
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_options_arrive() -> None:
     assert count_parameters(with_blocks) > count_parameters(plain)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_width_scales_the_cost(name: str) -> None:
     half, quarter = create(name, width=0.5), create(name, width=0.25)
     shape = tuple(clips(half).shape)

@@ -15,7 +15,6 @@ import flowprep
 from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize
 from flowprep.errors import NoteCode
 from flowprep.inputs.manifest import collect_videos
-from flowprep.look.findings.across import find_upside_down, find_wrong_labels
 from flowprep.look.findings.checks import find_in_sample, find_in_statistics
 from flowprep.look.findings.kinds import KINDS
 from flowprep.look.findings.measures import VideoSample, measure_pair, plateau, repeats
@@ -26,7 +25,7 @@ from flowprep.look.findings.statistics import (
     suspicious_pairs,
 )
 from flowprep.look.report.report import Report, make_report
-from flowprep.synthetic import Layer, Motion, Scene, Shape, textured_image
+from flowprep.synthetic import Layer, Motion, Scene, Shape
 from flowprep.video.decode import open_video
 from tests.look.faults import SEEDED
 
@@ -200,34 +199,6 @@ def test_a_jump_in_size_shows_the_cut() -> None:
     statistics = dataclasses.replace(STATISTICS, flow_bytes=sizes.astype(np.int64))
     assert suspicious_pairs(statistics, 1) == [4, 3, 5]
     assert jumps(np.array([7.0]), 1).tolist() == [1.0]
-
-
-def test_upside_down_needs_others_that_agree() -> None:
-    rooms = [textured_image(24, 32, seed).astype(np.float32) for seed in range(6)]
-    pictures = {f"room{n}": room for n, room in enumerate(rooms)}
-    assert find_upside_down(pictures) == []
-    rng = np.random.default_rng(1)
-    pictures |= {f"again{n}": rooms[0] + rng.normal(0, 5, rooms[0].shape) for n in range(3)}
-    assert find_upside_down(pictures) == []
-    pictures["turned"] = rooms[0][::-1, ::-1]
-    (finding,) = find_upside_down(pictures)
-    assert finding.key == "turned"
-
-
-def test_wrong_label_needs_classes_that_differ() -> None:
-    rng = np.random.default_rng(2)
-    motions, labels = {}, {}
-    for label, direction in enumerate(((1, 0), (0, 1), (-1, 0))):
-        for n in range(10):
-            noise = rng.normal(0, 0.1, (4, 4, 2))
-            motions[f"{label}/{n}"] = (np.array(direction) + noise).astype(np.float32)
-            labels[f"{label}/{n}"] = label
-    assert find_wrong_labels(motions, labels) == []
-    labels["0/3"] = 1
-    (finding,) = find_wrong_labels(motions, labels, ["right", "down", "left"])
-    assert (finding.key, "right" in finding.detail) == ("0/3", True)
-    mixed = {key: rng.normal(0, 1, (4, 4, 2)).astype(np.float32) for key in motions}
-    assert find_wrong_labels(mixed, labels) == []
 
 
 def test_ten_seeded_faults_are_found_and_nothing_else(seeded_report: Report) -> None:

@@ -19,8 +19,8 @@ from flowprep.look.findings.kinds import KINDS, Finding
 from flowprep.look.report.page import write_report
 from flowprep.look.report.report import Report
 from flowprep.look.report.survey import VideoRow
-from tests.look.chromium import check_contrasts, most_rows, scroll_far, until, watch_rows
-from tests.look.test_report import ATTACK, attacked
+from tests.look.chromium import check_contrasts, keys, most_rows, scroll_far, until, watch_rows
+from tests.look.report.attack import ATTACK, attacked
 
 NUM_ROWS = 100_000
 
@@ -79,13 +79,6 @@ def long_report(seeded_report: Report) -> Report:
     )
     findings = tuple(Finding("cut", rows[n].key, "x", 0) for n in range(0, NUM_ROWS, 1000))
     return dataclasses.replace(seeded_report, rows=rows, findings=findings, shown=())
-
-
-def keys(page: Any) -> list[str]:
-    """The keys of the rows that are in the page."""
-    return list(
-        page.eval_on_selector_all("#table td.key", "cells => cells.map(c => c.textContent)")
-    )
 
 
 def test_sorting(opened: Any, seeded_report: Report) -> None:

@@ -1,0 +1,342 @@
+"""`KEY.json`: what a data set says of one video, and what is kept of a segment until it is joined.
+
+    extract_video, import_video    VideoMetadata.of(...)         a whole video, or a segment as one
+    write_segment                  SegmentMetadata.of(...)       that, with all that joining needs
+    join_segments                  VideoMetadata.joined(...)     the video of the segments
+
+Version 1 did not store all of the fields. Those that may be missing are UNSET where they are: in
+what is read of version 1, and in what is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, UnsetType
+from numpy.typing import NDArray
+
+from flowprep.config import Direction
+from flowprep.dataset.layout import FORMAT_MINOR, Count
+from flowprep.dataset.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS, FlowStatistics
+from flowprep.errors import NoteCode
+from flowprep.inputs.video import Video
+from flowprep.video.segments import EdgeDigests
+from flowprep.video.types import FrameCounts, Provenance, VideoInfo
+from flowprep.words import format_count
+
+__all__ = ["FlowSummary", "Reading", "SegmentMetadata", "VideoMetadata", "read_histogram"]
+
+# A number keeps its kind: 25 fps that somebody asked for is not stored as 25.0.
+_Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)]
+_Rate: TypeAlias = Annotated[int, msgspec.Meta(gt=0)] | Annotated[float, msgspec.Meta(gt=0)]
+_Px: TypeAlias = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+_NumBytes: TypeAlias = Annotated[int, msgspec.Meta(gt=0, lt=1 << 62)]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What only those know of a video who decoded it and computed its flow."""
+
+    counts: FrameCounts
+    num_irregular_stamps: int
+    num_damaged: int
+    """Pictures that the decoder flagged as damaged and that are kept as it concealed them."""
+    notes: Mapping[NoteCode, str]
+    device: str
+    estimator: str
+    """Name of the class."""
+    damage: str | None
+    """Why the video is partial; None where it is whole."""
+
+
+class FlowSummary(msgspec.Struct, frozen=True):
+    """What is stored of the flow of one direction, before it was clipped."""
+
+    min_px: _Px | None
+    """The least component; None where there is no field."""
+    max_px: _Px | None
+    magnitude_histogram: Annotated[list[Count], msgspec.Meta(max_length=HISTOGRAM_NUM_BINS + 1)]
+    """Vectors by length in px, up to the last bin that is not empty."""
+    histogram_bin_px: Annotated[float, msgspec.Meta(gt=0)]
+    num_values: Count
+    num_clipped: Count
+    num_invalid: Count
+    num_fields: Count
+    num_zero_fields: Count
+
+    @classmethod
+    def of(cls, statistics: FlowStatistics) -> FlowSummary:
+        """Returns what is stored of these statistics: px to four digits."""
+        empty = statistics.num_fields == 0
+        histogram = statistics.histogram
+        last = 0 if empty else int(np.flatnonzero(histogram)[-1]) + 1
+        return cls(
+            min_px=None if empty else round(statistics.min_px, 4),
+            max_px=None if empty else round(statistics.max_px, 4),
+            magnitude_histogram=histogram[:last].tolist(),
+            histogram_bin_px=HISTOGRAM_BIN_PX,
+            num_values=statistics.num_values,
+            num_clipped=statistics.num_clipped,
+            num_invalid=statistics.num_invalid,
+            num_fields=statistics.num_fields,
+            num_zero_fields=statistics.num_zero_fields,
+        )
+
+
+class _Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """What a whole video and a segment of one have in common, in the order of the file."""
+
+    key: str
+    source: str
+    source_bytes: Count | None
+    """None of a folder of images."""
+    source_mtime_ns: int | None
+    start_seconds: _Seconds | None
+    end_seconds: _Seconds | None
+    labels: list[Count]
+    split: str | None
+    codec: str
+    duration_seconds: _Seconds | None
+    source_fps: _Rate | None
+    fps: _Rate | None
+    source_width: Count
+    source_height: Count
+    rotation: Count
+    mirrored: bool | UnsetType = UNSET
+    width: Count
+    height: Count
+    num_frames_decoded: Count
+    num_frames: Count
+    num_flows: Count
+    """Per direction: num_frames - step."""
+    step: Count
+    versions: dict[str, str]
+    """Of the libraries that took part in the numbers."""
+    format_minor: Count | UnsetType = UNSET
+    video_stream: Count | UnsetType | None = UNSET
+    pixel_aspect: tuple[Count, Count] | UnsetType = UNSET
+    frame_counts: FrameCounts | UnsetType = UNSET
+    num_irregular_stamps: Count | UnsetType = UNSET
+    num_damaged: Count | UnsetType = UNSET
+    notes: dict[NoteCode, str] | UnsetType = UNSET
+    device: str | UnsetType = UNSET
+    """UNSET where flow was imported, as `estimator` is."""
+    estimator: str | UnsetType = UNSET
+    status: Literal["complete", "partial"]
+    damage: str | UnsetType = UNSET
+    """Why the video is partial."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON values, in the order of the file."""
+        values: dict[str, Any] = msgspec.to_builtins(self, enc_hook=_to_list)
+        if self.format_minor is UNSET and self.notes is not UNSET:
+            # An import's, which has them at its end.
+            values["notes"] = values.pop("notes")
+        return values
+
+    def stored_fields(self) -> set[str]:
+        """Returns the names of the fields that the file has."""
+        return {name for name in self.__struct_fields__ if getattr(self, name) is not UNSET}
+
+    def _shared(self) -> dict[str, Any]:
+        """Returns the fields that a whole video and its segments have in common."""
+        return {name: getattr(self, name) for name in _Metadata.__struct_fields__}
+
+
+class VideoMetadata(_Metadata, frozen=True, kw_only=True):
+    """The content of `KEY.json`."""
+
+    flow: dict[Direction, FlowSummary]
+    sizes: dict[str, list[_NumBytes]]
+    """Size of each JPEG of each stream."""
+    source_etag: str | UnsetType | None = UNSET
+    """Of an object in a store."""
+
+    @classmethod
+    def of(
+        cls,
+        video: Video,
+        info: VideoInfo,
+        *,
+        size: tuple[int, int],
+        fps: float | None,
+        num_frames_decoded: int,
+        num_frames: int,
+        num_flows: int,
+        step: int,
+        versions: Mapping[str, str],
+        statistics: Mapping[Direction, FlowStatistics],
+        sizes: Mapping[str, list[int]],
+        reading: Reading | None = None,
+        notes: Mapping[NoteCode, str] | None = None,
+    ) -> VideoMetadata:
+        """Describes a video whose source is on this machine.
+
+        `size` is the stored (width, height) in px, `fps` the stored rate. Images that are imported
+        have no `reading`, which says all that decoding tells, and may have `notes` of their own.
+        """
+        stat = os.stat(video.source)
+        metadata = cls(
+            key=video.key,
+            source=video.source,
+            source_bytes=None if os.path.isdir(video.source) else stat.st_size,
+            source_mtime_ns=stat.st_mtime_ns,
+            start_seconds=video.start_seconds,
+            end_seconds=video.end_seconds,
+            labels=list(video.labels),
+            split=video.split,
+            codec=info.codec,
+            duration_seconds=info.duration_seconds,
+            source_fps=info.fps,
+            fps=fps,
+            source_width=info.width,
+            source_height=info.height,
+            rotation=info.rotation,
+            width=size[0],
+            height=size[1],
+            num_frames_decoded=num_frames_decoded,
+            num_frames=num_frames,
+            num_flows=num_flows,
+            step=step,
+            versions=dict(versions),
+            notes=dict(notes) if notes else UNSET,
+            status="complete",
+            flow={name: FlowSummary.of(one) for name, one in statistics.items()},
+            sizes=dict(sizes),
+        )
+        if reading is None:
+            return metadata
+        return msgspec.structs.replace(
+            metadata,
+            mirrored=info.is_mirrored,
+            format_minor=FORMAT_MINOR,
+            video_stream=info.video_stream,
+            pixel_aspect=(info.pixel_aspect.numerator, info.pixel_aspect.denominator),
+            frame_counts=msgspec.structs.replace(reading.counts),
+            num_irregular_stamps=reading.num_irregular_stamps,
+            num_damaged=reading.num_damaged,
+            notes=_stored_notes(reading.notes, reading.num_damaged),
+            device=reading.device,
+            estimator=reading.estimator,
+            status="complete" if reading.damage is None else "partial",
+            damage=UNSET if reading.damage is None else reading.damage,
+        )
+
+    @classmethod
+    def joined(
+        cls,
+        parts: Sequence[SegmentMetadata],
+        *,
+        num_frames: int,
+        num_frames_decoded: int,
+        frame_counts: FrameCounts | None,
+        notes: Mapping[NoteCode, str],
+    ) -> VideoMetadata:
+        """Describes the video of these segments, as an uncut extraction would have described it.
+
+        The four numbers are the whole video's; `frame_counts` is None for a cut of version 1.
+        """
+        first = parts[0]
+        shared = first._shared()
+        # A cluster may have computed a film on CPUs and GPUs, as it may a data set.
+        shared["device"] = ", ".join(sorted({str(part.device) for part in parts}))
+        shared["estimator"] = ", ".join(sorted({str(part.estimator) for part in parts}))
+        shared["num_frames"] = num_frames
+        shared["num_flows"] = sum(part.num_flows for part in parts)
+        shared["num_frames_decoded"] = num_frames_decoded
+        if frame_counts is not None:
+            num_damaged = sum(part.num_damaged or 0 for part in parts)
+            shared["frame_counts"] = frame_counts
+            shared["num_damaged"] = num_damaged
+            shared["notes"] = _stored_notes(notes, num_damaged)
+        flow = {}
+        for direction in first.flow:
+            total = sum((part.flow[direction] for part in parts), FlowStatistics())
+            flow[direction] = FlowSummary.of(total)
+        sizes = {
+            name: [size for part in parts for size in part.sizes[name]] for name in first.sizes
+        }
+        return cls(**shared, flow=flow, sizes=sizes, source_etag=first.source_etag)
+
+    def fetched_from(self, provenance: Provenance) -> VideoMetadata:
+        """Returns the same of a video whose source was fetched from a store."""
+        return msgspec.structs.replace(
+            self,
+            source=provenance.source,
+            source_bytes=provenance.source_bytes,
+            source_mtime_ns=provenance.source_mtime_ns,
+            source_etag=provenance.source_etag,
+        )
+
+    def to_json(self) -> bytes:
+        """Returns the file's content."""
+        return json.dumps(self.to_dict(), separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, content: bytes) -> VideoMetadata:
+        """Reads the file; raises ValueError where a field is not what it must be."""
+        try:
+            return _DECODER.decode(content)
+        except (ValueError, RecursionError):
+            # The name of a source need not be UTF-8, which msgspec's own reader insists on.
+            try:
+                return msgspec.convert(json.loads(content), cls)
+            except RecursionError as error:
+                raise ValueError(str(error)) from error
+
+
+_DECODER = msgspec.json.Decoder(VideoMetadata)
+
+
+class SegmentMetadata(_Metadata, frozen=True, kw_only=True):
+    """What is kept of a segment until its video is joined: nothing rounded."""
+
+    flow: dict[Direction, FlowStatistics]
+    edges: EdgeDigests
+    sizes: dict[str, list[_NumBytes]]
+    source_etag: str | UnsetType | None = UNSET
+
+    @classmethod
+    def of(
+        cls,
+        metadata: VideoMetadata,
+        statistics: Mapping[Direction, FlowStatistics],
+        edges: EdgeDigests,
+    ) -> SegmentMetadata:
+        """Describes a segment, of which `metadata` speaks as of a video."""
+        return cls(
+            **metadata._shared(),
+            flow=dict(statistics),
+            edges=edges,
+            sizes=metadata.sizes,
+            source_etag=metadata.source_etag,
+        )
+
+
+def _stored_notes(notes: Mapping[NoteCode, str], num_damaged: int) -> dict[NoteCode, str]:
+    """Returns a video's notes in the order in which they are stored."""
+    found = dict(notes)
+    if num_damaged:
+        found.setdefault("concealed", f"{format_count(num_damaged, 'picture')} damaged")
+    return dict(sorted(found.items()))
+
+
+def _to_list(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise NotImplementedError(f"{type(value)} is no JSON value")
+
+
+def read_histogram(kind: Any, value: Any) -> NDArray[np.int64]:
+    """Rebuilds the histogram of FlowStatistics: the `dec_hook` of who reads a SegmentMetadata."""
+    histogram = np.array(value, np.int64)
+    if histogram.shape != (HISTOGRAM_NUM_BINS + 1,):
+        raise ValueError(f"a histogram has {HISTOGRAM_NUM_BINS + 1} bins, got {histogram.shape}")
+    return histogram

@@ -1,0 +1,81 @@
+"""How two configurations differ: found, shown and worded in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from flowprep.errors import ConfigMismatchError
+
+__all__ = [
+    "Differences",
+    "describe_differences",
+    "find_differences",
+    "flatten",
+    "mismatch",
+    "show_value",
+]
+
+Differences: TypeAlias = dict[str, tuple[Any, Any]]
+"""Name of a field -> both values; None where only the other side has it."""
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested dicts as one, `{"flow": {"step": 1}}` as `{"flow.step": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def find_differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence[str] | None = None
+) -> Differences:
+    """Returns what differs between two flat mappings, by name, or in the order of `names`."""
+    if names is None:
+        names = sorted({*one, *other})
+    pairs = {name: (one.get(name), other.get(name)) for name in names}
+    return {name: (first, second) for name, (first, second) in pairs.items() if first != second}
+
+
+def describe_differences(
+    differences: Differences, places: tuple[str, str], max_shown: int | None = None
+) -> list[str]:
+    """Returns a line for each difference, with both values.
+
+    `places` say where the values are, such as `in the data set` and `in this run`. Of more than
+    `max_shown` differences the others are counted.
+    """
+    lines = [
+        f"  {name}: {show_value(one)} {places[0]}, {show_value(other)} {places[1]}"
+        for name, (one, other) in list(differences.items())[:max_shown]
+    ]
+    if len(lines) < len(differences):
+        lines.append(f"  ... and {len(differences) - len(lines)} more")
+    return lines
+
+
+def mismatch(
+    title: str,
+    differences: Differences,
+    places: tuple[str, str],
+    remedy: str,
+    *,
+    max_shown: int | None = None,
+) -> ConfigMismatchError:
+    """Returns the error that shows the differences, as `describe_differences` does.
+
+    `title` is a clause without its colon, `remedy` a sentence.
+    """
+    lines = describe_differences(differences, places, max_shown)
+    return ConfigMismatchError("\n".join([f"{title}:", *lines, remedy]), differences)
+
+
+def show_value(value: Any) -> str:
+    """Returns a value as a user reads it: a list by its items, None as `nothing`."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show_value, value)) or "nothing"
+    return "nothing" if value is None else str(value)

@@ -1,0 +1,134 @@
+"""The work of an export, divided for processes: a video, or the videos of a tar, at a time."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.video_list import StoredVideo
+from flowprep.errors import DatasetError
+from flowprep.exchange.export_spec import ExportSpec
+from flowprep.exchange.formats import (
+    FORMATS,
+    VideoExport,
+    atomic_path,
+    write_text,
+    write_webdataset,
+)
+from flowprep.exchange.frame_lists import split_name
+from flowprep.exchange.layouts import LAYOUTS
+
+__all__ = ["ExportOutcome", "ExportUnit", "Exporter", "export_units"]
+
+
+@dataclass(frozen=True)
+class ExportUnit:
+    """What a worker does at a time: a video, or the videos of a tar."""
+
+    keys: tuple[str, ...]
+    paths: tuple[str, ...]
+    place: str
+    """A tar below DEST; empty where each video has a path of its own."""
+
+
+@dataclass
+class ExportOutcome:
+    """What became of a unit."""
+
+    num_bytes: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Exporter:
+    """All that a worker needs; goes to each process once."""
+
+    dataset: FlowDataset
+    spec: ExportSpec
+    has_rgb: bool
+    dest: Path
+
+    def carry_out(self, unit: ExportUnit) -> ExportOutcome:
+        """Writes a unit; what is wrong with a video of the data set is in the outcome."""
+        return self._shard(unit) if unit.place else self._video(unit.keys[0], unit.paths[0])
+
+    def _video(self, key: str, path: str) -> ExportOutcome:
+        writer = FORMATS[self.spec.format]
+        assert writer is not None
+        export = self._export(key, path)
+        try:
+            num_bytes = writer.write(export)
+            extras = LAYOUTS[self.spec.layout].extra_files(
+                export.path, export.video, self.dataset.config.flow
+            )
+            for name, data in extras.items():
+                target = self.dest / name
+                if not target.is_file() or target.read_bytes() != data:
+                    with atomic_path(self.dest, target) as temporary:
+                        temporary.write_bytes(data)
+        except DatasetError as error:
+            return ExportOutcome(failures={key: str(error)})
+        return ExportOutcome(num_bytes)
+
+    def _shard(self, unit: ExportUnit) -> ExportOutcome:
+        index = self.dest / f"{unit.place.removesuffix('.tar')}.json"
+        failures: dict[str, str] = {}
+        good = []
+        for key, path in zip(unit.keys, unit.paths, strict=True):
+            export = self._export(key, path)
+            try:
+                # One damaged video must not cost its shard.
+                for stream in export.streams():
+                    for _ in export.jpegs(stream):
+                        pass
+                good.append(export)
+            except DatasetError as error:
+                failures[key] = str(error)
+        listed = json.dumps({"keys": [export.video.key for export in good]}, indent=1) + "\n"
+        target = self.dest / unit.place
+        if target.is_file() and index.is_file() and index.read_text() == listed:
+            return ExportOutcome(failures=failures)
+        num_bytes = 0
+        if good:
+            index.unlink(missing_ok=True)
+            num_bytes = write_webdataset(good, target, self.dest)
+            write_text(self.dest, index, listed)
+        return ExportOutcome(num_bytes, failures)
+
+    def _export(self, key: str, path: str) -> VideoExport:
+        return VideoExport(
+            self.dataset,
+            self.dataset.videos[key],
+            path,
+            LAYOUTS[self.spec.layout],
+            self.spec.direction,
+            self.has_rgb,
+            self.spec.values,
+            self.dest,
+        )
+
+
+def export_units(
+    videos: Sequence[StoredVideo], paths: Mapping[str, str], spec: ExportSpec
+) -> Iterator[ExportUnit]:
+    """Yields the units of an export: each video, or so many of one split as a tar holds."""
+    if spec.format != "webdataset":
+        for key, path in paths.items():
+            yield ExportUnit((key,), (path,), "")
+        return
+    by_split: dict[str | None, list[str]] = {}
+    for video in videos:
+        by_split.setdefault(video.split, []).append(video.key)
+    names: Counter[str] = Counter()
+    for split, keys in by_split.items():
+        name = split_name(split or "all")
+        for start in range(0, len(keys), spec.videos_per_shard):
+            # Two splits may have one name after the escape; their shards go on counting.
+            place = f"{name}-{names[name]:06d}.tar"
+            names[name] += 1
+            some = keys[start : start + spec.videos_per_shard]
+            yield ExportUnit(tuple(some), tuple(paths[key] for key in some), place)

@@ -1,0 +1,79 @@
+"""What the lists of UCF101 and HMDB51 have in common: videos by class, in one of three splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowprep.errors import InputError
+from flowprep.inputs.annotations.search import Search
+from flowprep.inputs.entries import Entry, Found, Request
+from flowprep.inputs.keys import escape_key
+from flowprep.inputs.tree import list_videos, without_extension
+from flowprep.words import format_count
+
+__all__ = ["SplitLine", "SplitLists", "find_listed", "no_split_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitLine:
+    """A video that the lists of a split name."""
+
+    origin: str
+    """`line 3 of LIST`."""
+    listed: str
+    """The path as the list has it, or would have."""
+    file_name: str
+    class_name: str
+    split: str | None
+    """None for a video that the split does not use."""
+    folders: tuple[str, ...]
+    """Folders that the video may lie in."""
+
+
+@dataclass(frozen=True)
+class SplitLists:
+    """The lists of one split."""
+
+    folder: str
+    number: int
+    """Of the split."""
+    class_names: list[str]
+    """In the order of their numbers."""
+    lines: list[SplitLine]
+    notes: list[str]
+
+
+def find_listed(path: str, request: Request, lists: SplitLists) -> Found:
+    """Finds the videos that the lists of a split name below the folder `path`."""
+    search = Search(list_videos(path, request), lists.folder, request, lists.class_names)
+    search.notes += lists.notes
+    entries, num_unused = [], 0
+    for line in lists.lines:
+        entry = Entry(
+            "",
+            escape_key(f"{line.class_name}/{without_extension(line.file_name)}"),
+            line.origin,
+            class_name=line.class_name,
+            split=line.split,
+            listed=line.listed,
+        )
+        search.find(entry, line.file_name, line.folders)
+        if line.split is None:
+            num_unused += 1
+        else:
+            entries.append(entry)
+    result = search.finish(entries, lists.class_names)
+    if num_unused:
+        result.notes.append(
+            f"left out {format_count(num_unused, 'video')} that split {lists.number} does not use; "
+            "name the folder without annotations to extract every video"
+        )
+    return result
+
+
+def no_split_file(folder: str, name: str, split: int, there: str) -> InputError:
+    """Returns the error for a split that a folder of annotations lacks."""
+    return InputError(
+        f"annotations {folder} has no file {name}, which split {split} needs; the split files "
+        f"there: {there or 'none'}"
+    )

@@ -1,0 +1,69 @@
+"""What a network takes of each clip, in words that loader, test, loop and network share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from flowprep.config import check_choice
+from flowprep.errors import ConfigError
+
+__all__ = [
+    "ClipForm",
+    "ClipInput",
+    "ConsensusName",
+    "InputStream",
+    "NormalizationName",
+    "StreamName",
+]
+
+InputStream = Literal["flow", "rgb"]
+"""What an input is made of."""
+StreamName = Literal["flow", "rgb", "both"]
+"""What a user chooses for a network; `both` is for networks that take flow and RGB together."""
+ClipForm = Literal["stack", "volume"]
+"""`stack`: a clip is (C * L, H, W), its time in the channels; `volume`: it is (C, L, H, W)."""
+NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
+ConsensusName = Literal["avg", "max", "weighted"]
+"""How the scores of a video's segments become the video's."""
+
+_CHANNELS: dict[InputStream, int] = {"flow": 2, "rgb": 3}
+"""x and y; red, green and blue."""
+
+
+@dataclass(frozen=True)
+class ClipInput:
+    """One tensor that a network takes of each clip."""
+
+    name: str
+    """Its key in a batch, which no other input of the network has: `flow`, `rgb`, `slow`, ..."""
+    stream: InputStream
+    form: ClipForm
+    num_frames: int
+    """Flow fields or RGB frames, L."""
+    frame_stride: int = 1
+    """Distance between them, in fields or frames as they are stored."""
+
+    def __post_init__(self) -> None:
+        check_choice("stream", self.stream, InputStream)
+        check_choice("form", self.form, ClipForm)
+        for name in ("num_frames", "frame_stride"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the tensor: 2 or 3 of a volume, so many for each field or frame of a stack.
+
+        They are the `in_channels` of the convolution that sees the clip.
+        """
+        channels = _CHANNELS[self.stream]
+        return channels * self.num_frames if self.form == "stack" else channels
+
+    def shape(self, crop_px: int) -> tuple[int, ...]:
+        """Returns the tensor's shape for one clip: (C, H, W) or (C, L, H, W), H = W = crop_px."""
+        time = () if self.form == "stack" else (self.num_frames,)
+        return (self.num_channels, *time, crop_px, crop_px)
+
+
+assert set(_CHANNELS) == set(get_args(InputStream))

@@ -1,0 +1,159 @@
+"""One input of a clip of a video, from what is stored to what a network takes.
+
+    load_clip     a clip, cropped, normalised and arranged
+    load_views    several crops of one clip, by one decoding
+    fill_views    the same, into an array that is there already
+
+Nothing is random here; indices and crops are the caller's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import FlowSpec
+from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.video_list import StoredVideo
+from flowprep.learn.clip_inputs import ClipForm, ClipInput
+from flowprep.learn.clips import levels
+from flowprep.learn.clips.indices import bidirectional_indices
+from flowprep.learn.clips.transforms import (
+    Crop,
+    crop_flow,
+    crop_frames,
+    normalize_flow,
+    normalize_frames,
+    subtract_mean_flow,
+    to_stack,
+    to_volume,
+    trajectory_stack,
+)
+from flowprep.learn.config import ClipSpec
+
+__all__ = ["fill_views", "load_clip", "load_views"]
+
+
+def load_clip(
+    dataset: FlowDataset,
+    video: StoredVideo,
+    indices: Sequence[int] | NDArray[np.int64],
+    crop: Crop,
+    clip: ClipSpec,
+    clip_input: ClipInput,
+) -> NDArray[np.float32]:
+    """Returns an input of a clip as a network takes it: float32, in `clip.normalization`.
+
+    `indices` are those of `clips.indices`: (L,) fields or frames, whose number counts, not that of
+    `clip_input`. The result is (C, H, W) for the form `stack`, (C, L, H, W) for `volume`, with
+    H = W = clip.crop_px; x points right, y down, also of a mirrored clip. Raises DatasetError for
+    indices outside of the video and for damaged data, ConfigError where the data set lacks what
+    the clip is made of.
+    """
+    clips = load_views(dataset, video, indices, [crop], clip, clip_input)
+    return clips.reshape(clips.shape[1:])
+
+
+def load_views(
+    dataset: FlowDataset,
+    video: StoredVideo,
+    indices: Sequence[int] | NDArray[np.int64],
+    crops: Sequence[Crop],
+    clip: ClipSpec,
+    clip_input: ClipInput,
+) -> NDArray[np.float32]:
+    """Returns crops of one clip, (len(crops), C, H, W) or (len(crops), C, L, H, W) float32.
+
+    Each is what `load_clip` returns; all of them together take one decoding.
+    """
+    shape = dataclasses.replace(clip_input, num_frames=len(indices)).shape(clip.crop_px)
+    views = np.empty((len(crops), *shape), np.float32)
+    fill_views(dataset, video, np.asarray(indices, np.int64), crops, clip, clip_input, views)
+    return views
+
+
+def fill_views(
+    dataset: FlowDataset,
+    video: StoredVideo,
+    indices: NDArray[np.int64],
+    crops: Sequence[Crop],
+    clip: ClipSpec,
+    clip_input: ClipInput,
+    views: NDArray[np.float32],
+) -> None:
+    """Writes what `load_views` returns."""
+    if clip_input.stream == "rgb":
+        frames = dataset.frames(video.key, indices)
+        for view, crop in zip(views, crops, strict=True):
+            x = normalize_frames(crop_frames(frames, crop, clip.crop_px), clip.normalization)
+            view[:] = _arrange(x, clip_input.form)
+        return
+    spec = dataset.config.flow
+    corners = [_corner(crop, clip) for crop in crops]
+    box = None
+    if len(crops) == 1 and corners[0] is not None and not clip.subtract_mean_flow:
+        # Nothing outside of the crop is needed, so that less is decoded.
+        box = (*corners[0], clip.crop_px, clip.crop_px)
+        corners = [(0, 0)]
+    planes = _planes(dataset, video, indices, clip, box)
+    means_px = levels.mean_px(planes, spec) if clip.subtract_mean_flow else None
+    flow: NDArray[np.float32] | None = None
+    for view, crop, corner in zip(views, crops, corners, strict=True):
+        if corner is not None:
+            levels.fill_crop(
+                planes,
+                corner,
+                spec,
+                view,
+                form=clip_input.form,
+                normalization=clip.normalization,
+                flip=crop.flip,
+                means_px=means_px,
+            )
+            continue
+        if flow is None:
+            flow = _flow(planes, clip, spec)
+        x = crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
+        view[:] = _arrange(normalize_flow(x, clip.normalization, spec), clip_input.form)
+
+
+def _flow(planes: NDArray[np.uint8], clip: ClipSpec, spec: FlowSpec) -> NDArray[np.float32]:
+    """Returns a clip's fields in px, (L, 2, H, W) float32, as they are before they are cropped."""
+    flow = levels.to_px(planes, spec)
+    if clip.stack == "trajectory":
+        flow = trajectory_stack(flow)
+    return subtract_mean_flow(flow) if clip.subtract_mean_flow else flow
+
+
+def _corner(crop: Crop, clip: ClipSpec) -> tuple[int, int] | None:
+    """Returns the upper left corner of a crop that is not resampled; None for one that is."""
+    side = clip.crop_px
+    is_slice = (crop.width, crop.height) == (side, side)
+    if is_slice and clip.stack != "trajectory" and crop.x == int(crop.x) and crop.y == int(crop.y):
+        return int(crop.x), int(crop.y)
+    return None
+
+
+def _planes(
+    dataset: FlowDataset,
+    video: StoredVideo,
+    indices: NDArray[np.int64],
+    clip: ClipSpec,
+    box: tuple[int, int, int, int] | None,
+) -> NDArray[np.uint8]:
+    """Returns the fields of a clip as stored, (L, 2, H, W) uint8, or a box of them."""
+    if clip.stack != "bidirectional":
+        return dataset.planes(video.key, indices, box=box)
+    forward, backward = bidirectional_indices(indices[None], video.num_flows)
+    halves = (
+        dataset.planes(video.key, forward[0], "forward", box=box),
+        dataset.planes(video.key, backward[0], "backward", box=box),
+    )
+    return np.concatenate(halves)
+
+
+def _arrange(x: NDArray[np.float32], form: ClipForm) -> NDArray[np.float32]:
+    return to_stack(x) if form == "stack" else to_volume(x)

@@ -1,0 +1,88 @@
+"""Which videos are read: those of a split, those with one label, and whether clips can be made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.dataset.read import FlowDataset
+from flowprep.errors import ConfigError, DatasetError
+from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.clips.transforms import training_crop
+from flowprep.learn.config import ClipSpec, TrainConfig, check_stack
+
+__all__ = ["check_clip", "select_labelled", "select_videos"]
+
+
+def select_videos(dataset: FlowDataset, split: str) -> NDArray[np.int64]:
+    """Returns the positions in `dataset.videos` of a split; `all` takes every video.
+
+    Raises DatasetError where there is none.
+    """
+    videos = dataset.videos
+    chosen = [n for n, video in enumerate(videos) if split in ("all", video.split)]
+    if not chosen:
+        known = Counter(video.split for video in videos)
+        held = ", ".join(f"{count} of {name or 'no split'}" for name, count in known.items())
+        raise DatasetError(
+            f"{dataset!r} holds no video of split {split!r}, it holds {held or 'none at all'}; "
+            f"choose another split, or `all`"
+        )
+    return np.array(chosen, np.int64)
+
+
+def select_labelled(
+    dataset: FlowDataset, config: TrainConfig, inputs: Sequence[ClipInput]
+) -> tuple[dict[int, int], int]:
+    """Returns the videos to train on, position in `dataset.videos` -> label, and how many of the
+    split are skipped, which have no label, or several.
+
+    Raises DatasetError where there is none, ConfigError where the data set lacks the streams that
+    clips are made of, or where frames are too small for the crops.
+    """
+    check_clip(dataset, config.clip, inputs)
+    positions = select_videos(dataset, config.train_split)
+    labels: dict[int, int] = {}
+    sizes: set[tuple[int, int]] = set()
+    for position in positions.tolist():
+        video = dataset.videos[position]
+        if video.label is not None:
+            labels[position] = video.label
+            sizes.add((video.width, video.height))
+    if not labels:
+        raise DatasetError(
+            f"{dataset!r}: none of the {len(positions)} videos of split {config.train_split!r} has "
+            f"exactly one label; extract with annotations, label the data set by `flowprep label`, "
+            f"or choose another split"
+        )
+    for width, height in sorted(sizes):
+        training_crop(width, height, config.clip, config.augment, np.random.default_rng(0))
+    return labels, len(positions) - len(labels)
+
+
+def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]) -> None:
+    """Raises ConfigError where a data set lacks what one of the inputs of clips is made of.
+
+    Also for a stack that cannot be made of an input's fields.
+    """
+    encode = dataset.config.encode
+    for one in inputs:
+        if one.stream == "rgb":
+            if not encode.keep_rgb:
+                remedy = (
+                    "use --stream flow, or extract with --keep-rgb"
+                    if clip.stream == "rgb"
+                    else f"extract with --keep-rgb for stream {clip.stream}"
+                )
+                raise ConfigError(f"{dataset!r} holds no RGB frames; {remedy}")
+            continue
+        check_stack(clip.stack, one.num_frames, one.frame_stride)
+        wanted = {"forward", "backward"} if clip.stack == "bidirectional" else {"forward"}
+        if missing := sorted(wanted - set(encode.directions)):
+            raise ConfigError(
+                f"{dataset!r} holds no {missing[0]} flow, which stack {clip.stack} needs; "
+                f"it has {', '.join(encode.directions)}"
+            )

@@ -1,0 +1,209 @@
+"""Training samples, each of which follows from the seed and its position, and nothing else.
+
+    TrainingClips, training_loader   an endless stream of training samples; a rank's share of it
+    fill_sample                      one sample of a video
+
+Which process reads a sample, and which of several trains on it, makes no difference to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.video_list import StoredVideo
+from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.clips.clip import fill_views
+from flowprep.learn.clips.indices import training_indices
+from flowprep.learn.clips.loader import Loader
+from flowprep.learn.clips.select import select_labelled
+from flowprep.learn.clips.transforms import training_crop
+from flowprep.learn.config import ClipSpec, TrainConfig
+
+__all__ = ["TrainingClips", "fill_sample", "sample_shapes", "training_loader"]
+
+# What the second number of a random generator's seed says that it is for.
+_ORDER, _SAMPLE = 0, 1
+
+
+def sample_shapes(clip: ClipSpec, inputs: Sequence[ClipInput]) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of a training sample, (S, C, H, W) or (S, C, L, H, W), by input."""
+    return {one.name: (clip.num_segments, *one.shape(clip.crop_px)) for one in inputs}
+
+
+def fill_sample(
+    dataset: FlowDataset,
+    video: StoredVideo,
+    config: TrainConfig,
+    inputs: Sequence[ClipInput],
+    rng: np.random.Generator,
+    out: Mapping[str, NDArray[np.float32]],
+) -> None:
+    """Draws a training sample of a video and writes it to `out`, arrays of `sample_shapes`.
+
+    All inputs are of the same moments, in the same crop, mirrored or not.
+    """
+    clip = config.clip
+    indices = training_indices(video.num_frames, video.num_flows, inputs, clip, rng)
+    crop = training_crop(video.width, video.height, clip, config.augment, rng)
+    for one, clips in zip(inputs, indices, strict=True):
+        for segment, view in zip(clips, out[one.name][:, None], strict=True):
+            fill_views(dataset, video, segment, [crop], clip, one, view)
+
+
+class TrainingClips(Dataset[dict[str, Any]]):
+    """Training samples by their position in an endless stream.
+
+    Epoch e is positions e * num_videos up to (e + 1) * num_videos: every video once, in an order of
+    its own. A sample follows from the configuration's seed and its position alone. Pickles; holds
+    three numbers a video.
+    """
+
+    def __init__(
+        self, datasets: Sequence[FlowDataset], config: TrainConfig, inputs: Sequence[ClipInput]
+    ) -> None:
+        """Takes the videos of `config.train_split` that have exactly one label.
+
+        `inputs` are what the network takes of each clip: `config.inputs`, or those of a network.
+        Raises DatasetError where a data set has no such video, ConfigError where a data set lacks
+        the streams or where its frames are too small for the crops.
+        """
+        self.datasets = tuple(datasets)
+        self.config = config
+        self.inputs = tuple(inputs)
+        rows: list[tuple[int, int, int]] = []
+        self.num_skipped = 0
+        """Videos of the split without a label, or with several."""
+        for task, dataset in enumerate(self.datasets):
+            labels, num_skipped = select_labelled(dataset, config, self.inputs)
+            rows += [(task, position, label) for position, label in labels.items()]
+            self.num_skipped += num_skipped
+        # As an array, not as objects: what loaders look at, they would otherwise copy one by one.
+        self._rows = np.array(rows, np.int64)
+        self._orders: dict[int, NDArray[np.int64]] = {}
+
+    @property
+    def num_videos(self) -> int:
+        """Length of an epoch."""
+        return len(self._rows)
+
+    def __len__(self) -> int:
+        return self.num_videos
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_orders": {}}
+
+    def find(self, position: int) -> tuple[int, StoredVideo]:
+        """Returns the data set's number and the video at a position of the stream."""
+        task, place, _ = self._row(position)
+        return task, self.datasets[task].videos[place]
+
+    def count_tasks(self, first: int, count: int) -> list[int]:
+        """Returns how many of `count` positions from `first` on are videos of each data set."""
+        if len(self.datasets) == 1:
+            return [count]
+        owners = [self._row(position)[0] for position in range(first, first + count)]
+        return [owners.count(task) for task in range(len(self.datasets))]
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """Returns {"clips": {input: (S, C, ...) float32}, "label": int, "task": data set's number}.
+
+        `batch` says more of it.
+        """
+        sample = self.batch([position])
+        return {
+            "clips": {name: clips[0] for name, clips in sample["clips"].items()},
+            "label": int(sample["label"][0]),
+            "task": int(sample["task"][0]),
+        }
+
+    def batch(
+        self, positions: Sequence[int], out: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> dict[str, Any]:
+        """Returns the samples of n positions together.
+
+        "clips" are a tensor (n, S, C, ...) float32 for each input by its name, "label" and "task"
+        (n,) int64. With `out`, clips are written there and not returned.
+        """
+        clips = out
+        if clips is None:
+            shapes = sample_shapes(self.config.clip, self.inputs)
+            clips = {
+                name: np.empty((len(positions), *shape), np.float32)
+                for name, shape in shapes.items()
+            }
+        rows = np.array([self._row(position) for position in positions])
+        for number, (position, (task, place, _)) in enumerate(zip(positions, rows, strict=True)):
+            dataset = self.datasets[task]
+            rng = np.random.default_rng((self.config.seed, _SAMPLE, position))
+            target = {name: array[number] for name, array in clips.items()}
+            fill_sample(dataset, dataset.videos[int(place)], self.config, self.inputs, rng, target)
+        batch: dict[str, Any] = {}
+        if out is None:
+            batch["clips"] = {name: torch.from_numpy(array) for name, array in clips.items()}
+        batch["label"] = torch.from_numpy(rows[:, 2].copy())
+        batch["task"] = torch.from_numpy(rows[:, 0].copy())
+        return batch
+
+    def _row(self, position: int) -> tuple[int, int, int]:
+        epoch, place = divmod(position, self.num_videos)
+        order = self._orders.get(epoch)
+        if order is None:
+            if len(self._orders) > 1:
+                self._orders.clear()
+            rng = np.random.default_rng((self.config.seed, _ORDER, epoch))
+            order = self._orders[epoch] = rng.permutation(self.num_videos)
+        task, video, label = self._rows[order[place]].tolist()
+        return task, video, label
+
+
+def training_loader(
+    clips: TrainingClips,
+    *,
+    batch_size: int,
+    first_step: int,
+    num_steps: int,
+    rank: int = 0,
+    world_size: int = 1,
+    num_loaders: int = 0,
+) -> DataLoader[Any]:
+    """Returns a rank's batches of the steps from `first_step` up to and without `num_steps`.
+
+    Step s of all ranks together is positions s * batch_size up to (s + 1) * batch_size of `clips`,
+    and rank r has the r-th of `world_size` equal parts of them: {"clips": {input: (n, S, C, ...)
+    float32}, "label": (n,) int64, "task": (n,) int64}. `num_loaders` processes read them; 0 reads
+    in this one. Raises ConfigError where the batch cannot be parted.
+    """
+    if batch_size % world_size:
+        raise ConfigError(
+            f"batch_size must be a multiple of the number of processes, got {batch_size} and "
+            f"{world_size}"
+        )
+    share = batch_size // world_size
+    starts = range(
+        first_step * batch_size + rank * share, num_steps * batch_size + rank * share, batch_size
+    )
+    shapes = sample_shapes(clips.config.clip, clips.inputs)
+    batches = {name: (share, *shape) for name, shape in shapes.items()}
+    return Loader(clips.batch, _Parts(starts, share), "clips", batches, num_loaders)
+
+
+class _Parts(Sampler[list[int]]):
+    """The positions of each batch: `length` in a row from each start."""
+
+    def __init__(self, starts: range, length: int) -> None:
+        self._starts = starts
+        self._length = length
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (list(range(start, start + self._length)) for start in self._starts)
+
+    def __len__(self) -> int:
+        return len(self._starts)

@@ -1,0 +1,74 @@
+"""Makes a network: `create_model("i3d", stream="flow", num_classes=101, weights="i3d.pt")`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.models.base import ClipModel
+from flowprep.learn.networks import clip_inputs, find_network, make_options
+from flowprep.learn.weights.load import load_weights_into
+
+__all__ = ["create_model"]
+
+
+def create_model(
+    name: str,
+    *,
+    stream: StreamName,
+    num_classes: int,
+    weights: str | os.PathLike[str] | None = None,
+    num_frames: int | None = None,
+    frame_stride: int | None = None,
+    width: float = 1.0,
+    dropout: float | None = None,
+    crop_px: int = 224,
+    num_segments: int | None = None,
+    **options: Any,
+) -> ClipModel:
+    """Creates the network called `name`, freshly initialised or with `weights` from a file.
+
+    `num_frames` and `frame_stride` are those of a clip (`Network.clip_inputs`), `num_segments` the
+    clips of a video that a network over segments joins; where they are not given they are the
+    published ones, as is `dropout`, the probability of a feature to be dropped before the
+    classifier. `width` multiplies the channels of every layer. `crop_px` counts for networks that
+    are made for clips of one size. `options` are the network's own, which its entry in
+    `flowprep.learn.networks` names.
+
+    Raises ConfigError for an unknown name, for a value that breaks a rule, and for an option that
+    the network does not have, unless it is left at its default.
+    """
+    network = find_network(name)
+    own = make_options(name, options)
+    for key, value in (
+        ("num_classes", num_classes),
+        ("crop_px", crop_px),
+        ("num_frames", num_frames),
+        ("frame_stride", frame_stride),
+        ("num_segments", num_segments),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"{key} must be at least 1, got {value}")
+    if not width > 0:
+        raise ConfigError(f"width must be above 0, got {width}")
+    if dropout is not None and not 0 <= dropout < 1:
+        raise ConfigError(f"dropout must be at least 0 and below 1, got {dropout}")
+    if network.sees == "clip" and num_segments not in (None, 1):
+        raise ConfigError(
+            f"num_segments does not apply to {name}, got {num_segments}; leave it out, or choose a "
+            "network that joins segments"
+        )
+    model = network.make(
+        clip_inputs(name, stream, num_frames, frame_stride),
+        num_classes,
+        width=width,
+        dropout=dropout,
+        crop_px=crop_px,
+        num_segments=num_segments,
+        options=own,
+    )
+    if weights is not None:
+        load_weights_into(model, weights)
+    return model

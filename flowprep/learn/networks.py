@@ -1,0 +1,317 @@
+"""The networks there are: what each takes, its options, and how its training begins. Torch-free.
+
+Adding a network is its file in `flowprep.learn.models` and one entry here. Loader, test, training
+loop, command line, checkpoints and `docs/networks.md` follow from the entry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal
+
+from flowprep.config import check_choice
+from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import ClipInput, ConsensusName, NormalizationName, StreamName
+
+if TYPE_CHECKING:
+    from flowprep.learn.models.base import ClipModel
+
+__all__ = [
+    "NETWORKS",
+    "I3DResNetOptions",
+    "Network",
+    "NetworkOptions",
+    "RecipeName",
+    "TSNOptions",
+    "clip_inputs",
+    "find_network",
+    "make_options",
+]
+
+RecipeName = Literal["two-stream", "tsn", "i3d"]
+
+Builder = Callable[..., "ClipModel"]
+"""Takes the inputs and the number of classes, and by name: `width`; `dropout` where it is given;
+`num_segments` of a network that sees segments; `crop_px` of one that is made for one size; and the
+network's own options."""
+
+
+# ---- options that not all networks have
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The options that a network has beside those of all networks: none."""
+
+
+@dataclass(frozen=True)
+class TSNOptions(NetworkOptions):
+    """Those of the networks over segments."""
+
+    consensus: ConsensusName = "avg"
+    """How the scores of a video's segments are joined."""
+    partial_bn: bool = False
+    """Freeze every batch norm but the first, as the tsn recipe does."""
+
+    def __post_init__(self) -> None:
+        check_choice("consensus", self.consensus, ConsensusName)
+
+
+@dataclass(frozen=True)
+class I3DResNetOptions(NetworkOptions):
+    """Those of the inflated ResNet-50."""
+
+    non_local: bool = False
+    """Put five non-local blocks into the network."""
+
+
+# ---- an entry
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is known of a network before torch is imported."""
+
+    build: Callable[[], Builder]
+    """Imports the network's file, and returns what makes it."""
+    inputs: Mapping[StreamName, tuple[ClipInput, ...]]
+    """For each stream that the network may be given: what it takes of a clip, as published."""
+    paper: str
+    """Where it was published."""
+    description: str
+    """A line for docs/networks.md."""
+    sees: Literal["clip", "segments"] = "clip"
+    """What `forward` takes: clips alone, (N, C, ...), or S clips of each video, (N, S, C, ...)."""
+    num_segments: int = 1
+    """Clips of a video that are looked at together in training, as published."""
+    normalization: NormalizationName = "unit"
+    """The numbers that it gets, as published."""
+    subtract_mean_flow: bool = False
+    """Whether the mean vector of each field is subtracted, as published."""
+    recipe: RecipeName | None = None
+    """The recipe whose variation of clips a training takes where the user names no recipe."""
+    options: type[NetworkOptions] = NetworkOptions
+    """The type of its own options."""
+    has_one_size: bool = False
+    """Whether it is made for clips of one size, and not for those of any."""
+
+    def make(
+        self,
+        inputs: tuple[ClipInput, ...],
+        num_classes: int,
+        *,
+        width: float,
+        dropout: float | None,
+        crop_px: int,
+        num_segments: int | None,
+        options: NetworkOptions,
+    ) -> ClipModel:
+        """Makes the network; None is what was published."""
+        given: dict[str, Any] = {"width": width, **dataclasses.asdict(options)}
+        if dropout is not None:
+            given["dropout"] = dropout
+        if self.has_one_size:
+            given["crop_px"] = crop_px
+        if self.sees == "segments":
+            given["num_segments"] = num_segments or self.num_segments
+        return self.build()(inputs, num_classes, **given)
+
+
+def _stacks(num_fields: int = 10) -> dict[StreamName, tuple[ClipInput, ...]]:
+    """Returns the inputs of a network over stacks: so many fields, or one frame.
+
+    Ten fields are Simonyan and Zisserman's (2014, section 3.1), five are TSN's (2016, 4.2).
+    """
+    return {
+        "flow": (ClipInput("flow", "flow", "stack", num_fields),),
+        "rgb": (ClipInput("rgb", "rgb", "stack", 1),),
+    }
+
+
+def _volumes(num_frames: int) -> dict[StreamName, tuple[ClipInput, ...]]:
+    """Returns the inputs of a network over volumes: so many fields or frames."""
+    return {
+        "flow": (ClipInput("flow", "flow", "volume", num_frames),),
+        "rgb": (ClipInput("rgb", "rgb", "volume", num_frames),),
+    }
+
+
+# ---- what makes each network
+
+
+def _cnn_m() -> Builder:
+    from flowprep.learn.models.cnn_m import CNNM
+
+    return CNNM
+
+
+def _resnet18() -> Builder:
+    from flowprep.learn.models.resnet import resnet18
+
+    return resnet18
+
+
+def _resnet34() -> Builder:
+    from flowprep.learn.models.resnet import resnet34
+
+    return resnet34
+
+
+def _resnet50() -> Builder:
+    from flowprep.learn.models.resnet import resnet50
+
+    return resnet50
+
+
+def _tsn(base: Callable[[], Builder]) -> Callable[[], Builder]:
+    def build() -> Builder:
+        from flowprep.learn.models.tsn import tsn_over
+
+        return tsn_over(base())
+
+    return build
+
+
+def _i3d() -> Builder:
+    from flowprep.learn.models.i3d import I3D
+
+    return I3D
+
+
+def _i3d_resnet50() -> Builder:
+    from flowprep.learn.models.i3d_resnet import I3DResNet
+
+    return I3DResNet
+
+
+def _resnet(build: Callable[[], Builder], description: str) -> Network:
+    """Returns the entry of a ResNet, whose clips are those of the two-stream recipe."""
+    return Network(
+        build,
+        _stacks(),
+        "He et al., Deep Residual Learning (CVPR 2016)",
+        description,
+        normalization="tsn-resnet",
+        subtract_mean_flow=True,
+        recipe="two-stream",
+    )
+
+
+def _segments(base: Callable[[], Builder], description: str) -> Network:
+    """Returns the entry of a network over segments, each of which goes through another network."""
+    return Network(
+        _tsn(base),
+        _stacks(5),
+        "Wang et al., Temporal Segment Networks (ECCV 2016)",
+        description,
+        sees="segments",
+        num_segments=3,
+        normalization="tsn-resnet",
+        recipe="tsn",
+        options=TSNOptions,
+    )
+
+
+NETWORKS: dict[str, Network] = {
+    "cnn-m-2048": Network(
+        _cnn_m,
+        _stacks(),
+        "Simonyan and Zisserman, Two-Stream Convolutional Networks (NIPS 2014)",
+        "The network of both streams: five convolutions, three fully connected layers.",
+        normalization="tsn",
+        subtract_mean_flow=True,
+        recipe="two-stream",
+        has_one_size=True,
+    ),
+    "resnet18": _resnet(_resnet18, "A residual network of 18 layers over an image or a stack."),
+    "resnet34": _resnet(_resnet34, "The same network with 34 layers."),
+    "resnet50": _resnet(_resnet50, "The same network with 50 layers."),
+    "tsn-resnet18": _segments(
+        _resnet18, "`resnet18` over segments of a video. The scores of the segments are joined."
+    ),
+    "tsn-resnet34": _segments(_resnet34, "`resnet34` over segments."),
+    "tsn-resnet50": _segments(_resnet50, "`resnet50` over segments."),
+    "i3d": Network(
+        _i3d,
+        _volumes(64),
+        "Carreira and Zisserman, Quo Vadis, Action Recognition? (CVPR 2017)",
+        "Inception-V1. Its kernels are inflated over time.",
+        recipe="i3d",
+    ),
+    "i3d-resnet50": Network(
+        _i3d_resnet50,
+        _volumes(64),
+        "Wang et al., Non-local Neural Networks (CVPR 2018)",
+        "A residual network of 50 layers. Its kernels are inflated over time.",
+        recipe="i3d",
+        options=I3DResNetOptions,
+    ),
+}
+"""The networks by name."""
+
+
+def find_network(name: str) -> Network:
+    """Returns the entry of a name; raises ConfigError for an unknown one, with the nearest."""
+    if name not in NETWORKS:
+        close = get_close_matches(name, NETWORKS, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"model must be one of {', '.join(NETWORKS)}, got {name!r}{hint}")
+    return NETWORKS[name]
+
+
+def clip_inputs(
+    name: str, stream: StreamName, num_frames: int | None = None, frame_stride: int | None = None
+) -> tuple[ClipInput, ...]:
+    """Returns what the network called `name` takes of a clip of so many frames, so far apart.
+
+    Both numbers belong to the first input. Without them every input is as published. Any other
+    input keeps its published ratio to the first: 8 frames every 8 beside 32 frames every 2, asked
+    for 4 every 16, become 4 every 16 beside 16 every 4. Ratios are rounded, to at least 1. A single
+    frame beside a longer first input stays a single frame. Raises ConfigError for a stream that the
+    network does not take.
+    """
+    network = find_network(name)
+    if stream not in network.inputs:
+        raise ConfigError(
+            f"stream must be {' or '.join(network.inputs)} for {name}, got {stream!r}"
+        )
+    published = network.inputs[stream]
+    first = published[0]
+    frames = 1.0 if num_frames is None else num_frames / first.num_frames
+    stride = 1.0 if frame_stride is None else frame_stride / first.frame_stride
+
+    def scaled(one: ClipInput) -> ClipInput:
+        is_image = one.num_frames == 1 and first.num_frames > 1
+        return dataclasses.replace(
+            one,
+            num_frames=1 if is_image else max(1, round(one.num_frames * frames)),
+            frame_stride=max(1, round(one.frame_stride * stride)),
+        )
+
+    return tuple(map(scaled, published))
+
+
+def make_options(name: str, given: Mapping[str, Any]) -> NetworkOptions:
+    """Returns the options of the network called `name`, those that are given and its defaults.
+
+    Raises ConfigError for one that the network does not have; another network's is let pass at its
+    default.
+    """
+    kind = find_network(name).options
+    own = {item.name for item in fields(kind)}
+    for option, value in given.items():
+        if option in own:
+            continue
+        owners = {
+            other: item.default
+            for other, entry in NETWORKS.items()
+            for item in fields(entry.options)
+            if item.name == option
+        }
+        if value not in owners.values():
+            remedy = f"leave it out, or choose {' or '.join(owners)}" if owners else "leave it out"
+            raise ConfigError(f"{option} does not apply to {name}, got {value!r}; {remedy}")
+    return kind(**{option: value for option, value in given.items() if option in own})

@@ -1,0 +1,138 @@
+"""Published trainings and tests, and what a training starts from without a recipe."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from flowprep.learn.clip_inputs import InputStream, StreamName
+from flowprep.learn.config import (
+    AugmentSpec,
+    ClipSpec,
+    ModelSpec,
+    OptimizationSpec,
+    TrainConfig,
+    ViewSpec,
+)
+from flowprep.learn.networks import RecipeName, TSNOptions, clip_inputs, find_network
+
+__all__ = ["RECIPES", "VIEWS", "default_config"]
+
+
+VIEWS: dict[str, ViewSpec] = {
+    "center": ViewSpec(1, 1),
+    # Feichtenhofer et al. 2019 (SlowFast), section 4: 10 clips x 3 crops.
+    "30": ViewSpec(10, 3),
+    # Simonyan and Zisserman 2014, section 4: 25 frames x 10 crops.
+    "250": ViewSpec(25, 10),
+}
+"""Published tests by their number of views."""
+
+
+_TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
+
+
+# Parts of a batch, here and below, are ours: for GPUs of 24 GB.
+_TWO_STREAM = OptimizationSpec(
+    256,
+    accumulate=4,
+    num_steps=80000,
+    learning_rate=0.01,
+    schedule="step",
+    milestones=(50 / 80, 70 / 80),
+)
+
+
+RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
+    # Simonyan and Zisserman 2014, sections 3 and 5: batch 256, rate .01 to 1e-3 at 50k and 1e-4 at
+    # 70k of 80k steps, dropout .9; crops of 224 from short side 256.
+    "two-stream": {
+        "flow": TrainConfig(
+            ModelSpec("cnn-m-2048"),
+            ClipSpec("flow", 10, subtract_mean_flow=True, normalization="tsn", resize_short_px=256),
+            AugmentSpec("random"),
+            _TWO_STREAM,
+        ),
+        "rgb": TrainConfig(
+            ModelSpec("cnn-m-2048"),
+            ClipSpec("rgb", 1, normalization="tsn", resize_short_px=256),
+            AugmentSpec("random"),
+            _TWO_STREAM,
+        ),
+    },
+    # Wang et al. 2016, section 4: SGD .9, batch 256; flow: rate .005 to 5e-4 at 12k and 5e-5 at 18k
+    # of 20k steps, dropout .7; RGB: .001, a tenth every 2k of 4.5k steps, dropout .8. Gradient 20
+    # and clips of 5 fields from yjxiong/tsn-pytorch's README.
+    "tsn": {
+        "flow": TrainConfig(
+            ModelSpec("tsn-resnet50", options=TSNOptions(partial_bn=True)),
+            ClipSpec("flow", 5, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
+            AugmentSpec("corners-13", _TSN_SCALES[:3]),
+            OptimizationSpec(
+                256,
+                accumulate=16,
+                num_steps=20000,
+                learning_rate=0.005,
+                schedule="step",
+                milestones=(12 / 20, 18 / 20),
+                clip_gradient_norm=20,
+            ),
+        ),
+        "rgb": TrainConfig(
+            ModelSpec("tsn-resnet50", options=TSNOptions(partial_bn=True)),
+            ClipSpec("rgb", 1, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
+            AugmentSpec("corners-13", _TSN_SCALES),
+            OptimizationSpec(
+                256,
+                accumulate=16,
+                num_steps=4500,
+                learning_rate=0.001,
+                schedule="step",
+                milestones=(2000 / 4500, 4000 / 4500),
+                clip_gradient_norm=20,
+            ),
+        ),
+    },
+    # Carreira and Zisserman 2017, section 3: SGD .9, clips of 64 frames at 25 fps, short side 256,
+    # random crop 224, mirrored; a tenth of the rate at plateaus, here at fixed shares. Rate, decay
+    # and batch from piergiaj/pytorch-i3d train_i3d.py.
+    "i3d": {
+        stream: TrainConfig(
+            ModelSpec("i3d"),
+            ClipSpec(stream, 64, normalization="unit", resize_short_px=256),
+            AugmentSpec("random"),
+            OptimizationSpec(
+                40,
+                accumulate=5,
+                num_epochs=40,
+                learning_rate=0.1,
+                weight_decay=1e-7,
+                schedule="step",
+                milestones=(0.5, 0.8),
+            ),
+        )
+        for stream in get_args(InputStream)
+    },
+}
+"""Published trainings by name and stream."""
+
+
+def default_config(model: str, stream: StreamName) -> TrainConfig:
+    """Returns what a training of `model` starts from where no recipe is named.
+
+    The clips are the published ones of its kind; the schedule is one that suits small data sets.
+    """
+    network = find_network(model)
+    first, *_ = clip_inputs(model, stream)
+    clip = ClipSpec(
+        stream,
+        first.num_frames,
+        first.frame_stride,
+        num_segments=network.num_segments,
+        subtract_mean_flow=network.subtract_mean_flow and stream != "rgb",
+        normalization=network.normalization,
+    )
+    augment = AugmentSpec()
+    if network.recipe is not None:
+        recipe = RECIPES[network.recipe]
+        augment = recipe.get(stream, recipe["flow"]).augment
+    return TrainConfig(ModelSpec(model), clip, augment, OptimizationSpec())

@@ -1,0 +1,169 @@
+"""Before the first step: what a training is made of, and whether it can go on with that."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+
+from flowprep.dataset.read import FlowDataset
+from flowprep.errors import ConfigError, ConfigMismatchError
+from flowprep.learn.checkpoint import Checkpoint, Task, check_data, describe_task
+from flowprep.learn.clips.select import select_videos
+from flowprep.learn.clips.testing import TestViews
+from flowprep.learn.clips.training import TrainingClips
+from flowprep.learn.config import TrainConfig, TrainOptions
+from flowprep.learn.distributed import Process
+from flowprep.learn.forward import group_size
+from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.multitask import MultiTask
+from flowprep.learn.placement import default_loaders
+from flowprep.learn.recipes import VIEWS
+from flowprep.words import format_count
+
+__all__ = [
+    "check_parts",
+    "count_loaders",
+    "data_notes",
+    "digest_videos",
+    "make_tests",
+    "name_tasks",
+]
+
+
+def name_tasks(datasets: Sequence[FlowDataset]) -> tuple[Task, ...]:
+    """Describes the data sets; those with the same name are called by their whole location."""
+    if not datasets:
+        raise ConfigError("datasets must be one or more, got none")
+    tasks = [describe_task(dataset) for dataset in datasets]
+    names = [task.name for task in tasks]
+    return tuple(
+        dataclasses.replace(task, name=dataset.location) if names.count(task.name) > 1 else task
+        for task, dataset in zip(tasks, datasets, strict=True)
+    )
+
+
+def make_tests(
+    datasets: Sequence[FlowDataset], config: TrainConfig, network: ClipModel | MultiTask
+) -> list[TestViews]:
+    """Returns the centre views of each data set's labelled test videos; none without a split.
+
+    That is one clip, and of a network that joins segments as many as it was trained with.
+    """
+    if config.test_split == "none":
+        return []
+    tests = []
+    for dataset in datasets:
+        places = [
+            place
+            for place in select_videos(dataset, config.test_split).tolist()
+            if dataset.videos[place].label is not None
+        ]
+        if not places:
+            raise ConfigError(
+                f"test_split must have labelled videos, and of {config.test_split!r} in "
+                f"{dataset.location} none has one label; name another split, or none"
+            )
+        keys = [dataset.videos[place].key for place in places]
+        tests.append(
+            TestViews(
+                dataset,
+                config.clip,
+                network.inputs,
+                VIEWS["center"],
+                videos=keys,
+                group_size=group_size(network),
+            )
+        )
+    return tests
+
+
+def digest_videos(datasets: Sequence[FlowDataset], config: TrainConfig) -> str:
+    """Returns a checksum of the training videos: their order decides which sample is where."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        for place in select_videos(dataset, config.train_split).tolist():
+            video = dataset.videos[place]
+            digest.update(f"{video.key} {video.labels} {video.num_frames}\n".encode())
+    return digest.hexdigest()
+
+
+def check_parts(config: TrainConfig, process: Process, network: ClipModel | MultiTask) -> None:
+    """Raises ConfigError for a batch that cannot be parted, and for a precision that is not had."""
+    spec = config.optimization
+    parts = process.world_size * spec.accumulate
+    if spec.batch_size % parts:
+        raise ConfigError(
+            f"batch_size must be a multiple of {parts}, which is processes times accumulate, got "
+            f"{spec.batch_size}"
+        )
+    if spec.precision == "fp16" and process.device.type != "cuda":
+        raise ConfigError(
+            f"precision fp16 needs a GPU, and the device is {process.device}; take bf16 or fp32"
+        )
+    has_volumes = any(one.form == "volume" for one in network.inputs)
+    if spec.precision == "bf16" and has_volumes and process.device.type == "cpu":
+        # oneDNN's gradient for maps of two frames holds memory that nobody wrote (torch 2.13 on
+        # AVX512-BF16), and a loss of NaN is the best that can come of it.
+        raise ConfigError(
+            f"precision of {config.model.model} must be fp32 on a CPU, where PyTorch gets the "
+            "gradients of 3D convolutions in bf16 wrong; take fp32, or a GPU"
+        )
+
+
+def data_notes(
+    clips: TrainingClips,
+    checkpoint: Checkpoint | None,
+    tasks: Sequence[Task],
+    datasets: Sequence[FlowDataset],
+    config: TrainConfig,
+    digest: str,
+    options: TrainOptions,
+) -> tuple[str, ...]:
+    """Returns what the user should know; raises where the data is not that of the checkpoint."""
+    notes = []
+    if clips.num_skipped:
+        skipped = format_count(clips.num_skipped, "video")
+        notes.append(
+            f"left out {skipped} of the training split without a label or with several; give one "
+            "label to each with `flowprep label`, and train with --labels"
+        )
+    for dataset in datasets:
+        notes += dataset.labels_notes
+    if checkpoint is None:
+        return tuple(notes)
+    if len(checkpoint.tasks) != len(tasks):
+        names = [", ".join(task.name for task in some) for some in (checkpoint.tasks, tasks)]
+        raise ConfigMismatchError(
+            f"the run was trained on other data sets: {names[0]} so far, {names[1]} now; go on "
+            "with the same ones, or choose another --run",
+            {"tasks": (names[0], names[1])},
+        )
+    for task, dataset in zip(checkpoint.tasks, datasets, strict=True):
+        if task.labels != dataset.labels_name:
+            before, now = (
+                f"labels {name}" if name is not None else "the data set's own labels"
+                for name in (task.labels, dataset.labels_name)
+            )
+            raise ConfigMismatchError(
+                f"the run was trained with other labels of {dataset.location}: {before} so far, "
+                f"{now} now; go on with the same --labels, or choose another --run",
+                {"labels": (task.labels, dataset.labels_name)},
+            )
+        notes += check_data(task, dataset, stream=config.clip.stream, force=options.force)
+    assert checkpoint.training is not None
+    if checkpoint.training.videos != digest and not options.force:
+        raise ConfigMismatchError(
+            "the training videos are not those that the run began with: some were added, went away "
+            "or have other labels. Choose another --run, or add --force to go on with these",
+            {"videos": (checkpoint.training.videos, digest)},
+        )
+    return tuple(notes)
+
+
+def count_loaders(options: TrainOptions) -> int:
+    """Returns how many processes read clips for this process of the training."""
+    if options.num_loaders is not None:
+        return options.num_loaders
+    return default_loaders() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

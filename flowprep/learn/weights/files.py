@@ -1,0 +1,210 @@
+"""Files of weights, read and written: names -> tensors.
+
+.safetensors             https://github.com/huggingface/safetensors
+.pt .pth .tar .bin       PyTorch's, of which only tensors and plain containers are believed
+PREFIX, PREFIX.index     a TensorFlow V2 checkpoint (`flowprep.learn.weights.tensorflow`)
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from flowprep.errors import WeightsError
+from flowprep.learn.weights.offers import listed
+from flowprep.learn.weights.tensorflow import read_checkpoint
+from flowprep.storage import Storage
+
+__all__ = [
+    "CHECKPOINT_FORMAT",
+    "TENSORFLOW_SUFFIX",
+    "read_weights",
+    "save_weights",
+    "tensorflow_prefix",
+]
+
+TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".bin")
+
+SAFETENSORS_SUFFIX = ".safetensors"
+
+TENSORFLOW_SUFFIX = ".index"
+
+CHECKPOINT_FORMAT = "flowprep-checkpoint"
+
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
+"""Where training scripts keep the state dict in what they save."""
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Reads all tensors of a file, on the CPU, under the names and in the shapes they have there.
+
+    What training scripts wrap around a state dict is taken off (the rest of their checkpoint, and
+    `module.` of DataParallel before each name). Raises WeightsError where the file is missing,
+    damaged or of another format, and where it is a pickle that holds more than tensors: nothing in
+    a file is ever executed.
+    """
+    path = Path(path)
+    prefix = tensorflow_prefix(path)
+    if prefix is not None:
+        return {name: torch.from_numpy(value) for name, value in read_checkpoint(prefix).items()}
+    if not path.is_file():
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise WeightsError(f"{path} {problem}; name a file of weights: {_FORMATS}")
+    if path.suffix == SAFETENSORS_SUFFIX:
+        return _read_safetensors(path)
+    if path.suffix in TORCH_SUFFIXES:
+        return _read_torch(path)
+    raise WeightsError(
+        f"{path} must have a suffix that says its format, got {path.suffix!r}; {_FORMATS}"
+    )
+
+
+_FORMATS = (
+    f"weights come as {SAFETENSORS_SUFFIX}, as PyTorch's {', '.join(TORCH_SUFFIXES)}, or as a "
+    "TensorFlow checkpoint named by its prefix (model.ckpt beside model.ckpt.index)"
+)
+
+
+def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Writes a model's state dict as .safetensors; `path` is never half a file.
+
+    Raises WeightsError for another suffix, StorageError where it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != SAFETENSORS_SUFFIX:
+        raise WeightsError(
+            f"weights are written as {SAFETENSORS_SUFFIX}, got {path.name!r}; choose "
+            f"{path.with_suffix(SAFETENSORS_SUFFIX).name!r}"
+        )
+    state = {
+        # safetensors refuses tensors that share memory, as tied weights do
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in model.state_dict().items()
+    }
+    with Storage(path.parent).atomic_file(path.name) as file:
+        file.write(safetensors.torch.save(state, metadata={"format": "pt"}))
+
+
+def tensorflow_prefix(path: Path) -> str | None:
+    if path.suffix == TENSORFLOW_SUFFIX:
+        return str(path.with_suffix(""))
+    if not path.is_file() and Path(f"{path}{TENSORFLOW_SUFFIX}").exists():
+        return str(path)
+    match = re.fullmatch(r"(.+)\.(meta|data-\d{5}-of-\d{5})", str(path))
+    if match and Path(f"{match[1]}{TENSORFLOW_SUFFIX}").exists():
+        return match[1]
+    return None
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from error
+    except Exception as error:
+        # A header can claim anything: types that torch lacks, shapes that overflow.
+        raise WeightsError(
+            f"{path} is damaged or not {SAFETENSORS_SUFFIX}: {_one_line(error)}; copy or download "
+            "it anew"
+        ) from error
+
+
+def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    _check_zip(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from error
+    except Exception as error:
+        # Unpickling foreign bytes can fail in any way at all.
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+            raise WeightsError(
+                f"{path} must hold only tensors and plain containers, got more, or is damaged "
+                f"({_one_line(error)}); a pickle can run any code when it is loaded, so it is "
+                "refused. If you trust whoever made it, convert it in a place where that code may "
+                "run: safetensors.torch.save_file(state_dict, 'x.safetensors'), with state_dict "
+                "from torch.load(path, weights_only=False)"
+            ) from error
+        raise WeightsError(
+            f"{path} is damaged or not PyTorch's: {_one_line(error)}; copy or download it anew"
+        ) from error
+    return _find_state_dict(content, path)
+
+
+def _check_zip(path: Path) -> None:
+    """Raises WeightsError where a checksum in a zip is wrong: torch writes them, but never looks.
+
+    Files from before PyTorch 1.6 are no zips and have none.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from error
+    except Exception as error:
+        # zipfile lets through what zlib, struct and its own assumptions raise on damaged bytes.
+        raise WeightsError(
+            f"{path} is damaged: {_one_line(error)}; copy or download it anew"
+        ) from error
+    if damaged is not None:
+        raise WeightsError(
+            f"{path} is damaged: the checksum of its part {damaged} is wrong; copy or download it "
+            "anew (or save it anew, if torch.serialization.set_crc32_options(False) was used)"
+        )
+
+
+def _find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    """Returns the state dict in what `torch.load` gave."""
+    if isinstance(content, Mapping):
+        keys = ("model",) if content.get("format") == CHECKPOINT_FORMAT else STATE_DICT_KEYS
+        for key in keys:
+            if isinstance(content.get(key), Mapping):
+                content = content[key]
+    if not isinstance(content, Mapping):
+        raise WeightsError(
+            f"{path} must hold a state dict (names -> tensors), got {type(content).__name__}; save "
+            "model.state_dict()"
+        )
+    state = {
+        name: value.detach()
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+    if not state:
+        raise WeightsError(
+            f"{path} must hold a state dict (names -> tensors), alone or under one of "
+            f"{', '.join(STATE_DICT_KEYS)}; got no tensor but {listed(map(repr, content))}"
+        )
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+            raise WeightsError(
+                f"{path}: tensor {name} must be dense and on the CPU, got layout {value.layout}, "
+                f"type {value.dtype} on {value.device}; save it as a plain tensor"
+            )
+    if all(name.startswith("module.") for name in state):
+        return {name.removeprefix("module."): value for name, value in state.items()}
+    return state
+
+
+def _one_line(error: Exception) -> str:
+    """Returns what an error of a library says, without the advice of many lines that follows."""
+    text = str(error) or type(error).__name__
+    match = re.search(r"WeightsUnpickler error: (.+)", text)
+    return (match[1] if match else text).strip().splitlines()[0][:300]

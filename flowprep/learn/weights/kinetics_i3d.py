@@ -1,0 +1,128 @@
+"""The names of google-deepmind/kinetics-i3d's TensorFlow checkpoints, and what becomes of them."""
+
+from __future__ import annotations
+
+import torch
+
+from flowprep.errors import WeightsError
+from flowprep.learn.models.base import ClipModel
+from flowprep.learn.weights.files import TENSORFLOW_SUFFIX
+from flowprep.learn.weights.offers import Offer, listed
+from flowprep.learn.weights.tensorflow import TensorBundle
+
+__all__ = ["offer_tensorflow", "tensorflow_i3d_names"]
+
+
+_I3D_FIRST = "Conv3d_1a_7x7"
+
+
+_I3D_UNITS = (_I3D_FIRST, "Conv3d_2b_1x1", "Conv3d_2c_3x3")
+
+
+_I3D_MODULES = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
+
+
+_I3D_BRANCHES = {
+    "b0": "Branch_0/Conv3d_0a_1x1",
+    "b1a": "Branch_1/Conv3d_0a_1x1",
+    "b1b": "Branch_1/Conv3d_0b_3x3",
+    "b2a": "Branch_2/Conv3d_0a_1x1",
+    "b2b": "Branch_2/Conv3d_0b_3x3",
+    "b3b": "Branch_3/Conv3d_0b_1x1",
+}
+
+
+_I3D_NORM = {
+    "batch_norm/beta": "bn.bias",
+    "batch_norm/moving_mean": "bn.running_mean",
+    "batch_norm/moving_variance": "bn.running_var",
+}
+
+
+def tensorflow_i3d_names(scope: str = "") -> dict[str, str]:
+    """Returns the 230 variables of DeepMind's I3D checkpoints -> our names (pytorch-i3d's).
+
+    `scope` comes before each: `RGB/inception_i3d/`, `Flow/inception_i3d/`, or nothing, as in the
+    checkpoint of 600 classes. The names are those of google-deepmind/kinetics-i3d's i3d.py under
+    Sonnet 1's names of modules (`conv_3d` with w and b, `batch_norm` with beta, moving_mean and
+    moving_variance, but no gamma), and those in the index files beside it, with the shapes of ours
+    but for the order of axes. Mixed_5b's Branch_2 has its second convolution named 0a_3x3,
+    where all others' is 0b_3x3.
+    """
+    units = {unit: unit for unit in _I3D_UNITS}
+    for module in _I3D_MODULES:
+        for ours, theirs in _I3D_BRANCHES.items():
+            units[f"Mixed_{module}/{theirs}"] = f"Mixed_{module}.{ours}"
+    units["Mixed_5b/Branch_2/Conv3d_0a_3x3"] = units.pop("Mixed_5b/Branch_2/Conv3d_0b_3x3")
+    names: dict[str, str] = {}
+    for theirs, ours in units.items():
+        names[f"{scope}{theirs}/conv_3d/w"] = f"{ours}.conv3d.weight"
+        for variable, tensor in _I3D_NORM.items():
+            names[f"{scope}{theirs}/{variable}"] = f"{ours}.{tensor}"
+    names[f"{scope}Logits/Conv3d_0c_1x1/conv_3d/w"] = "logits.conv3d.weight"
+    names[f"{scope}Logits/Conv3d_0c_1x1/conv_3d/b"] = "logits.conv3d.bias"
+    return names
+
+
+def offer_tensorflow(
+    bundle: TensorBundle, model: ClipModel
+) -> tuple[dict[str, Offer], tuple[str, ...]]:
+    """Turns I3D's variables into our tensors; reads no others (an optimizer's), but names them."""
+    source = f"{bundle.prefix}{TENSORFLOW_SUFFIX}"
+    if f"{_I3D_FIRST}.conv3d.weight" not in model.state_dict():
+        raise WeightsError(
+            f"{source}: TensorFlow checkpoints are known for I3D alone, the model is "
+            f"{type(model).__name__}; load a file of PyTorch's or safetensors"
+        )
+    scope = _i3d_scope(bundle, model.inputs[0].num_channels, source)
+    offers: dict[str, Offer] = {}
+    names = tensorflow_i3d_names(scope)
+    available = set(bundle.names)
+    used = [name for name in names if name in available]
+    for name in used:
+        value = torch.from_numpy(bundle.read(name))
+        if value.dim() == 5 and name.endswith("/w"):
+            # (T, H, W, in, out) -> (out, in, T, H, W)
+            offer = Offer((name,), value.permute(4, 3, 0, 1, 2), ("transposed",))
+        else:
+            offer = Offer((name,), _as_vector(value))
+        offers[names[name]] = offer
+    for name, ours in names.items():
+        if not ours.endswith(".bn.bias") or ours not in offers:
+            continue
+        scale = ours.removesuffix("bias") + "weight"
+        gamma = name.removesuffix("beta") + "gamma"
+        if gamma in available:  # not in DeepMind's, but Sonnet can
+            used.append(gamma)
+            offers[scale] = Offer((gamma,), _as_vector(torch.from_numpy(bundle.read(gamma))))
+        else:
+            ones = torch.ones_like(offers[ours].value)
+            offers[scale] = Offer((), ones, ("1: the file's batch norms have no scale",))
+    taken = set(used)
+    return offers, tuple(name for name in bundle.names if name not in taken)
+
+
+def _as_vector(value: torch.Tensor) -> torch.Tensor:
+    """Returns (C,) for (1, 1, 1, 1, C), in which the checkpoint of 600 classes has its norms."""
+    return value.flatten() if max(value.shape, default=1) == value.numel() else value
+
+
+def _i3d_scope(bundle: TensorBundle, in_channels: int, source: str) -> str:
+    """Returns what comes before I3D's names; of several networks, the one with these channels."""
+    first = f"{_I3D_FIRST}/conv_3d/w"
+    scopes = [name.removesuffix(first) for name in bundle.names if name.endswith(first)]
+    if not scopes:
+        raise WeightsError(
+            f"{source}: no variable is named ...{first}, as in kinetics-i3d's checkpoints, which "
+            f"are the ones known; it has {listed(bundle.names)}. Load such a checkpoint, or a file "
+            "of PyTorch's"
+        )
+    if len(scopes) > 1:
+        fitting = [s for s in scopes if bundle.shape(s + first)[3:4] == (in_channels,)]
+        if len(fitting) != 1:
+            raise WeightsError(
+                f"{source}: {len(fitting)} of its networks ({listed(scopes)}) have "
+                f"{in_channels} channels as the model has; save the wanted one alone"
+            )
+        return fitting[0]
+    return scopes[0]

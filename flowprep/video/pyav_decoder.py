@@ -1,0 +1,261 @@
+"""From a file to decoded frames with PyAV's FFmpeg: opening it safely, finding what is damaged.
+
+Which stream is taken is said in streams.py, how time stamps are mended in clock.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import cast
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from flowprep.config import DecodeSpec
+from flowprep.errors import VideoError
+from flowprep.inputs.video import Video
+from flowprep.video.clock import FrameClock, PacketClock, Stamp
+from flowprep.video.containers import open_container
+from flowprep.video.reader import FrameReader
+from flowprep.video.streams import StreamChoice, choose_stream
+
+__all__ = ["FILE_ERRORS", "Decoded", "PyAVDecoder"]
+
+MAX_DECODED_PIXELS = 8192 * 8192
+"""Larger pictures are refused before there is memory for them: a header costs nothing to forge."""
+
+MAX_AVERAGE_FPS = 1000
+"""An average above this is believed only if FFmpeg's guess is no lower: for raw DV it is 60,000,
+the ticks of the clock."""
+
+# Formats that name other files, in whose place a hostile one could put any file of the machine.
+_PLAY_LISTS = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
+
+# Where a JPEG breaks off these show what an earlier picture left in memory, and flag nothing.
+_CONCEALING_DECODERS = frozenset({"amv", "mjpeg", "mjpegb"})
+
+_DECODER_OPTIONS = {"max_pixels": str(MAX_DECODED_PIXELS)}
+
+# What FFmpeg raises, and what PyAV adds: UnicodeDecodeError (a ValueError) for names in a broken
+# file, IndexError where a stream is not there, ValueError for a picture format that has no name.
+FILE_ERRORS = (av.FFmpegError, ValueError, IndexError)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A frame as the decoder gave it."""
+
+    frame: VideoFrame
+    stamp: Stamp
+
+
+class PyAVDecoder(FrameReader):
+    """Opens a video and decodes it in one thread; gives each frame that ffmpeg itself gives.
+
+    A packet that does not decode, a picture that the decoder had to conceal, and an AVI file that
+    ends before its header says are damage: frames are never left out in silence. (Concealed
+    pictures before the first sound one are kept and counted, as FFmpeg keeps them: recordings may
+    begin between key frames.) Under `on_damage` `conceal` decoding goes on, and they are counted.
+    """
+
+    def __init__(self, video: Video, spec: DecodeSpec) -> None:
+        super().__init__(video, spec)
+        self._conceals = spec.on_damage == "conceal"
+        self._num_lost = 0
+        self._num_hidden = 0
+        self._choice: StreamChoice | None = None
+        self._open()
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _open(self) -> None:
+        path = self.video.source
+        if not os.path.isfile(path) or not os.access(path, os.R_OK):
+            raise VideoError("missing", "the file does not exist or may not be read")
+        if os.path.getsize(path) == 0:
+            raise VideoError("unreadable", "the file is empty")
+        try:
+            # `file:` keeps names with a colon or a leading dash from being read as something else;
+            # the white list keeps play lists from fetching anything over a network. PyAV by itself
+            # has time stamps invented (genpts), which run out of order on AVI with B-frames.
+            self._container: InputContainer = open_container(
+                "file:" + path,
+                {"protocol_whitelist": "file", "fflags": "-genpts", **_DECODER_OPTIONS},
+            )
+        except MemoryError:
+            raise
+        except FILE_ERRORS as error:
+            raise VideoError("unreadable", f"FFmpeg cannot open it: {_reason(error)}") from error
+        try:
+            if self._choice is None:
+                self._choice = self._choose_stream()
+                if self._choice.has_read:
+                    self._container.close()
+                    return self._open()
+            stream = self._container.streams[self._choice.number]
+            assert isinstance(stream, VideoStream)
+            self._stream = stream
+            self._check_pixels()
+            self._stream.codec_context.thread_count = 1
+            context = self._stream.codec_context
+            # A stream may ask for more than its container says.
+            context.options = _DECODER_OPTIONS
+            self._checker: VideoCodecContext | None = None
+            if context.codec.name in _CONCEALING_DECODERS:
+                strict = _DECODER_OPTIONS | {"err_detect": "explode"}
+                if self._conceals:
+                    checker = VideoCodecContext.create(context.codec.name, "r")
+                    assert isinstance(checker, VideoCodecContext)
+                    checker.options = strict
+                    checker.extradata = context.extradata
+                    self._checker = checker
+                else:
+                    context.options = strict
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _choose_stream(self) -> StreamChoice:
+        if self._container.format.name == "tty":  # any text file is a film to FFmpeg
+            raise VideoError("unreadable", "the file is text, not a video")
+        if self._container.format.name in _PLAY_LISTS:
+            name = self._container.format.name
+            raise VideoError("unreadable", f"the file is a play list of other files ({name})")
+        choice = choose_stream(self._container, self.spec.video_stream)
+        if choice.note is not None:
+            self.notes["other-streams"] = choice.note
+        return choice
+
+    def _check_pixels(self) -> None:
+        width, height = self._stream.codec_context.width, self._stream.codec_context.height
+        if width * height > MAX_DECODED_PIXELS:
+            raise VideoError(
+                "too-large",
+                f"its pictures of {width}x{height} px have more than {MAX_DECODED_PIXELS} "
+                "(MAX_DECODED_PIXELS)",
+            )
+
+    def _rate(self) -> Fraction | None:
+        """Returns the average frame rate, or the one that FFmpeg guesses; None for neither."""
+        average, guessed = self._stream.average_rate, self._stream.guessed_rate
+        if average and guessed and average > MAX_AVERAGE_FPS:
+            return min(average, guessed)
+        return average or guessed
+
+    def _decode(self) -> Iterator[Decoded]:
+        """Yields the frames from where the container stands; raises VideoError."""
+        size: tuple[int, int] | None = None
+        num_sound = num_hidden = num_shown = 0
+        reached: int | None = None  # time stamp at which the last packet ends
+        flags = self._container.format.flags
+        packet_clock = PacketClock(self._stream, flags)
+        frame_clock = FrameClock(flags)
+        try:
+            for packet in self._packets():
+                if packet.dts is not None:
+                    reached = packet.dts + (packet.duration or 0)
+                if packet.size:
+                    # An edit list marks the packets whose frames are not shown.
+                    num_hidden += packet.is_discard
+                    num_shown += not packet.is_discard
+                packet_clock.correct(packet)
+                for frame in self._decode_packet(packet):
+                    if frame.is_corrupt and num_sound and not self._conceals:
+                        raise self._damage("the next picture is incomplete")
+                    num_sound += not frame.is_corrupt
+                    size = size or (frame.width, frame.height)
+                    if size != (frame.width, frame.height):
+                        raise VideoError(
+                            "size-change",
+                            f"the picture changes from {size[0]}x{size[1]} to "
+                            f"{frame.width}x{frame.height} at frame {self.num_frames_decoded}",
+                        )
+                    self.num_frames_decoded += 1
+                    num_corrected = packet_clock.num_corrected
+                    stamp = frame_clock.stamp(frame, num_corrected, is_last=not packet.size)
+                    yield Decoded(frame, stamp)
+        except MemoryError:
+            raise
+        except FILE_ERRORS as error:
+            raise self._damage(_reason(error)) from error
+        self._num_hidden = self._hidden(num_hidden, num_shown)
+        self._check_end(reached)
+
+    def _hidden(self, num_marked: int, num_shown: int) -> int:
+        """Returns how many frames an edit list hides, of a stream that is read to its end.
+
+        FFmpeg marks packets before an edit, and leaves out those after its end. Of a damaged file
+        some are lost as well, and nobody can tell.
+        """
+        is_damaged = self._num_lost or self.num_damaged
+        if is_damaged or "mov" not in self._container.format.name.split(","):
+            return 0
+        return max(num_marked, self._stream.frames - num_shown, 0)
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        """Yields the stream's packets, and an empty one that flushes the decoder at the end."""
+        try:
+            yield from self._container.demux(self._stream)
+        except av.FFmpegError:
+            if not self._conceals:
+                raise
+            self._num_lost += 1
+            end = Packet()
+            end.stream = self._stream
+            yield cast("Packet[VideoStream]", end)
+
+    def _decode_packet(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
+        is_broken = False
+        if self._checker is not None and packet.size:
+            try:
+                self._checker.decode(packet)
+            except av.FFmpegError:
+                is_broken = True
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            if not self._conceals:
+                raise
+            # As ffmpeg's command does: the next packet may be whole again.
+            frames, is_broken = [], True
+        self._num_lost += is_broken
+        return frames
+
+    def _check_end(self, reached: int | None) -> None:
+        # AVI counts its frames in the header and gives no error when the file is cut. One or two
+        # frames too many are ordinary there. MP4 reports the cut itself, and its count is no
+        # measure: an edit list may leave frames out.
+        declared = self._stream.duration
+        if self._container.format.name != "avi" or reached is None or not declared:
+            return
+        if declared - reached > max(3, declared // 50):
+            if not self._conceals:
+                raise self._damage("the file ends before its header says")
+            self._num_lost += 1
+
+    def _damage(self, why: str) -> VideoError:
+        num_frames, declared = self.num_frames_decoded, self._stream.frames
+        if num_frames == 0:
+            return VideoError("no-frames", f"the first frame does not decode: {why}")
+        of = f" of {declared}" if declared else ""
+        return VideoError("damaged", f"decoding broke off after frame {num_frames}{of}: {why}")
+
+    def _rewind(self) -> Iterator[Decoded]:
+        self.close()
+        self._open()
+        self.num_frames_decoded = 0
+        self._num_lost = self._num_hidden = 0
+        return self._decode()
+
+
+def _reason(error: Exception) -> str:
+    # FFmpeg's own words, without the path and the numbers that PyAV puts round them.
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,116 @@
+"""A clip is what the transforms make of stored fields and frames."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.video_list import StoredVideo
+from flowprep.errors import DatasetError
+from flowprep.learn.clips import indices as clip_choice
+from flowprep.learn.clips import transforms
+from flowprep.learn.clips.clip import load_clip, load_views
+from flowprep.learn.clips.transforms import Crop
+from flowprep.learn.config import (
+    ClipSpec,
+    StackName,
+)
+from tests.learn.clips.samples import FLOW, MIRRORED, RESAMPLED, RGB, SLICE, taken
+
+
+def composed(
+    dataset: FlowDataset,
+    video: StoredVideo,
+    indices: list[int],
+    crop: Crop,
+    clip: ClipSpec,
+    form: str,
+) -> NDArray[np.float32]:
+    """What `load_clip` returns, by one transform after the other."""
+    if clip.stream == "rgb":
+        frames = transforms.crop_frames(dataset.frames(video.key, indices), crop, clip.crop_px)
+        x = transforms.normalize_frames(frames, clip.normalization)
+    else:
+        stored = {
+            direction: dataset.flow(video.key, 0, video.num_flows, direction)
+            for direction in dataset.config.encode.directions
+        }
+        if clip.stack == "bidirectional":
+            both = clip_choice.bidirectional_indices(np.array([indices]), video.num_flows)
+            flow = np.concatenate([stored["forward"][both[0][0]], stored["backward"][both[1][0]]])
+        else:
+            flow = stored["forward"][indices]
+        flow = np.ascontiguousarray(flow.transpose(0, 3, 1, 2))
+        if clip.stack == "trajectory":
+            flow = transforms.trajectory_stack(flow)
+        if clip.subtract_mean_flow:
+            flow = transforms.subtract_mean_flow(flow)
+        x = transforms.crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
+        x = transforms.normalize_flow(x, clip.normalization, dataset.config.flow)
+    return transforms.to_stack(x) if form == "stack" else transforms.to_volume(x)
+
+
+@pytest.mark.parametrize("form", ["stack", "volume"])
+@pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
+@pytest.mark.parametrize("subtract", [False, True], ids=["", "mean"])
+@pytest.mark.parametrize("stack", ["plain", "bidirectional", "trajectory"])
+def test_a_flow_clip_is_what_the_transforms_make(
+    dataset: FlowDataset, stack: StackName, subtract: bool, crop: Crop, form: Any
+) -> None:
+    clip = dataclasses.replace(FLOW, stack=stack, subtract_mean_flow=subtract, scale_vectors=True)
+    for video, indices in ((dataset.videos[0], [3, 4, 5, 6]), (dataset.videos[5], [11, 12, 0, 1])):
+        found = load_clip(dataset, video, indices, crop, clip, taken(clip, form))
+        expected = composed(dataset, video, indices, crop, clip, form)
+        assert (found.shape, found.dtype) == (expected.shape, np.float32)
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["stack", "volume"])
+@pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
+def test_an_rgb_clip_is_what_the_transforms_make(
+    dataset: FlowDataset, crop: Crop, form: Any
+) -> None:
+    video = dataset.videos[2]
+    found = load_clip(dataset, video, [13, 4], crop, RGB, taken(RGB, form))
+    np.testing.assert_array_equal(found, composed(dataset, video, [13, 4], crop, RGB, form))
+
+
+def test_indices_may_repeat_leave_gaps_and_go_back(dataset: FlowDataset) -> None:
+    video = dataset.videos[1]
+    indices = [5, 1, 5, 12, 0, 1, 2]
+    whole = load_clip(dataset, video, range(13), SLICE, FLOW, taken(FLOW, "volume"))
+    found = load_clip(dataset, video, indices, SLICE, FLOW, taken(FLOW, "volume"))
+    np.testing.assert_array_equal(found, whole[:, indices])
+
+
+def test_crops_of_a_clip_take_one_decoding(
+    dataset: FlowDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    planes = FlowDataset.planes
+
+    def counted(self: FlowDataset, key: str, *args: Any, **options: Any) -> NDArray[np.uint8]:
+        reads.append(key)
+        return planes(self, key, *args, **options)
+
+    monkeypatch.setattr(FlowDataset, "planes", counted)
+    video = dataset.videos[0]
+    crops = [*transforms.test_crops(64, 48, FLOW, 10), RESAMPLED]
+    views = load_views(dataset, video, range(4), crops, FLOW, taken(FLOW, "stack"))
+    assert reads == [video.key]
+    for view, crop in zip(views, crops, strict=True):
+        alone = load_clip(dataset, video, range(4), crop, FLOW, taken(FLOW, "stack"))
+        np.testing.assert_allclose(view, alone, atol=1e-6)
+
+
+def test_clips_of_what_is_not_there_are_refused(dataset: FlowDataset) -> None:
+    video = dataset.videos[0]
+    with pytest.raises(DatasetError, match=r"has flows 0 to 12, got 13$"):
+        load_clip(dataset, video, [12, 13], SLICE, FLOW, taken(FLOW, "stack"))
+    with pytest.raises(DatasetError, match=r"has frames 0 to 13, got -1$"):
+        load_clip(dataset, video, [-1, 3], SLICE, RGB, taken(RGB, "stack"))

@@ -1,0 +1,54 @@
+"""Which videos are read, and what is refused before any is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.video_list import VideoList
+from flowprep.errors import ConfigError, DatasetError
+from flowprep.learn.clips.testing import TestViews
+from flowprep.learn.clips.training import TrainingClips
+from flowprep.learn.recipes import VIEWS
+from tests.learn.clips.samples import CONFIG, FLOW, RGB, taken, with_videos
+
+
+@pytest.mark.parametrize("labels", [(), (0, 1)])
+def test_videos_without_one_label_are_skipped_and_counted(
+    dataset: FlowDataset, labels: tuple[int, ...]
+) -> None:
+    num_train = sum(video.split == "train" for video in dataset.videos[:3])
+    samples = TrainingClips([with_videos(dataset, labels=labels)], CONFIG, [taken(FLOW, "stack")])
+    assert (samples.num_videos, samples.num_skipped) == (16 - num_train, num_train)
+    assert all(samples.find(n)[1].label is not None for n in range(samples.num_videos))
+
+
+def test_a_split_that_is_not_there_is_refused(dataset: FlowDataset) -> None:
+    with pytest.raises(DatasetError) as caught:
+        TrainingClips([dataset], dataclasses.replace(CONFIG, train_split="dev"), [taken(FLOW)])
+    assert str(caught.value) == (
+        f"{dataset!r} holds no video of split 'dev', it holds 16 of train, 8 of test; "
+        "choose another split, or `all`"
+    )
+    everything = dataclasses.replace(CONFIG, train_split="all")
+    assert TrainingClips([dataset], everything, [taken(FLOW)]).num_videos == 24
+    dataset.videos = VideoList([dataclasses.replace(v, labels=()) for v in dataset.videos])
+    with pytest.raises(DatasetError, match=r"none of the 16 videos of split 'train' has exactly"):
+        TrainingClips([dataset], CONFIG, [taken(FLOW, "stack")])
+
+
+def test_what_clips_cannot_be_made_of_is_refused_before_they_are(dataset: FlowDataset) -> None:
+    small = dataclasses.replace(CONFIG, clip=dataclasses.replace(FLOW, crop_px=64))
+    with pytest.raises(ConfigError, match="crop_px must be <= the short side"):
+        TrainingClips([dataset], small, [taken(FLOW)])
+    with pytest.raises(ConfigError, match="crop_px must be <= the short side"):
+        TestViews(dataset, small.clip, [taken(FLOW)], VIEWS["center"])
+    encode = dataclasses.replace(dataset.config.encode, directions=("forward",), keep_rgb=False)
+    dataset.config = dataclasses.replace(dataset.config, encode=encode)
+    both = dataclasses.replace(CONFIG, clip=dataclasses.replace(FLOW, stack="bidirectional"))
+    with pytest.raises(ConfigError, match="holds no backward flow, which stack bidirectional"):
+        TrainingClips([dataset], both, [taken(FLOW)])
+    with pytest.raises(ConfigError, match="holds no RGB frames"):
+        TestViews(dataset, RGB, [taken(RGB)], VIEWS["center"])
