@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
@@ -212,19 +212,26 @@ def dataclass_options(
 
 
 def merged_options(
-    kinds: Mapping[str, type[Any]], group: str, *, varying: Iterable[str] = ()
+    kinds: Mapping[str, type[Any]],
+    group: str,
+    *,
+    varying: Iterable[str] = (),
+    only: Collection[str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a command with the options that each of several things has of its own.
 
     `kinds` says of each thing, by name, which dataclass holds them. Fields of the same name are one
     option, with the choices of all; the help says for which things it is. `varying` is that of
-    `dataclass_options`. Raises TypeError where fields of the same name have other types.
+    `dataclass_options`, and `only` names the fields that become options, if not all do. Raises
+    TypeError where fields of the same name have other types.
     """
     settings: dict[str, dict[str, Any]] = {}
     owners: dict[str, dict[str, list[str]]] = {}
     for name, kind in kinds.items():
         docs, hints = field_docs(kind), get_type_hints(kind)
         for item in fields(kind):
+            if only is not None and item.name not in only:
+                continue
             own = _option_settings(item, hints[item.name])
             first = settings.setdefault(item.name, own)
             if isinstance(own["type"], ChoiceType) and isinstance(first["type"], ChoiceType):

@@ -256,7 +256,9 @@ class _Run:
         """Returns the record of a video that is finished, or None where it is to be tried again."""
         if isinstance(outcome, JobResult):
             if outcome.traceback is not None:
-                log.error("%s: internal error\n%s", job.video.key, outcome.traceback)
+                reason = outcome.record and outcome.record.reason
+                words = (reason or "internal-error").replace("-", " ")
+                log.error("%s: %s\n%s", job.video.key, words, outcome.traceback)
             if outcome.cut is not None:
                 log.info("%s: cut into %d segments", job.name, len(outcome.cut.segments))
                 self.recorder.lost(job.name)
