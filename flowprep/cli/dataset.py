@@ -122,7 +122,7 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
     from any machine. The exit code is 0 while a run is at work, and when all videos have flow. It
     is 1 when the last run ended before that, and when its driver has stopped writing.
     """
-    from flowprep.run.counters import metric_samples, prometheus_text
+    from flowprep.run.counters import counter_samples, prometheus_text
     from flowprep.run.status import read_status
 
     if as_json and prometheus:
@@ -137,7 +137,7 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
         elif found.progress is None:
             raise DatasetError(f"{out} has no record of a run; name a data set of extract")
         else:
-            click.echo(prometheus_text(metric_samples(found.progress)), nl=False)
+            click.echo(prometheus_text(counter_samples(found.progress)), nl=False)
         if watch_seconds is None or found.state != "running":
             return 0 if found.state in ("running", "complete") else 1
         time.sleep(watch_seconds)

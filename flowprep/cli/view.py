@@ -17,8 +17,9 @@ from flowprep.cli.options import (
     given_values,
     options_named,
 )
-from flowprep.config import PRESETS, DecodeSpec, Direction, ExtractConfig, FlowSpec
+from flowprep.config import DIRECTIONS, PRESETS, DecodeSpec, Direction, ExtractConfig, FlowSpec
 from flowprep.flow.parameters import PARAMETERS
+from flowprep.look.panel_names import PANELS
 
 __all__ = ["computing_options", "view"]
 
@@ -138,7 +139,7 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
 )
 @_picture_option(
     "--panels",
-    type=NamesType(("rgb", "flow", "x", "y", "arrows", "consistency", "warp")),
+    type=NamesType(tuple(PANELS)),
     help="The panels to draw, in order. rgb: the frame. flow: Middlebury's colors. x, y: the "
     "stored gray levels. arrows: flow as arrows. consistency: how far forward and backward flow "
     "disagree, in pixels. warp: the next frame, warped by the flow, against this frame. all: all "
@@ -161,7 +162,7 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
 )
 @_picture_option(
     "--direction",
-    type=ChoiceType(("forward", "backward")),
+    type=ChoiceType(DIRECTIONS),
     default="forward",
     show_default=True,
     help="Draw the flow from frame t to t + step (forward) or from t + step to t (backward).",
@@ -228,7 +229,7 @@ def view(
     flowprep view OUT walk/clip7 --to walk.png --panels rgb,flow,arrows,consistency,warp
     flowprep view clip.mp4 --to clip.webp --algorithm dis --frames 0:50
     """
-    from flowprep.look.view import ViewSpec
+    from flowprep.look.view import DrawingSpec
     from flowprep.look.view import view as draw
 
     if frames is not None:
@@ -239,7 +240,7 @@ def view(
         start, length = frames[0], frames[1] - frames[0]
     computing = given_values(ctx, _COMPUTING_FIELDS)
     with options_named(ctx):
-        spec = ViewSpec(
+        spec = DrawingSpec(
             panels=panels,
             start=start or 0,
             length=length,

@@ -31,10 +31,8 @@ __all__ = [
     "CropName",
     "FusionMethod",
     "ModelSpec",
-    "NormalizationName",
     "OptimizationSpec",
     "StackName",
-    "StreamName",
     "TrainConfig",
     "TrainOptions",
     "ViewSpec",
@@ -74,10 +72,11 @@ class ModelSpec:
     width: float = 1.0
     """Multiply the number of channels in every layer. Small networks train on a laptop."""
     dropout: float | None = None
-    """Share of the features that is dropped before the classifier. The default is the network's
-    published share."""
+    """Share of the features that is dropped before the classifier. The default is the published
+    share."""
     options: NetworkOptions = field(default_factory=NetworkOptions)
-    """The options that only this network has. Their type is in the network's entry."""
+    """The network's own options, of the type that its entry names. The default is that type's
+    defaults."""
     weights: str | None = None
     """Start from the weights in this file: .safetensors, .pth, or a checkpoint of flowprep or
     TensorFlow."""
@@ -113,17 +112,19 @@ class ClipSpec:
     stream: StreamName = "flow"
     """What the network sees: the flow, the RGB frames, or both. Only some networks take both."""
     num_frames: int = 10
-    """Number of flow fields or RGB frames in a clip. The default for flow is 10, and 5 for tsn-
-    networks. The default for RGB is 1. i3d networks take 64 fields or frames."""
+    """Number of flow fields or RGB frames in a clip. The default is the network's published number.
+    If a network has several inputs, this is the number for the first input, and the numbers for the
+    others change in proportion."""
     frame_stride: int = 1
-    """Distance between neighboring fields or frames of a clip. 2 takes every second one."""
+    """Distance between neighboring fields or frames of a clip. 2 takes every second one. The
+    default is the network's published distance."""
     stack: StackName = "plain"
     """How fields become a stack (Simonyan and Zisserman 2014). `plain`: in their order.
     `bidirectional`: half of the fields are forward, half backward. `trajectory`: the flow is
     sampled along the motion."""
     num_segments: int = 1
-    """Number of segments in a video. Each segment gives one clip, and the network sees all clips
-    together. The default is 3 for tsn- networks, and 1 for the others."""
+    """Number of equal segments in a video. Each segment gives one clip, and the network sees all
+    clips together. The default is the network's published number."""
     sampling: SamplingName = "segments"
     """Where the segments lie. `segments`: over the whole video. `dense`: in a window of 64
     frames."""
@@ -289,7 +290,7 @@ class TrainConfig:
 
     @property
     def inputs(self) -> tuple[ClipInput, ...]:
-        """The inputs of the network for each clip: as published, with the chosen frame number."""
+        """The network's inputs for this clip."""
         clip = self.clip
         return clip_inputs(self.model.model, clip.stream, clip.num_frames, clip.frame_stride)
 
@@ -319,12 +320,12 @@ class TrainConfig:
 
 
 _FLAT_OPTIONS = ("consensus", "partial_bn", "non_local")
-"""Options that were options of all networks until 0.1. A network that did not have such an option
-stored its default."""
+"""Version 0.1 stored these options for every network. A network without such an option stored its
+default."""
 
 
 def _with_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a stored ModelSpec's values with its options as their own type."""
+    """Returns the stored values of a ModelSpec, with the options as the network's own type."""
     values = dict(values)
     flat = {name: values.pop(name) for name in _FLAT_OPTIONS if name in values}
     if "model" not in values:
