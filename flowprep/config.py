@@ -439,5 +439,5 @@ def build_spec(kind: type[Any], values: Mapping[str, Any]) -> Any:
         )
     # A default here would give numbers another meaning in silence.
     if missing := sorted(known - set(values)):
-        raise ConfigError(f"{kind.__name__} lacks {', '.join(missing)}; add what is missing")
+        raise ConfigError(f"{kind.__name__} needs {', '.join(missing)}; add what is missing")
     return kind(**values)

@@ -64,29 +64,30 @@ StorageReason = Literal["missing", "forbidden", "credentials", "full", "unavaila
 """`forbidden`: known, but not allowed; `unavailable`: tried again and again, in vain."""
 
 FAILURE_REASONS: dict[FailureReason, str] = {
-    "missing": "the file or folder does not exist or may not be read; put it there and run again",
+    "missing": "the file or folder does not exist or cannot be read; put it there and run again",
     "unreadable": "the file is empty or not a video that the decoder knows; replace or convert it",
-    "no-video-stream": "the file has no video, or not the stream that --video-stream names; choose "
-    "another stream, or leave the file out",
+    "no-video-stream": "the file has no video stream, or not the stream that --video-stream "
+    "names; choose another stream, or leave the file out",
     "no-frames": "the file, folder or range gives no frame; play the file, and check the range",
-    "too-few-frames": "the video has no pair of frames at this step; leave it out, or extract to a "
-    "new OUT with a smaller --step",
+    "too-few-frames": "the video has no pair of frames at this step; leave it out, or extract to "
+    "a new OUT with a smaller --step",
     "too-small": "the frames are smaller than the algorithm allows; leave the video out, or "
     "extract to a new OUT with --upscale",
     "too-large": "the pictures have more pixels than flowprep decodes; convert to a smaller size",
     "damaged": "decoding stopped at damage; replace the file, or run extract with --on-damage cut "
-    "to keep the part before",
+    "to keep the part before the damage",
     "size-change": "the picture size changes in the middle; convert the video to one size",
-    "irregular-clock": "a range was asked for, and the time stamps are not in order; leave out the "
-    "range, or convert the file",
-    "gaps": "the folder of images lacks numbers; add the images, or run extract with "
-    "--on-gaps ignore",
-    "no-clock": "a range or a rate was asked for, and images have no clock; extract to a new OUT "
-    "with --image-fps",
+    "irregular-clock": "the range cannot be found, because the time stamps are not in order; "
+    "leave out the range, or convert the file",
+    "gaps": "the image numbers have gaps; add the missing images, or run extract with --on-gaps "
+    "ignore",
+    "no-clock": "a range in seconds and --fps need the frame rate of the images; extract to a new "
+    "OUT with --image-fps",
     "incomplete": "images are missing from an imported tree, or a list gives another number of "
-    "them; copy the images, or correct the list",
-    "crashed": "the video ended its worker process every time; convert the file, or leave it out",
-    "stalled": "no frame came for --stall-timeout seconds; give more of them, or leave it out",
+    "images; copy the images, or correct the list",
+    "crashed": "the video crashed its worker process every time; convert the file, or leave it out",
+    "stalled": "no frame was finished for --stall-timeout seconds; give more seconds, or leave "
+    "the video out",
     "out-of-memory": "the worker ran out of memory every time; give fewer --workers",
     "estimator-error": "the class that --estimator names failed, or gave no usable flow; correct "
     "the class, and extract to a new OUT, because OUT holds the version of the class",
@@ -113,31 +114,31 @@ NoteCode = Literal[
 ]
 
 VIDEO_NOTES: dict[NoteCode, str] = {
-    "already-trimmed": "the file is as long as its range, so all of it was taken; correct the "
-    "range if the file was not trimmed to it",
-    "concealed": "damaged pictures were kept as the decoder made them up; replace the file, or "
-    "extract to a new OUT with --on-damage cut",
-    "edit-list": "the file's edit list hides frames, which players do not show either; convert the "
-    "file with ffmpeg's -ignore_editlist if they are wanted",
-    "gaps-ignored": "image numbers are missing, and the images were taken one after the other; add "
-    "the images if flow must not jump",
-    "irregular-stamps": "time stamps go back, repeat, jump or are missing, and all frames were "
-    "taken in the decoder's order; convert the file if times matter",
-    "long-still": "one picture is repeated for more than 10 s, because the time stamps jump ahead; "
-    "leave out --fps to take each picture once",
+    "already-trimmed": "the file is as long as its range, so the whole file was used; correct the "
+    "range if the file was not cut to it",
+    "concealed": "damaged pictures were kept, and the decoder made up what was damaged; replace "
+    "the file, or extract to a new OUT with --on-damage cut",
+    "edit-list": "the file's edit list hides frames, and players hide them too; convert the file "
+    "with ffmpeg's -ignore_editlist to use them",
+    "gaps-ignored": "image numbers are missing, and the images were used as if there were no "
+    "gaps; add the missing images if flow must not jump",
+    "irregular-stamps": "time stamps go back, repeat, jump or are missing, so all frames were "
+    "used in the decoder's order; convert the file if times matter",
+    "long-still": "one picture is repeated for more than 10 s, because the time stamps jump "
+    "ahead; leave out --fps to take each picture once",
     "not-square": "pixels are not square; give --square-pixels to show them as players do",
-    "numbers-differ": "frames and flow begin at different numbers, and were paired in order; check "
-    "that the first two belong together",
-    "numbers-step": "image numbers rise by more than one each time, and the images were taken one "
+    "numbers-differ": "frames and flow begin at different numbers, and were paired in their "
+    "order; check that the first frame belongs to the first flow",
+    "numbers-step": "image numbers rise by more than one each time, and the images were used one "
     "after the other; add the images between if they are missing",
-    "odd-angle": "the file asks for a rotation that is no quarter turn, and the nearest one was "
-    "taken; convert the file if it must be exact",
-    "odd-pixels": "the header gives pixels of an impossible shape, and square ones were assumed; "
+    "odd-angle": "the file asks for a rotation that is not a quarter turn, so the nearest quarter "
+    "turn was used; convert the file if it must be exact",
+    "odd-pixels": "the header gives pixels of an impossible shape, so square pixels were assumed; "
     "convert the file if it looks stretched",
-    "past-the-end": "the range ends after the video, and the frames up to the end were taken; "
-    "correct the range, or replace the file if it was cut",
-    "rate-drops": "more than 5 % of the frames were left out at --fps, which is not below their "
-    "rate; leave out --fps to keep every frame",
+    "past-the-end": "the range ends after the end of the video, so the frames up to the end were "
+    "used; correct the range, or replace the file if it was cut",
+    "rate-drops": "--fps is not below the video's frame rate, but leaves out more than 5 % of the "
+    "frames; leave out --fps to keep every frame",
     "other-streams": "the file has several video streams; give --video-stream to take another one",
 }
 """What each note on a stored video means: nothing failed, but somebody should look."""

@@ -56,8 +56,8 @@ def in_processes(
                 yield first, result.result()
         except BrokenProcessPool as error:
             raise ExecutorError(
-                "a worker process was ended from outside, maybe for want of memory; run the same "
-                "command again with fewer --workers"
+                "a worker process was ended from outside, maybe because memory ran out; run the "
+                "same command again with fewer --workers"
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -45,7 +45,12 @@ WITHOUT_REMEDY = {
     # The words of the system, of a library or of another error, which say what is wrong; the
     # remedy, where there is one, is among them.
     "differences.py": ["{}:\n{}\n{}"],
-    "cli/options.py": ["{}: {}", "{}: no option is called {}"],
+    "cli/config_file.py": ["{}: {}", "{}: no option is called {}", "{}: {}: {}"],
+    "flow/own.py": [
+        "estimator {} cannot be made: {}",
+        "estimator {} refuses its options: {}",
+        "estimator {} cannot be imported: {}",
+    ],
     "storage_errors.py": ["cannot {} {}: {}"],
     "storage.py": ["cannot {} {}: {}"],
     "locks.py": ["{} ({}); {}"],
@@ -67,8 +72,8 @@ WITHOUT_VALUE = {
     "learn/predict.py": ["checkpoint must be given", "method svm needs scores"],
     "learn/scores.py": ["no video has a label"],
     "learn/train_setup.py": ["the training videos are not those"],
-    "look/compare.py": ["configs must have one decoding"],
-    "look/show.py": ["flow goes with frames"],
+    "look/compare.py": ["configs must have the same decoding"],
+    "look/show.py": ["flow is only for frames"],
     "run/options.py": ["runtime_env must be given to ray.init"],
     "processes.py": ["a worker process was ended"],
     "video/decord_reader.py": ["the decoder decord is not installed"],

@@ -43,7 +43,7 @@ def given_class_names(
     if isinstance(given, (str, os.PathLike)):
         return read_class_names(os.fspath(given))
     if not given:
-        raise ConfigError("class_names must be one or more, got none")
+        raise ConfigError("class_names must have at least one name, got none")
     return tuple(given)
 
 
@@ -134,7 +134,7 @@ def numbered(
             close = difflib.get_close_matches(name or "", order, 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise InputError(
-                f"{video.origin}: class {name!r} is none of the {len(order)} class names{hint}; "
+                f"{video.origin}: class {name!r} is not among the {len(order)} class names{hint}; "
                 "correct the line, or add the class to the class names"
             )
     return order, {name: number for number, name in enumerate(order)}

@@ -102,7 +102,7 @@ def read_annotation(
     if is_folder != (kind == "folder"):
         raise ConfigError(
             f"format {format} needs a {'folder' if is_folder else 'file'}, got the {kind} {path}; "
-            "leave --format out, or name what fits"
+            "leave --format out, or name a file or folder that fits"
         )
     if is_folder:
         if split not in (None, 1, 2, 3):
@@ -111,7 +111,7 @@ def read_annotation(
         return _split_lists(name, read(path, split or 1))
     if split is not None:
         raise ConfigError(
-            f"split goes with the folders of UCF101 and HMDB51 alone, not with {path} ({format}); "
+            f"split is only for the folders of UCF101 and HMDB51, not for {path} ({format}); "
             "leave it out"
         )
     if format == "kinetics":
@@ -250,8 +250,8 @@ def _check_columns(roles: Sequence[str], table: Table) -> None:
     if not {"key", "path"} & set(roles) or not {"label", "split"} & set(roles) or twice:
         problem = f"two columns mean {twice[0]}" if twice else "its header lacks one"
         raise InputError(
-            f"{table.path} is no CSV of labels: its first line must name a column key or path, and "
-            f"a column label or split (start and end are welcome), each once; {problem}: got "
+            f"{table.path} is not a CSV of labels: its first line must name a column key or path, "
+            f"and a column label or split (and may name start and end), each once; {problem}: got "
             f"{','.join(table.columns)[:200]!r}"
         )
 
@@ -320,7 +320,7 @@ def read_lists(lists: Sequence[str], *, format: LabelFormat = "auto", knows: Kno
         comments: list[str] = []
         videos += _list_videos(place, split, format, knows, comments)
         if len(videos) == before:
-            raise InputError(f"the list {place} names no video: write one path a line")
+            raise InputError(f"the list {place} names no video: write one path per line")
         notes += comment_notes(comments, place)
     annotation = Annotation(
         f"list{'s' * (len(lists) > 1)} {', '.join(places)}",
@@ -360,14 +360,14 @@ def _list_videos(
             counts = 2 if len(numbers) > 2 and int(numbers[0]) == 0 else 1
             if len(numbers) <= counts:
                 raise InputError(
-                    f"{origin} must be 'NAME FRAMES LABEL' in format tsn, got {line!r}; a list "
-                    "without counts of frames is --format list"
+                    f"{origin} must be 'NAME FRAMES LABEL' in format tsn, got {line!r}; for a "
+                    "list without frame counts, add --format list"
                 )
             rest = " ".join(numbers[counts:])
         elif len(numbers) > 1 and format != "labels":
             raise InputError(
                 f"{origin}: one label must follow the video {name!r}, got {' '.join(numbers)!r}; "
-                "add --format tsn where the first number counts frames, --format labels where all "
+                "add --format tsn if the first number counts frames, or --format labels if all "
                 "are labels"
             )
         yield AnnotatedVideo(name, origin, class_name=rest or None, split=split)
@@ -404,7 +404,7 @@ def read_class_names(path: str) -> tuple[str, ...]:
         raise does_not_exist("class_names", path)
     lines = [line for _, line in read_lines(path)]
     if not lines:
-        raise InputError(f"class_names {path} is empty; write one name a line")
+        raise InputError(f"class_names {path} is empty; write one name per line")
     numbered = [re.fullmatch(r"([0-9]{1,9})[\s,;]+(.+)", line) for line in lines]
     matches = [match for match in numbered if match]
     if len(matches) == len(lines):

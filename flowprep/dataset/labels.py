@@ -227,7 +227,7 @@ def _check_videos(videos: Sequence[VideoLabels], num_classes: int) -> None:
             check_key(key)
     highest = max(itertools.chain.from_iterable(one.labels for one in videos), default=-1)
     if num_classes and highest >= num_classes:
-        raise ValueError(f"label {highest} is none of the {num_classes} classes")
+        raise ValueError(f"label {highest} is not among the {num_classes} classes")
 
 
 def _first_damage(
@@ -346,8 +346,8 @@ def publish_labels(storage: Storage, name: str, content: bytes, *, replace: bool
             return "unchanged"
         if not replace:
             raise ConfigError(
-                f"name must be new, or be given with --replace: {storage.location} has other "
-                f"labels under {name!r}{_origin(storage, name)}"
+                f"name must be new: {storage.location} has other labels under "
+                f"{name!r}{_origin(storage, name)}; choose another name, or add --replace"
             )
         storage.write_bytes(labels_file(name), content)
         return "replaced"
@@ -411,8 +411,8 @@ def verify_labels(storage: Storage, keys: Collection[str]) -> tuple[list[str], l
         path = f"{LABELS_FOLDER}/{file}"
         if TEMPORARY_MARK in file:
             notes.append(
-                f"{path} is being written, or was when its `flowprep label` was ended; the next "
-                "`flowprep label` or `flowprep extract` removes it"
+                f"{path} is being written, or is left from a `flowprep label` that was ended; the "
+                "next `flowprep label` or `flowprep extract` removes it"
             )
             continue
         if not _is_labels_file(file):
@@ -431,8 +431,7 @@ def verify_labels(storage: Storage, keys: Collection[str]) -> tuple[list[str], l
         if unknown:
             notes.append(
                 f"{path} names {format_count(len(unknown), 'video')} that the manifest does not "
-                "hold, "
-                f"and readers leave out; first: {unknown[0]}; write it anew with `flowprep label "
-                "--replace`"
+                f"hold, so readers ignore them; first: {unknown[0]}; write the labels again with "
+                "`flowprep label --replace`"
             )
     return problems, notes

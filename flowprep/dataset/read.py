@@ -80,10 +80,10 @@ class FlowDataset:
         if not self.num_unlabelled:
             return []
         return [
+            f"labels {self.labels_name} give no label and no split to "
             f"{format_count(self.num_unlabelled, 'video')} of {len(self.videos):,} in "
-            f"{self.location} "
-            f"not named by labels {self.labels_name}, so without a label and a split here; run "
-            f"`flowprep label --name {self.labels_name} --replace` with a list that names them"
+            f"{self.location}; run `flowprep label --name {self.labels_name} --replace` with a "
+            "list that names them"
         ]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -455,7 +455,7 @@ def _check_header(jpeg: bytes, video: StoredVideo, what: str) -> int:
         raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")
     if (header.width, header.height) != (video.width, video.height):
         raise DatasetError(
-            f"{video.key}: {what} is {header.width}x{header.height}, the index says "
+            f"{video.key}: {what} is {header.width}x{header.height}, but the index says "
             f"{video.width}x{video.height}; run `flowprep verify --deep`"
         )
     return header.num_components
@@ -470,7 +470,7 @@ def _decode(jpeg: bytes, flags: int, video: StoredVideo, what: str) -> NDArray[n
         raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")
     if image.shape[:2] != (video.height, video.width):
         raise DatasetError(
-            f"{video.key}: {what} is {image.shape[1]}x{image.shape[0]}, the index says "
+            f"{video.key}: {what} is {image.shape[1]}x{image.shape[0]}, but the index says "
             f"{video.width}x{video.height}; run `flowprep verify --deep`"
         )
     return image  # type: ignore[return-value]

@@ -179,10 +179,9 @@ def label_dataset(
     if report.num_unlabelled:
         first = [video.key for video in videos if video.key not in made.videos][:_NUM_SHOWN]
         report.notes.append(
-            f"{format_count(report.num_unlabelled, 'video')} of {storage.location} without a "
-            "label and "
-            f"a split under {name}, because {made.source} does not name them; first: "
-            f"{', '.join(first)}; add lines for them if they should have a label"
+            f"{made.source} gives no label and no split to "
+            f"{format_count(report.num_unlabelled, 'video')} of {storage.location} under {name}; "
+            f"first: {', '.join(first)}; add lines for them if they should have a label"
         )
     report.notes = [redacted(note) for note in report.notes]
     return report
@@ -203,12 +202,12 @@ def _check_given(
         )
     if annotations is None and not lists and not has_classes:
         raise ConfigError(
-            "annotations, lists, class names or names to exchange must be given, got none of them: "
-            "there is nothing to label with"
+            "annotations, lists, class_names or rename must be given, got none of them"
         )
     if split is not None and annotations is None:
         raise ConfigError(
-            f"split goes with the folders of UCF101 and HMDB51, got {split} and no annotations"
+            f"split is only for the folders of UCF101 and HMDB51, got {split} and no annotations; "
+            "leave it out"
         )
 
 
@@ -316,7 +315,8 @@ def _found_videos(
         )
         if not found:
             raise InputError(
-                f"{note}. None is there: name them as keys, or as the paths that were extracted"
+                f"{note}. None of them is there: name them by key, or by the path that was "
+                "extracted"
             )
         notes.append(f"{note}; check the names, or extract those videos too")
     if num_repeated:
@@ -328,8 +328,8 @@ def _found_videos(
     if guesses:
         given, key = guesses[0][0].name, index.videos[guesses[0][1]].key
         notes.append(
-            f"{format_count(len(guesses), 'video')} found by file name, letter case, Unicode "
-            f"form or extension alone; first: {given!r} is {key}; correct the name if it is "
+            f"found {format_count(len(guesses), 'video')} only by file name, letter case, "
+            f"Unicode form or extension; first: {given!r} is {key}; correct the name if it is "
             "another video"
         )
     return found, len(absent)

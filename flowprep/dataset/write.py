@@ -140,7 +140,7 @@ def publish_shard(
             last_offset, last_size = list(record.members.values())[-1]
             if part_size != _padded(last_offset + last_size):
                 raise DatasetError(
-                    f"{name} has {part_size} bytes, its record says "
+                    f"{name} has {part_size} bytes, but its record says "
                     f"{_padded(last_offset + last_size)}; remove it and run the same command again"
                 )
             moved.append(_moved(record, size))

@@ -119,8 +119,8 @@ def export_dataset(
     place = as_path(os.fspath(dest))
     if is_url(place):
         raise ConfigError(
-            f"DEST must be a folder of this machine, got {redacted(place)}; export into one, and "
-            "copy that"
+            f"DEST must be a folder on this machine, got {redacted(place)}; export to a folder, "
+            "and copy that"
         )
     folder = Path(os.path.abspath(place))
     layout = LAYOUTS[spec.layout]
@@ -200,12 +200,12 @@ def level_notes(header: DatasetHeader, spec: ExportSpec) -> list[str]:
         )
     if flow.step > 1 and not layout.names_direction_and_step:
         notes.append(
-            f"flow goes over {flow.step} frames, and no name in {spec.layout} says so; keep "
-            "flowprep.json, which says so, with the export"
+            f"flow goes from frame t to t + {flow.step}, but the file names of {spec.layout} do "
+            "not say so; keep flowprep.json with the export, because it says so"
         )
     if spec.direction == "backward" and not layout.names_direction_and_step:
         notes.append(
-            f"flow goes backward, and {spec.layout} takes it for forward flow; export with "
+            f"flow goes backward, but {spec.layout} reads it as forward flow; export with "
             "--direction forward if that is wrong"
         )
     return notes
@@ -307,8 +307,8 @@ def _take_folder(folder: Path, identity: dict[str, Any]) -> None:
     elif folder.is_dir() and (foreign := sorted(set(os.listdir(folder)) - ours)):
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise DatasetError(
-            f"DEST {folder} is not empty and no export of flowprep's (it holds {shown}); choose a "
-            "new or empty folder"
+            f"DEST {folder} is not empty and not an export of flowprep (it holds {shown}); choose "
+            "a new or empty folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder, path, json.dumps(identity, indent=2) + "\n")

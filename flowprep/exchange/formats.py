@@ -415,8 +415,8 @@ def _replace_folder(place: Path, target: Path, temporary: Path) -> None:
     if target.is_dir():
         if any(entry.is_dir() for entry in target.iterdir()):
             raise DatasetError(
-                f"{target} must hold one video, and holds folders: another video's path begins "
-                "with it; export one of them alone, with --keys"
+                f"{target} must hold one video, but holds folders, because another video's path "
+                "begins with it; export one of them alone, with --keys"
             )
         os.rename(target, temporary / f"{place.name}-before")
     os.rename(place, target)

@@ -49,8 +49,8 @@ def frame_lists(
     without = sum(not video.labels for video, _ in videos)
     if several and not layout.reads_every_label:
         notes.append(
-            f"{several} videos have several labels: the lists have all of them, and {layout_name} "
-            "reads the first; export as mmaction2 to have all of them read"
+            f"{several} videos have several labels: the lists have all labels, but {layout_name} "
+            "reads only the first; export as mmaction2 to use all labels"
         )
     if without:
         notes.append(
@@ -129,5 +129,5 @@ def read_frame_list(path: str) -> list[ListLine]:
         labels = tuple(dict.fromkeys(int(label) for label in match[3].split()))
         lines.append(ListLine(match[1], int(match[2]), labels, origin))
     if not lines:
-        raise InputError(f"the list {path} names no video: write PATH COUNT LABEL lines")
+        raise InputError(f"the list {path} names no video: write PATH COUNT LABEL on each line")
     return lines

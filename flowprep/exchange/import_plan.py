@@ -240,8 +240,9 @@ class ImportPlan:
         else:
             if spec.bound_px is None:
                 raise ConfigError(
-                    "bound_px must be given: what level 255 stands for, which no image says (20 "
-                    "for TSN and mmaction2; denseflow's -b, 32 if that was left out)"
+                    "bound_px must be given, because the images do not say which flow level 255 "
+                    "stands for (20 for TSN and mmaction2; the option -b of denseflow, 32 by "
+                    "default)"
                 )
             flow = FlowSpec(
                 algorithm=spec.algorithm or FlowSpec().algorithm,
@@ -329,9 +330,9 @@ class ImportPlan:
             numbers = kinds.setdefault(parsed.kind, {})
             if parsed.number in numbers:
                 other = os.path.basename(numbers[parsed.number])
-                raise VideoError("incomplete", f"{other} and {entry.name} have one number")
+                raise VideoError("incomplete", f"{other} and {entry.name} have the same number")
             if not entry.is_file():
-                raise VideoError("unreadable", f"{entry.name} is no file")
+                raise VideoError("unreadable", f"{entry.name} is not a file")
             numbers[parsed.number] = entry.path
         return kinds
 

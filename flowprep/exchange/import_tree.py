@@ -101,7 +101,7 @@ def import_tree(
     place = as_path(os.fspath(tree))
     if is_url(place):
         raise ConfigError(
-            f"TREE must be a folder of this machine, got {redacted(place)}; copy it to one first"
+            f"TREE must be a folder on this machine, got {redacted(place)}; copy it to one first"
         )
     top = os.path.abspath(place)
     if not os.path.isdir(top):

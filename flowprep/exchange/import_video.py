@@ -54,7 +54,7 @@ def import_video(plan: ImportPlan, item: ImportItem) -> tuple[VideoMetadata, dic
     num_flows = lengths[FLOW_STREAMS[encode.directions[0]][0]]
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{count} {name}" for name, count in lengths.items())
-        raise VideoError("incomplete", f"x and y must pair up, there are {counts}")
+        raise VideoError("incomplete", f"every x image needs its y image, but there are {counts}")
     if num_flows == 0:
         raise VideoError("missing", f"{item.video.source} holds no flow images")
     num_frames = num_flows + spec.step
@@ -64,7 +64,7 @@ def import_video(plan: ImportPlan, item: ImportItem) -> tuple[VideoMetadata, dic
     if item.counts is not None and item.counts[0] not in (num_flows, num_frames):
         raise VideoError(
             "incomplete",
-            f"there are {num_flows} flows, {item.counts[1]} says {item.counts[0]}",
+            f"there are {num_flows} flows, but {item.counts[1]} says {item.counts[0]}",
         )
     notes: dict[NoteCode, str] = {}
     if encode.keep_rgb:
@@ -128,8 +128,8 @@ def _series(
             before = os.path.basename(numbers[wanted - 1])
             raise VideoError(
                 "incomplete",
-                f"{name} lacks number {wanted}: {os.path.basename(numbers[number])} follows "
-                f"{before}",
+                f"number {wanted} of {name} is missing: {os.path.basename(numbers[number])} "
+                f"follows {before}",
             )
     return [numbers[number] for number in ordered]
 
@@ -142,7 +142,7 @@ def _check_frames(num_frames: int, num_flows: int, step: int) -> None:
         why = " (dense_flow leaves out the image of the first frame)"
     raise VideoError(
         "incomplete",
-        f"{num_flows} flows at step {step} have {num_flows + step} frames, there are "
+        f"{num_flows} flows at step {step} have {num_flows + step} frames, but there are "
         f"{num_frames}{why}; import with --no-rgb",
     )
 
@@ -190,14 +190,14 @@ def _read_jpeg(
     if num_bytes == 0:
         raise VideoError("damaged", f"{name} is empty")
     if num_bytes > _MAX_JPEG_BYTES:
-        raise VideoError("unreadable", f"{name} has {num_bytes} bytes; that is no image of flow")
+        raise VideoError("unreadable", f"{name} has {num_bytes} bytes; that is not a flow image")
     with open(path, "rb") as file:
         jpeg = file.read()
     header = read_jpeg_header(jpeg)
     if header is None:
-        raise VideoError("unreadable", f"{name} is no JPEG")
+        raise VideoError("unreadable", f"{name} is not a JPEG")
     if not (jpeg.startswith(JPEG_BEGIN) and jpeg.endswith(JPEG_END)):
-        raise VideoError("damaged", f"{name} is cut, or has other data behind its end")
+        raise VideoError("damaged", f"{name} is cut off, or has other data after its end")
     if header.num_components != num_components:
         kinds = {1: "gray", 3: "colour"}
         raise VideoError(

@@ -113,7 +113,9 @@ def _read_flo(
         )
     magic, width, height = _HEADER.unpack_from(data)
     if magic != _MAGIC:
-        raise InputError(f"{path} is no .flo: it must begin with {_MAGIC:.2f}, got {magic:g}")
+        raise InputError(
+            f"{path} is not a .flo file: it must begin with {_MAGIC:.2f}, got {magic:g}"
+        )
     if not (1 <= width <= _MAX_SIDE_PX and 1 <= height <= _MAX_SIDE_PX):
         raise InputError(f"{path}: sides must be from 1 to {_MAX_SIDE_PX} px, got {width}x{height}")
     wanted = _HEADER.size + 8 * width * height
@@ -139,13 +141,13 @@ def _read_kitti(
         levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if levels is None:
         raise InputError(
-            f"{path} is cut or damaged, or no PNG; copy it anew, or name a PNG of flow"
+            f"{path} is cut off, damaged or not a PNG; copy it again, or name a PNG of flow"
         )
     if levels.dtype != np.uint16 or levels.ndim != 3 or levels.shape[2] != 3:
         channels = levels.shape[2] if levels.ndim == 3 else 1
         raise InputError(
-            f"{path} is no flow of KITTI's: it must be 16-bit RGB, "
-            f"got {8 * levels.dtype.itemsize}-bit of {channels} channel{'s' * (channels != 1)}"
+            f"{path} is not KITTI flow: it must be 16-bit RGB, got "
+            f"{8 * levels.dtype.itemsize}-bit of {channels} channel{'s' * (channels != 1)}"
         )
     known = np.asarray(levels[..., 0] > 0)
     flow = levels[..., :0:-1].astype(np.float32)

@@ -97,7 +97,7 @@ def read_csv_list(path: str, request: Request) -> Found:
         )
     entries = list(_entries(table, roles, finder, request, notes))
     if not entries:
-        raise InputError(f"{list_path} names no video: write a row with a path for each")
+        raise InputError(f"{list_path} names no video: write a row with a path for each video")
     if all(e.is_missing and extension_of(e.listed) not in VIDEO_EXTENSIONS for e in entries):
         raise InputError(
             f"no row of {list_path} names a video that exists: expected paths in the column "
@@ -186,8 +186,7 @@ def _entries(
         )
     if timed:
         notes.append(
-            f"{table.path}: did not read the column fps for {format_count(len(timed), 'video')} "
-            "with a "
+            f"{table.path}: ignored the column fps for {format_count(len(timed), 'video')} with a "
             f"clock of their own; first: {timed[0]}; give --fps for another rate"
         )
     if rates and request.image_fps is None:
@@ -209,7 +208,7 @@ def _check_name(label: str, origin: str) -> None:
         return
     raise InputError(
         f"{origin}: labels must be integers >= 0 or names of classes, got {label!r}; leave the "
-        f"cell empty for a video that has none"
+        "cell empty for a video without a label"
     )
 
 
@@ -249,12 +248,12 @@ def _check_rate(entry: Entry, text: str, rates: set[float], request: Request) ->
     if len(rates) > 1 or request.image_fps not in (None, fps):
         other = request.image_fps if request.image_fps not in (None, fps) else min(rates - {fps})
         raise InputError(
-            f"{entry.origin}: fps of the folder of images {entry.listed} is {fps:g}, and this run "
-            f"has {other:g} for all its folders; extract folders of each frame rate by themselves, "
-            f"with --image-fps"
+            f"{entry.origin}: fps of the folder of images {entry.listed} is {fps:g}, but this run "
+            f"uses {other:g} for all folders of images; extract the folders of each frame rate in "
+            "a run of their own, with --image-fps"
         )
     if entry.start_seconds is not None and request.image_fps is None:
         raise InputError(
-            f"{entry.origin} asks for seconds of the folder of images {entry.listed}, whose frame "
-            f"rate a run takes from one option; give --image-fps {fps:g} (image_fps={fps:g})"
+            f"{entry.origin} gives a range in seconds for the folder of images {entry.listed}, "
+            f"which has no frame rate of its own; give --image-fps {fps:g} (image_fps={fps:g})"
         )

@@ -397,8 +397,8 @@ def _on_classes(tree: _Tree, found: _Found) -> list[str]:
     names = {name for parts in tree.folders.values() if (name := found.class_of(parts)) is not None}
     if len(names) == 1:
         notes.append(
-            f"every label is {_shown(names)!r}, so that labels tell nothing apart; name the folder "
-            f"around the class folders, or give --class-level 0 for no labels"
+            f"every label is {_shown(names)!r}, so all videos have the same class; name the "
+            "folder around the class folders, or give --class-level 0 for no labels"
         )
     lowest = max(level, -1 if found.split_level is None else found.split_level)
     deeper = tree.number(lambda parts: len(parts) > lowest + 1)
@@ -406,15 +406,14 @@ def _on_classes(tree: _Tree, found: _Found) -> list[str]:
         below = {parts[lowest + 1] for parts in tree.folders.values() if len(parts) > lowest + 1}
         notes.append(
             f"{format_count(deeper, 'video')} in folders below the class folders "
-            f"({_shown(below)}): "
-            f"these folders give no label; where they are the classes, give --class-level "
-            f"{tree.level(lowest + 1)}"
+            f"({_shown(below)}): these folders give no label; if they are the classes, give "
+            f"--class-level {tree.level(lowest + 1)}"
         )
     alike = [name for name in names if split_named(name)]
     if found.split_level is None and len(names) > 1 and alike:
         notes.append(
-            f"{_shown(alike)} is taken for a class, because the folders beside it are no splits; "
-            f"where it is a split, name the others train, val or test"
+            f"{_shown(alike)} is taken for a class, because the folders beside it are not splits; "
+            "if it is a split, rename the others to train, val or test"
         )
     return notes
 

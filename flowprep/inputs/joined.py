@@ -61,9 +61,8 @@ def _set_split(entries: Sequence[Entry], split: str, notes: list[str]) -> None:
     others = [entry for entry in entries if entry.split not in (None, split)]
     if others:
         notes.append(
-            f"took the split {split}, as --list says, for {format_count(len(others), 'video')} "
-            "of other "
-            f"splits; first: {others[0].origin}, {others[0].split}"
+            f"took the split {split} of --list for {format_count(len(others), 'video')} whose "
+            f"list gives another split; check the first: {others[0].origin}, {others[0].split}"
         )
     for entry in entries:
         entry.split = split
@@ -85,8 +84,8 @@ def _class_names(parts: Sequence[Found]) -> tuple[str, ...]:
         return named[0].class_names  # in the order of the annotation
     if fixed := next((e for part in named for e in part.entries if e.labels), None):
         raise InputError(
-            f"{fixed.origin} has classes with numbers of their own, and another list has other "
-            f"classes; extract the lists one by one, into data sets of their own"
+            f"{fixed.origin} is in a list that numbers its classes, but another list has other "
+            "classes; extract each list into a data set of its own"
         )
     return tuple(sorted({name for part in named for name in part.class_names}))
 
@@ -149,8 +148,8 @@ def _check_seconds_of_images(entries: Sequence[Entry], request: Request) -> None
             end = "the end" if entry.end_seconds is None else f"{entry.end_seconds:g} s"
             raise InputError(
                 f"{entry.origin} asks for {entry.start_seconds:g} s to {end} of {entry.source}, a "
-                f"folder of images, which has no clock; give the frame rate of the images: "
-                f"--image-fps 25 (image_fps=25) if 25 of them are a second"
+                "folder of images, which has no frame rate of its own; give the frame rate of "
+                "the images, such as --image-fps 25 (image_fps=25)"
             )
 
 
@@ -179,6 +178,6 @@ def _note_on_labels(joined: Found) -> None:
         lowest = min((min(e.labels) for e in joined.entries if e.labels), default=0)
         if lowest == 1:
             joined.notes.append(
-                f"labels start at {lowest}, and are kept as they are, so a network has a class 0 "
-                f"that no video shows; write labels from 0 on if {lowest} is the first class"
+                f"labels start at {lowest}, and are kept as they are, so a network gets a class 0 "
+                f"without videos; write labels from 0 on if {lowest} is the first class"
             )

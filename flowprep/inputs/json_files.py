@@ -17,5 +17,5 @@ def read_json(path: str) -> Any:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} is no JSON: {error}; save the list anew, or name another"
+            f"{path} is not JSON: {error}; save the list again, or name another list"
         ) from error

@@ -77,8 +77,8 @@ def check_key(key: str) -> None:
             pass  # '%2E%2E' and the like: reported below as every other malformed key
     raise DatasetError(
         f"malformed key {key!r}: a key has letters, digits, _, -, / and %XX escapes only, and no "
-        f"component that is empty, '.' or '..'; the data set is damaged or not by flowprep; "
-        f"restore it from a copy"
+        "component that is empty, '.' or '..'; the data set is damaged or was not written by "
+        "flowprep; restore it from a copy"
     )
 
 

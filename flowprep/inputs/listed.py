@@ -115,13 +115,14 @@ def place_entries(
         common = common_folder(folders)
         if common is None:
             raise InputError(
-                f"the list {list_path} names videos of several stores or buckets, so that their "
-                f"keys have no common beginning: extract them one by one, into one OUT"
+                f"the list {list_path} names videos of several stores or buckets, so their keys "
+                "have no common folder: extract the videos of each bucket by themselves, into "
+                "one OUT"
             )
         base = common
         result.notes.append(
-            f"keys are relative to {base}, the common folder of the listed videos; give --root for "
-            f"others"
+            f"keys are relative to {base}, the common folder of the listed videos; give --root "
+            "for another folder"
         )
     names = [path_below(name, base) or "" for name in names]
     if clip_names is not None:
@@ -162,8 +163,8 @@ def list_and_root(path: str, request: Request) -> tuple[str, str | None]:
     kind = kind_of(path)
     if kind == "folder":
         raise InputError(
-            f"VIDEOS {path} is a folder and no list: name the list as VIDEOS, or as annotations "
-            f"with the folder of its videos as VIDEOS"
+            f"VIDEOS {path} is a folder, not a list: name the list as VIDEOS, or as annotations "
+            "with the folder of its videos as VIDEOS"
         )
     if kind is None:
         raise does_not_exist("VIDEOS", path)

@@ -95,7 +95,7 @@ def read_list(path: str, request: Request, form: LineForm = "list") -> Found:
             lines.append(line)
     notes = comment_notes(comments, list_path)
     if not lines:
-        raise InputError(f"the list {list_path} names no video: write one path a line")
+        raise InputError(f"the list {list_path} names no video: write one path per line")
     first = lines[0]
     if len(lines) > 1 and _is_header(lines):
         notes.append(
@@ -213,7 +213,7 @@ def _label(line: _Line, form: LineForm, list_path: str) -> _Label:
     if all(map(_NUMBER.fullmatch, tokens)):
         raise InputError(
             f"{origin}: labels must be integers >= 0 or names of classes, got {rest!r} after "
-            f"{line.listed!r}; leave the label out for a video that has none"
+            f"{line.listed!r}; leave the label out for a video without a label"
         )
     if line.kind is None and not _HAS_VIDEO.search(line.text):
         raise _no_list(line, list_path)
@@ -239,15 +239,15 @@ def _numbers(
     )
     if len(integers) < 2:
         raise InputError(
-            f"{origin}: format tsn wants PATH NUM_FRAMES LABEL, got {line.text!r}; give --format "
-            f"labels if the number is a label"
+            f"{origin}: format tsn needs PATH NUM_FRAMES LABEL, got {line.text!r}; give --format "
+            "labels if the number is a label"
         )
     if not is_folder and form == "list":
         numbers = " ".join(map(str, integers))
         raise InputError(
-            f"{origin}: nothing tells whether {numbers!r} after the video {line.listed!r} are a "
-            f"number of frames and a label, or {len(integers)} labels; give --format tsn for "
-            f"PATH NUM_FRAMES LABEL, or --format labels for several labels"
+            f"{origin}: it is not clear whether {numbers!r} after the video {line.listed!r} are a "
+            f"frame count and a label, or {len(integers)} labels; give --format tsn for PATH "
+            "NUM_FRAMES LABEL, or --format labels for several labels"
         )
     # 'DIR 0 5 127' has an offset: a count of no frames makes no sense.
     has_offset = integers[0] == 0 and len(integers) > 2
@@ -308,12 +308,12 @@ def _check_labels(lines: Sequence[_Line], labels: Sequence[_Label], list_path: s
 
 def _no_list(line: _Line, list_path: str) -> InputError:
     return InputError(
-        f"{list_path} looks like no list that flowprep reads: expected lines 'PATH LABEL', a "
-        f"header such as path,label,split, or the annotation of a known data set; found "
-        f"{line.text[:200]!r} on line {line.number}, which names no video that exists. "
-        f"Give --root if the paths start from another folder, or --format: list for "
-        f"'PATH LABEL' (labels: several labels, tsn: PATH NUM_FRAMES LABEL), csv for a table "
-        f"with a header, kinetics, charades, epic, ava or something for those data sets"
+        f"{list_path} does not look like a list that flowprep reads: expected lines 'PATH LABEL', "
+        "a header such as path,label,split, or the annotation of a known data set; found "
+        f"{line.text[:200]!r} on line {line.number}, which names no video that exists. Give "
+        "--root if the paths start from another folder, or --format: list for 'PATH LABEL' "
+        "(labels: several labels, tsn: PATH NUM_FRAMES LABEL), csv for a table with a header, "
+        "kinetics, charades, epic, ava or something for those data sets"
     )
 
 

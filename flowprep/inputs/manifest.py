@@ -145,8 +145,8 @@ def collect_videos(
         raise InputError("VIDEOS is empty: name a folder, a video, a glob pattern or a list")
     if lists and annotations is not None:
         raise ConfigError(
-            f"annotations {os.fspath(annotations)} and lists cannot be given both; give every list "
-            f"as one of lists"
+            f"annotations {os.fspath(annotations)} and lists cannot be given together; give all "
+            "of them as lists"
         )
     if image_fps is not None and not 0 < image_fps < math.inf:
         raise ConfigError(f"image_fps must be > 0, got {image_fps}")
@@ -218,9 +218,9 @@ def _check_options(names: Sequence[str], request: Request) -> None:
     name = names[0]
     if len(set(names)) > 1 and not set(names) <= _PATH_FORMATS:
         raise ConfigError(
-            f"VIDEOS mixes the formats {', '.join(sorted(set(names)))}: lists cannot be joined "
-            f"with anything else, because their labels would mix; give lists as lists, with the "
-            f"folder of their videos as VIDEOS, or extract them one by one"
+            f"VIDEOS mixes the formats {', '.join(sorted(set(names)))}: a list cannot be joined "
+            "with other VIDEOS, because the labels would mix; give it with --list (lists=) and "
+            "the folder of its videos as VIDEOS, or extract the inputs one by one"
         )
     if name in ("ucf101", "hmdb51"):
         if request.annotations is None:
@@ -231,12 +231,14 @@ def _check_options(names: Sequence[str], request: Request) -> None:
         if request.split not in (None, 1, 2, 3):
             raise ConfigError(f"split must be 1, 2 or 3, got {request.split!r}")
     elif request.split is not None:
-        raise ConfigError(f"split goes with the formats ucf101 and hmdb51 only, not with {name}")
+        raise ConfigError(
+            f"split is only for the formats ucf101 and hmdb51, not for {name}; leave it out"
+        )
     if request.class_level is not None:
         if name not in _PATH_FORMATS:
             raise ConfigError(
-                f"class_level is for classes that folders give, and the format {name} gives its "
-                f"own; leave class_level out, or name the folder of the videos alone"
+                f"class_level is for classes from folders, but the format {name} names its own "
+                "classes; leave class_level out, or give only the folder of the videos"
             )
         if request.class_level < 0:
             raise ConfigError(f"class_level must be >= 0, got {request.class_level}")
@@ -244,7 +246,7 @@ def _check_options(names: Sequence[str], request: Request) -> None:
         if name in _PATH_FORMATS:
             raise ConfigError(f"format {name} takes no annotations, got {request.annotations}")
         if len(names) > 1:
-            raise ConfigError(f"annotations go with one folder of videos, got {len(names)}")
+            raise ConfigError(f"annotations need one folder of videos, got {len(names)}")
         if request.root is not None:
             raise ConfigError(
                 f"with annotations or lists VIDEOS is the folder of the videos: root "
@@ -260,9 +262,11 @@ def _read_lists(
 ) -> Found:
     """Reads the lists that belong to one folder of videos."""
     if len(paths) > 1:
-        raise ConfigError(f"lists go with one folder of videos, got {len(paths)}")
+        raise ConfigError(f"lists need one folder of videos, got {len(paths)}")
     if format in (*_PATH_FORMATS, "ucf101", "hmdb51"):
-        raise ConfigError(f"lists are files, which the format {format} does not read; leave it out")
+        raise ConfigError(
+            f"lists are files, but the format {format} does not read files; leave --format out"
+        )
     found = []
     for _, path in lists:
         check_url(path)

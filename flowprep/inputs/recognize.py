@@ -52,7 +52,7 @@ def _format_of_json(path: str) -> str:
         is_kinetics = any(isinstance(item, dict) for item in value.values())
         return "kinetics" if is_kinetics else "something"
     raise InputError(
-        f"{path} is no list that flowprep reads in JSON: expected Something-Something's list of "
+        f"{path} is not a JSON list that flowprep reads: expected Something-Something's list of "
         f"objects or Kinetics' object of clips, got {str(value)[:100]}; write a CSV with the "
-        f"columns path,label"
+        "columns path,label"
     )

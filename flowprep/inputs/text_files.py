@@ -49,13 +49,13 @@ def read_text(path: str) -> str:
     for mark, encoding in _WIDE_ENCODINGS:
         if data.startswith(mark):
             raise InputError(
-                f"{path} is text in {encoding}, and a list must be text in UTF-8; save it as "
+                f"{path} is text in {encoding}, but a list must be text in UTF-8; save it as "
                 f"UTF-8: iconv -f {encoding} -t UTF-8 {path} > NEW"
             )
     if b"\0" in data:
         raise InputError(
-            f"{path} is not text in UTF-8 (it has NUL bytes, as text in UTF-16 and files that are "
-            f"no text have); name a text file, or save it as UTF-8"
+            f"{path} is not text in UTF-8 (it has NUL bytes, like UTF-16 text and files that are "
+            "not text); name a text file, or save it as UTF-8"
         )
     return data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
@@ -149,14 +149,14 @@ def _rows(
             is_comment = values[0].startswith("#")
             if len(values) != len(columns) and not is_comment:
                 raise InputError(
-                    f"line {number} of {path} has {len(values)} columns, and the header has "
+                    f"line {number} of {path} has {len(values)} columns, but the header has "
                     f"{len(columns)} ({','.join(columns)[:200]}), got "
                     f"{delimiter.join(values)[:200]!r}; put text that holds {delimiter!r} in "
-                    f"double quotes"
+                    "double quotes"
                 )
             cells = dict(zip(columns, map(str.strip, values), strict=False))
             yield Row(number, cells, delimiter.join(values))
     except csv.Error as error:
         raise InputError(
-            f"line {skipped + reader.line_num} of {path} is no CSV: {error}; correct the line"
+            f"line {skipped + reader.line_num} of {path} is not CSV: {error}; correct the line"
         ) from error

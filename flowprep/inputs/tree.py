@@ -156,7 +156,7 @@ def read_file(path: str, request: Request) -> Found:
         raise does_not_exist("VIDEOS", path)
     if not is_file:
         raise InputError(
-            f"format file wants a video file, {path} is none; a folder is format folder"
+            f"format file needs a video file, got {path}; take format folder for a folder"
         )
     source = absolute(path)
     plain = without_query(source)

@@ -45,7 +45,7 @@ def fuse_scores(
         raise ConfigError(f"method must be one of {choices}, got {method!r}")
     streams = align_scores(streams)
     if weights is not None and method in ("logits", "svm"):
-        raise ConfigError(f"weights go with methods mean and weighted, not with {method}")
+        raise ConfigError(f"weights are for methods mean and weighted, not for {method}")
     source = {
         "fusion": method,
         "streams": [{"stream": scores.stream, **scores.source} for scores in streams],
@@ -116,7 +116,7 @@ def default_weights(streams: Sequence[Scores]) -> list[float]:
     if sorted(names) != ["flow", "rgb"]:
         raise ConfigError(
             f"weights must be given for the streams {', '.join(names)}; TSN's 1 and 1.5 are for "
-            "one of rgb and one of flow"
+            "one rgb and one flow stream"
         )
     return [_TSN_WEIGHTS[name] for name in names]
 

@@ -50,12 +50,12 @@ def compare_datasets(
     for dataset in (one, other):
         if direction not in dataset.config.encode.directions:
             raise ConfigError(
-                f"direction must be in both, and {dataset.location} has "
-                f"{', '.join(dataset.config.encode.directions)} only, got {direction}"
+                f"direction must be in both data sets, but {dataset.location} has only "
+                f"{', '.join(dataset.config.encode.directions)}, got {direction}"
             )
     if one.config.flow.step != other.config.flow.step:
         raise InputError(
-            f"both must have one step, got {one.config.flow.step} in {names[0]} and "
+            f"both must have the same step, got {one.config.flow.step} in {names[0]} and "
             f"{other.config.flow.step} in {names[1]}"
         )
     keys_a, keys_b = (dict.fromkeys(video.key for video in d.videos) for d in (one, other))
@@ -72,8 +72,9 @@ def compare_datasets(
         sizes = [(d.videos[key].width, d.videos[key].height) for d in (one, other)]
         if sizes[0] != sizes[1]:
             raise InputError(
-                f"{key} must have one size in both, got {sizes[0][0]}x{sizes[0][1]} in {names[0]} "
-                f"and {sizes[1][0]}x{sizes[1][1]} in {names[1]}; extract with one --resize"
+                f"{key} must have the same size in both, got {sizes[0][0]}x{sizes[0][1]} in "
+                f"{names[0]} and {sizes[1][0]}x{sizes[1][1]} in {names[1]}; extract both with the "
+                "same --resize"
             )
     notes = []
     differing_lengths = [
@@ -83,8 +84,9 @@ def compare_datasets(
         key = differing_lengths[0]
         notes.append(
             f"{len(differing_lengths)} of the videos differ in length, such as {key} with "
-            f"{one.videos[key].num_flows} and {other.videos[key].num_flows} fields; what both have "
-            "is compared; extract both from the same videos to compare all of it"
+            f"{one.videos[key].num_flows} and {other.videos[key].num_flows} fields; only the "
+            "fields that both have are compared; extract both from the same videos to compare "
+            "all fields"
         )
     differing = _differing(one.config, other.config)
     implementations = one.header.implementation, other.header.implementation
@@ -129,7 +131,7 @@ def compare_algorithms(
     _check_counts(num_sampled, num_worst)
     specs = configs[0].flow, configs[1].flow
     if configs[0].decode != configs[1].decode or specs[0].step != specs[1].step:
-        raise ConfigError("configs must have one decoding and one step")
+        raise ConfigError("configs must have the same decoding and the same step")
     step = specs[0].step
     source = os.path.abspath(video)
     item = Video(os.path.basename(source), source)
@@ -158,7 +160,7 @@ def compare_algorithms(
             tally.add(item.key, index, pair, (levels[0], levels[1]), _Held(grid.rgb, *pair))
     if not tally.num_fields:
         raise VideoError(
-            "too-few-frames", f"{video} must have a pair of frames at step {step}, it has none"
+            "too-few-frames", f"{video} must have a pair of frames at step {step}, but it has none"
         )
     names = os.fspath(video), os.fspath(video)
     return tally.comparison(names, direction, _differing(*configs), ((), ()), ())
@@ -256,7 +258,8 @@ class _Tally:
             notes = (
                 *notes,
                 f"levels are not compared, because A has {_levels_of(self.specs[0])} and B has "
-                f"{_levels_of(self.specs[1])}; extract both alike to compare levels too",
+                f"{_levels_of(self.specs[1])}; extract both with the same --bound and --quantizer "
+                "to compare levels too",
             )
         return Comparison(
             names,

@@ -62,8 +62,8 @@ def check_panels(source: FlowSource, panels: Sequence[str], direction: Direction
     for name in panels:
         if name in ("rgb", "arrows", "warp") and not source.has_rgb:
             raise ConfigError(
-                f"panels {name} needs RGB frames, and {source.name} was extracted without; "
-                f"leave it out, or extract with --rgb"
+                f"panels {name} needs RGB frames, and {source.name} was extracted without them; "
+                "leave the panel out, or extract with --rgb"
             )
         if name == "consistency" and len(source.directions) < 2:
             raise ConfigError(

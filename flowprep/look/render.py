@@ -100,7 +100,7 @@ class Page:
         if max(self.size) > MAX_SIDE_PX:
             raise ConfigError(
                 f"width must leave a page of at most {MAX_SIDE_PX} px, got "
-                f"{self.size[0]}x{self.size[1]} px; take a smaller one, or fewer panels"
+                f"{self.size[0]}x{self.size[1]} px; take a smaller width, or fewer panels"
             )
         self._pitch = pitch
         self._name = name

@@ -94,11 +94,15 @@ def show(
     shown: FlowSource
     if isinstance(source, np.ndarray):
         if key is not None:
-            raise ConfigError(f"key goes with a data set, and frames have none, got {key!r}")
+            raise ConfigError(
+                f"key is only for a data set, not for frames, got {key!r}; leave it out"
+            )
         shown, spec = _computed(source, spec, flow or FlowSpec(), device)
     else:
         if flow is not None:
-            raise ConfigError("flow goes with frames; a data set holds its own")
+            raise ConfigError(
+                "flow is only for frames, and a data set holds its own flow; leave it out"
+            )
         if not isinstance(source, FlowDataset) and not is_dataset(source):
             raise ConfigError(
                 f"source must be a data set or (N, H, W, 3) uint8 frames, got {source!r}; "
@@ -106,7 +110,7 @@ def show(
             )
         dataset = source if isinstance(source, FlowDataset) else open_dataset(source)
         if key is None and not len(dataset.videos):
-            raise ConfigError(f"source must hold a video, {dataset.location} has none yet")
+            raise ConfigError(f"source must hold a video, but {dataset.location} has none yet")
         shown = StoredFlow(dataset, dataset.videos[0].key if key is None else key)
     try:
         drawing = draw_pages([shown], spec)

@@ -131,8 +131,8 @@ class ComputedFlow(FlowSource):
                 count = self._computed.num_frames
                 raise VideoError(
                     "too-few-frames",
-                    f"{count} frame{'s' * (count != 1)} from frame {first} on, and flow at "
-                    f"step {flow.step} needs {flow.step + 1}; start earlier",
+                    f"{count} frame{'s' * (count != 1)} from frame {first} on, but flow at step "
+                    f"{flow.step} needs {flow.step + 1} frames; start earlier",
                 )
         except BaseException:
             self.close()

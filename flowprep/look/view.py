@@ -277,8 +277,8 @@ def _open(
         dataset = open_dataset(source)
         if config is not None:
             raise ConfigError(
-                f"algorithm and what belongs to it go with a video, and {source} is a data set of "
-                f"{dataset.config.flow.algorithm} flow"
+                f"algorithm and the other options of flow are only for a video file, but {source} "
+                f"is a data set of {dataset.config.flow.algorithm} flow; leave them out"
             )
         stack.callback(dataset.close)
         sources, notes = _stored(dataset, keys)
@@ -287,7 +287,7 @@ def _open(
         raise InputError(f"SOURCE does not exist: {source}; name a data set or a video")
     if keys:
         raise InputError(
-            f"a KEY goes with a data set, and {source} is none: it has no {DATASET_FILE}"
+            f"a KEY is only for a data set, but {source} is not one: it has no {DATASET_FILE}"
         )
     config = config or ExtractConfig()
     needed: tuple[Direction, ...] = (spec.direction,)

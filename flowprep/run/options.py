@@ -28,7 +28,7 @@ def check_options(options: RunOptions, algorithm: str) -> None:
         resolve_device(name, algorithm)
     elif device is not None and device.index is not None:
         raise ConfigError(
-            f"device {name!r} is a GPU of one machine, and a Ray cluster shares out its own; "
+            f"device {name!r} is a GPU of one machine, but a Ray cluster assigns its GPUs itself; "
             "take --device cuda"
         )
 

@@ -88,7 +88,7 @@ class DecordReader(PyAVReader):
     def _refusal_of_stream(self) -> VideoError:
         return VideoError(
             "unreadable",
-            f"decord shows another stream of this file in the place of stream "
+            "decord shows another stream of this file instead of stream "
             f"{self.info.video_stream}; try --decoder pyav",
         )
 

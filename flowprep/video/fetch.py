@@ -133,8 +133,8 @@ def _fetch_file(storage: Storage, name: str, size: int | None, path: str) -> Non
     free = shutil.disk_usage(folder).free
     if free < size:
         raise StorageError(
-            f"cannot fetch {storage.full_name(name)}: it has {size:,} bytes and {folder} {free:,} "
-            "free; free space, or set TMPDIR to a larger folder",
+            f"cannot fetch {storage.full_name(name)}: it has {size:,} bytes, but {folder} has "
+            f"only {free:,} free; free space, or set TMPDIR to a larger folder",
             "full",
         )
     with translated_errors("write", path), open(path, "wb") as file:

@@ -161,7 +161,7 @@ class ImageFolderReader(FrameReader):
             gap += f"; in all {num_missing} numbers are missing"
         if self.spec.on_gaps == "fail":
             raise VideoError(
-                "gaps", f"{gap}. --on-gaps ignore takes the images one after the other"
+                "gaps", f"{gap}. --on-gaps ignore uses the images as if there were no gaps"
             )
         self.notes["gaps-ignored"] = gap
 
@@ -177,7 +177,7 @@ def _refuse_clock(video: Video, spec: DecodeSpec) -> None:
         return
     raise VideoError(
         "no-clock",
-        f"{what} needs a frame rate, and a folder of images has none; give it with --image-fps",
+        f"{what} needs a frame rate, but a folder of images has none; give it with --image-fps",
     )
 
 
@@ -203,5 +203,5 @@ def _frame_images(names: Iterable[str]) -> list[tuple[int, str]]:
     files.sort()
     for (number, name), (next_number, next_name) in itertools.pairwise(files):
         if number == next_number:
-            raise VideoError("unreadable", f"{name} and {next_name} have one number")
+            raise VideoError("unreadable", f"{name} and {next_name} have the same number")
     return files

@@ -128,7 +128,7 @@ class PyAVDecoder(FrameReader):
             raise VideoError("unreadable", "the file is text, not a video")
         if self._container.format.name in _PLAY_LISTS:
             name = self._container.format.name
-            raise VideoError("unreadable", f"the file is a play list of other files ({name})")
+            raise VideoError("unreadable", f"the file is a playlist of other files ({name})")
         choice = choose_stream(self._container, self.spec.video_stream)
         if choice.note is not None:
             self.notes["other-streams"] = choice.note

@@ -172,7 +172,7 @@ class PyAVReader(PyAVDecoder):
                 if clock.num_corrected:
                     raise VideoError(
                         "irregular-clock",
-                        f"the time stamps begin anew before {float(target):g} s, so that the range "
+                        f"the time stamps start again before {float(target):g} s, so the range "
                         f"{self._describe_range()} has no clear place; extract the file whole, or "
                         "convert it to one with a regular clock",
                     )
@@ -350,8 +350,8 @@ class PyAVReader(PyAVDecoder):
         if size != (self.info.width, self.info.height):
             raise VideoError(
                 "size-change",
-                f"the picture is turned in mid-stream, from {self.info.width}x{self.info.height} "
-                f"to {size[0]}x{size[1]}",
+                "the picture turns in the middle of the video, from "
+                f"{self.info.width}x{self.info.height} to {size[0]}x{size[1]}",
             )
         # Bicubic is FFmpeg's own default; it counts where chroma of more than 8 bits is enlarged.
         rgb = frame.to_ndarray(format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)

@@ -144,7 +144,8 @@ class FrameReader:
                 yield frame
         if num_frames != segment.num_frames or check.digest != segment.digest:
             raise VideoError(
-                "unreadable", f"frames {segment.start} to {segment.stop} are not those of the scan"
+                "unreadable",
+                f"frames {segment.start} to {segment.stop} are not the frames that the scan found",
             )
 
     def estimate_num_frames(self) -> int | None:
@@ -230,8 +231,8 @@ class FrameReader:
             share = dropped / num_sampled
             if share > MAX_DROPPED_SHARE:
                 self.notes["rate-drops"] = (
-                    f"{dropped} of {num_sampled} frames fall out at {self.spec.fps:g} fps, and the "
-                    f"source has {rate:g}"
+                    f"{dropped} of {num_sampled} frames are left out at {self.spec.fps:g} fps, "
+                    f"but the source has {rate:g}"
                 )
 
     def _pictures(self) -> Iterator[Picture]:
@@ -258,9 +259,9 @@ class FrameReader:
             if picture.disorder is not None:
                 raise VideoError(
                     "irregular-clock",
-                    f"the time stamp of frame {picture.number} {picture.disorder}, so that the "
-                    f"range {self._describe_range()} has no clear place; extract the file whole, "
-                    "or convert it to one with a regular clock",
+                    f"the time stamp of frame {picture.number} {picture.disorder}, so the range "
+                    f"{self._describe_range()} has no clear place; extract the file whole, or "
+                    "convert it to one with a regular clock",
                 )
             if self._end is not None and picture.time >= self._end:
                 self.counts.after_range += 1

@@ -301,8 +301,8 @@ def test_annotations_and_split(flowprep: Command, tmp_path: Path) -> None:
     result = flowprep("extract", tmp_path / "videos", out, *options)
     assert result.code == 0
     assert result.stderr == (
-        f"note: ignored 30 videos under {tmp_path}/videos that {lists} does not name; add lines to "
-        f"have them\n"
+        f"note: ignored 30 videos under {tmp_path}/videos that {lists} does not name; add lines "
+        "for them if they should be used\n"
     )
     entries = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert sorted((entry["key"], entry["split"]) for entry in entries) == [

@@ -48,7 +48,7 @@ def test_a_failure_is_told_by_the_exit_code(flowprep: Command, tree: Path, tmp_p
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ((), "--bound must be given: what level 255 stands for"),
+        ((), "--bound must be given, because the images do not say"),
         (("--bound", "0"), "--bound must be > 0, got 0"),
         (("--bound", "20", "--step", "0"), "--step must be an integer >= 1, got 0"),
         (("--bound", "20", "--workers", "0"), "--workers must be >= 1, got 0"),

@@ -53,7 +53,8 @@ WRONG_OPTIONS = [
     ("--preset i3d --patch-size 8",
      "--patch-size is a parameter of dis, but the algorithm is tvl1; "
      "add --algorithm dis or leave --patch-size out"),
-    ("--split 2", "--split goes with the formats ucf101 and hmdb51 only, not with folder"),
+    ("--split 2",
+     "--split is only for the formats ucf101 and hmdb51, not for folder; leave it out"),
     ("--annotations nowhere", "--annotations does not exist: nowhere; check the path"),
     ("--root nowhere", "--root does not exist: {here}/nowhere; check the path"),
     ("--annotations videos",

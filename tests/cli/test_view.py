@@ -70,7 +70,8 @@ MISTAKES = [
     ("OUT --to a.png --width 4", 2, "--width must be from 16 to 8192 px, got 4"),
     ("OUT --to a.mp4 --play-fps 0", 2, "--play-fps must be > 0 and <= 1000, got 0"),
     ("OUT --to a.png --algorithm tvl1", 2,
-     "--algorithm and what belongs to it go with a video, and {out} is a data set of dis flow"),
+     "--algorithm and the other options of flow are only for a video file, but {out} is a data "
+     "set of dis flow; leave them out"),
     ("OUT --to a.png --frames 4:4", 2,
      "Invalid value for '--frames': '4:4' is not a range such as 10:60, which ends "
      "before frame 60."),

@@ -183,14 +183,14 @@ def test_an_export_has_the_named_labels(out: Path, tmp_path: Path) -> None:
     dataset = open_dataset(out, labels="mine")
     spec = ExportSpec(layout="mmaction2", classes=("clap", "wave"))
     report = export_dataset(dataset, tmp_path / "dest", spec, num_workers=1)
-    assert any("not named by labels mine" in note for note in report.notes)
+    assert any("labels mine give no label and no split to" in note for note in report.notes)
     assert sorted(path.name for path in (tmp_path / "dest/lists").iterdir()) == [
         *("classInd.txt", "flow_train.txt", "flow_val.txt", "rgb_train.txt", "rgb_val.txt"),
     ]
     assert (tmp_path / "dest/lists/flow_val.txt").read_text().split()[-1] == "1"
     # In the folder of the class that it has under this name.
     assert (tmp_path / "dest/lists/flow_val.txt").read_text().startswith("wave/")
-    with pytest.raises(DatasetError, match="labels: mine there, None in this run"):
+    with pytest.raises(DatasetError, match="labels: mine there, nothing in this run"):
         export_dataset(out, tmp_path / "dest", spec, num_workers=1)
     write_labels(out, "mine", line(KEYS[0], 0, split="val"), line(KEYS[1], 0, split="train"))
     with pytest.raises(DatasetError, match="labels_sha256"):
@@ -225,7 +225,7 @@ def test_a_description_counts_them_and_lists_the_names(out: Path) -> None:
         ([line(KEYS[0]), line(KEYS[0])], "line 3", "stands on line 2 too"),
         ([line(KEYS[0]), "", line(KEYS[1])], "line 3", "damaged"),
         ([line("../x")], "line 2", "malformed key"),
-        ([line(KEYS[0], 0), line(KEYS[1], 2)], "line 3", "label 2 is none of the 2 classes"),
+        ([line(KEYS[0], 0), line(KEYS[1], 2)], "line 3", "label 2 is not among the 2 classes"),
         ([line(KEYS[0], -1)], "line 2", ">= 0"),
         ([line(KEYS[0], split="")], "line 2", "length >= 1"),
         ([{**line(KEYS[0]), "more": 1}], "line 2", "unknown field"),
@@ -298,7 +298,7 @@ def test_other_labels_of_a_name_are_replaced_only_by_request(out: Path) -> None:
     one, other = (labels_content_of(text) for text in ("one", "other"))
     assert publish_labels(storage, "x", one, replace=False) == "written"
     assert publish_labels(storage, "x", one, replace=False) == "unchanged"
-    with pytest.raises(ConfigError, match=r"--replace: .* has other labels under 'x', from one"):
+    with pytest.raises(ConfigError, match=r"new: .* has other labels under 'x', from one"):
         publish_labels(storage, "x", other, replace=False)
     assert publish_labels(storage, "x", other, replace=True) == "replaced"
     assert storage.read_bytes(labels_file("x")) == other
@@ -371,7 +371,7 @@ def test_verify_knows_the_folder(out: Path) -> None:
     report = verify_dataset(out, deep=True)
     assert report.problems == []
     (note,) = report.notes
-    assert "2 videos that the manifest does not hold, and readers leave out; first: gone/1" in note
+    assert "2 videos that the manifest does not hold, so readers ignore them; first: gone/1" in note
     (out / "labels/notes.txt").write_text("x")
     (out / "labels/.x.jsonl").write_text("x")
     assert verify_dataset(out).problems == [

@@ -510,7 +510,8 @@ def test_a_jpeg_of_another_size_is_refused(copied: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         dataset.quantized("jump/a", 0, 1)
     assert str(caught.value) == (
-        f"jump/a: flow_x 0 is 32x24, the index says {WIDTH}x{HEIGHT}; run `flowprep verify --deep`"
+        f"jump/a: flow_x 0 is 32x24, but the index says {WIDTH}x{HEIGHT}; run `flowprep verify "
+        "--deep`"
     )
 
 

@@ -231,12 +231,12 @@ def test_a_range_of_a_csv_means_that_clip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("path,label\nwalk/a,b,c\n", "line 2 .* has 3 columns, and the header has 2"),
+        ("path,label\nwalk/a,b,c\n", "line 2 .* has 3 columns, but the header has 2"),
         ("path,label\n,b\n", "line 2 .* must name a video"),
         ("path,split\nwalk/a,train\nwalk/a.avi,test\n", "line 2 .* and line 3 .* same video"),
         ("path,label,start\nwalk/a,b,soon\n", "line 2 .* start must be seconds"),
         ("path,label,class\nwalk/a,b,c\n", "two columns mean label"),
-        ("path,label\nnone,b\n", "1 of 1 video .* None is there"),
+        ("path,label\nnone,b\n", "1 of 1 video .* None of them is there"),
         ("path,label\nwalk/a,b\nnone,c\n", "1 of 2 classes .* have no video .*: c; .*--allow"),
         ("path,label\n", "names no video"),
         ("path,label\na.avi,b\n", "two videos of the data set could be 'a.avi': walk/a and run/a"),
@@ -314,7 +314,7 @@ def test_names_that_only_nearly_fit_are_found_and_said(tmp_path: Path) -> None:
         "clip%2Emp4": (2,),
         "flat": (3,),
     }
-    assert "3 videos found by file name, letter case" in notes(report)
+    assert "found 3 videos only by file name, letter case" in notes(report)
     assert "first: 'Stand/v_handstand_1.avi' is Stand/v_HandStand_1" in notes(report)
     # A twin in another folder is another video.
     assert "1 of 5 videos" in notes(report)
@@ -326,7 +326,7 @@ def test_a_guess_takes_no_video_that_is_named_itself(out: Path, tmp_path: Path) 
     report = label_dataset(out, "x", lists=[str(path)], allow_missing=True)
     assert found(out) == {"walk/a": ((0,), "train"), "run/a": ((1,), "train")}
     assert report.num_absent == 1
-    assert "1 video found by file name" in notes(report)
+    assert "found 1 video only by file name" in notes(report)
     assert "first: 'RUN/A.avi' is run/a" in notes(report)
 
 
@@ -395,7 +395,7 @@ def test_classes_get_other_names_and_become_one(out: Path, tmp_path: Path) -> No
     [
         ({}, "must be given, got none"),
         ({"annotations": "x", "lists": ["y"]}, "cannot be given together"),
-        ({"lists": ["y"], "split": 1}, "split goes with the folders"),
+        ({"lists": ["y"], "split": 1}, "split is only for the folders"),
         ({"annotations": "x", "format": "csw"}, "format must be one of"),
         ({"annotations": "/nowhere/x"}, "annotations does not exist"),
         ({"lists": ["val=/nowhere/x"]}, "list does not exist"),
@@ -414,7 +414,7 @@ def test_formats_and_places_must_fit(out: Path, tmp_path: Path) -> None:
         label_dataset(out, "x", annotations=path, format="ucf101")
     with pytest.raises(InputError, match="folder with neither"):
         label_dataset(out, "x", annotations=out)
-    with pytest.raises(ConfigError, match="split goes with the folders"):
+    with pytest.raises(ConfigError, match="split is only for the folders"):
         label_dataset(out, "x", annotations=path, split=2)
     with pytest.raises(DatasetError, match="not a flowprep data set"):
         label_dataset(tmp_path / "none", "x", annotations=path)

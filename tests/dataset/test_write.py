@@ -188,8 +188,8 @@ def test_a_part_that_is_not_what_its_record_says_publishes_nothing(
     storage.write_bytes(part, change(storage.read_bytes(part)))
     with pytest.raises(
         DatasetError,
-        match=r"^\.parts/000000/00000000\.tar has \d+ bytes, its record says \d+; remove it and "
-        r"run the same command again$",
+        match=r"^\.parts/000000/00000000\.tar has \d+ bytes, but its record says \d+; remove it "
+        r"and run the same command again$",
     ):
         publish_shard(storage, 0, [0], [record])
     assert storage.list_names("shards") == []

@@ -206,7 +206,7 @@ def test_frames_come_along_where_they_fit(tmp_path: Path) -> None:
     assert report.exit_code == 1
     reason, message = failures(tmp_path / "second")["run/a"]
     assert reason == "incomplete"
-    assert "3 flows at step 1 have 4 frames, there are 3 (dense_flow leaves out" in message
+    assert "3 flows at step 1 have 4 frames, but there are 3 (dense_flow leaves out" in message
     assert run(tmp_path / "tree", tmp_path / "third", keep_rgb=False).exit_code == 0
 
 
@@ -289,18 +289,22 @@ def twice(folder: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "x without y": (lose("flow_y_00004.jpg"), "incomplete", "there are 4 flow_x, 3 flow_y"),
-    "gap": (lose("flow_x_00002.jpg"), "incomplete", "flow_x lacks number 2: flow_x_00003.jpg"),
+    "gap": (
+        lose("flow_x_00002.jpg"),
+        "incomplete",
+        "number 2 of flow_x is missing: flow_x_00003.jpg",
+    ),
     "late begin": (lose("flow_x_00001.jpg"), "incomplete", "begins at flow_x_00002.jpg, not at 1"),
     "empty": (write("flow_x_00003.jpg", b""), "damaged", "flow_x_00003.jpg is empty"),
-    "text": (write("flow_x_00003.jpg", b"no"), "unreadable", "flow_x_00003.jpg is no JPEG"),
-    "png": (png, "unreadable", "flow_x_00002.jpg is no JPEG"),
+    "text": (write("flow_x_00003.jpg", b"no"), "unreadable", "flow_x_00003.jpg is not a JPEG"),
+    "png": (png, "unreadable", "flow_x_00002.jpg is not a JPEG"),
     "cut": (cut, "damaged", "flow_y_00002.jpg is cut"),
     "cut inside": (cut_with_an_end, "damaged", "flow_y_00002.jpg does not decode"),
     "size": (smaller, "size-change", "flow_y_00003.jpg is 16x16, others are 24x16"),
     "colour": (colour, "unreadable", "flow_x_00002.jpg must be gray"),
     "bomb": (bomb, "unreadable", "says that it is 60000x60000"),
-    "pipe": (pipe, "unreadable", "flow_x_00002.jpg is no file"),
-    "twice": (twice, "incomplete", "have one number"),
+    "pipe": (pipe, "unreadable", "flow_x_00002.jpg is not a file"),
+    "twice": (twice, "incomplete", "have the same number"),
 }
 
 
@@ -355,7 +359,7 @@ def test_a_list_that_counts_more_than_there_is_shows_what_is_lost(tmp_path: Path
     report = run(tmp_path / "tree", tmp_path / "out", lists=(path,))
     assert report.exit_code == 1
     found = failures(tmp_path / "out")
-    assert found["a"] == ("incomplete", f"there are 3 flows, line 1 of {path} says 12")
+    assert found["a"] == ("incomplete", f"there are 3 flows, but line 1 of {path} says 12")
     assert found["gone"][0] == "missing"
     assert [video.key for video in open_dataset(tmp_path / "out").videos] == ["b"]
     assert_whole(tmp_path / "out")
@@ -390,7 +394,10 @@ def test_a_split_whose_name_no_sidecar_holds_is_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     readers.write_tree(tree, {"run/a": 3})
-    with pytest.raises(ConfigError, match="bound_px must be given: what level 255 stands for"):
+    with pytest.raises(
+        ConfigError,
+        match="bound_px must be given, because the images do not say",
+    ):
         run(tree, tmp_path / "out", bound_px=None)
     with pytest.raises(ConfigError, match="bound_px must be > 0, got -3"):
         run(tree, tmp_path / "out", bound_px=-3)

@@ -158,7 +158,11 @@ def broken_files() -> dict[str, tuple[str, bytes, str]]:
     gray = cv2.imencode(".png", np.ones((9, 9), np.uint8))[1].tobytes()
     return {
         "empty flo": (".flo", b"", "is cut: a .flo begins with 12 B, it has 0"),
-        "other magic": (".flo", bytes(28), "is no .flo: it must begin with 202021.25, got 0"),
+        "other magic": (
+            ".flo",
+            bytes(28),
+            "is not a .flo file: it must begin with 202021.25, got 0",
+        ),
         "cut": (".flo", whole[:-1], "is cut: 2x1 px take 28 B, it has 27"),
         "too long": (".flo", whole + b"x", "is too long: 2x1 px take 28 B, it has 29"),
         "no side": (
@@ -167,10 +171,10 @@ def broken_files() -> dict[str, tuple[str, bytes, str]]:
             "sides must be from 1 to 99999 px, got 0x1",
         ),
         "negative": (".flo", struct.pack("<fii", 202021.25, -2, -1) + bytes(16), "got -2x-1"),
-        "empty png": (".png", b"", "is cut or damaged, or no PNG"),
-        "text": (".png", b"no picture", "is cut or damaged, or no PNG"),
-        "damaged png": (".png", png[:50] + b"?" + png[51:], "is cut or damaged, or no PNG"),
-        "cut png": (".png", png[:-20], "is cut or damaged, or no PNG"),
+        "empty png": (".png", b"", "is cut off, damaged or not a PNG"),
+        "text": (".png", b"no picture", "is cut off, damaged or not a PNG"),
+        "damaged png": (".png", png[:50] + b"?" + png[51:], "is cut off, damaged or not a PNG"),
+        "cut png": (".png", png[:-20], "is cut off, damaged or not a PNG"),
         "a frame": (".png", gray, "it must be 16-bit RGB, got 8-bit of 1 channel"),
     }
 

@@ -238,7 +238,9 @@ def test_class_level(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="class_level must be >= 0, got -1"):
         at(-1)
     (tmp_path / "list.txt").write_text("val/walk/s1/v1.mp4 3\n")
-    with pytest.raises(ConfigError, match="the format list gives its own; leave class_level out"):
+    with pytest.raises(
+        ConfigError, match="the format list names its own classes; leave class_level out"
+    ):
         collect_videos(tmp_path / "list.txt", class_level=1)
 
 

@@ -134,6 +134,6 @@ def test_the_message_names_key_and_rule() -> None:
         check_key("../x")
     assert str(caught.value) == (
         "malformed key '../x': a key has letters, digits, _, -, / and %XX escapes only, and no "
-        "component that is empty, '.' or '..'; the data set is damaged or not by flowprep; "
-        "restore it from a copy"
+        "component that is empty, '.' or '..'; the data set is damaged or was not written by "
+        "flowprep; restore it from a copy"
     )

@@ -135,8 +135,8 @@ class TestCases:
         name = "BBBBBBBBBB1_000000_000004.mp4"
         assert message(lambda: case("k10.csv", name)) == (
             f"line 2 of {tmp_path}/k10.csv: {tmp_path}/{name} could be several clips of "
-            f"{tmp_path}/k10.csv, which begin and end within the same seconds; call it "
-            f"BBBBBBBBBB1_000000200_000004800 (milliseconds) if it is this one"
+            f"{tmp_path}/k10.csv, which begin and end within the same seconds; rename the file to "
+            "BBBBBBBBBB1_000000200_000004800 (milliseconds) if it is this clip"
         )
         precise = [
             f"BBBBBBBBBB1_{times}.mp4" for times in ("000000200_000004800", "000000600_000004900")
@@ -149,8 +149,8 @@ class TestCases:
         frames(tmp_path / "CCCCCCCCCC1", 50)
         assert message(lambda: case("r.csv")) == (
             f"line 2 of {tmp_path}/r.csv asks for 0.5 s to 1.5 s of {tmp_path}/CCCCCCCCCC1, a "
-            f"folder of images, which has no clock; give the frame rate of the images: "
-            f"--image-fps 25 (image_fps=25) if 25 of them are a second"
+            "folder of images, which has no frame rate of its own; give the frame rate of the "
+            "images, such as --image-fps 25 (image_fps=25)"
         )
         assert list(ranges(case("r.csv", image_fps=25)).values()) == [(0.5, 1.5), (2.0, 12.0)]
 
@@ -313,8 +313,8 @@ class TestUCF101:
             "Walk/v_Walk_g01_c01": "Walk",
         }
         took = (
-            f"took the class {listed} of the lists for {index} of {lists}/classInd.txt; correct "
-            f"the spelling if they are two classes"
+            f"took the class {listed} of the lists to be {index} of {lists}/classInd.txt; correct "
+            "the spelling if they are two classes"
         )
         assert (took in manifest.notes) is (listed != index)
         assert sum("other upper and lower case" in note for note in manifest.notes) == 1
@@ -427,9 +427,9 @@ class TestForms:
         text = separator.join(("vids/aa.mp4", *rest)) + "\n"
         given = " ".join(rest)
         assert message(lambda: read(text)) == (
-            f"line 1 of {tmp_path}/list.txt: nothing tells whether {given!r} after the video "
-            f"'vids/aa.mp4' are a number of frames and a label, or {len(rest)} labels; give "
-            f"--format tsn for PATH NUM_FRAMES LABEL, or --format labels for several labels"
+            f"line 1 of {tmp_path}/list.txt: it is not clear whether {given!r} after the video "
+            f"'vids/aa.mp4' are a frame count and a label, or {len(rest)} labels; give --format "
+            "tsn for PATH NUM_FRAMES LABEL, or --format labels for several labels"
         )
         numbers = tuple(map(int, rest))
         assert labels(read(text, format="labels")) == {"vids/aa": numbers}
@@ -437,8 +437,8 @@ class TestForms:
 
     def test_tsn_wants_a_count(self, read: Any, tmp_path: Path) -> None:
         assert message(lambda: read("vids/aa.mp4 3\n", format="tsn")) == (
-            f"line 1 of {tmp_path}/list.txt: format tsn wants PATH NUM_FRAMES LABEL, got "
-            f"'vids/aa.mp4 3'; give --format labels if the number is a label"
+            f"line 1 of {tmp_path}/list.txt: format tsn needs PATH NUM_FRAMES LABEL, got "
+            "'vids/aa.mp4 3'; give --format labels if the number is a label"
         )
         frames(tmp_path / "imgs", 5)
         assert labels(read("imgs 5 2\n", format="tsn")) == {"imgs": (2,)}
@@ -482,7 +482,7 @@ class TestForms:
     def test_wide_encodings(self, read: Any, tmp_path: Path, encoding: str) -> None:
         for name in ("list.txt", "list.csv"):
             text = message(lambda name=name: read("vids/aa.mp4 0\n".encode(encoding), name))
-            assert text.startswith(f"{tmp_path}/{name} is text in {encoding.upper()}, and a list")
+            assert text.startswith(f"{tmp_path}/{name} is text in {encoding.upper()}, but a list")
 
     def test_line_ends(self, read: Any) -> None:
         for end in ("\n", "\r\n", "\r"):
@@ -503,9 +503,9 @@ class TestForms:
         found = text.partition("\n")[0]
         refusal = message(lambda: read(text, name))
         assert refusal.startswith(
-            f"{tmp_path}/{name} looks like no list that flowprep reads: expected lines 'PATH "
-            f"LABEL', a header such as path,label,split, or the annotation of a known data set; "
-            f"found {found!r} on line 1"
+            f"{tmp_path}/{name} does not look like a list that flowprep reads: expected lines "
+            "'PATH LABEL', a header such as path,label,split, or the annotation of a known data "
+            f"set; found {found!r} on line 1"
         )
         for word in ("list", "labels", "tsn", "csv", "kinetics", "charades", "epic", "ava"):
             assert word in refusal.partition("--format")[2]
@@ -517,7 +517,7 @@ class TestForms:
             ("charades", "id and actions"),
             ("epic", "video_id,start_timestamp,stop_timestamp"),
             ("ava", "VIDEO_ID,SECOND,X1,Y1,X2,Y2,ACTION,PERSON"),
-            ("something", "is no JSON"),
+            ("something", "is not JSON"),
         ):
             text = message(lambda name=name: read("vids/aa.mp4 0\n", format=name))
             assert wanted in text
@@ -589,8 +589,8 @@ class TestTables:
             "clip_path",
             f"read 1 label with a decimal point as integers; first: line 2 of {path}, 3.0; write "
             f"integers",
-            f"{path}: did not read the column fps for 1 video with a clock of their own; first: "
-            f"/train/v/a.mp4; give --fps for another rate",
+            f"{path}: ignored the column fps for 1 video with a clock of their own; first: "
+            "/train/v/a.mp4; give --fps for another rate",
             "found 1 listed video in another folder than the list names; first: /train/v/a.mp4 is "
             "v/a.mp4; rename it if it is another video",
         )
@@ -624,17 +624,17 @@ class TestTables:
         text = "path,start,end,fps\nf,0,0.2,30\n"
         assert "give --image-fps 30 (image_fps=30)" in message(lambda: read(text))
         assert ranges(read(text, image_fps=30)) == {"f_000000_000000": (0.0, 0.2)}
-        assert "fps of the folder of images f is 30, and this run has 25" in message(
+        assert "fps of the folder of images f is 30, but this run uses 25" in message(
             lambda: read(text, image_fps=25)
         )
-        assert "is 25, and this run has 30" in message(lambda: read("path,fps\nf,30\ng,25\n"))
+        assert "is 25, but this run uses 30" in message(lambda: read("path,fps\nf,30\ng,25\n"))
         assert any("give --image-fps 30" in note for note in read("path,fps\nf,30\ng,30\n").notes)
 
     @pytest.mark.parametrize(
         ("text", "refusal"),
         [
             ("path,label,label\n", "line 1 of {path} names the column label twice; rename one"),
-            ("path,label\nv/a.mp4\n", "line 2 of {path} has 1 columns, and the header has 2"),
+            ("path,label\nv/a.mp4\n", "line 2 of {path} has 1 columns, but the header has 2"),
             ("path,label\nv/b, c.mp4,1\n", "put text that holds ',' in double quotes"),
             ("path,label\nv/a.mp4,-1\n", "labels must be integers >= 0 or names of classes"),
             ("path,label\n", "{path} names no video"),
@@ -769,7 +769,7 @@ class TestDataSets:
         manifest = collect_videos(path)
         assert labels(manifest) == {"1": (0,), "2": (1,)}
         assert manifest.class_names == tuple(numbers)
-        assert "has the numbers of the classes and no videos" in message(
+        assert "lists the numbers of the classes, not videos" in message(
             lambda: collect_videos(beside)
         )
         write(beside, json.dumps({"Spinning something": "0"}))
@@ -815,14 +815,14 @@ class TestSeveralLists:
         path = write(tmp_path / "x.csv", "path,split\na.mp4,val\n")
         manifest = collect_videos(root, lists=[f"test={path}"])
         assert manifest.videos[0].split == "test"
-        assert "took the split test, as --list says, for 1 video" in manifest.notes[0]
+        assert "took the split test of --list for 1 video" in manifest.notes[0]
 
     def test_options(self, tmp_path: Path) -> None:
         root = touch(tmp_path / "v", "a.mp4")
         path = write(tmp_path / "l.txt", "a.mp4 0\n")
         for options, text in (
-            ({"annotations": path}, "cannot be given both"),
-            ({"format": "folder"}, "lists are files, which the format folder does not read"),
+            ({"annotations": path}, "cannot be given together"),
+            ({"format": "folder"}, "lists are files, but the format folder does not read files"),
             ({"root": root}, f"root {root} cannot be given as well; leave it out"),
             ({"lists": ["train="]}, "list must be FILE or SPLIT=FILE"),
         ):

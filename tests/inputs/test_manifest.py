@@ -70,7 +70,7 @@ class TestFolders:
         assert manifest.notes == (
             "ignored 2 files without a video extension; name them one by one or in a .txt list if "
             "they are videos",
-            "1 video in folders below the class folders (more): these folders give no label; where "
+            "1 video in folders below the class folders (more): these folders give no label; if "
             "they are the classes, give --class-level 2",
         )
 
@@ -282,7 +282,7 @@ class TestInputs:
             "format ucf101 needs annotations: the folder with classInd.txt"
         )
         assert refused(split=1) == (
-            "split goes with the formats ucf101 and hmdb51 only, not with folder"
+            "split is only for the formats ucf101 and hmdb51, not for folder; leave it out"
         )
         assert refused(format="hmdb51", annotations=tmp_path, split=4) == (
             "split must be 1, 2 or 3, got 4"
@@ -295,12 +295,12 @@ class TestInputs:
             f"format folder takes no annotations, got {text}"
         )
         assert refused([tmp_path, tmp_path], annotations=text) == (
-            "annotations go with one folder of videos, got 2"
+            "annotations need one folder of videos, got 2"
         )
         assert refused([video, text]) == (
-            "VIDEOS mixes the formats file, list: lists cannot be joined with anything else, "
-            "because their labels would mix; give lists as lists, with the folder of their videos "
-            "as VIDEOS, or extract them one by one"
+            "VIDEOS mixes the formats file, list: a list cannot be joined with other VIDEOS, "
+            "because the labels would mix; give it with --list (lists=) and the folder of its "
+            "videos as VIDEOS, or extract the inputs one by one"
         )
 
     def test_wrong_kinds_of_paths(self, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ class TestInputs:
         assert message(lambda: collect_videos(video, format="folder")) == (
             f"VIDEOS must be a folder, got the file {video}"
         )
-        assert "a folder is format folder" in message(
+        assert "take format folder for a folder" in message(
             lambda: collect_videos(tmp_path, format="file")
         )
         assert message(lambda: collect_videos(video, root=tmp_path / "gone")) == (
@@ -322,8 +322,8 @@ class TestInputs:
             f"annotations must be a folder, got the file {video}"
         )
         assert message(lambda: collect_videos(tmp_path, format="list")) == (
-            f"VIDEOS {tmp_path} is a folder and no list: name the list as VIDEOS, or as "
-            f"annotations with the folder of its videos as VIDEOS"
+            f"VIDEOS {tmp_path} is a folder, not a list: name the list as VIDEOS, or as "
+            "annotations with the folder of its videos as VIDEOS"
         )
 
 
@@ -435,8 +435,8 @@ class TestLists:
         manifest = collect_videos(write(tmp_path / "lists/train.txt", text))
         assert labels(manifest) == {"walk/a": (0,), "run/b": (1,)}
         assert manifest.notes == (
-            f"keys are relative to {tmp_path}/videos, the common folder of the listed videos; give "
-            f"--root for others",
+            f"keys are relative to {tmp_path}/videos, the common folder of the listed videos; "
+            "give --root for another folder",
         )
 
     def test_listed_twice(self, tmp_path: Path) -> None:
@@ -467,17 +467,17 @@ class TestLists:
     def test_bad_labels(self, tmp_path: Path, line: str, named: str, rest: str) -> None:
         frames(touch(tmp_path, "a.avi") / "imgs")
         assert message(lambda: self.collect(tmp_path, f"a.avi 0\n{line}\n")) == (
-            f"line 2 of {tmp_path}/list.txt: labels must be integers >= 0 or names of classes, got "
-            f"{rest!r} after {named!r}; leave the label out for a video that has none"
+            f"line 2 of {tmp_path}/list.txt: labels must be integers >= 0 or names of classes, "
+            f"got {rest!r} after {named!r}; leave the label out for a video without a label"
         )
 
     def test_unclosed_quote_empty_list_and_binary(self, tmp_path: Path) -> None:
         assert "got '\"a.avi 3'" in message(lambda: self.collect(tmp_path, '"a.avi 3\n'))
         assert message(lambda: self.collect(tmp_path, "# nothing\n")) == (
-            f"the list {tmp_path}/list.txt names no video: write one path a line"
+            f"the list {tmp_path}/list.txt names no video: write one path per line"
         )
         assert message(lambda: self.collect(tmp_path, "a.avi".encode("utf-16"))) == (
-            f"{tmp_path}/list.txt is text in UTF-16, and a list must be text in UTF-8; save it as "
+            f"{tmp_path}/list.txt is text in UTF-16, but a list must be text in UTF-8; save it as "
             f"UTF-8: iconv -f UTF-16 -t UTF-8 {tmp_path}/list.txt > NEW"
         )
 
@@ -571,7 +571,8 @@ class TestUCF101:
         second = collect_videos(root, annotations=lists, split=2)
         assert [video.split for video in second.videos] == ["train", "test"]
         assert second.notes == (
-            f"ignored 1 video under {root} that {lists} does not name; add lines to have them",
+            f"ignored 1 video under {root} that {lists} does not name; add lines for them if they "
+            "should be used",
         )
 
     def test_absent(self, tmp_path: Path, lists: Path) -> None:
@@ -676,7 +677,8 @@ class TestHMDB51:
         assert manifest.notes == (
             f"1 of 4 listed videos are not under {root}; first: run/gone.avi; check the folder if "
             f"they should be there",
-            f"ignored 2 videos under {root} that {lists} does not name; add lines to have them",
+            f"ignored 2 videos under {root} that {lists} does not name; add lines for them if they "
+            "should be used",
             "left out 1 video that split 1 does not use; name the folder without annotations to "
             "extract every video",
         )
@@ -769,17 +771,18 @@ class TestKinetics:
             f"paths start from another folder"
         )
         assert message(lambda: collect_videos(path, format="kinetics")) == (
-            f"{path} is no Kinetics CSV: its first line must name the columns "
-            f"label,youtube_id,time_start,time_end,split (label and split may lack), got "
-            f"'name,id'; give --format csv for a table with a column path"
+            f"{path} is not a Kinetics CSV: its first line must name the columns "
+            "label,youtube_id,time_start,time_end,split (label and split are optional), got "
+            "'name,id'; give --format csv for a table with a column path"
         )
         assert refused(self.HEADER + "run,aaaaaaaaaa1,10,0,train\n") == (
             f"line 2 of {path} needs a youtube_id and times in seconds with 0 <= time_start < "
             f"time_end, got 'run,aaaaaaaaaa1,10,0,train'"
         )
         assert refused(self.HEADER + "run,aaaaaaaaaa1\n") == (
-            f"line 2 of {path} has 2 columns, and the header has 5 (label,youtube_id,time_start,"
-            f"time_end,split), got 'run,aaaaaaaaaa1'; put text that holds ',' in double quotes"
+            f"line 2 of {path} has 2 columns, but the header has 5 "
+            "(label,youtube_id,time_start,time_end,split), got 'run,aaaaaaaaaa1'; put text that "
+            "holds ',' in double quotes"
         )
         path.write_bytes((self.HEADER + "run,aaaaaaaaaa1,0,10,tr\xe4in\n").encode("latin-1"))
         assert message(lambda: collect_videos(path)) == (

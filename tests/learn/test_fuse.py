@@ -184,7 +184,7 @@ def test_disagreement_is_refused(streams: list[Scores]) -> None:
         ("mean", {"weights": [1, -1]}, "weights must be >= 0 and not all 0"),
         ("weighted", {"weights": [0, 0]}, "weights must be >= 0 and not all 0"),
         ("mean", {"weights": [1, float("nan")]}, "weights must be >= 0 and not all 0"),
-        ("logits", {"weights": [1, 2]}, "weights go with methods mean and weighted, not with l"),
+        ("logits", {"weights": [1, 2]}, "weights are for methods mean and weighted, not for l"),
         ("svm", {}, "train-scores must be given for method svm"),
     ],
 )

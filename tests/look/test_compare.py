@@ -131,13 +131,17 @@ def test_videos_that_only_one_has_are_named(videos: Path, dis: Path, tmp_path: P
 
 def test_another_size_step_or_direction_is_refused(videos: Path, dis: Path) -> None:
     smaller = dataclasses.replace(DIS, decode=DecodeSpec(resize=Resize.parse("32x24")))
-    with pytest.raises(InputError, match=r"move_left must have one size .* 64x48 in .* 32x24 in"):
+    with pytest.raises(
+        InputError, match=r"move_left must have the same size .* 64x48 in .* 32x24 in"
+    ):
         compare_datasets(dis, extracted(videos, "smaller", smaller))
     two = dataclasses.replace(DIS, flow=FlowSpec("dis", step=2))
-    with pytest.raises(InputError, match=r"both must have one step, got 1 in .* and 2 in .*two"):
+    with pytest.raises(
+        InputError, match=r"both must have the same step, got 1 in .* and 2 in .*two"
+    ):
         compare_datasets(dis, extracted(videos, "two", two))
     forward = dataclasses.replace(DIS, encode=EncodeSpec(directions=("forward",), keep_rgb=False))
-    with pytest.raises(ConfigError, match=r"has forward only, got backward"):
+    with pytest.raises(ConfigError, match=r"has only forward, got backward"):
         compare_datasets(dis, extracted(videos, "forward", forward), direction="backward")
 
 
@@ -188,7 +192,7 @@ def test_what_cannot_be_compared(videos: Path, dis: Path) -> None:
     with pytest.raises(ConfigError, match="num_worst must be >= 1, got 0"):
         compare_datasets(dis, dis, num_worst=0)
     two = dataclasses.replace(DIS, flow=FlowSpec("dis", step=2))
-    with pytest.raises(ConfigError, match="one decoding and one step"):
+    with pytest.raises(ConfigError, match="the same decoding and the same step"):
         compare_algorithms(video, (DIS, two))
     far = dataclasses.replace(DIS, flow=FlowSpec("dis", step=50))
     with pytest.raises(VideoError, match=r"zoom_in.mp4 must have a pair of frames at step 50"):

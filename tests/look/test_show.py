@@ -63,9 +63,9 @@ def test_a_notebook_takes_the_place_of_a_data_set(dataset: FlowDataset) -> None:
 def test_what_a_notebook_cannot_show(dataset: FlowDataset) -> None:
     with pytest.raises(ConfigError, match=r"frames must be \(N, H, W, 3\) uint8 RGB, got float64"):
         flowprep.show(np.zeros((2, 32, 32, 3)))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="key goes with a data set"):
+    with pytest.raises(ConfigError, match="key is only for a data set"):
         flowprep.show(np.zeros((2, 32, 32, 3), np.uint8), "a")
-    with pytest.raises(ConfigError, match="flow goes with frames"):
+    with pytest.raises(ConfigError, match="flow is only for frames"):
         flowprep.show(dataset, flow=FlowSpec())
     with pytest.raises(ConfigError, match="source must be a data set or"):
         flowprep.show("clip.mp4")

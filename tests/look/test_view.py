@@ -151,7 +151,7 @@ def test_sources_that_are_none(dataset: FlowDataset, videos: Path, tmp_path: Pat
         view("nowhere", to)
     with pytest.raises(InputError, match=r"no video of .* has the key 'rigth'; did you mean right"):
         view(dataset.location, to, ["rigth"])
-    with pytest.raises(InputError, match="a KEY goes with a data set"):
+    with pytest.raises(InputError, match="a KEY is only for a data set"):
         view(videos / "right.mp4", to, ["right"])
     with pytest.raises(ConfigError, match="is a data set of dis flow"):
         view(dataset.location, to, config=QUICK)

@@ -481,9 +481,9 @@ def test_an_export_is_the_same_over_faults_and_goes_on(
 def test_trees_of_other_projects_are_of_this_machine(undisturbed: Path, bucket: str) -> None:
     """They are renamed folder by folder, and read by programs that know no object store."""
     url = f"s3://{bucket}/tree"
-    with pytest.raises(ConfigError, match=f"DEST must be a folder of this machine, got {url}; "):
+    with pytest.raises(ConfigError, match=f"DEST must be a folder on this machine, got {url}; "):
         export_dataset(undisturbed, url, ExportSpec())
-    with pytest.raises(ConfigError, match=f"TREE must be a folder of this machine, got {url}; "):
+    with pytest.raises(ConfigError, match=f"TREE must be a folder on this machine, got {url}; "):
         import_tree(url, f"s3://{bucket}/flow", ImportSpec(bound_px=20))
     secret = f"s3://{object_store.KEY}:{object_store.SECRET}@bucket/tree"
     with pytest.raises(ConfigError) as caught:

@@ -203,7 +203,7 @@ def test_gaps_fail_by_name(numbers: list[int], message: str, tmp_path: Path) -> 
     folder = write_numbers(tmp_path / "a", numbers)
     error = failure(folder)
     assert error.reason == "gaps"
-    assert error.message == f"{message}. --on-gaps ignore takes the images one after the other"
+    assert error.message == f"{message}. --on-gaps ignore uses the images as if there were no gaps"
     with opened(folder, on_gaps="ignore") as reader:
         assert [frame.seconds for frame in reader] == list(range(len(numbers)))
         assert reader.notes == {"gaps-ignored": message}
@@ -234,7 +234,7 @@ def test_seconds_are_never_taken_for_frame_numbers(tmp_path: Path) -> None:
         error = failure(folder, **options)
         assert error.reason == "no-clock"
         assert error.message.endswith(
-            " needs a frame rate, and a folder of images has none; give it with --image-fps"
+            " needs a frame rate, but a folder of images has none; give it with --image-fps"
         )
     with opened(folder, image_fps=10.0) as reader:
         assert (reader.info.fps, reader.info.duration_seconds) == (10.0, 2.0)

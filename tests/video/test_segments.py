@@ -256,7 +256,7 @@ def test_segments_of_another_video_are_refused(make: Callable[..., Path]) -> Non
     assert found is not None
     other = Video("key", str(make("open.mp4")))
     for segment in found.segments:
-        with pytest.raises(VideoError, match="are not those of the scan"):
+        with pytest.raises(VideoError, match="are not the frames that the scan found"):
             read_segment(other, spec, segment)
 
 
@@ -266,7 +266,7 @@ def test_a_video_that_goes_on_behind_its_last_segment_is_refused(
     video, spec = Video("key", str(make("open.mp4"))), DecodeSpec(resize=NATIVE)
     found = cut(dataclasses.replace(video, end_seconds=6.0), spec)
     assert found is not None
-    with pytest.raises(VideoError, match="are not those of the scan"):
+    with pytest.raises(VideoError, match="are not the frames that the scan found"):
         read_segment(video, spec, found.segments[-1])
 
 

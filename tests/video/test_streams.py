@@ -137,7 +137,7 @@ def test_a_stream_is_chosen_by_its_number(make: Callable[..., Path], ffmpeg: str
 def test_decord_is_refused_where_it_shows_another_stream(make: Callable[..., Path]) -> None:
     path = make("two.mkv", (SMALL, LARGE), "-disposition:v", "0")
     assert frames_of(path).shape[2] == 96
-    refusal = "another stream of this file in the place of stream 1; try --decoder pyav"
+    refusal = "another stream of this file instead of stream 1; try --decoder pyav"
     with pytest.raises(VideoError, match=refusal):
         opened(path, decoder="decord")
     assert np.array_equal(frames_of(path, 0, "decord"), frames_of(path, 0))

@@ -61,7 +61,7 @@ def read_ava(path: str, request: Request) -> Found:
                 actions[int(action)] = None
     except csv.Error as error:
         raise InputError(
-            f"line {reader.line_num} of {csv_path} is no CSV: {error}; correct the line"
+            f"line {reader.line_num} of {csv_path} is not CSV: {error}; correct the line"
         ) from error
     clips = [
         (video_id, max(0.0, second - _HALF_CLIP_SECONDS), second + _HALF_CLIP_SECONDS)

@@ -64,11 +64,11 @@ def read_charades(path: str, request: Request) -> Found:
     if idle:
         search.notes.append(
             f"left out {format_count(len(idle), 'video')} without an action; first: {idle[0]}; "
-            f"give --charades video to have them too"
+            "give --charades video to use them too"
         )
     if empty:
         search.notes.append(
-            f"left out {format_count(len(empty), 'action')} that end where they begin, or before; "
+            f"left out {format_count(len(empty), 'action')} that do not end after they begin; "
             f"first: {empty[0]}; correct {table.path} if they should be clips"
         )
     return search.finish(entries, _CLASS_NAMES)

@@ -93,8 +93,8 @@ def _of_table(path: str, notes: list[str]) -> Iterator[KineticsClip]:
     table = read_table(path)
     if not set(table.columns) >= KINETICS_COLUMNS:
         raise InputError(
-            f"{path} is no Kinetics CSV: its first line must name the columns "
-            f"label,youtube_id,time_start,time_end,split (label and split may lack), got "
+            f"{path} is not a Kinetics CSV: its first line must name the columns "
+            "label,youtube_id,time_start,time_end,split (label and split are optional), got "
             f"{','.join(table.columns)[:200]!r}; give --format csv for a table with a column path"
         )
     comments = list(table.comments)
@@ -143,5 +143,5 @@ def _of_json(path: str) -> Iterator[KineticsClip]:
 
 def _items(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if not isinstance(value, dict):
-        raise InputError(f"{path} is no Kinetics JSON: it must be an object {{ID: CLIP}}")
+        raise InputError(f"{path} is not a Kinetics JSON: it must be an object {{ID: CLIP}}")
     yield from value.items()

@@ -55,8 +55,9 @@ def open_table(
     table = read_table(csv_path)
     if not set(table.columns) >= columns:
         raise InputError(
-            f"{csv_path} is no CSV of {name}: its first line must name the columns {header}, got "
-            f"{','.join(table.columns)[:200]!r}; give --format csv for a table with a column path"
+            f"{csv_path} is not a CSV of {name}: its first line must name the columns {header}, "
+            f"got {','.join(table.columns)[:200]!r}; give --format csv for a table with a column "
+            "path"
         )
     search = Search(tree, csv_path, request)
     search.notes += comment_notes(table.comments, csv_path)
@@ -117,8 +118,8 @@ class Search:
         if is_shared and (found := self._index.find(short, folders)) is not None:
             raise InputError(
                 f"{entry.origin}: {self._index.path_of(found[0])} could be several clips of "
-                f"{self._annotations}, which begin and end within the same seconds; call it "
-                f"{precise} (milliseconds) if it is this one"
+                f"{self._annotations}, which begin and end within the same seconds; rename the "
+                f"file to {precise} (milliseconds) if it is this clip"
             )
         return False
 
@@ -160,6 +161,6 @@ class Search:
         if unlisted := len(tree.videos) - len(self._used):
             result.notes.append(
                 f"ignored {format_count(unlisted, 'video')} under {tree.top} that {annotations} "
-                f"does not name; add lines to have them"
+                "does not name; add lines for them if they should be used"
             )
         return result

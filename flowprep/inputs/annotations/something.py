@@ -36,8 +36,8 @@ def read_something(path: str, request: Request) -> Found:
     items = read_json(json_path)
     if isinstance(items, dict) and items and all(_is_number(value) for value in items.values()):
         raise InputError(
-            f"{json_path} has the numbers of the classes and no videos; name the list that lies "
-            f"beside it, such as something-something-v2-train.json"
+            f"{json_path} lists the numbers of the classes, not videos; name the list beside it, "
+            "such as something-something-v2-train.json"
         )
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise InputError(

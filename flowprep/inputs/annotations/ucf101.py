@@ -76,8 +76,8 @@ def ucf101_lists(folder: str, split: int) -> SplitLists:
     notes = []
     for listed_class, class_name in spelled.items():
         notes.append(
-            f"took the class {listed_class} of the lists for {class_name} of {index_path}; "
-            f"correct the spelling if they are two classes"
+            f"took the class {listed_class} of the lists to be {class_name} of {index_path}; "
+            "correct the spelling if they are two classes"
         )
     notes += comment_notes(comments, folder)
     return SplitLists(folder, split, class_names, lines, notes)
