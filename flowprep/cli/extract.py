@@ -8,11 +8,11 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from flowprep.cli.config_file import config_option
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
     GroupedOption,
-    config_option,
     dataclass_options,
     estimator_options,
     given_values,

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
+from flowprep.cli.config_file import config_option
 from flowprep.cli.evaluate import extra_named
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
     GroupedOption,
-    config_option,
     dataclass_options,
     given_values,
     labels_option,
