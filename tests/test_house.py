@@ -23,6 +23,7 @@ ROOMS = (
     "flowprep.garbage",
     "flowprep.errors",
     "flowprep.differences",
+    "flowprep.extras",
     "flowprep.machine",
     "flowprep.processes",
     "flowprep.images",

@@ -1,4 +1,4 @@
-"""`--config FILE`: the options of a command in a TOML file."""
+"""Options from a TOML file, which the command line overrides."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ from flowprep.cli.options import GroupedOption, NumbersType, PairType, SourceOr
 from flowprep.errors import ConfigError
 
 __all__ = ["config_option"]
+
+
+def config_option(group: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command with `--config`; `example` is a line that such a file may hold."""
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        callback=_read_config,
+        expose_value=False,
+        cls=GroupedOption,
+        group=group,
+        help=f"A TOML file with options, such as {example}. The command line overrides it.",
+    )
 
 
 def _read_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -59,20 +73,6 @@ def _read_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
     return path
 
 
-def config_option(group: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a command with `--config`; `example` is a line that such a file may hold."""
-    return click.option(
-        "--config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        is_eager=True,
-        callback=_read_config,
-        expose_value=False,
-        cls=GroupedOption,
-        group=group,
-        help=f"A TOML file with options, such as {example}. The command line overrides it.",
-    )
-
-
 def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:
     if isinstance(value, dict):
         return "; options stand at the top of the file, not in tables"
@@ -80,6 +80,15 @@ def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:
         return f"; write {flag[3:]} = false"
     close = get_close_matches(flag, options, 1)
     return f"; did you mean {close[0]}?" if close else "; correct the name, or remove the line"
+
+
+def _items(value: Any, option: click.Option) -> list[Any]:
+    """Returns the values of an option: several for one that may be given several times."""
+    if isinstance(option.type, PairType) and isinstance(value, dict):
+        return [
+            (key, one if isinstance(one, str) else json.dumps(one)) for key, one in value.items()
+        ]
+    return value if option.multiple and isinstance(value, list) else [value]
 
 
 def _has_type(value: object, option: click.Option) -> bool:
@@ -114,12 +123,3 @@ def _wanted(option: click.Option) -> str:
     if isinstance(option.type, PairType):
         return "a table such as {radius = 4}"
     return "a list of texts in quotes" if option.multiple else "a text in quotes"
-
-
-def _items(value: Any, option: click.Option) -> list[Any]:
-    """Returns the values of an option: several for one that may be given several times."""
-    if isinstance(option.type, PairType) and isinstance(value, dict):
-        return [
-            (key, one if isinstance(one, str) else json.dumps(one)) for key, one in value.items()
-        ]
-    return value if option.multiple and isinstance(value, list) else [value]

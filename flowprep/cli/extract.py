@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args
 
@@ -16,6 +17,7 @@ from flowprep.cli.options import (
     dataclass_options,
     estimator_options,
     given_values,
+    merged_options,
     options_named,
 )
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
@@ -38,13 +40,18 @@ def _parameter_options(command: Any) -> Any:
         for base in reversed(kind.__mro__)
         if dataclasses.is_dataclass(base)
     )
+    owners = Counter(name for kind in kinds for name in kind.__annotations__)
+    # Several unrelated classes may call a parameter alike.
+    shared = [name for name, count in owners.items() if count > 1]
+    if shared:
+        heading = "Parameters of several algorithms"
+        command = merged_options(PARAMETERS, heading, only=shared)(command)
     for kind in reversed(kinds):
-        inherited = tuple(
-            item.name for item in dataclasses.fields(kind) if item.name not in kind.__annotations__
-        )
-        names = [name for name, other in PARAMETERS.items() if issubclass(other, kind)]
-        heading = f"Parameters of {' and '.join(names)}"
-        command = dataclass_options(kind, heading, skip=inherited)(command)
+        names = [item.name for item in dataclasses.fields(kind)]
+        inherited = [name for name in names if name not in kind.__annotations__]
+        algorithms = [name for name, other in PARAMETERS.items() if issubclass(other, kind)]
+        heading = f"Parameters of {' and '.join(algorithms)}"
+        command = dataclass_options(kind, heading, skip=(*inherited, *shared))(command)
     return command
 
 
@@ -129,7 +136,7 @@ input_options = _decorator(
         show_default=True,
         cls=GroupedOption,
         group="Input",
-        metavar="clips|video",
+        metavar="|".join(get_args(CharadesMode)),
         help="What Charades' actions become. clips: one clip with one label for each action. "
         "video: whole videos with all their labels.",
     ),

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from flowprep.cli.config_file import config_option
-from flowprep.cli.evaluate import extra_named
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
@@ -21,6 +20,7 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.errors import ConfigError
+from flowprep.extras import extra_needed
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.config import (
     AugmentSpec,
@@ -159,7 +159,7 @@ def train(
 
     # torchrun starts this command several times.
     is_main = os.environ.get("RANK", "0") == "0"
-    with extra_named("train"), options_named(ctx):
+    with extra_needed("`flowprep train`", "train"), options_named(ctx):
         from flowprep.learn.ray_train import train_on_ray
         from flowprep.learn.train import train as train_here
 

@@ -153,7 +153,8 @@ def parse_parameters(name: str, parameters: Mapping[str, Any]) -> FlowParameters
         raise ConfigError(
             f"algorithm {name} has no parameter {', '.join(unknown)}; it takes {', '.join(known)}"
         )
-    return kind(**parameters)
+    made: FlowParameters = kind(**parameters)
+    return made
 
 
 def implementation_of(name: str, parameters: FlowParameters | Mapping[str, Any] | None) -> str:

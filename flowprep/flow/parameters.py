@@ -25,13 +25,20 @@ __all__ = [
 DISPreset = Literal["ultrafast", "fast", "medium"]
 
 TVL1Stop = Literal["predicted", "exact"]
+Direction = Literal["forward", "backward"]
+
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 _DIS_PATCH_SIZE = 8
 """Of all three presets."""
 
 
+class FlowParameters:
+    """The parameters of one algorithm; each class is a frozen dataclass that checks itself."""
+
+
 @dataclass(frozen=True)
-class OpenCVTVL1Parameters:
+class OpenCVTVL1Parameters(FlowParameters):
     """TV-L1 (Zach, Pock and Bischof 2007); defaults of OpenCV's CPU class DualTVL1OpticalFlow."""
 
     tau: float = 0.25
@@ -84,7 +91,7 @@ class TVL1Parameters(OpenCVTVL1Parameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check("stop", self.stop, self.stop in get_args(TVL1Stop), "predicted or exact")
+        _check("stop", self.stop, self.stop in get_args(TVL1Stop), " or ".join(get_args(TVL1Stop)))
         if self.gamma != 0:
             raise ConfigError(
                 f"gamma must be 0, got {self.gamma}; the illumination term is in tvl1-opencv"
@@ -92,7 +99,7 @@ class TVL1Parameters(OpenCVTVL1Parameters):
 
 
 @dataclass(frozen=True)
-class FarnebackParameters:
+class FarnebackParameters(FlowParameters):
     """Farneback (2003); defaults of OpenCV's sample, which mmaction2 and video2dataset use."""
 
     pyr_scale: float = 0.5
@@ -120,7 +127,7 @@ class FarnebackParameters:
 
 
 @dataclass(frozen=True)
-class DISParameters:
+class DISParameters(FlowParameters):
     """Dense inverse search (Kroeger et al. 2016); None takes the value of the preset."""
 
     dis_preset: DISPreset = "medium"
@@ -162,7 +169,7 @@ class DISParameters:
 
 
 @dataclass(frozen=True)
-class OwnParameters:
+class OwnParameters(FlowParameters):
     """The parameters of a user's own estimator, which can be read without its module."""
 
     text: str = "{}"
@@ -186,11 +193,7 @@ class OwnParameters:
         return values
 
 
-FlowParameters = OpenCVTVL1Parameters | FarnebackParameters | DISParameters | OwnParameters
-
-PARAMETERS: dict[
-    str, type[OpenCVTVL1Parameters] | type[FarnebackParameters] | type[DISParameters]
-] = {
+PARAMETERS: dict[str, type[Any]] = {
     "tvl1": TVL1Parameters,
     "tvl1-opencv": OpenCVTVL1Parameters,
     "farneback": FarnebackParameters,
@@ -217,7 +220,8 @@ def check_algorithm(algorithm: str) -> None:
             f"algorithm must be one of {', '.join(PARAMETERS)}, got {algorithm!r}{hint}"
         )
     module, _, name = algorithm.partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), name]):
+    parts = [*module.split("."), name]
+    if not all(part.isidentifier() for part in parts) or module.endswith(".py"):
         raise ConfigError(
             f"estimator must be package.module:Class, such as my_flow:MyFlow, got {algorithm!r}"
         )

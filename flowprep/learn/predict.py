@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowprep.config import ExtractConfig, FlowSpec, RunOptions
+from flowprep.config import DIRECTIONS, ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import read_failures
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import VIDEO_NOTES, ConfigError, DatasetError, InputError
@@ -219,7 +219,7 @@ def plan_extractions(
 def _needed(config: ExtractConfig, stream: StreamName, stack: StackName) -> ExtractConfig:
     encode = dataclasses.replace(
         config.encode,
-        directions=("forward", "backward") if stack == "bidirectional" else ("forward",),
+        directions=DIRECTIONS if stack == "bidirectional" else ("forward",),
         keep_rgb=stream != "flow",
     )
     flow = FlowSpec("dis", step=config.flow.step) if stream == "rgb" else config.flow

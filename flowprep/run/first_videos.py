@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowprep.dataset.layout import VideoRecord
-from flowprep.errors import ExecutorError
+from flowprep.errors import ExecutorError, FailureReason
 from flowprep.run.job import internal_error_site
 
 __all__ = ["MAX_SAME_ERRORS", "FirstVideos"]
@@ -23,6 +23,7 @@ class _Fault:
     """An internal error and the videos that it ended: shard and index of each."""
 
     site: str
+    reason: FailureReason | None
     message: str
     videos: tuple[tuple[int, int], ...]
 
@@ -54,7 +55,9 @@ class FirstVideos:
             self.give_up_watching()
         elif site is not None:
             videos = () if self._fault is None else self._fault.videos
-            self._fault = _Fault(site, record.message or "", (*videos, (shard, index)))
+            self._fault = _Fault(
+                site, record.reason, record.message or "", (*videos, (shard, index))
+            )
 
     @property
     def failed(self) -> tuple[tuple[int, int], ...]:
@@ -68,6 +71,13 @@ class FirstVideos:
         count = len(self.failed)
         what = "1 video" if count == 1 else f"{count} videos"
         same = "an" if count == 1 else "the same"
+        if self._fault.reason == "estimator-error":
+            return ExecutorError(
+                f"the run stopped: {what} failed with {same} error of the estimator, and no video "
+                f"gave flow: {self._fault.message}. The cause is in the class that --estimator "
+                f"names, not in the videos: {log_name} has the traceback. Correct the class, and "
+                "choose a new OUT, because this one holds the version of the class"
+            )
         return ExecutorError(
             f"the run stopped: {what} failed with {same} internal error, and no video gave flow: "
             f"{self._fault.message}. The cause is in the installation or in flowprep, not in the "

@@ -206,8 +206,8 @@ def _checked(
         return field
     raise VideoError(
         "estimator-error",
-        f"a field of {algorithm} must be finite float32 of shape {wanted} for frames of "
-        f"{size[1]}x{size[0]} px, got {got}",
+        f"{algorithm} gave a wrong field: it must be finite float32 of shape {wanted} for frames "
+        f"of {size[1]}x{size[0]} px, got {got}",
     )
 
 

@@ -150,8 +150,10 @@ def failed_record(job: ExtractJob, error: VideoError) -> VideoRecord:
 def internal_error_site(record: VideoRecord) -> str | None:
     """Returns what failed and where, such as `TypeError at reader.py:12`; None for other failures.
 
+    An error of a user's own estimator counts as one: it is no fault of the video either.
+
     Of one fault it is the same for each video, while the rest of the message may name the video.
     """
-    if record.status != "failed" or record.reason != "internal-error":
+    if record.status != "failed" or record.reason not in ("internal-error", "estimator-error"):
         return None
     return (record.message or "").partition(": ")[0]

@@ -112,6 +112,7 @@ def test_every_configuration_option_is_tested() -> None:
     tested = {word for _, option, *_ in OPTIONS for word in option.split() if word[:2] == "--"}
     run_tested = {option.split()[0] for option, _ in RUN_OPTIONS}
     elsewhere = {"--preset", "--config", "--algorithm", "--dry-run", "--runtime-env"}
+    elsewhere |= {"--estimator", "--estimator-options"}
     for item in command.params:
         if isinstance(item, GroupedOption) and item.group != "Input":
             flags = {*item.opts, *item.secondary_opts}

@@ -222,7 +222,7 @@ def test_without_torch_the_extra_is_named(flow: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert result.returncode == 1
-    assert "pip install -e '.[train]'" in result.stderr
+    assert "pip install 'flowprep[train]'" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -38,6 +38,7 @@ from flowprep.run.job import ExtractJob, Job, WorkerLost
 from flowprep.run.status import read_status
 from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
+from tests.own_estimators import GRAY_MODULE
 from tests.run.clusters import LocalCluster
 from tests.run.faults import kill, wait_until
 from tests.run.test_faults import assert_equal_data_sets, records
@@ -249,6 +250,29 @@ def test_nodes_without_flowprep_get_it(
     assert "Traceback" not in text.replace("Traceback (most recent call last):", "", 1)
 
 
+@pytest.mark.parametrize("name", ["my_flow", "flows.gray"])
+def test_nodes_get_the_module_of_a_user_s_estimator(
+    name: str, bare_cluster: LocalCluster, two_clips: Path, tmp_path: Path
+) -> None:
+    # Of this folder the driver alone knows.
+    folder = tmp_path / "modules"
+    path = folder / f"{name.replace('.', '/')}.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(GRAY_MODULE)
+    environment = dict(bare_cluster.environment)
+    known = [str(folder), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, known))
+    command = [sys.executable, "-m", "flowprep", "extract", str(two_clips), str(tmp_path / "out")]
+    options = ["--estimator", f"{name}:GrayFlow", "--address", bare_cluster.address]
+    done = subprocess.run(
+        [*command, *options], env=environment, cwd="/", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert verify_dataset(tmp_path / "out", deep=True).problems == []
+    header = flowprep.open_dataset(tmp_path / "out").header
+    assert header.implementation.startswith(f"{name}:GrayFlow 1.0, source ")
+
+
 def test_nodes_with_another_version_are_refused_or_get_this_one(
     bare_cluster: LocalCluster, bare_python: Path, two_clips: Path, tmp_path: Path
 ) -> None:
@@ -308,6 +332,7 @@ def test_code_is_sent_beside_the_user_s_but_not_over_a_submitted_job_s(
         "env_vars": {"A": "1"},
     }
     assert job_runtime_env(RunOptions(), None) is None
+    assert job_runtime_env(RunOptions(), None, "dis") is None
     assert job_runtime_env(RunOptions(ship_code=False), "auto") is None
     job = {"runtime_env": {"py_modules": ["gcs://their.zip"]}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
