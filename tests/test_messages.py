@@ -44,7 +44,7 @@ RULE = re.compile(
 WITHOUT_REMEDY = {
     # The words of the system, of a library or of another error, which say what is wrong; the
     # remedy, where there is one, is among them.
-    "cli/options.py": ["{}: {}", "{}: no option is called {}"],
+    "cli/config_file.py": ["{}: {}", "{}: no option is called {}"],
     "storage_errors.py": ["cannot {} {}: {}"],
     "storage.py": ["cannot {} {}: {}"],
     "locks.py": ["{} ({}); {}"],
