@@ -16,7 +16,9 @@ from typing import Any, Literal, get_args
 from flowprep.errors import ConfigError
 from flowprep.flow.devices import parse_device
 from flowprep.flow.parameters import (
+    DIRECTIONS,
     PARAMETERS,
+    Direction,
     FlowParameters,
     OwnParameters,
     TVL1Parameters,
@@ -25,6 +27,7 @@ from flowprep.flow.parameters import (
 )
 
 __all__ = [
+    "DIRECTIONS",
     "PRESETS",
     "DecodeSpec",
     "Direction",
@@ -38,15 +41,12 @@ __all__ = [
 ]
 
 DecoderName = Literal["pyav", "decord"]
-Direction = Literal["forward", "backward"]
 Interpolation = Literal["area", "bilinear", "bicubic"]
 Quantizer = Literal["round", "floor", "centered"]
 ResizeMode = Literal["none", "short", "height", "exact"]
 OnDamage = Literal["fail", "cut", "conceal"]
 OnGaps = Literal["fail", "ignore"]
 ExecutorName = Literal["auto", "ray", "process", "inline"]
-
-DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 MAX_SIDE_PX = 16384
 """Largest stored side. JPEG ends at 65,535; past this a typing error is likelier than a wish."""
@@ -238,7 +238,7 @@ class EncodeSpec:
     def __post_init__(self) -> None:
         if not self.directions or not set(self.directions) <= set(DIRECTIONS):
             raise ConfigError(
-                f"directions must name forward, backward or both, got {self.directions!r}"
+                f"directions must name {', '.join(DIRECTIONS)} or both, got {self.directions!r}"
             )
         ordered = tuple(name for name in DIRECTIONS if name in self.directions)
         object.__setattr__(self, "directions", ordered)
@@ -302,7 +302,7 @@ INTERCHANGEABLE_FIELDS = frozenset({"encode.videos_per_shard"})
 
 INTERCHANGEABLE_VALUES: dict[str, frozenset[str]] = {
     "decode.on_damage": frozenset({"fail", "cut"}),
-    "decode.on_gaps": frozenset({"fail", "ignore"}),
+    "decode.on_gaps": frozenset(get_args(OnGaps)),
 }
 """Values of a field that may share a data set: what one keeps of a video, the other keeps alike."""
 

@@ -27,11 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep._version import __version__
+from flowprep.extras import install_command
 
 if TYPE_CHECKING:
     from flowprep.synthetic import Scene
 
-__all__ = ["Finding", "Section", "examine", "exit_code", "verdict"]
+__all__ = ["Fact", "Section", "examine", "exit_code", "verdict"]
 
 Status = Literal["ok", "absent", "unsupported", "broken"]
 
@@ -49,7 +50,7 @@ _TEXT_COLUMNS = 80
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fact:
     """One thing that was looked at."""
 
     name: str
@@ -62,7 +63,7 @@ class Finding:
     """Numbers for `--json`."""
 
     def lines(self) -> list[str]:
-        """Returns the finding as lines for a terminal of 80 columns."""
+        """Returns the fact as lines for a terminal of 80 columns."""
         mark = {"ok": "", "absent": "- ", "unsupported": "NOT SUPPORTED: ", "broken": "BROKEN: "}
         return textwrap.wrap(
             mark[self.status] + self.text,
@@ -78,11 +79,11 @@ class Section:
     """What was found of one kind."""
 
     title: str
-    findings: tuple[Finding, ...]
+    facts: tuple[Fact, ...]
 
     def summary(self) -> str:
         """Returns the section as lines of text."""
-        return "\n".join([self.title, *(line for one in self.findings for line in one.lines())])
+        return "\n".join([self.title, *(line for one in self.facts for line in one.lines())])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the section as JSON values."""
@@ -90,7 +91,7 @@ class Section:
             "title": self.title,
             "findings": [
                 {"name": one.name, "status": one.status, "text": one.text, **one.values}
-                for one in self.findings
+                for one in self.facts
             ],
         }
 
@@ -112,7 +113,7 @@ def examine() -> Iterator[Section]:
 
 def exit_code(sections: Sequence[Section]) -> int:
     """Returns 0 where extraction works, 1 where something that it needs is broken."""
-    return int(any(one.status == "broken" for section in sections for one in section.findings))
+    return int(any(one.status == "broken" for section in sections for one in section.facts))
 
 
 def verdict(sections: Sequence[Section]) -> str:
@@ -127,16 +128,16 @@ def verdict(sections: Sequence[Section]) -> str:
 
 def _names(sections: Sequence[Section], status: Status) -> str:
     return ", ".join(
-        one.name for section in sections for one in section.findings if one.status == status
+        one.name for section in sections for one in section.facts if one.status == status
     )
 
 
-def _guarded(name: str, probe: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Yields a probe's findings, and whatever ends it as one more that does no harm."""
+def _guarded(name: str, probe: Callable[[], Iterator[Fact]]) -> Iterator[Fact]:
+    """Yields a probe's facts, and whatever ends it as one more that does no harm."""
     try:
         yield from probe()
     except Exception as error:
-        yield Finding(name.lower(), f"cannot be found out: {_words(error)}", "absent")
+        yield Fact(name.lower(), f"cannot be found out: {_words(error)}", "absent")
 
 
 def _words(error: BaseException) -> str:
@@ -159,11 +160,9 @@ _NEEDED = {
 }
 
 
-def _versions() -> Iterator[Finding]:
-    yield Finding("flowprep", f"{__version__} in {Path(__file__).parent}")
-    yield Finding(
-        "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    )
+def _versions() -> Iterator[Fact]:
+    yield Fact("flowprep", f"{__version__} in {Path(__file__).parent}")
+    yield Fact("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name, module in _NEEDED.items():
         try:
             imported: Any = importlib.import_module(module)
@@ -175,15 +174,15 @@ def _versions() -> Iterator[Finding]:
             if wanted is not None:
                 text += f"; flowprep needs {wanted}: run `pip install '{wanted}'`"
             status: Status = "ok" if wanted is None else "unsupported"
-            yield Finding(name, text, status, {"version": str(imported.__version__)})
+            yield Fact(name, text, status, {"version": str(imported.__version__)})
         except Exception as error:
             remedy = f"install it again with `pip install --force-reinstall {_package(module)}`"
-            yield Finding(name, f"cannot be imported ({_words(error)}); {remedy}", "broken")
+            yield Fact(name, f"cannot be imported ({_words(error)}); {remedy}", "broken")
     for name, package in (("decord", "decord"), ("PyTorch", "torch")):
         try:
-            yield Finding(name, importlib.metadata.version(package))
+            yield Fact(name, importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, "not installed", "absent")
+            yield Fact(name, "not installed", "absent")
 
 
 def _supported(package: str, version: str) -> str | None:
@@ -207,31 +206,31 @@ def _package(module: str) -> str:
 # ---- machine
 
 
-def _machine() -> Iterator[Finding]:
+def _machine() -> Iterator[Fact]:
     from flowprep.machine import cpu_model, cpu_vectors, usable_cores, usable_memory_bytes
     from flowprep.words import format_bytes
 
     cores, there = usable_cores(), os.cpu_count() or 1
-    yield Finding("host", socket.gethostname())
-    yield Finding("processor", cpu_model())
-    yield Finding("cores", f"{cores} usable of {there}", values={"usable": cores, "cores": there})
-    yield Finding("vectors", f"{cpu_vectors()}, for the native estimators")
+    yield Fact("host", socket.gethostname())
+    yield Fact("processor", cpu_model())
+    yield Fact("cores", f"{cores} usable of {there}", values={"usable": cores, "cores": there})
+    yield Fact("vectors", f"{cpu_vectors()}, for the native estimators")
     memory = usable_memory_bytes()
     text = "unknown" if memory is None else format_bytes(memory)
-    yield Finding("memory", text, values={"bytes": memory})
+    yield Fact("memory", text, values={"bytes": memory})
 
 
-def _gpus() -> Iterator[Finding]:
+def _gpus() -> Iterator[Fact]:
     from flowprep.flow.devices import cuda_state, why_no_cuda
     from flowprep.words import format_bytes
 
     state = cuda_state()
     if state.driver is not None:
         version = ".".join(map(str, state.driver.cuda_version))
-        yield Finding("NVIDIA's driver", f"supports CUDA up to {version}{_driver_release()}")
+        yield Fact("NVIDIA's driver", f"supports CUDA up to {version}{_driver_release()}")
     if state.torch_cuda or state.torch_hip:
         built = f"CUDA {state.torch_cuda}" if state.torch_cuda else f"ROCm {state.torch_hip}"
-        yield Finding("PyTorch", f"{state.torch_version}, built for {built}")
+        yield Fact("PyTorch", f"{state.torch_version}, built for {built}")
     gpus = state.gpus or (() if state.driver is None else state.driver.gpus)
     for index, gpu in enumerate(gpus):
         capability = gpu.compute_capability
@@ -240,11 +239,11 @@ def _gpus() -> Iterator[Finding]:
         reason = why_no_cuda(state, index)
         values = {"gpu": gpu.name, "memory_bytes": gpu.memory_bytes}
         if reason is None:
-            yield Finding(f"cuda:{index}", text, values=values)
+            yield Fact(f"cuda:{index}", text, values=values)
         else:
-            yield Finding(f"cuda:{index}", f"{text}; not usable: {reason}", "absent", values)
+            yield Fact(f"cuda:{index}", f"{text}; not usable: {reason}", "absent", values)
     if not gpus:
-        yield Finding("none", str(why_no_cuda(state)), "absent")
+        yield Fact("none", str(why_no_cuda(state)), "absent")
 
 
 def _driver_release() -> str:
@@ -274,7 +273,7 @@ def _test_clip() -> Iterator[tuple[Path, Scene]]:
         yield path, scene
 
 
-def _decoders() -> Iterator[Finding]:
+def _decoders() -> Iterator[Fact]:
     from flowprep.config import DecodeSpec, Resize
     from flowprep.inputs.video import Video
     from flowprep.video.decode import DECODERS, open_video
@@ -292,14 +291,14 @@ def _decoders() -> Iterator[Finding]:
                     for t, frame in enumerate(frames)
                 )
                 if len(frames) != _NUM_FRAMES or error_levels > 16:
-                    yield Finding(name, f"decodes {_NUM_FRAMES} frames wrongly", status)
+                    yield Fact(name, f"decodes {_NUM_FRAMES} frames wrongly", status)
                 else:
-                    yield Finding(name, f"decodes H.264 ({_NUM_FRAMES} frames of a test clip)")
+                    yield Fact(name, f"decodes H.264 ({_NUM_FRAMES} frames of a test clip)")
             except Exception as error:
-                yield Finding(name, _words(error), status)
+                yield Fact(name, _words(error), status)
 
 
-def _extraction() -> Iterator[Finding]:
+def _extraction() -> Iterator[Fact]:
     """Does what a worker of `flowprep extract` does: a clip becomes a part, and that a shard."""
     import cv2
 
@@ -330,19 +329,19 @@ def _extraction() -> Iterator[Finding]:
             assert isinstance(done, JobResult)
             if done.record is None or done.record.status == "failed":
                 why = done.error if done.record is None else done.record.message
-                yield Finding("clip", f"cannot be extracted: {why}", "broken")
+                yield Fact("clip", f"cannot be extracted: {why}", "broken")
                 return
             joined = run_job(PublishJob(storage, 0, (0,)))
             if isinstance(joined, JobResult) and joined.error is not None:
                 raise joined.error
             num_bytes = read_sidecar(storage, 0).size
-            yield Finding(
+            yield Fact(
                 "clip",
                 f"{done.record.num_frames} frames gave {done.record.num_flows} flows per direction "
                 f"and a shard of {format_bytes(num_bytes)}",
             )
     except Exception as error:
-        yield Finding("clip", f"cannot be extracted: {_words(error)}", "broken")
+        yield Fact("clip", f"cannot be extracted: {_words(error)}", "broken")
     finally:
         cv2.setNumThreads(num_threads)
 
@@ -350,7 +349,7 @@ def _extraction() -> Iterator[Finding]:
 # ---- folders and extras
 
 
-def _folders() -> Iterator[Finding]:
+def _folders() -> Iterator[Fact]:
     from flowprep.flow.kernel import CACHE_VARIABLE, cache_folder
     from flowprep.words import format_bytes
 
@@ -360,22 +359,22 @@ def _folders() -> Iterator[Finding]:
             "no folder can be written to, so that every process compiles for half a minute; name "
             f"one in {CACHE_VARIABLE}"
         )
-        yield Finding("kernels", text, "absent")
+        yield Fact("kernels", text, "absent")
     else:
         count = sum(1 for _ in folder.glob("*.nb*"))
-        yield Finding("kernels", f"{folder} ({count} files, writable)")
+        yield Fact("kernels", f"{folder} ({count} files, writable)")
     temporary = tempfile.gettempdir()
     free = shutil.disk_usage(temporary).free
     try:
         with tempfile.TemporaryFile(dir=temporary) as file:
             file.write(b"x" * 4096)
-        yield Finding("temporary", f"{temporary} ({format_bytes(free)} free, writable)")
+        yield Fact("temporary", f"{temporary} ({format_bytes(free)} free, writable)")
     except OSError as error:
         text = f"{temporary} cannot be written to ({_words(error)}); name another in TMPDIR"
-        yield Finding("temporary", text, "broken")
+        yield Fact("temporary", text, "broken")
 
 
-def _extras() -> Iterator[Finding]:
+def _extras() -> Iterator[Fact]:
     needed: dict[str, list[str]] = {}
     for line in importlib.metadata.requires("flowprep") or ():
         requirement, _, marker = line.partition(";")
@@ -385,10 +384,10 @@ def _extras() -> Iterator[Finding]:
     for extra, packages in sorted(needed.items()):
         missing = [package for package in dict.fromkeys(packages) if not _is_installed(package)]
         if missing:
-            text = f"lacks {', '.join(missing)}; run pip install -e '.[{extra}]'"
-            yield Finding(extra, text, "absent", {"missing": missing})
+            text = f"lacks {', '.join(missing)}; run {install_command(extra)}"
+            yield Fact(extra, text, "absent", {"missing": missing})
         else:
-            yield Finding(extra, "installed")
+            yield Fact(extra, "installed")
 
 
 def _is_installed(package: str) -> bool:
@@ -402,7 +401,7 @@ def _is_installed(package: str) -> bool:
 # ---- backends
 
 
-def _backends() -> Iterator[Finding]:
+def _backends() -> Iterator[Fact]:
     import cv2
 
     from flowprep.flow.devices import cuda_state, why_no_cuda
@@ -432,7 +431,7 @@ def _backends() -> Iterator[Finding]:
         cv2.setNumThreads(num_threads)
 
 
-def _time_backend(algorithm: str, device: str, images: Mapping[str, NDArray[np.uint8]]) -> Finding:
+def _time_backend(algorithm: str, device: str, images: Mapping[str, NDArray[np.uint8]]) -> Fact:
     """Times one backend on a picture that moves.
 
     `images` is that picture in gray and in RGB, wider than a frame by its motion.
@@ -461,7 +460,7 @@ def _time_backend(algorithm: str, device: str, images: Mapping[str, NDArray[np.u
         ]
         if not max(errors_px) <= MAX_ERROR_PX:
             text = f"wrong by {max(errors_px):.2f} px on a picture that moves {MOTION_PX:g} px"
-            return Finding(f"{algorithm}", f"{device}: {text}", failed)
+            return Fact(f"{algorithm}", f"{device}: {text}", failed)
         seconds: list[float] = []
         while not seconds or (sum(seconds) < NUM_WARM_SECONDS and len(seconds) < 20):
             began = time.perf_counter()
@@ -470,9 +469,9 @@ def _time_backend(algorithm: str, device: str, images: Mapping[str, NDArray[np.u
             seconds.append(time.perf_counter() - began)
         rate = num_pairs / statistics.median(seconds)
     except Exception as error:
-        return Finding(algorithm, f"{device}: {_words(error)}", failed, {"device": device})
+        return Fact(algorithm, f"{device}: {_words(error)}", failed, {"device": device})
     name = type(estimator).__name__
     unit = "a core" if device == "cpu" else ""
     text = f"{rate:9.{1 if rate >= 1 else 3}f} pairs/s {unit:7} {device:9}  {name}"
     values = {"device": device, "estimator": name, "pairs_per_second": round(rate, 2)}
-    return Finding(algorithm, text, values=values)
+    return Fact(algorithm, text, values=values)

@@ -7,6 +7,7 @@ FlowprepError
 |   `-- ConfigMismatchError  a run's configuration is not the data set's
 |-- StorageError           the output cannot be read or written            (exit code 1)
 |-- ExecutorError          workers cannot be had                           (exit code 1)
+|-- MissingExtraError      a package is missing that an extra brings     (exit code 1)
 |-- TrainingError          a training cannot go on                          (exit code 1)
 |-- WeightsError           weights cannot be read, or are another model's  (exit code 1)
 `-- VideoError             one video cannot be extracted; costs that video alone
@@ -29,6 +30,7 @@ __all__ = [
     "FailureReason",
     "FlowprepError",
     "InputError",
+    "MissingExtraError",
     "NoteCode",
     "StorageError",
     "StorageReason",
@@ -190,6 +192,10 @@ class StorageError(FlowprepError):
 
 class ExecutorError(FlowprepError):
     """Workers cannot be started, a cluster lacks what the run needs, or no worker can extract."""
+
+
+class MissingExtraError(FlowprepError):
+    """A package is not installed that an extra of flowprep brings."""
 
 
 class TrainingError(FlowprepError):

@@ -1,4 +1,7 @@
-"""Files of this machine that appear whole or not at all: written beside their place and renamed."""
+"""Files of this machine that appear whole or not at all: written beside their place and renamed.
+
+Those of a data set are synced to the disk too, and are known by their name when a run was killed.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-__all__ = ["TEMPORARY_MARK", "create_file", "published_file"]
+__all__ = ["TEMPORARY_MARK", "create_file", "partial_file", "published_file"]
 
 TEMPORARY_MARK = ".tmp-"
 """Stands in the name of every file that is still being written."""
@@ -50,3 +54,17 @@ def create_file(path: str, data: bytes) -> None:
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
+
+
+@contextmanager
+def partial_file(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path`; what is written there takes its place if the block ends well.
+
+    Else it goes away. The name ends as that of `path`, by which writers choose a format.
+    """
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flowprep.errors import ConfigError, StorageError
+from flowprep.extras import missing_extra
 from flowprep.file_info import FileInfo, read_file_info
 from flowprep.local_files import create_file, published_file
 from flowprep.storage_errors import answer_of, explain, may_pass, translated_errors
@@ -104,9 +105,11 @@ class Storage:
             self._files, root = fsspec.core.url_to_fs(self.location, **options)
         except ImportError as error:
             extra = _EXTRAS.get(self._scheme)
-            remedy = f"install it with `pip install -e '.[{extra}]'`" if extra else str(error)
+            if extra is not None:
+                words = missing_extra(f"{self._scheme}://", error.name or f"{extra}fs", extra)
+                raise StorageError(words) from error
             raise StorageError(
-                f"{self._scheme}:// needs a package that is missing; {remedy}"
+                f"{self._scheme}:// needs a package that is not installed: {error}; install it"
             ) from error
         except ValueError as error:
             raise StorageError(

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from flowprep.config import MAX_SIDE_PX
 from flowprep.errors import ConfigError
+from flowprep.local_files import partial_file
 
 __all__ = [
     "ACTIONS",
@@ -440,23 +440,21 @@ def write_video(
             options["x264-params"] = "mbtree=0"
     else:
         options = dict.fromkeys(("qmin", "qmax"), str(2 if quality is None else quality))
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        with av.open(str(partial), "w", options={"fflags": "+bitexact"}) as container:
-            rate = Fraction(fps).limit_denominator(1001)
-            stream = cast(VideoStream, container.add_stream(codec, rate, options))
-            stream.height, stream.width = first.shape[:2]
-            stream.pix_fmt = pixel_format
-            # Several threads may share out the bits of a frame, and then the machine decides them.
-            stream.codec_context.thread_count = 1
-            stream.codec_context.flags |= av.codec.context.Flags.bitexact
-            for frame in itertools.chain([first], iterator):
-                _check_frame(frame, first)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode(None))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        partial_file(path) as partial,
+        av.open(str(partial), "w", options={"fflags": "+bitexact"}) as container,
+    ):
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = cast(VideoStream, container.add_stream(codec, rate, options))
+        stream.height, stream.width = first.shape[:2]
+        stream.pix_fmt = pixel_format
+        # Several threads may share out the bits of a frame, and then the machine decides them.
+        stream.codec_context.thread_count = 1
+        stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        for frame in itertools.chain([first], iterator):
+            _check_frame(frame, first)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def write_action_dataset(

@@ -12,7 +12,7 @@ __all__ = ["ERRORS", "USAGE_ERRORS", "Message", "messages_of_package", "messages
 ERRORS = frozenset(
     [
         *("ConfigError", "ConfigMismatchError", "DatasetError", "ExecutorError", "InputError"),
-        *("StorageError", "TrainingError", "VideoError", "WeightsError"),
+        *("MissingExtraError", "StorageError", "TrainingError", "VideoError", "WeightsError"),
     ]
 )
 USAGE_ERRORS = frozenset({"BadParameter", "UsageError"})
@@ -74,6 +74,8 @@ def _nodes(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
             args = node.args[1:] if name == "VideoError" else node.args
             if name in ERRORS | USAGE_ERRORS and args:
                 yield name, args[0]
+            elif name == "mismatch" and len(args) == 4:
+                yield "ConfigMismatchError", _joined(args[0], ":\n{}\n", args[3])
             elif name == "_note" and args:
                 yield "note", args[0]
             elif isinstance(node.func, ast.Attribute) and "note" in _name(node.func.value):
@@ -100,6 +102,12 @@ def _nodes(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
                 if isinstance(part, ast.Return) and part.value is not None:
                     items = _items(part.value)
                     yield from (("note", item) for item in items or [part.value])
+
+
+def _joined(first: ast.expr, between: str, last: ast.expr) -> ast.expr:
+    """Returns the text that these three make one after the other."""
+    begin = ast.BinOp(first, ast.Add(), ast.Constant(between))
+    return ast.copy_location(ast.BinOp(begin, ast.Add(), last), first)
 
 
 def _items(node: ast.expr) -> list[ast.expr]:

@@ -44,6 +44,7 @@ RULE = re.compile(
 WITHOUT_REMEDY = {
     # The words of the system, of a library or of another error, which say what is wrong; the
     # remedy, where there is one, is among them.
+    "differences.py": ["{}:\n{}\n{}"],
     "cli/config_file.py": ["{}: {}", "{}: no option is called {}"],
     "storage_errors.py": ["cannot {} {}: {}"],
     "storage.py": ["cannot {} {}: {}"],
@@ -61,7 +62,6 @@ WITHOUT_REMEDY = {
 
 WITHOUT_VALUE = {
     "exchange/import_plan.py": ["bound_px must be given"],
-    "learn/config.py": ["normalization px is for stream flow"],
     "learn/evaluate.py": ["the network never saw a mirrored clip"],
     "learn/fuse.py": ["train-scores must be given"],
     "learn/predict.py": ["checkpoint must be given", "method svm needs scores"],

@@ -352,7 +352,9 @@ def test_a_signed_folder_is_refused_and_the_signature_not_repeated() -> None:
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(StorageError, match=r"pip install -e '\.\[gcs\]'"):
+    with pytest.raises(
+        StorageError, match=r"gs:// needs gcsfs, .*; run `pip install 'flowprep\[gcs\]'`"
+    ):
         Storage("gs://bucket/out")
 
 

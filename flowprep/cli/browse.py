@@ -11,7 +11,7 @@ from flowprep.cli.options import (
     options_named,
     sample_option,
 )
-from flowprep.errors import FlowprepError
+from flowprep.extras import extra_needed
 
 __all__ = ["browse"]
 
@@ -97,16 +97,9 @@ def browse(
     ssh -L 8765:localhost:8765 server flowprep browse flow
     """
     check_exists(out)
-    try:
+    with extra_needed("`flowprep browse`", "browse"):
         # Imported here: an extra.
         from flowprep.look.browse.server import BrowseSpec, serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "anyio", "h11"):
-            raise
-        raise FlowprepError(
-            "`flowprep browse` needs starlette and uvicorn, which are not installed; "
-            "run pip install -e '.[browse]'"
-        ) from error
     with options_named(ctx):
         spec = BrowseSpec(host, port, token, allow_host, sample, findings)
     serve(out, spec, announce=click.echo, open_browser=open_browser)

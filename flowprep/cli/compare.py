@@ -17,7 +17,7 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.cli.view import NamesType, computing_options
-from flowprep.config import DecodeSpec, Direction, ExtractConfig, FlowSpec
+from flowprep.config import DIRECTIONS, DecodeSpec, Direction, ExtractConfig, FlowSpec
 from flowprep.errors import InputError
 from flowprep.flow.parameters import is_own
 
@@ -50,7 +50,7 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
 )
 @_option(
     "--direction",
-    type=ChoiceType(("forward", "backward")),
+    type=ChoiceType(DIRECTIONS),
     default="forward",
     show_default=True,
     help="Which flow.",

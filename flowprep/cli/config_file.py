@@ -1,4 +1,4 @@
-"""`--config`: a TOML file whose names are those of a command's options."""
+"""Options from a TOML file, which the command line overrides."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ from flowprep.cli.options import GroupedOption, NumbersType, PairType, SourceOr
 from flowprep.errors import ConfigError
 
 __all__ = ["config_option"]
+
+
+def config_option(group: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command with `--config`; `example` is a line that such a file may hold."""
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        callback=_read_config,
+        expose_value=False,
+        cls=GroupedOption,
+        group=group,
+        help=f"A TOML file with options, such as {example}. The command line overrides it.",
+    )
 
 
 def _read_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -57,20 +71,6 @@ def _read_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
         defaults[option.name] = items if option.multiple else value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
-
-
-def config_option(group: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a command with `--config`; `example` is a line that such a file may hold."""
-    return click.option(
-        "--config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        is_eager=True,
-        callback=_read_config,
-        expose_value=False,
-        cls=GroupedOption,
-        group=group,
-        help=f"A TOML file with options, such as {example}. The command line overrides it.",
-    )
 
 
 def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:

@@ -121,7 +121,7 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
     OUT may be an object store's URL. Exit code 0 when every video gave flow or a run is at work, 1
     when the last run ended before that, or its driver does not write any more.
     """
-    from flowprep.run.counters import metric_samples, prometheus_text
+    from flowprep.run.counters import counter_samples, prometheus_text
     from flowprep.run.status import read_status
 
     if as_json and prometheus:
@@ -136,7 +136,7 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
         elif found.progress is None:
             raise DatasetError(f"{out} holds no numbers of a run; extract writes them")
         else:
-            click.echo(prometheus_text(metric_samples(found.progress)), nl=False)
+            click.echo(prometheus_text(counter_samples(found.progress)), nl=False)
         if watch_seconds is None or found.state != "running":
             return 0 if found.state in ("running", "complete") else 1
         time.sleep(watch_seconds)

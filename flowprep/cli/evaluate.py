@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, get_args
 
 import click
@@ -16,30 +14,11 @@ from flowprep.cli.options import (
     labels_option,
     options_named,
 )
-from flowprep.errors import FlowprepError
+from flowprep.extras import extra_needed
 from flowprep.learn.config import PrecisionName, ViewSpec
 from flowprep.learn.recipes import VIEWS
 
-__all__ = ["evaluate", "extra_named", "running_options"]
-
-_EXTRA_MODULES = frozenset(
-    {"matplotlib", "safetensors", "scipy", "sklearn", "tensorboard", "torch"}
-)
-
-
-@contextmanager
-def extra_named(command: str) -> Iterator[None]:
-    """Names the extra in place of an import that fails because it is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module not in _EXTRA_MODULES:
-            raise
-        raise FlowprepError(
-            f"`flowprep {command}` needs {module}, which is not installed; "
-            "run pip install -e '.[train]'"
-        ) from error
+__all__ = ["evaluate", "running_options"]
 
 
 def running_options(command: Any) -> Any:
@@ -187,7 +166,7 @@ def evaluate(
     """
     from flowprep.dataset.read import open_dataset
 
-    with extra_named("evaluate"), options_named(ctx):
+    with extra_needed("`flowprep evaluate`", "train"), options_named(ctx):
         from flowprep.learn import evaluate as library
         from flowprep.learn.checkpoint import load_checkpoint
         from flowprep.learn.scores import write_scores

@@ -136,7 +136,7 @@ input_options = _decorator(
         show_default=True,
         cls=GroupedOption,
         group="Input",
-        metavar="clips|video",
+        metavar="|".join(get_args(CharadesMode)),
         help="What Charades' actions become. clips: one clip with one label for each action. "
         "video: whole videos with all their labels.",
     ),

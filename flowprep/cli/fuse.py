@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowprep.cli.evaluate import extra_named
 from flowprep.cli.options import ChoiceType, NumbersType, options_named
 from flowprep.errors import ConfigError
+from flowprep.extras import extra_needed
 from flowprep.learn.config import FUSION_METHODS
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def fuse(
     from flowprep.learn.fuse import align_scores, fuse_scores
     from flowprep.learn.scores import write_scores
 
-    with extra_named("fuse"), options_named(ctx):
+    with extra_needed("`flowprep fuse`", "train"), options_named(ctx):
         streams = align_scores([_load(path) for path in scores])
         train = [_load(path) for path in train_scores]
         fused: dict[str, Scores] = {}

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import functools
-import inspect
 import os
-import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -18,7 +14,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 from click.core import ParameterSource
 
-from flowprep.config import Resize
+from flowprep.cli.field_docs import field_docs
+from flowprep.config import DIRECTIONS, Resize
 from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.urls import as_path, is_url
 
@@ -160,14 +157,14 @@ class DirectionsType(ChoiceType):
     """`forward`, `backward` or `both`, as a tuple."""
 
     def __init__(self) -> None:
-        super().__init__(("forward", "backward", "both"))
+        super().__init__((*DIRECTIONS, "both"))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Reads the choice."""
         if isinstance(value, tuple):
             return value
         choice = super().convert(value, param, ctx)
-        return ("forward", "backward") if choice == "both" else (choice,)
+        return DIRECTIONS if choice == "both" else (choice,)
 
 
 def dataclass_options(
@@ -190,7 +187,7 @@ def dataclass_options(
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        docs = _field_docs(kind)
+        docs = field_docs(kind)
         hints = get_type_hints(kind)
         for item in reversed(fields(kind)):
             if item.name in skip:
@@ -231,7 +228,7 @@ def merged_options(
     settings: dict[str, dict[str, Any]] = {}
     owners: dict[str, dict[str, list[str]]] = {}
     for name, kind in kinds.items():
-        docs, hints = _field_docs(kind), get_type_hints(kind)
+        docs, hints = field_docs(kind), get_type_hints(kind)
         for item in fields(kind):
             if only is not None and item.name not in only:
                 continue
@@ -389,25 +386,3 @@ def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:
     elif hint is str:
         settings["metavar"] = "NAME"
     return settings
-
-
-def _field_docs(kind: type[Any]) -> dict[str, str]:
-    """Returns the docstrings under a dataclass's fields, which Python itself does not keep."""
-    tree = _classes_of(kind.__module__)[kind.__qualname__]
-    docs = {}
-    for statement, following in zip(tree.body, tree.body[1:], strict=False):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-        ):
-            docs[statement.target.id] = str(following.value.value)
-    return docs
-
-
-@functools.cache
-def _classes_of(module: str) -> dict[str, ast.ClassDef]:
-    """Returns the classes at the top of a module, by name; a module is read and parsed once."""
-    tree = ast.parse(inspect.getsource(sys.modules[module]))
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}

@@ -71,7 +71,7 @@ def plan(
     flowprep plan clips/ --nodes 20 --workers-per-node 64
     flowprep plan k400-sample/ --preset i3d --nodes 8 --pairs-per-second 2000
     """
-    from flowprep.run.cost import estimate_cost
+    from flowprep.run.plan_cost import estimate_cost
 
     with options_named(ctx):
         config = given_config(ctx, PRESETS[preset] if preset else ExtractConfig())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from flowprep.cli.evaluate import extra_named, running_options
+from flowprep.cli.evaluate import running_options
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
@@ -15,6 +15,7 @@ from flowprep.cli.options import (
     NumbersType,
     options_named,
 )
+from flowprep.extras import extra_needed
 from flowprep.learn.config import FusionMethod, PrecisionName
 from flowprep.learn.recipes import VIEWS
 
@@ -52,7 +53,7 @@ __all__ = ["predict"]
 )
 @click.option(
     "--method",
-    type=ChoiceType(("mean", "weighted", "logits")),
+    type=ChoiceType([name for name in get_args(FusionMethod) if name != "svm"]),
     default="mean",
     show_default=True,
     cls=GroupedOption,
@@ -110,7 +111,7 @@ def predict(
     flowprep predict clip.mp4 --checkpoint runs/flow
     flowprep predict *.mp4 --checkpoint runs/rgb --checkpoint runs/flow --method weighted
     """
-    with extra_named("predict"), options_named(ctx):
+    with extra_needed("`flowprep predict`", "train"), options_named(ctx):
         from flowprep.learn.checkpoint import load_checkpoint
         from flowprep.learn.evaluate import checkpoint_file
         from flowprep.learn.predict import Predictor

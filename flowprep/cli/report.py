@@ -14,7 +14,7 @@ from flowprep.cli.options import (
     options_named,
     sample_option,
 )
-from flowprep.errors import FlowprepError
+from flowprep.extras import extra_needed
 from flowprep.urls import is_url
 
 __all__ = ["report"]
@@ -71,14 +71,9 @@ def report(
     """
     check_exists(out)
     target = to or default_file(out)
-    try:
+    with extra_needed("`flowprep report`", "report"):
         # First of all, and not after a minute of reading.
         import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise FlowprepError(
-            "`flowprep report` needs matplotlib, which is not installed; "
-            "run pip install -e '.[report]'"
-        ) from error
     from tqdm import tqdm
 
     from flowprep.look.findings.kinds import KINDS

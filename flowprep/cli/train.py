@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from flowprep.cli.config_file import config_option
-from flowprep.cli.evaluate import extra_named
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
@@ -21,6 +20,7 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.errors import ConfigError
+from flowprep.extras import extra_needed
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.config import (
     AugmentSpec,
@@ -100,7 +100,7 @@ def _varying_options() -> set[str]:
         "resize_short_px": "resize-short",
         "crop_px": "crop",
     },
-    varying=("num_frames", "num_segments", "subtract_mean_flow", "normalization"),
+    varying=("num_frames", "frame_stride", "num_segments", "subtract_mean_flow", "normalization"),
     metavars={"resize_short_px": "PX", "crop_px": "PX", "normalization": "NAME"},
 )
 @dataclass_options(
@@ -159,7 +159,7 @@ def train(
 
     # torchrun starts this command several times.
     is_main = os.environ.get("RANK", "0") == "0"
-    with extra_named("train"), options_named(ctx):
+    with extra_needed("`flowprep train`", "train"), options_named(ctx):
         from flowprep.learn.ray_train import train_on_ray
         from flowprep.learn.train import train as train_here
 
@@ -226,5 +226,5 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
 def _recipe(name: RecipeName, stream: StreamName) -> TrainConfig:
     recipe = RECIPES[name]
     if stream not in recipe:
-        raise ConfigError(f"stream must be {' or '.join(recipe)} for recipe {name}, got {stream}")
+        raise ConfigError(f"stream must be {' or '.join(recipe)} for recipe {name}, got {stream!r}")
     return recipe[stream]

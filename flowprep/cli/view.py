@@ -17,8 +17,9 @@ from flowprep.cli.options import (
     given_values,
     options_named,
 )
-from flowprep.config import PRESETS, DecodeSpec, Direction, ExtractConfig, FlowSpec
+from flowprep.config import DIRECTIONS, PRESETS, DecodeSpec, Direction, ExtractConfig, FlowSpec
 from flowprep.flow.parameters import PARAMETERS
+from flowprep.look.panel_names import PANELS
 
 __all__ = ["computing_options", "view"]
 
@@ -137,7 +138,7 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
 )
 @_picture_option(
     "--panels",
-    type=NamesType(("rgb", "flow", "x", "y", "arrows", "consistency", "warp")),
+    type=NamesType(tuple(PANELS)),
     help="What to draw, in order: rgb (the frame), flow (Middlebury's colors), x and y (the "
     "stored gray levels), arrows, consistency (forward against backward, px), warp (the next "
     "frame, warped, against this one), or all. The default is rgb,flow.",
@@ -154,7 +155,7 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
 )
 @_picture_option(
     "--direction",
-    type=ChoiceType(("forward", "backward")),
+    type=ChoiceType(DIRECTIONS),
     default="forward",
     show_default=True,
     help="backward draws the flow from frame t + step to t.",
@@ -221,7 +222,7 @@ def view(
     flowprep view OUT walk/clip7 --to walk.png --panels rgb,flow,arrows,consistency,warp
     flowprep view clip.mp4 --to clip.webp --algorithm dis --frames 0:50
     """
-    from flowprep.look.view import ViewSpec
+    from flowprep.look.view import DrawingSpec
     from flowprep.look.view import view as draw
 
     if frames is not None:
@@ -230,7 +231,7 @@ def view(
         start, length = frames[0], frames[1] - frames[0]
     computing = given_values(ctx, _COMPUTING_FIELDS)
     with options_named(ctx):
-        spec = ViewSpec(
+        spec = DrawingSpec(
             panels=panels,
             start=start or 0,
             length=length,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from flowprep.config import check_choice
 from flowprep.errors import ConfigError, InputError
 from flowprep.inputs.annotations.hmdb51 import hmdb51_lists
 from flowprep.inputs.annotations.kinetics import KINETICS_COLUMNS, kinetics_clips
@@ -23,7 +24,7 @@ from flowprep.inputs.clips import short_name
 from flowprep.inputs.csv_lists import SPLIT_NAMES, parse_seconds
 from flowprep.inputs.entries import check_split, comment_notes, does_not_exist
 from flowprep.inputs.listed import SEPARATORS
-from flowprep.inputs.lists import NAME_AND_REST, QUOTED_LINE
+from flowprep.inputs.lists import NAME_AND_REST, QUOTED_LINE, LineForm
 from flowprep.inputs.places import kind_of, names_in
 from flowprep.inputs.text_files import Row, Table, header_of, read_lines, read_table
 from flowprep.urls import absolute, as_path
@@ -37,7 +38,7 @@ __all__ = [
     "read_lists",
 ]
 
-LabelFormat = Literal["auto", "ucf101", "hmdb51", "kinetics", "csv", "list", "tsn", "labels"]
+LabelFormat = Literal["auto", "ucf101", "hmdb51", "kinetics", "csv", LineForm]
 
 Knows = Callable[[str], bool]
 """Whether a data set holds a video of exactly that name."""
@@ -305,8 +306,8 @@ def read_lists(lists: Sequence[str], *, format: LabelFormat = "auto", knows: Kno
     the label, `labels` several labels. Raises ConfigError for another format, InputError for a list
     that does not exist, names no video, or has several numbers on a line and no format.
     """
-    if format not in ("auto", "list", "tsn", "labels"):
-        raise ConfigError(f"format of a list must be list, tsn or labels, got {format!r}")
+    if format != "auto":
+        check_choice("format of a list", format, LineForm)
     videos: list[AnnotatedVideo] = []
     places = []
     notes = []

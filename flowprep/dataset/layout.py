@@ -65,6 +65,7 @@ __all__ = [
     "ManifestEntry",
     "Seconds",
     "Sidecar",
+    "StoredStatus",
     "VideoRecord",
     "VideoStatus",
     "header_problem",
@@ -97,7 +98,8 @@ FLOW_STREAMS: dict[Direction, tuple[str, str]] = {
 """Names of the x and the y stream of each direction."""
 RGB_STREAM = "rgb"
 
-VideoStatus = Literal["complete", "partial", "failed"]
+StoredStatus = Literal["complete", "partial"]
+VideoStatus = Literal[StoredStatus, "failed"]
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)

@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from flowprep.config import Direction
-from flowprep.dataset.layout import FORMAT_MINOR, Count
+from flowprep.dataset.layout import FORMAT_MINOR, Count, StoredStatus
 from flowprep.dataset.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS, FlowStatistics
 from flowprep.errors import NoteCode
 from flowprep.inputs.video import Video
@@ -129,7 +129,7 @@ class _Metadata(msgspec.Struct, frozen=True, kw_only=True):
     device: str | UnsetType = UNSET
     """UNSET where flow was imported, as `estimator` is."""
     estimator: str | UnsetType = UNSET
-    status: Literal["complete", "partial"]
+    status: StoredStatus
     damage: str | UnsetType = UNSET
     """Why the video is partial."""
 

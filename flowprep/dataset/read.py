@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.config import Direction, ExtractConfig
+from flowprep.config import Direction, ExtractConfig, check_choice
 from flowprep.dataset.jpeg_header import JPEG_END, read_jpeg_header
 from flowprep.dataset.labels import AppliedLabels, relabel_videos
 from flowprep.dataset.layout import (
@@ -89,6 +89,20 @@ class FlowDataset:
     def __getstate__(self) -> dict[str, Any]:
         caches = ("_metadata", "_offsets", "_files")
         return self.__dict__ | {name: OrderedDict() for name in caches}
+
+    @property
+    def storage(self) -> Storage:
+        """What the data set is read through."""
+        return self._storage
+
+    def read_through(self, storage: Storage) -> FlowDataset:
+        """Returns the same data set, read through `storage`, which must hold the same bytes.
+
+        The two share what describes the data set, and nothing that was read of its shards.
+        """
+        other = FlowDataset.__new__(FlowDataset)
+        other.__dict__.update(self.__getstate__(), _storage=storage)
+        return other
 
     def close(self) -> None:
         """Closes the files that reading opened; the next read opens them again."""
@@ -269,8 +283,7 @@ class FlowDataset:
         return planes
 
     def _check_direction(self, direction: Direction) -> None:
-        if direction not in FLOW_STREAMS:
-            raise ConfigError(f"direction must be forward or backward, got {direction!r}")
+        check_choice("direction", direction, Direction)
         if direction not in self.config.encode.directions:
             raise ConfigError(
                 f"{self._storage.location} holds no {direction} flow; "

@@ -30,8 +30,9 @@ from flowprep.config import Direction
 from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
-from flowprep.errors import DatasetError, ExecutorError
+from flowprep.errors import DatasetError
 from flowprep.exchange.layouts import FileKind, Stream, TreeLayout, Values
+from flowprep.extras import extra_needed
 from flowprep.flow.files import write_flow
 
 __all__ = [
@@ -295,13 +296,8 @@ class Hdf5Files(_OneFile):
     suffix = ".h5"
 
     def check_installed(self) -> None:
-        try:
+        with extra_needed("--format hdf5", "export", otherwise="choose --format npz"):
             import h5py  # noqa: F401
-        except ImportError as error:
-            raise ExecutorError(
-                f"HDF5 needs h5py ({error}); install it with `pip install -e '.[export]'`, or "
-                "choose --format npz"
-            ) from error
 
     def write_file(self, export: VideoExport, path: Path) -> None:
         import h5py

@@ -41,7 +41,8 @@ __all__ = [
 
 FormatName = Literal["jpg", "zip", "flo", "npy", "npz", "hdf5", "webdataset"]
 Values = Literal["px", "levels"]
-Stream = Literal["x", "y", "rgb"]
+Axis = Literal["x", "y"]
+Stream = Literal[Axis, "rgb"]
 
 EXPORT_FILE = "flowprep.json"
 """What an export of ours holds, and how its levels become px."""
@@ -108,7 +109,7 @@ class TreeLayout(ABC):
     """What its frame lists are: `PATH COUNT LABEL` lines, or Charades' JSON."""
 
     @abstractmethod
-    def flow_file(self, path: str, axis: Literal["x", "y"], index: int, kind: FileKind) -> str:
+    def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
         """Returns the path of a flow image below the tree; `index` is 0-based."""
 
     @abstractmethod
@@ -142,7 +143,7 @@ class _OneFolder(TreeLayout):
     _flow = re.compile(r"flow_([xy])_([0-9]{5,})\.jpe?g")
     _frame = re.compile(r"img_([0-9]{5,})\.jpe?g")
 
-    def flow_file(self, path: str, axis: Literal["x", "y"], index: int, kind: FileKind) -> str:
+    def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
         return f"{path}/flow_{axis}_{index + self.first_number:0{self.num_digits}d}.jpg"
 
     def frame_file(self, path: str, index: int) -> str:
@@ -216,7 +217,7 @@ class DenseFlow(_OneFolder):
     names_direction_and_step = True
     _flow = re.compile(r"flow_([xy])(?:_([pm])([0-9]{1,4}))?_([0-9]{5,})\.jpe?g")
 
-    def flow_file(self, path: str, axis: Literal["x", "y"], index: int, kind: FileKind) -> str:
+    def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
         if kind.direction == "backward":
             return f"{path}/flow_{axis}_m{kind.step}_{index + kind.step:05d}.jpg"
         middle = f"p{kind.step}_" if kind.step > 1 else ""
@@ -248,7 +249,7 @@ class GpuFlow(TreeLayout):
     formats = ("jpg",)
     num_digits = 6
 
-    def flow_file(self, path: str, axis: Literal["x", "y"], index: int, kind: FileKind) -> str:
+    def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
         return f"{'u' if axis == 'x' else 'v'}/{path}/frame{index + 1:06d}.jpg"
 
     def folders(self, path: str) -> tuple[str, ...]:
@@ -285,7 +286,7 @@ class PytorchI3D(TreeLayout):
     is_flat = True
     assumed_zero = "127.5"
 
-    def flow_file(self, path: str, axis: Literal["x", "y"], index: int, kind: FileKind) -> str:
+    def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
         return f"flow/{path}/{path}-{index + 1:06d}{axis}.jpg"
 
     def folders(self, path: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.flow.devices import DeviceKind
+from flowprep.flow.parameters import DIRECTIONS, Direction
 
 __all__ = ["FlowEstimator", "FlowPair", "FrameKind"]
 
@@ -87,7 +88,7 @@ class FlowEstimator(ABC):
         frames: Iterable[NDArray[np.uint8]],
         *,
         step: int = 1,
-        directions: Sequence[Literal["forward", "backward"]] = ("forward", "backward"),
+        directions: Sequence[Direction] = DIRECTIONS,
     ) -> Iterator[FlowPair]:
         """Yields the N - step pairs of a video of N frames, in order, as its frames arrive.
 

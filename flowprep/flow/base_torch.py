@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from flowprep.errors import ConfigError, VideoError
 from flowprep.flow.base import FlowEstimator, FlowPair
 from flowprep.flow.devices import DEVICE_KINDS
+from flowprep.flow.parameters import DIRECTIONS, Direction
 
 __all__ = ["Arrival", "TorchEstimator", "upload"]
 
@@ -104,7 +105,7 @@ class TorchEstimator(FlowEstimator, Generic[Plan]):
         frames: Iterable[NDArray[np.uint8]],
         *,
         step: int = 1,
-        directions: Sequence[Literal["forward", "backward"]] = ("forward", "backward"),
+        directions: Sequence[Direction] = DIRECTIONS,
     ) -> Iterator[FlowPair]:
         """As the base class, but up to twice a batch of frames, and its fields, are held.
 
@@ -177,7 +178,7 @@ class _Batch:
     """(pairs of each direction, H, W, 2), in pinned memory where the device is CUDA's."""
     arrival: Arrival
 
-    def read(self, directions: list[str]) -> Iterator[FlowPair]:
+    def read(self, directions: Sequence[Direction]) -> Iterator[FlowPair]:
         self.arrival.wait()
         fields = self.fields.numpy().reshape(-1, self.num_pairs, *self.fields.shape[1:])
         for number in range(self.num_pairs):
@@ -193,12 +194,12 @@ class _Video(Generic[Plan]):
         self,
         estimator: TorchEstimator[Plan],
         step: int,
-        directions: Sequence[Literal["forward", "backward"]],
+        directions: Sequence[Direction],
     ) -> None:
         self._estimator = estimator
         self._device = estimator._device
         self._step = step
-        self._directions = [name for name in ("forward", "backward") if name in directions]
+        self._directions = [name for name in DIRECTIONS if name in directions]
         self._size: tuple[int, int] | None = None
         self._shape: tuple[int, ...] = ()
         self._index = 0

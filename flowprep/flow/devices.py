@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from flowprep.errors import ConfigError
+from flowprep.extras import install_command
 
 __all__ = [
     "DEVICE_KINDS",
@@ -46,8 +47,6 @@ DeviceKind = Literal["cpu", "cuda", "mps", "torch-cpu"]
 DEVICE_KINDS: tuple[DeviceKind, ...] = get_args(DeviceKind)
 
 DEVICE_NAMES = "auto, cpu, cuda, cuda:N, mps or torch-cpu"
-
-_GPU_EXTRA = "run pip install -e '.[gpu]'"
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def why_no_cuda(state: CudaState, index: int | None = None) -> str | None:
             "its GPUs (docker run --gpus all)"
         )
     if state.torch_version is None:
-        return f"PyTorch is not installed; {_GPU_EXTRA}"
+        return f"PyTorch is not installed; run {install_command('gpu')}"
     if state.torch_cuda is None and state.torch_hip is None:
         newest = "" if driver is None else f", up to CUDA {_version(driver.cuda_version)}"
         return (
@@ -289,7 +288,7 @@ def why_no_torch(kind: DeviceKind) -> str | None:
     try:
         torch: Any = importlib.import_module("torch")
     except ImportError:
-        return f"PyTorch is not installed; {_GPU_EXTRA}"
+        return f"PyTorch is not installed; run {install_command('gpu')}"
     if kind == "mps" and not torch.backends.mps.is_available():
         return "this machine has no GPU of Apple's, or PyTorch is built without Metal"
     return None

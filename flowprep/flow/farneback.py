@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.flow.base import FlowEstimator, FlowPair
-from flowprep.flow.parameters import FarnebackParameters
+from flowprep.flow.parameters import DIRECTIONS, Direction, FarnebackParameters
 from flowprep.garbage import collector_paused
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Farneback(FlowEstimator):
         frames: Iterable[NDArray[np.uint8]],
         *,
         step: int = 1,
-        directions: Sequence[Literal["forward", "backward"]] = ("forward", "backward"),
+        directions: Sequence[Direction] = DIRECTIONS,
     ) -> Iterator[FlowPair]:
         """Yields what `FlowEstimator.pairs` does; a frame is expanded once for all its pairs."""
         window: deque[Frame] = deque()

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.errors import ConfigError, InputError
+from flowprep.local_files import partial_file
 
 __all__ = ["FLOW_FILE_SUFFIXES", "read_flow", "write_flow"]
 
@@ -92,13 +93,8 @@ def write_flow(
         done, png = cv2.imencode(".png", levels)
         assert done
         data = png.tobytes()
-    target = Path(path)
-    partial = target.with_name(f".partial-{target.name}")
-    try:
+    with partial_file(Path(path)) as partial:
         partial.write_bytes(data)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:

@@ -25,6 +25,9 @@ __all__ = [
 DISPreset = Literal["ultrafast", "fast", "medium"]
 
 TVL1Stop = Literal["predicted", "exact"]
+Direction = Literal["forward", "backward"]
+
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 _DIS_PATCH_SIZE = 8
 """Of all three presets."""
@@ -88,7 +91,7 @@ class TVL1Parameters(OpenCVTVL1Parameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check("stop", self.stop, self.stop in get_args(TVL1Stop), "predicted or exact")
+        _check("stop", self.stop, self.stop in get_args(TVL1Stop), " or ".join(get_args(TVL1Stop)))
         if self.gamma != 0:
             raise ConfigError(
                 f"gamma must be 0, got {self.gamma}; the illumination term is in tvl1-opencv"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import builtins
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.flow.base import FlowEstimator, FlowPair
-from flowprep.flow.parameters import TVL1Parameters
+from flowprep.flow.parameters import DIRECTIONS, Direction, TVL1Parameters
 from flowprep.garbage import collector_paused
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class TVL1(FlowEstimator):
         frames: Iterable[NDArray[np.uint8]],
         *,
         step: int = 1,
-        directions: Sequence[Literal["forward", "backward"]] = ("forward", "backward"),
+        directions: Sequence[Direction] = DIRECTIONS,
     ) -> Iterator[FlowPair]:
         """As the base class; a frame is prepared once for all of its up to four pairs."""
         window: deque[list[FrameLevel]] = deque()

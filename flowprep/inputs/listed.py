@@ -15,8 +15,8 @@ from flowprep.inputs.entries import Entry, Found, Request, does_not_exist, path_
 from flowprep.inputs.keys import escape_key
 from flowprep.inputs.missing import drop_contested_guesses, missing_examples, refuse_missing_classes
 from flowprep.inputs.name_index import spelling_notes
-from flowprep.inputs.path_finder import Hit, Kind, PathFinder, join_path
-from flowprep.inputs.places import common_folder, kind_of
+from flowprep.inputs.path_finder import Hit, PathFinder, join_path
+from flowprep.inputs.places import PlaceKind, common_folder, kind_of
 from flowprep.inputs.tree import folder_of_videos, out_among_inputs, without_extension
 from flowprep.urls import absolute, is_url, without_query
 from flowprep.words import format_count
@@ -60,7 +60,7 @@ def mixed_labels(number: str, name: str) -> InputError:
     )
 
 
-def set_source(entry: Entry, kind: Kind | None, hit: Hit | None, finder: PathFinder) -> None:
+def set_source(entry: Entry, kind: PlaceKind | None, hit: Hit | None, finder: PathFinder) -> None:
     """Notes in an entry what its listed path is, and how it was found."""
     entry.is_missing = kind is None
     entry.is_folder = kind == "folder"

@@ -26,8 +26,8 @@ from flowprep.inputs.listed import (
     place_entries,
     set_source,
 )
-from flowprep.inputs.path_finder import Hit, Kind, PathFinder, join_path
-from flowprep.inputs.places import names_in
+from flowprep.inputs.path_finder import Hit, PathFinder, join_path
+from flowprep.inputs.places import PlaceKind, names_in
 from flowprep.inputs.text_files import read_lines
 from flowprep.inputs.tree import (
     VIDEO_EXTENSIONS,
@@ -73,7 +73,7 @@ class _Line:
     listed: str
     rest: str
     source: str
-    kind: Kind | None
+    kind: PlaceKind | None
     hit: Hit | None
 
 

@@ -33,7 +33,7 @@ from flowprep.inputs.entries import CharadesMode, Entry, Found, Request, does_no
 from flowprep.inputs.folder_classes import classes_of_folders, split_named
 from flowprep.inputs.joined import join_lists, split_lists
 from flowprep.inputs.keys import unescape_key
-from flowprep.inputs.lists import read_list
+from flowprep.inputs.lists import LineForm, read_list
 from flowprep.inputs.places import common_folder, kind_of, names_in
 from flowprep.inputs.recognize import LIST_EXTENSIONS, format_of_list
 from flowprep.inputs.stems import keep_extensions
@@ -50,9 +50,7 @@ ManifestFormat = Literal[
     "folder",
     "file",
     "glob",
-    "list",
-    "labels",
-    "tsn",
+    LineForm,
     "csv",
     "ucf101",
     "hmdb51",

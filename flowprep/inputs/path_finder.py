@@ -13,7 +13,6 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from flowprep.errors import InputError, StorageError
 from flowprep.inputs.entries import Difference, path_below
@@ -24,7 +23,7 @@ from flowprep.inputs.name_index import (
     difference_of,
     fold,
 )
-from flowprep.inputs.places import names_in, storage_of
+from flowprep.inputs.places import PlaceKind, names_in, storage_of
 from flowprep.inputs.tree import (
     VIDEO_EXTENSIONS,
     extension_of,
@@ -34,9 +33,7 @@ from flowprep.inputs.tree import (
 )
 from flowprep.urls import is_url, without_query
 
-__all__ = ["Hit", "Kind", "PathFinder", "join_path"]
-
-Kind = Literal["file", "folder"]
+__all__ = ["Hit", "PathFinder", "join_path"]
 
 _MOST_FOLDERS = 2_000
 """How many folders around a list are searched, unless the user named the folder of the videos."""
@@ -52,7 +49,7 @@ class Hit:
     """A listed video that is there."""
 
     source: str
-    kind: Kind
+    kind: PlaceKind
     difference: Difference | None = None
     """In what it differs from what is listed; a guess, unless that is the extension alone."""
 
@@ -62,15 +59,15 @@ class PathFinder:
 
     def __init__(self, base: str, *, base_is_named: bool) -> None:
         self.base = base
-        self._folders: dict[str, dict[str, Kind]] = {}
-        self._names: dict[str, Names[tuple[str, Kind]]] = {}
+        self._folders: dict[str, dict[str, PlaceKind]] = {}
+        self._names: dict[str, Names[tuple[str, PlaceKind]]] = {}
         self._real_folders: dict[str, str | None] = {}
         self._found: dict[str, Hit | None] = {}
         self.base_is_named = base_is_named
         self._index: VideoIndex | None = None
         self._is_indexed = False
 
-    def kind(self, path: str) -> Kind | None:
+    def kind(self, path: str) -> PlaceKind | None:
         """Returns what stands under that very path."""
         if path.startswith(("http://", "https://")):
             # A web server lists nothing; what is not there fails by name when it is extracted.
@@ -180,7 +177,7 @@ class PathFinder:
         near = [other for other in near if fold(other) == wanted]
         return f"{real}/{near[0]}" if len(near) == 1 else None
 
-    def _names_in(self, folder: str) -> Names[tuple[str, Kind]]:
+    def _names_in(self, folder: str) -> Names[tuple[str, PlaceKind]]:
         if folder not in self._names:
             self._names[folder] = Names(
                 (name, kind == "folder", (name, kind))
@@ -208,7 +205,7 @@ class PathFinder:
                     self._index = VideoIndex(tree) if tree.videos else None
         return self._index
 
-    def _listing(self, folder: str) -> dict[str, Kind]:
+    def _listing(self, folder: str) -> dict[str, PlaceKind]:
         if folder not in self._folders:
             self._folders[folder] = _list_folder(folder or "/")
         return self._folders[folder]
@@ -235,7 +232,7 @@ def _holds_images(folder: str) -> bool:
         return False
 
 
-def _list_folder(folder: str) -> dict[str, Kind]:
+def _list_folder(folder: str) -> dict[str, PlaceKind]:
     if is_url(folder):
         # No folder of a store is called `a.mp4 walk`: such a path is a line with a label's slash.
         if _VIDEO_AND_MORE.search(folder):

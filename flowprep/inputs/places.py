@@ -13,13 +13,16 @@ from flowprep.urls import is_url, parent_url
 __all__ = ["common_folder", "kind_of", "names_in", "read_place", "storage_of"]
 
 
+PlaceKind = Literal["file", "folder"]
+
+
 @functools.lru_cache(maxsize=16)
 def storage_of(folder: str) -> Storage:
     """Returns the storage of a folder on an object store."""
     return Storage(folder)
 
 
-def kind_of(place: str) -> Literal["file", "folder"] | None:
+def kind_of(place: str) -> PlaceKind | None:
     """Returns what a path or URL names; None where it names nothing."""
     if not is_url(place):
         return "folder" if os.path.isdir(place) else "file" if os.path.exists(place) else None

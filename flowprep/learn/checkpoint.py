@@ -30,7 +30,8 @@ from flowprep.config import VERSION_1_VALUES, ExtractConfig
 from flowprep.dataset.read import FlowDataset
 from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import FlowprepError, WeightsError
-from flowprep.learn.config import StreamName, TrainConfig
+from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.config import TrainConfig
 from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask

@@ -20,7 +20,7 @@ __all__ = [
 InputStream = Literal["flow", "rgb"]
 """What an input is made of."""
 StreamName = Literal["flow", "rgb", "both"]
-"""What a user chooses for a network; `both` is for networks that take flow and RGB together."""
+"""What a user chooses. `both` is for networks that take flow and RGB together."""
 ClipForm = Literal["stack", "volume"]
 """`stack`: a clip is (C * L, H, W), its time in the channels; `volume`: it is (C, L, H, W)."""
 NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
@@ -36,13 +36,13 @@ class ClipInput:
     """One tensor that a network takes of each clip."""
 
     name: str
-    """Its key in a batch, which no other input of the network has: `flow`, `rgb`, `slow`, ..."""
+    """Its key in a batch, unique within the network: `flow`, `rgb`, `slow`, ..."""
     stream: InputStream
     form: ClipForm
     num_frames: int
     """Flow fields or RGB frames, L."""
     frame_stride: int = 1
-    """Distance between them, in fields or frames as they are stored."""
+    """Distance between two of them, in stored fields or frames."""
 
     def __post_init__(self) -> None:
         check_choice("stream", self.stream, InputStream)
@@ -53,9 +53,9 @@ class ClipInput:
 
     @property
     def num_channels(self) -> int:
-        """Channels of the tensor: 2 or 3 of a volume, so many for each field or frame of a stack.
+        """C, the channels of the tensor, and so the `in_channels` of the first convolution.
 
-        They are the `in_channels` of the convolution that sees the clip.
+        Flow has 2 channels and RGB has 3. A stack has as many for each of its fields or frames.
         """
         channels = _CHANNELS[self.stream]
         return channels * self.num_frames if self.form == "stack" else channels

@@ -31,10 +31,8 @@ __all__ = [
     "CropName",
     "FusionMethod",
     "ModelSpec",
-    "NormalizationName",
     "OptimizationSpec",
     "StackName",
-    "StreamName",
     "TrainConfig",
     "TrainOptions",
     "ViewSpec",
@@ -74,17 +72,18 @@ class ModelSpec:
     width: float = 1.0
     """Multiplies the number of channels in every layer; small ones train on a laptop."""
     dropout: float | None = None
-    """Share of the features that is dropped before the classifier; the published one where it is
-    not given."""
+    """Share of the features that is dropped before the classifier. The default is the published
+    share."""
     options: NetworkOptions = field(default_factory=NetworkOptions)
-    """Those of this network alone, of its entry's type; its defaults where they are not given."""
+    """The network's own options, of the type that its entry names. The default is that type's
+    defaults."""
     weights: str | None = None
     """Start from this file: .safetensors, .pth, or a checkpoint of flowprep or TensorFlow."""
 
     def __post_init__(self) -> None:
         kind = find_network(self.model).options
         if type(self.options) is not kind:
-            # Those of another network may stand here only at their defaults.
+            # Options of another network are accepted only at their defaults.
             own = make_options(self.model, dataclasses.asdict(self.options))
             object.__setattr__(self, "options", own)
         if not 0 < self.width <= 8:
@@ -112,17 +111,18 @@ class ClipSpec:
     stream: StreamName = "flow"
     """What the network sees: the flow, the RGB frames, or both, for networks that take both."""
     num_frames: int = 10
-    """Flow fields or RGB frames of a clip. Of flow, networks over stacks take 10, tsn- networks 5;
-    of RGB 1; i3d networks take 64 of either."""
+    """Flow fields or RGB frames of a clip. The default is the network's published number. For a
+    network with several inputs this is the first one, and the others follow in proportion."""
     frame_stride: int = 1
-    """Distance between a clip's fields or frames: 2 takes every second one."""
+    """Distance between a clip's fields or frames: 2 takes every second one. The default is the
+    network's published distance."""
     stack: StackName = "plain"
     """How fields become a stack (Simonyan and Zisserman 2014): `plain`, as they follow;
     `bidirectional`, half of them forward and half backward; `trajectory`, sampled along the
     motion."""
     num_segments: int = 1
-    """Clips of a video that are looked at together, one from each of so many equal segments: 3 for
-    tsn- networks, otherwise 1."""
+    """Clips of a video that the network gets together, one from each of that many equal segments.
+    The default is the network's published number."""
     sampling: SamplingName = "segments"
     """Where segments lie: over the whole video, or within a window of 64 frames (`dense`)."""
     subtract_mean_flow: bool = False
@@ -283,7 +283,7 @@ class TrainConfig:
 
     @property
     def inputs(self) -> tuple[ClipInput, ...]:
-        """What the network takes of each clip: as published, in the number of frames chosen."""
+        """The network's inputs for this clip."""
         clip = self.clip
         return clip_inputs(self.model.model, clip.stream, clip.num_frames, clip.frame_stride)
 
@@ -313,12 +313,12 @@ class TrainConfig:
 
 
 _FLAT_OPTIONS = ("consensus", "partial_bn", "non_local")
-"""Options that stood among those of all networks until 0.1; a network without one had its
+"""Version 0.1 stored these options for every network. A network without such an option stored its
 default."""
 
 
 def _with_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a stored ModelSpec's values with its options as their own type."""
+    """Returns the stored values of a ModelSpec, with the options as the network's own type."""
     values = dict(values)
     flat = {name: values.pop(name) for name in _FLAT_OPTIONS if name in values}
     if "model" not in values:

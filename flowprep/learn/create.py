@@ -28,17 +28,17 @@ def create_model(
     num_segments: int | None = None,
     **options: Any,
 ) -> ClipModel:
-    """Creates the network called `name`, freshly initialised or with `weights` from a file.
+    """Creates the network called `name`, with new weights or with `weights` from a file.
 
-    `num_frames` and `frame_stride` are those of a clip (`Network.clip_inputs`), `num_segments` the
-    clips of a video that a network over segments joins; where they are not given they are the
-    published ones, as is `dropout`, the probability of a feature to be dropped before the
-    classifier. `width` multiplies the channels of every layer. `crop_px` counts for networks that
-    are made for clips of one size. `options` are the network's own, which its entry in
-    `flowprep.learn.networks` names.
+    `num_frames` and `frame_stride` set the length of a clip (`networks.clip_inputs`).
+    `num_segments` is the number of clips that a network over segments joins. `dropout` is the
+    probability that a feature is dropped before the classifier. The defaults of these four are the
+    published values. `width` multiplies the channels of every layer. `crop_px` matters only for
+    networks that are built for one crop size. `options` are the network's own options; its entry in
+    `flowprep.learn.networks` names their type.
 
     Raises ConfigError for an unknown name, for a value that breaks a rule, and for an option that
-    the network does not have, unless it is left at its default.
+    the network does not have, unless the value is that option's default.
     """
     network = find_network(name)
     own = make_options(name, options)

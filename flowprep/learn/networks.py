@@ -1,7 +1,7 @@
-"""The networks there are: what each takes, its options, and how its training begins. Torch-free.
+"""All networks: what each one takes, its options and its published clips. Needs no PyTorch.
 
-Adding a network is its file in `flowprep.learn.models` and one entry here. Loader, test, training
-loop, command line, checkpoints and `docs/networks.md` follow from the entry.
+A new network is a file in `flowprep.learn.models` and one entry here. Loader, test, training loop,
+command line, checkpoints and `docs/networks.md` follow from the entry.
 """
 
 from __future__ import annotations
@@ -34,9 +34,14 @@ __all__ = [
 RecipeName = Literal["two-stream", "tsn", "i3d"]
 
 Builder = Callable[..., "ClipModel"]
-"""Takes the inputs and the number of classes, and by name: `width`; `dropout` where it is given;
-`num_segments` of a network that sees segments; `crop_px` of one that is made for one size; and the
-network's own options."""
+"""Makes a network. It takes the inputs and the number of classes, and these by name:
+
+width           always
+dropout         when the user gives it; the default is the published one
+num_segments    for a network that sees segments
+crop_px         for a network that has one size
+options         the network's own, each by its name
+"""
 
 
 # ---- options that not all networks have
@@ -44,17 +49,17 @@ network's own options."""
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """The options that a network has beside those of all networks: none."""
+    """The options of one network, in addition to those that all networks have: none."""
 
 
 @dataclass(frozen=True)
 class TSNOptions(NetworkOptions):
-    """Those of the networks over segments."""
+    """The options of the networks over segments."""
 
     consensus: ConsensusName = "avg"
     """How the scores of a video's segments are joined."""
     partial_bn: bool = False
-    """Freeze every batch norm but the first, as the tsn recipe does."""
+    """Freeze every batch norm except the first, as the tsn recipe does."""
 
     def __post_init__(self) -> None:
         check_choice("consensus", self.consensus, ConsensusName)
@@ -62,7 +67,7 @@ class TSNOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class I3DResNetOptions(NetworkOptions):
-    """Those of the inflated ResNet-50."""
+    """The options of the inflated ResNet-50."""
 
     non_local: bool = False
     """Put five non-local blocks into the network."""
@@ -73,30 +78,30 @@ class I3DResNetOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class Network:
-    """What is known of a network before torch is imported."""
+    """What flowprep knows about a network without PyTorch."""
 
     build: Callable[[], Builder]
-    """Imports the network's file, and returns what makes it."""
+    """Imports the network's file and returns its builder."""
     inputs: Mapping[StreamName, tuple[ClipInput, ...]]
-    """For each stream that the network may be given: what it takes of a clip, as published."""
+    """The published inputs, for each stream that the network accepts."""
     paper: str
     """Where it was published."""
     description: str
-    """A line for docs/networks.md."""
+    """A sentence or two for docs/networks.md."""
     sees: Literal["clip", "segments"] = "clip"
-    """What `forward` takes: clips alone, (N, C, ...), or S clips of each video, (N, S, C, ...)."""
+    """What `forward` takes: single clips, (N, C, ...), or S clips per video, (N, S, C, ...)."""
     num_segments: int = 1
-    """Clips of a video that are looked at together in training, as published."""
+    """Clips of a video that the network gets together in training, as published."""
     normalization: NormalizationName = "unit"
-    """The numbers that it gets, as published."""
+    """The published range of its input."""
     subtract_mean_flow: bool = False
-    """Whether the mean vector of each field is subtracted, as published."""
+    """Whether the paper subtracts the mean vector of each field."""
     recipe: RecipeName | None = None
-    """The recipe whose variation of clips a training takes where the user names no recipe."""
+    """A training without a named recipe varies its clips as this recipe does."""
     options: type[NetworkOptions] = NetworkOptions
-    """The type of its own options."""
+    """The type of the network's own options."""
     has_one_size: bool = False
-    """Whether it is made for clips of one size, and not for those of any."""
+    """Whether the network is built for one crop size. Other networks accept any size."""
 
     def make(
         self,
@@ -109,7 +114,7 @@ class Network:
         num_segments: int | None,
         options: NetworkOptions,
     ) -> ClipModel:
-        """Makes the network; None is what was published."""
+        """Makes the network. None stands for the published value."""
         given: dict[str, Any] = {"width": width, **dataclasses.asdict(options)}
         if dropout is not None:
             given["dropout"] = dropout
@@ -254,7 +259,7 @@ NETWORKS: dict[str, Network] = {
 
 
 def find_network(name: str) -> Network:
-    """Returns the entry of a name; raises ConfigError for an unknown one, with the nearest."""
+    """Returns the entry of a network. The error for an unknown name suggests the nearest name."""
     if name not in NETWORKS:
         close = get_close_matches(name, NETWORKS, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
@@ -265,13 +270,14 @@ def find_network(name: str) -> Network:
 def clip_inputs(
     name: str, stream: StreamName, num_frames: int | None = None, frame_stride: int | None = None
 ) -> tuple[ClipInput, ...]:
-    """Returns what the network called `name` takes of a clip of so many frames, so far apart.
+    """Returns the inputs of the network called `name`, for a clip of the given length and stride.
 
-    Both numbers belong to the first input. Without them every input is as published. Any other
-    input keeps its published ratio to the first: 8 frames every 8 beside 32 frames every 2, asked
-    for 4 every 16, become 4 every 16 beside 16 every 4. Ratios are rounded, to at least 1. A single
-    frame beside a longer first input stays a single frame. Raises ConfigError for a stream that the
-    network does not take.
+    `num_frames` and `frame_stride` apply to the first input. The default is the published input.
+    Every other input keeps its published ratio to the first input. For example, a network has a
+    slow input of 8 frames with stride 8 and a fast one of 32 frames with stride 2. With
+    `num_frames=4` the slow input has 4 frames and the fast one 16. Results are rounded, to at least
+    1. An input of a single frame beside a longer first input keeps its single frame. Raises
+    ConfigError for a stream that the network does not accept.
     """
     network = find_network(name)
     if stream not in network.inputs:
@@ -295,10 +301,10 @@ def clip_inputs(
 
 
 def make_options(name: str, given: Mapping[str, Any]) -> NetworkOptions:
-    """Returns the options of the network called `name`, those that are given and its defaults.
+    """Returns the options of the network called `name`: the given values, else the defaults.
 
-    Raises ConfigError for one that the network does not have; another network's is let pass at its
-    default.
+    Raises ConfigError for an option that the network does not have. An option of another network
+    may be given if its value is the default there.
     """
     kind = find_network(name).options
     own = {item.name for item in fields(kind)}

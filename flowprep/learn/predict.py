@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowprep.config import ExtractConfig, FlowSpec, RunOptions
+from flowprep.config import DIRECTIONS, ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import read_failures
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import VIDEO_NOTES, ConfigError, DatasetError, InputError
 from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import Checkpoint, check_data, restore_model
+from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.clips.testing import TestViews
-from flowprep.learn.config import FusionMethod, PrecisionName, StackName, StreamName, ViewSpec
+from flowprep.learn.config import FusionMethod, PrecisionName, StackName, ViewSpec
 from flowprep.learn.evaluate import clips_notes, score_videos, task_place
 from flowprep.learn.forward import group_size
 from flowprep.learn.fuse import fuse_scores
@@ -218,7 +219,7 @@ def plan_extractions(
 def _needed(config: ExtractConfig, stream: StreamName, stack: StackName) -> ExtractConfig:
     encode = dataclasses.replace(
         config.encode,
-        directions=("forward", "backward") if stack == "bidirectional" else ("forward",),
+        directions=DIRECTIONS if stack == "bidirectional" else ("forward",),
         keep_rgb=stream != "flow",
     )
     flow = FlowSpec("dis", step=config.flow.step) if stream == "rgb" else config.flow

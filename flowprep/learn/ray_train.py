@@ -20,7 +20,14 @@ from typing import Any
 from tqdm import tqdm
 
 from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.errors import ConfigError, ExecutorError, FlowprepError, TrainingError
+from flowprep.errors import (
+    ConfigError,
+    ExecutorError,
+    FlowprepError,
+    MissingExtraError,
+    TrainingError,
+)
+from flowprep.extras import missing_extra
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.run_folder import METRICS_FILE
 from flowprep.learn.train import train
@@ -129,10 +136,10 @@ def _make_trainer(job: dict[str, Any], num_workers: int, use_gpu: bool, folder: 
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
     except ImportError as error:
-        raise ExecutorError(
-            f"Ray Train cannot be imported ({_last_line(error)}); run pip install "
-            "-e '.[train]', or train without --workers"
-        ) from error
+        words = missing_extra(
+            "--workers", f"Ray Train ({_last_line(error)})", "train", otherwise="train without it"
+        )
+        raise MissingExtraError(words) from error
     loop: Callable[..., Any] = _work
     return TorchTrainer(
         loop,

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 
 from flowprep.dataset.read import FlowDataset
+from flowprep.differences import mismatch
 from flowprep.errors import ConfigError, ConfigMismatchError
 from flowprep.learn.checkpoint import Checkpoint, Task, check_data, describe_task
 from flowprep.learn.clips.select import select_videos
@@ -135,21 +136,23 @@ def data_notes(
         return tuple(notes)
     if len(checkpoint.tasks) != len(tasks):
         names = [", ".join(task.name for task in some) for some in (checkpoint.tasks, tasks)]
-        raise ConfigMismatchError(
-            f"the run was trained on other data sets: {names[0]} so far, {names[1]} now; go on "
-            "with the same ones, or choose another --run",
-            {"tasks": (names[0], names[1])},
+        raise mismatch(
+            "The run was trained on other data sets",
+            {"data sets": (names[0], names[1])},
+            ("so far", "now"),
+            "Go on with the same ones, or choose another --run.",
         )
     for task, dataset in zip(checkpoint.tasks, datasets, strict=True):
         if task.labels != dataset.labels_name:
             before, now = (
-                f"labels {name}" if name is not None else "the data set's own labels"
+                "the data set's own" if name is None else name
                 for name in (task.labels, dataset.labels_name)
             )
-            raise ConfigMismatchError(
-                f"the run was trained with other labels of {dataset.location}: {before} so far, "
-                f"{now} now; go on with the same --labels, or choose another --run",
-                {"labels": (task.labels, dataset.labels_name)},
+            raise mismatch(
+                f"The run was trained with other labels of {dataset.location}",
+                {"labels": (before, now)},
+                ("so far", "now"),
+                "Go on with the same --labels, or choose another --run.",
             )
         notes += check_data(task, dataset, stream=config.clip.stream, force=options.force)
     assert checkpoint.training is not None

@@ -10,9 +10,10 @@ import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import av
 import cv2
@@ -21,6 +22,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from flowprep.errors import ConfigError, StorageError
+from flowprep.local_files import partial_file
 from flowprep.look.color import error_ramp, flow_to_color
 from flowprep.look.render import FAINT, INK, PAPER, RGB
 
@@ -80,27 +82,17 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         raise StorageError(f"the folder of {path} does not exist; make it first")
 
 
-class _published:  # noqa: N801
-    """A file beside `path` that takes its place when all went well, and goes away when not."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-
-    def __enter__(self) -> str:
-        check_folder(self._path)
-        return str(self._partial)
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        try:
-            if error is None:
-                os.replace(self._partial, self._path)
-        finally:
-            self._partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
-            raise StorageError(
-                f"{self._path} cannot be written: {error}; choose another place"
-            ) from error
+@contextmanager
+def _published(path: Path) -> Iterator[str]:
+    """Yields the path of a file beside `path` that takes its place when all went well."""
+    check_folder(path)
+    try:
+        with partial_file(path) as partial:
+            yield str(partial)
+    except av.FFmpegError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error}; choose another place") from error
 
 
 def _write_mp4(path: str, pages: Iterator[RGB], fps: float) -> None:

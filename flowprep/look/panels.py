@@ -25,7 +25,6 @@ from flowprep.look.sources import FlowSource
 __all__ = [
     "ARROW_SPACING_PX",
     "CONSISTENCY_PX",
-    "PANELS",
     "WARP_LEVELS",
     "Moment",
     "check_panels",
@@ -34,16 +33,6 @@ __all__ = [
     "paint",
 ]
 
-PANELS: dict[str, str] = {
-    "rgb": "the frame on whose grid the flow is",
-    "flow": "Middlebury's colours: hue is the direction, saturation the speed",
-    "x": "the stored levels of the horizontal component",
-    "y": "those of the vertical component, down is bright",
-    "arrows": "arrows over the frame",
-    "consistency": "how far forward and backward flow miss one another, px",
-    "warp": "how far the warped next frame is from this one, gray levels",
-}
-"""The panels by name."""
 
 # The same in every film, so that two can be compared; beyond 3 px KITTI counts an outlier.
 CONSISTENCY_PX = 3.0

@@ -19,7 +19,7 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError
 from flowprep.look.film import webp_bytes
 from flowprep.look.sources import ComputedFlow, FlowSource, StoredFlow, is_dataset
-from flowprep.look.view import ViewSpec, draw_pages
+from flowprep.look.view import DrawingSpec, draw_pages
 from flowprep.video.types import Frame
 
 __all__ = ["Animation", "show"]
@@ -82,7 +82,7 @@ def show(
     the video where it is None; `width` is that of a panel in px. Raises ConfigError for what does
     not fit the source and DatasetError for an unknown key.
     """
-    spec = ViewSpec(
+    spec = DrawingSpec(
         panels=None if panels is None else tuple(panels),
         start=start,
         length=length,
@@ -125,8 +125,8 @@ def show(
 
 
 def _computed(
-    frames: NDArray[np.uint8], spec: ViewSpec, flow: FlowSpec, device: str
-) -> tuple[ComputedFlow, ViewSpec]:
+    frames: NDArray[np.uint8], spec: DrawingSpec, flow: FlowSpec, device: str
+) -> tuple[ComputedFlow, DrawingSpec]:
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise ConfigError(
             f"frames must be (N, H, W, 3) uint8 RGB, got {frames.dtype} of shape {frames.shape}"

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from flowprep.config import DIRECTIONS, Direction, ExtractConfig
+from flowprep.config import DIRECTIONS, Direction, ExtractConfig, check_choice
 from flowprep.dataset.layout import DATASET_FILE
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.look.film import FILM_SUFFIXES, check_folder, write_film, write_picture
+from flowprep.look.panel_names import PANELS
 from flowprep.look.panels import (
     ARROW_SPACING_PX,
-    PANELS,
     Moment,
     check_panels,
     legend,
@@ -33,7 +33,7 @@ from flowprep.look.panels import (
 from flowprep.look.render import RGB, Page, arrow_factor, largest_inside, panel_size
 from flowprep.look.sources import FlowSource, StoredFlow, compute_video, is_dataset
 
-__all__ = ["Drawing", "ViewReport", "ViewSpec", "draw_pages", "view"]
+__all__ = ["Drawing", "DrawingSpec", "ViewReport", "draw_pages", "view"]
 
 PICTURE_SUFFIX = ".png"
 
@@ -45,7 +45,7 @@ _MOST_HELD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class ViewSpec:
+class DrawingSpec:
     """What of the flow is drawn, and how."""
 
     panels: tuple[str, ...] | None = None
@@ -73,8 +73,7 @@ class ViewSpec:
                 raise ConfigError(f"panels must be of {', '.join(PANELS)}, got {name!r}{hint}")
         if self.panels is not None and not self.panels:
             raise ConfigError(f"panels must name one or more of {', '.join(PANELS)}, got none")
-        if self.direction not in DIRECTIONS:
-            raise ConfigError(f"direction must be forward or backward, got {self.direction!r}")
+        check_choice("direction", self.direction, Direction)
         if self.start < 0:
             raise ConfigError(f"start must be >= 0, got {self.start}")
         if self.length is not None and self.length < 1:
@@ -129,7 +128,7 @@ class Drawing:
     """Pages of a film, rows of a sheet."""
 
 
-def draw_pages(sources: Sequence[FlowSource], spec: ViewSpec, *, sheet: bool = False) -> Drawing:
+def draw_pages(sources: Sequence[FlowSource], spec: DrawingSpec, *, sheet: bool = False) -> Drawing:
     """Draws videos one after the other at one scale: a page a field, or all on one sheet.
 
     The panels are as large as those of the first video. Raises ConfigError for panels that the
@@ -216,7 +215,7 @@ def view(
     source: str | os.PathLike[str],
     to: str | os.PathLike[str],
     keys: Sequence[str] = (),
-    spec: ViewSpec | None = None,
+    spec: DrawingSpec | None = None,
     *,
     config: ExtractConfig | None = None,
     device: str = "auto",
@@ -229,7 +228,7 @@ def view(
     for options that do not fit it.
     """
     began = time.perf_counter()
-    spec = spec or ViewSpec()
+    spec = spec or DrawingSpec()
     suffix = Path(to).suffix.lower()
     if suffix not in (*FILM_SUFFIXES, PICTURE_SUFFIX):
         endings = f"{', '.join(FILM_SUFFIXES)} or {PICTURE_SUFFIX}"
@@ -269,11 +268,11 @@ def _check_room(suffix: str, drawing: Drawing) -> None:
 def _open(
     source: str | os.PathLike[str],
     keys: Sequence[str],
-    spec: ViewSpec,
+    spec: DrawingSpec,
     config: ExtractConfig | None,
     device: str,
     stack: contextlib.ExitStack,
-) -> tuple[list[FlowSource], ViewSpec, tuple[str, ...]]:
+) -> tuple[list[FlowSource], DrawingSpec, tuple[str, ...]]:
     if is_dataset(source):
         dataset = open_dataset(source)
         if config is not None:

@@ -1,4 +1,4 @@
-"""A run's numbers as metrics: for Prometheus as text, and for Ray's own exporter and dashboard."""
+"""A run's counters: for Prometheus as text, and for Ray's own exporter and dashboard."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from flowprep.run.status import RunProgress
 
-__all__ = ["RayMetrics", "Sample", "metric_samples", "prometheus_text"]
+__all__ = ["RayCounters", "Sample", "counter_samples", "prometheus_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Sample:
         return f"{self.name}{{{labels}}} {self.value}" if labels else f"{self.name} {self.value}"
 
 
-def metric_samples(progress: RunProgress) -> list[Sample]:
-    """Returns a run's numbers as metrics, those of one name one after the other."""
+def counter_samples(progress: RunProgress) -> list[Sample]:
+    """Returns a run's counters and gauges, those of one name one after the other."""
     run = progress
     samples = [
         Sample("flowprep_videos", "gauge", "Videos of the manifest.", run.num_videos),
@@ -76,7 +76,7 @@ def metric_samples(progress: RunProgress) -> list[Sample]:
 
 
 def prometheus_text(samples: Sequence[Sample]) -> str:
-    """Returns metrics in Prometheus' text format, for a node exporter's textfile collector."""
+    """Returns samples in Prometheus' text format, for a node exporter's textfile collector."""
     lines: list[str] = []
     described: set[str] = set()
     for sample in samples:
@@ -88,15 +88,15 @@ def prometheus_text(samples: Sequence[Sample]) -> str:
     return "\n".join(lines) + "\n"
 
 
-class RayMetrics:
-    """Keeps Ray's metrics of a run up to date, where this process is connected to Ray.
+class RayCounters:
+    """Keeps Ray's counters and gauges of a run up to date, where this process is connected to Ray.
 
     Ray exports them with its own, in Prometheus' format, at the port and in the service discovery
     file that its documentation describes; its dashboard's Grafana shows them.
     """
 
     def __init__(self) -> None:
-        self._metrics: dict[str, Any] = {}
+        self._counters: dict[str, Any] = {}
         self._counted: dict[tuple[str, tuple[str, ...]], float] = {}
 
     def show(self, samples: Sequence[Sample]) -> None:
@@ -104,10 +104,10 @@ class RayMetrics:
         from ray.util.metrics import Counter, Gauge
 
         for sample in samples:
-            metric: Any = self._metrics.get(sample.name)
-            if metric is None:
+            counter: Any = self._counters.get(sample.name)
+            if counter is None:
                 kind: Any = Counter if sample.kind == "counter" else Gauge
-                metric = self._metrics[sample.name] = kind(
+                counter = self._counters[sample.name] = kind(
                     # Ray adds the suffix to a counter's name itself.
                     sample.name.removesuffix("_total"),
                     description=sample.description,
@@ -115,12 +115,12 @@ class RayMetrics:
                 )
             labels = dict(sample.labels)
             if sample.kind == "gauge":
-                metric.set(sample.value, tags=labels)
+                counter.set(sample.value, tags=labels)
                 continue
             place = (sample.name, tuple(labels.values()))
             more = sample.value - self._counted.get(place, 0.0)
             if more > 0:
-                metric.inc(more, tags=labels)
+                counter.inc(more, tags=labels)
                 self._counted[place] = sample.value
 
 

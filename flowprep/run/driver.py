@@ -32,7 +32,7 @@ from flowprep.dataset.parts import (
 from flowprep.dataset.plan import write_plan
 from flowprep.errors import ExecutorError, VideoError
 from flowprep.inputs.manifest import Manifest
-from flowprep.run.counters import metric_samples
+from flowprep.run.counters import counter_samples
 from flowprep.run.executor import Executor
 from flowprep.run.executors import start_executor
 from flowprep.run.first_videos import FirstVideos
@@ -229,7 +229,7 @@ class _Run:
             self._check_first_videos(is_end=not (self.waiting or in_flight))
             self.recorder.num_workers = executor.num_workers
             if (written := self.recorder.write()) is not None:
-                executor.show(metric_samples(written))
+                executor.show(counter_samples(written))
 
     def _check_first_videos(self, *, is_end: bool) -> None:
         """Raises ExecutorError where extraction does not work here at all."""

@@ -36,6 +36,8 @@ def start_executor(
     workers.
     """
     name = chosen_executor(options, flow.algorithm, num_jobs)
+    if options.executor == "auto":
+        log.info("executor auto is %s: %d jobs at first", name, num_jobs)
     if name != "process":
         return EXECUTORS[name](options, flow)
     if options.executor == "process" or (options.num_workers or usable_cores()) == 1:

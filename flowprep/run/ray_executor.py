@@ -15,7 +15,7 @@ from flowprep.flow.devices import Device
 from flowprep.flow.estimators import check_device, has_gpu_version
 from flowprep.flow.parameters import is_own
 from flowprep.run.cluster import job_runtime_env, living_machines
-from flowprep.run.counters import RayMetrics, Sample
+from flowprep.run.counters import RayCounters, Sample
 from flowprep.run.executor import MAX_FAILED_STARTS, Executor
 from flowprep.run.extract import library_versions
 from flowprep.run.job import ExtractJob, Job, JobResult, PreparedWorker, WorkerLost
@@ -78,7 +78,7 @@ class RayExecutor(Executor):
         self._actors: set[Any] = set()
         self._num_failed_starts = 0
         self._num_failed_setups = 0
-        self._metrics = RayMetrics()
+        self._counters = RayCounters()
         self._notes: set[str] = set()
         self._address = cluster_address(options.address)
         # Before Ray starts, which takes seconds.
@@ -152,7 +152,7 @@ class RayExecutor(Executor):
         return ended
 
     def show(self, samples: Sequence[Sample]) -> None:
-        self._metrics.show(samples)
+        self._counters.show(samples)
 
     def close(self) -> None:
         if self._owns_ray:

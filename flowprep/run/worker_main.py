@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import pickle
 import threading
@@ -11,7 +12,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 
-from flowprep.errors import FlowprepError
 from flowprep.run.run_job import prepare, run_job
 from flowprep.run.worker_process import READY
 
@@ -34,8 +34,11 @@ def main(descriptor: int) -> None:
         flow, device, job = pickle.loads(tasks.get())
         if job is None:
             # Whatever is wrong, the first job says it.
-            with suppress(FlowprepError):
+            with suppress(Exception):
                 prepare(flow, device)
+            # It was off while all this was imported, which stays as it is.
+            gc.freeze()
+            gc.enable()
         else:
             connection.send_bytes(pickle.dumps(run_job(job, device)))
 

@@ -51,6 +51,7 @@ from flowprep.dataset import jpeg
 from flowprep.dataset.layout import FLOW_STREAMS, shard_name
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo, VideoList
+from flowprep.learn.clip_inputs import ClipForm, ClipInput
 from flowprep.learn.clips import levels
 from flowprep.learn.clips.clip import load_clip
 from flowprep.learn.clips.indices import training_indices
@@ -157,10 +158,17 @@ class Bench:
         drawn = []
         for _ in range(count):
             video = self.dataset.videos[int(rng.integers(len(self.dataset.videos)))]
-            (indices,) = training_indices(video.num_flows, clip, rng)
+            ((indices,),) = training_indices(
+                video.num_frames, video.num_flows, [flow_input(clip)], clip, rng
+            )
             crop = training_crop(video.width, video.height, clip, AugmentSpec(), rng)
             drawn.append(Wanted(video, indices, crop))
         return drawn
+
+
+def flow_input(clip: ClipSpec, form: ClipForm = "stack") -> ClipInput:
+    """Returns the input of a network of flow alone."""
+    return ClipInput("flow", "flow", form, clip.num_frames, clip.frame_stride)
 
 
 def videos(folder: Path) -> Path:
@@ -196,13 +204,18 @@ def write_loose(dataset: FlowDataset, folder: Path) -> None:
 class Shards:
     """flowprep."""
 
-    def __init__(self, bench: Bench, layout: Any) -> None:
+    def __init__(self, bench: Bench, form: ClipForm) -> None:
         self._dataset = flowprep.open_dataset(bench.dataset.location)
-        self._layout = layout
+        self._form = form
 
     def __call__(self, wanted: Wanted, clip: ClipSpec) -> Numbers:
         return load_clip(
-            self._dataset, wanted.video, wanted.indices, wanted.crop, clip, self._layout
+            self._dataset,
+            wanted.video,
+            wanted.indices,
+            wanted.crop,
+            clip,
+            flow_input(clip, self._form),
         )
 
 
@@ -218,8 +231,8 @@ class FirstVisits(Shards):
 class Loose:
     """Loose files, otherwise flowprep's: its decoder for no more than the crop, its one pass."""
 
-    def __init__(self, bench: Bench, layout: Any) -> None:
-        self._folder, self._layout = bench.loose, layout
+    def __init__(self, bench: Bench, form: ClipForm) -> None:
+        self._folder, self._form = bench.loose, form
 
     def _read(self, wanted: Wanted) -> list[bytes]:
         files = []
@@ -230,7 +243,7 @@ class Loose:
         return files
 
     def __call__(self, wanted: Wanted, clip: ClipSpec) -> Numbers:
-        return finish(decode(self._read(wanted), wanted.crop), wanted, clip, self._layout)
+        return finish(decode(self._read(wanted), wanted.crop), wanted, clip, self._form)
 
 
 class LooseOpenCV(Loose):
@@ -243,7 +256,7 @@ class LooseOpenCV(Loose):
         for plane, data in zip(planes, files, strict=True):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
             plane[:] = image[y : y + 224, x : x + 224]  # type: ignore[index]
-        return finish(planes, wanted, clip, self._layout)
+        return finish(planes, wanted, clip, self._form)
 
 
 class LoosePillow(Loose):
@@ -265,7 +278,7 @@ class LoosePillow(Loose):
         if crop.flip:
             x = np.ascontiguousarray(x[..., ::-1])
             np.negative(x[::2], out=x[::2])
-        if self._layout == "volume":
+        if self._form == "volume":
             x = np.ascontiguousarray(x.reshape(-1, 2, 224, 224).swapaxes(0, 1))
         return x
 
@@ -273,11 +286,11 @@ class LoosePillow(Loose):
 class WholeVideos:
     """webdataset on the shards as they lie: a sample is a video, of which one clip is decoded."""
 
-    def __init__(self, bench: Bench, layout: Any) -> None:
+    def __init__(self, bench: Bench, form: ClipForm) -> None:
         storage = Path(bench.dataset.location)
         shards = sorted({shard_name(video.shard) for video in bench.dataset.videos})
         self._urls = [str(storage / name) for name in shards]
-        self._layout = layout
+        self._form = form
 
     def clips(self, clip: ClipSpec, wanted: list[Wanted]) -> Iterator[Numbers]:
         """Yields a clip of each video, in the order of the shards."""
@@ -295,7 +308,7 @@ class WholeVideos:
                 for index in one.indices.tolist()
                 for stream in FLOW_STREAMS["forward"]
             ]
-            yield finish(decode(files, one.crop), one, clip, self._layout)
+            yield finish(decode(files, one.crop), one, clip, self._form)
 
 
 class Members:
@@ -304,8 +317,8 @@ class Members:
     It has no choice of clips any more, and one tar holds each field as often as clips do.
     """
 
-    def __init__(self, bench: Bench, layout: Any) -> None:
-        self._bench, self._layout = bench, layout
+    def __init__(self, bench: Bench, form: ClipForm) -> None:
+        self._bench, self._form = bench, form
 
     def clips(self, clip: ClipSpec, wanted: list[Wanted]) -> Iterator[Numbers]:
         """Yields the clips in their order."""
@@ -317,7 +330,7 @@ class Members:
                 for place in range(len(one.indices))
                 for stream in FLOW_STREAMS["forward"]
             ]
-            yield finish(decode(files, one.crop), one, clip, self._layout)
+            yield finish(decode(files, one.crop), one, clip, self._form)
 
     def _write(self, wanted: list[Wanted]) -> Path:
         path = self._bench.folder / f"members-{len(wanted)}-{len(wanted[0].indices)}.tar"
@@ -344,17 +357,17 @@ def decode(files: list[bytes], crop: Crop) -> Gray:
     return planes
 
 
-def finish(planes: Gray, wanted: Wanted, clip: ClipSpec, layout: Any) -> Numbers:
+def finish(planes: Gray, wanted: Wanted, clip: ClipSpec, form: ClipForm) -> Numbers:
     """The rest of the way, as flowprep does it: (2L, 224, 224) uint8 to a clip."""
     length = len(wanted.indices)
-    shape = (2, length, 224, 224) if layout == "volume" else (2 * length, 224, 224)
+    shape = (2, length, 224, 224) if form == "volume" else (2 * length, 224, 224)
     out = np.empty(shape, np.float32)
     levels.fill_crop(
         planes.reshape(length, 2, 224, 224),
         (0, 0),
         CONFIG.flow,
         out,
-        layout=layout,
+        form=form,
         normalization=clip.normalization,
         flip=wanted.crop.flip,
     )
@@ -377,7 +390,9 @@ LOADERS: dict[str, Any] = {
 
 def show_decoders(bench: Bench) -> None:
     """Microseconds of one JPEG, of the decoders that there are."""
-    files = [one for wanted in bench.wanted(STACK, 10) for one in Loose(bench, "")._read(wanted)]
+    files = [
+        one for wanted in bench.wanted(STACK, 10) for one in Loose(bench, "stack")._read(wanted)
+    ]
     ends = np.cumsum([len(data) for data in files])
     starts = np.concatenate(([0], ends[:-1]))
     joined = b"".join(files)
@@ -434,12 +449,12 @@ def show_volumes(bench: Bench) -> None:
     compare(bench, VOLUME, "volume", 8)
 
 
-def compare(bench: Bench, clip: ClipSpec, layout: str, count: int) -> None:
+def compare(bench: Bench, clip: ClipSpec, form: ClipForm, count: int) -> None:
     """Prints the rates of all loaders on the same clips."""
     drawn = bench.wanted(clip, count)
     # A sample of the shards is a video, so that there each is wanted once.
     once = list({one.video.key: one for one in bench.wanted(clip, 400, seed=1)}.values())
-    loaders = {name: kind(bench, layout) for name, kind in LOADERS.items()}
+    loaders = {name: kind(bench, form) for name, kind in LOADERS.items()}
     runs: dict[str, Callable[[], Any]] = {}
     counts: dict[str, int] = {}
     for name, loader in loaders.items():
@@ -476,7 +491,7 @@ def show_samples(bench: Bench) -> None:
     """Whole samples, as training and tests take them."""
     jitter = AugmentSpec("corners-13", (1.0, 0.875, 0.75))
     segments = ClipSpec("flow", 5, num_segments=3, normalization="tsn-resnet")
-    cases: dict[str, tuple[ClipSpec, AugmentSpec, Any]] = {
+    cases: dict[str, tuple[ClipSpec, AugmentSpec, ClipForm]] = {
         "10 fields": (STACK, AugmentSpec(), "stack"),
         "10 fields, mean subtracted": (
             dataclasses.replace(STACK, subtract_mean_flow=True),
@@ -492,11 +507,11 @@ def show_samples(bench: Bench) -> None:
         "64 fields": (VOLUME, AugmentSpec(), "volume"),
     }
     runs: dict[str, Callable[[], Any]] = {}
-    for name, (clip, augment, layout) in cases.items():
+    for name, (clip, augment, form) in cases.items():
         config = TrainConfig(clip=clip, augment=augment, train_split="all")
-        samples = TrainingClips([bench.dataset], config, layout)
+        samples = TrainingClips([bench.dataset], config, [flow_input(clip, form)])
         runs[name] = functools.partial(call_positions, samples, range(8))
-    views = TestViews(bench.dataset, STACK, "stack", VIEWS["250"], split="all")
+    views = TestViews(bench.dataset, STACK, [flow_input(STACK)], VIEWS["250"], split="all")
     runs["10 crops of 10 fields (250 views)"] = functools.partial(call_positions, views, range(8))
     timings = by_turns(runs, bench.rounds)
     print("| sample | samples/s of a core | best |\n|---|---|---|")
@@ -508,7 +523,8 @@ def show_samples(bench: Bench) -> None:
 def show_processes(bench: Bench) -> None:
     """Batches of 16 handed over by loader processes, on the clock, on all cores."""
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    samples = TrainingClips([bench.dataset], TrainConfig(clip=STACK, train_split="all"), "stack")
+    config = TrainConfig(clip=STACK, train_split="all")
+    samples = TrainingClips([bench.dataset], config, config.inputs)
     print("| loader processes | clips/s, 10 fields | seconds to the first batch |\n|---|---|---|")
     for num_loaders in (0, 1, 2):
         began = time.perf_counter()
@@ -525,7 +541,7 @@ def show_processes(bench: Bench) -> None:
         number = sum(len(batch["label"]) for batch in loader)
         rate = number / (time.perf_counter() - began)
         print(f"| {num_loaders} | {rate:.0f} | {first:.1f} |", flush=True)
-    views = TestViews(bench.dataset, STACK, "stack", VIEWS["250"], split="all")
+    views = TestViews(bench.dataset, STACK, [flow_input(STACK)], VIEWS["250"], split="all")
     began = time.perf_counter()
     items = list(zip(range(50), test_loader(views, num_loaders=2), strict=False))
     rate = len(items) / (time.perf_counter() - began)
@@ -546,7 +562,7 @@ def show_size(bench: Bench) -> None:
     result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     print(f"100,000 videos: {result.stdout.strip()}")
     config = TrainConfig(clip=STACK, train_split="all")
-    samples = TrainingClips([bench.dataset], config, "stack")
+    samples = TrainingClips([bench.dataset], config, config.inputs)
     print(f"training samples of {samples.num_videos} videos: {len(pickle.dumps(samples))} bytes")
 
 

@@ -73,6 +73,7 @@ PARTS: dict[str, Part] = {
     "memory": Part("memory of a worker", ("scripts/bench_memory", "--resize", "short:128")),
     "scale": Part("650,000 videos", ("scripts/bench_scale",)),
     "gpu": Part("estimators on a GPU", ("scripts/bench_gpu",), problem=_no_gpu),
+    "start": Part("start of commands", ("scripts/bench_start",)),
     "soak": Part("half an hour of many videos", ("scripts/bench_soak",)),
 }
 

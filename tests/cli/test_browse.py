@@ -141,8 +141,8 @@ def test_without_the_extra(flowprep: Command, made: Path, monkeypatch: pytest.Mo
     result = flowprep("browse", made)
     assert result.code == 1
     assert result.error == (
-        "Error: `flowprep browse` needs starlette and uvicorn, which are not installed; "
-        "run pip install -e '.[browse]'\n"
+        "Error: `flowprep browse` needs uvicorn, which cannot be imported; "
+        "run `pip install 'flowprep[browse]'`\n"
     )
 
 

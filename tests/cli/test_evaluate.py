@@ -138,6 +138,6 @@ def test_torch_is_missing(command: str, tmp_path: Path) -> None:
     result = subprocess.run(arguments, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        f"Error: `flowprep {command}` needs torch, which is not installed; "
-        "run pip install -e '.[train]'\n"
+        f"Error: `flowprep {command}` needs torch, which cannot be imported; "
+        "run `pip install 'flowprep[train]'`\n"
     )

@@ -1,4 +1,4 @@
-"""A run under Ray, as a real process: quiet, ended by Ctrl-C, and continued."""
+"""A run as a real process, with Ray and without: quiet, ended by Ctrl-C, and continued."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import NUM_FRAMES, Command
 from tests.run.faults import wait_until
 
 NUM_VIDEOS = 24
 
 
-def test_ctrl_c_and_the_same_command_again(flowprep: Command, clips: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["auto", "ray"])
+def test_ctrl_c_and_the_same_command_again(
+    executor: str, flowprep: Command, clips: Path, tmp_path: Path
+) -> None:
     (tmp_path / "videos").mkdir()
     for number in range(NUM_VIDEOS):
         shutil.copy(clips / "zoom_in/a.mp4", tmp_path / f"videos/{number:02d}.mp4")
@@ -23,6 +28,7 @@ def test_ctrl_c_and_the_same_command_again(flowprep: Command, clips: Path, tmp_p
     # OpenCV's TV-L1 is slow enough to be interrupted.
     command = [sys.executable, "-m", "flowprep", "extract", str(tmp_path / "videos"), str(out)]
     command += ["--algorithm", "tvl1-opencv", "--workers", "1", "--shard-size", "2"]
+    command += ["--executor", executor]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -75,6 +75,6 @@ def test_without_matplotlib(
     result = flowprep("report", made, "--to", tmp_path / "page.html")
     assert result.code == 1
     assert result.error == (
-        "Error: `flowprep report` needs matplotlib, which is not installed; "
-        "run pip install -e '.[report]'\n"
+        "Error: `flowprep report` needs matplotlib, which cannot be imported; "
+        "run `pip install 'flowprep[report]'`\n"
     )

@@ -174,6 +174,22 @@ def test_a_mistake_in_the_file_is_named(
         (("--precision", "fp16"), 2, "--precision fp16 needs a GPU"),
         (("--device", "cuda:77"), 2, "--device must be"),
         (("--partial-bn",), 2, "--partial-bn does not apply to resnet18"),
+        (
+            ("--non-local", "--model", "i3d"),
+            2,
+            "--non-local does not apply to i3d, got True; leave it out, or choose i3d-resnet50",
+        ),
+        (
+            ("--recipe", "tsn", "--model", "i3d"),
+            2,
+            "--partial-bn does not apply to i3d, got True; .*, or choose tsn-resnet18 or",
+        ),
+        (("--stream", "both"), 2, "--stream must be flow or rgb for resnet18, got 'both'"),
+        (
+            ("--stream", "both", "--recipe", "i3d"),
+            2,
+            "--stream must be flow or rgb for recipe i3d, got 'both'",
+        ),
         (("--weights", "none.pth"), 1, "none.pth"),
         (("--train-split", "val"), 1, "holds no video of split 'val'"),
         (("--run", "s3://bucket/run"), 2, "--run must be a folder of this machine"),
@@ -206,7 +222,7 @@ def test_without_torch_the_extra_is_named(flow: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert result.returncode == 1
-    assert "pip install -e '.[train]'" in result.stderr
+    assert "pip install 'flowprep[train]'" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -205,8 +205,22 @@ def counted(
     flowprep.extract(videos, memory, CONFIG, executor="inline")
     dataset = flowprep.open_dataset(memory)
     storage = CountingStorage(memory)
-    dataset._storage = storage
-    return dataset, storage.ranges
+    return dataset.read_through(storage), storage.ranges
+
+
+def test_another_storage_gives_the_same_and_shares_nothing_that_was_read(made_once: Path) -> None:
+    dataset = flowprep.open_dataset(made_once)
+    flow = dataset.flow("jump/a", 0, 2)
+    storage = CountingStorage(made_once)
+    storage.is_local = False
+    other = dataset.read_through(storage)
+    assert (dataset.storage, other.storage) != (storage, dataset.storage)
+    assert other.storage is storage
+    assert other.videos is dataset.videos
+    np.testing.assert_array_equal(other.flow("jump/a", 0, 2), flow)
+    # KEY.json too, which the first of the two knows already.
+    assert len(storage.ranges) == 3
+    assert repr(other) == repr(dataset)
 
 
 def test_a_clip_takes_one_read_a_stream(
@@ -375,7 +389,7 @@ def test_what_a_data_set_does_not_hold_is_refused(forward_only: Path) -> None:
 def test_an_unknown_direction_is_refused(dataset: FlowDataset) -> None:
     with pytest.raises(ConfigError) as caught:
         dataset.flow("jump/a", 0, 1, "sideways")  # type: ignore[arg-type]
-    assert str(caught.value) == "direction must be forward or backward, got 'sideways'"
+    assert str(caught.value) == "direction must be one of forward, backward, got 'sideways'"
 
 
 def test_a_folder_without_a_data_set_is_refused(tmp_path: Path) -> None:

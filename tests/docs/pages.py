@@ -108,7 +108,7 @@ def read_page(name: str) -> Page:
                 small = {**small, command: tuple(arguments)}
             elif key in ("not run", "needs"):
                 marks[key] = value
-            else:
+            elif key != "written by":
                 raise ValueError(f"{name}, line {number}: no test knows {line}")
         elif match := _FENCE.fullmatch(line):
             fence, language = match.groups()

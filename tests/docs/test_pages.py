@@ -55,7 +55,9 @@ def parse(arguments: list[str]) -> None:
         return
     name, *rest = arguments
     command = command_named(name)
-    context = click.Context(command, info_name=name)
+    # A command keeps the help option of the first context that it sees: this is its real one.
+    parent = click.Context(cli, info_name="flowprep", **cli.context_settings)
+    context = click.Context(command, parent=parent, info_name=name)
     command.make_parser(context).parse_args([word for word in rest if word != "..."])
 
 
@@ -185,3 +187,10 @@ def test_contributing_lists_the_rooms_from_the_top_down() -> None:
         for room in rooms
     ]
     assert listed == [one for one in expected if one not in ("__main__.py", "_version.py")]
+
+
+def test_contributing_names_every_script() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path in (ROOT / "scripts").iterdir():
+        if path.is_file() and path.stat().st_mode & 0o100:
+            assert f"scripts/{path.name}" in text, path.name

@@ -605,7 +605,7 @@ def test_a_damaged_video_costs_itself(copied: Path, tmp_path: Path) -> None:
 def test_the_header_of_an_ordinary_data_set_says_nothing_of_origins(made_once: Path) -> None:
     values = json.loads((made_once / "dataset.json").read_text())
     assert "origin" not in values
-    assert DatasetHeader.read(flowprep.open_dataset(made_once)._storage).origin == {}
+    assert DatasetHeader.read(flowprep.open_dataset(made_once).storage).origin == {}
 
 
 @pytest.mark.parametrize("stream", [name for names in FLOW_STREAMS.values() for name in names])

@@ -88,7 +88,7 @@ def test_a_working_gpu_has_no_reason_against_it() -> None:
     ("state", "index", "words"),
     [
         (CudaState(None), None, "NVIDIA's driver is not found (libcuda.so.1); install it, or"),
-        (CudaState(DRIVER), None, "PyTorch is not installed; run pip install -e '.[gpu]'"),
+        (CudaState(DRIVER), None, "PyTorch is not installed; run `pip install 'flowprep[gpu]'`"),
         (
             CudaState(DRIVER, "2.13.0+cpu"),
             None,

@@ -211,7 +211,7 @@ def test_a_task_describes_its_data_set(dataset: FlowDataset) -> None:
 
 def test_classes_without_names_are_called_by_their_numbers(dataset: FlowDataset) -> None:
     header = dataclasses.replace(dataset.header, class_names=())
-    nameless = FlowDataset(dataset._storage, header, VideoList())
+    nameless = FlowDataset(dataset.storage, header, VideoList())
     nameless.videos = dataset.videos
     task = describe_task(nameless)
     assert task.class_names == tuple("01234567")

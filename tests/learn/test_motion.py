@@ -20,13 +20,13 @@ from flowprep.config import DecodeSpec, ExtractConfig, Resize, RunOptions
 from flowprep.dataset.read import FlowDataset
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint, restore_model
+from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.config import (
     AugmentSpec,
     ClipSpec,
     ModelSpec,
     OptimizationSpec,
-    StreamName,
     TrainConfig,
     TrainOptions,
     ViewSpec,

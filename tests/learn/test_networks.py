@@ -28,10 +28,10 @@ from flowprep.learn.networks import (
     make_options,
 )
 from flowprep.learn.recipes import RECIPES, default_config
-from tests.learn.late_fusion import late_fusion
 from tests.learn.networks_table import table, written_table
+from tests.learn.two_towers import two_towers
 
-__all__ = ["late_fusion"]
+__all__ = ["two_towers"]
 
 NO_NETWORKS = {"__init__", "base", "cost", "multitask"}
 """Files of `flowprep.learn.models` that hold no network."""
@@ -112,12 +112,12 @@ def test_frames_and_stride_are_the_first_inputs(monkeypatch: pytest.MonkeyPatch)
     assert i3d == ClipInput("rgb", "rgb", "volume", 16, 2)
 
 
-def test_a_stream_is_one_that_the_network_takes(late_fusion: str) -> None:
-    assert [one.stream for one in default_config(late_fusion, "both").inputs] == ["flow", "rgb"]
+def test_a_stream_is_one_that_the_network_takes(two_towers: str) -> None:
+    assert [one.stream for one in default_config(two_towers, "both").inputs] == ["flow", "rgb"]
     with pytest.raises(ConfigError, match="stream must be flow or rgb for i3d, got 'both'"):
         TrainConfig(ModelSpec("i3d"), ClipSpec("both"))
     for stream in ("flow", "rgb"):
         with pytest.raises(
-            ConfigError, match=f"stream must be both for late-fusion, got '{stream}'"
+            ConfigError, match=f"stream must be both for two-towers, got '{stream}'"
         ):
-            TrainConfig(ModelSpec(late_fusion), ClipSpec(stream, 1))
+            TrainConfig(ModelSpec(two_towers), ClipSpec(stream, 1))

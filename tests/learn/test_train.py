@@ -410,17 +410,19 @@ def test_other_data_is_refused(dataset: FlowDataset, other_motion: Path, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         train([dataset], tmp_path, config, QUIET, is_stop_asked=lambda: True)
     other = open_dataset(other_motion)
-    with pytest.raises(ConfigMismatchError, match="other data sets: motion so far, motion, other"):
+    with pytest.raises(
+        ConfigMismatchError, match="other data sets:\n  data sets: motion so far, motion, other now"
+    ):
         train([dataset, other], tmp_path, config, QUIET)
     decode = dataclasses.replace(dataset.config.decode, fps=5.0)
     header = dataclasses.replace(
         dataset.header, config=dataclasses.replace(dataset.config, decode=decode)
     )
-    slower = FlowDataset(dataset._storage, header, VideoList())
+    slower = FlowDataset(dataset.storage, header, VideoList())
     slower.videos = dataset.videos
     with pytest.raises(ConfigMismatchError, match=r"decode\.fps: nothing in training, 5\.0"):
         train([slower], tmp_path, config, QUIET)
-    fewer = FlowDataset(dataset._storage, dataset.header, VideoList())
+    fewer = FlowDataset(dataset.storage, dataset.header, VideoList())
     fewer.videos = type(dataset.videos)(dataset.videos[:-1])
     kept = [video for video in dataset.videos if video.split == "test"]
     fewer.videos = type(dataset.videos)([v for v in dataset.videos if v not in kept][1:])
@@ -435,7 +437,7 @@ def test_data_without_labels_or_splits_is_refused(dataset: FlowDataset, tmp_path
         train([dataset], tmp_path, change(SMALL, train_split="val"), QUIET)
     with pytest.raises(DatasetError, match="no video of split 'val'"):
         train([dataset], tmp_path, change(SMALL, test_split="val"), QUIET)
-    nameless = FlowDataset(dataset._storage, dataset.header, VideoList())
+    nameless = FlowDataset(dataset.storage, dataset.header, VideoList())
     nameless.videos = type(dataset.videos)(
         [
             dataclasses.replace(video, labels=() if video.split == "test" else video.labels)

@@ -12,10 +12,10 @@ from PIL import Image
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import ConfigError, InputError, VideoError
 from flowprep.look.color import levels_to_color
-from flowprep.look.panels import PANELS
+from flowprep.look.panel_names import PANELS
 from flowprep.look.render import MARGIN_PX
 from flowprep.look.sources import StoredFlow
-from flowprep.look.view import ViewSpec, draw_pages, view
+from flowprep.look.view import DrawingSpec, draw_pages, view
 from tests.look.viewing import NUM_FRAMES, QUICK, cells
 
 # ---- what is drawn
@@ -23,7 +23,7 @@ from tests.look.viewing import NUM_FRAMES, QUICK, cells
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_panels_show_what_is_stored(dataset: FlowDataset, direction: str) -> None:
-    spec = ViewSpec(("rgb", "flow", "x"), start=2, length=3, direction=direction)  # type: ignore[arg-type]
+    spec = DrawingSpec(("rgb", "flow", "x"), start=2, length=3, direction=direction)  # type: ignore[arg-type]
     drawing = draw_pages([StoredFlow(dataset, "right")], spec)
     pages = list(drawing.pages)
     assert len(pages) == drawing.num_pages == 3
@@ -40,7 +40,7 @@ def test_panels_show_what_is_stored(dataset: FlowDataset, direction: str) -> Non
 
 
 def test_errors_of_true_flow_are_small_and_colours_say_so(dataset: FlowDataset) -> None:
-    spec = ViewSpec(("rgb", "consistency", "warp"), start=3, length=1)
+    spec = DrawingSpec(("rgb", "consistency", "warp"), start=3, length=1)
     (page,) = draw_pages([StoredFlow(dataset, "right")], spec).pages
     _, consistency, warp = cells(page, 3)
     inner = slice(8, -8)
@@ -55,31 +55,31 @@ def test_the_scale_covers_the_stored_flow_and_is_one_for_all_videos(dataset: Flo
     own = [source.suggest_scale("forward") for source in sources]
     assert own[0] in (2, 3)
     assert own[1] in (3, 4)
-    drawing = draw_pages(sources, ViewSpec(("flow",)))
+    drawing = draw_pages(sources, DrawingSpec(("flow",)))
     assert drawing.max_flow_px == max(own)
     pages = list(drawing.pages)
     assert len(pages) == 3 * (NUM_FRAMES - 1)
     assert {page.shape for page in pages} == {pages[0].shape}
-    assert draw_pages(sources, ViewSpec(max_flow_px=7.5)).max_flow_px == 7.5
+    assert draw_pages(sources, DrawingSpec(max_flow_px=7.5)).max_flow_px == 7.5
 
 
 def test_a_range_ends_with_the_video(dataset: FlowDataset) -> None:
     source = StoredFlow(dataset, "down")
-    assert draw_pages([source], ViewSpec(start=5, length=100)).num_pages == NUM_FRAMES - 1 - 5
+    assert draw_pages([source], DrawingSpec(start=5, length=100)).num_pages == NUM_FRAMES - 1 - 5
     with pytest.raises(ConfigError, match=r"start must be at most 6, the last field of down"):
-        draw_pages([source], ViewSpec(start=7))
+        draw_pages([source], DrawingSpec(start=7))
 
 
 def test_a_data_set_without_frames_shows_flow(bare: FlowDataset) -> None:
     source = StoredFlow(bare, "right")
-    assert draw_pages([source], ViewSpec()).size[0] < 300  # one panel
+    assert draw_pages([source], DrawingSpec()).size[0] < 300  # one panel
     for panel in ("rgb", "arrows", "warp"):
         with pytest.raises(ConfigError, match=f"panels {panel} needs RGB frames, and right was"):
-            draw_pages([source], ViewSpec((panel,)))
+            draw_pages([source], DrawingSpec((panel,)))
     with pytest.raises(ConfigError, match="consistency needs forward and backward flow, and right"):
-        draw_pages([source], ViewSpec(("consistency",)))
+        draw_pages([source], DrawingSpec(("consistency",)))
     with pytest.raises(ConfigError, match="right has no backward flow; it has forward"):
-        draw_pages([source], ViewSpec(direction="backward"))
+        draw_pages([source], DrawingSpec(direction="backward"))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_data_set_without_frames_shows_flow(bare: FlowDataset) -> None:
     [
         ({"panels": ("flw",)}, "got 'flw'; did you mean flow?"),
         ({"panels": ()}, "panels must name one or more of rgb, flow"),
-        ({"direction": "up"}, "direction must be forward or backward, got 'up'"),
+        ({"direction": "up"}, "direction must be one of forward, backward, got 'up'"),
         ({"start": -1}, "start must be >= 0, got -1"),
         ({"length": 0}, "length must be >= 1, got 0"),
         ({"max_flow_px": float("nan")}, "max_flow_px must be > 0 and at most 100000, got nan"),
@@ -97,7 +97,7 @@ def test_a_data_set_without_frames_shows_flow(bare: FlowDataset) -> None:
 )
 def test_wrong_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        ViewSpec(**options)  # type: ignore[arg-type]
+        DrawingSpec(**options)  # type: ignore[arg-type]
     assert message in str(error.value)
 
 
@@ -107,7 +107,7 @@ def test_wrong_options(options: dict[str, object], message: str) -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".webp", ".gif"])
 def test_films_of_all_panels(dataset: FlowDataset, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"film{suffix}"
-    report = view(dataset.location, path, ["right"], ViewSpec(tuple(PANELS), length=4))
+    report = view(dataset.location, path, ["right"], DrawingSpec(tuple(PANELS), length=4))
     assert (report.num_pages, report.names) == (4, ("right",))
     if suffix == ".mp4":
         with av.open(str(path)) as container:
@@ -131,7 +131,7 @@ def test_a_film_that_would_fill_the_memory_is_refused(
 
 def test_a_sheet_has_moments_of_every_video(dataset: FlowDataset, tmp_path: Path) -> None:
     path = tmp_path / "sheet.png"
-    report = view(dataset.location, path, ["right", "tall"], ViewSpec(num_pictures=4))
+    report = view(dataset.location, path, ["right", "tall"], DrawingSpec(num_pictures=4))
     assert report.num_pages == 4
     with Image.open(path) as image:
         assert image.size == (report.width, report.height)
@@ -167,7 +167,7 @@ def test_sources_that_are_none(dataset: FlowDataset, videos: Path, tmp_path: Pat
 def test_a_video_is_drawn_as_its_data_set_is(
     dataset: FlowDataset, videos: Path, tmp_path: Path
 ) -> None:
-    spec = ViewSpec(tuple(PANELS), start=1, length=3, num_pictures=2, max_flow_px=4)
+    spec = DrawingSpec(tuple(PANELS), start=1, length=3, num_pictures=2, max_flow_px=4)
     view(videos / "right.mp4", tmp_path / "a.png", spec=spec, config=QUICK)
     view(dataset.location, tmp_path / "b.png", ["right"], spec)
     with Image.open(tmp_path / "a.png") as one, Image.open(tmp_path / "b.png") as other:

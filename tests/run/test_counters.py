@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from flowprep.dataset.layout import VideoRecord
-from flowprep.run.counters import Sample, metric_samples, prometheus_text
+from flowprep.run.counters import Sample, counter_samples, prometheus_text
 from flowprep.run.progress import RunReport
 from flowprep.run.status import ProgressRecorder
 from flowprep.storage import Storage
@@ -23,7 +23,7 @@ def test_text_format_holds_every_number_once_and_described(tmp_path: Path) -> No
         recorder.finished(record, node)
     progress = recorder.write("running")
     assert progress is not None
-    text = prometheus_text(metric_samples(progress))
+    text = prometheus_text(counter_samples(progress))
     assert text.endswith("\n")
     described: set[str] = set()
     values: dict[tuple[str, str | None], float] = {}

@@ -21,7 +21,7 @@ from flowprep.config import DIRECTIONS, Resize
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigMismatchError, ExecutorError
 from flowprep.flow.devices import Device, cuda_state, why_no_cuda
-from flowprep.run import executors
+from flowprep.run import ray_executor
 from flowprep.run.cluster import living_machines
 from flowprep.run.executors import EXECUTORS
 from flowprep.run.progress import RunReport
@@ -186,7 +186,7 @@ def test_a_cluster_without_gpus_is_said_at_once(
     def without_gpus(ray: Any) -> list[Machine]:
         return [Machine(one.num_cpus) for one in living_machines(ray)]
 
-    monkeypatch.setattr(executors, "living_machines", without_gpus)
+    monkeypatch.setattr(ray_executor, "living_machines", without_gpus)
     with pytest.raises(ExecutorError, match=r"device 'cuda' needs a GPU, and the Ray cluster has"):
         run(clips, tmp_path / "out", device="cuda")
 

@@ -159,6 +159,7 @@ def test_all_executors_give_the_same_bytes(tmp_path: Path) -> None:
         assert (report.is_complete, report.num_complete) == (True, 3)
     report = run(tmp_path / "videos", tmp_path / "auto", num_workers=1)
     assert report.is_complete
+    assert "executor auto is process: 3 jobs at first" in log_of(tmp_path / "auto")
     assert "ProcessExecutor with 1 workers" in log_of(tmp_path / "auto")
     assert tars(tmp_path / "process") == tars(tmp_path / "inline") == tars(tmp_path / "auto")
     assert verify_dataset(tmp_path / "auto", deep=True).problems == []

@@ -35,7 +35,10 @@ def run(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "flowprep", "extract", tmp_path / "a.mp4", tmp_path / "out"]
     environment = {k: v for k, v in os.environ.items() if k not in ("TMPDIR", "RAY_TMPDIR")}
     return subprocess.run(
-        [*command, "--algorithm", "farneback", "--resize", "none", "--workers", "1"],
+        [
+            *(*command, "--algorithm", "farneback", "--resize", "none", "--workers", "1"),
+            *("--executor", "ray"),
+        ],
         env=environment | variables,
         capture_output=True,
         text=True,

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from flowprep.config import FlowSpec
 from flowprep.flow.kernel import kernel
 from flowprep.garbage import collector_paused
-from flowprep.learn.clip_inputs import ClipForm
+from flowprep.learn.clip_inputs import ClipForm, NormalizationName
 from flowprep.learn.clips.transforms import normalize_flow
-from flowprep.learn.config import NormalizationName
 
 __all__ = ["fill_crop", "mean_px", "prepare", "to_px"]
 

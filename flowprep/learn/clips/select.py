@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from flowprep.config import DIRECTIONS
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.learn.clip_inputs import ClipInput
@@ -72,15 +73,13 @@ def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]
     for one in inputs:
         if one.stream == "rgb":
             if not encode.keep_rgb:
-                remedy = (
+                raise ConfigError(
+                    f"{dataset!r} holds no RGB frames, which stream {clip.stream} needs; "
                     "use --stream flow, or extract with --keep-rgb"
-                    if clip.stream == "rgb"
-                    else f"extract with --keep-rgb for stream {clip.stream}"
                 )
-                raise ConfigError(f"{dataset!r} holds no RGB frames; {remedy}")
             continue
         check_stack(clip.stack, one.num_frames, one.frame_stride)
-        wanted = {"forward", "backward"} if clip.stack == "bidirectional" else {"forward"}
+        wanted = set(DIRECTIONS) if clip.stack == "bidirectional" else {"forward"}
         if missing := sorted(wanted - set(encode.directions)):
             raise ConfigError(
                 f"{dataset!r} holds no {missing[0]} flow, which stack {clip.stack} needs; "

@@ -11,7 +11,6 @@ request, while the clips of the ones before are decoded, and mixed in a buffer:
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -103,8 +102,7 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
         reads = self._plan()
         # Shared by the videos one after the other.
         storage = _HeldStorage(self.dataset.location)
-        held = copy.copy(self.dataset)
-        held.__dict__.update(self.dataset.__getstate__(), _storage=storage)
+        held = self.dataset.read_through(storage)
         while last is None or epoch < last:
             order = np.random.default_rng((self.seed, _SHUFFLE, epoch)).permutation(len(reads))
             if self.buffer == 1:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from flowprep.config import FlowSpec
 from flowprep.errors import ConfigError
-from flowprep.learn.config import AugmentSpec, ClipSpec, CropName, NormalizationName
+from flowprep.learn.clip_inputs import NormalizationName
+from flowprep.learn.config import AugmentSpec, ClipSpec, CropName
 
 __all__ = [
     "NORMALIZATIONS",

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from flowprep._version import __version__
 from flowprep.differences import flatten, show_value
 from flowprep.errors import FAILURE_REASONS
+from flowprep.local_files import partial_file
 from flowprep.look.color import flow_to_color
 from flowprep.look.film import webp_picture
 from flowprep.look.findings.kinds import KINDS, Finding
@@ -444,10 +445,5 @@ def write_report(report: Report, to: str | os.PathLike[str]) -> None:
     """Writes a report as one HTML file, which appears when it is complete."""
     path = Path(to)
     page = report_page(report).encode()
-    partial = path.with_name(f".partial-{path.name}")
-    with translated_errors("write", str(path)):
-        try:
-            partial.write_bytes(page)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with translated_errors("write", str(path)), partial_file(path) as partial:
+        partial.write_bytes(page)

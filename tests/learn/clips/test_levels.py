@@ -9,6 +9,7 @@ import pytest
 
 from flowprep.config import FlowSpec, Quantizer
 from flowprep.dataset.quantize import dequantize
+from flowprep.learn.clip_inputs import NormalizationName
 from flowprep.learn.clips.levels import fill_crop, mean_px, to_px
 from flowprep.learn.clips.transforms import (
     Crop,
@@ -18,7 +19,6 @@ from flowprep.learn.clips.transforms import (
     to_stack,
     to_volume,
 )
-from flowprep.learn.config import NormalizationName
 
 SPECS = [
     FlowSpec(quantizer=name, bound_px=bound) for name in get_args(Quantizer) for bound in (20, 7)

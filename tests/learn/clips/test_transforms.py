@@ -18,10 +18,11 @@ import flowprep
 from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowDataset, FlowSpec, dequantize
 from flowprep.config import Resize
 from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import NormalizationName
 from flowprep.learn.clips import indices as clip_indices
 from flowprep.learn.clips import transforms
 from flowprep.learn.clips.transforms import Crop, crop_flow, crop_frames, flip_flow, flip_frames
-from flowprep.learn.config import AugmentSpec, ClipSpec, NormalizationName
+from flowprep.learn.config import AugmentSpec, ClipSpec
 from flowprep.synthetic import Layer, Motion, Scene, action_scene, write_video
 from tests.learn.clips.samples import view_indices
 

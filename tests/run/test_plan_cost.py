@@ -9,8 +9,8 @@ import pytest
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize, RunOptions
 from flowprep.errors import ConfigError, InputError
 from flowprep.inputs.manifest import collect_videos
-from flowprep.run.cost import COLLECTIONS, CostEstimate, CostRow, estimate_cost
 from flowprep.run.driver import run_extract
+from flowprep.run.plan_cost import COLLECTIONS, CostEstimate, CostRow, estimate_cost
 from flowprep.synthetic import action_scene, write_video
 
 CONFIG = ExtractConfig(flow=FlowSpec("dis"))

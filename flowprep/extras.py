@@ -1,0 +1,55 @@
+"""What of flowprep needs packages that not every installation has: the extras of setup.cfg."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from flowprep.errors import MissingExtraError
+
+__all__ = ["EXTRA_MODULES", "ExtraName", "extra_needed", "install_command", "missing_extra"]
+
+ExtraName = Literal["gpu", "train", "report", "export", "browse", "s3", "gcs"]
+
+EXTRA_MODULES: dict[ExtraName, frozenset[str]] = {
+    "gpu": frozenset(["torch"]),
+    "train": frozenset(
+        ["google_crc32c", "matplotlib", "safetensors", "scipy", "sklearn", "tensorboard", "torch"]
+    ),
+    "report": frozenset(["matplotlib"]),
+    "export": frozenset(["h5py"]),
+    "browse": frozenset(["anyio", "h11", "starlette", "uvicorn"]),
+    "s3": frozenset(["s3fs"]),
+    "gcs": frozenset(["gcsfs"]),
+}
+"""The modules that an extra brings, as they are imported. Ray itself is always there."""
+
+
+def install_command(extra: str) -> str:
+    """Returns the command that installs an extra, in backquotes."""
+    return f"`pip install 'flowprep[{extra}]'`"
+
+
+def missing_extra(what: str, needs: str, extra: str, *, otherwise: str = "") -> str:
+    """Says that `what` needs something of an extra that is not there, and how to install it.
+
+    `otherwise` is what to do instead, where there is a choice: an imperative.
+    """
+    end = f", or {otherwise}" if otherwise else ""
+    return f"{what} needs {needs}, which cannot be imported; run {install_command(extra)}{end}"
+
+
+@contextmanager
+def extra_needed(what: str, extra: ExtraName, *, otherwise: str = "") -> Iterator[None]:
+    """Raises MissingExtraError in place of an import that fails because an extra is missing.
+
+    An import of anything else that fails is raised as it is.
+    """
+    try:
+        yield
+    except ImportError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRA_MODULES[extra]:
+            raise
+        raise MissingExtraError(missing_extra(what, module, extra, otherwise=otherwise)) from error

@@ -1,0 +1,16 @@
+"""What a picture of flow may show, by name; apart, so that a command's help needs no numpy."""
+
+from __future__ import annotations
+
+__all__ = ["PANELS"]
+
+PANELS: dict[str, str] = {
+    "rgb": "the frame on whose grid the flow is",
+    "flow": "Middlebury's colours: hue is the direction, saturation the speed",
+    "x": "the stored levels of the horizontal component",
+    "y": "those of the vertical component, down is bright",
+    "arrows": "arrows over the frame",
+    "consistency": "how far forward and backward flow miss one another, px",
+    "warp": "how far the warped next frame is from this one, gray levels",
+}
+"""The panels by name."""
