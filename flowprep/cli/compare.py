@@ -127,8 +127,12 @@ def compare(
         else:
             if len(algorithms) != 2:
                 raise InputError(f"algorithms must be two, got {','.join(algorithms)}")
-            if ctx.params["estimator_options"] and not any(map(is_own, algorithms)):
-                raise InputError("estimator_options go with --estimator; leave them out")
+            options = ["=".join(pair) for pair in ctx.params["estimator_options"]]
+            if options and not any(map(is_own, algorithms)):
+                raise InputError(
+                    f"estimator_options go with --estimator, got {', '.join(options)}; leave them "
+                    "out"
+                )
             if is_dataset(a):
                 raise InputError(f"{a} is a data set; give --algorithms with a video file instead")
             configs = [given_config(ctx, ExtractConfig(), name) for name in algorithms]

@@ -299,8 +299,8 @@ def given_config(
     options = dict(own.get("estimator_options", ()))
     if options and algorithm is None and "estimator" not in own:
         raise ConfigError(
-            "estimator_options are the parameters of the class that --estimator names; add "
-            "--estimator, or leave them out"
+            "estimator_options are the parameters of the class that --estimator names, got "
+            f"{', '.join(options)}; add --estimator, or leave them out"
         )
     algorithm = flow["algorithm"] = (
         algorithm or own.get("estimator") or flow.get("algorithm", base.flow.algorithm)
