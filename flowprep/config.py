@@ -1,8 +1,8 @@
 """What a run computes: frozen dataclasses that check themselves, and the published recipes.
 
-The whole `ExtractConfig` is stored in the data set (`dataset.json`) and a later run with another
-one is refused. How a run is carried out (workers, retries) is `RunOptions`; it never changes a
-number.
+The whole `ExtractConfig` is stored in the data set (`dataset.json`). A later run with another
+`ExtractConfig` is refused. `RunOptions` says how a run is carried out (workers, retries). It never
+changes a number.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ OnGaps = Literal["fail", "ignore"]
 ExecutorName = Literal["auto", "ray", "process", "inline"]
 
 MAX_SIDE_PX = 16384
-"""Largest stored side. JPEG ends at 65,535; past this a typing error is likelier than a wish."""
+"""Largest stored side. JPEG allows 65,535; a value above this limit is probably a typing error."""
 
 
 def check_choice(name: str, value: object, literal: object) -> None:
-    """Raises ConfigError where `value` is not one of a Literal's."""
+    """Raises ConfigError unless `value` is one of the values of `literal`, a Literal."""
     choices = get_args(literal)
     if value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
@@ -61,13 +61,13 @@ def check_choice(name: str, value: object, literal: object) -> None:
 
 @dataclass(frozen=True)
 class Resize:
-    """How the stored size follows from the decoded one; written `short:256`, `340x256`, ..."""
+    """How the stored size follows from the decoded size; written `short:256`, `340x256`, ..."""
 
     mode: ResizeMode = "short"
     width_px: int | None = None
     """Only for `exact`."""
     height_px: int | None = None
-    """For `exact` and `height`; for `short` it is None and `short_px` counts."""
+    """Only for `exact` and `height`."""
     short_px: int | None = 256
     """Only for `short`: the shorter side."""
 
@@ -118,7 +118,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class DecodeSpec:
-    """From a file to the frames of the flow: decode, rotate, sample, resize, gray, in order."""
+    """How a file becomes frames: decode, rotate, sample, resize, convert to gray, in this order."""
 
     decoder: DecoderName = "pyav"
     """The library that decodes. Both give identical frames, except for MPEG-4 part 2 (old AVI
@@ -138,12 +138,12 @@ class DecodeSpec:
     video_stream: int | None = None
     """The stream to take, by ffmpeg's number. The default is the stream that players show."""
     square_pixels: bool = False
-    """Resample pictures with pixels that are not square to square ones, as players do."""
+    """Resample pictures so that their pixels become square, as players do."""
     image_fps: float | None = None
-    """Frame rate of folders of images. Needed to sample them, and for ranges in seconds."""
+    """Frame rate of folders of images. It is needed to sample frames, and for ranges in seconds."""
     on_gaps: OnGaps = "fail"
     """What happens to a folder of images whose numbers have gaps. `fail`: store nothing and list it
-    in failures.jsonl. `ignore`: take the images one after the other."""
+    in failures.jsonl. `ignore`: use the images as if they had no gaps."""
 
     def __post_init__(self) -> None:
         check_choice("decoder", self.decoder, DecoderName)
@@ -159,28 +159,28 @@ class DecodeSpec:
         if self.on_damage == "conceal" and self.decoder == "decord":
             raise ConfigError(
                 "on_damage conceal needs decoder pyav, got decord: decord repeats earlier pictures "
-                "in the place of damaged ones and does not say so; take --decoder pyav"
+                "in place of damaged pictures and does not say so; take --decoder pyav"
             )
 
 
 @dataclass(frozen=True)
 class FlowSpec:
-    """What a stored level means: algorithm, step, bound, quantiser; a reader needs no more."""
+    """What a stored level means: algorithm, step, bound and quantizer."""
 
     algorithm: str = "tvl1"
     """A name in `flowprep.flow.parameters.PARAMETERS`, or `package.module:Class` for an estimator
     of your own."""
     parameters: FlowParameters | Mapping[str, Any] | None = None
-    """The algorithm's parameters; None stands for its defaults and is replaced by them. Those of an
-    estimator of your own are a mapping of names to values; a run fills in its defaults."""
+    """The algorithm's parameters. None is replaced by the algorithm's defaults. For an estimator of
+    your own, give a mapping of names to values; a run adds the estimator's defaults."""
     step: int = 1
     """Flow goes from frame t to frame t + step."""
     bound_px: float = 20.0
-    """Longest x and y component in pixels. Longer ones are cut to it, then all are stored as 256
-    levels."""
+    """Longest x and y component in pixels. Longer components are clipped to the bound. Then all are
+    stored as 256 levels."""
     quantizer: Quantizer = "round"
-    """How pixels become levels: `round` as denseflow, `floor` as MediaPipe. `centered` gives 0 px
-    back as exactly 0 px."""
+    """How pixels become levels. `round`: as denseflow. `floor`: as MediaPipe. `centered`: 0 px
+    stays exactly 0 px."""
 
     def __post_init__(self) -> None:
         check_algorithm(self.algorithm)
@@ -211,7 +211,7 @@ class FlowSpec:
 
     @property
     def zero_level(self) -> int:
-        """The level that 0 px and every invalid value are stored as: 128, 127 or 128."""
+        """The level that stores 0 px and every invalid value: 128, 127 or 128."""
         return {"round": 128, "floor": 127, "centered": 128}[self.quantizer]
 
     @property
@@ -233,7 +233,7 @@ class EncodeSpec:
     rgb_jpeg_quality: int = 90
     """JPEG quality of the RGB frames, 1 to 100."""
     videos_per_shard: int = 100
-    """Videos per tar file. It may change from run to run."""
+    """Videos per tar file. This may change from run to run."""
 
     def __post_init__(self) -> None:
         if not self.directions or not set(self.directions) <= set(DIRECTIONS):
@@ -272,7 +272,7 @@ class ExtractConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExtractConfig:
-        """Rebuilds a stored configuration; raises ConfigError for a field too many or too few."""
+        """Rebuilds a stored configuration; raises ConfigError for an unknown or missing field."""
         decode = dict(values["decode"])
         decode["resize"] = Resize.parse(decode["resize"])
         flow = dict(values["flow"])
@@ -298,13 +298,13 @@ class ExtractConfig:
 
 
 INTERCHANGEABLE_FIELDS = frozenset({"encode.videos_per_shard"})
-"""Fields that may differ between runs into one data set: no stored number depends on them."""
+"""Fields that may differ between runs into one data set. No stored number depends on them."""
 
 INTERCHANGEABLE_VALUES: dict[str, frozenset[str]] = {
     "decode.on_damage": frozenset({"fail", "cut"}),
     "decode.on_gaps": frozenset(get_args(OnGaps)),
 }
-"""Values of a field that may share a data set: what one keeps of a video, the other keeps alike."""
+"""Values of a field that may share a data set. A video that both values keep is stored alike."""
 
 VERSION_1_VALUES: dict[str, dict[str, Any]] = {
     "DecodeSpec": {
@@ -315,7 +315,7 @@ VERSION_1_VALUES: dict[str, dict[str, Any]] = {
         "on_gaps": "ignore",
     },
 }
-"""By class, the values of the fields that format version 1 did not have."""
+"""Values of the fields that format version 1 did not have, by class and field."""
 
 
 @dataclass(frozen=True)
@@ -323,17 +323,17 @@ class RunOptions:
     """How a run is carried out. Nothing here changes a stored number."""
 
     num_workers: int | None = None
-    """Worker processes, one core each. The default is the number of cores."""
+    """Number of worker processes. Each uses one core. The default is the number of cores."""
     device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`, ... `auto` uses the GPUs, and the cores of machines without a GPU.
+    """`cpu`, `cuda`, `cuda:1`, ... `auto` uses the GPUs, and on machines without a GPU the cores.
     `cuda+cpu` uses all GPUs and all cores."""
     workers_per_gpu: int | None = None
-    """Videos that share one GPU, so that it has work while others are decoded and encoded. The
-    default is the number of cores per GPU, 8 at most."""
+    """Number of workers that share one GPU. While one decodes or encodes, another uses the GPU. The
+    default is the number of cores per GPU, at most 8."""
     executor: ExecutorName = "auto"
-    """`ray` works in many processes. `process` works in one process and needs no Ray. `auto` takes
-    `process` for one video or one worker on this machine's cores, and `ray` for all else. `inline`
-    works in this process only, for debugging."""
+    """`ray` works in many processes. `process` works in one process, without Ray. `inline` works in
+    the process of flowprep itself, for debugging. `auto` takes `process` for one video or one
+    worker on this machine's cores, and `ray` in all other cases."""
     address: str | None = None
     """An existing Ray cluster. By default Ray starts on this machine."""
     ship_code: bool = True
@@ -342,7 +342,7 @@ class RunOptions:
     runtime_env: str | None = field(default=None, repr=False)
     """Ray's runtime environment for the workers, as JSON text or as a JSON or YAML file."""
     max_attempts: int = 3
-    """How often a video that crashes its worker is tried before it counts as failed."""
+    """How often to try a video that crashes its worker. Then the video counts as failed."""
     stall_timeout_seconds: float = 120.0
     """A worker that finishes no frame for this many seconds is ended and replaced."""
     segment_frames: int = 3000

@@ -21,27 +21,30 @@ _COMMANDS = {
         "flowprep.cli.extract:extract",
         "Extract optical flow from videos into a data set.",
     ),
-    "status": ("flowprep.cli.dataset:status", "Say how far a run is, from any machine."),
+    "status": ("flowprep.cli.dataset:status", "Show how far a run has got, from any machine."),
     "verify": ("flowprep.cli.dataset:verify", "Prove that a data set is complete and undamaged."),
     "info": ("flowprep.cli.dataset:info", "Print what a data set holds."),
-    "view": ("flowprep.cli.view:view", "Draw flow beside its frames: film or sheet."),
+    "view": ("flowprep.cli.view:view", "Draw flow beside its frames, as a film or a sheet."),
     "report": (
         "flowprep.cli.report:report",
-        "Make a page that says what is wrong with a data set.",
+        "Write an HTML page that shows what is wrong with a data set.",
     ),
-    "browse": ("flowprep.cli.browse:browse", "Walk through a data set in a web browser."),
-    "compare": ("flowprep.cli.compare:compare", "Measure how far two data sets' flows are apart."),
+    "browse": ("flowprep.cli.browse:browse", "Look through a data set in a web browser."),
+    "compare": (
+        "flowprep.cli.compare:compare",
+        "Measure how much the flows of two data sets differ.",
+    ),
     "metrics": (
         "flowprep.cli.metrics:metrics",
-        "Score flow files against the truth: EPE, angle, outliers.",
+        "Score flow files against ground truth: EPE, angle, outliers.",
     ),
     "export": (
         "flowprep.cli.export:export",
-        "Write a data set as the tree that another project reads.",
+        "Export a data set to the file layout of another project.",
     ),
     "import": (
         "flowprep.cli.import_:import_",
-        "Make a data set of a tree that another project wrote.",
+        "Import flow images that another project wrote.",
     ),
     "label": (
         "flowprep.cli.label:label",
@@ -51,20 +54,20 @@ _COMMANDS = {
     "evaluate": ("flowprep.cli.evaluate:evaluate", "Test a network on the videos of a data set."),
     "fuse": (
         "flowprep.cli.fuse:fuse",
-        "Join the scores of several networks, such as flow and RGB.",
+        "Fuse the scores of several networks, such as flow and RGB.",
     ),
-    "predict": ("flowprep.cli.predict:predict", "Name what happens in raw videos."),
+    "predict": ("flowprep.cli.predict:predict", "Name the action in raw videos."),
     "synthetic": (
         "flowprep.cli.synthetic:synthetic",
         "Make a few small clips to try everything on.",
     ),
-    "doctor": ("flowprep.cli.doctor:doctor", "Say what this machine can do, and how fast."),
+    "doctor": ("flowprep.cli.doctor:doctor", "Check what this machine can do, and how fast."),
 }
-"""Where each command is and its line in the help, in the order in which they are used."""
+"""The place and the short help of each command, in the order in which people use them."""
 
 
 class _LazyGroup(click.Group):
-    """A group that imports a command when it is called: no help waits for what it does not show."""
+    """A group that imports a command only when the command is called, so that `--help` is fast."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -76,14 +79,14 @@ class _LazyGroup(click.Group):
         return list(self.commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports a command; None where there is none of that name."""
+        """Imports a command; returns None for an unknown name."""
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = imported(_COMMANDS[cmd_name][0])
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the commands and their lines, and imports none of them."""
+        """Writes the name and the short help of each command without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, words) for name, (_, words) in _COMMANDS.items()])
 
@@ -97,13 +100,13 @@ def cli() -> None:
     """Turn video collections into optical-flow data sets that train.
 
     \b
-    flowprep synthetic demo                 make a few clips to try it on
-    flowprep extract demo/videos demo-flow  compute their flow, store it in shards
-    flowprep verify demo-flow               prove that nothing is missing
-    flowprep info demo-flow                 say what is there
-    flowprep view demo-flow --to flow.mp4   look at it
-    flowprep report demo-flow               find what is wrong before training does
-    flowprep browse demo-flow               walk through it in a web browser
+    flowprep synthetic demo                 make a few small clips to try flowprep with
+    flowprep extract demo/videos demo-flow  compute their flow and store it in shards
+    flowprep verify demo-flow               prove that nothing is missing or damaged
+    flowprep info demo-flow                 print what the data set holds
+    flowprep view demo-flow --to flow.mp4   draw the flow of one video
+    flowprep report demo-flow               find problems before you train
+    flowprep browse demo-flow               look through the data set in a web browser
 
     Exit codes: 0 complete, 1 incomplete or failed, 2 wrong usage.
     """
@@ -111,7 +114,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
-    # File names, and what data sets say, may hold what no terminal shows.
+    # File names and texts in data sets may hold characters that the terminal cannot show.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -25,8 +25,8 @@ __all__ = ["browse"]
     metavar="ADDRESS",
     cls=GroupedOption,
     group="Server",
-    help="The address to listen on. Any other than this machine's own loopback needs a token, "
-    "which the printed URL holds.",
+    help="The address to listen on. For any address other than this machine's loopback, the page "
+    "asks for a token. The printed URL contains the token.",
 )
 @click.option(
     "--port",
@@ -36,14 +36,14 @@ __all__ = ["browse"]
     metavar="N",
     cls=GroupedOption,
     group="Server",
-    help="The port; 0 takes a free one.",
+    help="The port. 0 takes a free port.",
 )
 @click.option(
     "--token",
     is_flag=True,
     cls=GroupedOption,
     group="Server",
-    help="Ask for a token on loopback too, as on a machine with other users.",
+    help="Ask for a token on loopback too. Use this on a machine that you share with other users.",
 )
 @click.option(
     "--allow-host",
@@ -51,8 +51,8 @@ __all__ = ["browse"]
     metavar="NAME[:PORT]",
     cls=GroupedOption,
     group="Server",
-    help="One more name of this server, as the browser's address bar shows it: for a tunnel that "
-    "ends on another port, or a proxy. May be repeated.",
+    help="Another name of this server, as the browser's address bar shows it. Needed behind a "
+    "proxy, or for a tunnel that ends on another port. May be given several times.",
 )
 @click.option(
     "--open/--no-open",
@@ -69,7 +69,7 @@ __all__ = ["browse"]
     show_default=True,
     cls=GroupedOption,
     group="Findings",
-    help="Search for what is wrong in the background, as flowprep report does.",
+    help="Search for problems in the background, as flowprep report does.",
 )
 @sample_option("Findings")
 @click.pass_context
@@ -85,11 +85,12 @@ def browse(
     findings: bool,
     sample: int,
 ) -> None:
-    """Serve a page to walk through the data set OUT, until Ctrl-C.
+    """Serve a web page to look through the data set OUT, until Ctrl-C.
 
-    Filter and sort the videos; play frames, flow, colours and arrows in step, two videos side by
-    side, with px under the pointer. Pictures stream from the shards as they lie, and nothing is
-    written. Only this machine can open the page, unless --host says otherwise.
+    The page lists the videos, with filters and sorting. It plays frames, flow colors and arrows in
+    step, also for two videos side by side, and shows the flow under the pointer in pixels. The
+    pictures come directly from the shards, and nothing is written. Only this machine can open the
+    page, unless you give --host.
 
     \b
     flowprep browse flow
@@ -98,7 +99,7 @@ def browse(
     """
     check_exists(out)
     with extra_needed("`flowprep browse`", "browse"):
-        # Imported here: an extra.
+        # Imported here, because the extra may not be installed.
         from flowprep.look.browse.server import BrowseSpec, serve
     with options_named(ctx):
         spec = BrowseSpec(host, port, token, allow_host, sample, findings)

@@ -1,4 +1,4 @@
-"""`flowprep compare`: how far two flows of the same videos are apart."""
+"""`flowprep compare`: how much two flows of the same videos differ."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
     "--algorithms",
     type=NamesType(),
     metavar="NAME,NAME",
-    help="Compute the flow of the video A in two ways, such as tvl1,farneback, and compare these. "
-    "MODULE:CLASS stands for an estimator of your own.",
+    help="Compute the flow of the video A with two algorithms, such as tvl1,farneback, and compare "
+    "the results. MODULE:CLASS names an estimator of your own.",
 )
 @_option(
     "--sample",
@@ -46,23 +46,23 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
     default=10,
     show_default=True,
     metavar="N",
-    help="Fields of each video that are compared, evenly over its length; 0 compares all.",
+    help="Number of fields to compare in each video, spread evenly. 0 compares all fields.",
 )
 @_option(
     "--direction",
     type=ChoiceType(DIRECTIONS),
     default="forward",
     show_default=True,
-    help="Which flow.",
+    help="Compare the flow from frame t to t + step (forward) or from t + step to t (backward).",
 )
-@_option("--to", metavar="FOLDER", help="Draw the fields that differ most there, as PNGs.")
+@_option("--to", metavar="FOLDER", help="Draw the fields that differ most as PNGs in this folder.")
 @_option(
     "--worst",
     type=int,
     default=8,
     show_default=True,
     metavar="N",
-    help="How many fields are drawn.",
+    help="Number of fields that --to draws.",
 )
 @_option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 @computing_options(algorithm=False)
@@ -84,9 +84,10 @@ def compare(
 ) -> None:
     """Compare the data sets A and B video by video, or two algorithms on the video A.
 
-    Videos are matched by key. Printed are the lengths of the differences in px, and the share of
-    8-bit levels that are equal or one apart, where bound and quantiser are the same; what differs
-    in the two configurations is listed. Step and sizes must be the same.
+    The command matches videos by key. It prints how long the difference vectors are, in pixels,
+    and lists the options that differ between the two data sets. If bound and quantizer are the
+    same, it also prints the share of 8-bit levels that are equal, and that differ by at most one.
+    Step and frame sizes must be the same.
 
     \b
     flowprep compare flow-tvl1 flow-dis --to worst
@@ -111,14 +112,16 @@ def compare(
         raise click.UsageError("Give two data sets A and B, or one video A and --algorithms.")
     if b is not None and computing:
         raise click.UsageError(
-            "The options of decoding and flow go with --algorithms; leave them out for A and B."
+            "The options for decoding and flow need --algorithms; leave them out for A and B."
         )
     if sample < 0:
         raise click.UsageError(f"--sample must be >= 0, got {sample}.")
     with options_named(ctx):
         for name in (a, b):
             if name is not None and algorithms is None and not is_dataset(name):
-                raise InputError(f"{name} is not a flowprep data set; name what extract wrote")
+                raise InputError(
+                    f"{name} is not a flowprep data set; name a folder that extract wrote"
+                )
         if algorithms is None:
             assert b is not None
             found = compare_datasets(
@@ -126,12 +129,12 @@ def compare(
             )
         else:
             if len(algorithms) != 2:
-                raise InputError(f"algorithms must be two, got {','.join(algorithms)}")
-            options = ["=".join(pair) for pair in ctx.params["estimator_options"]]
-            if options and not any(map(is_own, algorithms)):
+                raise InputError(f"algorithms must name two, got {','.join(algorithms)}")
+            if ctx.params["estimator_options"] and not any(map(is_own, algorithms)):
+                key, value = ctx.params["estimator_options"][0]
                 raise InputError(
-                    f"estimator_options go with --estimator, got {', '.join(options)}; leave them "
-                    "out"
+                    f"estimator_options need --estimator, got {key}={value} alone; add it, or "
+                    "leave them out"
                 )
             if is_dataset(a):
                 raise InputError(f"{a} is a data set; give --algorithms with a video file instead")
@@ -151,4 +154,4 @@ def compare(
         return
     click.echo(found.summary())
     if to is not None:
-        click.echo(f"\nthe {len(paths)} fields that differ most are drawn in {to}")
+        click.echo(f"\ndrew the {len(paths)} fields that differ most in {to}")

@@ -1,4 +1,4 @@
-"""`flowprep status`, `verify` and `info`: how far a data set is, if it is whole, what it holds."""
+"""`flowprep status`, `verify` and `info`: is a data set finished and whole, and what is in it?"""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def verify(out: str, deep: bool, repair: bool) -> int:
 def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None:
     """Print what the data set OUT holds: the number, kind and size of its videos and flows.
 
-    The names of the labels that flowprep label wrote are listed too.
+    The command also lists the names of labels that flowprep label wrote.
     """
     from flowprep.dataset.describe import describe_dataset
     from flowprep.dataset.read import open_dataset
@@ -113,13 +113,14 @@ def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None
     "watch_seconds",
     type=click.FloatRange(min=1.0),
     metavar="SECONDS",
-    help="Say it again after so many seconds, until the run has ended.",
+    help="Print the status again every so many seconds, until the run has ended.",
 )
 def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | None) -> int:
-    """Say how far the run into the data set OUT is, from its files alone.
+    """Show how far the run into the data set OUT has got.
 
-    OUT may be an object store's URL. Exit code 0 when every video gave flow or a run is at work, 1
-    when the last run ended before that, or its driver does not write any more.
+    The command reads only the files in OUT, which may be the URL of an object store. So it works
+    from any machine. The exit code is 0 while a run is at work, and when all videos have flow. It
+    is 1 when the last run ended before that, and when its driver has stopped writing.
     """
     from flowprep.run.counters import counter_samples, prometheus_text
     from flowprep.run.status import read_status
@@ -134,7 +135,7 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
         elif not prometheus:
             click.echo(found.summary())
         elif found.progress is None:
-            raise DatasetError(f"{out} holds no numbers of a run; extract writes them")
+            raise DatasetError(f"{out} has no record of a run; name a data set of extract")
         else:
             click.echo(prometheus_text(counter_samples(found.progress)), nl=False)
         if watch_seconds is None or found.state != "running":

@@ -14,17 +14,17 @@ __all__ = ["doctor"]
 @click.command
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def doctor(as_json: bool) -> int:
-    """Say what this machine can do: versions, cores, GPUs, decoders, folders, extras.
+    """Check what this machine can do: versions, cores, GPUs, decoders, folders, extras.
 
-    A small clip is written, decoded and extracted into a shard. At the end a pair of frames is
-    computed by each algorithm on each device, checked against the known motion, and timed. A dash
-    marks what is missing and not needed, NOT SUPPORTED a version that flowprep is not made for.
-    Exit code 0 when extraction works, 1 when something that it needs is broken; the line says what
-    helps.
+    The command writes a small clip, decodes it and extracts it into a shard. Then it computes the
+    flow of one frame pair with each algorithm on each device, checks the flow against the known
+    motion, and measures the time. A dash marks something that is missing but not needed. NOT
+    SUPPORTED marks a version that flowprep was not made for. The exit code is 0 when extraction
+    works. It is 1 when something that extraction needs is broken; that line says how to repair it.
     """
     from flowprep.doctor import examine, exit_code, verdict
 
-    # A library that ends the process, on a machine that it does not know, is named at least.
+    # A library may end the process on a machine that it does not know. Then its name is printed.
     if hasattr(sys.stderr, "fileno"):
         faulthandler.enable(sys.__stderr__ or sys.stderr)
     sections = []

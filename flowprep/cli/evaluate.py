@@ -32,7 +32,7 @@ def running_options(command: Any) -> Any:
                 metavar="NAME",
                 cls=GroupedOption,
                 group="Running",
-                help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.",
+                help="cpu, cuda, cuda:1, ... auto uses a GPU if there is one, otherwise the CPU.",
             ),
             click.option(
                 "--precision",
@@ -41,7 +41,7 @@ def running_options(command: Any) -> Any:
                 show_default=True,
                 cls=GroupedOption,
                 group="Running",
-                help="Arithmetic of the network: bf16 and fp16 save time and memory.",
+                help="Arithmetic of the network. bf16 and fp16 save time and memory.",
             ),
         )
     ):
@@ -57,7 +57,7 @@ def running_options(command: Any) -> Any:
     metavar="RUN|FILE",
     cls=GroupedOption,
     group="Test",
-    help="A folder that train wrote, which means its best.pt, or a checkpoint.",
+    help="A checkpoint file, or a folder that train wrote. From a folder, best.pt is taken.",
 )
 @click.option(
     "--split",
@@ -66,7 +66,7 @@ def running_options(command: Any) -> Any:
     metavar="NAME",
     cls=GroupedOption,
     group="Test",
-    help="The videos to test on: test, train, val, ..., or all.",
+    help="The split to test on: test, train, val, ..., or all for all videos.",
 )
 @labels_option("Test")
 @click.option(
@@ -74,7 +74,8 @@ def running_options(command: Any) -> Any:
     metavar="NAME",
     cls=GroupedOption,
     group="Test",
-    help="For a network that was trained on several data sets: the one whose classes are meant.",
+    help="For a network that was trained on several data sets: the name of the data set whose "
+    "classes to test.",
 )
 @click.option(
     "--views",
@@ -83,8 +84,8 @@ def running_options(command: Any) -> Any:
     show_default=True,
     cls=GroupedOption,
     group="Test",
-    help="Views of each video that are averaged: 250 are 25 clips x 10 crops, 30 are 10 x 3, "
-    "center is the middle of the middle.",
+    help="The views of each video whose scores are averaged. 250: 25 clips with 10 crops each. 30: "
+    "10 clips with 3 crops each. center: the center crop of the middle clip.",
 )
 @click.option(
     "--clips",
@@ -92,7 +93,7 @@ def running_options(command: Any) -> Any:
     metavar="N",
     cls=GroupedOption,
     group="Test",
-    help="Clips of each video, at equal distances; counts more than --views.",
+    help="Number of clips in each video, evenly spaced. Overrides --views.",
 )
 @click.option(
     "--crops",
@@ -100,23 +101,23 @@ def running_options(command: Any) -> Any:
     metavar="1|3|5|10",
     cls=GroupedOption,
     group="Test",
-    help="Crops of each clip: the centre; left, centre and right; corners and centre; or those and "
-    "the same mirrored. Counts more than --views.",
+    help="Number of crops in each clip. 1: center. 3: left, center and right. 5: corners and "
+    "center. 10: the same five, and the same mirrored. Overrides --views.",
 )
 @click.option(
     "--to",
     metavar="FOLDER",
     cls=GroupedOption,
     group="Test",
-    help="Where the scores go; a folder beside the checkpoint, such as RUN/test-250, where it is "
-    "not given.",
+    help="The folder for the scores. The default is a folder beside the checkpoint, such as "
+    "RUN/test-250.",
 )
 @click.option(
     "--force",
     is_flag=True,
     cls=GroupedOption,
     group="Test",
-    help="Go on with a data set that was not extracted as the training data were.",
+    help="Test even if this data set was extracted with other options than the training data.",
 )
 @running_options
 @click.option(
@@ -156,8 +157,8 @@ def evaluate(
 ) -> None:
     """Test a network on the videos of the data set OUT.
 
-    Prints top-1, top-5 and mean class accuracy, the worst classes and the most frequent confusions.
-    Writes scores.npz (for fuse), scores.csv, confusion.csv and confusion.png.
+    The command prints top-1, top-5 and mean class accuracy, the worst classes and the most frequent
+    confusions. It writes scores.npz (for fuse), scores.csv, confusion.csv and confusion.png.
 
     \b
     flowprep evaluate flow --checkpoint runs/flow

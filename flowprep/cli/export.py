@@ -1,4 +1,4 @@
-"""`flowprep export`: a data set as the trees that other projects read."""
+"""`flowprep export`: a data set in the file layout of another project."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _DEFAULT = ExportSpec()
     type=ChoiceType(tuple(LAYOUTS)),
     required=True,
     metavar="NAME",
-    help=f"Whose names, bases and frame lists: {', '.join(LAYOUTS)}.",
+    help="The project whose file names, first frame numbers and frame lists to follow: "
+    f"{', '.join(LAYOUTS)}.",
 )
 @click.option(
     "--format",
@@ -32,40 +33,54 @@ _DEFAULT = ExportSpec()
     default=_DEFAULT.format,
     show_default=True,
     metavar="NAME",
-    help="jpg, zip (flow_x.zip, flow_y.zip, img.zip a video), flo, npy, npz, hdf5 (one file a "
-    "video) or webdataset (tars, one JPEG a member). JPEGs are the stored bytes.",
+    help="jpg, zip (flow_x.zip, flow_y.zip and img.zip for each video), flo, npy, npz, hdf5 (one "
+    "file for each video) or webdataset (tar files of JPEGs). The JPEGs of jpg, zip and webdataset "
+    "are the stored bytes.",
 )
 @click.option(
     "--direction",
     type=ChoiceType(get_args(Direction)),
     default=_DEFAULT.direction,
     show_default=True,
-    help="backward exports the flow from frame t + step to t; only denseflow's names say so.",
+    help="Export the flow from frame t to t + step (forward) or from t + step to t (backward). "
+    "Only denseflow's file names tell the two apart.",
 )
 @click.option(
     "--rgb/--no-rgb",
     "keep_rgb",
     default=None,
-    help="Export the RGB frames too; where both the data set and the format hold them if not "
-    "given.",
+    help="Export the RGB frames too. The default is to export them if the data set has them and "
+    "the format has a place for them.",
 )
 @click.option(
     "--values",
     type=ChoiceType(get_args(Values)),
     default=_DEFAULT.values,
     show_default=True,
-    help="What npy, npz and hdf5 hold: float32 px, or the uint8 levels as stored.",
+    help="The values in npy, npz and hdf5: float32 pixels, or the stored uint8 levels.",
 )
-@click.option("--keys", multiple=True, metavar="PATTERN", help="Only videos such as 'walk/*'.")
-@click.option("--split", "splits", multiple=True, metavar="NAME", help="Only videos of a split.")
 @click.option(
-    "--class", "classes", multiple=True, metavar="NAME", help="Only videos of a class, or a label."
+    "--keys",
+    multiple=True,
+    metavar="PATTERN",
+    help="Export only videos whose key matches, such as 'walk/*'.",
+)
+@click.option(
+    "--split", "splits", multiple=True, metavar="NAME", help="Export only videos of this split."
+)
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME",
+    help="Export only videos of this class, given by name or number.",
 )
 @labels_option()
 @click.option(
     "--list-root",
     metavar="PATH",
-    help="What stands before the paths in the frame lists; DEST for tsn, nothing for the others.",
+    help="The path to put before the paths in the frame lists. The default is DEST for tsn, and "
+    "nothing for the other layouts.",
 )
 @click.option(
     "--shard-size",
@@ -74,7 +89,7 @@ _DEFAULT = ExportSpec()
     default=_DEFAULT.videos_per_shard,
     show_default=True,
     metavar="N",
-    help="How many videos one tar of webdataset's holds.",
+    help="Videos per tar file of webdataset.",
 )
 @workers_option
 @click.pass_context
@@ -87,11 +102,11 @@ def export(
     num_workers: int | None,
     **given: Any,
 ) -> int:
-    """Write the data set OUT as the tree that another project reads, into the folder DEST.
+    """Export the data set OUT to the folder DEST, in the file layout of another project.
 
-    N frames give N - step flows; the lists in DEST/lists count what is there, DEST/flowprep.json
-    says what a level means. The same command again goes on where it left off. Three options may be
-    given several times: --keys, --split and --class.
+    N frames have N - step flows, and the frame lists in DEST/lists give the numbers of files that
+    really exist. DEST/flowprep.json says how to turn levels into pixels. To go on after a stop, run
+    the same command again. You can give --keys, --split and --class several times.
 
     \b
     flowprep export OUT rawframes --layout mmaction2

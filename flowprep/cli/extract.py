@@ -268,7 +268,7 @@ def extract(
 
 
 def given_videos(ctx: click.Context, config: ExtractConfig, out: str | None = None) -> Manifest:
-    """Lists VIDEOS as `input_options` say; OUT, where there is one, may not lie among them."""
+    """Lists VIDEOS as `input_options` say. OUT, if given, may not be among them."""
     names = ("annotations", "split", "root", "class_level", "lists", "allow_missing", "charades")
     return collect_videos(
         ctx.params["videos"],
@@ -283,9 +283,9 @@ def given_videos(ctx: click.Context, config: ExtractConfig, out: str | None = No
 def given_config(
     ctx: click.Context, base: ExtractConfig, algorithm: str | None = None
 ) -> ExtractConfig:
-    """Returns `base` with the options that the user gave put over it.
+    """Returns `base`, in which the options that the user gave replace the values.
 
-    `algorithm` counts more than the option; a command may lack options, or have none of that name.
+    `algorithm` overrides the option. A command need not have all the options.
     """
     decode = given_values(ctx, [item.name for item in dataclasses.fields(DecodeSpec)])
     encode = given_values(ctx, [item.name for item in dataclasses.fields(EncodeSpec)])
@@ -293,19 +293,20 @@ def given_config(
     own = given_values(ctx, ["estimator", "estimator_options"])
     if "estimator" in own and "algorithm" in flow:
         raise ConfigError(
-            f"estimator takes the place of --algorithm, got both {own['estimator']} and "
+            f"estimator replaces --algorithm, got both {own['estimator']} and "
             f"{flow['algorithm']}; leave one of them out"
         )
     options = dict(own.get("estimator_options", ()))
     if options and algorithm is None and "estimator" not in own:
+        key, value = next(iter(options.items()))
         raise ConfigError(
-            "estimator_options are the parameters of the class that --estimator names, got "
-            f"{', '.join(options)}; add --estimator, or leave them out"
+            f"estimator_options need --estimator, got {key}={value} alone; add it, or leave them "
+            "out"
         )
     algorithm = flow["algorithm"] = (
         algorithm or own.get("estimator") or flow.get("algorithm", base.flow.algorithm)
     )
-    FlowSpec(algorithm)  # says which there are, where there is none of that name
+    FlowSpec(algorithm)  # An error lists the choices if the name is unknown.
     known = [] if is_own(algorithm) else [i.name for i in dataclasses.fields(PARAMETERS[algorithm])]
     for other, kind in PARAMETERS.items():
         strange = given_values(
@@ -314,8 +315,8 @@ def given_config(
         if strange:
             name = next(iter(strange)).strip("_").replace("_", "-")
             raise ConfigError(
-                f"--{name} is a parameter of {other}, and the algorithm is {algorithm}; "
-                f"add --algorithm {other} or leave it out"
+                f"--{name} is a parameter of {other}, but the algorithm is {algorithm}; "
+                f"add --algorithm {other} or leave --{name} out"
             )
     if is_own(algorithm):
         from flowprep.flow.estimators import parse_parameters

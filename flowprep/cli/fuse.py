@@ -1,4 +1,4 @@
-"""`flowprep fuse`: two streams know more than one."""
+"""`flowprep fuse`: one score from the scores of several networks."""
 
 from __future__ import annotations
 
@@ -28,23 +28,25 @@ __all__ = ["fuse"]
     default="mean",
     show_default=True,
     help="; ".join(f"{name}: {words}" for name, words in FUSION_METHODS.items())
-    + "; all: each of them.",
+    + "; all: each of these methods.",
 )
 @click.option(
     "--weights",
     type=NumbersType(),
     metavar="W,W,...",
-    help="Of the streams, for methods mean and weighted; TSN's, 1 for rgb and 1.5 for flow, where "
-    "weighted gets none.",
+    help="The weight of each of SCORES, for methods mean and weighted. By default weighted uses "
+    "TSN's weights: 1 for rgb and 1.5 for flow.",
 )
 @click.option(
     "--train-scores",
     multiple=True,
     metavar="SCORES",
-    help="Scores of the training videos, once for each stream and in the same order; what the SVM "
-    "is trained on.",
+    help="Scores of the training videos, on which the SVM is trained. Give them once for each of "
+    "SCORES, in the same order.",
 )
-@click.option("--to", metavar="FOLDER", help="Write the fused scores and confusions there.")
+@click.option(
+    "--to", metavar="FOLDER", help="Write the fused scores and confusions to this folder."
+)
 @click.pass_context
 def fuse(
     ctx: click.Context,
@@ -54,10 +56,11 @@ def fuse(
     train_scores: tuple[str, ...],
     to: str | None,
 ) -> None:
-    """Join the scores of the same videos by several networks, and measure each and the join.
+    """Fuse the scores that several networks gave the same videos, and measure the accuracy.
 
-    SCORES are folders that evaluate wrote, or the scores.npz in them. With method all, --to gets a
-    folder for each method.
+    SCORES are folders that evaluate wrote, or the files scores.npz in them. The command prints the
+    accuracy of each network and of the fusion. With --method all, --to gets one folder for each
+    method.
 
     \b
     flowprep fuse runs/rgb/test-250 runs/flow/test-250
@@ -77,7 +80,7 @@ def fuse(
             try:
                 fused[name] = fuse_scores(streams, name, weights=own, train=train)  # type: ignore[arg-type]
             except ConfigError as error:
-                # Those that lack something are left out of all of them.
+                # `all` leaves out a method whose weights or training scores are missing.
                 if method != "all":
                     raise
                 click.echo(f"note: {name} is left out: --{error}", err=True)
@@ -98,7 +101,7 @@ def _load(path: str) -> Scores:
 
 
 def _table(rows: Sequence[tuple[str, str, Scores]]) -> str:
-    """A line of measures for each of the scores, which all are of the same videos."""
+    """Returns one line of measures for each of the scores, which are all of the same videos."""
     first = rows[0][2]
     num_known = int(first.is_labelled.sum())
     if not num_known:

@@ -1,4 +1,4 @@
-"""`flowprep import`: trees of flow images become a data set."""
+"""`flowprep import`: flow images of another project become a data set."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["import_"]
     type=ChoiceType(IMPORTABLE_LAYOUTS),
     required=True,
     metavar="NAME",
-    help=f"Whose tree it is: {', '.join(IMPORTABLE_LAYOUTS)}.",
+    help=f"The project whose file layout TREE has: {', '.join(IMPORTABLE_LAYOUTS)}.",
 )
 @click.option(
     "--bound",
     "bound_px",
     type=float,
     metavar="PX",
-    help="What level 255 stands for, which no image says: 20 for TSN and mmaction2, -b for "
-    "denseflow.",
+    help="The flow that level 255 stands for, in pixels. The images do not contain this number. It "
+    "is 20 for TSN and mmaction2; denseflow took it as -b.",
 )
 @click.option(
     "--quantizer",
@@ -46,27 +46,28 @@ __all__ = ["import_"]
 @click.option(
     "--directions",
     type=DirectionsType(),
-    help="The default is forward. Only denseflow's file names tell that flow is backward.",
+    help="The directions of the flow in TREE. The default is forward. Only denseflow's file names "
+    "mark backward flow.",
 )
 @click.option(
     "--algorithm",
     type=ChoiceType(tuple(PARAMETERS)),
     metavar="NAME",
-    help=f"What computed the flow, if you know it: {', '.join(PARAMETERS)}.",
+    help=f"The algorithm that computed the flow, if you know it: {', '.join(PARAMETERS)}.",
 )
 @click.option(
     "--rgb/--no-rgb",
     "keep_rgb",
     default=None,
-    help="Import the frames too; where the first video has them if not given.",
+    help="Import the RGB frames too. The default is to import them if the first video has them.",
 )
 @click.option(
     "--list",
     "lists",
     multiple=True,
     metavar="[SPLIT=]FILE",
-    help="A frame list, PATH COUNT LABEL a line, such as train=train.txt; several are welcome. "
-    "Class folders give the labels without one.",
+    help="A frame list with PATH COUNT LABEL on each line, such as train=train.txt. May be given "
+    "several times. Without a list, class folders give the labels.",
 )
 @click.option(
     "--shard-size",
@@ -75,18 +76,19 @@ __all__ = ["import_"]
     default=100,
     show_default=True,
     metavar="N",
-    help="How many videos one tar file holds.",
+    help="Videos per tar file.",
 )
 @workers_option
 @click.pass_context
 def import_(
     ctx: click.Context, /, tree: str, out: str, num_workers: int | None, **given: Any
 ) -> int:
-    """Make the data set OUT of TREE, flow images that another project wrote; compute nothing.
+    """Make the data set OUT from TREE, a folder of flow images that another project wrote.
 
-    The JPEGs stay as they are. Every x must have its y, numbers may leave no gap, sizes must agree
-    and every image must decode; a video that breaks this is in failures.jsonl with the reason, and
-    the exit code is 1. A tree that flowprep exported needs no --bound.
+    The command computes no flow and copies the JPEGs unchanged. Each x image needs its y image, the
+    numbers may have no gap, sizes must agree, and every image must decode. If a video breaks one of
+    these rules, failures.jsonl gives the reason, and the exit code is 1. A tree that flowprep
+    exported needs no --bound.
 
     \b
     flowprep import rawframes OUT --layout mmaction2 --bound 20 --list train=train.txt

@@ -75,7 +75,7 @@ __all__ = ["label"]
     cls=GroupedOption,
     group="Labels",
     help="The names of the classes: one per line, in the order of their numbers, or UCF101's "
-    "classInd.txt. Without --annotations and --list, the present classes get these names.",
+    "classInd.txt. Without --annotations and --list, the data set's classes get these names.",
 )
 @click.option(
     "--rename",
@@ -83,7 +83,7 @@ __all__ = ["label"]
     metavar="OLD=NEW",
     cls=GroupedOption,
     group="Labels",
-    help="Gives a class another name. Classes that get the same name become one class. May be "
+    help="Give a class another name. Classes that get the same name become one class. May be "
     "given several times.",
 )
 @click.option(

@@ -1,4 +1,4 @@
-"""`flowprep metrics`: flow files against the truth."""
+"""`flowprep metrics`: flow files against ground truth."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["metrics"]
 @click.argument("truth")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def metrics(estimate: str, truth: str, as_json: bool) -> None:
-    """Score the flow file ESTIMATE against the file TRUTH, or each file of two folders.
+    """Score the flow file ESTIMATE against the ground truth TRUTH. Both may be folders.
 
-    Files are Middlebury's .flo (values beyond 1e9 are unknown) or KITTI's 16-bit .png (with a valid
-    bit); those in folders are matched by their names without the ending.
+    The files are Middlebury's .flo (values above 1e9 mean unknown) or KITTI's 16-bit .png (with a
+    valid bit). In folders, files with the same name without the ending belong together.
 
     \b
-    EPE     mean endpoint error in px
-    AAE     mean angle between (u, v, 1) and the true one, in degrees
-    Fl-all  share of errors of more than 3 px and 5 % of the true length, as KITTI counts
-    valid   share of the pixels that are scored: known in both
+    EPE     mean endpoint error in pixels
+    AAE     mean angle between (u, v, 1) and its true value, in degrees
+    Fl-all  share of pixels whose error is above 3 px and above 5 % of the true length (KITTI)
+    valid   share of pixels that are scored, because both files know their flow
 
     \b
     flowprep metrics flow10.flo RubberWhale/flow10.flo
@@ -49,4 +49,7 @@ def metrics(estimate: str, truth: str, as_json: bool) -> None:
         )
     if total.num_scored < total.num_true:
         missing = 100 * (1 - total.density)
-        click.echo(f"note: {missing:.2f} % of the known truth has no estimate, and is not scored")
+        click.echo(
+            f"note: {missing:.2f} % of the pixels with known truth have no estimate and are not "
+            "scored"
+        )

@@ -311,7 +311,8 @@ def sample_option(group: str) -> Callable[[Callable[..., Any]], Callable[..., An
         metavar="N",
         cls=GroupedOption,
         group=group,
-        help="Videos whose pixels are looked at; the statistics of all of them are.",
+        help="Number of videos whose pixels are examined. The stored statistics of all videos are "
+        "always examined.",
     )
 
 

@@ -1,4 +1,4 @@
-"""`flowprep predict`: what happens in a video."""
+"""`flowprep predict`: the action in a video."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ __all__ = ["predict"]
     metavar="RUN|FILE",
     cls=GroupedOption,
     group="Networks",
-    help="A folder that train wrote, which means its best.pt, or a checkpoint. Given several "
-    "times, such as once for flow and once for RGB, their scores are fused.",
+    help="A checkpoint file, or a folder that train wrote. From a folder, best.pt is taken. Give "
+    "several, such as one for flow and one for RGB, to fuse their scores.",
 )
 @click.option(
     "--task",
     metavar="NAME",
     cls=GroupedOption,
     group="Networks",
-    help="For networks that were trained on several data sets: the one whose classes are meant.",
+    help="For networks that were trained on several data sets: the name of the data set whose "
+    "classes to predict.",
 )
 @click.option(
     "--views",
@@ -48,8 +49,8 @@ __all__ = ["predict"]
     show_default=True,
     cls=GroupedOption,
     group="Networks",
-    help="Views of each video that are averaged: center is the middle of the middle, 30 are 10 "
-    "clips x 3 crops, 250 are 25 x 10.",
+    help="The views of each video whose scores are averaged. center: the center crop of the middle "
+    "clip. 30: 10 clips with 3 crops each. 250: 25 clips with 10 crops each.",
 )
 @click.option(
     "--method",
@@ -58,7 +59,7 @@ __all__ = ["predict"]
     show_default=True,
     cls=GroupedOption,
     group="Networks",
-    help="How several networks are fused, as in fuse.",
+    help="How to fuse the scores of several networks. flowprep fuse --help explains the methods.",
 )
 @click.option(
     "--weights",
@@ -66,7 +67,7 @@ __all__ = ["predict"]
     metavar="W,W,...",
     cls=GroupedOption,
     group="Networks",
-    help="Of the networks, for methods mean and weighted.",
+    help="The weight of each network, for methods mean and weighted.",
 )
 @click.option(
     "--top",
@@ -76,7 +77,7 @@ __all__ = ["predict"]
     show_default=True,
     cls=GroupedOption,
     group="Output",
-    help="Classes to name of each video.",
+    help="Number of classes to name for each video.",
 )
 @click.option(
     "--json",
@@ -84,7 +85,7 @@ __all__ = ["predict"]
     is_flag=True,
     cls=GroupedOption,
     group="Output",
-    help="Print JSON.",
+    help="Print the classes as JSON.",
 )
 @running_options
 @click.pass_context
@@ -102,10 +103,11 @@ def predict(
     device: str,
     precision: PrecisionName,
 ) -> int:
-    """Name the most probable classes of each VIDEO, a raw file.
+    """Name the most probable classes of each VIDEO, a video file.
 
-    Flow is extracted as it was for the training, and thrown away afterwards; for many videos,
-    extract and evaluate work on all cores and keep it. Exit code 1 when a video cannot be read.
+    The command extracts flow with the options of the training data, and does not store it. For many
+    videos, use extract and evaluate instead: they use all cores and keep the flow. The exit code is
+    1 when a video cannot be read.
 
     \b
     flowprep predict clip.mp4 --checkpoint runs/flow

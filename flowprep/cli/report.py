@@ -39,7 +39,7 @@ __all__ = ["report"]
     metavar="SHARE",
     cls=GroupedOption,
     group="Report",
-    help="Share of the flow components that the recommended bound may clip.",
+    help="Share of the x and y components that the recommended bound may clip.",
 )
 @click.option(
     "--progress/--no-progress",
@@ -59,11 +59,11 @@ def report(
     clipped_share: float,
     progress: bool | None,
 ) -> None:
-    """Make one HTML page about the data set OUT: what it holds, and what is wrong with it.
+    """Write one HTML page about the data set OUT: what it holds, and what is wrong with it.
 
-    It names the videos whose flow is empty, exchanged, reversed or cut off, scene cuts, repeated
-    frames and more, each with pictures and what to do; it recommends a bound, compares the classes
-    and lists all videos. The page needs no network and nothing beside it.
+    The page names the videos whose flow is empty, swapped, reversed or clipped. It also names scene
+    cuts, repeated frames and more. Each problem has pictures and a remedy. The page recommends a
+    bound, compares the classes and lists all videos. It is a single file that needs no network.
 
     \b
     flowprep report flow
@@ -72,7 +72,7 @@ def report(
     check_exists(out)
     target = to or default_file(out)
     with extra_needed("`flowprep report`", "report"):
-        # First of all, and not after a minute of reading.
+        # Checked before a minute of reading, not after it.
         import matplotlib  # noqa: F401
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""`flowprep synthetic`: clips to try everything on."""
+"""`flowprep synthetic`: small clips to try everything with."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["synthetic"]
 @click.command
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
-    "--videos-per-class", default=4, metavar="N", show_default=True, help="Clips of each class."
+    "--videos-per-class", default=4, metavar="N", show_default=True, help="Clips in each class."
 )
-@click.option("--frames", default=24, metavar="N", show_default=True, help="Frames of each clip.")
-@click.option("--width", default=128, metavar="PX", show_default=True, help="Even.")
-@click.option("--height", default=96, metavar="PX", show_default=True, help="Even.")
+@click.option("--frames", default=24, metavar="N", show_default=True, help="Frames in each clip.")
+@click.option("--width", default=128, metavar="PX", show_default=True, help="Width. Must be even.")
+@click.option("--height", default=96, metavar="PX", show_default=True, help="Height. Must be even.")
 @click.option(
     "--fps", default=25, type=float, metavar="NUMBER", show_default=True, help="Frames per second."
 )
@@ -34,9 +34,10 @@ def synthetic(
     fps: float,
     seed: int,
 ) -> None:
-    """Make a small set of action clips in FOLDER, in classes that only motion tells apart.
+    """Make a few small action clips in FOLDER. Only their motion tells the classes apart.
 
-    The clips are FOLDER/videos/CLASS/*.mp4; FOLDER/annotations has split files of UCF101's kind.
+    The clips are FOLDER/videos/CLASS/*.mp4. FOLDER/annotations holds their splits, in the file
+    format of UCF101.
 
     \b
     flowprep synthetic demo
@@ -57,4 +58,4 @@ def synthetic(
             fps=fps,
             seed=seed,
         )
-    click.echo(f"{len(paths)} clips in {folder}/videos, their splits in {folder}/annotations")
+    click.echo(f"wrote {len(paths)} clips to {folder}/videos, their splits to {folder}/annotations")

@@ -69,7 +69,7 @@ def _varying_options() -> set[str]:
     metavar="FOLDER",
     cls=GroupedOption,
     group="Training",
-    help="Where checkpoints and metrics go. The default is runs/MODEL-STREAM.",
+    help="The folder for checkpoints and metrics. The default is runs/MODEL-STREAM.",
 )
 @click.option(
     "--recipe",
@@ -77,8 +77,8 @@ def _varying_options() -> set[str]:
     cls=GroupedOption,
     group="Training",
     metavar="NAME",
-    help=f"A published training: {', '.join(RECIPES)}. Options given beside it count more; "
-    "without it clips are as published for the model, and the schedule suits small data sets.",
+    help=f"A published recipe: {', '.join(RECIPES)}. Other options override it. Without a recipe, "
+    "clips are as published for the model, and the schedule suits small data sets.",
 )
 @labels_option("Training")
 @config_option("Training", 'model = "i3d"')
@@ -142,11 +142,11 @@ def train(
     labels: str | None,
     **_: Any,
 ) -> int:
-    """Train a network on the data set OUT; on several, with a head for each.
+    """Train a network on the data set OUT. On several data sets, each gets its own classifier.
 
-    The same command run again goes on where it left off, after a crash too, and ends in the same
-    weights; other options need another --run. The network that was best on the test split is
-    best.pt in the run's folder.
+    To go on after a stop or a crash, run the same command again. It ends with the same weights as a
+    training without the stop. For other options, give another --run. The checkpoint that was best
+    on the test split is best.pt in the folder --run.
 
     \b
     flowprep train flow --recipe tsn --run runs/tsn-flow

@@ -47,12 +47,12 @@ class RangeType(click.ParamType):  # type: ignore[type-arg]
             return value
         begin, colon, end = str(value).partition(":")
         if not (colon and begin.isdigit() and end.isdigit() and int(begin) < int(end)):
-            self.fail(f"{value!r} is no range such as 10:60, from 10 up to but not including 60.")
+            self.fail(f"{value!r} is not a range such as 10:60, which ends before frame 60.")
         return int(begin), int(end)
 
 
 class NamesType(click.ParamType):  # type: ignore[type-arg]
-    """Words with commas between them, as a tuple; `all` stands for each of them."""
+    """Words separated by commas, as a tuple; `all` stands for every word."""
 
     name = "NAME,..."
 
@@ -96,7 +96,7 @@ def computing_options(
             cls=GroupedOption,
             group=_COMPUTING,
             metavar="NAME",
-            help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.",
+            help="cpu, cuda, cuda:1, ... auto uses a GPU if there is one, otherwise the CPU.",
         )(command)
         for option in reversed(estimator_options(_COMPUTING)):
             command = option(command)
@@ -108,7 +108,7 @@ def computing_options(
             cls=GroupedOption,
             group=_COMPUTING,
             metavar="NAME",
-            help=f"A published recipe: {', '.join(PRESETS)}. Options given beside it count more.",
+            help=f"A published recipe: {', '.join(PRESETS)}. Other options override it.",
         )(command)
         return click.option(
             "--algorithm",
@@ -134,38 +134,45 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
     "--to",
     required=True,
     metavar="FILE",
-    help="What to write: .mp4 (H.264), .webp, .gif, or .png for a sheet.",
+    help="The file to write. Its ending chooses the kind: .mp4 (H.264), .webp or .gif for a film, "
+    ".png for a sheet.",
 )
 @_picture_option(
     "--panels",
     type=NamesType(tuple(PANELS)),
-    help="What to draw, in order: rgb (the frame), flow (Middlebury's colors), x and y (the "
-    "stored gray levels), arrows, consistency (forward against backward, px), warp (the next "
-    "frame, warped, against this one), or all. The default is rgb,flow.",
+    help="The panels to draw, in order. rgb: the frame. flow: Middlebury's colors. x, y: the "
+    "stored gray levels. arrows: flow as arrows. consistency: how far forward and backward flow "
+    "disagree, in pixels. warp: the next frame, warped by the flow, against this frame. all: all "
+    "of these. The default is rgb,flow.",
 )
-@_picture_option("--start", type=int, metavar="N", help="The first field. The default is 0.")
+@_picture_option(
+    "--start", type=int, metavar="N", help="The first field to draw. The default is 0."
+)
 @_picture_option(
     "--length",
     type=int,
     metavar="N",
-    help="How many fields; all of a data set's video, and 300 of a video file.",
+    help="Number of fields to draw. The default is all fields of a video in a data set, and 300 "
+    "fields of a video file.",
 )
 @_picture_option(
-    "--frames", type=RangeType(), help="The same as a range: 10:60 is --start 10 --length 50."
+    "--frames",
+    type=RangeType(),
+    help="--start and --length as one range: 10:60 means --start 10 --length 50.",
 )
 @_picture_option(
     "--direction",
     type=ChoiceType(DIRECTIONS),
     default="forward",
     show_default=True,
-    help="backward draws the flow from frame t + step to t.",
+    help="Draw the flow from frame t to t + step (forward) or from t + step to t (backward).",
 )
 @_picture_option(
     "--max-flow-px",
     type=float,
     metavar="PX",
-    help="Flow at the rim of the wheel, one for all pictures; what covers 99 % of the video where "
-    "it is not given.",
+    help="Length of the flow with the strongest color, in pixels. The same length is used for all "
+    "pictures. The default covers 99 % of the flow in the video.",
 )
 @_picture_option(
     "--width",
@@ -187,7 +194,7 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
     metavar="N",
     default=6,
     show_default=True,
-    help="Rows of a sheet, evenly from the range.",
+    help="Number of rows in a sheet, spread evenly over the range.",
 )
 @computing_options()
 @click.pass_context
@@ -210,12 +217,12 @@ def view(
     device: str,
     **_: Any,
 ) -> None:
-    """Draw the flow of SOURCE, a data set or a video, to a film or a sheet.
+    """Draw the flow of SOURCE as a film or a sheet. SOURCE is a data set or a video file.
 
-    Of a data set, the videos KEY are drawn one after the other, or its first one; the flow of a
-    video file is computed as extract does it. Colours are Middlebury's: white rests, right is red,
-    down yellow, left cyan and up violet; the wheel with its scale is drawn beside, and all pictures
-    have the same scale.
+    From a data set, the command draws the videos KEY one after the other, or the first video if you
+    give no KEY. For a video file, it computes the flow as extract does. The colors are
+    Middlebury's. White means no motion. Motion to the right is red, down yellow, left cyan and up
+    violet. A color wheel beside the pictures shows the scale, which is the same for all pictures.
 
     \b
     flowprep view OUT walk/clip7 --to walk.mp4
@@ -227,7 +234,9 @@ def view(
 
     if frames is not None:
         if start is not None or length is not None:
-            raise click.UsageError("--frames says what --start and --length say; give one or both.")
+            raise click.UsageError(
+                "--frames cannot be given with --start or --length; leave out one or the other."
+            )
         start, length = frames[0], frames[1] - frames[0]
     computing = given_values(ctx, _COMPUTING_FIELDS)
     with options_named(ctx):

@@ -1,4 +1,4 @@
-"""What is exported, and in which form; without NumPy, for the command's help."""
+"""What is exported, and in which form. Imports no NumPy, so that the command's help is fast."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ class ExportSpec:
     """What is exported, and in which form."""
 
     layout: str = "mmaction2"
-    """Whose names, bases and lists to follow."""
+    """The project whose file names, first frame numbers and frame lists to follow."""
     format: str = "jpg"
-    """`jpg` and `zip` hold the stored bytes; the others decode them, but for `webdataset`."""
+    """`jpg`, `zip` and `webdataset` hold the stored bytes; the other formats decode them."""
     direction: Direction = "forward"
-    """Which flow: from frame t to t + step, or from t + step to t."""
+    """The flow from frame t to t + step (forward) or from t + step to t (backward)."""
     keep_rgb: bool | None = None
-    """Export the RGB frames too; where both the data set and the format hold them if not given."""
+    """Export the RGB frames too. None exports them if the data set has them and the format has a
+    place for them."""
     values: Values = "px"
-    """Of .npy, .npz and HDF5: float32 px, or the uint8 levels as stored."""
+    """The values in .npy, .npz and HDF5: float32 px, or the stored uint8 levels."""
     keys: tuple[str, ...] = ()
     """Only videos whose key matches one of these patterns, such as `walk/*`."""
     splits: tuple[str, ...] = ()
@@ -32,9 +33,10 @@ class ExportSpec:
     classes: tuple[str, ...] = ()
     """Only videos of these classes, by name or number."""
     list_root: str | None = None
-    """What stands before the paths in the lists: where DEST will lie when they are read."""
+    """The path to put before the paths in the frame lists: the place of DEST on the machine that
+    reads them."""
     videos_per_shard: int = 100
-    """How many videos one tar of WebDataset's holds."""
+    """Videos per tar file of WebDataset."""
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -52,15 +54,14 @@ class ExportSpec:
         if self.keep_rgb and not self.holds_rgb:
             able = [name for name in formats if ExportSpec(self.layout, name).holds_rgb]
             raise ConfigError(
-                f"format {self.format} holds flow alone; leave out --rgb, or choose "
+                f"format {self.format} holds only flow; leave out --rgb, or choose "
                 f"{' or '.join(able)}"
             )
         if self.keep_rgb is False and not LAYOUTS[self.layout].has_flow:
-            raise ConfigError(f"layout {self.layout} is RGB frames; leave out --no-rgb")
+            raise ConfigError(f"layout {self.layout} holds only RGB frames; leave out --no-rgb")
         if self.values != "px" and self.format not in ("npy", "npz", "hdf5"):
             raise ConfigError(
-                f"values {self.values} go with the formats npy, npz and hdf5, not with "
-                f"{self.format}"
+                f"values {self.values} are for the formats npy, npz and hdf5, not for {self.format}"
             )
         if self.videos_per_shard < 1:
             raise ConfigError(f"videos_per_shard must be >= 1, got {self.videos_per_shard}")

@@ -1,7 +1,7 @@
-"""What of a tree is imported: which videos, under which keys and labels, as which configuration.
+"""What an import makes of a tree: which videos, keys and labels, and which configuration.
 
-Nobody can see in an image what computed it: `ImportPlan.origin` lists what of the configuration is
-not known.
+An image does not say which algorithm computed it. `ImportPlan.origin` lists the parts of the
+configuration that are not known.
 """
 
 from __future__ import annotations
@@ -43,26 +43,28 @@ __all__ = ["ImportItem", "ImportPlan", "ImportSpec"]
 
 @dataclass(frozen=True)
 class ImportSpec:
-    """What a tree holds; what is None is taken from its `flowprep.json`, if it has one."""
+    """What a tree holds. A field that is None is read from the tree's `flowprep.json`, if any."""
 
     layout: str = "mmaction2"
-    """Whose tree it is."""
+    """The project whose file layout the tree has."""
     bound_px: float | None = None
-    """What level 255 stands for, in px: 20 for TSN and mmaction2, denseflow's -b."""
+    """The flow that level 255 stands for, in px: 20 for TSN and mmaction2, denseflow's -b."""
     quantizer: Quantizer | None = None
-    """How px became levels: `round` is denseflow's, dense_flow's and gpu_flow's."""
+    """How px became levels. denseflow, dense_flow and gpu_flow use `round`."""
     step: int | None = None
-    """Flow goes from frame t to t + step; 1 if not given."""
+    """Flow goes from frame t to t + step. The default is 1."""
     directions: tuple[Direction, ...] | None = None
-    """Directions to import; only denseflow's names tell backward flow. Forward if not given."""
+    """Directions to import. The default is forward. Only denseflow's file names mark backward
+    flow."""
     algorithm: str | None = None
-    """What computed the flow, if it is known; recorded as the user's word."""
+    """The algorithm that computed the flow, if the user knows it."""
     keep_rgb: bool | None = None
-    """Import the RGB frames too; where the first video has them if not given."""
+    """Import the RGB frames too. None imports them if the first video has them."""
     lists: tuple[str, ...] = ()
-    """Frame lists with labels, `SPLIT=PATH` or `PATH`; class folders give labels without them."""
+    """Frame lists with labels, `SPLIT=PATH` or `PATH`. Without lists, class folders give the
+    labels."""
     videos_per_shard: int = 100
-    """How many videos one tar file holds."""
+    """Videos per tar file."""
 
     def __post_init__(self) -> None:
         if self.layout not in IMPORTABLE_LAYOUTS:
@@ -72,8 +74,8 @@ class ImportSpec:
         layout = LAYOUTS[self.layout]
         if self.directions not in (None, ("forward",)) and not layout.names_direction_and_step:
             raise ConfigError(
-                f"directions must be forward for layout {self.layout}, whose names tell no other, "
-                f"got {', '.join(self.directions or ())}"
+                f"directions must be forward for layout {self.layout}, because its file names "
+                f"cannot mark backward flow; got {', '.join(self.directions or ())}"
             )
 
 

@@ -44,7 +44,7 @@ class OpenCVTVL1Parameters(FlowParameters):
     tau: float = 0.25
     """Time step of the dual update."""
     lambda_: float = 0.15
-    """Weight of the data term; smaller is smoother."""
+    """Weight of the data term. A smaller weight gives smoother flow."""
     theta: float = 0.3
     """Coupling between the data term and the smoothness term."""
     nscales: int = 5
@@ -60,7 +60,7 @@ class OpenCVTVL1Parameters(FlowParameters):
     scale_step: float = 0.8
     """Ratio between two levels of the pyramid."""
     gamma: float = 0.0
-    """Weight of the illumination term; 0 leaves it out. Only tvl1-opencv has this term."""
+    """Weight of the illumination term. 0 leaves the term out. Only tvl1-opencv has this term."""
     median_filtering: int = 5
     """Side of the median filter: 5, 3, or 1 for none, as in OpenCV's CUDA version."""
 
@@ -128,12 +128,12 @@ class FarnebackParameters(FlowParameters):
 
 @dataclass(frozen=True)
 class DISParameters(FlowParameters):
-    """Dense inverse search (Kroeger et al. 2016); None takes the value of the preset."""
+    """Dense inverse search (Kroeger et al. 2016). None means the value of the preset."""
 
     dis_preset: DISPreset = "medium"
     """OpenCV's preset. It sets every parameter below that is not given."""
     finest_scale: int | None = None
-    """Finest pyramid level on which flow is computed; 0 is the full image."""
+    """Finest pyramid level on which flow is computed. 0 is the full image."""
     patch_size: int | None = None
     """Side of a patch, in pixels."""
     patch_stride: int | None = None
@@ -141,7 +141,7 @@ class DISParameters(FlowParameters):
     gradient_descent_iterations: int | None = None
     """Iterations of the patch search."""
     variational_refinement_iterations: int | None = None
-    """Iterations of the refinement; 0 switches it off."""
+    """Iterations of the refinement. 0 switches it off."""
 
     def __post_init__(self) -> None:
         if self.dis_preset not in get_args(DISPreset):
@@ -160,7 +160,7 @@ class DISParameters(FlowParameters):
             if value is not None:
                 _check_integer(name, value)
                 _check(name, value, value >= least, f">= {least}")
-        # Between patches that do not meet OpenCV divides by zero, and then reads anywhere.
+        # If patches do not touch, OpenCV divides by zero, and then reads any address.
         patch_size = _DIS_PATCH_SIZE if self.patch_size is None else self.patch_size
         if self.patch_stride is not None and self.patch_stride > patch_size:
             raise ConfigError(
@@ -170,7 +170,7 @@ class DISParameters(FlowParameters):
 
 @dataclass(frozen=True)
 class OwnParameters(FlowParameters):
-    """The parameters of a user's own estimator, which can be read without its module."""
+    """The parameters of a user's own estimator. Reading them does not need its module."""
 
     text: str = "{}"
     """JSON: an object of names and values."""
@@ -200,8 +200,8 @@ PARAMETERS: dict[str, type[Any]] = {
     "farneback-opencv": FarnebackParameters,
     "dis": DISParameters,
 }
-"""The parameter class of each algorithm; `flowprep.flow.estimators.ESTIMATORS` has what computes
-it. Its keys are the choices of `--algorithm`, and its classes give the options."""
+"""The parameter class of each algorithm. The keys are the choices of `--algorithm`, and the classes
+give the options. `flowprep.flow.estimators.ESTIMATORS` holds the code of each algorithm."""
 
 
 def is_own(algorithm: str) -> bool:
@@ -210,7 +210,7 @@ def is_own(algorithm: str) -> bool:
 
 
 def check_algorithm(algorithm: str) -> None:
-    """Raises ConfigError for what is neither a name in PARAMETERS nor `package.module:Class`."""
+    """Raises ConfigError unless this is a name in PARAMETERS or `package.module:Class`."""
     if algorithm in PARAMETERS:
         return
     if not is_own(algorithm):

@@ -2,9 +2,9 @@
 
     TrainConfig = ModelSpec + ClipSpec + AugmentSpec + OptimizationSpec, in every checkpoint
     TrainOptions                        how a training is carried out; changes no number on purpose
-    ViewSpec                            what a test looks at of each video
+    ViewSpec                            which views of each video a test averages
 
-The whole TrainConfig is stored with every checkpoint, and going on with another one is refused.
+The whole TrainConfig is stored with every checkpoint. A training cannot go on with another one.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ FUSION_METHODS: dict[FusionMethod, str] = {
     "mean": "mean of softmax (Simonyan and Zisserman 2014)",
     "weighted": "weighted sum of the scores before softmax (TSN)",
     "logits": "sum of the scores before softmax (I3D)",
-    "svm": "linear SVM on L2-normalised softmax (Simonyan and Zisserman 2014)",
+    "svm": "linear SVM on L2-normalized softmax (Simonyan and Zisserman 2014)",
 }
-"""What each method of fusion does, and whose it is."""
+"""What each method of fusion does, and where it was published."""
 
 
 def _check_at_least(spec: object, least: float, *names: str) -> None:
@@ -70,7 +70,7 @@ class ModelSpec:
     model: str = "resnet18"
     """The network."""
     width: float = 1.0
-    """Multiplies the number of channels in every layer; small ones train on a laptop."""
+    """Multiply the number of channels in every layer. Small networks train on a laptop."""
     dropout: float | None = None
     """Share of the features that is dropped before the classifier. The default is the published
     share."""
@@ -78,7 +78,8 @@ class ModelSpec:
     """The network's own options, of the type that its entry names. The default is that type's
     defaults."""
     weights: str | None = None
-    """Start from this file: .safetensors, .pth, or a checkpoint of flowprep or TensorFlow."""
+    """Start from the weights in this file: .safetensors, .pth, or a checkpoint of flowprep or
+    TensorFlow."""
 
     def __post_init__(self) -> None:
         kind = find_network(self.model).options
@@ -93,7 +94,7 @@ class ModelSpec:
 
 
 def check_stack(stack: StackName, num_frames: int, frame_stride: int) -> None:
-    """Raises ConfigError for a kind of stack that so many fields, so far apart, cannot become."""
+    """Raises ConfigError for a stack that cannot have this number of fields or this stride."""
     if stack == "bidirectional" and num_frames % 2:
         raise ConfigError(f"num_frames must be even for stack bidirectional, got {num_frames}")
     if stack != "plain" and frame_stride != 1:
@@ -104,40 +105,43 @@ def check_stack(stack: StackName, num_frames: int, frame_stride: int) -> None:
 class ClipSpec:
     """What a network sees of a video.
 
-    Inputs of several streams are of the same moment, in the same crop, and are mirrored together.
-    What is said of flow alone counts for the inputs of flow, and not for those of RGB.
+    Inputs of several streams show the same moment, in the same crop, and are mirrored together.
+    Options for flow change only the flow inputs, not the RGB inputs.
     """
 
     stream: StreamName = "flow"
-    """What the network sees: the flow, the RGB frames, or both, for networks that take both."""
+    """What the network sees: the flow, the RGB frames, or both. Only some networks take both."""
     num_frames: int = 10
-    """Flow fields or RGB frames of a clip. The default is the network's published number. For a
-    network with several inputs this is the first one, and the others follow in proportion."""
+    """Number of flow fields or RGB frames in a clip. The default is the network's published number.
+    If a network has several inputs, this is the number for the first input, and the numbers for the
+    others change in proportion."""
     frame_stride: int = 1
-    """Distance between a clip's fields or frames: 2 takes every second one. The default is the
-    network's published distance."""
+    """Distance between neighboring fields or frames of a clip. 2 takes every second one. The
+    default is the network's published distance."""
     stack: StackName = "plain"
-    """How fields become a stack (Simonyan and Zisserman 2014): `plain`, as they follow;
-    `bidirectional`, half of them forward and half backward; `trajectory`, sampled along the
-    motion."""
+    """How fields become a stack (Simonyan and Zisserman 2014). `plain`: in their order.
+    `bidirectional`: half of the fields are forward, half backward. `trajectory`: the flow is
+    sampled along the motion."""
     num_segments: int = 1
-    """Clips of a video that the network gets together, one from each of that many equal segments.
-    The default is the network's published number."""
+    """Number of equal segments in a video. Each segment gives one clip, and the network sees all
+    clips together. The default is the network's published number."""
     sampling: SamplingName = "segments"
-    """Where segments lie: over the whole video, or within a window of 64 frames (`dense`)."""
+    """Where the segments lie. `segments`: over the whole video. `dense`: in a window of 64
+    frames."""
     subtract_mean_flow: bool = False
-    """Subtract from each field its mean vector, which takes out most of the camera's motion; the
-    two-stream recipe does."""
+    """Subtract the mean vector from each field. This removes most of the camera's motion. The
+    two-stream recipe does it."""
     normalization: NormalizationName = "unit"
-    """Which numbers the network gets: `unit`, -1 to 1; `px`, flow as it is; or those of `tsn`,
-    `tsn-resnet`, `mmaction2` or `pytorch-i3d`. Otherwise as published for the network."""
+    """Scale of the network's input. `unit`: -1 to 1. `px`: flow in pixels. `tsn`, `tsn-resnet`,
+    `mmaction2`, `pytorch-i3d`: as in that project. The default is the network's published
+    scale."""
     resize_short_px: int | None = None
-    """Resize what is stored to this short side before the crop; the recipes take 256. Left as it is
-    where this is not given."""
+    """Resize the stored pictures to this short side before the crop. The recipes take 256. By
+    default they keep their size."""
     crop_px: int = 224
-    """Side of the square that the network sees; it must fit into the frames."""
+    """Side of the square crop that the network sees. It must fit into the frames."""
     scale_vectors: bool = False
-    """Scale flow vectors along with the fields that are resized; the recipes do not."""
+    """When fields are resized, scale their vectors too. The recipes do not."""
 
     def __post_init__(self) -> None:
         check_choice("stream", self.stream, StreamName)
@@ -147,7 +151,7 @@ class ClipSpec:
         _check_at_least(self, 1, "num_frames", "frame_stride", "num_segments")
         _check_at_least(self, 8, "crop_px", "resize_short_px")
         if self.stream == "flow":
-            # Of both, the flow's own numbers are those of the network's input (`check_clip`).
+            # For stream `both`, `check_clip` checks the numbers of the network's flow input.
             check_stack(self.stack, self.num_frames, self.frame_stride)
         if self.stream == "rgb":
             for name, plain in (
@@ -173,17 +177,18 @@ class ClipSpec:
 
 @dataclass(frozen=True)
 class AugmentSpec:
-    """How training clips are varied; all fields and frames of a clip alike."""
+    """How training clips are varied. All fields and frames of a clip are varied in the same way."""
 
     crop: CropName = "random"
-    """Where crops lie: anywhere (`random`), in the centre, in the four corners and the centre, or
-    at TSN's 13 places. Anywhere, unless the recipe is tsn."""
+    """Where crops lie. `random`: anywhere. `center`: in the center. `corners`: in the four corners
+    and the center. `corners-13`: at TSN's 13 places. The default is random, except for the tsn
+    recipe."""
     scales: tuple[float, ...] = (1.0,)
-    """Crop sides as shares of the short side, such as 1,.875,.75 (tsn): one is drawn for the width
-    and one for the height, at most one step apart, and the crop is resized. 1 alone cuts crops of
-    the network's size."""
+    """Sides of crops, as shares of the short side of the frame, such as 1,.875,.75 (tsn). One is
+    drawn for the width and one for the height, at most one step apart in this list. Then the crop
+    is resized. 1 alone cuts crops of the network's size and does not resize them."""
     flip: bool = True
-    """Mirror half of the clips, and negate their horizontal flow."""
+    """Mirror half of the clips, and negate their x flow."""
 
     def __post_init__(self) -> None:
         check_choice("crop", self.crop, CropName)
@@ -199,39 +204,41 @@ class OptimizationSpec:
     """How the weights are changed."""
 
     batch_size: int = 32
-    """Videos a step, over all processes together."""
+    """Videos per step, over all processes together."""
     accumulate: int = 1
-    """Parts that a step's batch is split into, one after the other, to save memory."""
+    """Number of parts that each batch is split into. The parts run one after the other, which saves
+    memory."""
     num_epochs: float = 40.0
-    """How often every training video is looked at; the schedule is spread over them."""
+    """How often the network sees every training video. The schedule is spread over this time."""
     num_steps: int | None = None
-    """Steps in all; counts more than the epochs."""
+    """Total number of steps. Overrides the epochs."""
     optimizer: OptimizerName = "sgd"
     """SGD with momentum, or AdamW."""
     learning_rate: float = 0.01
-    """The highest one: after the warm-up, before the schedule lowers it."""
+    """The highest learning rate: after the warm-up, before the schedule lowers it."""
     momentum: float = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
     """Nesterov's momentum in SGD."""
     weight_decay: float = 5e-4
-    """Pull of the weights towards 0: as L2 with SGD, decoupled with AdamW, which spares biases and
-    norms."""
+    """Weight decay. It is an L2 penalty with SGD. With AdamW it is decoupled, and leaves out biases
+    and norms."""
     schedule: ScheduleName = "cosine"
-    """How the learning rate falls: not at all, by steps at milestones, or as half a cosine."""
+    """How the learning rate falls. `constant`: not at all. `step`: at each milestone. `cosine`: as
+    half a cosine."""
     milestones: tuple[float, ...] = ()
-    """Shares of the training, such as .5,.8, at which schedule step multiplies the learning rate by
-    decay."""
+    """Shares of the training, such as .5,.8. At each of them, schedule step multiplies the learning
+    rate by decay."""
     decay: float = 0.1
-    """Factor at each milestone."""
+    """The factor at each milestone."""
     warmup: float = 0.0
-    """Share of the training in which the learning rate rises to its full height, from a tenth."""
+    """Share of the training in which the learning rate rises from a tenth to its full height."""
     clip_gradient_norm: float | None = None
     """Longest gradient, as a norm over all weights. By default gradients are not clipped."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes, from 0 to 1."""
     precision: PrecisionName = "fp32"
-    """Arithmetic of the network: bf16 and fp16 (GPUs only) save time and memory."""
+    """Arithmetic of the network. bf16 and fp16 save time and memory. fp16 needs a GPU."""
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, OptimizerName)
@@ -265,18 +272,18 @@ class OptimizationSpec:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides the weights, but for the data."""
+    """Everything that decides the weights, except for the data."""
 
     model: ModelSpec = field(default_factory=ModelSpec)
     clip: ClipSpec = field(default_factory=ClipSpec)
     augment: AugmentSpec = field(default_factory=AugmentSpec)
     optimization: OptimizationSpec = field(default_factory=OptimizationSpec)
     seed: int = 0
-    """Of the first weights, the order of the videos, clips, crops and dropout."""
+    """Seed of the first weights, the order of the videos, the clips, the crops and dropout."""
     train_split: str = "train"
     """The videos to train on: a split of the data sets, or `all`."""
     test_split: str = "test"
-    """The videos to measure on while training, one view of each; `none` measures on none."""
+    """The split to test on during the training, with one view per video. `none` tests nothing."""
 
     def __post_init__(self) -> None:
         clip_inputs(self.model.model, self.clip.stream)
@@ -340,22 +347,24 @@ class TrainOptions:
     """How a training is carried out."""
 
     num_workers: int | None = None
-    """Training processes, on Ray; without this there is one, or those that torchrun started."""
+    """Training processes, started on Ray. By default there is one process, or those that torchrun
+    started."""
     address: str | None = None
     """An existing Ray cluster. By default Ray starts on this machine."""
     num_loaders: int | None = None
-    """Processes that read and prepare clips, for each training process; all cores but one where it
-    is not given, 0 reads in the training process."""
+    """Processes that read and prepare clips, for each training process. The default is all cores
+    except one. 0 reads in the training process."""
     device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU where there is one."""
+    """`cpu`, `cuda`, `cuda:1`, ... `auto` uses a GPU if there is one, otherwise the CPU."""
     channels_last: bool = True
-    """Keep channels innermost in memory, where most convolutions are faster."""
+    """Store images with the channels last in memory. Most convolutions are faster this way."""
     compile: bool = False
-    """Compile the network with torch.compile: minutes at the start, faster steps afterwards."""
+    """Compile the network with torch.compile. This takes minutes at the start; then steps are
+    faster."""
     log_every: int = 10
     """Steps between two lines of metrics.csv."""
     test_every_epochs: float = 1.0
-    """Epochs between two measurements on the test split, each followed by a checkpoint."""
+    """Epochs between two tests on the test split. A checkpoint follows each test."""
     checkpoint_seconds: float = 600.0
     """Longest time between two checkpoints."""
     tensorboard: bool = True
@@ -363,7 +372,7 @@ class TrainOptions:
     progress: bool | None = None
     """Draw a progress bar on stderr. By default only on a terminal."""
     force: bool = False
-    """Go on with data that was extracted otherwise than the run's, or has other videos."""
+    """Go on even if the data was extracted with other options than before, or has other videos."""
 
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "num_workers", "log_every")
@@ -379,8 +388,8 @@ class ViewSpec:
     num_clips: int = 25
     """Clips with equally spaced starts; 1 is the middle of the video."""
     num_crops: Literal[1, 3, 5, 10] = 10
-    """Of each clip: the centre; left, centre and right (or top and bottom); four corners and
-    centre; or those, and the same mirrored."""
+    """Crops of each clip. 1: center. 3: left, center and right (or top, center and bottom). 5: four
+    corners and center. 10: the same five, and the same mirrored."""
 
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "num_clips")

@@ -34,7 +34,7 @@ def test_two_data_sets(flowprep: Command, outs: tuple[Path, Path], tmp_path: Pat
     mean, median, p90, p99, most = map(float, rows["zoom_in/a"][1:6])
     assert 0 <= median <= p90 <= p99 <= most
     assert 0 < mean < most
-    assert lines[-1] == f"the 2 fields that differ most are drawn in {tmp_path}/worst"
+    assert lines[-1] == f"drew the 2 fields that differ most in {tmp_path}/worst"
     assert len(list((tmp_path / "worst").glob("*.png"))) == 2
 
 
@@ -61,12 +61,12 @@ MISTAKES = [
     ("OUT", "Give two data sets A and B, or one video A and --algorithms."),
     ("OUT OUT --algorithms dis,tvl1",
      "Give two data sets A and B, or one video A and --algorithms."),
-    ("OUT nowhere", "nowhere is not a flowprep data set; name what extract wrote"),
+    ("OUT nowhere", "nowhere is not a flowprep data set; name a folder that extract wrote"),
     ("OUT OUT --step 2",
-     "The options of decoding and flow go with --algorithms; leave them out for A and B."),
+     "The options for decoding and flow need --algorithms; leave them out for A and B."),
     ("OUT OUT --sample -1", "--sample must be >= 0, got -1."),
     ("OUT OUT --worst 0", "--worst must be >= 1, got 0"),
-    ("VIDEO --algorithms dis", "--algorithms must be two, got dis"),
+    ("VIDEO --algorithms dis", "--algorithms must name two, got dis"),
     ("VIDEO --algorithms dis,raft",
      "algorithm must be one of tvl1, tvl1-opencv, farneback, farneback-opencv, dis, got 'raft'"),
     ("OUT --algorithms dis,tvl1",

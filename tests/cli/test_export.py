@@ -57,8 +57,11 @@ def test_options_reach_the_library(flowprep: Command, made: Path, tmp_path: Path
         (("--layout", "tsn", "--format", "np"), "'np' is not one of jpg, zip, flo, npy, npz"),
         (("--layout", "gpu-flow", "--format", "npz"), "--format of layout gpu-flow must be one of"),
         (("--layout", "tsn", "--workers", "0"), "--workers must be >= 1, got 0"),
-        (("--layout", "frames", "--no-rgb"), "--layout frames is RGB frames; leave out --no-rgb"),
-        (("--layout", "tsn", "--values", "levels"), "--values levels go with the formats npy"),
+        (
+            ("--layout", "frames", "--no-rgb"),
+            "--layout frames holds only RGB frames; leave out --no-rgb",
+        ),
+        (("--layout", "tsn", "--values", "levels"), "--values levels are for the formats npy"),
         (("--layout", "tsn", "--class", "fly"), "--class must be of"),
         (("--layout", "tsn", "--shard-size", "0"), "--shard-size must be >= 1, got 0"),
         ((), "Missing option '--layout'"),

@@ -81,7 +81,7 @@ def test_synthetic(flowprep: Command, tmp_path: Path) -> None:
     assert (result.code, result.stderr) == (0, "")
     videos = sorted((tmp_path / "demo/videos").glob("*/*.mp4"))
     assert result.stdout == (
-        f"{len(videos)} clips in {tmp_path}/demo/videos, their splits in "
+        f"wrote {len(videos)} clips to {tmp_path}/demo/videos, their splits to "
         f"{tmp_path}/demo/annotations\n"
     )
     again = flowprep("synthetic", tmp_path / "again", *options, "--fps", 10, "--seed", 3)

@@ -52,7 +52,7 @@ def test_an_estimate_with_holes_is_noted(flowprep: Command, folders: tuple[Path,
     write_flow(folders[0] / "a.flo", np.zeros((8, 10, 2), np.float32), known)
     result = flowprep("metrics", folders[0] / "a.flo", folders[1] / "a.png")
     assert result.stdout.endswith(
-        "note: 16.67 % of the known truth has no estimate, and is not scored\n"
+        "note: 16.67 % of the pixels with known truth have no estimate and are not scored\n"
     )
 
 

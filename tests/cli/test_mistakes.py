@@ -48,11 +48,11 @@ WRONG_OPTIONS = [
      "--resize must be none, short:PX, height:PX or WIDTHxHEIGHT (such as short:256 or 340x256), "
      "got '256'"),
     ("--algorithm dis --tau 0.2",
-     "--tau is a parameter of tvl1, and the algorithm is dis; "
-     "add --algorithm tvl1 or leave it out"),
+     "--tau is a parameter of tvl1, but the algorithm is dis; "
+     "add --algorithm tvl1 or leave --tau out"),
     ("--preset i3d --patch-size 8",
-     "--patch-size is a parameter of dis, and the algorithm is tvl1; "
-     "add --algorithm dis or leave it out"),
+     "--patch-size is a parameter of dis, but the algorithm is tvl1; "
+     "add --algorithm dis or leave --patch-size out"),
     ("--split 2", "--split goes with the formats ucf101 and hmdb51 only, not with folder"),
     ("--annotations nowhere", "--annotations does not exist: nowhere; check the path"),
     ("--root nowhere", "--root does not exist: {here}/nowhere; check the path"),

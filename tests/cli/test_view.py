@@ -72,10 +72,10 @@ MISTAKES = [
     ("OUT --to a.png --algorithm tvl1", 2,
      "--algorithm and what belongs to it go with a video, and {out} is a data set of dis flow"),
     ("OUT --to a.png --frames 4:4", 2,
-     "Invalid value for '--frames': '4:4' is no range such as 10:60, from 10 up to but not "
-     "including 60."),
+     "Invalid value for '--frames': '4:4' is not a range such as 10:60, which ends "
+     "before frame 60."),
     ("OUT --to a.png --frames 1:4 --start 1", 2,
-     "--frames says what --start and --length say; give one or both."),
+     "--frames cannot be given with --start or --length; leave out one or the other."),
     ("OUT", 2, "Missing option '--to'."),
 ]
 # fmt: on

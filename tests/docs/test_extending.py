@@ -1,8 +1,8 @@
-"""docs/extending.md: each example is applied to a copy of the package, run, and its files counted.
+"""docs/extending.md: each example is applied to a copy of the package, and run; files are counted.
 
-A `python` block begins with the name of a new file, such as `# flowprep/...`; another name is a file
-in the folder in which the example runs. A `diff` block changes a file: its lines with a blank in
-front must stand in it, those with `+` are added. An `sh` block is run, with the changed package.
+A `python` block begins with the name of a new file, such as `# flowprep/...`; another name is a
+file in the folder in which the example runs. A `diff` block changes a file: its lines with a blank
+in front must stand in it, those with `+` are added. An `sh` block is run, with the changed package.
 """
 
 from __future__ import annotations

@@ -323,10 +323,13 @@ def test_webdataset_reads_one_jpeg_a_member(
         ),
         (
             {"format": "npz", "keep_rgb": True},
-            "npz holds flow alone; leave out --rgb, or choose jpg",
+            "npz holds only flow; leave out --rgb, or choose jpg",
         ),
-        ({"layout": "frames", "keep_rgb": False}, "frames is RGB frames; leave out --no-rgb"),
-        ({"values": "levels"}, "values levels go with the formats npy, npz and hdf5, not with jpg"),
+        (
+            {"layout": "frames", "keep_rgb": False},
+            "frames holds only RGB frames; leave out --no-rgb",
+        ),
+        ({"values": "levels"}, "values levels are for the formats npy, npz and hdf5, not for jpg"),
         ({"direction": "sideways"}, "direction must be one of forward, backward, got 'sideways'"),
         ({"videos_per_shard": 0}, "videos_per_shard must be >= 1, got 0"),
     ],
