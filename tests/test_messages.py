@@ -45,12 +45,7 @@ WITHOUT_REMEDY = {
     # The words of the system, of a library or of another error, which say what is wrong; the
     # remedy, where there is one, is among them.
     "differences.py": ["{}:\n{}\n{}"],
-    "cli/config_file.py": ["{}: {}", "{}: no option is called {}", "{}: {}: {}"],
-    "flow/own.py": [
-        "estimator {} cannot be made: {}",
-        "estimator {} refuses its options: {}",
-        "estimator {} cannot be imported: {}",
-    ],
+    "cli/config_file.py": ["{}: {}", "{}: no option is called {}"],
     "storage_errors.py": ["cannot {} {}: {}"],
     "storage.py": ["cannot {} {}: {}"],
     "locks.py": ["{} ({}); {}"],

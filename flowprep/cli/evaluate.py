@@ -79,7 +79,7 @@ def running_options(command: Any) -> Any:
 )
 @click.option(
     "--views",
-    type=ChoiceType(("250", "30", "center")),
+    type=ChoiceType(tuple(VIEWS)),
     default="250",
     show_default=True,
     cls=GroupedOption,

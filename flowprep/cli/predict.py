@@ -44,7 +44,7 @@ __all__ = ["predict"]
 )
 @click.option(
     "--views",
-    type=ChoiceType(("center", "30", "250")),
+    type=ChoiceType(tuple(VIEWS)),
     default="30",
     show_default=True,
     cls=GroupedOption,

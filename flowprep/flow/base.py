@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from flowprep.flow.devices import DeviceKind
 from flowprep.flow.parameters import DIRECTIONS, Direction
 
-__all__ = ["FlowEstimator", "FlowPair", "FrameKind"]
+__all__ = ["FlowEstimator", "FlowPair", "FrameKind", "VideoEstimator"]
 
 FrameKind = Literal["gray", "rgb"]
 
@@ -106,3 +107,15 @@ class FlowEstimator(ABC):
                     forward=self(first, last) if "forward" in directions else None,
                     backward=self(last, first) if "backward" in directions else None,
                 )
+
+
+class VideoEstimator(FlowEstimator):
+    """An estimator that computes the pairs of a video together: one pair is a video of two frames.
+
+    It overrides `pairs`.
+    """
+
+    def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pair = builtins.next(self.pairs([prev, next], directions=("forward",)))
+        assert pair.forward is not None
+        return pair.forward

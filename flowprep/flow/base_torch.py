@@ -5,7 +5,6 @@ Importing this imports torch, so only an estimator that is made on a device does
 
 from __future__ import annotations
 
-import builtins
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowprep.errors import ConfigError, VideoError
-from flowprep.flow.base import FlowEstimator, FlowPair
+from flowprep.flow.base import FlowEstimator, FlowPair, VideoEstimator
 from flowprep.flow.devices import DEVICE_KINDS
 from flowprep.flow.parameters import DIRECTIONS, Direction
 
@@ -31,7 +30,7 @@ Plan = TypeVar("Plan")
 """What an estimator works out once for a frame size: sizes, sample positions, weights."""
 
 
-class TorchEstimator(FlowEstimator, Generic[Plan]):
+class TorchEstimator(VideoEstimator, Generic[Plan]):
     """Computes the flow of many pairs at once on a torch device.
 
     Frames go to the device as they arrive, and each is prepared once for its up to four pairs. On
@@ -94,11 +93,6 @@ class TorchEstimator(FlowEstimator, Generic[Plan]):
 
         `first` and `second`, (B,) int64, number the frames of each pair in `prepared`.
         """
-
-    def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
-        pair = builtins.next(self.pairs([prev, next], directions=("forward",)))
-        assert pair.forward is not None
-        return pair.forward
 
     def pairs(
         self,

@@ -65,7 +65,10 @@ class OwnEstimator:
         except Exception as error:
             if is_device_failure(error):
                 raise
-            raise ConfigError(f"estimator {self.name} cannot be made: {_said(error)}") from error
+            raise ConfigError(
+                f"estimator {self.name} cannot be made: {_said(error)}; correct the class, or give "
+                "other options"
+            ) from error
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
         """Returns the class's dataclass of parameters; None for a class that takes none.
@@ -90,7 +93,7 @@ class OwnEstimator:
             raise
         except Exception as error:
             raise ConfigError(
-                f"estimator {self.name} refuses its options: {_said(error)}"
+                f"estimator {self.name} refuses its options: {_said(error)}; give other options"
             ) from error
 
     def implementation_with(self, values: Mapping[str, Any]) -> str:
@@ -174,7 +177,9 @@ def _import(module_name: str, name: str) -> ModuleType:
             "PYTHONPATH"
         ) from error
     except Exception as error:
-        raise ConfigError(f"estimator {name} cannot be imported: {_said(error)}") from error
+        raise ConfigError(
+            f"estimator {name} cannot be imported: {_said(error)}; correct the module"
+        ) from error
 
 
 def _refuse_class(module: ModuleType, class_name: str, name: str) -> typing.NoReturn:

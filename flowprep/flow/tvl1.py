@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.flow.base import FlowEstimator, FlowPair
+from flowprep.flow.base import FlowPair, VideoEstimator
 from flowprep.flow.parameters import DIRECTIONS, Direction, TVL1Parameters
 from flowprep.garbage import collector_paused
 
@@ -24,7 +23,7 @@ MIN_LEVEL_SIDE_PX = 16
 """The pyramid ends before a level with a smaller side (OpenCV, tvl1flow.cpp: calc)."""
 
 
-class TVL1(FlowEstimator):
+class TVL1(VideoEstimator):
     """TV-L1 (Zach et al. 2007; Sanchez et al., IPOL 2013), coarse to fine, at OpenCV's parameters.
 
     Its fields are those of cv2.optflow.DualTVL1OpticalFlow of OpenCV 5 but for about a hundredth of
@@ -45,11 +44,6 @@ class TVL1(FlowEstimator):
         blank = np.zeros((self.min_side_px, self.min_side_px), np.uint8)
         with collector_paused():
             self(blank, blank)
-
-    def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
-        pair = builtins.next(self.pairs([prev, next], directions=("forward",)))
-        assert pair.forward is not None
-        return pair.forward
 
     def pairs(
         self,

@@ -318,8 +318,8 @@ def make_options(name: str, given: Mapping[str, Any]) -> NetworkOptions:
             if item.name == option
         }
         if value not in owners.values():
-            remedy = f", or choose {' or '.join(owners)}" if owners else ""
+            others = f", or choose {' or '.join(owners)}" if owners else ""
             raise ConfigError(
-                f"{option} does not apply to {name}, got {value!r}; leave it out{remedy}"
+                f"{option} does not apply to {name}, got {value!r}; leave it out{others}"
             )
     return kind(**{option: value for option, value in given.items() if option in own})

@@ -50,8 +50,12 @@ def place_model(model: ClipModel | MultiTask, device: torch.device) -> nn.Module
     model.to(device)
     for tensor in (*model.parameters(), *model.buffers()):
         # A network of several inputs may have 2D and 3D convolutions.
-        if tensor.dim() in (4, 5):
-            tensor.data = with_channels_last(tensor.data)
+        # Not `contiguous`, which leaves kernels of one pixel as they are: convolutions would take
+        # another algorithm for them, and round otherwise.
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+        elif tensor.dim() == 5:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last_3d)
     return model
 
 

@@ -24,7 +24,7 @@ from flowprep.machine import cpu_model, cpu_vectors, usable_cores
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "COMMIT"
-"""Stands in a command for the commit whose stored bytes the present ones are held against."""
+"""Stands in a command for the commit whose bytes and speed the present ones are held against."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ PARTS: dict[str, Part] = {
         {"FLOWPREP_FAULT_RUNS": "10"},
     ),
     "bytes": Part("the bytes of an earlier commit", ("scripts/check_bytes", COMMIT)),
+    "against": Part("the speed of an earlier commit", ("scripts/bench_against", COMMIT)),
     "flow": Part("estimators against OpenCV's", ("scripts/bench_flow",)),
     "pipeline": Part("from videos to shards", ("scripts/bench_pipeline", "--end-to-end")),
     "loader": Part("reading for training", ("scripts/bench_loader",)),

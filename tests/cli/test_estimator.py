@@ -223,7 +223,7 @@ def test_a_config_file_that_is_wrong(
     ("options", "words"),
     [
         ([*RGB, "--algorithm", "dis"], "--estimator takes the place of --algorithm, got both my_f"),
-        (["--estimator-options", "channel=1"], "--estimator-options are the parameters of the cl"),
+        (["--estimator-options", "channel=1"], "names, got channel; add --estimator, or leave th"),
         ([*RGB, "--warps", "2"], "--warps is a parameter of tvl1, and the algorithm is my_flow:Ch"),
         (["--estimator", "my_flow"], "--algorithm must be one of tvl1,"),
         (["--estimator", "my_flow:None_"], "--estimator my_flow:None_: the module my_flow has no"),
@@ -316,7 +316,7 @@ def test_compare_needs_two_and_an_estimator_for_its_options(here: Path, flowprep
     options = ["--algorithms", "dis,tvl1", "--estimator-options", "a=1"]
     result = flowprep("compare", "videos/clip", *options)
     assert result.code == 2
-    assert "--estimator-options go with --estimator" in result.error
+    assert "--estimator-options go with --estimator, got a=1; leave" in result.error
 
 
 # ---- options of flowprep's own algorithms

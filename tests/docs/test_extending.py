@@ -1,12 +1,13 @@
-"""docs/extending.md: each example is applied to a copy of the package, run, and its files counted.
+"""docs/extending.md: each example is applied to a copy of the package, and run; files are counted.
 
-A `python` block whose first line is `# flowprep/...` is a new file. A `diff` block changes one: its
-lines with a blank in front must stand in the file, those with `+` are added. An `sh` block is run
-in an empty folder, with the changed package.
+A `python` block begins with the name of a new file, such as `# flowprep/...`; another name is a
+file in the folder in which the example runs. A `diff` block changes a file: its lines with a blank
+in front must stand in it, those with `+` are added. An `sh` block is run, with the changed package.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -21,13 +22,20 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "extending.md"
 
 MOST_FILES = {
+    "A gray estimator": 3,
+    "An RGB estimator": 3,
+    "An estimator outside of flowprep": 0,
+    "A network of one stream": 2,
+    "A network that joins segments": 2,
+    "A network of both streams": 2,
     "An export layout": 1,
     "An annotation format": 2,
 }
 """How many files of the package an example may touch, by its heading."""
 
-NEEDS_TORCH: frozenset[str] = frozenset()
+NEEDS_TORCH = frozenset(heading for heading in MOST_FILES if "network" in heading)
 """Examples that train."""
+REQUIRE_TORCH = os.environ.get("FLOWPREP_REQUIRE_TORCH") == "1"
 
 
 @dataclass
@@ -50,15 +58,18 @@ def read_examples(text: str) -> dict[str, Example]:
     return examples
 
 
-def apply(example: Example, root: Path) -> set[str]:
-    """Applies an example to the package in `root`; returns the files that it touches."""
+def apply(example: Example, root: Path, folder: Path) -> set[str]:
+    """Applies an example to the package in `root`; returns the files of it that change."""
     touched = set()
     for language, content in example.blocks:
         if language == "python":
             first, _, rest = content.partition("\n")
             name = first.removeprefix("# ").strip()
+            assert name.endswith(".py"), f"{first!r} must name a file"
+            if not name.startswith("flowprep/"):
+                (folder / name).write_text(rest)
+                continue
             path = root / name
-            assert name.startswith("flowprep/"), f"{first!r} must name a file of the package"
             assert not path.exists(), f"{name} is there already; change it by a diff block"
             path.write_text(rest)
         elif language == "diff":
@@ -116,14 +127,15 @@ def test_the_page_has_each_example() -> None:
 
 @pytest.mark.parametrize("heading", sorted(EXAMPLES))
 def test_example(heading: str, tmp_path: Path) -> None:
-    if heading in NEEDS_TORCH:
-        pytest.importorskip("torch")
+    if heading in NEEDS_TORCH and importlib.util.find_spec("torch") is None:
+        assert not REQUIRE_TORCH, "torch is not installed"
+        pytest.skip("needs torch")
     root, folder = tmp_path / "root", tmp_path / "work"
     folder.mkdir()
     shutil.copytree(
         REPOSITORY / "flowprep", root / "flowprep", ignore=shutil.ignore_patterns("__pycache__")
     )
     example = EXAMPLES[heading]
-    touched = apply(example, root)
-    assert 1 <= len(touched) <= MOST_FILES[heading], sorted(touched)
+    touched = apply(example, root, folder)
+    assert len(touched) <= MOST_FILES[heading], sorted(touched)
     run(example, root, folder)

@@ -180,7 +180,9 @@ def test_contributing_lists_the_rooms_from_the_top_down() -> None:
     table = text.partition("| room |")[2].partition("\n\n")[0]
     cells = [line.split("|")[1] for line in table.splitlines()[2:]]
     listed = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
-    rooms = [room.removeprefix("flowprep.") for room in reversed(ROOMS)]
+    # The inner rooms of a folder are listed in the test alone.
+    outer = [room for room in reversed(ROOMS) if room.count(".") < 2]
+    rooms = [room.removeprefix("flowprep.") for room in outer]
     files = {"flowprep": "__init__.py"}
     expected = [
         files.get(room) or (f"{room}/" if (ROOT / "flowprep" / room).is_dir() else f"{room}.py")

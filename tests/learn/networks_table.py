@@ -19,8 +19,6 @@ from flowprep.words import format_count
 __all__ = ["PAGE", "table", "written_table"]
 
 PAGE = Path(__file__).parents[2] / "docs/networks.md"
-BEGIN = "<!-- written by: python -m tests.learn.networks_table -->"
-END = "<!-- end of the table -->"
 CROP_PX = 224
 NUM_CLASSES = 101
 
@@ -36,9 +34,9 @@ def table() -> str:
 
 
 def written_table() -> str:
-    """Returns the table that the page has."""
-    _, _, rest = PAGE.read_text(encoding="utf-8").partition(f"{BEGIN}\n")
-    return rest.partition(f"\n{END}")[0]
+    """Returns the table that the page has: the first one."""
+    text = PAGE.read_text(encoding="utf-8")
+    return text[text.index("| ") :].partition("\n\n")[0]
 
 
 def _row(name: str, network: Network) -> str:
@@ -79,9 +77,8 @@ def _cost(name: str, network: Network) -> tuple[int, int]:
 
 def main() -> None:
     """Rewrites the page."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(f"{BEGIN}\n")
-    _, _, after = rest.partition(f"\n{END}")
-    PAGE.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(text.replace(written_table(), table(), 1), encoding="utf-8")
 
 
 if __name__ == "__main__":

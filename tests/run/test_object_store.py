@@ -420,7 +420,7 @@ def test_a_folder_of_frames_is_fetched_whole(bucket: str, tmp_path: Path) -> Non
 FETCH_AND_DIE = """
 import os, signal, sys
 from flowprep.video.fetch import fetched
-from flowprep.video.types import Video
+from flowprep.inputs.video import Video
 with fetched(Video("a", sys.argv[1])) as local:
     assert os.path.getsize(local.video.source) > 0
     if sys.argv[2] == "die":
