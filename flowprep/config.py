@@ -423,7 +423,7 @@ PRESETS: dict[str, ExtractConfig] = {
         EncodeSpec(rgb_jpeg_quality=95),
     ),
 }
-"""Published recipes by name: fps, resize, algorithm, bound, quantiser and JPEG quality of each."""
+"""Published recipes by name: fps, resize, algorithm, bound, quantizer and JPEG quality of each."""
 
 
 def build_spec(kind: type[Any], values: Mapping[str, Any]) -> Any:

@@ -34,7 +34,7 @@ def install_command(extra: str) -> str:
 def missing_extra(what: str, needs: str, extra: str, *, otherwise: str = "") -> str:
     """Says that `what` needs something of an extra that is not there, and how to install it.
 
-    `otherwise` is what to do instead, where there is a choice: an imperative.
+    `otherwise` is what to do instead, if there is a choice: an imperative.
     """
     end = f", or {otherwise}" if otherwise else ""
     return f"{what} needs {needs}, which cannot be imported; run {install_command(extra)}{end}"

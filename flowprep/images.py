@@ -31,7 +31,7 @@ _stderr_lock = threading.Lock()
 
 
 def decode_image(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> tuple[Image | None, list[str]]:
-    """Returns the image, None where there is none or it is cut, and what was said meanwhile.
+    """Returns the image, None if there is none or it is cut, and what was said meanwhile.
 
     `flags` are those of cv2.imread. The image is (H, W) or (H, W, C), of the depth that they ask
     for.
@@ -41,7 +41,7 @@ def decode_image(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> tuple[Image 
 
 
 def decode_strictly(jpeg: bytes) -> tuple[Image | None, str]:
-    """Returns the image, None where there is none, and what libjpeg says against it."""
+    """Returns the image, None if there is none, and what libjpeg says against it."""
     image, lines = decode_image(jpeg)
     return image, lines[0] if lines else ""
 

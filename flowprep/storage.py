@@ -189,7 +189,7 @@ class Storage:
         return self._known("read", name, lambda: self._fs.info(self.path(name))) is not None
 
     def info(self, name: str) -> FileInfo | None:
-        """Returns what is known of a file or folder; None where there is none."""
+        """Returns what is known of a file or folder; None if there is none."""
         values = self._known("read", name, lambda: self._fs.info(self.path(name)))
         return None if values is None else read_file_info(values)
 
@@ -237,7 +237,7 @@ class Storage:
         self._attempt("write", name, write)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Publishes `data` where there is no file `name` yet; returns whether it did.
+        """Publishes `data` if there is no file `name` yet; returns whether it did.
 
         Of two that try at once one wins, on file systems, S3 and Google's store; on a store that
         cannot do so both may, and the last one's data stays.
@@ -275,7 +275,7 @@ class Storage:
         self._fs.pipe_file(path, data)
 
     def read_if_there(self, name: str) -> bytes | None:
-        """Returns a whole file, or None where there is none."""
+        """Returns a whole file, or None if there is none."""
         try:
             return self.read_bytes(name)
         except StorageError as error:

@@ -6,7 +6,7 @@ A layer's place at time t is one 3x3 affine matrix, the product of its motions, 
 A frame looks every pixel up in the layer's texture through the inverse of that matrix, and the flow
 is a product of two such matrices: no rendered picture is ever resampled, so the truth is exact.
 
-Axes: x is right, y is down, the centre of the first pixel is (0, 0). Angles are in radians and
+Axes: x is right, y is down, the center of the first pixel is (0, 0). Angles are in radians and
 positive ones turn clockwise on the screen. Times are in frames and need not be whole.
 """
 
@@ -50,7 +50,7 @@ TILE_PX = 256
 
 OVERSAMPLING = 2
 """Texture samples per px. With the blur below, linear interpolation between them is off by less
-than a grey level, and OpenCV 4, which rounds coordinates to 1/32 sample, by less than .01 px."""
+than a gray level, and OpenCV 4, which rounds coordinates to 1/32 sample, by less than .01 px."""
 
 BLUR_PX = 1.1
 """Standard deviation of the low-pass that limits a texture's band: -60 dB at 1.9 px wavelength."""
@@ -155,7 +155,7 @@ class Layer:
     shape: Shape | None = None
     """None covers the whole plane."""
     brightness: float = 1.0
-    """Factor on the texture; colours saturate at 255."""
+    """Factor on the texture; colors saturate at 255."""
 
     def matrix(self, t: float) -> Matrix:
         """Returns the (3, 3) float64 matrix from the layer's coordinates to the screen's at t."""
@@ -167,7 +167,7 @@ class Scene:
     """Layers from back to front, seen through a window of width x height px.
 
     Pixels on an outline blend both layers; the truth gives them the motion of the layer that covers
-    their centre. Flicker and noise spoil the frames, never the truth.
+    their center. Flicker and noise spoil the frames, never the truth.
     """
 
     width: int
@@ -176,7 +176,7 @@ class Scene:
     flicker: float = 0.0
     """Relative amplitude of a swinging brightness, from 0 to 1."""
     noise: float = 0.0
-    """Standard deviation of the Gaussian noise of each frame, in grey levels."""
+    """Standard deviation of the Gaussian noise of each frame, in gray levels."""
     seed: int = 0
     """Of the noise and the flicker's phase."""
 
@@ -252,7 +252,7 @@ class Scene:
         return np.asarray(in_columns & in_rows & unoccluded)
 
     def layer_map(self, t: float) -> NDArray[np.int64]:
-        """Returns the index in `layers` of what each pixel centre shows at t, (H, W) int64."""
+        """Returns the index in `layers` of what each pixel center shows at t, (H, W) int64."""
         x, y = _grid(slice(0, self.height), slice(0, self.width))
         return self._owner(t, *np.broadcast_arrays(x, y))
 
@@ -418,7 +418,7 @@ def write_video(
 ) -> None:
     """Writes frames of one size, (H, W, 3) uint8 RGB each; the path's ending says the container.
 
-    `quality` is the CRF (16 by default) or, for codecs without one, the quantiser (2): smaller is
+    `quality` is the CRF (16 by default) or, for codecs without one, the quantizer (2): smaller is
     better. The same frames give the same bytes with the same FFmpeg. The file appears when it is
     complete. Raises ConfigError for an unknown codec or pixel format, for frames that differ in
     size or are not uint8 RGB, for none at all, and for odd sizes that the pixel format cannot hold.
@@ -557,7 +557,7 @@ def _texture(height: int, width: int, seed: int, brightness: float = 1.0) -> NDA
     rng = np.random.default_rng(seed)
     rows, columns = height * OVERSAMPLING, width * OVERSAMPLING
     num_leaves = max(40, height * width // 70)
-    # Few colours that go together: one hue, its neighbours, and sometimes its complement.
+    # Few colors that go together: one hue, its neighbors, and sometimes its complement.
     hue = rng.uniform(0, 360) + rng.normal(0, 20, num_leaves)
     hue += 180 * (rng.random(num_leaves) < 0.1)
     saturation, value = rng.uniform(0.1, 0.55, num_leaves), rng.uniform(0.25, 1.0, num_leaves)
@@ -587,7 +587,7 @@ def _texture(height: int, width: int, seed: int, brightness: float = 1.0) -> NDA
 
 
 def _look_up(layer: Layer, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Returns the texture's colours at x, y (H, W) in px of the layer, (H, W, 3) uint8 RGB."""
+    """Returns the texture's colors at x, y (H, W) in px of the layer, (H, W, 3) uint8 RGB."""
     # By whole tiles towards the origin: OpenCV's coordinates end at 32767.
     near_x, near_y = (axis - TILE_PX * np.floor(axis[0, 0] / TILE_PX) for axis in (x, y))
     map_x, map_y = ((axis * OVERSAMPLING).astype(np.float32) for axis in (near_x, near_y))
@@ -602,7 +602,7 @@ def _look_up(layer: Layer, x: NDArray[np.float64], y: NDArray[np.float64]) -> ND
 
 
 def _grid(rows: slice, columns: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns the pixel centres' x (1, W) and y (H, 1), float64, to be broadcast."""
+    """Returns the pixel centers' x (1, W) and y (H, 1), float64, to be broadcast."""
     x = np.arange(columns.start, columns.stop, dtype=np.float64)
     y = np.arange(rows.start, rows.stop, dtype=np.float64)
     return x[None, :], y[:, None]
@@ -687,7 +687,7 @@ def _check_subsampling(width: int, height: int, pixel_format: str) -> None:
         raise ConfigError(
             f"pixel_format must be one of FFmpeg's, such as yuv420p, got {pixel_format!r}"
         ) from error
-    # Two px across share one colour, so the last column of an odd width would have none.
+    # Two px across share one color, so the last column of an odd width would have none.
     odd_width = width % 2 == 1 and chroma.chroma_width(2) == 1
     if odd_width or (height % 2 == 1 and chroma.chroma_height(2) == 1):
         raise ConfigError(

@@ -52,7 +52,7 @@ class DatasetIndex:
         return bool(self.find(AnnotatedVideo(name, "")))
 
     def find(self, named: AnnotatedVideo) -> list[int]:
-        """Returns the positions of the videos that a line means; none where there is none.
+        """Returns the positions of the videos that a line means; none if there is none.
 
         More than one where it names a file of which the data set holds several ranges. Raises
         InputError where it may mean either of two.

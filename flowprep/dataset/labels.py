@@ -154,7 +154,7 @@ def read_labels(storage: Storage, name: str) -> tuple[LabelsHeader, Iterator[lis
     """Returns the first line of named labels, and the videos, some thousands at a time.
 
     Every line is checked as it is read, and at the end that no key stands on two. Raises
-    ConfigError for a name that cannot be, DatasetError where there are no labels of that name or
+    ConfigError for a name that cannot be, DatasetError if there are no labels of that name or
     the file is damaged.
     """
     return _parsed(storage, name, _read_file(storage, name))
@@ -304,7 +304,7 @@ def relabel_videos(storage: Storage, name: str, videos: VideoList) -> AppliedLab
         labels.append(np.fromiter(flat, np.int64))
         numbers = (split_numbers.setdefault(one.split, len(split_numbers)) for one in held)
         splits.append(np.fromiter(numbers, np.int64, len(held)))
-    relabelled = videos.relabelled(
+    relabeled = videos.relabeled(
         np.concatenate(positions),
         np.concatenate(counts),
         np.concatenate(labels),
@@ -315,7 +315,7 @@ def relabel_videos(storage: Storage, name: str, videos: VideoList) -> AppliedLab
         name,
         header.class_names,
         hashlib.sha256(content).hexdigest(),
-        relabelled,
+        relabeled,
         len(videos) - sum(map(len, positions)),
     )
 

@@ -374,7 +374,7 @@ def write_manifest(storage: Storage, entries: Iterable[ManifestEntry]) -> None:
 
 
 def read_failures(storage: Storage) -> dict[str, Failure]:
-    """Reads `failures.jsonl` as key -> failure; empty where there is no such file."""
+    """Reads `failures.jsonl` as key -> failure; empty if there is no such file."""
     if not storage.exists(FAILURES_FILE):
         return {}
     failures = _read_lines(storage, FAILURES_FILE, lambda line: msgspec.convert(line, Failure))

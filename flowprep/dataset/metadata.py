@@ -60,7 +60,7 @@ class FlowSummary(msgspec.Struct, frozen=True):
     """What is stored of the flow of one direction, before it was clipped."""
 
     min_px: _Px | None
-    """The least component; None where there is no field."""
+    """The least component; None if there is no field."""
     max_px: _Px | None
     magnitude_histogram: Annotated[list[Count], msgspec.Meta(max_length=HISTOGRAM_NUM_BINS + 1)]
     """Vectors by length in px, up to the last bin that is not empty."""

@@ -4,13 +4,13 @@
     FieldQuantizer          the same levels for the fields of a video, compiled, with statistics
     FlowStatistics          those statistics; the sum over a video's segments is the whole video's
 
-    quantizer   level of v px (v clipped to +-b)     centre    peers
+    quantizer   level of v px (v clipped to +-b)     center    peers
     round       rint(255 (v + b) / 2b)               127.5     denseflow, dense_flow, gpu_flow
     floor       floor(255 (v + b) / 2b)              127       MediaPipe, mmaction2's fallback
     centered    rint(128 + 128 v / b), up to 255     128       agethen/dense-flow
 
-Decoding is `(level - centre) * px_per_level` for all three, with the middle of `floor`'s interval,
-so that no quantiser is biased: the error is at most half a level (a whole one at +b for `centered`,
+Decoding is `(level - center) * px_per_level` for all three, with the middle of `floor`'s interval,
+so that no quantizer is biased: the error is at most half a level (a whole one at +b for `centered`,
 which has no level 256). MediaPipe's own decoder, `(level / 255 - .5) * 2b`, leaves its bias of half
 a level in.
 """
@@ -43,7 +43,7 @@ HISTOGRAM_NUM_BINS = 256
 
 
 def quantize(flow: NDArray[np.floating[Any]], spec: FlowSpec) -> NDArray[np.uint8]:
-    """Returns the levels of `flow` under the spec's bound and quantiser.
+    """Returns the levels of `flow` under the spec's bound and quantizer.
 
     `flow` is any shape, float, px; the result has its shape, uint8. Values beyond the bound are
     clipped; NaN and infinities become `spec.zero_level`. Zero of `round` encodes as 128, which
@@ -222,7 +222,7 @@ def _quantize_field(
 
 def _count_magnitudes(magnitudes: NDArray[np.float32], histogram: NDArray[np.int64]) -> None:
     """Adds (N,) float32 magnitudes in px to a histogram whose last bin has no upper end."""
-    # Neighbours often share a bin, and would wait for one another's sum: four sums take turns.
+    # Neighbors often share a bin, and would wait for one another's sum: four sums take turns.
     parts = np.zeros((4, histogram.size), np.int64)
     per_px = np.float32(1 / HISTOGRAM_BIN_PX)
     for pixel in range(magnitudes.size):

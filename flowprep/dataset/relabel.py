@@ -126,9 +126,9 @@ def label_dataset(
     or from `lists`, each a file or `SPLIT=FILE`. What those do not say stays as it is: labels or
     splits of the manifest, or of the labels named `labels`. `class_names` is a file with a name a
     line, or the names, in the order of their numbers; `rename` maps names to others, and classes
-    that get one name become one. Videos that the annotation does not name are unlabelled.
+    that get one name become one. Videos that the annotation does not name are unlabeled.
 
-    Another process may be extracting into `out`: a video that it adds later is unlabelled. Raises
+    Another process may be extracting into `out`: a video that it adds later is unlabeled. Raises
     ConfigError for options that do not go together and for a name that other labels have, unless
     `replace`; InputError for annotations that cannot be read, name nothing that the data set holds,
     name one video twice in different words or, unless `allow_missing`, a class without a video in

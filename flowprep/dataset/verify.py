@@ -94,7 +94,7 @@ def verify_dataset(
     """Checks a data set against its own plan, index and checksums.
 
     Reads every byte once; `deep` also decodes every JPEG; `repair` rebuilds lost or damaged
-    sidecars from their tars. Raises DatasetError only where there is no readable data set at all.
+    sidecars from their tars. Raises DatasetError only if there is no readable data set at all.
     """
     storage = Storage(out)
     header = DatasetHeader.read(storage)

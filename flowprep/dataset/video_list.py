@@ -67,7 +67,7 @@ class StoredVideo:
 
     @property
     def label(self) -> int | None:
-        """The only label; None where there is none or more than one."""
+        """The only label; None if there is none or more than one."""
         return self.labels[0] if len(self.labels) == 1 else None
 
 
@@ -124,7 +124,7 @@ class VideoList(Sequence[StoredVideo]):
         return video
 
     def position(self, key: str) -> int:
-        """Returns the position of the video with a key; raises DatasetError where there is none."""
+        """Returns the position of the video with a key; raises DatasetError if there is none."""
         encoded = key.encode()
         wanted = zlib.crc32(encoded)
         place = int(np.searchsorted(self._hashes, np.uint32(wanted)))
@@ -157,7 +157,7 @@ class VideoList(Sequence[StoredVideo]):
                     positions[number] = -1
         return positions
 
-    def relabelled(
+    def relabeled(
         self,
         positions: NDArray[np.int64],
         label_counts: NDArray[np.int64],

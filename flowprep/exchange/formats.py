@@ -345,7 +345,7 @@ FORMATS: dict[str, ExportFormat | None] = {
 def write_webdataset(exports: Sequence[VideoExport], target: Path, dest: Path) -> int:
     """Writes a shard of WebDataset's with one JPEG a member and returns its size in bytes.
 
-    `KEY.json` (label, labels, key, num_frames, num_flows, fps), `KEY.cls` where there is one label,
+    `KEY.json` (label, labels, key, num_frames, num_flows, fps), `KEY.cls` if there is one label,
     then `KEY.flow_x_00001.jpg` and so on: WebDataset takes for the key what stands before the first
     dot of the file name, and keys have no dot (webdataset/tariterators.py, base_plus_ext).
     """

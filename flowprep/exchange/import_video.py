@@ -199,7 +199,7 @@ def _read_jpeg(
     if not (jpeg.startswith(JPEG_BEGIN) and jpeg.endswith(JPEG_END)):
         raise VideoError("damaged", f"{name} is cut off, or has other data after its end")
     if header.num_components != num_components:
-        kinds = {1: "gray", 3: "colour"}
+        kinds = {1: "gray", 3: "color"}
         raise VideoError(
             "unreadable",
             f"{name} must be {kinds[num_components]} (components: {num_components}), it has "

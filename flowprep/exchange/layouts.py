@@ -335,7 +335,7 @@ def safe_component(name: str) -> str:
     """Returns a name as one part of a path: what could do harm as %XX, what is long cut.
 
     The result is never empty, `.` or `..`, has no slash, blank or control character, does not begin
-    with `.` or `-`, and takes at most 200 bytes. Two names never give the same one, but for
+    with `.` or `-`, and takes at most 200 bytes. Two names never give the same one, except for
     those of more than 200 bytes, which end in 64 bits of their BLAKE2 hash.
     """
     escaped = _UNSAFE.sub(lambda match: _percent(match[0]), name)

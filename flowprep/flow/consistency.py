@@ -46,7 +46,7 @@ def warp_error(
 
     `frame` I1 and `following` I2 are (H, W) or (H, W, 3) uint8, and `flow` f is (H, W, 2) float32
     px on the grid of I1; backward flow takes the two frames the other way round. The result is
-    (H, W) float32, from 0 to 255, the mean over colours; NaN where p + f(p) is out of the frame.
+    (H, W) float32, from 0 to 255, the mean over colors; NaN where p + f(p) is out of the frame.
     """
     warped, outside = _sample(following.astype(np.float32), flow)
     error = np.abs(frame.astype(np.float32) - warped)

@@ -253,7 +253,7 @@ def cuda_state() -> CudaState:
 
 
 def ask_driver(library: Any = None) -> DriverState | None:
-    """Returns what NVIDIA's driver says, or None where there is none.
+    """Returns what NVIDIA's driver says, or None if there is none.
 
     `library` is the driver's, loaded; it is looked for where that is None. The functions are those
     of cuda.h; none of them makes a context, which would take memory of the GPU.

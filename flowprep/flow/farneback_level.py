@@ -5,7 +5,7 @@ choices of OpenCV's modules/video/src/optflowgf.cpp: each frame becomes, around 
 quadratic polynomial f(x) = x'Ax + b'x + c. Where the scene moves by d, the second frame's b is the
 first's less 2Ad; that equation, averaged over a window, is solved for d, coarse to fine.
 
-The averages make neighbours in a row depend on each other, so a vector holds none: a row is cut
+The averages make neighbors in a row depend on each other, so a vector holds none: a row is cut
 into 16 strips of equal width, and lane i of vector t is column t of strip i. A window then slides
 along all strips at once by additions of whole vectors. Only at the strips' ends do numbers cross
 lanes.
@@ -79,7 +79,7 @@ _TARGET_BLOCK = 3 * NUM_LANES  # fractions of x and y, squared distance to the f
 MIN_SIDE_PX = 32
 """Least side of a level of the pyramid other than the full image (calc: min_size)."""
 _BORDER = np.array([0.14, 0.14, 0.4472, 0.4472, 0.4472], np.float32)
-"""Trust in the outermost five pixels, which lack neighbours (FarnebackUpdateMatrices: border)."""
+"""Trust in the outermost five pixels, which lack neighbors (FarnebackUpdateMatrices: border)."""
 REGULARIZATION = np.float32(1e-3)
 """Added to the determinant, so that blank regions stay still (FarnebackUpdateFlow_Blur)."""
 PRECISION = np.finfo(np.float32).eps
@@ -191,7 +191,7 @@ def smoothing(scale: float) -> tuple[int, float]:
 def expansion_filters(poly_n: int, sigma: float) -> FloatArray:
     """Returns the taps 0 ... n of the polynomial expansion's three filters, one after another.
 
-    They smooth, differentiate once (odd) and twice (even). With the weights of the neighbourhood a
+    They smooth, differentiate once (odd) and twice (even). With the weights of the neighborhood a
     product of Gaussians, 1, x, y, x^2 - m, y^2 - m and xy are orthogonal (m is the variance of the
     sampled Gaussian), so each coefficient is one separable filter. In OpenCV, which does not take
     m off, that shows in the inverse of G (FarnebackPrepareGaussian).
@@ -290,7 +290,7 @@ def _filter_down(
         both = above + below
         smooth = fma(load_broadcast(filters, k), both, smooth)
         slope = fma(load_broadcast(filters, taps + k), below - above, slope)
-        # The taps of this filter sum to 0: without the centre a blank image gives exactly that.
+        # The taps of this filter sum to 0: without the center a blank image gives exactly that.
         curvature = fma(load_broadcast(filters, 2 * taps + k), both - (center + center), curvature)
     return smooth, slope, curvature
 

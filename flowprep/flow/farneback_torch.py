@@ -42,7 +42,7 @@ class _Level:
     height: int
     width: int
     smoothing_taps: list[float]
-    """From the centre on, for the full image."""
+    """From the center on, for the full image."""
     shrink: Resize | None
     """Makes this level's image of the full one, smoothed; None at the full size."""
     enlarge: Resize | None
@@ -54,7 +54,7 @@ class _Level:
 
 
 class FarnebackTorch(TorchEstimator[list[_Level]]):
-    """Farneback on a torch device: the fields of `flowprep.flow.farneback.Farneback`, but for
+    """Farneback on a torch device: the fields of `flowprep.flow.farneback.Farneback`, except for
     rounding."""
 
     implementation = Farneback.implementation
@@ -145,7 +145,7 @@ class FarnebackTorch(TorchEstimator[list[_Level]]):
 def expand(image: Tensor, filters: list[list[float]]) -> Tensor:
     """Returns the polynomial expansion (FarnebackPolyExp) of images, borders replicated.
 
-    `image` is (N, 1, H, W) float32, the result (N, 5, H, W); `filters` are the taps from the centre
+    `image` is (N, 1, H, W) float32, the result (N, 5, H, W); `filters` are the taps from the center
     on that smooth, differentiate once and twice.
     """
     smoothing_taps, slope_taps, curvature_taps = filters
@@ -167,7 +167,7 @@ def expand(image: Tensor, filters: list[list[float]]) -> Tensor:
 
 
 def _even(padded: Tensor, taps: list[float], axis: int) -> Tensor:
-    """Filters with symmetric taps, given from the centre on; the result has no padding."""
+    """Filters with symmetric taps, given from the center on; the result has no padding."""
     reach, length = len(taps) - 1, padded.shape[axis] - 2 * (len(taps) - 1)
     result = padded.narrow(axis, reach, length) * taps[0]
     for k in range(1, reach + 1):
@@ -177,7 +177,7 @@ def _even(padded: Tensor, taps: list[float], axis: int) -> Tensor:
 
 
 def _odd(padded: Tensor, taps: list[float], axis: int) -> Tensor:
-    """Filters with antisymmetric taps, positive behind the centre."""
+    """Filters with antisymmetric taps, positive behind the center."""
     reach, length = len(taps) - 1, padded.shape[axis] - 2 * (len(taps) - 1)
     result = torch.zeros_like(padded.narrow(axis, reach, length))
     for k in range(1, reach + 1):
@@ -199,7 +199,7 @@ def _curvature(padded: Tensor, taps: list[float], axis: int) -> Tensor:
 
 
 def _box_sum(padded: Tensor, side: int, axis: int) -> Tensor:
-    """Sums over `side` neighbours, of blocks of 1, 2, 4, ... of them as the bits of `side` say."""
+    """Sums over `side` neighbors, of blocks of 1, 2, 4, ... of them as the bits of `side` say."""
     length = padded.shape[axis] - side + 1
     block, size, done = padded, 1, 0
     total = None

@@ -1,6 +1,6 @@
 """The median filter of float32 planes in blocks of 16 px, by sorting networks of vectors.
 
-Neighbouring windows have most of their pixels in common, and these are sorted once. A tile is 2 x 2
+Neighboring windows have most of their pixels in common, and these are sorted once. A tile is 2 x 2
 windows; the pixels that all four hold are its core, 2 x 2 px for windows of 3 x 3 and 4 x 4 px for
 5 x 5. To the core come, one after another and each sorted before, the column that an upper and a
 lower window share, the row that a left and a right one share, and the corner, which a window has
@@ -94,7 +94,7 @@ def _emit_merge(builder: Any, a: Sequence[Any], b: Sequence[Any], crossed: bool)
 
     Every other element of `a` is merged with every other one of `b`, and the rest with the rest. Of
     the smallest elements, however many, half are in either result, give or take one; so exchanges
-    of neighbours complete the order. They are between ranks 1 and 2, 3 and 4, ..., or if `crossed`,
+    of neighbors complete the order. They are between ranks 1 and 2, 3 and 4, ..., or if `crossed`,
     where even elements of `a` meet odd ones of `b`, between ranks 0 and 1, 2 and 3, ...
     """
     if not a or not b:

@@ -1,7 +1,7 @@
 """The median filter of float32 planes on a torch device, by sorting networks of whole planes.
 
 A minimum or maximum of a network is one operation on all windows of all planes, so that it runs on
-any device without a branch. What neighbouring windows share is sorted once: the pixels of a column
+any device without a branch. What neighboring windows share is sorted once: the pixels of a column
 for all windows of a row that hold it, and of 5 x 5 px two columns, merged, for the two windows that
 hold both. Of the pixels so far, only some ranks (from 0) can still be the median of the window of
 25, which has 12 below it and 12 above it:
@@ -74,7 +74,7 @@ class _Network:
         """Merges two sorted sequences by Batcher's odd-even merge, as `flowprep.flow.median`.
 
         Every other element of `a` is merged with every other one of `b`, and the rest with the
-        rest; exchanges of neighbours complete the order: between ranks 1 and 2, 3 and 4, ..., or if
+        rest; exchanges of neighbors complete the order: between ranks 1 and 2, 3 and 4, ..., or if
         `crossed`, where even elements of `a` meet odd ones of `b`, between ranks 0 and 1, ...
         """
         if not a or not b:

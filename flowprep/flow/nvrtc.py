@@ -78,7 +78,7 @@ class _Nvrtc(_Library):
 def find_nvrtc(cuda_major: int) -> ctypes.CDLL:
     """Loads NVRTC of a major version of CUDA: from the wheels beside PyTorch, or the system's.
 
-    Raises OSError, with what to install, where there is none.
+    Raises OSError, with what to install, if there is none.
     """
     # All of CUDA 11 but its beginning kept one name.
     name = f"libnvrtc.so.{'11.2' if cuda_major == 11 else cuda_major}"
@@ -296,5 +296,5 @@ class Function:
 
 @functools.cache
 def load_driver(device_index: int) -> Driver:
-    """Returns the driver on the GPU of this number; raises OSError where there is no driver."""
+    """Returns the driver on the GPU of this number; raises OSError if there is no driver."""
     return Driver(ctypes.CDLL("libcuda.so.1"), device_index)

@@ -125,7 +125,7 @@ def load_own(name: str) -> OwnEstimator:
     """Imports the class `package.module:Class` and checks it.
 
     The module is one of the current folder, or one that Python finds. Raises ConfigError, with what
-    is wrong and what helps, where there is no such module or class, where importing it fails, and
+    is wrong and what helps, if there is no such module or class, where importing it fails, and
     where the class is no estimator.
     """
     check_algorithm(name)

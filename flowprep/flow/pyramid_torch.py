@@ -17,7 +17,7 @@ __all__ = ["Resize"]
 class Resize:
     """Resizes (..., H, W) float32 images bilinearly, with the border replicated.
 
-    Pixel centres lie at half-integers: pixel x of the result is taken at (x + 1/2) / factor - 1/2.
+    Pixel centers lie at half-integers: pixel x of the result is taken at (x + 1/2) / factor - 1/2.
     `factor` None takes that of the two sizes, as cv2.resize does where it is given a size; with
     fx and fy it takes those, although the size is rounded (OpenCV, modules/imgproc: resize).
     """

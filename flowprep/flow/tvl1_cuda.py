@@ -6,7 +6,7 @@ that of the blocks that work on it. The host never waits, and launches nothing i
 
 **Tiles.** A field is cut into tiles, a block for each. A thread keeps a patch of 4 x 4 px in
 registers: u and p, 96 of them, from the beginning of a warp to its end. Four iterations run between
-two exchanges with the neighbours, on a tile with a halo of one patch; after that the blocks of the
+two exchanges with the neighbors, on a tile with a halo of one patch; after that the blocks of the
 field write the patches beside the halos of others, wait for each other, and read their own halos.
 Through shared memory go the borders of the patches (two barriers an iteration, 16 bytes a pixel)
 and the data term, of which a thread reads what it has written itself (16 bytes a pixel). All of it
@@ -21,7 +21,7 @@ iterations spill none of them. Its shared memory is
     sums of errors       4 x 4 bytes of 192 threads, and 32          3104 bytes
 
 together 82848, and 1024 of the system: two blocks fit into the 164 KiB of an A100 (an H100 has
-228). The other block is there to work while one waits, for its neighbours or at a barrier. GPUs
+228). The other block is there to work while one waits, for its neighbors or at a barrier. GPUs
 with 100 KiB (from the RTX 30 on) run one block at a time, and those with 64 KiB (Turing) are
 refused. Tiles of 192 patches answer for about 70 % of their pixels, the others are halo; 384
 would have 79 %, but only one block would fit.
@@ -147,7 +147,7 @@ def make_tiling(height: int, width: int) -> Tiling:
 def _divide(num_patches: int, most: int) -> tuple[int, int]:
     """Returns into how many tiles of at most `most` patches a line is cut, and their length.
 
-    Neighbouring tiles overlap by two patches: the halo of each.
+    Neighboring tiles overlap by two patches: the halo of each.
     """
     if num_patches <= most:
         return 1, num_patches
@@ -205,7 +205,7 @@ class EnlargeArguments(ctypes.Structure):
 def solve_arguments(
     tiling: Tiling, parameters: TVL1Parameters, num_fields: int, blocks_per_group: int
 ) -> SolveArguments:
-    """Returns the arguments of `solve`, but for its memory."""
+    """Returns the arguments of `solve`, except for its memory."""
     unit_px = parameters.theta / parameters.tau
     return SolveArguments(
         num_fields=num_fields,
@@ -447,7 +447,7 @@ def _device_index(device: torch.device) -> int:
 
 
 class TVL1Cuda(TVL1Torch):
-    """TV-L1 on an NVIDIA GPU: the fields of `flowprep.flow.tvl1.TVL1` but for about .01 px."""
+    """TV-L1 on an NVIDIA GPU: the fields of `flowprep.flow.tvl1.TVL1` to within about .01 px."""
 
     batch_pixels = 2**23
     """48 pairs of 340x256 px in both directions: with half of them, a third of an H200's

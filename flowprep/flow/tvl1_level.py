@@ -7,7 +7,7 @@ stop by the change that an iteration makes.
 
 The work is arranged for one core and its caches:
 
-- All that an iteration needs of 16 neighbouring pixels lies in one block of 10 x 16 numbers, so
+- All that an iteration needs of 16 neighboring pixels lies in one block of 10 x 16 numbers, so
   that one address reaches it. A plane is one of the ten.
 - An iteration is one pass over the image: the flow of row r, then the dual variables of row r - 1.
   Several iterations run at once, each one row behind the one before it, so that a row is updated as
@@ -57,7 +57,7 @@ GRADIENT_X, GRADIENT_Y, THRESHOLD, RESIDUAL, U1, U2, P11, P12, P21, P22 = range(
 BLOCK = 10 * NUM_LANES
 
 # Three masks of one vector each: all lanes, those inside the image, those that have a right
-# neighbour inside it; the latter two for the last block of a row.
+# neighbor inside it; the latter two for the last block of a row.
 INSIDE_IMAGE, INSIDE_GRADIENT = NUM_LANES, 2 * NUM_LANES
 
 FIRST_BATCH = 3
@@ -156,7 +156,7 @@ def _middle_row(
 ) -> tuple[Lanes, Lanes, Lanes, Lanes, Lanes]:
     """The primal step of the row at `start` and the dual step of the row at `above`.
 
-    The dual step of a block needs the new flow of the block itself, of its right neighbour and of
+    The dual step of a block needs the new flow of the block itself, of its right neighbor and of
     the one below. It comes one block after the primal step of the block below: so neither waits for
     the other, and the processor has both to work on. The last block's is left to the caller, and
     the flow that it takes is returned: of the block, and of that below it.
@@ -247,7 +247,7 @@ def iterate(
     for strip_start in range(0, row_end, strip):
         for front in range(height + num_iterations):
             for k in range(max(0, front - height), min(num_iterations, front + 1)):
-                # It has no right neighbour.
+                # It has no right neighbor.
                 u1_x = (right_neighbor(u1_above, u1_above) - u1_above) * inside
                 u2_x = (right_neighbor(u2_above, u2_above) - u2_above) * inside
                 _dual_step(planes, waiting, u1_x, u1 - u1_above, u2_x, u2 - u2_above, wide_tau)

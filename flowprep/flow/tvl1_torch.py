@@ -52,7 +52,7 @@ class _Level:
 
 
 class TVL1Torch(TorchEstimator[list[_Level]]):
-    """TV-L1 on a torch device: the fields of `flowprep.flow.tvl1.TVL1` but for about .01 px.
+    """TV-L1 on a torch device: the fields of `flowprep.flow.tvl1.TVL1` to within about .01 px.
 
     Workers with and without a GPU may so fill one data set. The difference is that of the native
     class's two values of `stop`: there, `predicted` now and then takes an iteration more, and

@@ -1,7 +1,7 @@
 """Warps a frame and its gradient by a flow field, bicubically, as cv2.remap of OpenCV 5 does.
 
 The three images that TV-L1 warps are read together: `pack_frame` puts brightness and gradient of a
-pixel into four neighbouring numbers (the last is 0), so that one vector holds the four taps of a
+pixel into four neighboring numbers (the last is 0), so that one vector holds the four taps of a
 row, and one sum over four rows gives all three results. Around the image lie `MARGIN` pixels of 0,
 which is OpenCV's value outside (BORDER_CONSTANT); positions farther out read that margin.
 """
@@ -58,7 +58,7 @@ def packed_shape(width: int, height: int) -> tuple[int, int, int]:
 def pack_frame(image: FloatArray, packed: FloatArray) -> None:
     """Writes `image`, (H, W), and its gradient into `packed`, of `packed_shape`; its margin stays.
 
-    The gradient is half the difference of the two neighbours, replicated at the border (OpenCV,
+    The gradient is half the difference of the two neighbors, replicated at the border (OpenCV,
     tvl1flow.cpp: CentralGradientBody; IPOL 2013, section 2.3).
     """
     height, width = image.shape

@@ -1,6 +1,6 @@
 """Warps frames and their gradients by flow fields on a torch device, as `flowprep.flow.warp`.
 
-Brightness and gradient of a pixel lie in four neighbouring numbers, with 0 around the image, which
+Brightness and gradient of a pixel lie in four neighboring numbers, with 0 around the image, which
 is OpenCV's value outside (BORDER_CONSTANT). So the 4 x 4 taps of a position are four runs of 16
 numbers, each read at once. grid_sample also does a bicubic warp, but not on every device, and
 its positions are relative to the frame's size, which rounds them.
@@ -23,7 +23,7 @@ def pack_frames(images: Tensor) -> Tensor:
     """Returns brightness, d/dx, d/dy and 0 of each pixel of (N, H, W) float32 images.
 
     The result is (N, H + 8, W + 8, 4), with margins of 0. The gradient is half the difference of
-    the two neighbours, replicated at the border (OpenCV, tvl1flow.cpp: CentralGradientBody).
+    the two neighbors, replicated at the border (OpenCV, tvl1flow.cpp: CentralGradientBody).
     """
     num_frames, height, width = images.shape
     packed = images.new_zeros((num_frames, height + 2 * MARGIN, width + 2 * MARGIN, 4))

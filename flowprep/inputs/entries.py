@@ -44,7 +44,7 @@ class Request:
     """Absolute, or a URL."""
     strict: bool
     out: str | None
-    """Absolute, or a URL; None where there is none."""
+    """Absolute, or a URL; None if there is none."""
     class_level: int | None = None
     """Which folder around a video is its class; None: as `classes_of_folders` finds."""
     allow_missing: bool = False
@@ -53,7 +53,7 @@ class Request:
     """Frame rate of the folders of images."""
     charades: CharadesMode = "clips"
     stored_ranges: StoredRanges | None = None
-    """Of the data set at `out`, for the names of clips; None where there is none yet."""
+    """Of the data set at `out`, for the names of clips; None if there is none yet."""
 
 
 @dataclass(slots=True)

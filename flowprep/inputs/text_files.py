@@ -94,7 +94,7 @@ class Row:
     text: str
 
     def get(self, column: str) -> str:
-        """Returns the text in a column, empty where there is no such column."""
+        """Returns the text in a column, empty if there is no such column."""
         return self.cells.get(column, "")
 
 

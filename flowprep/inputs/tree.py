@@ -107,7 +107,7 @@ def is_pattern(path: str) -> bool:
 
 
 def read_folder(path: str, request: Request) -> Found:
-    """Finds every video below a folder; raises InputError where there is none."""
+    """Finds every video below a folder; raises InputError if there is none."""
     tree = list_videos(path, request)
     if not tree.videos:
         others = ", ".join(f"{n:,} {name or 'without'}" for name, n in tree.others.most_common(4))

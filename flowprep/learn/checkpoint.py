@@ -57,7 +57,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Task:
-    """What a network learnt from one data set: its classes, and the flow that it was shown."""
+    """What a network learned from one data set: its classes, and the flow that it was shown."""
 
     name: str
     """Of the data set: the last part of its location."""
@@ -252,7 +252,7 @@ def check_data(
     """Checks that a data set shows a network what it was trained on; returns notes for the user.
 
     For streams flow and both that is: frame rate, size and shape of the pixels, algorithm with all
-    parameters, step and bound; for rgb: frame rate, size and shape. The quantiser does not count,
+    parameters, step and bound; for rgb: frame rate, size and shape. The quantizer does not count,
     as networks get px or levels made from px. Another implementation of the same algorithm is only
     noted. Raises ConfigMismatchError with both values of every difference unless `force`; with
     `labels`, also for other class names or another order of them, whatever `force` says.

@@ -30,8 +30,8 @@ def confusion_csv(counts: NDArray[np.int64], names: Sequence[str]) -> str:
 def confusion_png(counts: NDArray[np.int64], names: Sequence[str], title: str) -> bytes:
     """Returns a picture of (K, K) counts as PNG: each row is a label, and its shares sum to 1.
 
-    Rows without a video are grey. Few classes have their shares, in %, printed into the cells; of
-    many, the colours rise with the square root of the shares, so that rare confusions show.
+    Rows without a video are gray. Few classes have their shares, in %, printed into the cells; of
+    many, the colors rise with the square root of the shares, so that rare confusions show.
     """
     # Imported late: only the picture needs it, and it takes a second.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -50,7 +50,7 @@ def confusion_png(counts: NDArray[np.int64], names: Sequence[str], title: str) -
     figure = Figure(figsize=(side + 1.2, side + 1.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    # One hue from white to dark: legible without colours, and nothing shouts where nothing is.
+    # One hue from white to dark: legible without colors, and nothing shouts where nothing is.
     norm = Normalize(0, 1) if few else PowerNorm(0.5, 0, 1)
     image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     axes.set_facecolor("0.93")

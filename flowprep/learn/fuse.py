@@ -32,7 +32,7 @@ def fuse_scores(
 
     `mean` averages probabilities, with `weights` a weighted average. `weighted` and `logits` add up
     logits, times `weights` and as they are; the softmax of the sum gives the probabilities. `svm`
-    trains a linear SVM (one against the rest, squared hinge, C = 1) on `train`, scores of labelled
+    trains a linear SVM (one against the rest, squared hinge, C = 1) on `train`, scores of labeled
     training videos by the same networks in the same order; its margins become the logits, and
     their softmax the probabilities, which are good for ranking only.
 
@@ -172,7 +172,7 @@ def _svm_margins(streams: Sequence[Scores], train: Sequence[Scores] | None) -> N
     margins = svm.decision_function(_svm_features(streams))
     if margins.ndim == 1:
         margins = np.stack((-margins, margins), axis=1)
-    # A class without examples: all that its SVM would have learnt is -1 everywhere.
+    # A class without examples: all that its SVM would have learned is -1 everywhere.
     scores_of_all = np.full((len(margins), streams[0].num_classes), -1.0)
     scores_of_all[:, present] = margins
     return scores_of_all

@@ -29,7 +29,7 @@ _AUTOCAST: dict[PrecisionName, torch.dtype] = {"bf16": torch.bfloat16, "fp16": t
 def resolve_device(name: str) -> torch.device:
     """Returns the device that `cpu`, `cuda:1`, ... names, or ConfigError where it is not there.
 
-    `auto` is a GPU where there is one.
+    `auto` is a GPU if there is one.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -78,7 +78,7 @@ def default_loaders() -> int:
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Returns the device called `name`; `auto` is a GPU where there is one.
+    """Returns the device called `name`; `auto` is a GPU if there is one.
 
     Of several processes on a machine each takes the GPU of its number. Raises ConfigError for a
     device that is not there.

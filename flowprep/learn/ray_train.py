@@ -52,7 +52,7 @@ def train_on_ray(
 ) -> TrainReport:
     """Trains as `train` does, in `options.num_workers` processes on Ray.
 
-    Each takes a core or, where there are enough GPUs and `options.device` is not cpu, a GPU. A
+    Each takes a core or, if there are enough GPUs and `options.device` is not cpu, a GPU. A
     process that dies is replaced, three times at most. Ctrl-C ends the training after the step at
     hand, and raises KeyboardInterrupt. Raises what `train` raises, and ExecutorError where Ray
     cannot be had or lacks the cores.

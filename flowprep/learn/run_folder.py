@@ -102,7 +102,7 @@ class RunFolder:
                     self._tensorboard.close()
 
     def last(self, config: TrainConfig) -> Checkpoint | None:
-        """Returns the checkpoint to go on from; None where there is none.
+        """Returns the checkpoint to go on from; None if there is none.
 
         Raises ConfigMismatchError with both values where it was trained with another
         configuration, WeightsError where it cannot be read.

@@ -97,7 +97,7 @@ class Scores:
         return np.asarray(np.argmax(self.probabilities, axis=1), np.int64)
 
     def metrics(self) -> dict[str, float]:
-        """Returns `top1`, `top5` and `mean_class_accuracy` of the labelled videos, from 0 to 1.
+        """Returns `top1`, `top5` and `mean_class_accuracy` of the labeled videos, from 0 to 1.
 
         The third is the mean over classes of the share of their videos that are right, which counts
         small classes as much as large ones; classes without a video do not count. Raises
@@ -112,7 +112,7 @@ class Scores:
         }
 
     def confusion(self) -> NDArray[np.int64]:
-        """Returns (K, K) counts of labelled videos: rows are labels, columns predictions."""
+        """Returns (K, K) counts of labeled videos: rows are labels, columns predictions."""
         counts = np.zeros((self.num_classes, self.num_classes), np.int64)
         known = self.is_labelled
         np.add.at(counts, (self.labels[known], self.predictions[known]), 1)
@@ -259,7 +259,7 @@ class Scores:
             ) from error
 
     def _ranks(self) -> NDArray[np.int64]:
-        """Returns how many classes stand before the label of each labelled video."""
+        """Returns how many classes stand before the label of each labeled video."""
         known = self.is_labelled
         if not known.any():
             raise DatasetError(

@@ -1,4 +1,4 @@
-"""Flow and errors as colours: hue says the direction, saturation the speed."""
+"""Flow and errors as colors: hue says the direction, saturation the speed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     "wheel_hues",
 ]
 
-# Steps from each primary and secondary colour to the next, after perceived differences (Baker et
+# Steps from each primary and secondary color to the next, after perceived differences (Baker et
 # al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011; colorcode.cpp).
 _WHEEL_STEPS = (15, 6, 4, 11, 13, 6)  # red, yellow, green, cyan, blue, magenta
 
@@ -34,7 +34,7 @@ _HUES_PER_STEP = 256
 
 
 def flow_to_color(flow: NDArray[np.floating[Any]], max_flow_px: float) -> NDArray[np.uint8]:
-    """Returns flow in the Middlebury colour coding.
+    """Returns flow in the Middlebury color coding.
 
     `flow` is (..., 2) float px, (u right, v down); the result is (..., 3) uint8 RGB. Zero is white,
     `max_flow_px` is fully saturated, and what is faster is darkened by a quarter. Right is red,
@@ -66,17 +66,17 @@ def flow_to_color(flow: NDArray[np.floating[Any]], max_flow_px: float) -> NDArra
 def levels_to_color(
     levels: NDArray[np.uint8], spec: FlowSpec, max_flow_px: float
 ) -> NDArray[np.uint8]:
-    """Returns stored flow in the Middlebury colour coding, as `flow_to_color` of its px.
+    """Returns stored flow in the Middlebury color coding, as `flow_to_color` of its px.
 
     `levels` is (..., 2) uint8, (x, y), as quantised under `spec`; the result is (..., 3) uint8 RGB.
-    There are 65536 pairs of levels and so as many colours: a table, where a film asks for millions.
+    There are 65536 pairs of levels and so as many colors: a table, where a film asks for millions.
     """
     _check_scale(max_flow_px)
     table = _level_colors(spec, float(max_flow_px))
     places = levels[..., 1].astype(np.uint16)
     places <<= 8
     places |= levels[..., 0]
-    # Four bytes a colour, so that a lookup is one load.
+    # Four bytes a color, so that a lookup is one load.
     packed = table.take(places)
     colors: NDArray[np.uint8] = packed.view(np.uint8).reshape(*places.shape, 4)[..., :3]
     return np.ascontiguousarray(colors)
@@ -85,7 +85,7 @@ def levels_to_color(
 def color_wheel(side_px: int) -> NDArray[np.uint8]:
     """Returns the disc of all directions: (S, S, 4) uint8 RGBA, transparent around it.
 
-    Each place has the colour of the flow that points to it from the centre; the rim is the scale.
+    Each place has the color of the flow that points to it from the center; the rim is the scale.
     """
     fine = 4 * side_px
     axis = (np.arange(fine) - (fine - 1) / 2) / (fine / 2)
@@ -116,7 +116,7 @@ def _check_scale(max_flow_px: float) -> None:
 
 @functools.lru_cache(maxsize=16)
 def _level_colors(spec: FlowSpec, max_flow_px: float) -> NDArray[np.uint32]:
-    """The colour of each pair of levels, at 256 y + x: (65536,) uint32, RGB and a zero in it."""
+    """The color of each pair of levels, at 256 y + x: (65536,) uint32, RGB and a zero in it."""
     y, x = np.mgrid[:256, :256].astype(np.uint8)
     table = np.zeros((65536, 4), np.uint8)
     flow = dequantize(np.stack([x, y], axis=-1), spec)
@@ -158,7 +158,7 @@ _ERROR_COLORS = np.array(
 
 
 def error_to_color(error: NDArray[np.floating[Any]], most: float) -> NDArray[np.uint8]:
-    """Returns errors as colours, from white for 0 to nearly black for `most` and above.
+    """Returns errors as colors, from white for 0 to nearly black for `most` and above.
 
     `error` is (H, W); the result is (H, W, 3) uint8 RGB, gray where the error is NaN.
     """
@@ -172,7 +172,7 @@ def error_to_color(error: NDArray[np.floating[Any]], most: float) -> NDArray[np.
 
 @functools.cache
 def error_ramp() -> NDArray[np.uint8]:
-    """The 256 colours of errors, (256, 3) RGB."""
+    """The 256 colors of errors, (256, 3) RGB."""
     place = np.linspace(0, len(_ERROR_COLORS) - 1, 256)
     known = np.arange(len(_ERROR_COLORS))
     columns = [np.interp(place, known, _ERROR_COLORS[:, channel]) for channel in range(3)]

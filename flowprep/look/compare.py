@@ -40,7 +40,7 @@ def compare_datasets(
     """Compares two data sets of the same videos, matched by key.
 
     `num_sampled` fields of each video are compared, evenly over its length; all of them where it is
-    None. Levels are compared where bound and quantiser are the same. Raises InputError where the
+    None. Levels are compared where bound and quantizer are the same. Raises InputError where the
     two have no video in common, or differ in the step or a video's size; ConfigError for a
     direction that one of them lacks.
     """

@@ -132,7 +132,7 @@ def write_webp(target: str | IO[bytes], pages: Iterator[RGB], fps: float) -> Non
 
 
 def _write_gif(path: str, pages: Iterator[RGB], fps: float) -> None:
-    # One palette for the film, from its first pages: one for each page would make colours flicker.
+    # One palette for the film, from its first pages: one for each page would make colors flicker.
     begin = list(itertools.islice(pages, 12))
     palette = _gif_palette(np.concatenate(begin[:: max(1, len(begin) // 3)]))
 
@@ -152,7 +152,7 @@ def _write_gif(path: str, pages: Iterator[RGB], fps: float) -> None:
 
 
 def _gif_palette(sample: RGB) -> Image.Image:
-    """Half of the 256 colours are of paper, ink, wheel and errors; half are the picture's own."""
+    """Half of the 256 colors are of paper, ink, wheel and errors; half are the picture's own."""
     angle = np.linspace(-np.pi, np.pi, 30, endpoint=False)
     rays = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     hues = [flow_to_color(speed * rays, 1.0) for speed in (0.25, 0.5, 0.75, 0.999)]

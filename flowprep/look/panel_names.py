@@ -6,7 +6,7 @@ __all__ = ["PANELS"]
 
 PANELS: dict[str, str] = {
     "rgb": "the frame on whose grid the flow is",
-    "flow": "Middlebury's colours: hue is the direction, saturation the speed",
+    "flow": "Middlebury's colors: hue is the direction, saturation the speed",
     "x": "the stored levels of the horizontal component",
     "y": "those of the vertical component, down is bright",
     "arrows": "arrows over the frame",

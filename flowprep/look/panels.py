@@ -114,7 +114,7 @@ def paint(
         assert moment.frame is not None
         return fit(moment.frame, size)
     if panel == "flow":
-        # Levels are linear in px: their mean is the mean flow, and there are fewer to colour.
+        # Levels are linear in px: their mean is the mean flow, and there are fewer to color.
         if shrinks:
             levels = fit(levels, size)
         return fit(levels_to_color(levels, spec, max_flow_px), size)

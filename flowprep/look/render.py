@@ -46,13 +46,13 @@ MOST_PANEL_PX = 640
 
 @dataclass(frozen=True)
 class Ramp:
-    """The legend of one quantity: a strip of its colours, and what its ends stand for."""
+    """The legend of one quantity: a strip of its colors, and what its ends stand for."""
 
     colors: NDArray[np.uint8]  # (256, 3)
     low: str
     high: str
     outside: str = ""
-    """What a gray place means; empty where there is none."""
+    """What a gray place means; empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Panel:
     title: str
     ramp: Ramp | None = None
     wheel: str = ""
-    """What the rim of the colour wheel stands for; empty for no wheel."""
+    """What the rim of the color wheel stands for; empty for no wheel."""
     note: str = ""
 
 
@@ -110,7 +110,7 @@ class Page:
         """Returns the page, (H, W, 3) uint8: a picture for each panel, for each moment.
 
         A film's page has one moment, whose label stands in the heading; a sheet's has one a row.
-        Pictures smaller than the panel are centred in it.
+        Pictures smaller than the panel are centered in it.
         """
         page: RGB = self._paper.copy()
         heading = (name or self._name, "" if self._is_sheet else labels[0])

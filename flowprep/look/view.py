@@ -1,4 +1,4 @@
-"""Films and sheets of flow: beside its frames, as colours, levels and arrows, and what it misses.
+"""Films and sheets of flow: beside its frames, as colors, levels and arrows, and what it misses.
 
 draw_pages   Moment -> panels -> page, page, ...
 view         the whole way from a data set or a video to a file
@@ -222,7 +222,7 @@ def view(
 ) -> ViewReport:
     """Draws the flow of a data set's videos, or of a video, to a film or a sheet.
 
-    `source` is a data set with the videos `keys` (its first one where there are none), or a video
+    `source` is a data set with the videos `keys` (its first one if there are none), or a video
     file or folder of images, whose flow is computed by `config` on `device`. `to` ends in .mp4,
     .webp, .gif or .png (a sheet). Raises InputError for a source that is neither, and ConfigError
     for options that do not fit it.

@@ -31,7 +31,7 @@ def count_classes(videos: Iterable[Video], class_names: Sequence[str]) -> ClassC
 
 
 def table_lines(counts: ClassCounts) -> list[str]:
-    """Returns the table as lines; none where there are neither classes nor splits."""
+    """Returns the table as lines; none if there are neither classes nor splits."""
     found = {split for count in counts.values() for split in count}
     splits = sorted(found, key=lambda split: (not split, split))
     if set(counts) <= {""} and splits in ([], [""]):

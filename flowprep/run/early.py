@@ -22,7 +22,7 @@ def early_worker(
     """Starts the worker of a run that surely needs no more than one, for a `with` block.
 
     Gives None where the run may be Ray's: `videos`, as the user named them, are many, or not known
-    to be one; and where there are none. Raises ConfigError for a device that is not there.
+    to be one; and if there are none. Raises ConfigError for a device that is not there.
     """
     names = [os.fspath(name) for name in videos]
     is_one = len(names) == 1 and extension_of(names[0]) in VIDEO_EXTENSIONS

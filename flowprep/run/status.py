@@ -95,7 +95,7 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """UTC by the driver's clock, as ISO 8601; so are the other times."""
     updated: str
     estimated_finish: str | None
-    """At the rate of the last minutes; None where there is none yet."""
+    """At the rate of the last minutes; None if there is none yet."""
     wall_seconds: _Number
     num_workers: _Count
     num_videos: _Count

@@ -36,7 +36,7 @@ class DecordReader(PyAVReader):
     """Takes the pixels from decord, in one thread, and everything else from PyAV.
 
     decord 0.6 does not tell the truth about a file: it overstates lengths and repeats the last
-    frame, hides a change of size, and shows a neighbour in the place of a frame that it could not
+    frame, hides a change of size, and shows a neighbor in the place of a frame that it could not
     decode (most of an MPEG-TS file). So PyAV decodes along: its frames say how many there are, when
     and how large, and each of decord's is held against it. What decord shows wrongly, or in more
     than 8 bits (it converts chroma otherwise), is `unreadable`.

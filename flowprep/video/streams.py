@@ -42,7 +42,7 @@ class StreamChoice:
 def choose_stream(container: InputContainer, wanted: int | None) -> StreamChoice:
     """Returns stream `wanted`, or the best one where that is None.
 
-    Raises VideoError (no-video-stream, unreadable) where there is none.
+    Raises VideoError (no-video-stream, unreadable) if there is none.
     """
     if wanted is not None:
         _check_wanted(container, wanted)

@@ -33,7 +33,7 @@ ZIGZAG = np.array(
 def _take_special(bits, held, entry, codes, is_ac):  # type: ignore[no-untyped-def]
     """Takes a code whose coefficient's own bits are still to come, and those bits.
 
-    Returns what is left, the code's entry, 0 where there is no such code, and the coefficient.
+    Returns what is left, the code's entry, 0 if there is no such code, and the coefficient.
     """
     if entry == SPECIAL:
         entry = find_code(bits, codes, is_ac)

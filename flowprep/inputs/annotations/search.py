@@ -76,7 +76,7 @@ class Search:
         self.notes: list[str] = []
 
     def find(self, entry: Entry, name: str, folders: Sequence[str] = ()) -> bool:
-        """Gives an entry the video of a name; makes it missing where there is none."""
+        """Gives an entry the video of a name; makes it missing if there is none."""
         found = self._index.find(name, folders)
         entry.is_missing = found is None
         if found is None:

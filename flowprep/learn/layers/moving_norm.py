@@ -15,7 +15,7 @@ class MovingNorm3d(nn.BatchNorm3d):
     many.
 
     At a momentum of .01 they would be those of a network that is long gone, for hundreds of steps:
-    one that has learnt its videos by heart would hardly know them in a test. A momentum of 4 / (n +
+    one that learned its videos by heart would hardly know them in a test. A momentum of 4 / (n +
     4) after n batches is polynomial-decay averaging (Shamir and Zhang, ICML 2013, section 4) with
     eta = 3; from 396 batches on the momentum is .01.
     """

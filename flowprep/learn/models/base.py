@@ -48,7 +48,7 @@ class ClipModel(nn.Module, ABC):
 
     @abstractmethod
     def replace_classifier(self, num_classes: int) -> None:
-        """Puts a new, freshly initialised classifier in the place of the old one.
+        """Puts a new, freshly initialized classifier in the place of the old one.
 
         Its names, device and dtype are the old one's.
         """

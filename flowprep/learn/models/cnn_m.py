@@ -24,7 +24,7 @@ __all__ = ["CNNM"]
 class CNNM(ClipModel):
     """CNN-M-2048 over (N, C, crop_px, crop_px), `crop_px` being fixed by its fc6.
 
-    Over RGB conv2 is normalised too: the paper's temporal net leaves that out to save memory
+    Over RGB conv2 is normalized too: the paper's temporal net leaves that out to save memory
     (section 3). `width` multiplies every layer's channels.
     """
 

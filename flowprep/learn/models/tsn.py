@@ -25,11 +25,11 @@ class TSN(ClipModel):
     `avg` and `max` S is any number (3 in the paper's training and 25 in its tests), for `weighted`
     it is `num_segments`.
 
-    `weighted` multiplies segment k's logits by softmax(w)_k, w learnt and 0 at first, which is the
+    `weighted` multiplies segment k's logits by softmax(w)_k, w learned and 0 at first, which is the
     average. The paper's weights are free; these stay an average, so that their logits have the
     scale of `avg`, to which the consensus falls back wherever S is not `num_segments`.
 
-    `partial_bn` freezes every batch norm but the first (section 3.2 of 2016): they normalise with
+    `partial_bn` freezes every batch norm but the first (section 3.2 of 2016): they normalize with
     the statistics they have, also in training, and their weights and biases take no gradient.
     """
 

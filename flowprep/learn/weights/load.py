@@ -91,7 +91,7 @@ def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadRep
     Taken are: equal names and shapes; a 2D network into TSN's base or a 3D network (kernels
     inflated); a first convolution over RGB into one over other channels (cross-modality); the
     variables of kinetics-i3d's TensorFlow checkpoints into I3D. A classifier that the file lacks or
-    has for other classes stays as it was initialised.
+    has for other classes stays as it was initialized.
 
     Raises WeightsError, and leaves the model as it was, where anything else that the model needs is
     missing or has another shape, and where `read_weights` does.

@@ -1,7 +1,7 @@
 """What the browser's page asks for, and what it gets.
 
     GET /                     the page; its script, style and nothing else beside it
-    GET /api/dataset          what all videos have in common: bound, quantiser, colours, classes
+    GET /api/dataset          what all videos have in common: bound, quantizer, colors, classes
     GET /api/videos           all videos, in columns
     GET /api/survey           how far the search for findings has come
     GET /api/statistics       what it knows by now, in columns

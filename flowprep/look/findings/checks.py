@@ -116,7 +116,7 @@ def find_in_sample(statistics: VideoStatistics, sample: VideoSample) -> list[Fin
 
 
 def find_blank(statistics: VideoStatistics, sample: VideoSample) -> Finding | None:
-    """Black or one colour: 9 of 10 sampled frames with a range under 12 levels and a mean under
+    """Black or one color: 9 of 10 sampled frames with a range under 12 levels and a mean under
     24, or a range under 3. Zero flow or still: 9 of 10 fields zero to within a level, and frames
     that differ, or not, by half a level; in the 44 real clips they differ by 0.6 or more."""
     pairs = sample.pairs
@@ -213,7 +213,7 @@ def find_duplicates(statistics: VideoStatistics, sample: VideoSample) -> Finding
     """Frames that are copies of the one before: one in six of a run, or 4 % of all.
 
     In a run of 16 frames where the most moves, a copy differs from the one before by less than a
-    quarter of what its neighbours differ by; three of them are needed. In all of a video, those
+    quarter of what its neighbors differ by; three of them are needed. In all of a video, those
     with a JPEG of the same size are counted, by as many as differ by less than 0.3 levels among
     those that were looked at. Without frames, blank fields are. Of the 44 real clips six are told,
     and rightly: these clips of UCF101 have every second to every fifth frame twice, a difference of
@@ -249,7 +249,7 @@ def find_duplicates(statistics: VideoStatistics, sample: VideoSample) -> Finding
 def find_cut(statistics: VideoStatistics, sample: VideoSample) -> Finding | None:
     """Two frames of unlike structure between frames of like structure, which no flow explains.
 
-    Correlation of the small pictures under 0.5, and 0.25 below that of both neighbours; the warped
+    Correlation of the small pictures under 0.5, and 0.25 below that of both neighbors; the warped
     frame keeps half of the difference. In the 44 real clips no correlation is under 0.76.
     """
     if not sample.has_frames:

@@ -72,7 +72,7 @@ KINDS: dict[str, FindingKind] = {
     "black": FindingKind(
         "Black or blank",
         "fault",
-        "All sampled frames are one colour, or too dark to see anything.",
+        "All sampled frames are one color, or too dark to see anything.",
         "It has a label and no content.",
         "Look at the source; leave it out, or fetch it again.",
     ),
@@ -123,7 +123,7 @@ KINDS: dict[str, FindingKind] = {
     "cut": FindingKind(
         "Scene cut",
         "suspicion",
-        "Two neighbouring frames show different scenes; the flow between them means nothing.",
+        "Two neighboring frames show different scenes; the flow between them means nothing.",
         "A clip across the cut has one field of noise, and maybe two actions under one label.",
         "Cut the video there, or keep clips on one side.",
     ),
@@ -194,4 +194,4 @@ class Finding:
     detail: str
     """The numbers behind it, in words."""
     pair: int | None = None
-    """The field to look at, where there is one."""
+    """The field to look at, if there is one."""

@@ -52,7 +52,7 @@ _MAX_POINTS = 16384
 
 @dataclass(frozen=True)
 class PairMeasures:
-    """What one field and its two frames say; shares are from 0 to 1, errors are grey levels."""
+    """What one field and its two frames say; shares are from 0 to 1, errors are gray levels."""
 
     pair: int
     num_pixels: int
@@ -230,7 +230,7 @@ def plateau(flow: NDArray[np.float32], spec: FlowSpec) -> tuple[float, float]:
 
     `flow` is one field as stored, (H, W, 2) px.
 
-    The share is 0 where there is no cliff: a level with half as many again as the one below it, and
+    The share is 0 if there is no cliff: a level with half as many again as the one below it, and
     next to nothing above it. All of them on it is a rigid motion rather than a bound.
     """
     lengths, level_px = np.abs(flow), spec.px_per_level
@@ -262,7 +262,7 @@ class VideoSample:
     pairs: tuple[PairMeasures, ...]
     """At equal distances."""
     probes: tuple[PairMeasures, ...]
-    """Where the sizes of the JPEGs promise something, with their neighbours."""
+    """Where the sizes of the JPEGs promise something, with their neighbors."""
     num_pixels: int
     """Of a field, as measured."""
     has_frames: bool
@@ -271,7 +271,7 @@ class VideoSample:
     plateaus: tuple[tuple[int, float, float], ...] = ()
     """Of the fields with the largest JPEGs: index, and what `plateau` says."""
     run: tuple[float, ...] = ()
-    """By how many levels neighbouring frames differ where the most moves."""
+    """By how many levels neighboring frames differ where the most moves."""
     run_start: int = 0
     """The first of these frames."""
     copies: tuple[tuple[int, float], ...] = ()
@@ -283,7 +283,7 @@ class VideoSample:
 
 
 def repeats(differences: NDArray[np.float64]) -> list[int]:
-    """Returns which differences of neighbouring frames, (N,) levels, are dips between others."""
+    """Returns which differences of neighboring frames, (N,) levels, are dips between others."""
     dips = []
     for t in range(1, differences.size - 1):
         before, after = differences[max(0, t - 2) : t].max(), differences[t + 1 : t + 3].max()

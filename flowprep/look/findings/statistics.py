@@ -35,7 +35,7 @@ __all__ = [
 
 REPEATED_SHARE = 0.04
 _JUMP = 1.3
-"""A field at a cut has a JPEG so many times as large as its neighbours' median, or larger."""
+"""A field at a cut has a JPEG so many times as large as its neighbors' median, or larger."""
 
 MOVING_PX = 0.5
 """Shorter vectors tell nothing about the direction of motion: noise is as long."""
@@ -150,7 +150,7 @@ def suspicious_pairs(statistics: VideoStatistics, step: int) -> list[int]:
 
 
 def jumps(sizes: NDArray[np.float64], step: int) -> NDArray[np.float64]:
-    """Returns how many times its neighbours' median each field's size is, (N,)."""
+    """Returns how many times its neighbors' median each field's size is, (N,)."""
     reach = 4 * step
     padded = np.pad(sizes, reach, constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)

@@ -1,4 +1,4 @@
-"""The report's charts, as inline SVG in the page's own colours."""
+"""The report's charts, as inline SVG in the page's own colors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flowprep.look.report.survey import ClassSummary, VideoRow
 
 __all__ = ["bound_charts", "video_charts"]
 
-# Colours that stand for the page's own in a chart, by the CSS variable that takes their place.
+# Colors that stand for the page's own in a chart, by the CSS variable that takes their place.
 _CHART_COLORS = {"#010101": "--ink", "#020202": "--quiet", "#030303": "--line", "#040404": "--fill"}
 _CHART_COLORS |= {"#050505": "--fault", "#060606": "--accent", "#070707": "--card"}
 _INK, _QUIET, _LINE, _FILL, _FAULT, _ACCENT, _CARD = _CHART_COLORS
@@ -148,7 +148,7 @@ def video_charts(rows: Sequence[VideoRow]) -> str:
 
 
 def _chart(name: str, title: str, description: str, draw: Callable[[Axes], None]) -> str:
-    """Returns a figure with an inline SVG whose colours are the page's."""
+    """Returns a figure with an inline SVG whose colors are the page's."""
     settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": name,

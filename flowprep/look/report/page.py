@@ -274,7 +274,7 @@ def _bound(report: Report) -> str:
 def _classes(report: Report) -> str:
     legend = data_url(webp_picture(_wheel(), 75))
     text = (
-        f'<p class="quiet legend"><img class="wheel" src="{legend}" alt="Colour wheel">'
+        f'<p class="quiet legend"><img class="wheel" src="{legend}" alt="Color wheel">'
         "<span>The mean field of each class, from the sampled videos. Hue is the direction: red is "
         "right, yellow down, cyan left, violet up; saturation is the length. All classes share one "
         "scale. Clipped shares and bounds are those of all videos.</span></p>"

@@ -50,7 +50,7 @@ class Report:
     num_seconds: float
     """What making this report took."""
     color_max_px: float
-    """The length that is fully coloured in all pictures."""
+    """The length that is fully colored in all pictures."""
     notes: tuple[str, ...] = ()
     """What to know of the labels that it was made with."""
 

@@ -1,6 +1,6 @@
 """What the report's page and the browser's page have in common, as far as Python makes it.
 
-page.css and page.js are the other half: colours, and the table that shows these columns.
+page.css and page.js are the other half: colors, and the table that shows these columns.
 """
 
 from __future__ import annotations
