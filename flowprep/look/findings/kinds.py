@@ -12,7 +12,7 @@ Severity = Literal["fault", "suspicion", "note"]
 
 @dataclass(frozen=True)
 class FindingKind:
-    """One thing that can be wrong, in words for somebody who will have to mend it."""
+    """One thing that can be wrong, in words for the person who will repair it."""
 
     title: str
     severity: Severity
@@ -25,163 +25,167 @@ KINDS: dict[str, FindingKind] = {
     "failed": FindingKind(
         "Not extracted",
         "fault",
-        "The video gave nothing; the reason stands with each.",
-        "It is missing from the data set, and its class has one example less.",
-        "Fetch the file again; `--on-damage cut` keeps what came before the damage. Then run the "
-        "same extract command with `--retry-failed`.",
+        "No flow was stored for the video. Each entry gives the reason.",
+        "The video is missing from the data set, and its class has one example less.",
+        "Fetch the file again, or keep the part before the damage with `--on-damage cut`. Then run "
+        "the same extract command with `--retry-failed`.",
     ),
     "unreadable": FindingKind(
         "Cannot be read",
         "fault",
-        "Its part of the shard is damaged.",
-        "Training will stop there.",
+        "The video's part of the shard is damaged.",
+        "Training will stop at this video.",
         "`flowprep verify --deep` says what is wrong; remove the shard and its .json and run the "
         "same extract command again.",
     ),
     "swapped": FindingKind(
         "x and y exchanged",
         "fault",
-        "The second frame, moved back by the stored flow, does not become the first; with x and y "
-        "exchanged it does.",
-        "The network learns that what goes sideways goes up and down.",
-        "Extract it again; where many videos have it, look at how their streams were written.",
+        "If the stored flow moves the second frame back, the result is not the first frame. With x "
+        "and y exchanged, it is.",
+        "The network takes sideways motion for motion up and down.",
+        "Extract the video again. If many videos have this problem, check how their streams were "
+        "written.",
     ),
     "reversed": FindingKind(
         "Played backwards",
         "fault",
-        "The stored forward flow points into the past: its opposite, or the stored backward flow, "
+        "The stored forward flow points back in time. Its opposite, or the stored backward flow, "
         "explains the frames far better.",
-        "Classes that differ in direction alone, such as opening and closing, become each other.",
-        "Extract it again; forward and backward streams were exchanged, or the signs were.",
+        "Classes that differ only in direction, such as opening and closing, are exchanged.",
+        "Extract the video again. Either the forward and backward streams or the signs were "
+        "exchanged.",
     ),
     "mirrored": FindingKind(
         "One axis has the wrong sign",
         "fault",
         "The stored flow explains the frames only after the sign of x or of y is changed.",
-        "Left and right, or up and down, are mistaken for each other.",
-        "Look for a flipped picture whose flow was not flipped, or for a y axis that points up; "
-        "extract it again.",
+        "The network takes left for right, or up for down.",
+        "Look for pictures that were flipped without their flow, or for a y axis that points up. "
+        "Then extract the video again.",
     ),
     "zero-flow": FindingKind(
-        "No flow, though the picture moves",
+        "No flow, although the picture moves",
         "fault",
-        "All fields are zero, and the frames differ.",
-        "The network sees an empty input with a label on it.",
-        "Extract it again, with other parameters if that does not help.",
+        "All fields are zero, but the frames differ.",
+        "The network sees an empty input with a label.",
+        "Extract the video again. If that does not help, take other parameters.",
     ),
     "black": FindingKind(
         "Black or blank",
         "fault",
         "All sampled frames are one color, or too dark to see anything.",
-        "It has a label and no content.",
-        "Look at the source; leave it out, or fetch it again.",
+        "The video has a label but no content.",
+        "Look at the source. Leave the video out, or fetch it again.",
     ),
     "clipped": FindingKind(
-        "Motion cut off at a bound",
+        "Motion clipped at the bound",
         "fault",
-        "Much of the motion sits exactly at the largest value that can be stored.",
-        "Fast motion all looks alike.",
-        "Extract with a larger `--bound`; see the recommended one.",
+        "Much of the motion has exactly the largest value that can be stored.",
+        "All fast motion looks the same.",
+        "Extract with a larger `--bound`. This page recommends one.",
     ),
     "invalid": FindingKind(
-        "Values that are no numbers",
+        "Values that are not numbers",
         "fault",
-        "The estimator gave NaN or infinity; they are stored as zero.",
+        "The estimator gave NaN or infinity. These values are stored as zero.",
         "Part of the flow is missing.",
-        "Extract it again; if it stays, try another algorithm and tell its authors.",
+        "Extract the video again. If the problem stays, try another algorithm and report it to the "
+        "authors of the first one.",
     ),
     "partial": FindingKind(
         "Cut short by damage",
         "fault",
-        "The source is damaged, and only what came before the damage is stored.",
-        "The action may be missing from it.",
+        "The source is damaged, and only the part before the damage is stored.",
+        "The stored part may not show the action.",
         "Fetch the file again, then run extract with `--retry-failed`.",
     ),
     "concealed": FindingKind(
         "Concealed damage",
         "suspicion",
-        "The source is damaged; the decoder made up for what was lost, and went on.",
-        "Some pictures are smeared or stand still, and so is their flow.",
-        "Fetch the file again, then extract it into a new data set; `--on-damage cut` keeps only "
-        "what came before the damage.",
+        "The source is damaged. The decoder made up the lost parts and went on.",
+        "Some pictures are smeared or stand still, and their flow is wrong.",
+        "Fetch the file again, then extract it into a new data set. `--on-damage cut` keeps only "
+        "the part before the damage.",
     ),
     "still": FindingKind(
         "A still picture",
         "suspicion",
         "All frames are alike, so there is no motion.",
-        "It teaches nothing about motion.",
-        "Look at the source; leave it out if it is a slide or a frozen recording.",
+        "The video teaches nothing about motion.",
+        "Look at the source. Leave the video out if it is a slide or a frozen recording.",
     ),
     "duplicates": FindingKind(
         "Repeated frames",
         "suspicion",
-        "Many frames are copies of the one before, and the flow between them is next to zero.",
-        "Motion stops and jumps; a stack of flow fields holds blanks. The frame rate was likely "
-        "raised by repeating frames.",
+        "Many frames are copies of the frame before, and the flow between the two is almost zero.",
+        "Motion stops and jumps, and some fields in a stack are blank. Probably somebody raised "
+        "the frame rate by repeating frames.",
         "Extract with `--fps` at the rate at which the pictures really change.",
     ),
     "cut": FindingKind(
         "Scene cut",
         "suspicion",
-        "Two neighboring frames show different scenes; the flow between them means nothing.",
-        "A clip across the cut has one field of noise, and maybe two actions under one label.",
-        "Cut the video there, or keep clips on one side.",
+        "Two neighboring frames show different scenes. The flow between them means nothing.",
+        "A clip across the cut has one field of noise, and maybe two actions with one label.",
+        "Cut the video at this frame, or keep clips on one side of it.",
     ),
     "blown-up": FindingKind(
         "Blown-up flow",
         "suspicion",
-        "Long vectors all over the picture that explain the frames no better than none at all, and "
-        "that forward and backward flow do not agree on.",
-        "The estimator broke down, as with flashing light, noise or a cut, and noise is what is "
-        "learned.",
-        "Look at it; leave it out, or try other parameters or another algorithm.",
+        "The whole picture has long vectors. They explain the frames no better than no flow at "
+        "all, and forward and backward flow disagree.",
+        "The estimator failed, maybe because of flashing light, noise or a cut. The network learns "
+        "noise.",
+        "Look at the video. Leave it out, or try other parameters or another algorithm.",
     ),
     "inconsistent": FindingKind(
         "Forward and backward disagree",
         "suspicion",
-        "Going forward and then backward does not lead back to where it began, nearly everywhere, "
-        "and the flow explains the frames no better than none at all.",
+        "Almost nowhere does forward flow, followed by backward flow, lead back to the same place. "
+        "The flow explains the frames no better than no flow at all.",
         "One of the two directions, or both, is wrong.",
-        "Look at it; check that both directions are of the same video.",
+        "Look at the video. Check that both directions come from it.",
     ),
     "short": FindingKind(
         "Shorter than its header says",
         "suspicion",
         "Far fewer frames could be decoded than duration and frame rate promise.",
-        "The file was probably cut in a download, and the action may be missing.",
-        "Compare with the original; fetch it again.",
+        "Probably the download was cut off, and the action may be missing.",
+        "Compare the file with the original, and fetch it again.",
     ),
     "upside-down": FindingKind(
         "Upside down",
         "suspicion",
-        "Turned by 180 degrees it looks like several other videos; as it is, like none.",
-        "All motion in it has the wrong direction.",
-        "Check the rotation of the source: a tool on the way may have dropped it.",
+        "The video looks like several other videos if it is turned by 180 degrees, and like none "
+        "if it is not.",
+        "All its motion has the wrong direction.",
+        "Check the rotation of the source. Some tool may have dropped the rotation.",
     ),
     "wrong-label": FindingKind(
         "Maybe a wrong label",
         "suspicion",
-        "It moves like another class, and unlike its own. This is a weak hint.",
-        "A wrong label teaches the opposite of what it should.",
-        "Look at it beside its class.",
+        "The video moves like another class, and unlike its own. This is a weak hint.",
+        "A wrong label teaches the network the wrong class.",
+        "Compare the video with other videos of its class.",
     ),
     "camera": FindingKind(
         "Moving camera",
         "note",
         "Most of the picture moves together.",
-        "What is learned may be the camera's motion rather than the action's.",
-        "Nothing, if training data and use are alike in this; else subtract the mean flow in "
-        "training.",
+        "The network may learn the motion of the camera instead of the action.",
+        "Nothing, if the camera also moves where the network will be used. Otherwise subtract the "
+        "mean flow in training (`--subtract-mean-flow`).",
     ),
     "noted": FindingKind(
         "Noted while it was extracted",
         "note",
-        "Nothing failed, but the file is not what one would expect.",
-        "A guess may be wrong: each note says what was taken for what.",
-        "Read the note; the options that it names choose otherwise.",
+        "Nothing failed, but the file is unusual.",
+        "flowprep had to guess, and the guess may be wrong. Each note says what flowprep did.",
+        "Read the note. It names the options that change the guess.",
     ),
 }
-"""What is looked for, by name, the gravest first."""
+"""The findings by name, the most serious first."""
 
 
 @dataclass(frozen=True)
