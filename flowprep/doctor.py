@@ -356,8 +356,8 @@ def _folders() -> Iterator[Fact]:
     folder = cache_folder()
     if folder is None:
         text = (
-            "no folder can be written to, so that every process compiles for half a minute; name "
-            f"one in {CACHE_VARIABLE}"
+            "no folder can be written to, so every process compiles for half a minute; name a "
+            f"folder in {CACHE_VARIABLE}"
         )
         yield Fact("kernels", text, "absent")
     else:
@@ -384,7 +384,7 @@ def _extras() -> Iterator[Fact]:
     for extra, packages in sorted(needed.items()):
         missing = [package for package in dict.fromkeys(packages) if not _is_installed(package)]
         if missing:
-            text = f"lacks {', '.join(missing)}; run {install_command(extra)}"
+            text = f"missing: {', '.join(missing)}; run {install_command(extra)}"
             yield Fact(extra, text, "absent", {"missing": missing})
         else:
             yield Fact(extra, "installed")

@@ -199,7 +199,7 @@ def evaluate(
         named = f" of labels {labels}" if labels is not None else ""
         click.echo(
             f"{file} on {out}, {split}{named}: {spec.num_clips} clip{'s' * (spec.num_clips > 1)} "
-            f"x {spec.num_crops} crop{'s' * (spec.num_crops > 1)} a video"
+            f"x {spec.num_crops} crop{'s' * (spec.num_crops > 1)} per video"
         )
         click.echo(scores.summary())
         write_scores(scores, folder)

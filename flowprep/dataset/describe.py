@@ -89,12 +89,13 @@ class DatasetDescription:
             + (f", {waiting} not published yet" if waiting else "")
             + (f", {self.num_partial} partial" if self.num_partial else "")
             + (f", {self.num_concealed} with concealed damage" if self.num_concealed else ""),
-            f"  flow        {self.num_flows} fields a direction, {' and '.join(encode.directions)}"
+            f"  flow        {self.num_flows} fields per direction, "
+            f"{' and '.join(encode.directions)}"
             f"{', with RGB frames' if encode.keep_rgb else ''}",
             f"  shards      {self.num_shards}, {format_bytes(self.num_bytes)}",
             self._algorithm_line(),
-            f"  quantised   {flow.quantizer}, bound {flow.bound_px:g} px, "
-            f"{flow.px_per_level:.4f} px a level, {100 * self.clipped_share:.3f} % clipped",
+            f"  quantized   {flow.quantizer}, bound {flow.bound_px:g} px, "
+            f"{flow.px_per_level:.4f} px per level, {100 * self.clipped_share:.3f} % clipped",
             f"  frames      {decode.resize}, {decode.interpolation}, "
             f"{'source frame rate' if decode.fps is None else f'{decode.fps:g} fps'}",
         ]

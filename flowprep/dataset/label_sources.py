@@ -248,7 +248,7 @@ def _general_csv(path: str, knows: Knows) -> Annotation:
 def _check_columns(roles: Sequence[str], table: Table) -> None:
     twice = [role for role in roles if roles.count(role) > 1]
     if not {"key", "path"} & set(roles) or not {"label", "split"} & set(roles) or twice:
-        problem = f"two columns mean {twice[0]}" if twice else "its header lacks one"
+        problem = f"two columns mean {twice[0]}" if twice else "its header does not have these"
         raise InputError(
             f"{table.path} is not a CSV of labels: its first line must name a column key or path, "
             f"and a column label or split (and may name start and end), each once; {problem}: got "

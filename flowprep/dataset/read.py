@@ -377,7 +377,7 @@ class FlowDataset:
             data = os.pread(file.descriptor, max(0, min(size, file.size - offset)), offset)
         if len(data) != size:
             raise DatasetError(
-                f"{shard_name(shard)} is cut: it lacks bytes {offset + len(data)} to "
+                f"{shard_name(shard)} is cut off: it has no bytes {offset + len(data)} to "
                 f"{offset + size - 1}; run `flowprep verify`"
             )
         return data

@@ -108,7 +108,7 @@ def rebuild_sidecar(
     for key, positions in members.items():
         check_key(key)
         if key not in metadata or set(positions) != {"json", *stream_names(config.encode)}:
-            raise _damaged(f"{name}: {key} lacks members; it has {', '.join(positions)}")
+            raise _damaged(f"{name}: {key} has too few members; it has only {', '.join(positions)}")
         try:
             found[key] = record_from_metadata(metadata[key], positions)
         except ValueError as error:
@@ -132,7 +132,7 @@ def rebuild_sidecar(
                 )
             )
         else:
-            raise _damaged(f"{name} lacks {key}, which the manifest puts there")
+            raise _damaged(f"{name} has no {key}, which the manifest puts there")
     if found:
         raise _damaged(f"{name} holds {', '.join(found)}, which the manifest does not put there")
     return Sidecar(shard, size, digest.hexdigest(), tuple(records))

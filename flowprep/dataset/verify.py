@@ -130,9 +130,9 @@ def verify_dataset(
             )
         if not placed[key] and key in failures and failures[key].reason == "internal-error":
             report.problems.append(
-                f"{key} is not stored, by an internal error and no fault of its own "
-                f"({failures[key].message}); run `flowprep doctor`, and then the same extract with "
-                "--retry-failed"
+                f"{key} is not stored, because of an error in flowprep itself "
+                f"({failures[key].message}); run `flowprep doctor`, and then the same extract "
+                "with --retry-failed"
             )
     if entries and not report.problems and not report.num_stored:
         report.problems.append(
@@ -216,7 +216,9 @@ def _check_shard(
     size = storage.size(name)
     report.num_bytes += size
     if size != sidecar.size:
-        problems.append(f"{name} has {size} bytes, its sidecar says {sidecar.size}; it is damaged")
+        problems.append(
+            f"{name} has {size} bytes, but its sidecar says {sidecar.size}; it is damaged"
+        )
         return
     # A failed video may have moved to a later shard, where it was tried again.
     stored = [video for video in sidecar.videos if video.status != "failed"]
@@ -226,7 +228,7 @@ def _check_shard(
             problems.append(f"{name} holds {video.key}, which the manifest does not put there")
     listed = {video.key for video in sidecar.videos}
     problems += [
-        f"{name} lacks {key}, which the manifest puts there" for key in sorted(planned - listed)
+        f"{name} has no {key}, which the manifest puts there" for key in sorted(planned - listed)
     ]
     by_key = {entry.video.key: entry.video for entry in entries}
     with storage.open_read(name) as file:
@@ -244,7 +246,7 @@ def _check_shard(
             planned_video = by_key.get(video.key)
             if planned_video is not None:
                 found += [
-                    f"{what} is {stored_value}, the manifest says {planned_value}"
+                    f"{what} is {stored_value}, but the manifest says {planned_value}"
                     for what, stored_value, planned_value in (
                         ("labels", video.labels, planned_video.labels),
                         ("split", video.split, planned_video.split),
@@ -329,9 +331,9 @@ def _check_video(
         wanted = video.num_frames if stream == RGB_STREAM else video.num_flows
         lengths = metadata.sizes[stream]
         if len(lengths) != wanted:
-            problems.append(f"{stream} has {len(lengths)} JPEGs, wanted {wanted}")
+            problems.append(f"{stream} has {len(lengths)} JPEGs, but needs {wanted}")
         elif sum(lengths) != length:
-            problems.append(f"{stream} has {length} bytes, its index says {sum(lengths)}")
+            problems.append(f"{stream} has {length} bytes, but its index says {sum(lengths)}")
         else:
             tar.skip_to(offset)
             problems += _check_jpegs(video, stream, tar, lengths, deep)

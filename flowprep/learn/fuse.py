@@ -94,7 +94,7 @@ def align_scores(streams: Sequence[Scores]) -> list[Scores]:
         for lacking, having in ((other, first), (first, other)):
             if missing := sorted(set(having.keys) - set(lacking.keys)):
                 raise DatasetError(
-                    f"{_describe(lacking)} lacks {len(missing)} of the videos of "
+                    f"{_describe(lacking)} has no scores for {len(missing)} of the videos of "
                     f"{_describe(having)}: {_listed(missing)}; test both on the same videos"
                 )
         place = {key: row for row, key in enumerate(other.keys)}

@@ -90,7 +90,7 @@ class RunEstimate:
             f"  frames      {decode.resize}, {decode.interpolation}, {rate}, by {decode.decoder}",
             f"  flow        {flow.algorithm}, step {flow.step}, {' and '.join(encode.directions)}",
             f"  parameters  {_parameters(self.config)}",
-            f"  quantised   {flow.quantizer}, bound {flow.bound_px:g} px",
+            f"  quantized   {flow.quantizer}, bound {flow.bound_px:g} px",
             f"  stored      JPEG quality {encode.jpeg_quality}"
             + (
                 f", RGB frames at {encode.rgb_jpeg_quality}"
@@ -120,7 +120,7 @@ class RunEstimate:
                 seconds = max(seconds, self.num_pairs * self.gpu_seconds_per_pair / num_gpus)
             lines.append(
                 f"  estimate    {format_count(round(self.num_pairs), 'frame pair')} at "
-                f"{1 / self.seconds_per_pair:.1f} pairs/s a worker: {format_duration(seconds)} "
+                f"{1 / self.seconds_per_pair:.1f} pairs/s per worker: {format_duration(seconds)} "
                 f"with {format_count(num_busy, 'worker')}"
                 + (f" on {format_count(self.num_gpus, 'GPU')}" if self.num_gpus else "")
                 + f", {format_bytes(self.num_bytes)}"

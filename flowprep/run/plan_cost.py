@@ -99,7 +99,7 @@ class CostEstimate:
         bytes_per_pair = self.cost.bytes_per_pair / self.cost.pixels_per_pair * REFERENCE_PIXELS
         lines = [
             f"{format_count(self.num_nodes, 'node')} at {rate:.1f} pairs/s for 340x256 ({source}), "
-            f"{format_bytes(bytes_per_pair)} of flow a pair",
+            f"{format_bytes(bytes_per_pair)} of flow per pair",
             f"  {'':14}{'videos':>10}{'stored':>10}{'pairs':>9}{'time':>14}{'storage':>10}"
             f"{'shards':>8}",
         ]

@@ -359,7 +359,7 @@ class RunStatus:
             rate = node.num_pairs / node.busy_seconds if node.busy_seconds else 0.0
             lines.append(
                 f"  node          {name}: {format_count(node.num_videos, 'video')}, "
-                f"{format_count(node.num_pairs, 'pair')}, {rate:.1f} pairs/s a worker"
+                f"{format_count(node.num_pairs, 'pair')}, {rate:.1f} pairs/s per worker"
             )
         for video in run.slowest[:3]:
             lines.append(

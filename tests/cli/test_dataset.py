@@ -85,7 +85,7 @@ def test_info(flowprep: Command, made: Path) -> None:
     assert lines[:3] == [
         str(made),
         "  videos      2 of 2 stored, 0 failed",
-        "  flow        10 fields a direction, forward and backward, with RGB frames",
+        "  flow        10 fields per direction, forward and backward, with RGB frames",
     ]
     assert "  lengths     6 to 6 frames, median 6" in lines
     assert "  sizes       64x48 (2)" in lines

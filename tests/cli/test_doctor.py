@@ -227,7 +227,7 @@ def test_missing_extras_are_named() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doctor.importlib.metadata, "requires", requires)
         (fact,) = section("_extras").facts
-    assert fact.text == "lacks sphinx-none; run `pip install 'flowprep[docs]'`"
+    assert fact.text == "missing: sphinx-none; run `pip install 'flowprep[docs]'`"
     assert fact.status == "absent"
 
 

@@ -41,7 +41,7 @@ def test_run_is_measured_and_written(flowprep: Command, motion: Path, run: Path)
     assert (result.code, result.stderr) == (0, "")
     scores = Scores.load(run / "test-center")
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{run}/best.pt on {motion}, test: 1 clip x 1 crop a video"
+    assert lines[0] == f"{run}/best.pt on {motion}, test: 1 clip x 1 crop per video"
     assert lines[1] == "  videos               8"
     assert lines[2] == f"  top-1                {100 * scores.metrics()['top1']:.1f} %"
     assert lines[-1] == f"  written to           {run}/test-center"
@@ -67,7 +67,7 @@ def test_views_and_folder(flowprep: Command, motion: Path, run: Path, tmp_path: 
 def test_250_views_are_the_default(flowprep: Command, motion: Path, run: Path) -> None:
     result = flowprep("evaluate", motion, "--checkpoint", run, "--loaders", 0)
     assert result.code == 0
-    assert result.stdout.splitlines()[0].endswith("test: 25 clips x 10 crops a video")
+    assert result.stdout.splitlines()[0].endswith("test: 25 clips x 10 crops per video")
     assert Scores.load(run / "test-250").source["views"] == {"num_clips": 25, "num_crops": 10}
 
 

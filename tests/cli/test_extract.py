@@ -378,7 +378,7 @@ def test_dry_run_writes_nothing(extract: Command, tmp_path: Path) -> None:
         "  frames      short:256, area, source frame rate, by pyav",
         "  flow        dis, step 1, forward and backward",
         "  parameters  dis_preset medium",
-        "  quantised   round, bound 20 px",
+        "  quantized   round, bound 20 px",
         "  stored      JPEG quality 95, RGB frames at 90",
         "  classes     2: move_left, zoom_in",
         lines[7],

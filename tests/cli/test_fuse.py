@@ -111,7 +111,11 @@ def test_without_labels_there_is_no_table(flowprep: Command, make: Make) -> None
     [
         (("rgb",), 2, "Error: a fusion needs the scores of two streams or more, got 1"),
         (("rgb", "no"), 1, "Error: no scores at no; name a folder that `flowprep evaluate` wrote"),
-        (("rgb", "other"), 1, "Error: other (flow) lacks 30 of the videos of rgb (rgb): v00, v01"),
+        (
+            ("rgb", "other"),
+            1,
+            "Error: other (flow) has no scores for 30 of the videos of rgb (rgb): v00, v01",
+        ),
         (("rgb", "flow", "--method", "svm"), 2, "Error: --train-scores must be given for method"),
         (("rgb", "flow", "--weights", "1"), 2, "Error: --weights must be one for each of the 2"),
         (("rgb", "flow", "--weights", "a,b"), 2, "is not numbers with commas between"),

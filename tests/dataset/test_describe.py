@@ -55,10 +55,10 @@ def test_a_summary_says_it_in_words(made_once: Path) -> None:
     lines = describe_dataset(made_once).summary().splitlines()
     assert lines[0] == str(made_once)
     assert "  videos      4 of 5 stored, 1 failed" in lines
-    assert "  flow        18 fields a direction, forward and backward, with RGB frames" in lines
+    assert "  flow        18 fields per direction, forward and backward, with RGB frames" in lines
     assert "  algorithm   farneback (flowprep-1), step 1" in lines
     assert any(
-        line.startswith("  quantised   round, bound 20 px, 0.1569 px a level, ") for line in lines
+        line.startswith("  quantized   round, bound 20 px, 0.1569 px per level, ") for line in lines
     )
     assert "  frames      none, area, source frame rate" in lines
     assert "  lengths     4 to 7 frames, median 5.5" in lines
@@ -70,9 +70,11 @@ def test_a_summary_says_it_in_words(made_once: Path) -> None:
 
 def test_the_summary_of_another_spec_says_so(forward_only: Path) -> None:
     lines = describe_dataset(forward_only).summary().splitlines()
-    assert "  flow        14 fields a direction, forward" in lines
+    assert "  flow        14 fields per direction, forward" in lines
     assert any(line.endswith(", step 2") for line in lines)
-    assert any(line.startswith("  quantised   centered, bound 8 px, 0.0625 px a") for line in lines)
+    assert any(
+        line.startswith("  quantized   centered, bound 8 px, 0.0625 px per") for line in lines
+    )
 
 
 def test_videos_that_are_not_published_are_counted_as_waiting(copied: Path) -> None:

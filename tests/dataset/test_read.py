@@ -423,8 +423,8 @@ def test_a_cut_tar_is_refused(copied: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         dataset.flow("jump/a", 0, 5)
     assert str(caught.value) == (
-        f"shards/000000.tar is cut: it lacks bytes {offset + size - 1} to {offset + size - 1}; "
-        "run `flowprep verify`"
+        f"shards/000000.tar is cut off: it has no bytes {offset + size - 1} to "
+        f"{offset + size - 1}; run `flowprep verify`"
     )
     # What lies before the cut is still there.
     assert dataset.flow("jump/a", 0, 4).shape == (4, HEIGHT, WIDTH, 2)
@@ -438,7 +438,8 @@ def test_a_cut_tar_in_a_store_is_refused(memory: str, made_once: Path) -> None:
     storage.write_bytes(shard_name(0), tar[: len(tar) - 4000])
     dataset = flowprep.open_dataset(memory)
     with pytest.raises(
-        DatasetError, match=rf"^shards/000000\.tar is cut: it lacks bytes {len(tar) - 4000} to "
+        DatasetError,
+        match=rf"^shards/000000\.tar is cut off: it has no bytes {len(tar) - 4000} to ",
     ):
         dataset.frames("jump/a", range(6))
 

@@ -65,7 +65,7 @@ def test_a_tar_of_zeros_is_refused(copied: Path) -> None:
     tar = copied / shard_name(1)
     tar.write_bytes(bytes(tar.stat().st_size))
     with pytest.raises(
-        DatasetError, match=r"^shards/000001\.tar lacks walk/b, which the manifest "
+        DatasetError, match=r"^shards/000001\.tar has no walk/b, which the manifest "
     ):
         rebuilt(copied, 1)
 
@@ -75,7 +75,7 @@ def test_a_tar_without_a_video_of_the_manifest_is_refused(copied: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         rebuilt(copied, 0)
     assert str(caught.value) == (
-        f"shards/000000.tar lacks jump/a, which the manifest puts there; {REMEDY}"
+        f"shards/000000.tar has no jump/a, which the manifest puts there; {REMEDY}"
     )
 
 
@@ -98,8 +98,8 @@ def test_a_video_without_all_its_members_is_refused(copied: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         rebuilt(copied, 0)
     assert str(caught.value) == (
-        "shards/000000.tar: jump/a lacks members; it has json, flow_x, flow_y, back_x, back_y, "
-        f"rgb; {REMEDY}"
+        "shards/000000.tar: jump/a has too few members; it has only json, flow_x, flow_y, "
+        f"back_x, back_y, rgb; {REMEDY}"
     )
 
 

@@ -287,11 +287,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a cut tar": (
         truncate,
-        r"shards/000001\.tar has \d+ bytes, its sidecar says \d+; it is damaged",
+        r"shards/000001\.tar has \d+ bytes, but its sidecar says \d+; it is damaged",
     ),
     "a grown tar": (
         append,
-        r"shards/000001\.tar has \d+ bytes, its sidecar says \d+; it is damaged",
+        r"shards/000001\.tar has \d+ bytes, but its sidecar says \d+; it is damaged",
     ),
     "a lost tar": (
         lambda out: (out / shard_name(2)).unlink(),
@@ -311,7 +311,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "swapped tars": (
         swap_tars,
-        r"shards/000000\.tar has \d+ bytes, its sidecar says \d+; it is damaged",
+        r"shards/000000\.tar has \d+ bytes, but its sidecar says \d+; it is damaged",
     ),
     "an edited number of flows": (
         lambda out: edit_sidecar(out, 0, lambda video: video.update(num_flows=4)),
@@ -331,7 +331,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "edited labels": (
         lambda out: edit_sidecar(out, 0, lambda video: video.update(labels=[1])),
-        r"shards/000000\.tar: jump/a: labels is \(1,\), the manifest says \(0,\)",
+        r"shards/000000\.tar: jump/a: labels is \(1,\), but the manifest says \(0,\)",
     ),
     "edited labels in the plan": (
         lambda out: change(
@@ -339,15 +339,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
             b'a.mp4","labels":[0]',
             b'a.mp4","labels":[1]',
         ),
-        r"shards/000000\.tar: jump/a: labels is \(0,\), the manifest says \(1,\)",
+        r"shards/000000\.tar: jump/a: labels is \(0,\), but the manifest says \(1,\)",
     ),
     "an edited split": (
         lambda out: edit_sidecar(out, 0, lambda video: video.update(split="test")),
-        r"shards/000000\.tar: jump/a: split is test, the manifest says train",
+        r"shards/000000\.tar: jump/a: split is test, but the manifest says train",
     ),
     "swapped streams": (
         swap_streams,
-        r"shards/000000\.tar: jump/a: flow_x has \d+ bytes, its index says \d+",
+        r"shards/000000\.tar: jump/a: flow_x has \d+ bytes, but its index says \d+",
     ),
     "lost members": (
         lose_members,
@@ -375,15 +375,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "edited sizes": (
         edit_metadata_sizes,
-        r"shards/000000\.tar: jump/a: flow_x has \d+ bytes, its index says \d+",
+        r"shards/000000\.tar: jump/a: flow_x has \d+ bytes, but its index says \d+",
     ),
     "sizes too few": (
         shorten_a_stream,
-        r"shards/000000\.tar: jump/a: rgb has 4 JPEGs, wanted 6",
+        r"shards/000000\.tar: jump/a: rgb has 4 JPEGs, but needs 6",
     ),
     "an edited size of the tar": (
         edit_the_size,
-        r"shards/000000\.tar has \d+ bytes, its sidecar says \d+; it is damaged",
+        r"shards/000000\.tar has \d+ bytes, but its sidecar says \d+; it is damaged",
     ),
     "an edited checksum": (
         edit_the_checksum,

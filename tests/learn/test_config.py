@@ -50,7 +50,7 @@ def test_a_stored_field_too_many_or_too_few_is_refused(place: tuple[str, ...]) -
 
     with pytest.raises(ConfigError, match="has no field colour"):
         TrainConfig.from_dict(change(lambda values: values.update(colour="red")))
-    with pytest.raises(ConfigError, match="lacks"):
+    with pytest.raises(ConfigError, match="needs"):
         TrainConfig.from_dict(change(lambda values: values.pop(next(iter(values)))))
 
 

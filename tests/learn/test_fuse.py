@@ -149,13 +149,18 @@ def test_videos_are_matched_by_key(streams: list[Scores]) -> None:
 
 def test_missing_videos_are_named(streams: list[Scores]) -> None:
     rgb, flow = streams
-    message = "stream flow lacks 1 of the videos of stream rgb: b; test both on the same videos"
+    message = (
+        "stream flow has no scores for 1 of the videos of stream rgb: b; test both on the same "
+        "videos"
+    )
     with pytest.raises(DatasetError, match=message):
         fuse_scores([rgb, flow.select([0, 1])])
-    with pytest.raises(DatasetError, match="stream flow lacks 1 of the videos of stream rgb: b"):
+    with pytest.raises(
+        DatasetError, match="stream flow has no scores for 1 of the videos of stream rgb: b"
+    ):
         fuse_scores([flow.select([0, 1]), rgb])
     many = make_scores(np.zeros((9, 2)), "rgb", "abcdefghi", [0] * 9)
-    with pytest.raises(DatasetError, match=r"lacks 6 .*: d, e, f, g, h and 1 more"):
+    with pytest.raises(DatasetError, match=r"has no scores for 6 .*: d, e, f, g, h and 1 more"):
         fuse_scores([many, rgb])
 
 

@@ -150,7 +150,7 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
                     upcoming = pool.submit(fetch, reads[number + 1])
                 if len(data) != read.end - read.begin:
                     raise DatasetError(
-                        f"{shard_name(read.shard)} is cut: it lacks bytes "
+                        f"{shard_name(read.shard)} is cut off: it has no bytes "
                         f"{read.begin + len(data)} to {read.end - 1}; run `flowprep verify`"
                     )
                 for place in read.places:

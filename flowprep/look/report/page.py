@@ -155,14 +155,14 @@ def _sample_note(report: Report) -> str:
     config = report.description.header.config
     text = (
         f"Statistics of all {format_count(len(report.rows), 'video')}; pixels of "
-        f"{report.num_sampled:,} of them, a few fields each."
+        f"{report.num_sampled:,} of them, in a few fields each."
     )
     if report.num_sampled < len(report.rows):
-        text += " Videos with odd statistics come first; --sample looks at more."
+        text += " Videos with unusual statistics are examined first. --sample examines more videos."
     if not config.encode.keep_rgb:
         text += (
-            " The data set holds no RGB frames, so nothing that needs them could be tested: "
-            "exchanged or reversed axes, cuts, black and turned pictures."
+            " The data set holds no RGB frames, so flowprep could not look for exchanged or "
+            "reversed axes, cuts, or black and turned pictures."
         )
     if len(config.encode.directions) < 2:
         text += " It holds one direction, so forward and backward could not be compared."
@@ -245,12 +245,12 @@ def _failure_reasons(report: Report) -> str:
 def _bound(report: Report) -> str:
     bound = report.total.bound
     if not report.rows:
-        return "<p>No video, no motion.</p>"
+        return "<p>The data set holds no video, so there is no motion to show.</p>"
     text = (
-        f"Recommended: <strong>--bound {bound.recommended_px:g}</strong>. It is the smallest round "
-        f"bound that clips at most {percent(bound.requested_share)} of the flow components of "
-        f"this data set ({percent(bound.recommended_share)} at the very most). "
-        f"The present {bound.current_px:g} px clip {percent(bound.current_share)}"
+        f"Recommended: <strong>--bound {bound.recommended_px:g}</strong>. It is the smallest "
+        f"round bound that clips at most {percent(bound.requested_share)} of the flow components "
+        f"of this data set ({percent(bound.recommended_share)} at the very most). The current "
+        f"bound of {bound.current_px:g} px clip {percent(bound.current_share)}"
     )
     ratio = bound.current_px / bound.recommended_px
     if ratio >= 1.5:
@@ -258,9 +258,10 @@ def _bound(report: Report) -> str:
     else:
         text += "."
     note = (
-        "The stored histograms are of vector lengths before clipping. A vector has one component "
-        "beyond a bound at most, and two only if it is 1.4 times as long; what extract counted and "
-        "the greatest component narrow it down further. So the shares here are upper limits."
+        "The shares here are upper limits, because the stored histograms count vector lengths "
+        "before clipping. A vector that is longer than a bound has at most one component above "
+        "the bound, and two only if it is 1.4 times as long. The counts of extract and the "
+        "greatest component make the limits tighter."
     )
     return (
         f'<p class="advice">{text}</p><div class="charts">{bound_charts(report.total)}</div>'

@@ -195,7 +195,9 @@ def test_a_cut_shard_is_refused_in_plain_words(
     tar = (motion / shard_name(0)).read_bytes()
     storage.write_bytes(shard_name(0), tar[: len(tar) // 2])
     clips = StreamingClips(tmp_path, CONFIG, [taken(FLOW)])
-    with pytest.raises(DatasetError, match=r"^shards/000000\.tar is cut: it lacks bytes \d+ to "):
+    with pytest.raises(
+        DatasetError, match=r"^shards/000000\.tar is cut off: it has no bytes \d+ to "
+    ):
         list(streaming_loader(clips, batch_size=2, num_loaders=num_loaders))
 
 

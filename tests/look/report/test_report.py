@@ -113,4 +113,4 @@ def test_data_set_without_a_video(tmp_path: Path) -> None:
     flowprep.extract(Manifest((video,), (), 0, ()), tmp_path / "out", config, executor="inline")
     report = make_report(tmp_path / "out")
     assert [finding.kind for finding in report.findings] == ["failed"]
-    assert "No video, no motion." in report_page(report)
+    assert "The data set holds no video, so there is no motion to show." in report_page(report)
