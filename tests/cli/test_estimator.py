@@ -222,9 +222,12 @@ def test_a_config_file_that_is_wrong(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([*RGB, "--algorithm", "dis"], "--estimator takes the place of --algorithm, got both my_f"),
-        (["--estimator-options", "channel=1"], "names, got channel; add --estimator, or leave th"),
-        ([*RGB, "--warps", "2"], "--warps is a parameter of tvl1, and the algorithm is my_flow:Ch"),
+        (
+            [*RGB, "--algorithm", "dis"],
+            "--estimator replaces --algorithm, got both my_flow:ChannelF",
+        ),
+        (["--estimator-options", "channel=1"], "got channel=1 alone; add it, or leave them out"),
+        ([*RGB, "--warps", "2"], "--warps is a parameter of tvl1, but the algorithm is my_flow:Ch"),
         (["--estimator", "my_flow"], "--algorithm must be one of tvl1,"),
         (["--estimator", "my_flow:None_"], "--estimator my_flow:None_: the module my_flow has no"),
         (["--estimator", "no_flow:A"], "--estimator no_flow:A: Python finds no module no_flow, ne"),
@@ -312,7 +315,7 @@ def test_compare_takes_it_beside_an_algorithm(
 def test_compare_needs_two_and_an_estimator_for_its_options(here: Path, flowprep: Command) -> None:
     result = flowprep("compare", "videos/clip", *RGB)
     assert result.code == 2
-    assert "--algorithms must be two, got my_flow:ChannelFlow" in result.error
+    assert "--algorithms must name two, got my_flow:ChannelFlow" in result.error
     options = ["--algorithms", "dis,tvl1", "--estimator-options", "a=1"]
     result = flowprep("compare", "videos/clip", *options)
     assert result.code == 2

@@ -144,7 +144,7 @@ def test_slurm_script_goes_back_into_the_queue_when_its_time_is_up(
 ) -> None:
     out = tmp_path / "out"
     # Enough work that the signal comes before the end.
-    for copy in range(300):
+    for copy in range(800):
         shutil.copytree(clips, tmp_path / "many" / str(copy))
     process = sbatch(slurm, str(tmp_path / "many"), str(out), *OPTIONS)
     wait_until(lambda: any(out.glob(".parts/*/*.json")), process)

@@ -468,7 +468,9 @@ def test_processes_write_the_same(dataset: FlowDataset, tmp_path: Path) -> None:
 
 def test_a_foreign_folder_is_refused(dataset: FlowDataset, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(DatasetError, match=r"is not empty and no export .* \(it holds photo.jpg\)"):
+    with pytest.raises(
+        DatasetError, match=r"is not empty and not an export .* \(it holds photo.jpg\)"
+    ):
         export_dataset(dataset, tmp_path, ExportSpec())
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
     with pytest.raises(DatasetError, match="is a file; choose a new or empty folder"):
@@ -479,7 +481,7 @@ def test_another_export_is_refused(dataset: FlowDataset, tmp_path: Path) -> None
     run(dataset, tmp_path, "tsm", splits=("test",))
     with pytest.raises(DatasetError, match=r"(?s)holds another export:.*layout: tsm there, tsn"):
         export_dataset(dataset, tmp_path, ExportSpec("tsn", splits=("test",)))
-    with pytest.raises(DatasetError, match=r"splits: \['test'\] there, \[\] in this run"):
+    with pytest.raises(DatasetError, match=r"splits: test there, nothing in this run"):
         export_dataset(dataset, tmp_path, ExportSpec("tsm"))
 
 

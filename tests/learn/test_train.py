@@ -411,7 +411,8 @@ def test_other_data_is_refused(dataset: FlowDataset, other_motion: Path, tmp_pat
         train([dataset], tmp_path, config, QUIET, is_stop_asked=lambda: True)
     other = open_dataset(other_motion)
     with pytest.raises(
-        ConfigMismatchError, match="other data sets:\n  data sets: motion so far, motion, other now"
+        ConfigMismatchError,
+        match="other data sets:\n  data sets: motion so far, motion, other-motion now",
     ):
         train([dataset, other], tmp_path, config, QUIET)
     decode = dataclasses.replace(dataset.config.decode, fps=5.0)

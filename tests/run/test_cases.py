@@ -79,7 +79,8 @@ def outcome(out: Path) -> dict[str, Any] | str:
     for line in (out / "failures.jsonl").read_text().splitlines():
         return str(json.loads(line)["reason"])
     dataset = flowprep.open_dataset(out)
-    return dataset.metadata(dataset.videos[0].key).to_dict()
+    values = dataset.metadata(dataset.videos[0].key).to_dict()
+    return dict(json.loads(json.dumps(values)))
 
 
 def assert_outcome(found: dict[str, Any] | str, expected: Mapping[str, Any] | str) -> None:
