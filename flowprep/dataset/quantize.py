@@ -1,4 +1,4 @@
-"""Flow in px to 8-bit levels and back, and the statistics that are kept of what was quantised.
+"""Flow in px to 8-bit levels and back, and the statistics that are kept of what was quantized.
 
     quantize, dequantize    the definition, for arrays of any shape
     FieldQuantizer          the same levels for the fields of a video, compiled, with statistics
@@ -84,7 +84,7 @@ def _empty_histogram() -> NDArray[np.int64]:
 
 @dataclass
 class FlowStatistics:
-    """What the fields of one direction were before they were quantised.
+    """What the fields of one direction were before they were quantized.
 
     Counts and extremes alone, so that sums of parts are exact, however the parts are cut.
     """

@@ -109,7 +109,7 @@ def _read_flo(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     if len(data) < _HEADER.size:
         raise InputError(
-            f"{path} is cut: a .flo begins with {_HEADER.size} B, it has {len(data)}; copy it anew"
+            f"{path} is cut: a .flo begins with {_HEADER.size} B, it has {len(data)}; copy it again"
         )
     magic, width, height = _HEADER.unpack_from(data)
     if magic != _MAGIC:
@@ -122,7 +122,8 @@ def _read_flo(
     if len(data) != wanted:
         state = "is cut" if len(data) < wanted else "is too long"
         raise InputError(
-            f"{path} {state}: {width}x{height} px take {wanted} B, it has {len(data)}; copy it anew"
+            f"{path} {state}: {width}x{height} px take {wanted} B, it has {len(data)}; "
+            "copy it again"
         )
     stored = np.frombuffer(data, "<f4", offset=_HEADER.size).reshape(height, width, 2)
     # NaN compares as unknown too.

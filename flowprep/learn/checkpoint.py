@@ -231,7 +231,7 @@ def restore_model(checkpoint: Checkpoint) -> ClipModel | MultiTask:
     except RuntimeError as error:
         raise WeightsError(
             f"the checkpoint's weights are not those of its own {config.model.model}: "
-            f"{_first_line(error)}; copy the checkpoint anew, or train again"
+            f"{_first_line(error)}; copy the checkpoint again, or train again"
         ) from error
     return model.eval()
 

@@ -402,7 +402,7 @@ def _test(
     process: Process,
     num_loaders: int,
 ) -> list[tuple[float, float]]:
-    """Returns (loss, top-1) of each data set's test split, by the centre of each video."""
+    """Returns (loss, top-1) of each data set's test split, by the center of each video."""
     process.share_buffers(network)
     measured = []
     for number, views in enumerate(tests):

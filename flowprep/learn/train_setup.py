@@ -48,7 +48,7 @@ def name_tasks(datasets: Sequence[FlowDataset]) -> tuple[Task, ...]:
 def make_tests(
     datasets: Sequence[FlowDataset], config: TrainConfig, network: ClipModel | MultiTask
 ) -> list[TestViews]:
-    """Returns the centre views of each data set's labelled test videos; none without a split.
+    """Returns the center views of each data set's labeled test videos; none without a split.
 
     That is one clip, and of a network that joins segments as many as it was trained with.
     """
@@ -63,7 +63,7 @@ def make_tests(
         ]
         if not places:
             raise ConfigError(
-                f"test_split must have labelled videos, and of {config.test_split!r} in "
+                f"test_split must have labeled videos, and of {config.test_split!r} in "
                 f"{dataset.location} none has one label; name another split, or none"
             )
         keys = [dataset.videos[place].key for place in places]

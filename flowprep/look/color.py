@@ -68,7 +68,7 @@ def levels_to_color(
 ) -> NDArray[np.uint8]:
     """Returns stored flow in the Middlebury color coding, as `flow_to_color` of its px.
 
-    `levels` is (..., 2) uint8, (x, y), as quantised under `spec`; the result is (..., 3) uint8 RGB.
+    `levels` is (..., 2) uint8, (x, y), as quantized under `spec`; the result is (..., 3) uint8 RGB.
     There are 65536 pairs of levels and so as many colors: a table, where a film asks for millions.
     """
     _check_scale(max_flow_px)

@@ -43,7 +43,7 @@ _SCALE_SHARE = 0.99
 
 
 class FlowSource(ABC):
-    """The quantised flow of one video, and its frames."""
+    """The quantized flow of one video, and its frames."""
 
     name: str
     width: int

@@ -1,4 +1,4 @@
-"""One video: decode -> flow -> quantise -> JPEG. No Ray, no files but its own temporary ones."""
+"""One video: decode -> flow -> quantize -> JPEG. No Ray, no files but its own temporary ones."""
 
 from __future__ import annotations
 

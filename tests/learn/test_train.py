@@ -445,7 +445,7 @@ def test_data_without_labels_or_splits_is_refused(dataset: FlowDataset, tmp_path
             for video in dataset.videos
         ]
     )
-    with pytest.raises(ConfigError, match="test_split must have labelled videos"):
+    with pytest.raises(ConfigError, match="test_split must have labeled videos"):
         train([nameless], tmp_path, SMALL, QUIET)
     with pytest.raises(ConfigError, match="datasets must be one or more"):
         train([], tmp_path, SMALL, QUIET)

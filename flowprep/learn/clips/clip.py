@@ -1,6 +1,6 @@
 """One input of a clip of a video, from what is stored to what a network takes.
 
-    load_clip     a clip, cropped, normalised and arranged
+    load_clip     a clip, cropped, normalized and arranged
     load_views    several crops of one clip, by one decoding
     fill_views    the same, into an array that is there already
 

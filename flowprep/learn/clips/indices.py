@@ -114,7 +114,7 @@ def bidirectional_indices(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Splits clips (S, L) of following fields into halves: forward (S, L/2), backward (S, L/2).
 
-    The clip of the fields a to a + L - 1 is centred on frame tau = a + L/2. Its forward half are
+    The clip of the fields a to a + L - 1 is centered on frame tau = a + L/2. Its forward half are
     the stored forward fields tau, tau + 1, ..., its backward half the stored backward fields
     tau - 1, tau - 2, ...: outwards both, so that a video played backwards swaps the halves
     (Simonyan and Zisserman 2014, section 3.1). Stored backward field t goes from frame t + step to

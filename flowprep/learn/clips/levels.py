@@ -1,4 +1,4 @@
-"""Stored levels to a network's numbers: cropped, mirrored, dequantised and normalised in one pass.
+"""Stored levels to a network's numbers: cropped, mirrored, dequantized and normalized in one pass.
 
     fill_crop    (L, 2, H, W) uint8 -> one crop of it, as a network takes it
     mean_px      (L, 2, H, W) uint8 -> the mean vector of each field

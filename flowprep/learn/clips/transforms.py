@@ -10,7 +10,7 @@ Flow is planar here, (L, 2, H, W) float32 in px, u to the right and v down; fram
 uint8 RGB. Nothing changes its input.
 
 A box (x, y, width, height) covers [x, x + width) of the stored frame's px, in which pixel k covers
-[k, k + 1). It is resampled once, by bilinear interpolation between pixel centres, or by areas where
+[k, k + 1). It is resampled once, by bilinear interpolation between pixel centers, or by areas where
 it shrinks much. What lies next to the box takes part in the interpolation at its edges, as if the
 whole frame had been resized before it was cropped.
 """
@@ -103,8 +103,8 @@ def training_crop(
 def test_crops(width: int, height: int, clip: ClipSpec, num_crops: int) -> list[Crop]:
     """Returns the boxes that a test looks at in a stored frame of width x height px.
 
-    1 is the centre; 3 are left, centre and right of a wide frame, top, centre and bottom of a high
-    one; 5 are the four corners (upper left, upper right, lower left, lower right) and the centre;
+    1 is the center; 3 are left, center and right of a wide frame, top, center and bottom of a high
+    one; 5 are the four corners (upper left, upper right, lower left, lower right) and the center;
     10 are those, then the same mirrored. Each is crop_px on each side of the frame as
     `clip.resize_short_px` resizes it. Raises ConfigError for another number, or where that is
     larger than the frame.
@@ -289,18 +289,18 @@ def _resample(images: NDArray[Scalar], crop: Crop, width: int, height: int) -> N
 
 
 def _sample_points(start: float, length: float, count: int) -> NDArray[np.float32]:
-    """Returns where the centres of `count` px that cover a length lie, from pixel centre 0."""
+    """Returns where the centers of `count` px that cover a length lie, from pixel center 0."""
     points = start - 0.5 + (np.arange(count) + 0.5) * length / count
-    # Far finer than it matters; so that what rounding adds to places on pixel centres goes.
+    # Far finer than it matters; so that what rounding adds to places on pixel centers goes.
     return np.asarray(np.round(points, 6), np.float32)
 
 
 def _interpolate(
     image: NDArray[Any], map_x: NDArray[np.float32], map_y: NDArray[np.float32], out: NDArray[Any]
 ) -> None:
-    """Samples an image bilinearly at points, px from the first pixel's centre, into `out`.
+    """Samples an image bilinearly at points, px from the first pixel's center, into `out`.
 
-    Points beyond the outermost centres get the border's values. OpenCV before 5 rounds points to
+    Points beyond the outermost centers get the border's values. OpenCV before 5 rounds points to
     1/32 px.
     """
     cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
@@ -355,7 +355,7 @@ def trajectory_stack(flow: NDArray[np.float32]) -> NDArray[np.float32]:
 class Normalization:
     """The numbers that a network is given, as (level - mean) / std.
 
-    A level of flow is 127.5 + 127.5 px / bound, not rounded: that of the quantiser `round`,
+    A level of flow is 127.5 + 127.5 px / bound, not rounded: that of the quantizer `round`,
     whatever the data's own is. A level of RGB is the stored one, 0 to 255.
     """
 
@@ -400,7 +400,7 @@ def normalize_flow(
     """Returns flow in px as the numbers of a normalization: same shape, float32.
 
     `flow` may have any shape. `spec` is the data's own; only its bound counts: 0 px and +-bound
-    become 0 and +-1 for `unit`, -.5 and -128 to 127 for `tsn`, and so on, whatever the quantiser.
+    become 0 and +-1 for `unit`, -.5 and -128 to 127 for `tsn`, and so on, whatever the quantizer.
     Raises ConfigError for an unknown name.
     """
     if (numbers := _normalization(name)) is None:

@@ -116,7 +116,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         # A header can claim anything: types that torch lacks, shapes that overflow.
         raise WeightsError(
             f"{path} is damaged or not {SAFETENSORS_SUFFIX}: {_one_line(error)}; copy or download "
-            "it anew"
+            "it again"
         ) from error
 
 
@@ -139,7 +139,7 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
                 "from torch.load(path, weights_only=False)"
             ) from error
         raise WeightsError(
-            f"{path} is damaged or not PyTorch's: {_one_line(error)}; copy or download it anew"
+            f"{path} is damaged or not PyTorch's: {_one_line(error)}; copy or download it again"
         ) from error
     return _find_state_dict(content, path)
 
@@ -161,12 +161,12 @@ def _check_zip(path: Path) -> None:
     except Exception as error:
         # zipfile lets through what zlib, struct and its own assumptions raise on damaged bytes.
         raise WeightsError(
-            f"{path} is damaged: {_one_line(error)}; copy or download it anew"
+            f"{path} is damaged: {_one_line(error)}; copy or download it again"
         ) from error
     if damaged is not None:
         raise WeightsError(
             f"{path} is damaged: the checksum of its part {damaged} is wrong; copy or download it "
-            "anew (or save it anew, if torch.serialization.set_crc32_options(False) was used)"
+            "again (or save it again, if torch.serialization.set_crc32_options(False) was used)"
         )
 
 

@@ -1,6 +1,6 @@
 """Weights of image networks made into those of flow networks and of 3D networks.
 
-The first is cross-modality initialisation (Wang et al., TSN, ECCV 2016, section 3.2), the second
+The first is cross-modality initialization (Wang et al., TSN, ECCV 2016, section 3.2), the second
 bootstrapping by inflation (Carreira and Zisserman, I3D, CVPR 2017, section 2.4).
 """
 

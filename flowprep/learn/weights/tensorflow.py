@@ -77,7 +77,7 @@ class TensorBundle:
             header, self._entries = self._read_index()
         except FormatError as error:
             raise WeightsError(
-                f"{self._index} is damaged: {error}; copy or download it anew"
+                f"{self._index} is damaged: {error}; copy or download it again"
             ) from error
         except UnsupportedError as error:
             raise WeightsError(f"{self._index} is not read: {error}") from error
@@ -112,7 +112,7 @@ class TensorBundle:
             raise WeightsError(
                 f"{path} is damaged: the masked CRC-32C of tensor {name!r} (bytes {entry.offset} "
                 f"to {entry.offset + entry.size}) must be {entry.masked_crc:#010x}, got "
-                f"{found:#010x}; copy or download it anew"
+                f"{found:#010x}; copy or download it again"
             )
         if DTYPES[entry.dtype] == "bfloat16":
             halves = np.frombuffer(data, dtype="<u2").astype(np.uint32)
@@ -197,7 +197,7 @@ def _read_range(path: Path, offset: int, size: int, what: str) -> bytes:
             if offset + size > available:
                 raise WeightsError(
                     f"{path} is cut: {what} ends at byte {offset + size}, the file at {available}; "
-                    "copy or download it anew"
+                    "copy or download it again"
                 )
             file.seek(offset)
             data = file.read(size)

@@ -1,6 +1,6 @@
-// Flow and errors as colours, by the data set's own numbers.
+// Flow and errors as colors, by the data set's own numbers.
 
-// An opaque colour as a canvas holds it.
+// An opaque color as a canvas holds it.
 export const pack = (r, g, b) => (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
 
 export class FlowColors {
@@ -27,7 +27,7 @@ export class FlowColors {
     });
   }
 
-  // The colour of each pair of levels, at 256 y + x.
+  // The color of each pair of levels, at 256 y + x.
   table(scalePx) {
     let table = this.tables.get(scalePx);
     if (!table) {

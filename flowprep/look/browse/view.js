@@ -9,7 +9,7 @@ import { VideoStreams } from "./streams.js";
 
 export const PANELS = {
   frame: { title: "Frame", words: "the frame" },
-  color: { title: "Colour", words: "hue is the direction, saturation the speed" },
+  color: { title: "Color", words: "hue is the direction, saturation the speed" },
   x: { title: "Flow x", words: "stored levels, right is bright" },
   y: { title: "Flow y", words: "stored levels, down is bright" },
   arrows: { title: "Arrows", words: "where things go, over the frame" },

@@ -24,9 +24,9 @@ def find_upside_down(pictures: Mapping[str, NDArray[np.float32]]) -> list[Findin
     if len(keys) < 3:
         return []
     stack = np.stack([pictures[key] for key in keys])
-    upright = _normalised(stack)
+    upright = _normalized(stack)
     likeness = upright @ upright.T
-    turned = _normalised(stack[:, ::-1, ::-1]) @ upright.T
+    turned = _normalized(stack[:, ::-1, ::-1]) @ upright.T
     np.fill_diagonal(likeness, -1)
     np.fill_diagonal(turned, -1)
     found = []
@@ -91,7 +91,7 @@ def find_wrong_labels(
     return found
 
 
-def _normalised(pictures: NDArray[np.float32]) -> NDArray[np.float64]:
+def _normalized(pictures: NDArray[np.float32]) -> NDArray[np.float64]:
     """Returns pictures (N, ...) as (N, D) vectors of mean 0 and length 1; blank ones as 0."""
     flat = pictures.reshape(len(pictures), -1, 3).astype(np.float64)
     flat = (flat - flat.mean(axis=1, keepdims=True)).reshape(len(pictures), -1)

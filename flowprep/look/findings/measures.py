@@ -218,7 +218,7 @@ def _inconsistent_share(
     there_u, there_v = there[..., 0], there[..., 1]
     gap = (u + there_u) ** 2 + (v + there_v) ** 2
     # Sundaram, Brox and Keutzer, "Dense point trajectories by GPU-accelerated large displacement
-    # optical flow", ECCV 2010, equation 5; two levels of quantising are forgiven on top.
+    # optical flow", ECCV 2010, equation 5; two levels of quantizing are forgiven on top.
     allowed = u * u + v * v + there_u * there_u + there_v * there_v
     allowed = 0.01 * allowed + (0.5 + (2 * level_px) ** 2)
     num_inside = int(inside.sum())

@@ -358,7 +358,7 @@ def _read_sample(
         run_start=run_start,
         copies=tuple(copies),
         picture=np.asarray(np.mean(pictures, axis=0), np.float32) if pictures else None,
-        # A tenth of a px is noise and quantising.
+        # A tenth of a px is noise and quantizing.
         motion=np.asarray(motion / (length + 0.1), np.float32),
     )
     return sample, mean_flow

@@ -1,9 +1,9 @@
-// What the report's page and the browser's page have in common: colours, copying, searching.
+// What the report's page and the browser's page have in common: colors, copying, searching.
 // The report holds it and table.js in its own script; the browser's page imports both.
 
 export const $ = (id) => document.getElementById(id);
 
-// ---- colours: as the system, light, dark
+// ---- colors: as the system, light, dark
 
 const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
 
@@ -12,7 +12,7 @@ export const setUpThemes = (button) => {
     if (theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
     button.textContent = THEMES[theme];
-    button.setAttribute("aria-label", theme === "auto" ? "Colours: as the system" : `Colours: ${theme}`);
+    button.setAttribute("aria-label", theme === "auto" ? "Colors: as the system" : `Colors: ${theme}`);
     button.value = theme;
   };
   const store = (theme) => {
