@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import click
 from sphinx.application import Sphinx
+from sphinx.util import logging
 
 from flowprep import __version__
+from flowprep.cli import cli
 from flowprep.cli.options import GroupedOption
+
+logger = logging.getLogger(__name__)
 
 project = "flowprep"
 author = "The flowprep authors"
@@ -94,9 +99,32 @@ def _drop_module_docstring(
         lines.clear()
 
 
+def _import_commands(app: Sphinx) -> None:
+    """Puts the commands where sphinx-click looks for them; the command line imports them later."""
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        cli.commands[name] = command
+
+
+def _check_commands(app: Sphinx, error: Exception | None) -> None:
+    """Warns of an option that no page shows: sphinx-click passes over what it cannot read."""
+    if error is not None or app.builder.format != "html":
+        return
+    text = (Path(app.outdir) / "commands.html").read_text(encoding="utf-8")
+    for name, command in cli.commands.items():
+        for parameter in command.params:
+            shown = f"cmdoption-flowprep-{name}-{parameter.opts[0].lstrip('-')}"
+            if isinstance(parameter, click.Option) and f'"{shown}"' not in text:
+                logger.warning("commands.html does not show %s of %s", parameter.opts[0], name)
+
+
 def setup(app: Sphinx) -> None:
     """Connects what is above to Sphinx's events."""
+    app.connect("builder-inited", _import_commands)
     app.connect("source-read", _link_included)
     app.connect("sphinx-click-process-description", _plain_description)
     app.connect("sphinx-click-process-options", _group_options)
     app.connect("autodoc-process-docstring", _drop_module_docstring)
+    app.connect("build-finished", _check_commands)

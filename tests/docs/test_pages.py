@@ -37,7 +37,7 @@ def all_options() -> set[str]:
     """Every option of every command."""
     return {
         option
-        for name in cli.commands
+        for name in cli.list_commands(click.Context(cli))
         for parameter in command_named(name).params
         if isinstance(parameter, click.Option)
         for option in [*parameter.opts, *parameter.secondary_opts]
