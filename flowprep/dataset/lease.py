@@ -164,10 +164,9 @@ class Lease:
             # Without the file: whoever took over has finished, or somebody removed it.
             other = (Holder.from_json(data) if data is not None else None) or "it is gone again"
             self._lost = StorageError(
-                f"another run took over {self._storage.location} over ({other}) after this one "
-                f"had not renewed its lease for {silence:.0f} s: it was suspended, or cut off "
-                "from the storage; nothing is lost: let the other one finish, then run this "
-                "command again"
+                f"another run took over {self._storage.location} ({other}) after this one had not "
+                f"renewed its lease for {silence:.0f} s: it was suspended, or cut off from the "
+                "storage; nothing is lost: let the other one finish, then run this command again"
             )
             log.error("%s", self._lost)
             return

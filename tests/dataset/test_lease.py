@@ -229,7 +229,7 @@ def test_a_driver_that_was_taken_over_stops_and_leaves_the_other_ones_lease(
             try:
                 lease.check()
             except StorageError as error:
-                return str(error).startswith(f"another run took {storage.location} over (process 1")
+                return str(error).startswith(f"another run took over {storage.location} (process 1")
             return False
 
         wait_until(is_lost)  # by the thread, at its next renewal
@@ -242,7 +242,7 @@ def test_a_lease_that_is_gone_was_taken_over(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     with held_lease(storage) as lease:
         storage.remove(LEASE_FILE)
-        with pytest.raises(StorageError, match=r"another run took .* over \(it is gone again\)"):
+        with pytest.raises(StorageError, match=r"another run took over .* \(it is gone again\)"):
             lease.confirm()
     assert not storage.exists(LEASE_FILE)
 
