@@ -285,7 +285,7 @@ def test_a_suspended_driver_wakes_up_and_gives_way(
                 lease.confirm()
         finally:
             sleeper.kill()
-    assert said.startswith(f"another run took {location} over (process {os.getpid()} on ")
+    assert said.startswith(f"another run took over {location} (process {os.getpid()} on ")
 
 
 def test_of_drivers_that_begin_together_one_holds(storage: Storage) -> None:

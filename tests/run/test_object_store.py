@@ -266,7 +266,7 @@ def test_a_run_that_was_taken_over_stops_and_removes_nothing(
     handler = TakeOverAfterThree(Storage(out), other.to_json())
     logging.getLogger("flowprep").addHandler(handler)
     try:
-        with pytest.raises(StorageError, match=r"another run took .* over \(process .* on node-7"):
+        with pytest.raises(StorageError, match=r"another run took over .* \(process .* on node-7"):
             run(clips, out, dataclasses.replace(CONFIG, encode=EncodeSpec(videos_per_shard=100)))
     finally:
         logging.getLogger("flowprep").removeHandler(handler)
