@@ -536,7 +536,7 @@ def test_text_that_no_terminal_shows_ends_no_command(
         main(["verify", str(copied)])
     sys.stdout.flush()
     assert ended.value.code == 1
-    assert b"split is test, the manifest says" in capfdbinary.readouterr().out
+    assert b"split is test, but the manifest says" in capfdbinary.readouterr().out
 
 
 def test_no_orientation_turns_a_picture_against_its_flow(copied: Path) -> None:

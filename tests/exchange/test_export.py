@@ -213,7 +213,7 @@ def test_backward_flow_and_steps_have_denseflows_names(
     name = "flow_x_p2_00000.jpg" if layout == "denseflow" else "flow_x_00001.jpg"
     assert len(list((tmp_path / "two").rglob("flow_x*.jpg"))) == 5 - 2
     assert len(list((tmp_path / "two").rglob(name))) == 1
-    assert any("2 frames" in note for note in notes) == (layout == "tsn")
+    assert any("frame t to t + 2" in note for note in notes) == (layout == "tsn")
 
 
 # ---- other formats
