@@ -168,7 +168,7 @@ def test_a_late_first_stamp_costs_frames_only_at_a_rate_and_is_noted(
     with open_path(path, DecodeSpec(fps=25)) as reader:
         num_frames = len(list(reader))
         assert num_frames == ffmpeg_count(path, ffmpeg, "-vf", "fps=25")
-        assert "fall out at 25 fps" in reader.notes["rate-drops"]
+        assert "left out at 25 fps" in reader.notes["rate-drops"]
 
 
 def test_a_file_that_was_trimmed_before_is_taken_whole(tmp_path: Path) -> None:
