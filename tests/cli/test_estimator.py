@@ -319,7 +319,7 @@ def test_compare_needs_two_and_an_estimator_for_its_options(here: Path, flowprep
     options = ["--algorithms", "dis,tvl1", "--estimator-options", "a=1"]
     result = flowprep("compare", "videos/clip", *options)
     assert result.code == 2
-    assert "--estimator-options go with --estimator, got a=1; leave" in result.error
+    assert "--estimator-options need --estimator, got a=1 alone" in result.error
 
 
 # ---- options of flowprep's own algorithms
