@@ -145,7 +145,7 @@ def test_a_turn_in_mid_stream_is_a_change_of_size(
     with pytest.raises(VideoError) as caught:
         read(path)
     assert (caught.value.reason, caught.value.num_frames) == ("size-change", 5)
-    assert "turned in mid-stream, from 48x32 to 32x48" in caught.value.message
+    assert "turns in the middle of the video, from 48x32 to 32x48" in caught.value.message
     # Upside down it has the same size, and is shown as it says.
     parts = [make(f"flip{flip}.ts", after=("-bsf:v", f"{insert}{flip}")) for flip in (0, 180)]
     plain, _, _ = read(make("base.mp4"))
