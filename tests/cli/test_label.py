@@ -240,7 +240,7 @@ def test_training_and_testing_by_a_name(
     assert [task["labels"] for task in tasks] == ["split2"]
     again = flowprep(*train, "--labels", "split2")
     assert (again.code, again.stderr) == (0, "")
-    for options, words in (((), "the data set's own labels"), (("--labels", "split3"), "split3")):
+    for options, words in (((), "the data set's own"), (("--labels", "split3"), "split3")):
         flowprep(
             *("label", split2, "--name", "split3", "--annotations", made / "annotations"),
             *("--split", 3),
