@@ -151,7 +151,7 @@ def test_play_lists_show_no_other_file(
     path.write_text(text)
     error = failure(path, decoder)
     assert error.reason == "unreadable"
-    assert "play list" in error.message
+    assert "playlist" in error.message
 
 
 def test_a_jpeg_that_breaks_off_is_damage(make: Callable[..., Path]) -> None:
