@@ -21,6 +21,7 @@ from torch import nn
 
 from flowprep.errors import WeightsError
 from flowprep.learn.weights.offers import listed
+from flowprep.learn.weights.reading import cannot_read
 from flowprep.learn.weights.tensorflow import read_checkpoint
 from flowprep.storage import Storage
 
@@ -109,9 +110,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except OSError as error:
-        raise WeightsError(
-            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
-        ) from error
+        raise cannot_read(path, error) from error
     except Exception as error:
         # A header can claim anything: types that torch lacks, shapes that overflow.
         raise WeightsError(
@@ -125,9 +124,7 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise WeightsError(
-            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
-        ) from error
+        raise cannot_read(path, error) from error
     except Exception as error:
         # Unpickling foreign bytes can fail in any way at all.
         if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
@@ -155,9 +152,7 @@ def _check_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
     except OSError as error:
-        raise WeightsError(
-            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
-        ) from error
+        raise cannot_read(path, error) from error
     except Exception as error:
         # zipfile lets through what zlib, struct and its own assumptions raise on damaged bytes.
         raise WeightsError(

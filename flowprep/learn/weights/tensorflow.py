@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.errors import WeightsError
+from flowprep.learn.weights.reading import cannot_read
 from flowprep.learn.weights.tensorflow_entries import (
     DTYPES,
     Entry,
@@ -184,9 +185,7 @@ def _read_whole_index(path: Path) -> bytes:
             "before '.index', and needs its '.index' and '.data-...' files side by side"
         ) from error
     except OSError as error:
-        raise WeightsError(
-            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
-        ) from error
+        raise cannot_read(path, error) from error
 
 
 def _read_range(path: Path, offset: int, size: int, what: str) -> bytes:
@@ -207,9 +206,7 @@ def _read_range(path: Path, offset: int, size: int, what: str) -> bytes:
             "checkpoint into one folder under their own names"
         ) from error
     except OSError as error:
-        raise WeightsError(
-            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
-        ) from error
+        raise cannot_read(path, error) from error
     if len(data) != size:
         raise WeightsError(
             f"{path} changed while it was read: {what} has {size} bytes, got {len(data)}; read it "
