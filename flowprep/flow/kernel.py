@@ -22,6 +22,7 @@ import llvmlite
 import llvmlite.binding
 import numba
 from numba.core import caching
+from numba.core.runtime.nrt import rtsys
 
 __all__ = ["CACHE_VARIABLE", "cache_folder", "inline", "kernel"]
 
@@ -148,7 +149,12 @@ class _KernelCache(caching.FunctionCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            # numba's own refreshes the context first, which takes ten times as long as the reading
+            # and is of use to a compilation alone. That one refreshes it by itself.
+            rtsys.initialize(target_context)
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
+            return None
         # A file cut short or scrambled can raise anything from the unpickler and from LLVM.
         except Exception:
             with contextlib.suppress(OSError):

@@ -23,6 +23,7 @@ from flowprep.flow.kernel import CACHE_VARIABLE
 # A small kernel that calls a block, as the package's own do; it says where its code came from.
 KERNEL = """
     import json
+    import sys
     import numpy as np
     from flowprep.flow.kernel import cache_folder, inline, kernel
 
@@ -44,6 +45,7 @@ KERNEL = """
             "folder": None if folder is None else str(folder),
             "result": result,
             "num_loaded": sum(add_halves.stats.cache_hits.values()),
+            "can_compile": "numba.np.linalg" in sys.modules,
         }))
 """
 RIGHT = 10.5
@@ -87,6 +89,9 @@ def test_the_second_process_loads_what_the_first_compiled(tmp_path: Path) -> Non
     second = run(tmp_path, FLOWPREP_CACHE_DIR=str(cache))
     assert second["folder"] == first["folder"]
     assert second["num_loaded"] == 1
+    # What numba needs to compile, and imports for .4 s, it did without.
+    assert first["can_compile"]
+    assert not second["can_compile"]
     # It compiled and wrote nothing.
     assert {path.name: path.read_bytes() for path in Path(first["folder"]).iterdir()} == files
 
