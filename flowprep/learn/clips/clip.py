@@ -69,7 +69,9 @@ def load_views(
 
     Each is what `load_clip` returns; all of them together take one decoding.
     """
-    shape = dataclasses.replace(clip_input, num_frames=len(indices)).shape(clip.crop_px)
+    if len(indices) != clip_input.num_frames:
+        clip_input = dataclasses.replace(clip_input, num_frames=len(indices))
+    shape = clip_input.shape(clip.crop_px)
     views = np.empty((len(crops), *shape), np.float32)
     fill_views(dataset, video, np.asarray(indices, np.int64), crops, clip, clip_input, views)
     return views
