@@ -1,18 +1,53 @@
-"""Locks of local files, which the system frees when a process ends in any way."""
+"""Locks of local files, which the system frees when a process ends in any way.
+
+A lock file may lie where others write too, as in the folder for temporary files: what is opened is
+an ordinary file, and nobody is waited for. A pipe in its place would wait for somebody to write
+into it, and a link would have another file emptied.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import shutil
 import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
 
 from flowprep.errors import StorageError
 from flowprep.storage_errors import translated_errors
 
-__all__ = ["locked_file"]
+__all__ = ["locked_file", "open_lock_file", "remove_unlocked_folders"]
+
+
+def open_lock_file(path: str | os.PathLike[str], *, create: bool = True) -> IO[str]:
+    """Opens a file to lock it, at once, whatever lies there; `create` makes it, and may write.
+
+    Raises OSError for a link, a pipe, and whatever else is no ordinary file.
+    """
+    flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        # Of a link, of a socket and a pipe's kin, and of a folder.
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise _no_file(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _no_file(path)
+    return os.fdopen(descriptor, "r+" if create else "r")
+
+
+def _no_file(path: str | os.PathLike[str]) -> OSError:
+    return OSError(
+        errno.EINVAL, "it is no ordinary file, as a lock must be; remove it", os.fspath(path)
+    )
 
 
 @contextmanager
@@ -23,12 +58,11 @@ def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterat
     `taken`, which process that is, `remedy`.
     """
     with translated_errors("write", os.fspath(path)):
-        file = open(path, "a+")  # noqa: SIM115
+        file = open_lock_file(path)
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
             raise StorageError(f"{taken} ({file.read().strip()}); {remedy}") from error
         except OSError as error:
             # Lustre and some NFS without the mount option say so.
@@ -41,3 +75,19 @@ def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterat
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
         yield
+
+
+def remove_unlocked_folders(parent: str, prefix: str, lock: str) -> None:
+    """Removes this user's folders of killed processes: those whose file `lock` nobody has locked.
+
+    `parent` may be a folder that all write to, and other users' folders are left alone.
+    """
+    for folder in Path(parent).glob(f"{prefix}*"):
+        # Another process may be removing it at the same time.
+        with suppress(OSError):
+            status = folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                continue
+            with open_lock_file(folder / lock, create=False) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)

@@ -32,8 +32,8 @@ from flowprep.dataset.lease import locked_dataset
 from flowprep.dataset.parts import (
     part_name,
     read_part_record,
+    remove_all_parts,
     remove_parts,
-    remove_temporary_files,
     write_part_record,
 )
 from flowprep.dataset.plan import assign_shards, extend_plan, refuse_foreign_files
@@ -113,7 +113,8 @@ def import_tree(
         raise InputError(f"OUT {storage.location} lies inside TREE {top}; choose a folder outside")
     plan = ImportPlan(top, spec)
     storage.make_folder()
-    with locked_dataset(storage):
+    with locked_dataset(storage) as lease:
+        storage = lease.storage
         entries = _write_plan(storage, plan)
         report = ImportReport(storage.location, len(entries), notes=plan.notes)
         _Importer(storage, plan, entries, report).go(num_workers, progress)
@@ -210,7 +211,7 @@ class _Importer:
 
     def go(self, num_workers: int | None, progress: bool | None) -> None:
         """Works until every shard is published."""
-        self._clean()
+        self._recover()
         lines: dict[int, list[int]] = {}
         for index, entry in enumerate(self.entries):
             lines.setdefault(entry.shard, []).append(index)
@@ -235,10 +236,9 @@ class _Importer:
                 bar.update(len(lines[job.shard]))
         if not self.storage.exists(FAILURES_FILE):
             write_failures(self.storage, self.failures.values())
-        remove_parts(self.storage)
+        remove_all_parts(self.storage, lines)
 
-    def _clean(self) -> None:
-        remove_temporary_files(self.storage)
+    def _recover(self) -> None:
         failures = read_failures(self.storage)
         self.published |= rebuild_lost_sidecars(
             self.storage, self.entries, self.plan.config, self.published, failures
@@ -278,7 +278,9 @@ def _make_parts(plan: ImportPlan, job: _Job) -> None:
             record = _failed(item.video, "unreadable", f"{error.filename}: {error.strerror}")
         else:
             try:
-                with job.storage.atomic_file(part_name(job.shard, index, "tar")) as file:
+                with job.storage.atomic_file(
+                    part_name(job.shard, index, "tar"), lasting=False
+                ) as file:
                     members = write_sample(file, metadata, streams)
             finally:
                 for stream in streams.values():

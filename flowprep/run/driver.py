@@ -22,8 +22,8 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.lease import Lease, locked_dataset
 from flowprep.dataset.parts import (
-    part_name,
-    read_part_record,
+    find_part_record,
+    remove_all_parts,
     remove_part_record,
     remove_parts,
     remove_temporary_files,
@@ -89,13 +89,17 @@ def run_extract(
     check_options(options, config.flow.algorithm)
     storage = Storage(out)
     storage.make_folder()
-    with locked_dataset(storage) as lease, run_log(storage) as log_name:
+    with (
+        locked_dataset(storage, keeps_progress=True) as lease,
+        # Each run has its own, which may end with how it lost its lease.
+        run_log(storage) as log_name,
+    ):
+        storage = lease.storage
         log.info("run with %s and %s", config, options)
         plan = make_plan(storage, manifest, config)
         for note in (*manifest.notes, *plan.notes):
             log.info("note: %s", note)
         write_plan(storage, plan)
-        remove_temporary_files(storage)
         run = _Run(storage, config, options, plan.entries, lease, worker)
         run.report.log_name = log_name
         run.report.notes[:0] = plan.notes
@@ -139,7 +143,7 @@ class _Run:
             if not remaining:
                 self._queue_publication(shard)
         self._report_recovered(found)
-        self.recorder = ProgressRecorder(storage, self.report, found.num_remaining)
+        self.recorder = ProgressRecorder(storage, self.report, found.num_remaining, lease.epoch)
 
     def _report_recovered(self, found: Recovered) -> None:
         if number := found.num_found_again:
@@ -175,7 +179,7 @@ class _Run:
                 self._work(executor, progress)
             # Another driver that took over may need the parts.
             self.lease.confirm()
-            remove_parts(self.storage)
+            remove_all_parts(self.storage, self.indices)
             # Of workers that went away while they joined a shard.
             remove_temporary_files(self.storage)
             state = "complete" if self.report.is_complete else "incomplete"
@@ -266,9 +270,9 @@ class _Run:
                 self.waiting.extendleft(reversed(self._jobs_of(job.index)))
             return outcome.record
         error = self._note_loss(job, outcome)
-        if self.storage.exists(part_name(job.shard, job.index, "json")):
-            # The worker had finished the video and went before it could say so.
-            return read_part_record(self.storage, job.shard, job.index)
+        # The worker may have finished the video and gone before it could say so.
+        if (record := find_part_record(self.storage, job.shard, job.index)) is not None:
+            return record
         return self._try_again_or_fail(job, outcome, error)
 
     def _after_segment(
@@ -371,7 +375,8 @@ class _Run:
     def _why_lost(self, job: ExtractJob, lost: WorkerLost) -> VideoError:
         if self.storage.exists(job.stall_name):
             trace = self.storage.read_bytes(job.stall_name).decode(errors="replace")
-            self.storage.remove(job.stall_name)
+            # Not removed: a run that has taken over may have its own there.
+            self.storage.write_bytes(job.stall_name, b"", lasting=False)
             if trace:
                 log.warning("%s: stalled\n%s", job.name, trace)
                 seconds = job.stall_timeout_seconds or 0

@@ -29,7 +29,8 @@ from flowprep.dataset.layout import (
     read_failures,
     sidecar_name,
 )
-from flowprep.dataset.parts import list_parts, shards_with_parts
+from flowprep.dataset.lease import run_epoch
+from flowprep.dataset.parts import num_finished_parts, shards_with_parts
 from flowprep.dataset.read import published_shards
 from flowprep.errors import DatasetError, StorageError
 from flowprep.run.progress import RunReport
@@ -85,7 +86,7 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of `logs/progress.json`: what the driver knows of its run."""
 
     run: str
-    """A random name of this run."""
+    """The epoch of the run's lease and a random name, as in `12-0f3a...`."""
     driver: str
     """The driver's process and machine."""
     state: RunState
@@ -127,6 +128,12 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         values: dict[str, Any] = msgspec.to_builtins(self)
         return values
 
+    @property
+    def epoch(self) -> int:
+        """Of the run's lease; 0 of an earlier version, which gave no number."""
+        number, dash, _ = self.run.partition("-")
+        return int(number) if dash and number.isdecimal() else 0
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunProgress:
         """Rebuilds a stored progress; raises ValueError where it is none: it may be anybody's."""
@@ -139,12 +146,12 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProgressRecorder:
     """Counts what a run does, and publishes it every few seconds."""
 
-    def __init__(self, storage: Storage, report: RunReport, num_remaining: int) -> None:
+    def __init__(self, storage: Storage, report: RunReport, num_remaining: int, epoch: int) -> None:
         self.num_workers = 0
         self._storage = storage
         self._report = report
         self._num_remaining = num_remaining
-        self._run = uuid.uuid4().hex[:12]
+        self._run = f"{epoch}-{uuid.uuid4().hex[:12]}"
         self._began_at = datetime.now(timezone.utc)
         self._began = time.monotonic()
         self._written = -WRITE_SECONDS
@@ -206,7 +213,7 @@ class ProgressRecorder:
         progress = self._progress(state, now)
         try:
             content = json.dumps(progress.to_dict(), indent=2) + "\n"
-            self._storage.write_bytes(PROGRESS_FILE, content.encode())
+            self._storage.write_bytes(PROGRESS_FILE, content.encode(), lasting=False)
         except StorageError:
             if state == "running":
                 return None
@@ -284,7 +291,7 @@ class RunStatus:
     """Published videos with damaged pictures in them, as the decoder concealed them; None on an
     object store, where looking would take as many requests as there are shards."""
     progress: RunProgress | None
-    """Of the last run; None where there was none, or its file is damaged."""
+    """Of the last run; None where there was none, or its file is damaged or of one before."""
     silent_seconds: float | None
     """Since the driver wrote, by this machine's clock; None where no run says that it works."""
 
@@ -391,7 +398,7 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
     published = set(published_shards(storage)) & planned.keys()
     num_waiting = 0
     for shard in shards_with_parts(storage) - published:
-        num_waiting += sum(name.endswith(".json") for name in list_parts(storage, shard))
+        num_waiting += num_finished_parts(storage, shard)
     failures = read_failures(storage)
     progress = _read_progress(storage)
     silent = None
@@ -422,7 +429,9 @@ def _read_progress(storage: Storage) -> RunProgress | None:
     if not storage.exists(PROGRESS_FILE):
         return None
     try:
-        return RunProgress.from_dict(json.loads(storage.read_bytes(PROGRESS_FILE)))
+        progress = RunProgress.from_dict(json.loads(storage.read_bytes(PROGRESS_FILE)))
     except (ValueError, OverflowError, RecursionError):
         # It says how a run went, and nothing of what the data set holds.
         return None
+    # A run that was taken over may have written it after its successor.
+    return progress if progress.epoch >= run_epoch(storage) else None

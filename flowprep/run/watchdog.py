@@ -48,7 +48,7 @@ def watchdog(job: ExtractJob) -> Iterator[Watch | None]:
     if job.storage.is_local:
         path = job.storage.path(job.stall_name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        file: IO[str] = open(path, "w")  # noqa: SIM115
+        file: IO[str] = _new_file(path)
     else:
         file = tempfile.TemporaryFile("w")  # noqa: SIM115
     try:
@@ -57,8 +57,19 @@ def watchdog(job: ExtractJob) -> Iterator[Watch | None]:
         yield watch
     finally:
         faulthandler.cancel_dump_traceback_later()
+        number = os.fstat(file.fileno()).st_ino
         file.close()
         if job.storage.is_local:
-            # A worker of a driver that was killed may have ended the same video a moment ago.
+            # A worker of another driver may have ended, or begun, the same video a moment ago.
             with suppress(FileNotFoundError):
-                os.unlink(path)
+                if os.stat(path).st_ino == number:
+                    os.unlink(path)
+
+
+def _new_file(path: str) -> IO[str]:
+    """Returns a file of this worker's own, that no worker of another driver has open as well."""
+    while True:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        with suppress(FileExistsError):
+            return open(path, "x")

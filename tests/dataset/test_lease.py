@@ -92,9 +92,11 @@ def test_a_lease_is_there_as_long_as_it_is_held_and_is_renewed(storage: Storage)
         assert stored(storage).id == first.id
         lease.check()
         lease.confirm()
-    assert not storage.exists(LEASE_FILE)
+        assert not stored(storage).released
+    assert stored(storage).released
     with held_lease(storage):
         assert stored(storage).id != first.id
+        assert stored(storage).epoch == first.epoch + 1 == 2
 
 
 def test_a_second_driver_of_this_machine_is_refused_at_once(
@@ -242,9 +244,11 @@ def test_a_lease_that_is_gone_was_taken_over(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     with held_lease(storage) as lease:
         storage.remove(LEASE_FILE)
-        with pytest.raises(StorageError, match=r"another run took over .* \(it is gone again\)"):
+        with pytest.raises(StorageError, match=r"another run took over .* \(its lease is gone\)"):
             lease.confirm()
-    assert not storage.exists(LEASE_FILE)
+        with pytest.raises(StorageError, match=r"another run took over .* \(its lease is gone\)"):
+            lease.storage.write_bytes("a", b"")
+    assert storage.list_names() == []
 
 
 SUSPENDED = """
@@ -333,7 +337,7 @@ def test_a_lease_is_kept_over_faults(
             wait_until(lambda: proxy.num_refused >= 2 * storage_module.RETRY_ATTEMPTS)
             proxy.refuses = lambda method, path: None
             lease.confirm()
-        assert not storage.exists(LEASE_FILE)
+        assert stored(storage).released
 
 
 def test_a_driver_counts_as_alive_before_its_lease_can_be_read(
