@@ -83,11 +83,17 @@ def replace_file(path: str, data: bytes, is_known: Callable[[], bool]) -> bool:
 def create_file(path: str, data: bytes) -> None:
     """Publishes a file that must not be there yet; a link is atomic on NFS too."""
     temporary = f"{path}{TEMPORARY_MARK}{uuid.uuid4().hex[:12]}"
+    make_folders(os.path.dirname(path))
     try:
-        with published_file(temporary, lasting=False) as file:
+        with open(temporary, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         try:
             os.link(temporary, path)
+        except FileNotFoundError as error:
+            # Whoever took over has removed what was begun before, and is the first.
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
                 raise

@@ -81,6 +81,7 @@ POLL_SECONDS = 1.0
 SETTLE_SECONDS = 1.0
 """After a lease was taken from another driver, before it is read back: of two that do so at the
 same time the last one to write has it."""
+_JOIN_SECONDS = 10.0
 
 # The leases of this process, by id: what bears its number and is not here was left by a run whose
 # end could not be written.
@@ -206,7 +207,8 @@ class Lease:
     def release(self) -> None:
         """Ends the renewals, and gives the lease back if it is still this driver's."""
         self._ended.set()
-        self._thread.join(timeout=RENEW_SECONDS)
+        # No longer where the storage hangs.
+        self._thread.join(timeout=_JOIN_SECONDS)
         # What is left is stale after a while, and at once for this machine.
         with suppress(StorageError):
             self._write(released=True)

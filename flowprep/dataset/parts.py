@@ -13,13 +13,20 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Literal
 
 from flowprep.dataset.labels import remove_temporary_labels
-from flowprep.dataset.layout import LOGS_FOLDER, PARTS_FOLDER, SHARDS_FOLDER, VideoRecord
+from flowprep.dataset.layout import (
+    LOGS_FOLDER,
+    PARTS_FOLDER,
+    SHARDS_FOLDER,
+    VideoRecord,
+    sidecar_name,
+)
 from flowprep.errors import DatasetError
 from flowprep.local_files import TEMPORARY_MARK
 from flowprep.storage import Storage
 
 __all__ = [
     "find_part_record",
+    "holds_published_alone",
     "list_parts",
     "num_finished_parts",
     "part_name",
@@ -38,6 +45,15 @@ __all__ = [
 def shards_with_parts(storage: Storage) -> set[int]:
     """Returns the shards that have a folder of parts."""
     return {int(name) for name in storage.list_names(PARTS_FOLDER) if name.isdigit()}
+
+
+def holds_published_alone(storage: Storage) -> bool:
+    """Whether there are only parts of published shards, which count for nothing.
+
+    A driver that was taken over may leave some on an object store, and the next run removes them.
+    """
+    names = storage.list_names(PARTS_FOLDER)
+    return all(name.isdigit() and storage.exists(sidecar_name(int(name))) for name in names)
 
 
 def list_parts(storage: Storage, shard: int) -> list[str]:

@@ -38,6 +38,7 @@ from flowprep.dataset.layout import (
     stream_names,
 )
 from flowprep.dataset.metadata import VideoMetadata
+from flowprep.dataset.parts import holds_published_alone
 from flowprep.dataset.rebuild import rebuild_sidecar, record_from_metadata
 from flowprep.dataset.video_list import size_problem
 from flowprep.errors import DatasetError
@@ -156,6 +157,8 @@ def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport)
     ours |= {LOCK_FILE, LEASE_FILE, LABELS_FOLDER}
     for name in storage.list_names():
         if name == PARTS_FOLDER:
+            if holds_published_alone(storage):
+                continue
             report.problems.append(
                 f"{PARTS_FOLDER} holds videos of an unfinished run; run the same extract again"
             )
