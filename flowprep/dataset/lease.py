@@ -414,9 +414,11 @@ def _started(pid: int) -> str | None:
 
 def _is_there(pid: int) -> bool:
     """Whether a process has this number, seen or not."""
+    if pid <= 0:  # no process, but a group of them
+        return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         # It may not be asked, so it is there.

@@ -53,7 +53,8 @@ def holds_published_alone(storage: Storage) -> bool:
     A driver that was taken over may leave some on an object store, and the next run removes them.
     """
     names = storage.list_names(PARTS_FOLDER)
-    return all(name.isdigit() and storage.exists(sidecar_name(int(name))) for name in names)
+    are_published = [name.isdigit() and storage.exists(sidecar_name(int(name))) for name in names]
+    return bool(names) and all(are_published)
 
 
 def list_parts(storage: Storage, shard: int) -> list[str]:

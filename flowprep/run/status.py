@@ -132,7 +132,7 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def epoch(self) -> int:
         """Of the run's lease; 0 of an earlier version, which gave no number."""
         number, dash, _ = self.run.partition("-")
-        return int(number) if dash and number.isdecimal() else 0
+        return int(number) if dash and number.isdecimal() and len(number) < 16 else 0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunProgress:
