@@ -46,24 +46,24 @@ _MOST_HELD_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class DrawingSpec:
-    """What of the flow is drawn, and how."""
+    """Which part of the flow is drawn, and how."""
 
     panels: tuple[str, ...] | None = None
-    """Which panels, in their order; rgb and flow, or flow alone without RGB frames."""
+    """Panels to draw, in this order. The default is rgb and flow, or only flow without RGB."""
     start: int = 0
     """The first field."""
     length: int | None = None
-    """How many fields, as far as the video goes."""
+    """Number of fields, or fewer if the video ends earlier."""
     direction: Direction = "forward"
     """`backward` draws the flow from frame t + step to t."""
     max_flow_px: float | None = None
-    """Flow at the rim of the wheel, one for all pictures; 99 % of the video where not given."""
+    """Flow at the rim of the color wheel in px. The default covers 99 % of the video."""
     width: int | None = None
-    """Width of each panel in px; its own up to 640, small ones grow by a whole factor."""
+    """Width of each panel in px. The default is the video's width, up to 640, or a multiple."""
     play_fps: float | None = None
-    """Pages a second; the video's own rate."""
+    """Pages per second. The default is the video's own rate."""
     num_pictures: int = 6
-    """Rows of a PNG sheet, evenly from the range."""
+    """Number of rows of a PNG sheet, spread evenly over the range."""
 
     def __post_init__(self) -> None:
         for name in self.panels or ():
