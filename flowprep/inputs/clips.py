@@ -1,14 +1,14 @@
-"""The names of clips that are cut from longer videos: `VIDEO_000005_000015`, as Kinetics has it.
+"""The names of clips that are cut from longer videos: `VIDEO_000005_000015`, as in Kinetics.
 
-The numbers are whole seconds, begin and end, rounded down. Only clips that would share a name get
-milliseconds: `VIDEO_000000200_000004800`. The rule, whatever the order of the rows:
+The numbers are the begin and the end in whole seconds, rounded down. Only clips that would share a
+name get milliseconds: `VIDEO_000000200_000004800`. The order of the rows does not matter:
 
-1. A clip keeps the short name if the data set OUT holds that very range under it already.
-2. Else the clip that begins and ends on whole seconds has it: it could have no better one.
-3. Every other clip of that short name has milliseconds.
+1. A clip keeps the short name if the data set OUT already holds the same range under this name.
+2. Otherwise, the clip that begins and ends on whole seconds gets the short name.
+3. All other clips with that short name get milliseconds.
 
-So a name depends on the clips of the same seconds alone, and a key that is stored never changes
-when rows are added.
+So a name depends only on the clips of the same seconds, and a stored key never changes when rows
+are added.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables with a header: any of the columns path, label, split, start, end and fps.
+"""Reads tables with a header that has any of the columns path, label, split, start, end and fps.
 
 read_csv_list:  header -> COLUMNS -> a row -> its path, label, split and range -> place_entries
 """

@@ -1,4 +1,4 @@
-"""What passes between `collect_videos` and the readers of its formats, and the words they share.
+"""The types and texts that `collect_videos` and the readers of its formats share.
 
 A reader is a function (path, Request) -> Found, with an Entry for each video.
 """

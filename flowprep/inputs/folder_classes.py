@@ -1,12 +1,12 @@
-"""What folders say of the videos in them: their classes and splits, and in which words.
+"""Finds the classes and splits of videos from their folders, and says so in notes.
 
     train/Archery/v1    split `train`, class `Archery`      Archery/v1         class `Archery`
     Archery/train/v1    split `train`, class `Archery`      UCF/Archery/v1     class `Archery`
     train/v1            split `train`, no class             subject1/walk/v1   class `walk`
 
-Levels count from 1, the first folder below VIDEOS (or below the root). What is understood is said
-in a note, unless it is classes at level 1 and nothing else. Where folders can be read in two ways,
-they give no classes, and the note says so.
+Levels count from 1, the first folder below VIDEOS (or below the root). A note says how the folders
+were understood, unless they are only classes at level 1. If folders can be read in two ways, they
+give no classes, and the note says so.
 """
 
 from __future__ import annotations

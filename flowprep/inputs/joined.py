@@ -1,4 +1,4 @@
-"""Several lists become one: their labels mean the same classes, and no video stands twice.
+"""Joins several lists to one. Their labels mean the same classes, and no video occurs twice.
 
 split_lists: train=train.txt -> (train, train.txt)
 join_lists:  a Found for each list -> one

@@ -5,8 +5,8 @@
     talks/Dr. No (1962)                  talks/Dr%2E%20No%20%281962%29
     -abc/50%                             %2Dabc/50%25
 
-WebDataset splits member names at the first dot, tools take a leading dash for an option, and tar
-members may climb out of a folder by `..`: no key holds any of these.
+Keys contain no dots, no leading dash and no `..`. WebDataset splits member names at the first dot,
+tools take a leading dash for an option, and tar members could leave their folder with `..`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What every list of paths has in common, with a header or without one.
+"""The code that all lists of paths share, with or without a header.
 
-list_and_root, finder_of: where its paths start
+list_and_root, finder_of: the folder in which the paths of a list start
 place_entries:            missing videos, keys
 """
 

@@ -1,10 +1,10 @@
-"""Text lists: one video a line, with labels, as SlowFast, TSN, TSM and mmaction2 write them.
+"""Text lists: one video per line, with labels, as SlowFast, TSN, TSM and mmaction2 write them.
 
 PATH                            PATH,LABEL      the same with tabs, commas or semicolons
 PATH LABEL ...                  PATH CLASS NAME
 FOLDER NUM_FRAMES LABEL ...     FOLDER 0 NUM_FRAMES LABEL
 
-read_list -> _cut (where the path of a line ends) -> _label (what stands after it)
+read_list -> _cut (finds the end of a line's path) -> _label (reads the rest of the line)
           -> listed.py (missing videos, keys)
 """
 
