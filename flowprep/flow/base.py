@@ -1,4 +1,4 @@
-"""The interface of every flow estimator: one pair in, one field out; also whole videos as streams."""
+"""The interface of every flow estimator: one pair in, one field out; also whole videos."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def _read_kitti(
 
 
 def _is_whole_png(data: bytes) -> bool:
-    """Whether every chunk up to the last one has a correct checksum (PNG specification, section 5.3)."""
+    """Whether every chunk up to the last has its checksum (PNG specification, section 5.3)."""
     if not data.startswith(_PNG_SIGNATURE):
         return False
     begin, kind = len(_PNG_SIGNATURE), b""
