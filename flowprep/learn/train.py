@@ -149,7 +149,7 @@ class _Training:
         self._place()
 
     def _place(self) -> None:
-        """Moves the network to its device, and makes the optimizer and what belongs to it."""
+        """Moves the network to its device, and makes the optimizer and the gradient scaler."""
         config, options, device, state = self.config, self.options, self.process.device, self.state
         if options.channels_last:
             place_model(self.network, device)

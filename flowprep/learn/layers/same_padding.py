@@ -12,7 +12,7 @@ __all__ = ["SameConv3d", "SameMaxPool3d"]
 
 
 class SameConv3d(nn.Conv3d):
-    """A convolution with TensorFlow's SAME padding, by input size, larger at the end."""
+    """A convolution with SAME padding: it depends on the input size, and is larger at the end."""
 
     time_padding: TimePadding = "zeros"
 
@@ -41,7 +41,7 @@ class SameMaxPool3d(nn.Module):
 def _same_padding(
     x: torch.Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]
 ) -> list[tuple[int, int]]:
-    """Returns the padding (before, after) of T, H and W that makes the output size / stride, up.
+    """Returns the padding (before, after) of T, H, W for an output of size / stride, rounded up.
 
     The smaller half comes before: kernel 7 with stride 2 over an even size pads (2, 3).
     """

@@ -1,6 +1,6 @@
 """Temporal segment networks: Wang et al., "Temporal Segment Networks: Towards Good Practices for
-Deep Action Recognition" (ECCV 2016), section 3. Its longer version compares the consensus functions
-(TPAMI 2019, section 3.2).
+Deep Action Recognition" (ECCV 2016), section 3. The paper's longer version compares the consensus
+functions (TPAMI 2019, section 3.2).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class TSN(ClipModel):
 
     It takes (N, S, C, H, W), one snippet from each of S segments, or (N, C, H, W) for S = 1. For
     `avg` and `max`, S may be any number (3 in the paper's training and 25 in its tests). For
-    `weighted`, S is `num_segments`.
+    `weighted`, S should be `num_segments`.
 
     `weighted` multiplies segment k's logits by softmax(w)_k. w is learned and starts at 0, which
     gives the average. The paper's weights are free. Here the result stays an average, so its logits
