@@ -4,11 +4,11 @@
 // theta/tau px, and p stands for tau p. flowprep/flow/tvl1_cuda.py compiles and launches this file,
 // and explains the layout of the work. tests/flow/cuda_on_cpu.h runs this file without a GPU.
 //
-// Planes in global memory have rows of `pitch` numbers, a multiple of 4. The pixels are at the right
-// end of a row. The other `pitch - width` < 4 numbers are padding with any content. A patch is
-// 4 x 4 px. Patches tile the plane from its right and lower border, so patches at the left and upper
-// border may extend beyond the image. There the flow is 0, and p takes steps of length 0, so p is 0
-// too. This gives the border values of the divergence without special cases.
+// Planes in global memory have rows of `pitch` numbers, a multiple of 4. The pixels are at the end
+// of a row. The other `pitch - width` < 4 numbers are padding with any content. A patch is
+// 4 x 4 px. Patches tile the plane from its right and lower border, so patches at the left and the
+// upper border may extend beyond the image. There the flow is 0, and p takes steps of length 0, so
+// p is 0 too. This gives the border values of the divergence without special cases.
 
 constexpr int PATCH = 4;
 // Iterations between two exchanges with neighboring tiles: the halo is one patch wide.
@@ -64,8 +64,8 @@ struct Patch {
     float p11[PATCH][PATCH], p12[PATCH][PATCH], p21[PATCH][PATCH], p22[PATCH][PATCH];
 };
 
-// The borders of patches, which the threads of a block exchange. There is a slot for each patch, and
-// one more column and one more row of slots. Each array holds lines of four pixels.
+// The borders of patches, which the threads of a block exchange. There is a slot for each patch,
+// and one more column and one more row of slots. Each array holds lines of four pixels.
 struct Slots {
     float4 *left_u1, *left_u2;      // the left column, for the left neighbor
     float4 *top_u1, *top_u2;        // the top row, for the upper neighbor
@@ -363,7 +363,7 @@ __device__ __forceinline__ void exchange(float& low, float& high) {
 }
 
 // Sorting networks as flowprep/flow/median.py builds them, without exchanges whose results are
-// unused. X(i, j) puts the smaller number into place i. The comments name the places of the results.
+// unused. X(i, j) puts the smaller number into place i. Comments name the places of the results.
 
 // 16 numbers: ranks 3 to 12 are in places 2, 12, 6, 1, 10, 5, 14, 9, 3, 13.
 #define SORT_16(X)                                                                                \
@@ -562,8 +562,8 @@ __device__ __forceinline__ void sum_field_errors(
 // Does all iterations of one warp of all fields: lines 6 to 13 of algorithm 1.
 //
 // The blocks form groups of blocks_per_group; leftover blocks end at once. A group works on one
-// field at a time and then takes another. If the group has a block for each tile, the state stays in
-// registers from the beginning to the end (`is_resident`), and only halos go through memory.
+// field at a time and then takes another. If the group has a block for each tile, the state stays
+// in registers from the beginning to the end (`is_resident`), and only halos go through memory.
 // Otherwise tiles are read and written each time.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 2) solve(const SolveArguments a) {
     const int group = blockIdx.x / a.blocks_per_group;
@@ -834,8 +834,9 @@ struct EnlargeArguments {
     float factor;
 };
 
-// For pixel `i` of a fine line: the two pixels of the coarse line around it, and the fraction, as in
-// cv2.resize: at (i + 1/2) coarse / fine - 1/2, here times 2 fine, where it is an exact integer.
+// For pixel `i` of a fine line: the two pixels of the coarse line around it, and the fraction. As
+// in cv2.resize, it is at (i + 1/2) coarse / fine - 1/2. Here this is multiplied by 2 fine, which
+// makes it an exact integer.
 __device__ __forceinline__ void place_sample(
     int i, int coarse, int fine, int& before, int& after, float& weight
 ) {

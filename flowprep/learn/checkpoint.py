@@ -62,13 +62,14 @@ class Task:
     name: str
     """The name of the data set: the last part of its location."""
     class_names: tuple[str, ...]
-    """The index is the label and the logit's index. Without names in the data set: numbers."""
+    """Ordered by label, which is also the logit's index. Numbers if the data set has no names."""
     extract: dict[str, Any]
     """`ExtractConfig.to_dict()` of the data set."""
     implementation: str
     """The flow estimator's implementation (`opencv-5`)."""
     labels: str | None = None
-    """The name of the labels that were read. None, as in all of version 1: the set's own labels."""
+    """The name under which the labels were read. None, as in all of version 1, means the data set's
+    own labels."""
 
     @property
     def config(self) -> ExtractConfig:

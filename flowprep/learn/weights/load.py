@@ -136,7 +136,7 @@ def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadRep
         for name, offer in filled.items():
             targets[name].copy_(offer.value)
         for name in missing:
-            # A norm with a count of zero would ignore its moving averages.
+            # With a count of zero, a norm would treat its moving averages as those of no batch.
             if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in filled:
                 targets[name].fill_(_NUM_BATCHES)
     told = {name: _tell(name, offer) for name, offer in filled.items()}
