@@ -83,7 +83,8 @@ def score_videos(
     averaged separately. A model of several tasks uses the head `task`. Process `rank` of
     `world_size` scores the videos rank, rank + world_size, ...; `Scores.interleave` joins the
     results. `chunk_size` views go through the network at once. The default is as many views as fit
-    into 64 MB of input. The chunk size changes the scores only by rounding. `progress` draws a bar on stderr; None draws it only on a terminal.
+    into 64 MB of input. The chunk size changes the scores only by rounding. `progress`
+    draws a bar on stderr; None draws it only on a terminal.
     """
     if views.group_size != group_size(model):
         raise ValueError(f"group_size must be {group_size(model)}, got {views.group_size}")
