@@ -37,7 +37,7 @@ def flip_byte(path: Path) -> None:
 
 def change_record(path: Path) -> None:
     sidecar = json.loads(path.read_bytes())
-    sidecar["videos"][0]["num_clipped"] += 1
+    sidecar["videos"][0]["num_frames"] += 1
     path.write_text(json.dumps(sidecar))
 
 
