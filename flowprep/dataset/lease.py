@@ -1,46 +1,47 @@
-"""The lease on a data set: which driver may write, on any storage, among machines without a clock.
+"""The lease on a data set says which driver may write. It works on any storage, without a common
+clock.
 
-The driver that writes keeps a small file (`LEASE_FILE`) and changes it every few seconds. Another
-one that finds it
+The driver that writes keeps a small file (`LEASE_FILE`) and changes it every few seconds. If a
+second driver finds this file, it
 
-- takes over at once where the holder is provably dead: a process of this machine that is gone;
-- is refused where the holder is alive: its process is there, or the file changes while it watches;
-- takes over where the file has not changed for LEASE_SECONDS by its own clock.
+- takes over at once if the holder is certainly dead: a process of this machine that is gone;
+- is refused if the holder is alive: its process exists, or the file changes while it is watched;
+- takes over if the file has not changed for LEASE_SECONDS by the second driver's own clock.
 
-No time stamp of one machine is ever compared with one of another. Locks of the file system, where
-there are any (`locked_file`), say the same sooner; NFS, Lustre and object stores may have none.
+The time stamps of two machines are never compared. If the file system has locks (`locked_file`),
+they give the same answer sooner. NFS, Lustre and object stores may have none.
 
-A driver that slept through LEASE_SECONDS (suspended, or cut off from storage) learns of its
-successor when it asks. So it asks before every single change, and so do its workers, wherever they
-are: the holder's `storage` reads the lease directly before a file gets its name, is sent or is
-removed, and refuses where the lease has another id or epoch. The epoch grows by one with each
-holder, and stays in the file when the lease is given back.
+A driver that slept through LEASE_SECONDS (it was suspended, or cut off from storage) learns of its
+successor when it reads the lease again. So it reads the lease before every single change, and so do
+its workers on any machine. The `storage` of the lease does that: directly before a file gets its
+name, is sent or is removed, it reads the lease, and refuses if the lease has another id or epoch.
+The epoch grows by one with each holder. It stays in the file when the lease is given back.
 
-Between that question and the change it may be stopped once more, for as long as one likes. Then
+A driver may be stopped again, for any time, between this check and the change:
 
-- on a file system its change is to give a name to a temporary file, written before it asked. Its
-  successor removes all temporary files, after it took the lease and before it reads anything else:
-  the change comes to nothing;
-- on S3 the change is made on the condition that the object is what it was before the question, or
-  not there (`storage_conditions`);
-- what it may remove is of no use to anybody: parts of published shards, and segments, whose video
-  is extracted uncut where one is missing. The record of a part is emptied, not removed;
-- what is left are stores that compare nothing, and files of S3 whose bytes the successor left
-  alone. Shards and parts have the same bytes then, `progress.json` carries its epoch and is ignored
-  where that is old, and a line of `failures.jsonl` that a shard contradicts is dropped.
+- On a file system, the change gives a name to a temporary file, which was written before the check.
+  The successor takes the lease, then removes all temporary files, and reads nothing else before
+  that. So the change fails.
+- On S3, the change has a condition (`storage_conditions`): the object is the same as before the
+  check, or it is still missing.
+- Removals hurt nobody. They are of parts of published shards, and of segments: a video that misses
+  a segment is extracted uncut. The record of a part is emptied, not removed.
+- Two cases remain: stores that cannot compare, and files on S3 that the successor did not change.
+  Shards and parts then have the same bytes. `progress.json` carries its epoch, and an old one is
+  ignored. Parts of published shards are ignored. The sidecars overrule `failures.jsonl`.
 
-What writes into a data set, and what protects it:
+These are all writers of a data set, and what protects each file:
 
     dataset.json, manifest.jsonl        driver, import      lease
-    failures.jsonl                      driver, import      lease; what the sidecars say
-    shards/N.tar, shards/N.json         workers, import     lease; the bytes follow from the plan
+    failures.jsonl                      driver, import      lease, and the sidecars overrule it
+    shards/N.tar, shards/N.json         workers, import     lease, and the plan gives the same bytes
     shards/N.json, rebuilt              extract, verify     lease
-    .parts/*, removing them             driver, workers     lease
-    logs/progress.json                  driver              lease; its epoch
-    logs/run-*.log                      driver              nothing: each run has its own
-    .parts/N/I.stall                    workers             nothing: each lease has its own
-    labels/NAME.jsonl                   label               created or replaced whole; no lease
-    .lease.json                         whoever takes it    compared with what was read
+    .parts/*                            driver, workers     lease
+    logs/progress.json                  driver              lease, and its epoch
+    logs/run-*.log                      driver              nothing: each run has its own file
+    .parts/N/I.stall                    workers             nothing: each worker has its own file
+    labels/NAME.jsonl                   label               created or replaced whole, without lease
+    .lease.json                         any that takes it   compared with what was read
     .lock                               driver, import      the lock itself
 """
 
@@ -72,19 +73,20 @@ __all__ = ["LEASE_SECONDS", "Holder", "Lease", "held_lease", "locked_dataset", "
 log = logging.getLogger("flowprep.lease")
 
 RENEW_SECONDS = 10.0
-"""Between two writes of the file: what a second driver waits, at most, to know that it is alive."""
+"""Time between two writes of the file. After at most this time, a second driver knows that the
+holder is alive."""
 LEASE_SECONDS = 60.0
-"""Unchanged for so long, the holder counts as gone: six renewals, and longer than a store that
-throttles makes a request wait."""
+"""If the file does not change for this time, the holder counts as gone. It is the time of six
+renewals, and longer than a store that throttles makes a request wait."""
 POLL_SECONDS = 1.0
-"""Between two looks at another driver's lease."""
+"""Time between two looks at another driver's lease."""
 SETTLE_SECONDS = 1.0
-"""After a lease was taken from another driver, before it is read back: of two that do so at the
-same time the last one to write has it."""
+"""Time between taking a lease from another driver and reading it back. If two drivers take it at
+the same time, the last one to write has it."""
 _JOIN_SECONDS = 10.0
 
-# The leases of this process, by id: what bears its number and is not here was left by a run whose
-# end could not be written.
+# The ids of the leases that this process holds. A lease with this process's number but another id
+# was left by a run whose end could not be written.
 _held: set[str] = set()
 
 
@@ -92,21 +94,21 @@ class Holder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of the lease file."""
 
     id: str
-    """By chance, one for each run."""
+    """A random name for each run."""
     host: str
     machine: str
-    """This boot of this machine, and the container: processes are numbered anew in each."""
+    """This machine, its boot and its container. Each of them numbers its processes anew."""
     pid: int
     pid_started: str
-    """When the process was started, in the kernel's ticks: numbers are used again."""
+    """Start of the process, in the kernel's ticks, because process numbers are used again."""
     started: str
-    """When the run began, by its own clock; to be read by people."""
+    """When the run began, by its own clock, for people to read."""
     renewed: int = 0
-    """How often the lease was renewed; changes with every write."""
+    """Number of renewals of the lease. It changes with every write."""
     epoch: int = 0
-    """Grows by one with each holder; 0 of a version that did not count."""
+    """Number of this holder. It grows by one with each holder; earlier versions did not count."""
     run_epoch: int = 0
-    """The last epoch whose holder keeps `logs/progress.json`."""
+    """Epoch of the last holder that keeps `logs/progress.json`."""
     released: bool = False
     """Whether the holder has given the lease back."""
 
@@ -128,7 +130,7 @@ class Holder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def from_json(cls, data: bytes) -> Holder | None:
-        """Reads the file's content; None where it is none, as of a version to come."""
+        """Reads the file's content. Returns None for an unknown format, as of a later version."""
         try:
             return msgspec.convert(json.loads(data), cls)
         except (ValueError, RecursionError):
@@ -138,7 +140,7 @@ class Holder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"process {self.pid} on {self.host}, since {self.started}"
 
     def is_alive(self) -> bool | None:
-        """Whether the process is there; None where this machine cannot know."""
+        """Whether the process exists. None if this machine cannot know."""
         if not self.machine or self.machine != _machine():
             return None
         if self.pid == os.getpid():
@@ -146,13 +148,13 @@ class Holder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         started = _started(self.pid)
         if started is not None:
             return started == self.pid_started
-        # Under `hidepid` others' processes are not to be seen, which is not to be gone.
+        # With `hidepid`, `/proc` does not show the processes of other users.
         return None if _is_there(self.pid) else False
 
 
 @dataclass(frozen=True)
 class _Guard:
-    """What the driver and its workers ask before each change; pickles to them."""
+    """The check that the driver and its workers make before each change. It pickles to workers."""
 
     storage: Storage
     id: str
@@ -175,12 +177,12 @@ class _Guard:
 
 
 class Lease:
-    """A lease that is held; made by `held_lease`."""
+    """A lease that this process holds. `held_lease` makes it."""
 
     def __init__(self, storage: Storage, holder: Holder) -> None:
         self._guard = _Guard(storage, holder.id, holder.epoch)
         self.storage = Storage(storage.location, self._guard)
-        """The data set; writes nothing any more once another driver has it. Pickles to workers."""
+        """The data set. It refuses to write as soon as another driver has the lease. It pickles."""
         self.epoch = holder.epoch
         self._holder = holder
         self._renewed_at = _now()
@@ -191,25 +193,25 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises StorageError if another driver has the lease; asks only after a long silence."""
+        """Raises StorageError if another driver has the lease; reads it only if long unrenewed."""
         if self._lost is None and _now() - self._renewed_at > LEASE_SECONDS / 2:
             self.confirm()
         if self._lost is not None:
             raise self._lost
 
     def confirm(self) -> None:
-        """Renews the lease now; raises StorageError if another driver has it."""
+        """Renews the lease now. Raises StorageError if another driver has the lease."""
         with self._mutex:
             self._renew()
         if self._lost is not None:
             raise self._lost
 
     def release(self) -> None:
-        """Ends the renewals, and gives the lease back if it is still this driver's."""
+        """Ends the renewals. Gives the lease back if it still belongs to this driver."""
         self._ended.set()
-        # No longer where the storage hangs.
+        # The thread may hang with the storage.
         self._thread.join(timeout=_JOIN_SECONDS)
-        # What is left is stale after a while, and at once for this machine.
+        # A lease that is not given back is stale after a while, and at once for this machine.
         with suppress(StorageError):
             self._write(released=True)
         _held.discard(self._holder.id)
@@ -220,7 +222,7 @@ class Lease:
                 with self._mutex:
                     self._renew()
             except StorageError as error:
-                # Whoever would take over needs the same storage; `check` asks again.
+                # A driver that would take over needs the same storage. `check` reads it again.
                 log.warning("the lease was not renewed: %s", error)
 
     def _renew(self) -> None:
@@ -235,7 +237,7 @@ class Lease:
         log.error("%s", self._lost)
 
     def _write(self, *, released: bool = False) -> bool:
-        """Writes the file anew if it is still this driver's; returns whether it is."""
+        """Writes the file again if it still belongs to this driver. Returns whether it does."""
         storage = self._guard.storage
         while self._guard.holds(found := storage.read_if_there(LEASE_FILE)):
             assert found is not None
@@ -249,14 +251,15 @@ class Lease:
 
 @contextmanager
 def held_lease(storage: Storage, *, keeps_progress: bool = False) -> Iterator[Lease]:
-    """Holds the lease on a data set, renewed in a thread, for the block.
+    """Holds the lease on a data set during the block. A thread renews it.
 
-    With `keeps_progress` the `progress.json` of earlier holders is out of date from now on. Raises
-    StorageError where another driver has it, with its name and how long it was watched.
+    With `keeps_progress`, the `progress.json` of earlier holders is out of date from now on. Raises
+    StorageError if another driver has the lease, with the name of that driver and how long it was
+    watched.
     """
     lease = Lease(storage, _take(storage, keeps_progress))
     try:
-        # Nothing that an earlier holder began to write gets its name after this.
+        # After this, no file gets its name that an earlier holder began to write.
         remove_temporary_files(lease.storage)
         yield lease
     finally:
@@ -264,7 +267,7 @@ def held_lease(storage: Storage, *, keeps_progress: bool = False) -> Iterator[Le
 
 
 def run_epoch(storage: Storage) -> int:
-    """Returns the epoch of the last run that keeps `progress.json`; 0 where nobody counted."""
+    """Returns the epoch of the last run that keeps `progress.json`, or 0 if nobody counted."""
     data = storage.read_if_there(LEASE_FILE)
     holder = Holder.from_json(data) if data is not None else None
     return holder.run_epoch if holder is not None else 0
@@ -272,9 +275,9 @@ def run_epoch(storage: Storage) -> int:
 
 @contextmanager
 def locked_dataset(storage: Storage, *, keeps_progress: bool = False) -> Iterator[Lease]:
-    """Holds a data set's lease, and its folder's lock on this machine, for the block.
+    """Holds a data set's lease, and the lock of its folder on this machine, during the block.
 
-    Of two runs the second gets StorageError, which names the first. See `held_lease`.
+    A second run gets a StorageError that names the first run. See `held_lease`.
     """
     with ExitStack() as stack:
         if storage.is_local:
@@ -286,7 +289,8 @@ def locked_dataset(storage: Storage, *, keeps_progress: bool = False) -> Iterato
 
 def _take(storage: Storage, keeps_progress: bool) -> Holder:
     holder = Holder.this_process()
-    # Before anybody can read the file: whoever did not find the number here would call it dead.
+    # The id is added before anybody can read the file. Otherwise another thread of this process
+    # would take the holder for dead.
     _held.add(holder.id)
     try:
         return _taken_over(storage, holder, keeps_progress)
@@ -316,7 +320,7 @@ def _taken_over(storage: Storage, holder: Holder, keeps_progress: bool) -> Holde
         else:
             took = storage.replace(LEASE_FILE, mine.to_json(), found)
         if took and not (is_free or storage.compares or (is_dead and storage.is_local)):
-            # Those of this machine are kept apart by the lock of the file system.
+            # The file system's lock keeps the drivers of this machine apart.
             time.sleep(SETTLE_SECONDS)
         winner = storage.read_if_there(LEASE_FILE)
         if winner == mine.to_json():
@@ -327,9 +331,9 @@ def _taken_over(storage: Storage, holder: Holder, keeps_progress: bool) -> Holde
 
 
 def _watched(storage: Storage, found: bytes) -> Literal["dead", "silent", "changed hands"]:
-    """Watches another driver's lease until it is stale, unless it is known to be dead.
+    """Watches another driver's lease until it is stale, unless the driver is surely dead.
 
-    Raises StorageError where the driver is alive.
+    Raises StorageError if the driver is alive.
     """
     holder = Holder.from_json(found)
     alive = holder.is_alive() if holder is not None else None
@@ -365,7 +369,7 @@ def _taken(storage: Storage, holder: Holder | None, why: str) -> StorageError:
 
 
 def _epoch_of(data: bytes | None) -> int:
-    """Returns the epoch in a lease file, of a version to come as well; 0 where there is none."""
+    """Returns the epoch in a lease file, also of a later version, or 0 if there is none."""
     try:
         epoch = json.loads(data or b"{}").get("epoch", 0)
     except (ValueError, RecursionError, AttributeError):
@@ -374,8 +378,8 @@ def _epoch_of(data: bytes | None) -> int:
 
 
 def _lost(storage: Storage, data: bytes | None, silence: float | None = None) -> StorageError:
-    # Without the file: a run of an earlier version took over and has finished, or somebody removed
-    # it.
+    # If the file is gone, a run of an earlier version took over and has finished, or somebody
+    # removed it.
     other = (Holder.from_json(data) if data is not None else None) or "its lease is gone"
     after = f" for {silence:.0f} s" if silence is not None else ""
     return StorageError(
@@ -386,12 +390,12 @@ def _lost(storage: Storage, data: bytes | None, silence: float | None = None) ->
 
 
 def _now() -> float:
-    # Goes on while the machine sleeps, as the clock of whoever watches does.
+    # This clock runs on while the machine sleeps, like the clock of a driver that watches.
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _machine() -> str:
-    """Returns what no other machine, boot or container has; empty where it cannot be known."""
+    """Returns a name that is unique to this machine, boot and container; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -400,9 +404,9 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Returns when a process was started, in ticks since boot; None where nothing is to be seen.
+    """Returns the start of a process in ticks since boot, or None if `/proc` does not show it.
 
-    Of one that has ended and is still listed it is empty.
+    Returns an empty text for a process that has ended and is still listed.
     """
     try:
         # "PID (NAME) STATE PPID ..."; NAME may hold anything.
@@ -413,14 +417,14 @@ def _started(pid: int) -> str | None:
 
 
 def _is_there(pid: int) -> bool:
-    """Whether a process has this number, seen or not."""
-    if pid <= 0:  # no process, but a group of them
+    """Whether there is a process with this number, even if `/proc` does not show it."""
+    if pid <= 0:  # names a group of processes
         return False
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        # It may not be asked, so it is there.
+        # This process may not send signals to it, so it is there.
         return True
     return True

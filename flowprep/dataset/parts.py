@@ -1,9 +1,9 @@
-"""Parts: finished videos of shards that are not published yet, and what a killed run leaves.
+"""Parts: finished videos of shards that are not published yet, and leftovers of killed runs.
 
-A part is `.parts/SHARD/INDEX.tar`, which is one video as its shard will hold it, and its record
-`INDEX.json`, which is written last and says that the part is whole. An empty record says that it is
-not: records are emptied and not removed, for a driver that was taken over might remove the one that
-its successor has written meanwhile, and cannot overwrite it (`lease`).
+A part is a file `.parts/SHARD/INDEX.tar`, which holds one video in the form of the shard, and its
+record `INDEX.json`. The record is written last and says that the part is whole. An empty record
+says that it is not. Records are emptied instead of removed, because a driver that was taken over
+could remove the new record of its successor, but cannot overwrite it (`lease`).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def shards_with_parts(storage: Storage) -> set[int]:
 
 
 def holds_published_alone(storage: Storage) -> bool:
-    """Whether there are only parts of published shards, which count for nothing.
+    """Whether there are only parts of published shards, which have no meaning any more.
 
-    A driver that was taken over may leave some on an object store, and the next run removes them.
+    A driver that was taken over may leave some on an object store. The next run removes them.
     """
     names = storage.list_names(PARTS_FOLDER)
     are_published = [name.isdigit() and storage.exists(sidecar_name(int(name))) for name in names]
@@ -67,8 +67,8 @@ def recorded_parts(
 ) -> Iterator[tuple[int, VideoRecord | DatasetError]]:
     """Yields the manifest line and the record of each part of a shard, or why it cannot be read.
 
-    `names` are those of `list_parts`. A record is damaged where a machine's disk lost what was
-    written last: its video is not finished then.
+    `names` are the names from `list_parts`. A record is damaged if a machine's disk lost the last
+    writes. Its video is then not finished.
     """
     for name in names:
         stem, _, suffix = name.partition(".")
@@ -84,7 +84,7 @@ def recorded_parts(
 
 
 def num_finished_parts(storage: Storage, shard: int) -> int:
-    """Counts the finished videos of a shard that is not published yet; reads no record."""
+    """Counts the finished videos of a shard that is not published yet, without reading records."""
     entries = storage.list_entries(parts_folder(shard))
     return sum(entry.name.endswith(".json") and entry.size != 0 for entry in entries)
 
@@ -95,14 +95,14 @@ def remove_part_record(storage: Storage, shard: int, index: int) -> None:
 
 
 def remove_parts(storage: Storage, shard: int) -> None:
-    """Removes the parts of a published shard: nobody ever writes there again."""
+    """Removes the parts of a published shard. Nobody writes there again."""
     storage.remove(parts_folder(shard))
 
 
 def remove_all_parts(storage: Storage, published: Collection[int]) -> None:
-    """Removes what is left of parts, but those of shards that are not `published`.
+    """Removes all that is left of parts, except the parts of shards that are not `published`.
 
-    A run that has taken over may have planned more shards than this one knows of.
+    A run that took over may have planned shards that this run does not know.
     """
     for name in storage.list_names(PARTS_FOLDER):
         if not name.isdigit() or int(name) in published:
@@ -111,9 +111,9 @@ def remove_all_parts(storage: Storage, published: Collection[int]) -> None:
 
 
 def remove_temporary_files(storage: Storage) -> None:
-    """Removes what a killed run was in the middle of writing, and a suspended one as well.
+    """Removes files that a killed or suspended run left half-written.
 
-    On a file system it thereby never gets its name; an object is there whole or not at all.
+    A suspended run then cannot give them a name any more. Object stores have no such files.
     """
     if not storage.is_local:
         return
@@ -123,7 +123,7 @@ def remove_temporary_files(storage: Storage) -> None:
         for name in storage.list_names(folder):
             if TEMPORARY_MARK in name:
                 storage.remove(f"{folder}/{name}" if folder else name)
-    # Someone may be labelling the data set at this very moment.
+    # Somebody may be labeling the data set right now.
     remove_temporary_labels(storage)
 
 
@@ -135,13 +135,13 @@ def parts_folder(shard: int) -> str:
 def read_part_record(storage: Storage, shard: int, index: int) -> VideoRecord:
     """Reads the record of a finished video of a shard that is not published yet.
 
-    Raises DatasetError where it is damaged: the video is not finished then.
+    Raises DatasetError if the record is damaged. The video is then not finished.
     """
     return _record(storage, shard, index, storage.read_bytes(part_name(shard, index, "json")))
 
 
 def find_part_record(storage: Storage, shard: int, index: int) -> VideoRecord | None:
-    """Reads a record as `read_part_record` does; None where the video is not finished."""
+    """Reads a record like `read_part_record`. Returns None if the video is not finished."""
     content = storage.read_if_there(part_name(shard, index, "json"))
     return _record(storage, shard, index, content) if content else None
 
@@ -163,5 +163,5 @@ def write_part_record(storage: Storage, shard: int, index: int, record: VideoRec
 
 
 def part_name(shard: int, index: int, suffix: Literal["tar", "json", "stall", "cut"]) -> str:
-    """Name of a finished video's file until its shard is published; `index`: its manifest line."""
+    """Returns the name of a file of a video in `.parts`. `index` is its line in the manifest."""
     return f"{PARTS_FOLDER}/{shard:06d}/{index:08d}.{suffix}"
