@@ -74,7 +74,7 @@ def check_key(key: str) -> None:
             if escape_key(_unescape(key)) == key:
                 return
         except InputError:
-            pass  # '%2E%2E' and the like: reported below as every other malformed key
+            pass  # A key such as '%2E%2E' is reported below, like every other malformed key.
     raise DatasetError(
         f"malformed key {key!r}: a key has letters, digits, _, -, / and %XX escapes only, and no "
         "component that is empty, '.' or '..'; the data set is damaged or was not written by "
