@@ -242,7 +242,7 @@ class Scene:
         return self.flow(t + step, -step)
 
     def valid(self, t: float, step: float = 1) -> NDArray[np.bool_]:
-        """Returns where `flow(t, step)` ends at a point that is in the frame and not occluded.
+        """Returns a mask: True where `flow(t, step)` ends inside the frame and is not occluded.
 
         (H, W) bool on the grid of t. For `backward_flow(t, step)` use `valid(t + step, -step)`.
         """

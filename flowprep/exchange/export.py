@@ -109,7 +109,7 @@ def export_dataset(
     JPEGs are copied as stored. `num_workers` is the number of processes (None: one per core). A
     video that is damaged in the data set is listed in the report, and the export continues.
 
-    Raises ConfigError if the data set does not hold what is asked for or if `dest` is a URL,
+    Raises ConfigError if the data set lacks the requested flow or frames or if `dest` is a URL,
     InputError if no video is left after the filters, DatasetError if `dest` holds something else or
     if two videos would share a path, and StorageError if `dest` cannot be written.
     """

@@ -2,7 +2,7 @@
 
 A layout says how the files of one video are named. `export.py` writes such trees and
 `import_tree.py` reads them. `safe_component` makes paths from keys and class names. So nothing is
-written outside the target folder, whatever names the videos of a data set have.
+written outside the target folder, even if a data set has hostile names.
 """
 
 from __future__ import annotations
@@ -246,8 +246,8 @@ class GpuFlow(TreeLayout):
 
     compute_flow.cpp in feichtenhofer/gpu_flow writes `frame%06d.jpg` from 1 on, N frames and N - 1
     flows, with VIDEO in its folders. It also writes `u/VIDEO.bin` with the range of each flow as
-    four float32: the minimum and maximum of u, then of v (always -20, 20, -20, 20). gpu_flow has no
-    lists, so this export writes them in TSN's form.
+    four float32: the minimum and maximum of u, then of v (in gpu_flow always -20, 20, -20, 20).
+    gpu_flow has no lists, so this export writes them in TSN's form.
     """
 
     formats = ("jpg",)
@@ -339,8 +339,8 @@ def safe_component(name: str) -> str:
     """Returns a name as a safe path component: unsafe characters become %XX, long names are cut.
 
     The result is never empty, `.` or `..`. It has no slash, blank or control character, does not
-    begin with `.` or `-`, and takes at most 200 bytes. Two names never give the same result, except
-    for results of more than 200 bytes, which are cut and end in 64 bits of their BLAKE2 hash.
+    begin with `.` or `-`, and takes at most 200 bytes. Two names never give the same result, unless
+    the results have to be cut to 200 bytes. A cut result ends in 64 bits of its BLAKE2 hash.
     """
     escaped = _UNSAFE.sub(lambda match: _percent(match[0]), name)
     if not escaped:

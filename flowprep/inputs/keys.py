@@ -33,7 +33,7 @@ def escape_key(relative_path_without_extension: str) -> str:
     The bytes are those of UTF-8. Names that are not UTF-8 (surrogate escapes, as `os.fsdecode`
     gives them) keep their bytes. A dash at the start of a component is encoded. Two different paths
     never have the same key. Raises InputError for a path that is absolute, that has a NUL or an
-    empty, `.` or `..` component, or that is no possible file name.
+    empty, `.` or `..` component, or that cannot be a file name.
     """
     path = relative_path_without_extension
     if _PLAIN_KEY.fullmatch(path):

@@ -187,7 +187,7 @@ def _looked_for(number: int, text: str, listed: str, rest: str, finder: PathFind
     return _Line(number, text, listed, rest, join_path(finder.base, listed), None, None)
 
 
-# ---- what stands after a path
+# ---- the rest of a line, after the path
 
 _Label = tuple[tuple[int, ...], "str | None"]
 """Integers, or the name of a class."""
