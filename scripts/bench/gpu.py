@@ -16,7 +16,7 @@ backward. Everything is measured in one run on one machine.
 The shares of the ceilings count pixel iterations. One pixel iteration is 45.6 instructions in the
 CUDA kernel (flowprep/flow/tvl1_cuda.py). It would move 60 bytes if nothing stayed in registers and
 caches (read u, p, gradient and residual, write u and p, in float32). More than 100 % of the copy's
-bytes/s means that most of the bytes do not go through memory.
+bytes/s means that these bytes do not go through memory.
 """
 
 from __future__ import annotations
