@@ -1,6 +1,7 @@
-"""Files of this machine that appear whole or not at all: written beside their place and renamed.
+"""Local files that appear completely or not at all: written beside their place, then renamed.
 
-Those of a data set are synced to the disk too, and are known by their name when a run was killed.
+Files of a data set are also synced to the disk. If a run is killed, its unfinished files can be
+recognized by their names.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ __all__ = [
 ]
 
 TEMPORARY_MARK = ".tmp-"
-"""Stands in the name of every file that is still being written."""
+"""A part of the name of every file that is not yet complete."""
 
 
 @contextmanager
 def published_file(
     path: str, *, confirm: Callable[[], None] | None = None, lasting: bool = True
 ) -> Iterator[Any]:
-    """Yields a file to write; it appears at `path` if the block ends well, else not.
+    """Yields a file to write. It appears at `path` only if the block ends without an error.
 
-    `confirm` is called when all is written, directly before the file gets its name; what it raises
-    stops that. A file that is not `lasting` may be gone again after a power cut, though it is never
-    there in part: its folder is not synced.
+    `confirm` is called after all is written, directly before the file gets its name. An error of
+    `confirm` stops that. A file that is not `lasting` may be missing after a power cut, because its
+    folder is not synced. It is never there in part.
     """
     folder = os.path.dirname(path)
     made = make_folders(folder, lasting=lasting)
@@ -63,9 +64,9 @@ class _ChangedError(Exception):
 
 
 def replace_file(path: str, data: bytes, is_known: Callable[[], bool]) -> bool:
-    """Publishes a file if what is there satisfies `is_known`, asked directly before.
+    """Publishes a file if `is_known` says so directly before. Returns whether it was published.
 
-    Nor is it published where the temporary file was removed meanwhile. Returns whether it was.
+    It is not published either if somebody has removed the temporary file meanwhile.
     """
 
     def confirm() -> None:
@@ -81,7 +82,10 @@ def replace_file(path: str, data: bytes, is_known: Callable[[], bool]) -> bool:
 
 
 def create_file(path: str, data: bytes) -> None:
-    """Publishes a file that must not be there yet; a link is atomic on NFS too."""
+    """Publishes a file that must not exist yet. Uses a link, which is atomic on NFS too.
+
+    Raises FileExistsError if the file exists.
+    """
     temporary = f"{path}{TEMPORARY_MARK}{uuid.uuid4().hex[:12]}"
     make_folders(os.path.dirname(path))
     try:
@@ -97,7 +101,7 @@ def create_file(path: str, data: bytes) -> None:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
                 raise
-            # A file system without links.
+            # This file system has no links.
             with open(path, "xb") as file:
                 file.write(data)
     finally:
@@ -107,9 +111,9 @@ def create_file(path: str, data: bytes) -> None:
 
 
 def make_folders(folder: str, *, lasting: bool = True) -> list[str]:
-    """Creates a folder with its parents; each that is new is synced into the one above it.
+    """Creates a folder with its parents, and syncs the entry of each new folder to the disk.
 
-    Returns those that are new, the outermost first.
+    Returns the new folders, the outermost first.
     """
     if os.path.isdir(folder):
         return []
@@ -127,7 +131,7 @@ def make_folders(folder: str, *, lasting: bool = True) -> list[str]:
 
 
 def _sync_folder(folder: str) -> None:
-    """Writes a folder's names to the disk: without it a power cut may take a new name back."""
+    """Writes the names in a folder to the disk. Otherwise a power cut may undo a new name."""
     with suppress(PermissionError):
         # One may be allowed to write into a folder and not to read it.
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -143,9 +147,10 @@ def _sync_folder(folder: str) -> None:
 
 @contextmanager
 def partial_file(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path`; what is written there takes its place if the block ends well.
+    """Yields a path beside `path`. The file there becomes `path` if the block ends without error.
 
-    Else it goes away. The name ends as that of `path`, by which writers choose a format.
+    After an error the file is removed. Its name ends like `path`, because writers choose the format
+    by the extension.
     """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:

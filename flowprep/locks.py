@@ -1,8 +1,8 @@
-"""Locks of local files, which the system frees when a process ends in any way.
+"""Locks of local files. The system frees a lock when its process ends in any way.
 
-A lock file may lie where others write too, as in the folder for temporary files: what is opened is
-an ordinary file, and nobody is waited for. A pipe in its place would wait for somebody to write
-into it, and a link would have another file emptied.
+A lock file may lie in a folder where other users write, such as the folder for temporary files. So
+only an ordinary file is opened, and at once. A pipe in its place would block the process, and a
+link would make it empty another file.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["locked_file", "open_lock_file", "remove_unlocked_folders"]
 
 
 def open_lock_file(path: str | os.PathLike[str], *, create: bool = True) -> IO[str]:
-    """Opens a file to lock it, at once, whatever lies there; `create` makes it, and may write.
+    """Opens a file to lock it, without waiting. With `create` it is created and may be written.
 
-    Raises OSError for a link, a pipe, and whatever else is no ordinary file.
+    Raises OSError if it is a link, a pipe or anything else that is no ordinary file.
     """
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -52,10 +52,10 @@ def _no_file(path: str | os.PathLike[str]) -> OSError:
 
 @contextmanager
 def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterator[None]:
-    """Holds the lock of a local file, which the system frees when this process ends in any way.
+    """Holds the lock of a local file. The system frees the lock when this process ends in any way.
 
-    A file system without locks gives none. Raises StorageError where another process has it:
-    `taken`, which process that is, `remedy`.
+    On a file system without locks, the block runs without a lock. Raises StorageError if another
+    process holds the lock. The message is `taken`, that process, and `remedy`.
     """
     with translated_errors("write", os.fspath(path)):
         file = open_lock_file(path)
@@ -65,7 +65,7 @@ def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterat
         except BlockingIOError as error:
             raise StorageError(f"{taken} ({file.read().strip()}); {remedy}") from error
         except OSError as error:
-            # Lustre and some NFS without the mount option say so.
+            # Lustre and some NFS, without the mount option for locks, give one of these errors.
             if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
                 raise StorageError(
                     f"cannot lock {path}: {error.strerror}; use a folder on another file system"
@@ -78,9 +78,9 @@ def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterat
 
 
 def remove_unlocked_folders(parent: str, prefix: str, lock: str) -> None:
-    """Removes this user's folders of killed processes: those whose file `lock` nobody has locked.
+    """Removes the folders that killed processes of this user left: nobody holds their `lock` file.
 
-    `parent` may be a folder that all write to, and other users' folders are left alone.
+    Other users may write to `parent`. Their folders are left alone.
     """
     for folder in Path(parent).glob(f"{prefix}*"):
         # Another process may be removing it at the same time.

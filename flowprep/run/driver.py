@@ -375,8 +375,7 @@ class _Run:
     def _why_lost(self, job: ExtractJob, lost: WorkerLost) -> VideoError:
         if self.storage.exists(job.stall_name):
             trace = self.storage.read_bytes(job.stall_name).decode(errors="replace")
-            # Emptied and not removed, because a run that took over may have its own file there.
-            self.storage.write_bytes(job.stall_name, b"", lasting=False)
+            self.storage.remove(job.stall_name)
             if trace:
                 log.warning("%s: stalled\n%s", job.name, trace)
                 seconds = job.stall_timeout_seconds or 0
