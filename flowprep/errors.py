@@ -22,11 +22,13 @@ from flowprep.urls import redacted
 
 __all__ = [
     "FAILURE_REASONS",
+    "NODE_FAILURES",
     "VIDEO_NOTES",
     "ConfigError",
     "ConfigMismatchError",
     "DatasetError",
     "ExecutorError",
+    "FailureFault",
     "FailureReason",
     "FlowprepError",
     "InputError",
@@ -60,6 +62,9 @@ FailureReason = Literal[
     "internal-error",
 ]
 
+FailureFault = Literal["video", "node"]
+"""Whose fault a failure is. The video's stays; the next run tries a node's again."""
+
 StorageReason = Literal["missing", "forbidden", "credentials", "full", "unavailable", "other"]
 """`forbidden`: known, but not allowed; `unavailable`: tried again and again, in vain."""
 
@@ -88,12 +93,20 @@ FAILURE_REASONS: dict[FailureReason, str] = {
     "crashed": "the video crashed its worker process every time; convert the file, or leave it out",
     "stalled": "no frame was finished for --stall-timeout seconds; give more seconds, or leave "
     "the video out",
-    "out-of-memory": "the worker ran out of memory every time; give fewer --workers",
+    "out-of-memory": "the video needs more memory than a worker may hold; give more "
+    "--worker-memory, or leave the video out",
     "estimator-error": "the class that --estimator names failed, or gave no usable flow; correct "
     "the class, and extract to a new OUT, because OUT holds the version of the class",
     "internal-error": "an error in flowprep itself; report it with the traceback in the log",
 }
 """What each reason code in `failures.jsonl` means, and what to do before `--retry-failed`."""
+
+NODE_FAILURES: dict[FailureReason, str] = {
+    "crashed": "a GPU failed, or Ray did; run flowprep doctor there, or take --device cpu",
+    "out-of-memory": "memory was short for minutes, and others held it; free memory, or give fewer "
+    "--workers or --workers-per-gpu",
+}
+"""What the reasons mean where the fault is the node's."""
 
 
 NoteCode = Literal[

@@ -199,6 +199,7 @@ config_options = _decorator(
         "address": "HOST:PORT|auto",
         "runtime_env": "JSON|FILE",
         "stall_timeout_seconds": "SECONDS",
+        "worker_memory": "SIZE|auto|none",
     },
 )
 @click.option(

@@ -39,6 +39,7 @@ from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import (
     ConfigError,
     DatasetError,
+    FailureFault,
     FailureReason,
     NoteCode,
 )
@@ -271,6 +272,8 @@ class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Source frames whose time stamp goes back, repeats, jumps or is missing."""
     notes: dict[NoteCode, str] = {}
     """What somebody should look at, by its code: a sentence with the video's own values."""
+    fault: FailureFault | None = None
+    """Whose fault a failure is; None for a video that gave flow, and in records of before."""
 
     @property
     def is_partial(self) -> bool:
@@ -303,6 +306,8 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: FailureReason
     message: str
     attempts: Count = 1
+    fault: FailureFault = "video"
+    """A node's failure is tried again by the next run."""
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -129,6 +129,7 @@ def rebuild_sidecar(
                     reason=failure.reason,
                     message=failure.message,
                     attempts=failure.attempts,
+                    fault=failure.fault,
                 )
             )
         else:

@@ -13,8 +13,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
+import msgspec
+
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.layout import (
+    Failure,
     ManifestEntry,
     VideoRecord,
     shard_name,
@@ -50,9 +53,11 @@ from flowprep.run.options import check_options
 from flowprep.run.plan import make_plan, with_all_parameters
 from flowprep.run.progress import Progress, RunReport
 from flowprep.run.recovery import Recovered, failure_of, recover
+from flowprep.run.retries import Retries
 from flowprep.run.run_log import run_log
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
+from flowprep.run.worker_memory import MEMORY_MARK
 from flowprep.run.worker_process import WorkerProcess
 from flowprep.storage import Storage
 from flowprep.video.segments import Segment
@@ -63,8 +68,8 @@ __all__ = ["run_extract"]
 log = logging.getLogger("flowprep.run")
 
 _WAIT_SECONDS = 1.0
-MAX_LOST_NODES = 10
-"""So many machines may go away under one video before it counts as what brings them down."""
+_HELD_SECONDS = 0.2
+"""Between two looks at jobs that all wait to be tried again."""
 
 
 def run_extract(
@@ -122,6 +127,9 @@ class _Run:
         self.options = options
         self.worker = worker
         self.waiting: deque[Job] = deque()
+        self.retries = Retries(options.max_attempts)
+        self.failures_of_nodes: dict[str, Failure] = {}
+        """Of videos that this run could not finish, by no fault of theirs."""
         self.unfinished: Counter[int] = Counter()
         self.cuts = CutVideos(storage)
         self.report = RunReport(storage.location, len(entries))
@@ -175,7 +183,13 @@ class _Run:
                 self._work(executor, progress)
             # Another driver that took over may need the parts.
             self.lease.confirm()
-            remove_parts(self.storage)
+            if self.failures_of_nodes:
+                # Their shards are not published, so that the next run ends in the same shards as
+                # one that nothing happened to.
+                every = self.failures | self.failures_of_nodes
+                write_failures(self.storage, every.values())
+            else:
+                remove_parts(self.storage)
             # Of workers that went away while they joined a shard.
             remove_temporary_files(self.storage)
             state = "complete" if self.report.is_complete else "incomplete"
@@ -197,19 +211,26 @@ class _Run:
         self, executor: Executor, progress: Progress, raise_if_interrupted: Callable[[], None]
     ) -> None:
         in_flight = 0
-        while self.waiting or in_flight:
+        while self.waiting or self.retries or in_flight:
             raise_if_interrupted()
             self.lease.check()
-            while self.waiting and in_flight < executor.window:
+            self.waiting.extendleft(reversed(self.retries.due()))
+            is_held = self.retries.holds(executor.is_short_of_memory)
+            while self.waiting and not is_held and in_flight < executor.window:
                 job = self.waiting.popleft()
                 executor.submit(job)
                 in_flight += 1
                 if isinstance(job, ExtractJob):
                     self.recorder.submitted(job.name)
+            if not in_flight:
+                time.sleep(_HELD_SECONDS)
             for job, outcome in executor.wait(_WAIT_SECONDS):
                 in_flight -= 1
-                if isinstance(outcome, JobResult) and outcome.error is not None:
-                    raise outcome.error
+                if isinstance(outcome, JobResult):
+                    if outcome.error is not None:
+                        raise outcome.error
+                    if outcome.record is None or outcome.record.status != "failed":
+                        self.retries.note_success()
                 if isinstance(job, PublishJob):
                     self._after_publication(job, outcome)
                     continue
@@ -226,7 +247,7 @@ class _Run:
                     # Where a joined video was computed, its segments have said.
                     self.recorder.finished(record, "" if is_joined else outcome.node)
                     progress.advance()
-            self._check_first_videos(is_end=not (self.waiting or in_flight))
+            self._check_first_videos(is_end=not (self.waiting or self.retries or in_flight))
             self.recorder.num_workers = executor.num_workers
             if (written := self.recorder.write()) is not None:
                 executor.show(counter_samples(written))
@@ -329,6 +350,7 @@ class _Run:
             for other in self.waiting
             if not (isinstance(other, ExtractJob) and other.index == job.index)
         )
+        self.retries.drop(job.index)
 
     def _note_loss(self, job: ExtractJob, outcome: WorkerLost) -> VideoError:
         """Counts and logs a lost worker; returns what its video's failure would be."""
@@ -348,30 +370,30 @@ class _Run:
         self, job: ExtractJob, outcome: WorkerLost, error: VideoError
     ) -> VideoRecord | None:
         self.recorder.lost(job.name)
-        if self._goes_again(job, outcome):
+        if self.retries.goes_again(job, outcome):
+            return None
+        if outcome.is_short_of_memory or outcome.fault == "node":
+            self._note_failure_of_node(job, error)
             return None
         record = failed_record(job, error)
         write_part_record(self.storage, job.shard, job.index, record)
         return record
 
-    def _goes_again(self, job: Job, lost: WorkerLost) -> bool:
-        """Queues a job that lost its worker, unless that has happened too often."""
-        if lost.node_died:
-            # A machine that is taken away says nothing about its videos.
-            if job.num_lost_nodes + 1 >= MAX_LOST_NODES:
-                return False
-            job = dataclasses.replace(job, num_lost_nodes=job.num_lost_nodes + 1)
-        else:
-            if job.attempt >= self.options.max_attempts:
-                return False
-            job = dataclasses.replace(job, attempt=job.attempt + 1)
-        self.waiting.appendleft(job)
-        return True
+    def _note_failure_of_node(self, job: ExtractJob, error: VideoError) -> None:
+        """Leaves a video to the next run: its shard waits for it."""
+        key = job.video.key
+        if key not in self.failures_of_nodes:
+            record = msgspec.structs.replace(failed_record(job, error), fault="node")
+            self.failures_of_nodes[key] = failure_of(job.video, record)
+            self.report.node_failures[error.reason] += 1
+            log.warning("%s: left to the next run: %s: %s", key, error.reason, error.message)
 
     def _why_lost(self, job: ExtractJob, lost: WorkerLost) -> VideoError:
         if self.storage.exists(job.stall_name):
             trace = self.storage.read_bytes(job.stall_name).decode(errors="replace")
             self.storage.remove(job.stall_name)
+            if trace.startswith(MEMORY_MARK):
+                return VideoError("out-of-memory", trace.removeprefix(MEMORY_MARK))
             if trace:
                 log.warning("%s: stalled\n%s", job.name, trace)
                 seconds = job.stall_timeout_seconds or 0
@@ -388,7 +410,7 @@ class _Run:
     def _after_lost_join(self, job: JoinJob | PublishJob, name: str, outcome: WorkerLost) -> None:
         self.report.num_lost_workers += 1
         log.warning("%s lost the worker that joins it: %s", name, outcome.message)
-        if not self._goes_again(job, outcome):
+        if not self.retries.goes_again(job, outcome):
             raise ExecutorError(
                 f"{name} could not be joined in {job.attempt} attempts: {outcome.message}; run the "
                 f"same command to try again"
@@ -441,4 +463,6 @@ class _Run:
                 None if self.options.executor == "inline" else self.options.stall_timeout_seconds
             ),
             segment_frames=self.options.segment_frames,
+            worker_memory=self.options.worker_memory,
+            num_workers=self.options.num_workers,
         )

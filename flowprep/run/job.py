@@ -9,7 +9,7 @@ from typing import Literal
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import VideoRecord
 from flowprep.dataset.parts import part_name
-from flowprep.errors import FlowprepError, VideoError
+from flowprep.errors import FailureFault, FlowprepError, VideoError
 from flowprep.inputs.video import Video
 from flowprep.run.segments import segment_name
 from flowprep.storage import Storage
@@ -43,10 +43,16 @@ class ExtractJob:
     """None leaves the watchdog off: it ends the process, which must then not be the user's own."""
     num_lost_nodes: int = 0
     """Machines that went away while they worked on it."""
+    short_since: float | None = None
+    """When a worker first lost it for want of memory that others hold, by the driver's clock."""
     segment_frames: int = 0
     """A video of more than twice so many frames is not extracted: the result says how to cut it."""
     segment: Segment | None = None
     """The part of the video to extract; None is all of it."""
+    worker_memory: str = "none"
+    """What its worker may hold, as the option of this name says."""
+    num_workers: int | None = None
+    """Of the run; None is as many as there are cores."""
 
     @property
     def name(self) -> str:
@@ -74,6 +80,7 @@ class JoinJob:
     cut: VideoCut
     attempt: int = 1
     num_lost_nodes: int = 0
+    short_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,7 @@ class PublishJob:
     """The manifest's lines in this shard, in order."""
     attempt: int = 1
     num_lost_nodes: int = 0
+    short_since: float | None = None
 
 
 Job = ExtractJob | JoinJob | PublishJob
@@ -117,6 +125,10 @@ class WorkerLost:
     message: str
     node_died: bool = False
     """Its whole machine went away, which is hardly the job's doing."""
+    is_short_of_memory: bool = False
+    """Its machine's memory ran out, of which the worker held no more than it may."""
+    fault: FailureFault = "video"
+    """Whose fault it is if it happens again and again."""
     node: str = ""
     """Not known: what could have said it is gone."""
 
@@ -144,6 +156,7 @@ def failed_record(job: ExtractJob, error: VideoError) -> VideoRecord:
         reason=error.reason,
         message=error.message,
         attempts=job.attempt,
+        fault="video",
     )
 
 

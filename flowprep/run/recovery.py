@@ -34,7 +34,7 @@ from flowprep.dataset.read import published_shards
 from flowprep.dataset.rebuild import rebuild_lost_sidecars
 from flowprep.errors import DatasetError
 from flowprep.inputs.video import Video
-from flowprep.run.found_again import FolderNames, found_again, with_new_sources
+from flowprep.run.found_again import FolderNames, failed_by_node, found_again, with_new_sources
 from flowprep.run.job import internal_error_site
 from flowprep.run.segments import CutVideos
 from flowprep.storage import Storage
@@ -91,6 +91,7 @@ def recover(
     if not options.retry_failed:
         retried = found_again(failures, entries)
         num_found_again = len(retried)
+        retried |= failed_by_node(failures)
     if retried:
         log.info("trying %d failed videos again", len(retried))
         entries = move_to_new_shards(entries, retried, config.encode.videos_per_shard)
@@ -149,7 +150,8 @@ def _finished_parts(
         # An internal error counts once its shard is public, so not in a run that was stopped.
         is_internal = internal_error_site(record) is not None
         is_there_now = record.reason == "missing" and folder_names.holds(video.source)
-        tries_again = options.retry_failed or is_internal or is_there_now
+        is_node_fault = record.fault == "node"
+        tries_again = options.retry_failed or is_internal or is_there_now or is_node_fault
         if record.status == "failed" and tries_again:
             found.num_found_again += is_there_now
             remove_part_record(storage, shard, index)
@@ -165,4 +167,5 @@ def failure_of(video: Video, record: VideoRecord) -> Failure:
     """Returns what `failures.jsonl` says of a video whose record has failed."""
     assert record.reason is not None
     source = redacted(video.source)
-    return Failure(record.key, source, record.reason, record.message or "", record.attempts)
+    fault = record.fault or "video"
+    return Failure(record.key, source, record.reason, record.message or "", record.attempts, fault)

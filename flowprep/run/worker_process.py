@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flowprep.config import FlowSpec
     from flowprep.run.job import Job
 
-__all__ = ["READY", "WorkerEndedError", "WorkerProcess"]
+__all__ = ["READY", "WorkerEndedError", "WorkerProcess", "how_it_ended", "num_oom_kills"]
 
 READY: Literal["ready"] = "ready"
 """A worker's first message: it has imported what it needs. All others are outcomes of jobs."""
@@ -58,7 +58,7 @@ class WorkerProcess:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115
-        self._num_oom_kills = _num_oom_kills()
+        self._num_oom_kills = num_oom_kills()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _CODE, str(theirs.fileno()), *sys.path],
@@ -134,15 +134,24 @@ class WorkerProcess:
         size = self._words.seek(0, 2)
         self._words.seek(max(0, size - _MAX_WORDS))
         words = self._words.read().decode(errors="replace").strip()
-        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
         return WorkerEndedError(
-            how,
+            how_it_ended(code),
             words=words,
-            ran_out_of_memory=code == -signal.SIGKILL and _num_oom_kills() > self._num_oom_kills,
+            ran_out_of_memory=code == -signal.SIGKILL and num_oom_kills() > self._num_oom_kills,
         )
 
 
-def _num_oom_kills() -> int:
+def how_it_ended(code: int) -> str:
+    """Returns a process's exit code in words; one below 0 is the signal that ended it."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def num_oom_kills() -> int:
     """Returns how many processes Linux has ended for want of memory since the machine started."""
     try:
         for line in Path("/proc/vmstat").read_text().splitlines():
