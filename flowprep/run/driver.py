@@ -214,7 +214,7 @@ class _Run:
         while self.waiting or self.retries or in_flight:
             raise_if_interrupted()
             self.lease.check()
-            self.waiting.extendleft(reversed(self.retries.due()))
+            self._take_back(executor.window)
             is_held = self.retries.holds(executor.is_short_of_memory)
             while self.waiting and not is_held and in_flight < executor.window:
                 job = self.waiting.popleft()
@@ -251,6 +251,12 @@ class _Run:
             self.recorder.num_workers = executor.num_workers
             if (written := self.recorder.write()) is not None:
                 executor.show(counter_samples(written))
+
+    def _take_back(self, window: int) -> None:
+        """Queues the jobs that are to be tried again by now."""
+        for job in self.retries.due():
+            # Where one found no memory, another may: it goes behind as many as are in hand.
+            self.waiting.insert(0 if job.short_since is None else window, job)
 
     def _check_first_videos(self, *, is_end: bool) -> None:
         """Raises ExecutorError where extraction does not work here at all."""
@@ -370,7 +376,7 @@ class _Run:
         self, job: ExtractJob, outcome: WorkerLost, error: VideoError
     ) -> VideoRecord | None:
         self.recorder.lost(job.name)
-        if self.retries.goes_again(job, outcome):
+        if self.retries.goes_again(job, outcome, others_wait=bool(self.waiting)):
             return None
         if outcome.is_short_of_memory or outcome.fault == "node":
             self._note_failure_of_node(job, error)

@@ -167,7 +167,7 @@ class RunReport:
                 f"same command tries {'it' if count == 1 else 'them'} again:"
             )
             for reason, count in self.node_failures.most_common():
-                lines.append(f"    {count:6d}  {reason}: {NODE_FAILURES[reason]}")
+                lines.append(f"    {count:6d}  {reason}: {NODE_FAILURES.get(reason, '')}")
         lines += [f"  note          {note}" for note in self.notes]
         lines += self.note_lines(14)
         if self.log_name:

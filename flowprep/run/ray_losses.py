@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from flowprep.run.job import WorkerLost
-from flowprep.run.worker_memory import may_hold_bytes
+from flowprep.run.worker_memory import blamed_bytes
 from flowprep.words import format_bytes
 
 __all__ = ["loss_of", "summary"]
@@ -64,14 +64,10 @@ def _out_of_memory(text: str, worker_memory: str, num_workers: int) -> WorkerLos
         return WorkerLost("out-of-memory", message, is_short_of_memory=True, fault="node")
     held_bytes = min(held) * _GIB
     total_bytes = int(float(total[1]) * _GIB)
-    limit = may_hold_bytes(worker_memory, total_bytes, num_workers)
-    if limit is None:
-        limit = may_hold_bytes("auto", total_bytes, num_workers)
-    assert limit is not None
     message = (
         f"Ray ended the worker because memory ran out; it held {format_bytes(held_bytes)} of "
         f"{format_bytes(total_bytes)}"
     )
-    if held_bytes > limit:
+    if held_bytes > blamed_bytes(worker_memory, total_bytes, num_workers):
         return WorkerLost("out-of-memory", message)
     return WorkerLost("out-of-memory", message, is_short_of_memory=True, fault="node")

@@ -51,16 +51,18 @@ class Retries:
     def __len__(self) -> int:
         return len(self._paused)
 
-    def goes_again(self, job: Job, lost: WorkerLost) -> bool:
+    def goes_again(self, job: Job, lost: WorkerLost, *, others_wait: bool = False) -> bool:
         """Takes a job that lost its worker; False where that has happened too often.
 
-        Raises ExecutorError where memory has been short for so long that no job ends any more.
+        Raises ExecutorError where memory has been short for so long that no job ends any more, and
+        others wait that would fare no better.
         """
         now = time.monotonic()
         if lost.is_short_of_memory:
             since = now if job.short_since is None else job.short_since
             if now - since >= MAX_SHORT_SECONDS:
-                self._check_others(now, lost)
+                if others_wait:
+                    self._check_others(now, lost)
                 return False
             self._hold(now)
             self._pause(dataclasses.replace(job, short_since=since), self._held_until)

@@ -7,14 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from flowprep.config import parse_memory
-from flowprep.machine import usable_cores, usable_memory_bytes
+from flowprep.machine import resident_bytes, usable_cores, usable_memory_bytes
 from flowprep.run.job import ExtractJob
 from flowprep.words import format_bytes
 
-__all__ = ["MEMORY_MARK", "MemoryWatch", "may_hold_bytes", "memory_watch", "resident_bytes"]
+__all__ = ["MEMORY_MARK", "MemoryWatch", "blamed_bytes", "may_hold_bytes", "memory_watch"]
 
 MEMORY_MARK = "out-of-memory: "
 """Begins the file in which a worker says that it held too much."""
@@ -26,6 +25,12 @@ LOOK_SECONDS = 0.25
 """Between two looks at the memory in use; Ray's monitor takes as long."""
 
 
+def blamed_bytes(worker_memory: str, total_bytes: int, num_workers: int) -> int:
+    """Returns what a worker must have held for its video to be what fills the machine's memory."""
+    limit = may_hold_bytes(worker_memory, total_bytes, num_workers)
+    return limit or may_hold_bytes("auto", total_bytes, num_workers) or total_bytes
+
+
 def may_hold_bytes(worker_memory: str, total_bytes: int, num_workers: int) -> int | None:
     """Returns the memory that each worker of a machine may hold; None where there is no limit.
 
@@ -35,16 +40,6 @@ def may_hold_bytes(worker_memory: str, total_bytes: int, num_workers: int) -> in
     if worker_memory == "auto":
         return int(total_bytes * max(USED_SHARE / max(1, num_workers), LEAST_SHARE))
     return parse_memory(worker_memory)
-
-
-def resident_bytes() -> int:
-    """Returns what this process holds in memory that no file backs, 0 where this is not known."""
-    held = 0
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(("RssAnon:", "RssShmem:")):
-                held += 1024 * int(line.split()[1])
-    return held
 
 
 class MemoryWatch:

@@ -2,7 +2,7 @@
 
     driver   WorkerProcess   <- socket ->   worker_main.main   worker
 
-Nothing but the standard library is imported here: the worker has begun to import what it needs
+Hardly more than the standard library is imported here: the worker has begun to import what it needs
 before the driver does so itself. It is a new Python and no fork, whose locks other threads may hold
 for ever; and unlike multiprocessing's it never imports the user's script. It ends when the driver
 does, however that ends, for its end of the socket is closed then.
@@ -10,17 +10,21 @@ does, however that ends, for its end of the socket is closed then.
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
+
+from flowprep.machine import resident_bytes
 
 if TYPE_CHECKING:
     from flowprep.config import FlowSpec
@@ -41,15 +45,20 @@ _MAX_WORDS = 4000
 """Characters of what a worker wrote before it ended, for the log."""
 
 
+_MAX_END_SECONDS = 10.0
+
+
 class WorkerEndedError(Exception):
     """A worker is gone; the message says how."""
 
-    def __init__(self, how: str, *, words: str, ran_out_of_memory: bool) -> None:
+    def __init__(self, how: str, *, words: str, ran_out_of_memory: bool, held_bytes: int) -> None:
         super().__init__(how)
         self.words = words
         """What it wrote to stderr at last."""
         self.ran_out_of_memory = ran_out_of_memory
         """Whether the system ended it for that."""
+        self.held_bytes = held_bytes
+        """The most memory that it ever held, 0 where this is not known."""
 
 
 class WorkerProcess:
@@ -110,13 +119,7 @@ class WorkerProcess:
 
     def memory_bytes(self) -> int:
         """Returns the memory that it holds, 0 where this is not known."""
-        try:
-            for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-                if line.startswith("VmRSS:"):
-                    return 1024 * int(line.split()[1])
-        except (OSError, ValueError):
-            pass
-        return 0
+        return resident_bytes(self.pid)
 
     def end(self) -> None:
         """Ends it at once."""
@@ -126,11 +129,7 @@ class WorkerProcess:
         self._words.close()
 
     def _ended(self) -> WorkerEndedError:
-        # It may have closed the socket a moment before it ends, or hang there.
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
-        self._process.kill()
-        code = self._process.wait()
+        code, held_bytes = self._wait()
         size = self._words.seek(0, 2)
         self._words.seek(max(0, size - _MAX_WORDS))
         words = self._words.read().decode(errors="replace").strip()
@@ -138,7 +137,20 @@ class WorkerProcess:
             how_it_ended(code),
             words=words,
             ran_out_of_memory=code == -signal.SIGKILL and num_oom_kills() > self._num_oom_kills,
+            held_bytes=held_bytes,
         )
+
+    def _wait(self) -> tuple[int, int]:
+        """Waits for its end; returns its exit code, and the most memory that it ever held."""
+        began = time.monotonic()
+        # It may have closed the socket a moment before it ends, or hang there.
+        while not (found := os.wait4(self.pid, os.WNOHANG))[0]:
+            if time.monotonic() - began > _MAX_END_SECONDS:
+                self._process.kill()
+            time.sleep(0.01)
+        _, status, usage = found
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        return self._process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def how_it_ended(code: int) -> str:
