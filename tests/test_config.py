@@ -341,8 +341,8 @@ def test_a_resize_that_says_nothing_is_refused(text: str) -> None:
         ),
         (
             lambda: RunOptions(worker_memory="20MB"),
-            "worker_memory must be at least 100MB, because an idle worker holds about as much; "
-            "got '20MB'",
+            "worker_memory must be at least 200MB, because an idle worker holds half of it; got "
+            "'20MB'",
         ),
     ],
 )
@@ -459,7 +459,7 @@ def test_only_mmaction2_keeps_small_videos_at_their_size() -> None:
     ("text", "size"),
     [
         *(("2GB", 2 * 10**9), ("512 mb", 512 * 10**6), ("1.5GiB", 3 << 29), ("4G", 4 * 10**9)),
-        *(("123456789", 123456789), ("none", None), ("0", None)),
+        *(("223456789", 223456789), ("none", None), ("0", None)),
     ],
 )
 def test_amounts_of_memory(text: str, size: int | None) -> None:
