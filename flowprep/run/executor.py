@@ -35,7 +35,7 @@ class Executor(ABC):
         """Returns the jobs that have ended. Waits for the first at most `timeout_seconds`."""
 
     def is_short_of_memory(self) -> bool:
-        """Whether workers on this machine would be ended now, for others hold its memory."""
+        """Returns whether this machine is so short of memory that its workers would be ended."""
         return False
 
     @abstractmethod

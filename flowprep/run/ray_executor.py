@@ -375,7 +375,7 @@ class RayExecutor(Executor):
         """Returns what an error of Ray's means; raises ExecutorError where Ray itself has ended."""
         errors = self._ray.exceptions
         if isinstance(error, errors.LocalRayletDiedError):
-            raise self._watch.ended(str(error)) from error
+            raise self._watch.ended("its raylet died") from error
         self._watch.check_after_loss()
         lost = loss_of(
             *(errors, error),

@@ -1,7 +1,7 @@
-"""What Ray's errors say of a worker that went away: whose doing it was.
+"""What Ray's errors say about a worker that went away, and whose fault that was.
 
-Only the end of the worker's own process may be its video's doing. Whatever else Ray reports, of its
-nodes, its storage or itself, is not.
+Only the end of the worker's own process may be the fault of its video. Errors of Ray's nodes, of
+its storage and of Ray itself never are.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _THRESHOLD_VARIABLE = "RAY_memory_usage_threshold"
 def loss_of(errors: Any, error: Exception, *, worker_memory: str, num_workers: int) -> WorkerLost:
     """Returns the loss that one of Ray's errors means; `errors` is the module `ray.exceptions`.
 
-    `worker_memory` is the option of this name, and so many workers share a machine.
+    `worker_memory` is the option of this name. `num_workers` share each machine.
     """
     if isinstance(error, errors.OutOfMemoryError) or "running low on memory" in str(error):
         return _out_of_memory(str(error), worker_memory, num_workers)
     if isinstance(error, errors.NodeDiedError) or "its node has died" in str(error):
-        # Of an actor's end Ray tells the cause in words alone.
+        # Ray gives the cause of an actor's end only in words.
         return WorkerLost("crashed", summary("its node went away", error), node_died=True)
     is_worker = isinstance(error, (errors.WorkerCrashedError, errors.RayActorError))
     if is_worker and not isinstance(error, errors.ActorUnavailableError):
@@ -55,8 +55,8 @@ def summary(what: str, error: Exception) -> str:
 
 
 def _out_of_memory(text: str, worker_memory: str, num_workers: int) -> WorkerLost:
-    # Ray may end several workers at a time and tells of all of them, but not whose error this is:
-    # what the smallest of them held is surely not what fills the machine.
+    # Ray may end several workers at a time. The error lists all of them, and does not say which of
+    # them it is about. So a video is only blamed if even the smallest of them held too much.
     held = [float(number) for number in _HELD.findall(text)]
     total = _TOTAL.search(text)
     if not held or total is None:

@@ -21,7 +21,7 @@ __all__ = ["cluster_address", "is_connected", "only_gpu", "start_ray", "stop_ray
 
 
 ANSWER_SECONDS = 15.0
-"""A cluster's head answers in so long, or it is taken for dead."""
+"""A cluster's head that has not answered after this time is taken for dead."""
 
 
 def cluster_address(address: str | None) -> str | None:
@@ -127,14 +127,14 @@ def only_gpu(device: Device | None) -> Iterator[None]:
 
 
 def _reachable(ray: Any, address: str) -> str:
-    """Returns the address of a cluster's head that answers, HOST:PORT for `auto`.
+    """Returns the address of a cluster's head that answers, as HOST:PORT for `auto`.
 
-    Raises OSError, RuntimeError or one of Ray's errors where there is none. Ray itself would try
-    for a quarter of an hour.
+    Raises OSError, RuntimeError or one of Ray's errors if there is none. Ray itself would try for a
+    quarter of an hour.
     """
     is_client = "://" in address
     if not is_client:
-        # As ray.init does: `auto` is a head on this machine, and localhost gets its real name.
+        # ray.init does the same: it looks for `auto` on this machine, and resolves localhost.
         address = ray._private.services.canonicalize_bootstrap_address_or_die(address)
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
@@ -148,7 +148,7 @@ def _reachable(ray: Any, address: str) -> str:
 
 
 def _ask(ray: Any, address: str) -> None:
-    """Asks a cluster's head for its number, in a thread: one that hangs would hold this one."""
+    """Asks a cluster's head for its ID, in a thread, because the call may hang."""
     outcome: SimpleQueue[Exception | None] = SimpleQueue()
 
     def ask() -> None:

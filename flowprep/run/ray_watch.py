@@ -1,8 +1,7 @@
-"""Whether Ray is still there: its processes on this machine, and what a cluster's head answers.
+"""Watches whether Ray is still there: its processes on this machine, and a cluster's head.
 
-A driver whose Ray is gone must say so itself. Ray would wait for its head for a minute and then end
-the driver's process without a word; and what becomes of tasks meanwhile looks like the doing of the
-videos.
+If Ray is gone, the driver must say so itself. Ray would wait for its head for a minute and then end
+the driver's process without a word. Meanwhile the errors of tasks look like the fault of videos.
 """
 
 from __future__ import annotations
@@ -22,20 +21,22 @@ __all__ = ["LOOK_SECONDS", "RayWatch"]
 log = getLogger("flowprep.run")
 
 LOOK_SECONDS = 5.0
-"""Between two looks at which nodes a cluster has."""
+"""Time between two looks at the nodes of a cluster."""
 MAX_SILENT_SECONDS = 45.0
-"""A head that answers nothing for so long is gone: Ray itself gives up after 60 s."""
+"""A head that answers nothing for this long is gone. Ray itself gives up after 60 s."""
 SETTLE_SECONDS = 1.0
-"""From the end of a worker to that of the Ray that took it along: `ray stop` ends one by one."""
+"""Longest time from the end of a worker to the end of its Ray: `ray stop` ends one by one."""
+MAX_BURST_SECONDS = 2.0
+"""Losses within this time after the first one belong to the same event."""
 
 _NEEDED = ("raylet", "gcs_server")
 _GO_ON = "Finished videos are kept. Run the same command to go on"
 
 
 class RayWatch:
-    """Looks after the Ray that this process works with; `is_cluster` says that others started it.
+    """Watches the Ray that this process works with. `is_cluster` says that others started it.
 
-    A cluster is asked for its nodes by a thread, which a dead head may stop for minutes.
+    A thread asks a cluster for its nodes, because a dead head may block the call for minutes.
     """
 
     def __init__(self, ray: Any, *, is_cluster: bool) -> None:
@@ -45,10 +46,11 @@ class RayWatch:
         self._is_closed = threading.Event()
         self._wants_look = threading.Event()
         self._has_looked = threading.Condition()
-        self._answered = time.monotonic()
+        self._answered = self._checked = time.monotonic()
         self._num_answers = 0
         self._alive: Mapping[str, Mapping[str, float]] = {}
         self._lost_at = float("-inf")
+        self._settled_at = float("-inf")
         self._own_node_id = ""
         self._thread: threading.Thread | None = None
         if is_cluster:
@@ -58,13 +60,18 @@ class RayWatch:
             self._thread.start()
 
     def check(self) -> None:
-        """Raises ExecutorError where Ray is gone."""
+        """Raises ExecutorError if Ray is gone."""
         for kind, process in self._node.dead_processes() if self._node is not None else ():
             if kind in _NEEDED:
                 raise self.ended(f"its process {kind} is gone ({how_it_ended(process.returncode)})")
         if not self._is_cluster:
             return
-        silent_seconds = time.monotonic() - self._answered
+        now = time.monotonic()
+        if now - self._checked > 2 * LOOK_SECONDS:
+            # This process was stopped, and the thread that asks was stopped with it.
+            self._answered = now
+        self._checked = now
+        silent_seconds = now - self._answered
         if silent_seconds > MAX_SILENT_SECONDS:
             raise ExecutorError(
                 f"the head of the Ray cluster has not answered for {silent_seconds:.0f} s. "
@@ -82,11 +89,16 @@ class RayWatch:
         )
 
     def check_after_loss(self) -> None:
-        """Raises ExecutorError where Ray is gone, or goes within the next moment."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while time.monotonic() < deadline:
-            self.check()
-            time.sleep(SETTLE_SECONDS / 10)
+        """Raises ExecutorError if Ray is gone, or goes within the next moment.
+
+        A node may take tens of workers along. Only for the first of them it waits.
+        """
+        began = time.monotonic()
+        if began - self._settled_at > MAX_BURST_SECONDS:
+            while time.monotonic() - began < SETTLE_SECONDS:
+                self.check()
+                time.sleep(SETTLE_SECONDS / 10)
+            self._settled_at = time.monotonic()
         self.check()
 
     def nodes(self) -> list[Mapping[str, float]]:
@@ -96,22 +108,22 @@ class RayWatch:
         return list(self._alive.values())
 
     def has_lost_node_since(self, began: float) -> bool:
-        """Whether a node of the cluster has gone since `began`; asks the head first."""
+        """Returns whether a node of the cluster has gone since `began`. Asks the head first."""
         self._look_again()
         return self._lost_at >= began
 
     def close(self) -> None:
-        """Ends the looking."""
+        """Ends the watch."""
         self._is_closed.set()
         self._wants_look.set()
         if self._thread is not None:
-            # One that a dead head holds stays behind; it ends with the process.
+            # A dead head may hold the thread. It then ends with the process.
             self._thread.join(1.0)
 
     def _look_again(self) -> None:
-        """Waits for an answer that is asked for now; raises ExecutorError where none comes."""
+        """Waits for an answer that is asked for now. Raises ExecutorError if none comes."""
         with self._has_looked:
-            # One that is on its way was perhaps asked for before.
+            # An answer that is on its way may have been asked for earlier.
             wanted = self._num_answers + 2 if self._num_answers else 1
             while self._num_answers < wanted:
                 self._wants_look.set()

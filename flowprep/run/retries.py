@@ -1,11 +1,11 @@
-"""Jobs whose worker went away: whose fault that was, and when they are tried again.
+"""Jobs whose worker went away, and when they are tried again.
 
-    the worker ended     its video may be what ends it: a bounded number of attempts
-    its node went away   it goes elsewhere; a video under which nodes keep going is what ends them
-    memory is short      others hold it: nothing is tried until some is free again, for minutes
+    the worker ended     its video may be the cause, so the number of attempts is bounded
+    its node went away   the job goes elsewhere; after many nodes its video counts as the cause
+    memory is short      other programs hold it; for minutes, jobs wait until some is free
 
-After each loss there is a pause, so that what takes a node down within seconds does not take all
-the attempts along.
+Each loss is followed by a pause. So a node that goes down within seconds does not use up all the
+attempts of a video.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ __all__ = ["MAX_LOST_NODES", "MAX_SHORT_SECONDS", "Retries"]
 log = getLogger("flowprep.run")
 
 MAX_LOST_NODES = 10
-"""So many machines may go away under one video before it counts as what brings them down."""
+"""A video that has lost this many machines is taken for the cause and recorded as failed."""
 FIRST_PAUSE_SECONDS = 1.0
-"""After a job's first loss; twice as long after each other one."""
+"""Pause after a job's first loss. Each further pause is twice as long."""
 FIRST_SHORT_SECONDS = 5.0
-"""The first pause where memory is short; twice as long after each other one in a row."""
+"""First pause if memory is short. Each further pause in a row is twice as long."""
 MAX_PAUSE_SECONDS = 60.0
 MAX_SHORT_SECONDS = 300.0
-"""A job is tried again for so long while its machine is short of memory."""
+"""Longest time for which a job is tried again while its machine is short of memory."""
 LOOK_SECONDS = 2.0
-"""Between two looks at a machine that is short of memory."""
+"""Time between two looks at a machine that is short of memory."""
 
 
 class Retries:
@@ -52,9 +52,9 @@ class Retries:
         return len(self._paused)
 
     def goes_again(self, job: Job, lost: WorkerLost, *, others_wait: bool = False) -> bool:
-        """Takes a job that lost its worker; False where that has happened too often.
+        """Takes a job that lost its worker. Returns False if that has happened too often.
 
-        Raises ExecutorError where memory has been short for so long that no job ends any more, and
+        Raises ExecutorError if no job has ended well for minutes because memory is short, and
         others wait that would fare no better.
         """
         now = time.monotonic()
@@ -99,13 +99,13 @@ class Retries:
         heapq.heapify(self._paused)
 
     def note_success(self) -> None:
-        """Notes that a job ended well: there is memory for it somewhere."""
+        """Notes that a job ended well, so that there is memory somewhere."""
         self._short_since = None
         self._num_short_pauses = 0
         self._held_until = float("-inf")
 
     def holds(self, is_short: Callable[[], bool]) -> bool:
-        """Whether no job is to be given out now; `is_short` says if this machine lacks memory."""
+        """Returns whether all jobs must wait. `is_short` says if this machine lacks memory."""
         if self._short_since is None:
             return False
         now = time.monotonic()
@@ -118,7 +118,7 @@ class Retries:
         if self._short_since is None:
             self._short_since = now
         if now < self._held_until:
-            return  # Of workers that were at work already.
+            return  # This worker was at work when the pause began.
         pause = min(FIRST_SHORT_SECONDS * 2**self._num_short_pauses, MAX_PAUSE_SECONDS)
         self._num_short_pauses += 1
         self._held_until = now + pause

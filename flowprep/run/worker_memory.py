@@ -16,23 +16,23 @@ from flowprep.words import format_bytes
 __all__ = ["MEMORY_MARK", "MemoryWatch", "blamed_bytes", "may_hold_bytes", "memory_watch"]
 
 MEMORY_MARK = "out-of-memory: "
-"""Begins the file in which a worker says that it held too much."""
+"""Start of the file in which a worker says that it held too much."""
 USED_SHARE = 0.9
-"""Of a machine's memory is for its workers; the rest is the system's."""
+"""Share of a machine's memory that is for its workers. The rest is for the system."""
 LEAST_SHARE = 0.25
-"""Of a machine's memory any worker may hold: not all of its videos are large at the same time."""
+"""Share of a machine's memory that any worker may hold: few videos are large at the same time."""
 LOOK_SECONDS = 0.25
-"""Between two looks at the memory in use; Ray's monitor takes as long."""
+"""Time between two looks at the memory. Ray's own monitor takes as long."""
 
 
 def blamed_bytes(worker_memory: str, total_bytes: int, num_workers: int) -> int:
-    """Returns what a worker must have held for its video to be what fills the machine's memory."""
+    """Returns the memory above which a worker's video is to blame for a machine without any."""
     limit = may_hold_bytes(worker_memory, total_bytes, num_workers)
     return limit or may_hold_bytes("auto", total_bytes, num_workers) or total_bytes
 
 
 def may_hold_bytes(worker_memory: str, total_bytes: int, num_workers: int) -> int | None:
-    """Returns the memory that each worker of a machine may hold; None where there is no limit.
+    """Returns the memory that each worker of a machine may hold, or None for no limit.
 
     `worker_memory` is the option of this name. `auto` divides the machine's memory among its
     workers, but gives none of them less than a quarter.
@@ -43,10 +43,10 @@ def may_hold_bytes(worker_memory: str, total_bytes: int, num_workers: int) -> in
 
 
 class MemoryWatch:
-    """Ends this process when it holds more than it may, and leaves a word on it.
+    """Ends this process if it holds more than it may, and leaves a file that says so.
 
-    A thread looks, and whoever calls `check` does: the thread cannot run where native code keeps
-    Python's lock, and then the next step of the job looks as soon as that code is through.
+    A thread looks at the memory. It cannot run while native code holds the GIL. So each step of the
+    job calls `check` as well, which looks as soon as such code is through.
     """
 
     def __init__(self, job: ExtractJob, limit_bytes: int) -> None:
@@ -79,7 +79,7 @@ class MemoryWatch:
             f"{format_bytes(held_bytes)} of {format_bytes(self._limit_bytes)}; give more with "
             "--worker-memory, or leave the video out"
         )
-        # The driver reads it there, from whatever machine. Without it the worker counts as crashed.
+        # The driver reads this file from any machine. Without it the worker counts as crashed.
         with suppress(Exception):
             content = f"{MEMORY_MARK}{words}".encode()
             self._job.storage.write_bytes(self._job.stall_name, content)
@@ -88,7 +88,7 @@ class MemoryWatch:
 
 @contextmanager
 def memory_watch(job: ExtractJob) -> Iterator[MemoryWatch | None]:
-    """Watches the memory of a job; None where there is no limit, or where nobody may be ended."""
+    """Watches the memory of a job. Yields None without a limit, or in the user's own process."""
     total = usable_memory_bytes()
     limit = None
     if total is not None and job.stall_timeout_seconds is not None:
