@@ -8,9 +8,11 @@ norm in training mode sees a process's own part only, and dropout is drawn by ea
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -87,6 +89,8 @@ def join_processes(device_name: str) -> Iterator[Process]:
     if not in_group and not (is_started and os.environ["WORLD_SIZE"] != "1"):
         yield Process(device)
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _end_with_torchrun()
     if not in_group:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -95,3 +99,10 @@ def join_processes(device_name: str) -> Iterator[Process]:
     finally:
         if not in_group:
             dist.destroy_process_group()
+
+
+def _end_with_torchrun() -> None:
+    """Sends this process SIGTERM when torchrun ends, so that one which is killed leaves nothing."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)

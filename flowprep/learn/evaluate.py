@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ def score_videos(
     world_size: int = 1,
     chunk_size: int | None = None,
     progress: bool | None = False,
+    on_chunk: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores the videos of `views`, each by the mean over its views, summed in float64.
 
@@ -83,7 +84,8 @@ def score_videos(
     tasks is asked for the head `task`. Process `rank` of `world_size` scores videos rank, rank +
     world_size, ...; `Scores.interleave` joins them. `chunk_size` views go through the network at
     once, where it is not given as many as 64 MB of input hold; the scores do not depend on it but
-    for rounding. `progress` draws a bar on stderr; None does so on a terminal only.
+    for rounding. `progress` draws a bar on stderr; None does so on a terminal only. `on_chunk` is
+    called after each pass through the network.
     """
     if views.group_size != group_size(model):
         raise ValueError(f"group_size must be {group_size(model)}, got {views.group_size}")
@@ -113,6 +115,7 @@ def score_videos(
                 if sums is None:
                     sums = torch.zeros((2, views.num_videos, logits.shape[1]), dtype=torch.float64)
                 sums.index_add_(1, owners, scores)
+                on_chunk()
     finally:
         model.train(was_training)
     class_names = views.dataset.class_names

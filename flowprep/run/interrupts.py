@@ -1,4 +1,7 @@
-"""Ctrl-C while a run works: it is never lost, whoever was at work when it came."""
+"""Signals that ask a command to end: Ctrl-C, and the SIGTERM of batch systems and clusters.
+
+Whoever handles one of them otherwise goes on doing so, and only the main thread may ask for them.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,90 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["interrupts_kept"]
+__all__ = ["ENDING_SIGNALS", "endings_heard", "endings_raised", "interrupts_kept"]
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Handler:
+    """What this module installs, and knows again where blocks lie in each other."""
+
+    def __init__(self, handle: Callable[[int], None], heard: set[int]) -> None:
+        self.handle = handle
+        self.heard = heard
+
+    def __call__(self, number: int, frame: object) -> None:
+        is_repeated = number in self.heard
+        self.heard.add(number)
+        # A user presses Ctrl-C again to be quicker. Batch systems repeat SIGTERM to be sure, and
+        # several of them in a row (srun, torchrun) each send one: they do not disturb the ending.
+        if number == signal.SIGINT or not is_repeated:
+            self.handle(number)
+
+
+@contextmanager
+def endings_heard(handle: Callable[[int], None], *, even_ignored: bool = False) -> Iterator[None]:
+    """Calls `handle` with the number of each signal that asks to end, for a `with` block.
+
+    Of SIGTERM only the first one counts. With `even_ignored` that is so for a Ctrl-C
+    that is ignored too, which is how a shell without job control starts what is in the background.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    taken = {
+        number: handler
+        for number, handler in before.items()
+        if _is_free(number, handler, even_ignored)
+    }
+    heard = next((one.heard for one in taken.values() if isinstance(one, _Handler)), set())
+    own = _Handler(handle, heard)
+    try:
+        for number in taken:
+            signal.signal(number, own)
+        yield
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+
+
+def _is_free(number: int, handler: object, even_ignored: bool) -> bool:
+    if isinstance(handler, _Handler):
+        return True
+    if number == signal.SIGINT:
+        return handler is signal.default_int_handler or (even_ignored and handler is signal.SIG_IGN)
+    # Ray's handler of SIGTERM ends the driver on the spot.
+    is_rays = str(getattr(handler, "__module__", "")).startswith("ray.")
+    return handler is signal.SIG_DFL or is_rays
+
+
+@contextmanager
+def endings_raised() -> Iterator[None]:
+    """Raises KeyboardInterrupt in a `with` block for each signal that asks a command to end."""
+
+    def end(number: int) -> None:
+        raise KeyboardInterrupt
+
+    with endings_heard(end, even_ignored=True):
+        yield
 
 
 @contextmanager
 def interrupts_kept() -> Iterator[Callable[[], None]]:
-    """Gives a function that raises KeyboardInterrupt if Ctrl-C was pressed.
+    """Gives a function that raises KeyboardInterrupt if a signal asked to end.
 
     Python raises it wherever it happens to be, and drops it in a destructor: Ray has many.
     """
-    pressed = False
+    is_asked = False
 
-    def keep(signal_number: int, frame: object) -> None:
-        nonlocal pressed
-        pressed = True
+    def keep(number: int) -> None:
+        nonlocal is_asked
+        is_asked = True
         raise KeyboardInterrupt
 
-    def raise_if_pressed() -> None:
-        if pressed:
+    def raise_if_asked() -> None:
+        if is_asked:
             raise KeyboardInterrupt
 
-    # Whoever handles it otherwise goes on doing so, and only the main thread may ask for it.
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield raise_if_pressed
-        return
-    signal.signal(signal.SIGINT, keep)
-    try:
-        yield raise_if_pressed
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with endings_heard(keep):
+        yield raise_if_asked

@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -45,14 +47,16 @@ def start_ray(
     try:
         if address is not None:
             _check_reachable(address)
-            ray.init(
+            _init(
+                ray,
                 address=address,
                 runtime_env=runtime_env,
                 log_to_driver=False,
                 logging_level="error",
             )
             return ray, True
-        ray.init(
+        _init(
+            ray,
             address="local",
             num_cpus=num_cpus,
             num_gpus=num_gpus,
@@ -80,6 +84,22 @@ def start_ray(
         # Where nobody stops it, as in a notebook.
         atexit.register(stop_ray, ray)
     return ray, True
+
+
+def _init(ray: Any, **options: Any) -> None:
+    """Calls `ray.init`, and leaves SIGTERM to whoever has heard it before."""
+    before = signal.getsignal(signal.SIGTERM)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before in (signal.SIG_DFL, None):
+        ray.init(**options)
+        return
+    try:
+        ray.init(**options)
+    except SystemExit as error:
+        # So says Ray's own handler, from its first moment on.
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 _folders: list[RayFolder] = []

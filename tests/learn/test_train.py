@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import VideoList
@@ -103,8 +104,17 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 
 def stop_after(num_steps: int) -> Callable[[], bool]:
-    counted = iter(range(1, num_steps))
-    return lambda: next(counted, None) is None
+    """Asks to stop once so many steps are done; it is asked in the tests between them too."""
+    done: list[object] = []
+    hook = register_optimizer_step_post_hook(lambda *step: done.append(step))
+
+    def is_stop_asked() -> bool:
+        if len(done) < num_steps:
+            return False
+        hook.remove()
+        return True
+
+    return is_stop_asked
 
 
 # ---- what it computes

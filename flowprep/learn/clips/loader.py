@@ -19,6 +19,7 @@ import signal
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
@@ -31,8 +32,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from flowprep.dataset import jpeg
 from flowprep.errors import ConfigError, FlowprepError
 from flowprep.learn.clips import levels
+from flowprep.run.interrupts import ENDING_SIGNALS
 
 __all__ = ["Loader", "PlainLoader", "keep_memory", "loader_options"]
+
+_NOT_FOR_LOADERS = (*ENDING_SIGNALS, signal.SIGHUP)
 
 # What loader processes unpickle first; the fork server imports it once for all of them.
 _PRELOADED = ["flowprep.learn.clips.training", "flowprep.learn.clips.testing"]
@@ -223,12 +227,22 @@ def _context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
+    # Who ends a batch job often signals all its processes (Slurm those of a step, torchrun a
+    # group), and the training needs its loaders to finish a step. The server inherits the mask; it
+    # and its loaders end when this process does. A signal waits meanwhile.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_LOADERS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
 def _start_loader(number: int, environment: Mapping[str, str]) -> None:
-    """Prepares a loader process: one core for each, and the parent alone decides upon Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepares a loader process: one core for each, and the parent alone decides upon its end."""
+    for ending in _NOT_FOR_LOADERS:
+        signal.signal(ending, signal.SIG_IGN)
     os.environ.update(environment)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
