@@ -339,6 +339,8 @@ def test_scripts_are_sound_and_name_known_options(script: str) -> None:
     assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
     text = path.read_text()
     assert "set -euo pipefail" in text
+    if script == "slurm-train.sh":
+        return  # starts no Ray
     started = "".join(re.findall(r"(?s)(?:ray start|^options=\().*?(?:[^\\]\n|\)\n)", text, re.M))
     flags = set(re.findall(r"--[a-z-]+", started))
     assert flags
