@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        # A command that is told to end has things to put in order, as upon Ctrl-C.
+        # SIGTERM ends a command in order, as Ctrl-C does.
         with endings_raised():
             code = cli.main(arguments, prog_name="flowprep", standalone_mode=False)
     except click.ClickException as error:

@@ -183,7 +183,7 @@ def train(
 
 
 def _is_main() -> bool:
-    """Whether this process speaks: torchrun starts the command several times."""
+    """Whether this process writes the messages: torchrun starts the command several times."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -192,7 +192,7 @@ def _echo_note(note: str) -> None:
 
 
 def _say(words: str) -> None:
-    # A terminal that was closed takes no words, and the training is to be ended in order.
+    # Writing to a closed terminal fails, but the training must still end in order.
     if _is_main():
         with contextlib.suppress(OSError):
             click.echo(f"\n{words}", err=True)
@@ -203,7 +203,7 @@ def _echo_end() -> None:
 
 
 def _on_interrupt(count: int) -> None:
-    """Answers a signal at once, from another thread: the main one may be in a long computation."""
+    """Answers a signal from another thread, as the main one may be in a long computation."""
     if count == 1:
         _say("Finishing this step; press Ctrl-C again to stop at once.")
         return

@@ -1,9 +1,9 @@
-"""The same training in several processes that Ray Train starts, on one machine or a cluster.
+"""Runs the same training in several processes, started by Ray Train on a machine or cluster.
 
-Each of them runs `train`; Ray Train finds the places, makes the torch.distributed group and notices
-processes that die. The training itself is in the run's folder, so all that a new attempt has to do
-is to start again: it goes on from last.pt. On a cluster that folder and the data sets must be
-where every machine can read them.
+Each process runs `train`. Ray Train places the processes, makes the torch.distributed group and
+notices processes that die. The state of the training is in the run's folder, so a new attempt
+simply starts again and continues from last.pt. On a cluster, every machine must be able to read
+that folder and the data sets.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from flowprep.urls import absolute, as_path, is_url, redacted
 __all__ = ["train_on_ray"]
 
 _MAX_ATTEMPTS = 3
-# Only its driver works in the folder, which is new for each run of the command.
+# The driver that holds the lock owns the folder, and makes it anew in each run of the command.
 _LOCK_FILE = ".ray-lock"
 _RAY_FOLDER = ".ray"
 _STARTED_FILE = "started"
@@ -62,11 +62,11 @@ def train_on_ray(
 ) -> TrainReport:
     """Trains as `train` does, in `options.num_workers` processes on Ray.
 
-    Each takes a core or, if there are enough GPUs and `options.device` is not cpu, a GPU. A
-    process that dies is replaced, three times at most. Ctrl-C and SIGTERM to this process
-    end the training after the step at hand: its processes write a checkpoint, which is waited for,
-    and KeyboardInterrupt is raised. `on_note` and `on_interrupt` are those of `train`. Raises what
-    `train` raises, and ExecutorError where Ray cannot be had or lacks the cores.
+    Each process takes a core. If there are enough GPUs and `options.device` is not cpu, it takes a
+    GPU instead. A process that dies is replaced, at most three times. Ctrl-C and SIGTERM to this
+    process end the training after the current step: this process waits for the checkpoint of the
+    others and raises KeyboardInterrupt. `on_note` and `on_interrupt` are those of `train`. Raises
+    what `train` raises, and ExecutorError if Ray cannot be started or lacks the cores.
     """
     import torch
 
@@ -83,8 +83,8 @@ def train_on_ray(
     run = Path(as_path(os.fspath(run))).resolve()
     address = cluster_address(options.address)
     num_gpus = 0 if options.device == "cpu" else torch.cuda.device_count()
-    # Read by Ray Train when it is imported, here and in its processes: no second log of what fails,
-    # and paths that are relative stay so.
+    # Ray Train reads this variable on import, here and in its processes. It keeps relative paths
+    # valid.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     storage = Storage(run)
     storage.make_folder()
@@ -93,7 +93,7 @@ def train_on_ray(
         locked_file(run / _LOCK_FILE, taken, "wait for it, end it, or choose another --run"),
         _Bar(run, options.progress) as bar,
     ):
-        # A killed driver may have left a wish to stop.
+        # A killed driver may have left its request to stop.
         storage.remove(_RAY_FOLDER)
         storage.make_folder(_RAY_FOLDER)
         driver = _Driver(run / _RAY_FOLDER, bar, on_note)
@@ -109,7 +109,7 @@ def train_on_ray(
                 "config": config,
                 "options": dataclasses.replace(options, progress=False),
             }
-            # After Ray, which handles SIGTERM in its own way.
+            # After the start of Ray, which sets its own handler of SIGTERM.
             with watched_signals(on_interrupt) as driver.signals:
                 return _attempt(job, num_workers, use_gpu, driver)
         finally:
@@ -119,7 +119,7 @@ def train_on_ray(
 
 
 def _check_resources(ray: Any, num_workers: int, device: str) -> bool:
-    """Returns whether each process gets a GPU; raises ExecutorError where there are too few."""
+    """Returns whether each process gets a GPU; raises ExecutorError if there are too few."""
     resources = ray.cluster_resources()
     use_gpu = device != "cpu" and resources.get("GPU", 0) >= num_workers
     if not use_gpu and device.startswith("cuda"):
@@ -143,7 +143,7 @@ def _attempt(job: dict[str, Any], num_workers: int, use_gpu: bool, driver: _Driv
             return outcome
         if isinstance(outcome, KeyboardInterrupt):
             raise outcome
-        # What went wrong in one process shows in the others as a lost connection.
+        # An error in one process appears in the other processes as a lost connection.
         failures = getattr(outcome, "worker_failures", {}).values()
         for failure in failures:
             cause = _origin(failure)
@@ -179,7 +179,7 @@ def _make_trainer(job: dict[str, Any], num_workers: int, use_gpu: bool, folder: 
 
 
 def _work(job: dict[str, Any]) -> TrainReport | None:
-    """What each process does; None where it was asked to stop."""
+    """Runs in each process. Returns None if the training was asked to stop."""
     import ray.train.torch
 
     options: TrainOptions = job["options"]
@@ -206,7 +206,7 @@ def _work(job: dict[str, Any]) -> TrainReport | None:
 
 
 class _Driver:
-    """What the process of the command does while others train."""
+    """The process of the command: it follows and stops the processes that train."""
 
     signals: Signals
 
@@ -217,9 +217,9 @@ class _Driver:
         self._notes: list[str] = []
 
     def fit(self, trainer: Any) -> TrainReport | BaseException:
-        """Runs Ray Train in a thread, as it would handle Ctrl-C by losing the last steps."""
+        """Runs Ray Train in a thread, because its own handling of Ctrl-C loses the last steps."""
         outcome: list[TrainReport | BaseException] = []
-        # Not join: interrupted by Ctrl-C, Python 3.11 takes the thread for ended.
+        # Not `join`: after Ctrl-C, Python 3.11 believes that the thread has ended.
         has_ended = threading.Event()
 
         def run() -> None:
@@ -242,9 +242,9 @@ class _Driver:
         return outcome[0]
 
     def _ask_to_stop(self) -> None:
-        """Lets the processes end after their step; raises KeyboardInterrupt where none has begun.
+        """Asks the processes to write a checkpoint after their current step, and to end.
 
-        They write the checkpoint that is waited for. Who cannot wait presses Ctrl-C again.
+        Raises KeyboardInterrupt if no process has started yet.
         """
         if not (self.folder / _STARTED_FILE).exists():
             raise KeyboardInterrupt
@@ -254,7 +254,7 @@ class _Driver:
                 stop.touch()
 
     def _tell(self) -> None:
-        """Hands on new notes; those of a second attempt are mostly the same."""
+        """Passes new notes on. A second attempt repeats most notes of the first one."""
         path = self.folder / _NOTES_FILE
         if not path.exists():
             return
@@ -271,7 +271,7 @@ class _Bar:
     def __init__(self, run: Path, enabled: bool | None) -> None:
         self._path = run / METRICS_FILE
         self._size = 0
-        # tqdm's None means: quiet where stderr is no terminal.
+        # None tells tqdm to be quiet if stderr is not a terminal.
         disable = None if enabled is None else not enabled
         self._bar = tqdm(unit="step", dynamic_ncols=True, file=sys.stderr, disable=disable)
 
@@ -282,7 +282,7 @@ class _Bar:
         self._bar.close()
 
     def show(self) -> None:
-        """Goes to the step of the last whole line."""
+        """Moves to the step of the last complete line."""
         if self._bar.disable or not self._path.exists():
             return
         if (size := self._path.stat().st_size) == self._size:
@@ -296,7 +296,7 @@ class _Bar:
 
 
 def _origin(error: BaseException) -> BaseException:
-    """Returns the error that a worker raised, out of those that Ray wraps around it."""
+    """Returns the error that a worker raised, without the errors that Ray wraps around it."""
     while True:
         inner = getattr(error, "cause", None) or getattr(error, "_base_exc", None)
         if not isinstance(inner, BaseException):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a network is trained: they are noted, and the loop decides."""
+"""Records Ctrl-C and SIGTERM while a network is trained. The training loop decides what to do."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from flowprep.run.interrupts import ENDING_SIGNALS, endings_heard
 
 __all__ = ["Signals", "watched_signals"]
 
-# Torchrun hands a terminal's Ctrl-C on, and its processes may have got it from there already.
+# torchrun passes Ctrl-C on, and its processes may already have got it from the terminal.
 _TORCHRUN_SECONDS = 2.0
-# Python looks at a signal between two computations, and one of them may take minutes.
+# Python handles a signal between two computations, and one computation may take minutes.
 _AT_ONCE_SECONDS = 2.0
 # No signal has this number.
 _END = b"\0"
 
 
 class Signals:
-    """Whether the training is asked to end; the loop looks at it after every step.
+    """Whether a signal asked the training to end. The loop checks this after every step.
 
-    A signal raises KeyboardInterrupt outside of a block `kept`, and so does a second Ctrl-C in it.
+    Outside of a block `kept`, a signal raises KeyboardInterrupt. In it, the second Ctrl-C does.
     """
 
     def __init__(self, on_interrupt: Callable[[int], None]) -> None:
@@ -52,9 +52,9 @@ class Signals:
             raise KeyboardInterrupt
 
     def listen(self, descriptor: int) -> None:
-        """Reads the numbers of signals as they come, in a thread of its own, to the end mark.
+        """Reads the numbers of signals as they come, in its own thread, until the end mark.
 
-        The main thread hears of them only when the computation at hand has ended.
+        The main thread handles them only after its current computation.
         """
         pause = _TORCHRUN_SECONDS if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
         first: float | None = None
@@ -79,9 +79,9 @@ class Signals:
 def watched_signals(on_interrupt: Callable[[int], None] = lambda count: None) -> Iterator[Signals]:
     """Watches for signals in a `with` block, in the main thread only.
 
-    `on_interrupt` is called from another thread: with 1 at once where a signal has come and the
-    step at hand is being finished; with 2 where Ctrl-C was pressed again and the main thread is
-    still in the computation two seconds later.
+    `on_interrupt` is called from another thread: with 1 as soon as a signal has come and the
+    training finishes the current step; with 2 if Ctrl-C was pressed again and the main thread is
+    still in its computation two seconds later.
     """
     signals = Signals(on_interrupt)
     if threading.current_thread() is not threading.main_thread():

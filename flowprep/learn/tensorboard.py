@@ -1,6 +1,6 @@
-"""The event files of TensorBoard, with its own records, written at once.
+"""TensorBoard's event files, written without delay.
 
-torch's SummaryWriter writes in a thread, where a full disk ends the thread with a traceback.
+torch's SummaryWriter writes in a thread, and a full disk ends that thread with a traceback.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["Events", "open_events"]
 
 
 def open_events(folder: Path, *, purge_step: int) -> Events | None:
-    """Begins an event file in `folder`; None where TensorBoard is not installed.
+    """Begins an event file in `folder`. Returns None if TensorBoard is not installed.
 
-    TensorBoard hides what earlier files have from step `purge_step` on. Raises StorageError where
-    nothing can be written.
+    TensorBoard hides the numbers of earlier files from step `purge_step` on. Raises StorageError if
+    the file cannot be written.
     """
     if importlib.util.find_spec("tensorboard") is None:
         return None
@@ -31,13 +31,13 @@ def open_events(folder: Path, *, purge_step: int) -> Events | None:
 
 
 class Events:
-    """An event file: every number is in it when `add` returns."""
+    """One event file. Every number is in the file when `add` returns."""
 
     def __init__(self, folder: Path, purge_step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        # As TensorBoard names them; a second training in the same second is another process.
+        # TensorBoard's own scheme. A second training in the same second is another process.
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.0"
         self._path = folder / name
         with translated_errors("write", str(self._path)):
@@ -48,7 +48,7 @@ class Events:
         self._write(step=purge_step, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Writes numbers by their names; raises StorageError where that fails."""
+        """Writes numbers under their names; raises StorageError if that fails."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in numbers.items()]
@@ -56,7 +56,7 @@ class Events:
 
     def close(self) -> None:
         """Closes the file."""
-        # It has all that `add` did not raise for; what a full disk did not take is tried again.
+        # All numbers for which `add` succeeded are in the file. Closing it tries the others again.
         with contextlib.suppress(OSError):
             self._file.close()
 

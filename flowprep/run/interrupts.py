@@ -1,6 +1,6 @@
 """Signals that ask a command to end: Ctrl-C, and the SIGTERM of batch systems and clusters.
 
-Whoever handles one of them otherwise goes on doing so, and only the main thread may ask for them.
+A handler that somebody else has set stays. Only the main thread may set a handler.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Handler:
-    """What this module installs, and knows again where blocks lie in each other."""
+    """The handler that this module sets. A nested block recognizes it and may replace it."""
 
     def __init__(self, handle: Callable[[int], None], heard: set[int]) -> None:
         self.handle = handle
@@ -25,8 +25,8 @@ class _Handler:
     def __call__(self, number: int, frame: object) -> None:
         is_repeated = number in self.heard
         self.heard.add(number)
-        # A user presses Ctrl-C again to be quicker. Batch systems repeat SIGTERM to be sure, and
-        # several of them in a row (srun, torchrun) each send one: they do not disturb the ending.
+        # A user presses Ctrl-C again to end faster. A repeated SIGTERM must not disturb the
+        # ending: batch systems repeat it to be sure, and srun and torchrun each pass it on.
         if number == signal.SIGINT or not is_repeated:
             self.handle(number)
 
@@ -35,8 +35,8 @@ class _Handler:
 def endings_heard(handle: Callable[[int], None], *, even_ignored: bool = False) -> Iterator[None]:
     """Calls `handle` with the number of each signal that asks to end, for a `with` block.
 
-    Of SIGTERM only the first one counts. With `even_ignored` that is so for a Ctrl-C
-    that is ignored too, which is how a shell without job control starts what is in the background.
+    Only the first SIGTERM counts. `even_ignored` also takes SIGINT if it is ignored: a shell
+    without job control starts its background jobs so.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -62,7 +62,7 @@ def _is_free(number: int, handler: object, even_ignored: bool) -> bool:
         return True
     if number == signal.SIGINT:
         return handler is signal.default_int_handler or (even_ignored and handler is signal.SIG_IGN)
-    # Ray's handler of SIGTERM ends the driver on the spot.
+    # Ray's handler of SIGTERM ends the driver at once.
     is_rays = str(getattr(handler, "__module__", "")).startswith("ray.")
     return handler is signal.SIG_DFL or is_rays
 
@@ -82,7 +82,8 @@ def endings_raised() -> Iterator[None]:
 def interrupts_kept() -> Iterator[Callable[[], None]]:
     """Gives a function that raises KeyboardInterrupt if a signal asked to end.
 
-    Python raises it wherever it happens to be, and drops it in a destructor: Ray has many.
+    Python raises KeyboardInterrupt in whatever code is running. If that is a destructor, Python
+    drops the exception, and Ray has many destructors.
     """
     is_asked = False
 
