@@ -23,13 +23,14 @@ def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterat
     process holds the lock. The message is `taken`, that process, and `remedy`.
     """
     with translated_errors("write", os.fspath(path)):
-        file = open(path, "a+")  # noqa: SIM115
+        # Without a buffer, which would be written once more when the file is closed.
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise StorageError(f"{taken} ({file.read().strip()}); {remedy}") from error
+            raise StorageError(f"{taken} ({file.read().decode().strip()}); {remedy}") from error
         except OSError as error:
             # Lustre and some NFS, without the mount option for locks, give one of these errors.
             if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
@@ -38,6 +39,5 @@ def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterat
                 ) from error
         with translated_errors("write", os.fspath(path)):
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield

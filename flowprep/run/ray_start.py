@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -51,14 +52,16 @@ def start_ray(
     folder = RayFolder() if address is None else None
     try:
         if address is not None:
-            ray.init(
+            _init(
+                ray,
                 address=_reachable(ray, address),
                 runtime_env=runtime_env,
                 log_to_driver=False,
                 logging_level="error",
             )
             return ray, True
-        ray.init(
+        _init(
+            ray,
             address="local",
             num_cpus=num_cpus,
             num_gpus=num_gpus,
@@ -88,6 +91,22 @@ def start_ray(
         # This ends Ray if nobody else does, for example in a notebook.
         atexit.register(stop_ray, ray)
     return ray, True
+
+
+def _init(ray: Any, **options: Any) -> None:
+    """Calls `ray.init`, and restores the handler of SIGTERM that Ray replaces."""
+    before = signal.getsignal(signal.SIGTERM)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before in (signal.SIG_DFL, None):
+        ray.init(**options)
+        return
+    try:
+        ray.init(**options)
+    except SystemExit as error:
+        # Ray's own handler exits like this.
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 _folders: list[RayFolder] = []
