@@ -68,6 +68,7 @@ __all__ = [
     "StoredStatus",
     "VideoRecord",
     "VideoStatus",
+    "decode_sidecar",
     "header_problem",
     "read_failures",
     "read_manifest",
@@ -155,6 +156,11 @@ class DatasetHeader:
     def read(cls, storage: Storage) -> DatasetHeader:
         """Reads `dataset.json`; raises DatasetError where it is missing, foreign or too new."""
         if not storage.exists(DATASET_FILE):
+            if storage.exists(MANIFEST_FILE) or storage.list_names(SHARDS_FOLDER):
+                raise DatasetError(
+                    f"{storage.location} has no {DATASET_FILE}; run the same command that made the "
+                    "data set again, which makes it anew"
+                )
             raise DatasetError(
                 f"{storage.location} is not a flowprep data set: no {DATASET_FILE}; name the "
                 f"folder that extract wrote"
@@ -196,7 +202,8 @@ class DatasetHeader:
             else:
                 detail = f"{type(error).__name__}: {error}"
             raise DatasetError(
-                f"{storage.location}: {DATASET_FILE} is damaged: {detail}; restore it from a copy"
+                f"{storage.location}: {DATASET_FILE} is damaged: {detail}; restore it from "
+                "a copy, or remove it and run the same command that made the data set again"
             ) from error
 
     def check_same(self, config: ExtractConfig, implementation: str, location: str) -> None:
@@ -331,8 +338,13 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_sidecar(storage: Storage, shard: int) -> Sidecar:
     """Reads a shard's sidecar; raises DatasetError where it is damaged."""
+    return decode_sidecar(storage, shard, storage.read_bytes(sidecar_name(shard)))
+
+
+def decode_sidecar(storage: Storage, shard: int, content: bytes) -> Sidecar:
+    """Returns the sidecar that a file of `storage` holds; raises DatasetError for a damaged one."""
     try:
-        sidecar = _decode(storage.read_bytes(sidecar_name(shard)), Sidecar)
+        sidecar = _decode(content, Sidecar)
         if sidecar.shard != shard:
             raise ValueError(f"it is of shard {sidecar.shard}")
     except ValueError as error:
@@ -353,7 +365,13 @@ def read_manifest(storage: Storage) -> list[ManifestEntry]:
         _check_entry(entry)
         return entry
 
-    return _read_lines(storage, MANIFEST_FILE, entry)
+    if not storage.exists(MANIFEST_FILE):
+        raise DatasetError(
+            f"{storage.location} has no {MANIFEST_FILE}; run the same command that made the data "
+            "set again, which makes it anew"
+        )
+    remedy = "remove it and run the same command that made the data set again, which makes it anew"
+    return _read_lines(storage, MANIFEST_FILE, entry, remedy)
 
 
 def write_manifest(storage: Storage, entries: Iterable[ManifestEntry]) -> None:
@@ -374,10 +392,16 @@ def write_manifest(storage: Storage, entries: Iterable[ManifestEntry]) -> None:
 
 
 def read_failures(storage: Storage) -> dict[str, Failure]:
-    """Reads `failures.jsonl` as key -> failure; empty if there is no such file."""
+    """Reads `failures.jsonl` as key -> failure; empty if there is no such file.
+
+    Raises DatasetError where it is damaged; `failures.stored_failures` tells a lost one apart.
+    """
     if not storage.exists(FAILURES_FILE):
         return {}
-    failures = _read_lines(storage, FAILURES_FILE, lambda line: msgspec.convert(line, Failure))
+    remedy = "run `flowprep verify --repair`, which makes it anew"
+    failures = _read_lines(
+        storage, FAILURES_FILE, lambda line: msgspec.convert(line, Failure), remedy
+    )
     return {failure.key: failure for failure in failures}
 
 
@@ -424,9 +448,9 @@ def _check_entry(entry: ManifestEntry) -> None:
             raise ValueError(f"start_seconds and end_seconds must be >= 0, got {seconds}")
 
 
-def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T]) -> list[T]:
-    if not storage.exists(name):
-        raise DatasetError(f"{storage.location} has no {name}; restore it from a copy")
+def _read_lines(
+    storage: Storage, name: str, build: Callable[[dict[str, Any]], T], remedy: str
+) -> list[T]:
     records = []
     for number, line in enumerate(storage.read_bytes(name).splitlines(), start=1):
         try:
@@ -435,7 +459,7 @@ def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(
                 f"{storage.location}: {name} line {number} is damaged: "
-                f"{type(error).__name__}: {error}; restore it from a copy"
+                f"{type(error).__name__}: {error}; {remedy}"
             ) from error
     return records
 

@@ -12,17 +12,16 @@ import itertools
 import math
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import (
-    Sidecar,
     VideoRecord,
     read_sidecar,
     sidecar_name,
@@ -33,7 +32,9 @@ from flowprep.garbage import collector_paused
 from flowprep.inputs.keys import are_plain_keys, check_key
 from flowprep.storage import Storage
 
-__all__ = ["StoredVideo", "VideoList", "read_videos", "size_problem"]
+__all__ = ["StoredVideo", "VideoList", "read_ahead", "read_videos", "size_problem"]
+
+T = TypeVar("T")
 
 # T.81 has 16 bits for a side. Of the area, a frame has 16384 x 16384 px at most (MAX_SIDE_PX).
 _MAX_JPEG_SIDE_PX = 65535
@@ -325,7 +326,7 @@ def read_videos(storage: Storage, shards: Sequence[int], config: ExtractConfig) 
     """Returns the videos of published shards; raises DatasetError for a damaged sidecar."""
     columns = _Columns()
     with collector_paused():
-        for sidecar in _read_ahead(storage, shards):
+        for sidecar in read_ahead(storage, shards, functools.partial(read_sidecar, storage)):
             found = [video for video in sidecar.videos if video.status != "failed"]
             keys = [video.key for video in found]
             if not are_plain_keys(keys):
@@ -341,9 +342,11 @@ def read_videos(storage: Storage, shards: Sequence[int], config: ExtractConfig) 
     return videos
 
 
-def _read_ahead(storage: Storage, shards: Sequence[int]) -> Iterator[Sidecar]:
-    """Yields the sidecars in order; all of them together take many times what is kept of them."""
-    read = functools.partial(read_sidecar, storage)
+def read_ahead(storage: Storage, shards: Sequence[int], read: Callable[[int], T]) -> Iterator[T]:
+    """Yields what `read` returns of each shard, in order; it asks a store for several at once.
+
+    Only a few are kept: all sidecars together take many times what a reader keeps of them.
+    """
     if storage.is_local:
         yield from map(read, shards)
         return

@@ -23,8 +23,11 @@ from flowprep.storage import Storage
 __all__ = [
     "BLOCK_SIZE",
     "COPY_BYTES",
+    "END_OF_TAR",
+    "ByteSink",
     "JpegStream",
     "WritableStream",
+    "padded",
     "publish_shard",
     "write_sample",
 ]
@@ -40,6 +43,17 @@ COPY_BYTES = 4 << 20
 """Streams are copied in pieces of this size."""
 
 
+# As long as the SHA-256 whose place it keeps.
+_NO_SHA256 = "0" * 64
+
+
+class ByteSink(Protocol):
+    """What takes bytes, such as a file."""
+
+    def write(self, data: bytes, /) -> object:
+        """Takes the next bytes."""
+
+
 class WritableStream(Protocol):
     """A Motion-JPEG stream, wherever its bytes are."""
 
@@ -47,7 +61,7 @@ class WritableStream(Protocol):
     def num_bytes(self) -> int:
         """Its length."""
 
-    def copy_to(self, file: IO[bytes]) -> None:
+    def copy_to(self, file: ByteSink) -> None:
         """Writes the whole stream to `file`."""
 
 
@@ -80,7 +94,7 @@ class JpegStream:
         self._file.seek(0)
         return self._file
 
-    def copy_to(self, file: IO[bytes]) -> None:
+    def copy_to(self, file: ByteSink) -> None:
         """Writes the whole stream to `file`."""
         shutil.copyfileobj(self.rewound(), file, COPY_BYTES)
 
@@ -98,19 +112,40 @@ def write_sample(
 ) -> dict[str, tuple[int, int]]:
     """Writes one video's tar members and returns name -> (offset of the data, size).
 
-    Times and owners in the headers are fixed, so that the bytes follow from the video alone.
+    Times and owners in the headers are fixed, so that the bytes follow from the video alone. `file`
+    must be able to seek: `KEY.json` comes first, and holds the checksums of what follows.
     """
     members: dict[str, tuple[int, int]] = {}
-    key, description = metadata.key, metadata.to_json()
+    key = metadata.key
+    description = metadata.with_checksums(dict.fromkeys(streams, _NO_SHA256)).to_json()
     members["json"] = (_write_header(file, f"{key}.json", len(description)), len(description))
     file.write(description)
     _pad(file)
+    checksums = {}
     for name, stream in streams.items():
         offset = _write_header(file, f"{key}.{name}.mjpg", stream.num_bytes)
         members[name] = (offset, stream.num_bytes)
-        stream.copy_to(file)
+        hashed = _HashedSink(file)
+        stream.copy_to(hashed)
+        checksums[name] = hashed.digest.hexdigest()
         _pad(file)
+    end = file.tell()
+    file.seek(members["json"][0])
+    file.write(metadata.with_checksums(checksums).to_json())
+    file.seek(end)
     return members
+
+
+class _HashedSink:
+    """Hashes what passes through it into a file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.digest = hashlib.sha256()
+        self._file = file
+
+    def write(self, data: bytes, /) -> None:
+        self.digest.update(data)
+        self._file.write(data)
 
 
 def publish_shard(
@@ -138,10 +173,10 @@ def publish_shard(
                     digest.update(block)
                     part_size += len(block)
             last_offset, last_size = list(record.members.values())[-1]
-            if part_size != _padded(last_offset + last_size):
+            if part_size != padded(last_offset + last_size):
                 raise DatasetError(
                     f"{name} has {part_size} bytes, but its record says "
-                    f"{_padded(last_offset + last_size)}; remove it and run the same command again"
+                    f"{padded(last_offset + last_size)}; remove it and run the same command again"
                 )
             moved.append(_moved(record, size))
             size += part_size
@@ -170,5 +205,6 @@ def _pad(file: IO[bytes]) -> None:
     file.write(b"\0" * (-file.tell() % BLOCK_SIZE))
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """Returns a size in bytes with what fills the last block of a tar."""
     return size + -size % BLOCK_SIZE

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, replace
 import cv2
 
 from flowprep.config import ExtractConfig, RunOptions
-from flowprep.dataset.layout import (
-    RGB_STREAM,
-    read_failures,
-)
+from flowprep.dataset.failures import published_failures, stored_failures
+from flowprep.dataset.layout import RGB_STREAM
 from flowprep.dataset.parts import list_parts, recorded_parts
 from flowprep.dataset.plan import Plan
 from flowprep.dataset.read import published_shards
@@ -194,7 +192,7 @@ def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str
     published = set(published_shards(storage))
     known = plan.known
     done = {entry.video.key for entry in known if entry.shard in published}
-    failures = read_failures(storage)
+    failures = published_failures(storage, known, published, stored_failures(storage) or {})
     done -= failures.keys() if options.retry_failed else found_again(failures, plan.entries)
     names = FolderNames()
     for shard in {entry.shard for entry in known} - published:
