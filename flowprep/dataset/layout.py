@@ -278,6 +278,8 @@ class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Source frames whose time stamp goes back, repeats, jumps or is missing."""
     notes: dict[NoteCode, str] = {}
     """What somebody should look at, by its code: a sentence with the video's own values."""
+    source_bytes: Count | None = None
+    """Size of the source, which a listing is held against; None where nobody knows."""
 
     @property
     def is_partial(self) -> bool:
@@ -361,6 +363,8 @@ def read_manifest(storage: Storage) -> list[ManifestEntry]:
     def entry(line: dict[str, Any]) -> ManifestEntry:
         shard = line.pop("shard")
         line["labels"] = tuple(line.get("labels", ()))
+        if "listed_bytes" in line:
+            raise ValueError("listed_bytes is no field of the manifest")
         entry = ManifestEntry(Video(**line), shard)
         _check_entry(entry)
         return entry

@@ -175,6 +175,8 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
     """Size of each JPEG of each stream."""
     source_etag: str | UnsetType | None = UNSET
     """Of an object in a store."""
+    source_sha256: _Sha256 | UnsetType = UNSET
+    """Of the whole file; of a folder of images, and of a range of a file, there is none."""
     stream_sha256: dict[str, _Sha256] | UnsetType = UNSET
     """Of the bytes of each stream; written last, when they are known."""
 
@@ -260,10 +262,11 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
         num_frames_decoded: int,
         frame_counts: FrameCounts | None,
         notes: Mapping[NoteCode, str],
+        source_sha256: str | None,
     ) -> VideoMetadata:
         """Describes the video of these segments, as an uncut extraction would have described it.
 
-        The four numbers are the whole video's; `frame_counts` is None for a cut of version 1.
+        What follows `parts` is the whole video's; `frame_counts` is None for a cut of version 1.
         """
         first = parts[0]
         shared = first._shared()
@@ -285,7 +288,8 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
         sizes = {
             name: [size for part in parts for size in part.sizes[name]] for name in first.sizes
         }
-        return cls(**shared, flow=flow, sizes=sizes, source_etag=first.source_etag)
+        joined = cls(**shared, flow=flow, sizes=sizes, source_etag=first.source_etag)
+        return joined.with_source_sha256(source_sha256)
 
     def fetched_from(self, provenance: Provenance) -> VideoMetadata:
         """Returns the same of a video whose source was fetched from a store."""
@@ -296,6 +300,12 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
             source_mtime_ns=provenance.source_mtime_ns,
             source_etag=provenance.source_etag,
         )
+
+    def with_source_sha256(self, source_sha256: str | None) -> VideoMetadata:
+        """Returns the same with the SHA-256 of the source; None: it has none."""
+        if source_sha256 is None:
+            return self
+        return msgspec.structs.replace(self, source_sha256=source_sha256)
 
     def with_checksums(self, stream_sha256: Mapping[str, str]) -> VideoMetadata:
         """Returns the same with the SHA-256 of each stream."""

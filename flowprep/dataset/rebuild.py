@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import tarfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -27,7 +27,7 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.metadata import SegmentMetadata, VideoMetadata
 from flowprep.dataset.parts import list_parts
-from flowprep.dataset.write import END_OF_TAR, padded
+from flowprep.dataset.write import COPY_BYTES, END_OF_TAR, copy_bytes, padded
 from flowprep.errors import DatasetError, StorageError
 from flowprep.inputs.keys import check_key
 from flowprep.inputs.video import Video
@@ -44,8 +44,6 @@ __all__ = [
 ]
 
 log = logging.getLogger("flowprep.dataset")
-
-_READ_BYTES = 4 << 20
 
 
 def rebuild_lost_sidecars(
@@ -211,9 +209,9 @@ def _checked_sha256(
     with storage.open_read(name) as file:
         position = 0
         for offset, length, key, kind in places:
-            _pass_over(file, offset - position, digest.update)
+            copy_bytes(file, offset - position, digest.update)
             own = hashlib.sha256()
-            _pass_over(file, length, digest.update, own.update)
+            copy_bytes(file, length, digest.update, own.update)
             position = offset + length
             wanted = metadata[key].stream_sha256
             if wanted is not UNSET and kind in wanted and own.hexdigest() != wanted[kind]:
@@ -221,16 +219,9 @@ def _checked_sha256(
                     f"{name}: {key}.{kind} has another SHA-256 than its metadata says; the video "
                     "is damaged"
                 )
-        while block := file.read(_READ_BYTES):
+        while block := file.read(COPY_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _pass_over(file: IO[bytes], length: int, *takers: Callable[[bytes], object]) -> None:
-    while length > 0 and (block := file.read(min(length, _READ_BYTES))):
-        for take in takers:
-            take(block)
-        length -= len(block)
 
 
 def first_metadata(storage: Storage, name: str) -> VideoMetadata | None:
@@ -301,6 +292,7 @@ def record_from_metadata(
         "num_damaged": metadata.num_damaged or 0,
         "num_irregular_stamps": metadata.num_irregular_stamps or 0,
         "notes": metadata.notes or {},
+        "source_bytes": metadata.source_bytes,
     }
     # As a reader of the sidecar will see it: what he would refuse must not be published.
     return VideoRecord.from_json(json.dumps(values).encode())

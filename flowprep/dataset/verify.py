@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -41,6 +42,7 @@ from flowprep.dataset.layout import (
 from flowprep.dataset.lease import locked_dataset
 from flowprep.dataset.metadata import VideoMetadata
 from flowprep.dataset.rebuild import rebuild_sidecar, record_from_metadata
+from flowprep.dataset.sources import SourceCheck
 from flowprep.dataset.video_list import size_problem
 from flowprep.errors import DatasetError
 from flowprep.images import decode_strictly
@@ -91,23 +93,30 @@ def verify_dataset(
     *,
     deep: bool = False,
     repair: bool = False,
+    sources: bool = False,
+    hash_sources: bool = False,
     progress: bool | None = False,
 ) -> VerifyReport:
     """Checks a data set against its own plan, index and checksums.
 
     Reads every byte once; `deep` also decodes every JPEG. `repair` rebuilds lost or damaged
     sidecars from their tars, and `failures.jsonl` from the sidecars; it keeps runs out meanwhile.
-    Raises DatasetError only if there is no readable data set at all.
+    `sources` looks whether the sources are still the files that were extracted, by size and time;
+    `hash_sources` also reads those that have a checksum. Raises DatasetError only if there is no
+    readable data set at all.
     """
     storage = Storage(out)
+    check = SourceCheck(hash_sources) if sources or hash_sources else None
     if not repair:
-        return _verified(storage, deep, repair, progress)
+        return _verified(storage, deep, repair, check, progress)
     DatasetHeader.read(storage)
     with locked_dataset(storage):
-        return _verified(storage, deep, repair, progress)
+        return _verified(storage, deep, repair, check, progress)
 
 
-def _verified(storage: Storage, deep: bool, repair: bool, progress: bool | None) -> VerifyReport:
+def _verified(
+    storage: Storage, deep: bool, repair: bool, check: SourceCheck | None, progress: bool | None
+) -> VerifyReport:
     header = DatasetHeader.read(storage)
     entries = read_manifest(storage)
     stored = stored_failures(storage)
@@ -128,7 +137,7 @@ def _verified(storage: Storage, deep: bool, repair: bool, progress: bool | None)
     for shard in bar:
         sidecar = _load_sidecar(storage, shard, header, by_shard[shard], stored, repair, report)
         if sidecar is not None:
-            _check_shard(storage, sidecar, header.config, by_shard[shard], deep, report)
+            _check_shard(storage, sidecar, header.config, by_shard[shard], deep, check, report)
             placed.update(video.key for video in sidecar.videos if video.status != "failed")
             planned = {entry.video.key: entry.video for entry in by_shard[shard]}
             recorded |= {one.key: one for one in failed_in(sidecar, planned, stored or {})}
@@ -166,6 +175,9 @@ def _verified(storage: Storage, deep: bool, repair: bool, progress: bool | None)
     problems, notes = verify_labels(storage, known)
     report.problems += problems
     report.notes += notes
+    if check is not None:
+        report.problems += check.problems()
+        report.notes += check.notes()
     report.num_failed = len(failures)
     return report
 
@@ -255,6 +267,7 @@ def _check_shard(
     config: ExtractConfig,
     entries: list[ManifestEntry],
     deep: bool,
+    check: SourceCheck | None,
     report: VerifyReport,
 ) -> None:
     name = shard_name(sidecar.shard)
@@ -288,8 +301,9 @@ def _check_shard(
             ):
                 problems.append(f"{name}: the index of {video.key} points outside of its place")
                 return
-            found = _check_video(video, tar, config, deep, report)
             planned_video = by_key.get(video.key)
+            looks = None if check is None else functools.partial(check.add, video=planned_video)
+            found = _check_video(video, tar, config, deep, looks, report)
             if planned_video is not None:
                 found += [
                     f"{what} is {stored_value}, but the manifest says {planned_value}"
@@ -335,9 +349,13 @@ def _check_video(
     tar: _HashingReader,
     config: ExtractConfig,
     deep: bool,
+    looks: Callable[[VideoMetadata], None] | None,
     report: VerifyReport,
 ) -> list[str]:
-    """Returns what is wrong with one video, whose members are the next in `tar`."""
+    """Returns what is wrong with one video, whose members are the next in `tar`.
+
+    `looks` is told what the video says of itself.
+    """
     try:
         check_key(video.key)
     except DatasetError as error:
@@ -361,10 +379,13 @@ def _check_video(
         described = record_from_metadata(metadata, video.members, video.seconds, video.attempts)
     except ValueError as error:
         return [f"its metadata is damaged: {type(error).__name__}: {error}"]
+    if looks is not None:
+        looks(metadata)
     problems = []
     for name in VideoRecord.__struct_fields__:
         own, indexed = getattr(described, name), getattr(video, name)
-        if own != indexed:
+        # Earlier versions stored no size of the source in the sidecar.
+        if own != indexed and not (name == "source_bytes" and indexed is None):
             problems.append(f"{name} is {own} in its metadata and {indexed} in the sidecar")
     problems += _check_counts(metadata)
     if video.num_flows != video.num_frames - config.flow.step:

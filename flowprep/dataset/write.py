@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import IO, Protocol
 
 import cv2
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flowprep.dataset.layout import Sidecar, VideoRecord, shard_name, sidecar_name
 from flowprep.dataset.metadata import VideoMetadata
-from flowprep.dataset.parts import part_name
+from flowprep.dataset.parts import part_name, remove_parts, write_part_record
 from flowprep.errors import DatasetError
 from flowprep.storage import Storage
 
@@ -27,8 +27,10 @@ __all__ = [
     "ByteSink",
     "JpegStream",
     "WritableStream",
+    "copy_bytes",
     "padded",
     "publish_shard",
+    "reopen_shard",
     "write_sample",
 ]
 
@@ -186,6 +188,60 @@ def publish_shard(
     sidecar = Sidecar(shard, size, digest.hexdigest(), tuple(moved))
     storage.write_bytes(sidecar_name(shard), sidecar.to_json())
     return sidecar
+
+
+def reopen_shard(
+    storage: Storage, sidecar: Sidecar, lines: Mapping[str, int], dropped: Collection[str]
+) -> None:
+    """Makes the parts again that a shard was published of, but those of `dropped`; unpublishes it.
+
+    `lines` are the manifest's lines of the shard's videos. What ends in the middle leaves the shard
+    published, or its parts complete. Raises DatasetError where the tar is not what was published.
+    """
+    shard, name = sidecar.shard, shard_name(sidecar.shard)
+    # A run that ended in the middle of this may have left some of another choice.
+    remove_parts(storage, shard)
+    parts: list[VideoRecord] = []
+    digest = hashlib.sha256()
+    with storage.open_read(name) as tar:
+        begin = 0
+        for record in sidecar.videos:
+            # Others are in another shard now, or are to be computed again.
+            is_kept = record.key in lines and record.key not in dropped
+            if record.status == "failed":
+                if is_kept:
+                    parts.append(record)
+                continue
+            last_offset, last_size = list(record.members.values())[-1]
+            length = padded(last_offset + last_size) - begin
+            if is_kept:
+                with storage.atomic_file(part_name(shard, lines[record.key], "tar")) as part:
+                    copy_bytes(tar, length, digest.update, part.write)
+                parts.append(_moved(record, -begin))
+            else:
+                copy_bytes(tar, length, digest.update)
+            begin += length
+        while block := tar.read(COPY_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != sidecar.sha256:
+        remove_parts(storage, shard)
+        raise DatasetError(
+            f"{name} has another SHA-256 than its sidecar says; it is damaged: restore it from a "
+            "copy, or remove its .tar and .json and run the same extract again"
+        )
+    for record in parts:
+        write_part_record(storage, shard, lines[record.key], record)
+    # The tar goes last: an index without its tar would be damage.
+    storage.remove(sidecar_name(shard))
+    storage.remove(name)
+
+
+def copy_bytes(file: IO[bytes], length: int, *takers: Callable[[bytes], object]) -> None:
+    """Gives the next `length` bytes of a file, or what there is of them, to each of `takers`."""
+    while length > 0 and (block := file.read(min(length, COPY_BYTES))):
+        for take in takers:
+            take(block)
+        length -= len(block)
 
 
 def _moved(record: VideoRecord, distance: int) -> VideoRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Video"]
 
@@ -23,3 +23,5 @@ class Video:
     """Begin of the range to cut from an untrimmed file, in seconds from its first frame."""
     end_seconds: float | None = None
     """End of the range, exclusive."""
+    listed_bytes: int | None = field(default=None, compare=False)
+    """Size of the file, where the listing of a store said it anyhow; not stored in the plan."""

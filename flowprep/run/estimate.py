@@ -22,6 +22,7 @@ from flowprep.flow import build_estimator
 from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.tree import is_frame_image
 from flowprep.inputs.video import Video
+from flowprep.run.changed import find_changed
 from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.extract import extract_video
 from flowprep.run.found_again import FolderNames, found_again
@@ -193,6 +194,8 @@ def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str
     known = plan.known
     done = {entry.video.key for entry in known if entry.shard in published}
     failures = published_failures(storage, known, published, stored_failures(storage) or {})
+    if options.redo_changed:
+        done -= find_changed(storage, plan.entries, published, redo=True).keys
     done -= failures.keys() if options.retry_failed else found_again(failures, plan.entries)
     names = FolderNames()
     for shard in {entry.shard for entry in known} - published:

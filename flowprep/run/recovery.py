@@ -34,6 +34,7 @@ from flowprep.dataset.plan import move_to_new_shards
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.rebuild import rebuild_lost_sidecars
 from flowprep.errors import DatasetError
+from flowprep.run.changed import find_changed, reopen_shards
 from flowprep.run.found_again import FolderNames, found_again, with_new_sources
 from flowprep.run.job import internal_error_site
 from flowprep.run.segments import CutVideos
@@ -102,6 +103,15 @@ def recover(
         log.info("trying %d failed videos again", len(retried))
         entries = move_to_new_shards(entries, retried, config.encode.videos_per_shard)
         write_manifest(storage, entries)
+    changed = find_changed(storage, entries, published, redo=options.redo_changed)
+    notes += changed.notes()
+    if options.redo_changed:
+        reopened = set(reopen_shards(storage, entries, changed))
+        published -= reopened
+        # Those of its failed videos are parts again, as its stored ones are.
+        for entry in entries:
+            if entry.shard in reopened:
+                failures.pop(entry.video.key, None)
     kept = {key: failure for key, failure in failures.items() if key not in retried}
     found = Recovered(entries, with_new_sources(kept, entries), num_found_again, notes)
     _remove_emptied_shards(storage, entries, published)

@@ -188,6 +188,7 @@ def _joined_metadata(parts: Sequence[SegmentMetadata], cut: VideoCut) -> VideoMe
         num_frames_decoded=cut.num_frames_decoded,
         frame_counts=cut.frame_counts,
         notes=cut.notes,
+        source_sha256=cut.source_sha256,
     )
 
 

@@ -111,6 +111,8 @@ class VideoCut:
     """What becomes of them; None in a cut of version 1."""
     notes: Mapping[NoteCode, str] = field(default_factory=dict)
     """What an uncut read notes."""
+    source_sha256: str | None = None
+    """Of the file; None of a range of it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the cut as JSON values; `from_dict` is its inverse."""
@@ -119,6 +121,7 @@ class VideoCut:
             "num_frames_decoded": self.num_frames_decoded,
             "frame_counts": msgspec.to_builtins(self.frame_counts),
             "notes": dict(self.notes),
+            "source_sha256": self.source_sha256,
         }
 
     @classmethod
@@ -130,6 +133,7 @@ class VideoCut:
             values["num_frames_decoded"],
             msgspec.convert(values.get("frame_counts"), FrameCounts | None),
             values.get("notes", {}),
+            values.get("source_sha256"),
         )
 
 
