@@ -53,10 +53,10 @@ def rebuild_lost_sidecars(
     published: Collection[int],
     failures: Mapping[str, Failure] | None,
 ) -> set[int]:
-    """Rebuilds the sidecars of shards that were published and lost them; returns these shards.
+    """Rebuilds the sidecars of published shards that have lost them. Returns these shards.
 
-    `published` are the shards that have their sidecar, `failures` what `stored_failures` returns.
-    Raises DatasetError as `rebuild_sidecar` does.
+    `published` are the shards that have a sidecar, `failures` is what `stored_failures` returns.
+    Raises the DatasetError of `rebuild_sidecar`.
     """
     rebuilt = set()
     for shard in sorted(published_tars(storage).difference(published)):
@@ -83,11 +83,12 @@ def rebuild_sidecar(
     entries: Sequence[ManifestEntry],
     failures: Mapping[str, Failure] | None,
 ) -> Sidecar:
-    """Returns the sidecar of a shard from its tar; seconds spent and attempts are not in there.
+    """Returns the sidecar of a shard from its tar, without seconds spent and attempts.
 
-    `entries` are the manifest's lines of this shard. Where `failures` are lost (None), a video that
-    is not in the tar had failed, and nobody knows why: `record-lost`. Raises DatasetError where the
-    tar is cut, holds something else than the manifest says, or a stream has another checksum.
+    The tar does not contain these. `entries` are the manifest's lines of this shard. If `failures`
+    are lost (None), a video that is not in the tar has failed for a reason that nobody knows
+    (`record-lost`). Raises DatasetError if the tar is cut off, if its content differs from the
+    manifest, or if a stream does not match its checksum.
     """
     name = shard_name(shard)
     content = read_shard(storage, shard)
@@ -164,10 +165,10 @@ def read_shard(storage: Storage, shard: int) -> ShardContent:
             tarfile.open(fileobj=_BoundedReader(file, size), mode="r:") as tar,
         ):
             for member in tar:
-                # A sparse member may claim any size, and reads as so many zeros.
+                # A sparse member may claim any size, and would be read as that many zeros.
                 if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
                     raise _damaged(f"{name}: {member.name!r} is no ordinary file")
-                # A size below zero would lead back, and round for ever.
+                # A size below zero would lead back in the tar, into an endless loop.
                 if not 0 <= member.size <= size - member.offset_data:
                     raise _damaged(f"{name} is cut: {member.name!r} ends after the file")
                 key, _, suffix = member.name.rpartition("/")[2].partition(".")
@@ -242,23 +243,23 @@ def first_metadata(storage: Storage, name: str) -> VideoMetadata | None:
 
 
 class _BoundedReader(io.RawIOBase):
-    """Reads no more than there is; for `tarfile`, which asks for what a forged header says."""
+    """Reads at most the bytes that exist, because a forged header makes `tarfile` ask for more."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file = file
         self._size = size
 
     def read(self, size: int = -1) -> bytes:
-        """Returns the next bytes; takes room for those alone that are there."""
+        """Returns the next bytes. Allocates memory only for existing bytes."""
         left = max(0, self._size - self._file.tell())
         return self._file.read(min(size, left) if size >= 0 else size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Goes to a place."""
+        """Goes to a position."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Returns the place."""
+        """Returns the position."""
         return self._file.tell()
 
 
@@ -270,7 +271,7 @@ def record_from_metadata(
 ) -> VideoRecord:
     """Returns the sidecar's record of a video from its `KEY.json` and the place of its members.
 
-    Raises ValueError where a field is not what it must be.
+    Raises ValueError if a field is invalid.
     """
     values = {
         "key": metadata.key,
@@ -287,14 +288,14 @@ def record_from_metadata(
         "members": members,
         "seconds": seconds or {},
         "attempts": attempts,
-        # Version 1 has none of these.
+        # Version 1 has none of these fields.
         "format_minor": metadata.format_minor or 0,
         "num_damaged": metadata.num_damaged or 0,
         "num_irregular_stamps": metadata.num_irregular_stamps or 0,
         "notes": metadata.notes or {},
         "source_bytes": metadata.source_bytes,
     }
-    # As a reader of the sidecar will see it: what he would refuse must not be published.
+    # The record is read like by a reader. A record that readers refuse must not be published.
     return VideoRecord.from_json(json.dumps(values).encode())
 
 
