@@ -94,7 +94,7 @@ FAILURE_REASONS: dict[FailureReason, str] = {
     "the class, and extract to a new OUT, because OUT holds the version of the class",
     "internal-error": "an error in flowprep itself; report it with the traceback in the log",
     "record-lost": "why the video failed was lost with two files of the data set; run the same "
-    "extract again, which tries the video again",
+    "command again, which tries the video again",
 }
 """What each reason code in `failures.jsonl` means, and what to do before `--retry-failed`."""
 

@@ -1,9 +1,9 @@
-"""Which videos failed: the sidecars say it, `failures.jsonl` gathers it, and comes back from them.
+"""Which videos failed. The sidecars say it, and `failures.jsonl` repeats it in one file.
 
-    publish_shard    record of a failed video in the sidecar     what holds
-    write_failures   failures.jsonl                              the same in one file, with sources
+    publish_shard    record of a failed video in the sidecar    what counts
+    write_failures   failures.jsonl                             the same of all shards, and sources
 
-A lost, damaged or stale `failures.jsonl` costs nothing but where a missing video was looked for.
+So `failures.jsonl` can be lost, damaged or out of date. It is then made anew from the sidecars.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ from flowprep.inputs.video import Video
 from flowprep.storage import Storage
 from flowprep.urls import redacted
 
-__all__ = ["failed_in", "failure_of", "is_same_failure", "published_failures", "stored_failures"]
+__all__ = [
+    "failed_in",
+    "failure_of",
+    "is_same_failure",
+    "lost_records",
+    "published_failures",
+    "stored_failures",
+]
 
 log = logging.getLogger("flowprep.dataset")
 
@@ -74,6 +81,18 @@ def failed_in(
         failure = failure_of(record, planned[record.key].source)
         known = stored.get(record.key)
         yield known if known is not None and is_same_failure(known, failure) else failure
+
+
+def lost_records(
+    failures: Mapping[str, Failure], entries: Iterable[ManifestEntry]
+) -> dict[int, set[str]]:
+    """Returns the keys of videos that failed for a reason that was lost, by shard."""
+    lost: dict[int, set[str]] = {}
+    for entry in entries:
+        failure = failures.get(entry.video.key)
+        if failure is not None and failure.reason == "record-lost":
+            lost.setdefault(entry.shard, set()).add(entry.video.key)
+    return lost
 
 
 def published_failures(

@@ -14,7 +14,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.dataset.layout import Sidecar, VideoRecord, shard_name, sidecar_name
+from flowprep.dataset.layout import (
+    ManifestEntry,
+    Sidecar,
+    VideoRecord,
+    read_sidecar,
+    shard_name,
+    sidecar_name,
+)
 from flowprep.dataset.metadata import VideoMetadata
 from flowprep.dataset.parts import part_name, remove_parts, write_part_record
 from flowprep.errors import DatasetError
@@ -31,6 +38,7 @@ __all__ = [
     "padded",
     "publish_shard",
     "reopen_shard",
+    "reopen_shards",
     "write_sample",
 ]
 
@@ -190,13 +198,30 @@ def publish_shard(
     return sidecar
 
 
+def reopen_shards(
+    storage: Storage, entries: Sequence[ManifestEntry], dropped: Mapping[int, Collection[str]]
+) -> set[int]:
+    """Turns published shards into parts again, without some of their videos. Returns the shards.
+
+    `dropped` has the keys of these videos by shard. The videos are then extracted like new ones,
+    and the shards get their numbers and places back. Raises the DatasetErrors of `reopen_shard` and
+    of `read_sidecar`.
+    """
+    for shard, keys in sorted(dropped.items()):
+        lines = {
+            entry.video.key: index for index, entry in enumerate(entries) if entry.shard == shard
+        }
+        reopen_shard(storage, read_sidecar(storage, shard), lines, keys)
+    return set(dropped)
+
+
 def reopen_shard(
     storage: Storage, sidecar: Sidecar, lines: Mapping[str, int], dropped: Collection[str]
 ) -> None:
-    """Makes the parts again that a shard was published of, but those of `dropped`; unpublishes it.
+    """Turns a published shard into the parts that it was made of, without the videos `dropped`.
 
-    `lines` are the manifest's lines of the shard's videos. What ends in the middle leaves the shard
-    published, or its parts complete. Raises DatasetError where the tar is not what was published.
+    `lines` are the manifest's lines of the videos of the shard. If this is interrupted, the shard
+    is still published, or its parts are complete. Raises DatasetError if the tar is damaged.
     """
     shard, name = sidecar.shard, shard_name(sidecar.shard)
     # A run that ended in the middle of this may have left some of another choice.

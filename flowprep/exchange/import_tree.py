@@ -15,7 +15,12 @@ import numpy as np
 from tqdm import tqdm
 
 from flowprep._version import __version__
-from flowprep.dataset.failures import failure_of, published_failures, stored_failures
+from flowprep.dataset.failures import (
+    failure_of,
+    lost_records,
+    published_failures,
+    stored_failures,
+)
 from flowprep.dataset.layout import (
     DATASET_FILE,
     MANIFEST_FILE,
@@ -38,7 +43,7 @@ from flowprep.dataset.parts import (
 from flowprep.dataset.plan import extend_plan, refuse_foreign_files
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.rebuild import rebuild_lost_sidecars, record_from_metadata
-from flowprep.dataset.write import publish_shard, write_sample
+from flowprep.dataset.write import publish_shard, reopen_shards, write_sample
 from flowprep.differences import describe_differences, find_differences, mismatch
 from flowprep.errors import (
     ConfigError,
@@ -237,6 +242,10 @@ class _Importer:
             self.storage, self.entries, self.plan.config, self.published, stored
         )
         self.failures = published_failures(self.storage, self.entries, self.published, stored or {})
+        lost = lost_records(self.failures, self.entries)
+        self.published -= reopen_shards(self.storage, self.entries, lost)
+        for key in set().union(*lost.values()):
+            del self.failures[key]
         if self.failures != stored:
             write_failures(self.storage, self.failures.values())
         for failure in self.failures.values():

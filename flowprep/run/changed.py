@@ -1,14 +1,13 @@
-"""Videos whose source changed after they were extracted: noted, or computed again when asked.
+"""Published videos whose source changed after they were extracted.
 
-A shard with such a video goes back to parts: those of its other videos are cut out of its tar. What
-is published then has the bytes that an undisturbed extraction of the new sources gives.
+A run notes them. With `--redo-changed` it computes them again: `reopen_shards` turns their shards
+into parts, and the shards end in the bytes of an undisturbed extraction of the new sources.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from flowprep.dataset.layout import (
@@ -21,16 +20,13 @@ from flowprep.dataset.layout import (
 from flowprep.dataset.metadata import VideoMetadata
 from flowprep.dataset.sources import changed_words, source_change
 from flowprep.dataset.video_list import read_ahead
-from flowprep.dataset.write import reopen_shard
 from flowprep.errors import DatasetError
 from flowprep.inputs.entries import first_of
 from flowprep.inputs.video import Video
 from flowprep.storage import Storage
 from flowprep.words import format_count
 
-__all__ = ["ChangedVideos", "find_changed", "reopen_shards"]
-
-log = logging.getLogger("flowprep.run")
+__all__ = ["ChangedVideos", "find_changed"]
 
 
 @dataclass
@@ -59,7 +55,7 @@ class ChangedVideos:
             notes.append(
                 f"{format_count(len(self.unknown), 'video')} not computed again: the sources have "
                 "another time than when they were extracted, but the same size, and no checksum "
-                f"({first_of(self.unknown)})"
+                f"({first_of(self.unknown)}); extract to a new OUT if they changed"
             )
         return notes
 
@@ -117,19 +113,3 @@ def _metadata(storage: Storage, shard: int, record: VideoRecord) -> VideoMetadat
         raise DatasetError(
             f"{shard_name(shard)}: {record.key}.json is damaged: {error}; run `flowprep verify`"
         ) from error
-
-
-def reopen_shards(
-    storage: Storage, entries: Sequence[ManifestEntry], changed: ChangedVideos
-) -> Iterator[int]:
-    """Takes shards with changed videos back to parts, without these videos; yields their numbers.
-
-    Raises DatasetError for a shard that is damaged: its other videos would be believed.
-    """
-    for shard, keys in sorted(changed.by_shard.items()):
-        log.info("%s: computing %s again", shard_name(shard), ", ".join(sorted(keys)))
-        lines = {
-            entry.video.key: index for index, entry in enumerate(entries) if entry.shard == shard
-        }
-        reopen_shard(storage, read_sidecar(storage, shard), lines, keys)
-        yield shard

@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flowprep.config import ExtractConfig, RunOptions
-from flowprep.dataset.failures import failure_of, published_failures, stored_failures
+from flowprep.dataset.failures import (
+    failure_of,
+    lost_records,
+    published_failures,
+    stored_failures,
+)
 from flowprep.dataset.layout import (
     FAILURES_FILE,
     Failure,
@@ -33,8 +38,9 @@ from flowprep.dataset.parts import (
 from flowprep.dataset.plan import move_to_new_shards
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.rebuild import rebuild_lost_sidecars
+from flowprep.dataset.write import reopen_shards
 from flowprep.errors import DatasetError
-from flowprep.run.changed import find_changed, reopen_shards
+from flowprep.run.changed import find_changed
 from flowprep.run.found_again import FolderNames, found_again, with_new_sources
 from flowprep.run.job import internal_error_site
 from flowprep.run.segments import CutVideos
@@ -94,25 +100,25 @@ def recover(
     if not options.retry_failed:
         retried = found_again(failures, entries)
         num_found_again = len(retried)
-        lost = {key for key, failure in failures.items() if failure.reason == "record-lost"}
-        if lost:
-            count = format_count(len(lost), "video")
-            notes.append(f"tried {count} again that failed for a reason that was lost")
-        retried |= lost
     if retried:
         log.info("trying %d failed videos again", len(retried))
         entries = move_to_new_shards(entries, retried, config.encode.videos_per_shard)
         write_manifest(storage, entries)
     changed = find_changed(storage, entries, published, redo=options.redo_changed)
     notes += changed.notes()
-    if options.redo_changed:
-        reopened = set(reopen_shards(storage, entries, changed))
-        published -= reopened
-        # Those of its failed videos are parts again, as its stored ones are.
-        for entry in entries:
-            if entry.shard in reopened:
-                failures.pop(entry.video.key, None)
     kept = {key: failure for key, failure in failures.items() if key not in retried}
+    reopened = lost_records(kept, entries)
+    if reopened:
+        count = format_count(sum(map(len, reopened.values())), "video")
+        notes.append(f"tried {count} again that failed for a reason that was lost")
+    if options.redo_changed:
+        for shard, keys in changed.by_shard.items():
+            reopened.setdefault(shard, set()).update(keys)
+    published -= reopen_shards(storage, entries, reopened)
+    # The failed videos of these shards are parts again, like their stored videos.
+    for entry in entries:
+        if entry.shard in reopened:
+            kept.pop(entry.video.key, None)
     found = Recovered(entries, with_new_sources(kept, entries), num_found_again, notes)
     _remove_emptied_shards(storage, entries, published)
     for index, entry in enumerate(entries):
