@@ -42,13 +42,22 @@ log = logging.getLogger("flowprep.dataset")
 def failure_of(record: VideoRecord, source: str) -> Failure:
     """Returns what `failures.jsonl` says of a video whose record has failed."""
     assert record.reason is not None
-    message = record.message or ""
-    return Failure(record.key, redacted(source), record.reason, message, record.attempts)
+    return Failure(
+        record.key,
+        redacted(source),
+        record.reason,
+        record.message or "",
+        record.attempts,
+        record.fault or "video",
+    )
 
 
 def is_same_failure(one: Failure, other: Failure) -> bool:
     """Whether two say the same, wherever the video was looked for."""
-    return (one.reason, _plain(one.message)) == (other.reason, _plain(other.message))
+    first, second = (
+        (failure.reason, failure.fault, _plain(failure.message)) for failure in (one, other)
+    )
+    return first == second
 
 
 def _plain(message: str) -> str:

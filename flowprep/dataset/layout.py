@@ -39,6 +39,7 @@ from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import (
     ConfigError,
     DatasetError,
+    FailureFault,
     FailureReason,
     NoteCode,
 )
@@ -280,6 +281,8 @@ class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Notes that somebody should look at, by code: sentences with the video's own values."""
     source_bytes: Count | None = None
     """Size of the source file. None if it is not known. Listings are compared with it."""
+    fault: FailureFault | None = None
+    """Whose fault a failure is. None for a video that gave flow, and in older records."""
 
     @property
     def is_partial(self) -> bool:
@@ -312,6 +315,8 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: FailureReason
     message: str
     attempts: Count = 1
+    fault: FailureFault = "video"
+    """Whose fault it is. The next run tries the failures of a node again."""
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

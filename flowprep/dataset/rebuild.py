@@ -132,6 +132,7 @@ def _failed(video: Video, failure: Failure) -> VideoRecord:
         reason=failure.reason,
         message=failure.message,
         attempts=failure.attempts,
+        fault=failure.fault,
     )
 
 

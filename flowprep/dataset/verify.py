@@ -168,6 +168,11 @@ def _verified(
                 f"({failures[key].message}); run `flowprep doctor`, and then the same extract "
                 "with --retry-failed"
             )
+        if not placed[key] and key in failures and failures[key].fault == "node":
+            report.problems.append(
+                f"{key} is not stored, by no fault of its own ({failures[key].message}); run the "
+                "same extract again"
+            )
     if entries and not report.problems and not report.num_stored:
         report.problems.append(
             f"none of the {len(entries)} videos in {MANIFEST_FILE} is stored; {FAILURES_FILE} says "

@@ -25,7 +25,7 @@ from flowprep.inputs.video import Video
 from flowprep.run.changed import find_changed
 from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.extract import extract_video
-from flowprep.run.found_again import FolderNames, found_again
+from flowprep.run.found_again import FolderNames, failed_by_node, found_again
 from flowprep.run.options import check_options
 from flowprep.run.plan import make_plan
 from flowprep.run.ray_start import cluster_address
@@ -196,7 +196,8 @@ def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str
     failures = published_failures(storage, known, published, stored_failures(storage) or {})
     if options.redo_changed:
         done -= find_changed(storage, plan.entries, published, redo=True).keys
-    done -= failures.keys() if options.retry_failed else found_again(failures, plan.entries)
+    again = found_again(failures, plan.entries) | failed_by_node(failures)
+    done -= failures.keys() if options.retry_failed else again
     names = FolderNames()
     for shard in {entry.shard for entry in known} - published:
         for index, record in recorded_parts(storage, shard, list_parts(storage, shard)):
@@ -204,7 +205,8 @@ def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str
                 continue
             source = plan.entries[index].video.source
             is_there_now = record.reason == "missing" and names.holds(source)
-            if record.status == "failed" and (options.retry_failed or is_there_now):
+            is_again = options.retry_failed or is_there_now or record.fault == "node"
+            if record.status == "failed" and is_again:
                 continue
             done.add(known[index].video.key)
     return done

@@ -41,7 +41,7 @@ from flowprep.dataset.rebuild import rebuild_lost_sidecars
 from flowprep.dataset.write import reopen_shards
 from flowprep.errors import DatasetError
 from flowprep.run.changed import find_changed
-from flowprep.run.found_again import FolderNames, found_again, with_new_sources
+from flowprep.run.found_again import FolderNames, failed_by_node, found_again, with_new_sources
 from flowprep.run.job import internal_error_site
 from flowprep.run.segments import CutVideos
 from flowprep.storage import Storage
@@ -100,6 +100,7 @@ def recover(
     if not options.retry_failed:
         retried = found_again(failures, entries)
         num_found_again = len(retried)
+        retried |= failed_by_node(failures)
     if retried:
         log.info("trying %d failed videos again", len(retried))
         entries = move_to_new_shards(entries, retried, config.encode.videos_per_shard)
@@ -179,7 +180,8 @@ def _finished_parts(
         # before that, the video is tried again.
         is_internal = internal_error_site(record) is not None
         is_there_now = record.reason == "missing" and folder_names.holds(video.source)
-        tries_again = options.retry_failed or is_internal or is_there_now
+        is_node_fault = record.fault == "node"
+        tries_again = options.retry_failed or is_internal or is_there_now or is_node_fault
         if record.status == "failed" and tries_again:
             found.num_found_again += is_there_now
             remove_part_record(storage, shard, index)

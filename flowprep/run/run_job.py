@@ -150,7 +150,7 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
     except VideoError as error:
         if device != "cpu" and error.reason == "out-of-memory":
             # Others share the GPU's memory. There may be enough at another time or place.
-            return WorkerLost("out-of-memory", error.message)
+            return WorkerLost("out-of-memory", error.message, fault="node")
         if error.reason == "estimator-error":
             trace = traceback.format_exc()
         record = failed_record(job, error)
@@ -192,8 +192,9 @@ def _device_lost(error: Exception) -> WorkerLost:
     message = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     if "out of memory" in str(error).lower():
         hint = "take fewer --workers-per-gpu, or --device cpu for this video"
-        return WorkerLost("out-of-memory", f"the GPU's memory ran out ({message}); {hint}")
-    return WorkerLost("crashed", f"the GPU failed ({message})")
+        words = f"the GPU's memory ran out ({message}); {hint}"
+        return WorkerLost("out-of-memory", words, fault="node")
+    return WorkerLost("crashed", f"the GPU failed ({message})", fault="node")
 
 
 def _extract_part(
