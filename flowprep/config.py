@@ -385,6 +385,9 @@ class RunOptions:
     workers share. 0 cuts none."""
     retry_failed: bool = False
     """Try the videos in failures.jsonl again."""
+    redo_changed: bool = False
+    """Look at each source, and compute videos again whose source changed after they were extracted.
+    Otherwise only the sizes are compared that the listing of an object store tells anyhow."""
     progress: bool | None = None
     """Draw a progress bar on stderr. By default only on a terminal."""
 

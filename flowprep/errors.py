@@ -60,6 +60,7 @@ FailureReason = Literal[
     "out-of-memory",
     "estimator-error",
     "internal-error",
+    "record-lost",
 ]
 
 FailureFault = Literal["video", "node"]
@@ -98,6 +99,8 @@ FAILURE_REASONS: dict[FailureReason, str] = {
     "estimator-error": "the class that --estimator names failed, or gave no usable flow; correct "
     "the class, and extract to a new OUT, because OUT holds the version of the class",
     "internal-error": "an error in flowprep itself; report it with the traceback in the log",
+    "record-lost": "why the video failed was lost with two files of the data set; run the same "
+    "command again, which tries the video again",
 }
 """What each reason code in `failures.jsonl` means, and what to do before `--retry-failed`."""
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import msgspec
 
 from flowprep.config import ExtractConfig, RunOptions
+from flowprep.dataset.failures import failure_of
 from flowprep.dataset.layout import (
     Failure,
     ManifestEntry,
@@ -52,7 +53,7 @@ from flowprep.run.job import (
 from flowprep.run.options import check_options
 from flowprep.run.plan import make_plan, with_all_parameters
 from flowprep.run.progress import Progress, RunReport
-from flowprep.run.recovery import Recovered, failure_of, recover
+from flowprep.run.recovery import Recovered, recover
 from flowprep.run.retries import Retries
 from flowprep.run.run_log import run_log
 from flowprep.run.segments import CutVideos, read_segment_record
@@ -150,6 +151,7 @@ class _Run:
         self.recorder = ProgressRecorder(storage, self.report, found.num_remaining)
 
     def _report_recovered(self, found: Recovered) -> None:
+        self.report.notes += found.notes
         if number := found.num_found_again:
             self.report.notes.append(
                 f"tried {format_count(number, 'video')} again that failed as missing and "
@@ -390,7 +392,7 @@ class _Run:
         key = job.video.key
         if key not in self.failures_of_nodes:
             record = msgspec.structs.replace(failed_record(job, error), fault="node")
-            self.failures_of_nodes[key] = failure_of(job.video, record)
+            self.failures_of_nodes[key] = failure_of(record, job.video.source)
             self.report.node_failures[error.reason] += 1
             log.warning("%s: left to the next run: %s: %s", key, error.reason, error.message)
 
@@ -427,7 +429,7 @@ class _Run:
     ) -> None:
         self.report.add(record, is_joined=is_joined)
         if record.status == "failed":
-            failure = failure_of(self.entries[job.index].video, record)
+            failure = failure_of(record, self.entries[job.index].video.source)
             self.failures[record.key] = failure
             log.warning("%s: failed: %s: %s", record.key, failure.reason, failure.message)
         else:

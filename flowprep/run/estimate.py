@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, replace
 import cv2
 
 from flowprep.config import ExtractConfig, RunOptions
-from flowprep.dataset.layout import (
-    RGB_STREAM,
-    read_failures,
-)
+from flowprep.dataset.failures import published_failures, stored_failures
+from flowprep.dataset.layout import RGB_STREAM
 from flowprep.dataset.parts import list_parts, recorded_parts
 from flowprep.dataset.plan import Plan
 from flowprep.dataset.read import published_shards
@@ -24,6 +22,7 @@ from flowprep.flow import build_estimator
 from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.tree import is_frame_image
 from flowprep.inputs.video import Video
+from flowprep.run.changed import find_changed
 from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.extract import extract_video
 from flowprep.run.found_again import FolderNames, failed_by_node, found_again
@@ -194,7 +193,9 @@ def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str
     published = set(published_shards(storage))
     known = plan.known
     done = {entry.video.key for entry in known if entry.shard in published}
-    failures = read_failures(storage)
+    failures = published_failures(storage, known, published, stored_failures(storage) or {})
+    if options.redo_changed:
+        done -= find_changed(storage, plan.entries, published, redo=True).keys
     again = found_again(failures, plan.entries) | failed_by_node(failures)
     done -= failures.keys() if options.retry_failed else again
     names = FolderNames()

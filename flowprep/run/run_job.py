@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import logging
@@ -38,6 +39,7 @@ from flowprep.run.job import (
 )
 from flowprep.run.segments import join_segments, write_segment
 from flowprep.run.watchdog import watchdog
+from flowprep.video.contents import source_sha256
 from flowprep.video.cut import is_long, plan_cut
 from flowprep.video.decode import open_video
 from flowprep.video.fetch import FetchedVideo, fetched
@@ -141,8 +143,9 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
         began = time.perf_counter()
         with fetched(job.video) as source:
             extracted = _extract_part(job, source, estimator, began)
-        if isinstance(extracted, VideoCut):
-            return JobResult(cut=extracted)
+            if isinstance(extracted, VideoCut):
+                sha256 = source_sha256(source.video)
+                return JobResult(cut=dataclasses.replace(extracted, source_sha256=sha256))
         record = extracted
     except VideoError as error:
         if device != "cpu" and error.reason == "out-of-memory":
@@ -236,6 +239,7 @@ def _extract_part(
                 extracted.seconds,
                 job.attempt,
             )
+        metadata = metadata.with_source_sha256(source_sha256(source.video))
         began = time.perf_counter()
         with job.storage.atomic_file(part_name(job.shard, job.index, "tar")) as file:
             members = write_sample(file, metadata, extracted.streams)
