@@ -15,8 +15,8 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from flowprep.errors import StorageError
 from flowprep.storage_errors import translated_errors
@@ -24,7 +24,7 @@ from flowprep.storage_errors import translated_errors
 __all__ = ["locked_file", "open_lock_file", "remove_unlocked_folders"]
 
 
-def open_lock_file(path: str | os.PathLike[str], *, create: bool = True) -> IO[str]:
+def open_lock_file(path: str | os.PathLike[str], *, create: bool = True) -> FileIO:
     """Opens a file to lock it, without waiting. With `create` it is created and may be written.
 
     Raises OSError if it is a link, a pipe or anything else that is no ordinary file.
@@ -41,7 +41,8 @@ def open_lock_file(path: str | os.PathLike[str], *, create: bool = True) -> IO[s
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise _no_file(path)
-    return os.fdopen(descriptor, "r+" if create else "r")
+    # Without a buffer, which would be written once more when the file is closed.
+    return FileIO(descriptor, "r+" if create else "r")
 
 
 def _no_file(path: str | os.PathLike[str]) -> OSError:
@@ -63,7 +64,7 @@ def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterat
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StorageError(f"{taken} ({file.read().strip()}); {remedy}") from error
+            raise StorageError(f"{taken} ({file.read().decode().strip()}); {remedy}") from error
         except OSError as error:
             # Lustre and some NFS, without the mount option for locks, give one of these errors.
             if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
@@ -72,8 +73,7 @@ def locked_file(path: str | os.PathLike[str], taken: str, remedy: str) -> Iterat
                 ) from error
         with translated_errors("write", os.fspath(path)):
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
 
 

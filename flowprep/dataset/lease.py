@@ -24,8 +24,9 @@ A driver may be stopped again, for any time, between this check and the change:
   that. So the change fails.
 - On S3, the change has a condition (`storage_conditions`): the object is the same as before the
   check, or it is still missing.
-- Removals hurt nobody. They are of parts of published shards, and of segments: a video that misses
-  a segment is extracted uncut. The record of a part is emptied, not removed.
+- A removal loses nothing that cannot be made again. It is of parts of published shards, and of
+  segments: a video that misses a segment is extracted uncut. The record of a part is emptied, not
+  removed. A sidecar that `--redo-changed` removes is rebuilt from its tar.
 - Two cases remain: stores that cannot compare, and files on S3 that the successor did not change.
   Shards and parts then have the same bytes. `progress.json` carries its epoch, and an old one is
   ignored. Parts of published shards are ignored. The sidecars overrule `failures.jsonl`.

@@ -104,7 +104,8 @@ def extract_video(
             num_frames_decoded=reader.num_frames_decoded,
             num_frames=streams.num_frames,
             num_flows=streams.num_flows,
-            step=config.flow.step,
+            config=config,
+            implementation=_implementation(config),
             versions=library_versions(config),
             statistics=streams.statistics,
             sizes={name: stream.sizes for name, stream in streams.streams.items()},
@@ -175,6 +176,11 @@ def _too_few_frames(num_frames: int, step: int) -> VideoError:
 
 
 @functools.cache
+def _implementation(config: ExtractConfig) -> str:
+    return implementation_of(config.flow.algorithm, config.flow.parameters)
+
+
+@functools.cache
 def library_versions(config: ExtractConfig) -> dict[str, str]:
     """Returns the versions of the libraries that affect the numbers, and of the user's own code.
 
@@ -183,7 +189,7 @@ def library_versions(config: ExtractConfig) -> dict[str, str]:
     package = {"pyav": "av", "decord": "decord"}[config.decode.decoder]
     flow, own = config.flow, {}
     if is_own(flow.algorithm):
-        own["estimator"] = implementation_of(flow.algorithm, flow.parameters)
+        own["estimator"] = _implementation(config)
     return {
         "flowprep": flowprep._version.__version__,
         "numpy": np.__version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import logging
@@ -38,6 +39,7 @@ from flowprep.run.job import (
 )
 from flowprep.run.segments import join_segments, write_segment
 from flowprep.run.watchdog import watchdog
+from flowprep.video.contents import source_sha256
 from flowprep.video.cut import is_long, plan_cut
 from flowprep.video.decode import open_video
 from flowprep.video.fetch import FetchedVideo, fetched
@@ -143,13 +145,14 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
         began = time.perf_counter()
         with fetched(job.video) as source:
             extracted = _extract_part(job, source, estimator, began)
-        if isinstance(extracted, VideoCut):
-            return JobResult(cut=extracted)
+            if isinstance(extracted, VideoCut):
+                sha256 = source_sha256(source.video)
+                return JobResult(cut=dataclasses.replace(extracted, source_sha256=sha256))
         record = extracted
     except VideoError as error:
         if device != "cpu" and error.reason == "out-of-memory":
             # Others share the GPU's memory. There may be enough at another time or place.
-            return WorkerLost("out-of-memory", error.message)
+            return WorkerLost("out-of-memory", error.message, fault="node")
         if error.reason == "estimator-error":
             trace = traceback.format_exc()
         record = failed_record(job, error)
@@ -196,8 +199,9 @@ def _device_lost(error: Exception) -> WorkerLost:
     message = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     if "out of memory" in str(error).lower():
         hint = "take fewer --workers-per-gpu, or --device cpu for this video"
-        return WorkerLost("out-of-memory", f"the GPU's memory ran out ({message}); {hint}")
-    return WorkerLost("crashed", f"the GPU failed ({message})")
+        words = f"the GPU's memory ran out ({message}); {hint}"
+        return WorkerLost("out-of-memory", words, fault="node")
+    return WorkerLost("crashed", f"the GPU failed ({message})", fault="node")
 
 
 def _extract_part(
@@ -242,6 +246,7 @@ def _extract_part(
                 extracted.seconds,
                 job.attempt,
             )
+        metadata = metadata.with_source_sha256(source_sha256(source.video))
         began = time.perf_counter()
         with job.storage.atomic_file(part_name(job.shard, job.index, "tar"), lasting=False) as file:
             members = write_sample(file, metadata, extracted.streams)

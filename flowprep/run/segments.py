@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET
@@ -20,7 +20,7 @@ from flowprep.dataset.layout import Count, Seconds, VideoRecord
 from flowprep.dataset.metadata import SegmentMetadata, VideoMetadata, read_histogram
 from flowprep.dataset.parts import part_name, parts_folder
 from flowprep.dataset.rebuild import record_from_metadata
-from flowprep.dataset.write import COPY_BYTES, WritableStream, write_sample
+from flowprep.dataset.write import COPY_BYTES, ByteSink, WritableStream, write_sample
 from flowprep.errors import VideoError
 from flowprep.storage import Storage
 from flowprep.video.segments import Segment, VideoCut
@@ -74,7 +74,7 @@ class _JoinedStream:
     def num_bytes(self) -> int:
         return sum(size for _, _, size in self.places)
 
-    def copy_to(self, file: IO[bytes]) -> None:
+    def copy_to(self, file: ByteSink) -> None:
         for name, offset, size in self.places:
             for begin in range(0, size, COPY_BYTES):
                 length = min(COPY_BYTES, size - begin)
@@ -192,6 +192,7 @@ def _joined_metadata(parts: Sequence[SegmentMetadata], cut: VideoCut) -> VideoMe
         num_frames_decoded=cut.num_frames_decoded,
         frame_counts=cut.frame_counts,
         notes=cut.notes,
+        source_sha256=cut.source_sha256,
     )
 
 
@@ -261,8 +262,9 @@ class CutVideos:
             kept.add(name)
             for segment in cut.segments:
                 record = segment_name(shard, index, segment, "segment").rpartition("/")[2]
-                if record in names:
-                    kept |= {record, record.removesuffix("segment") + "mjpg"}
+                files = {record, record.removesuffix("segment") + "mjpg"}
+                if files <= set(names):
+                    kept |= files
                 else:
                     self._remaining[index].add(segment.start)
         for name in names:

@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -32,7 +32,7 @@ from flowprep.dataset.layout import (
 from flowprep.dataset.lease import run_epoch
 from flowprep.dataset.parts import num_finished_parts, shards_with_parts
 from flowprep.dataset.read import published_shards
-from flowprep.errors import DatasetError, StorageError
+from flowprep.errors import DatasetError, FailureFault, StorageError
 from flowprep.run.progress import RunReport
 from flowprep.storage import Storage
 from flowprep.words import format_bytes, format_count, format_duration
@@ -107,6 +107,7 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_complete: _Count
     num_partial: _Count
     num_failed: _Count
+    """By a fault of their own."""
     num_lost_workers: _Count
     num_pairs: _Count
     num_bytes: _Count
@@ -117,6 +118,8 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds by stage, over all workers of this run."""
     failures: dict[str, _Count] = {}
     """Failed videos by reason."""
+    node_failures: dict[str, _Count] = {}
+    """Videos that failed by the fault of a node, by reason; they are among the remaining."""
     nodes: dict[str, NodeProgress] = {}
     slowest: tuple[SlowVideo, ...] = ()
     in_flight: tuple[SlowVideo, ...] = ()
@@ -257,6 +260,7 @@ class ProgressRecorder:
             videos_per_second=round(videos_per_second, 4),
             stage_seconds={name: round(value, 3) for name, value in report.seconds.items()},
             failures=dict(report.failures.most_common()),
+            node_failures=dict(report.node_failures.most_common()),
             nodes={
                 name: NodeProgress(int(videos), int(pairs), round(busy, 3))
                 for name, (videos, pairs, busy) in sorted(self._nodes.items())
@@ -282,11 +286,16 @@ class RunStatus:
     num_waiting: int
     """Finished or failed videos whose shard is not published yet."""
     num_failed: int
-    """Videos in `failures.jsonl`, which is written when shards are published."""
+    """Videos in `failures.jsonl` that failed by a fault of their own. The file is written when
+    shards are published."""
+    num_failed_by_node: int
+    """Videos in `failures.jsonl` that failed by the fault of a node. The next run tries them."""
     num_shards: int
     num_published_shards: int
     failures: dict[str, int]
-    """Failed videos by reason."""
+    """Videos that failed by a fault of their own, by reason."""
+    node_failures: dict[str, int]
+    """Videos that failed by the fault of a node, by reason."""
     num_concealed: int | None
     """Published videos with damaged pictures that the decoder concealed. None on an object store,
     where counting them would take one request for each shard."""
@@ -307,7 +316,8 @@ class RunStatus:
             silent = self.silent_seconds is not None and self.silent_seconds > SILENT_SECONDS
             return "silent" if silent else "running"
         if self.num_published == self.num_videos:
-            return "incomplete" if self.num_failed else "complete"
+            has_failed = self.num_failed or self.num_failed_by_node
+            return "incomplete" if has_failed else "complete"
         return "incomplete" if self.progress is None else self.progress.state
 
     def to_dict(self) -> dict[str, Any]:
@@ -325,8 +335,16 @@ class RunStatus:
             f"{format_count(self.num_waiting, 'video')} finished in others",
         ]
         if self.num_failed:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.failures.items())
-            lines.append(f"  failed        {format_count(self.num_failed, 'video')}: {reasons}")
+            lines.append(
+                f"  failed        {format_count(self.num_failed, 'video')}: "
+                f"{_reasons(self.failures)}"
+            )
+        if self.num_failed_by_node:
+            them = "it" if self.num_failed_by_node == 1 else "them"
+            lines.append(
+                f"  node's fault  {format_count(self.num_failed_by_node, 'video')}: "
+                f"{_reasons(self.node_failures)}; the same extract tries {them} again"
+            )
         if self.num_concealed:
             count = format_count(self.num_concealed, "video")
             lines.append(
@@ -399,7 +417,11 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
     num_waiting = 0
     for shard in shards_with_parts(storage) - published:
         num_waiting += num_finished_parts(storage, shard)
-    failures = read_failures(storage)
+    failures = read_failures(storage).values()
+    by_fault = {
+        fault: Counter(one.reason for one in failures if one.fault == fault)
+        for fault in get_args(FailureFault)
+    }
     progress = _read_progress(storage)
     silent = None
     if progress is not None and progress.state == "running":
@@ -410,14 +432,20 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
         num_videos=sum(planned.values()),
         num_published=sum(planned[shard] for shard in published),
         num_waiting=num_waiting,
-        num_failed=len(failures),
+        num_failed=by_fault["video"].total(),
+        num_failed_by_node=by_fault["node"].total(),
         num_shards=len(planned),
         num_published_shards=len(published),
-        failures=dict(Counter(failure.reason for failure in failures.values()).most_common()),
+        failures=dict(by_fault["video"].most_common()),
+        node_failures=dict(by_fault["node"].most_common()),
         num_concealed=_num_concealed(storage, published) if storage.is_local else None,
         progress=progress,
         silent_seconds=silent,
     )
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
 def _num_concealed(storage: Storage, shards: Iterable[int]) -> int:
