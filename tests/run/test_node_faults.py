@@ -29,6 +29,8 @@ from tests.run.faults import descendants, kill, ray_process, start_extract, wait
 from tests.run.test_faults import assert_equal_data_sets, count_finished, records
 
 NUM_VIDEOS = 8
+INLINE = ("--executor", "inline", "--workers", "1")
+"""Gives the same bytes as Ray's workers, and starts at once."""
 OPTIONS = (
     *("--algorithm", "farneback", "--resize", "none", "--workers", "2", "--shard-size", "3"),
     *("--executor", "ray"),
@@ -50,7 +52,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data set that nothing happened to."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    finish(clips, out, "--executor", "inline", "--workers", "1")
+    finish(clips, out, *INLINE)
     return out
 
 
@@ -64,9 +66,9 @@ def finish(clips: Path, out: Path, *options: str) -> str:
 # ---- Ray itself is gone
 
 
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+@pytest.mark.parametrize(("name", "options"), [("raylet", ()), ("gcs_server", INLINE)])
 def test_a_run_whose_ray_is_killed_stops_and_blames_no_video(
-    name: str, clips: Path, undisturbed: Path, tmp_path: Path
+    name: str, options: tuple[str, ...], clips: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     # One attempt: whatever counts against a video would make it fail at once.
@@ -85,7 +87,7 @@ def test_a_run_whose_ray_is_killed_stops_and_blames_no_video(
     assert read_failures(Storage(str(out))) == {}
     num_finished = count_finished(out)
     assert 0 < num_finished < NUM_VIDEOS
-    text = finish(clips, out)
+    text = finish(clips, out, *options)
     assert f"{NUM_VIDEOS - num_finished} video" in text
     assert {record.get("attempts", 1) for record in records(out)} == {1}
     assert verify_dataset(out, deep=True).problems == []
@@ -146,7 +148,7 @@ def test_a_machine_without_memory_stops_the_run_and_blames_no_video(
     assert "memory has been short for" in short.stderr
     assert "Run the same command to go on" in short.stderr
     assert read_failures(Storage(str(out))) == {}
-    finish(clips, out)
+    finish(clips, out, *INLINE)
     assert_equal_data_sets(out, undisturbed)
 
 
@@ -214,17 +216,16 @@ def test_a_video_that_asks_for_more_memory_than_a_worker_may_hold_fails_alone(
     scene = action_scene("zoom_in", num_frames=3, width=3072, height=2048, seed=1)
     write_video(videos / "large.mp4", map(scene.frame, range(3)))
     out = tmp_path / "out"
-    options = ("--worker-memory", "250MB", "--max-attempts", "2")
-    process = start_extract(videos, out, *OPTIONS, *options)
+    alone = (*OPTIONS, "--executor", "process", "--workers", "1")
+    process = start_extract(
+        *(videos, out, *alone), "--worker-memory", "250MB", "--max-attempts", "1"
+    )
     text, _ = process.communicate()
     assert process.returncode == 1
     assert "2 of 3 videos" in text
     ((key, failure),) = read_failures(Storage(str(out))).items()
     assert (key, failure.reason, failure.fault) == ("large", "out-of-memory", "video")
     assert re.search(r"it held \d+\.\d MB of 250\.0 MB; give more with --worker", failure.message)
-    process = start_extract(
-        *(videos, out, *OPTIONS),
-        *("--executor", "process", "--workers", "1", "--worker-memory", "none", "--retry-failed"),
-    )
+    process = start_extract(videos, out, *alone, "--worker-memory", "none", "--retry-failed")
     text, _ = process.communicate()
     assert process.returncode == 0, text
