@@ -284,6 +284,9 @@ def damage(template: Path, out: Path, seed: int, index: int) -> str:
     source = template.parent / "tree" if kind.startswith("import") else template
     shutil.copytree(source, out)
     KINDS[kind][1](random, out)
+    if kind != "lease":
+        # `verify --repair` would watch it for a minute, as another machine may hold it.
+        (out / LEASE_FILE).unlink(missing_ok=True)
     return kind
 
 
