@@ -65,7 +65,7 @@ import msgspec
 
 from flowprep.dataset.layout import LEASE_FILE, LOCK_FILE
 from flowprep.dataset.parts import remove_temporary_files
-from flowprep.errors import StorageError
+from flowprep.errors import FlowprepError, StorageError
 from flowprep.locks import locked_file
 from flowprep.storage import Storage
 
@@ -207,6 +207,17 @@ class Lease:
         if self._lost is not None:
             raise self._lost
 
+    def lost(self) -> StorageError | None:
+        """Returns the error of `confirm`, or None if the lease is still held or cannot be read."""
+        if self._lost is not None:
+            return self._lost
+        storage = self._guard.storage
+        try:
+            data = storage.read_if_there(LEASE_FILE)
+        except StorageError:
+            return None
+        return None if self._guard.holds(data) else _lost(storage, data)
+
     def release(self) -> None:
         """Ends the renewals. Gives the lease back if it still belongs to this driver."""
         self._ended.set()
@@ -263,6 +274,12 @@ def held_lease(storage: Storage, *, keeps_progress: bool = False) -> Iterator[Le
         # After this, no file gets its name that an earlier holder began to write.
         remove_temporary_files(lease.storage)
         yield lease
+    except FlowprepError as error:
+        # A second driver at work may be the cause of an error that names something else.
+        lost = lease.lost()
+        if lost is None or lost is error:
+            raise
+        raise lost from error
     finally:
         lease.release()
 

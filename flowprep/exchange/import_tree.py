@@ -311,4 +311,5 @@ def _failed(video: Video, reason: FailureReason, message: str) -> VideoRecord:
         split=video.split,
         reason=reason,
         message=message,
+        fault="video",
     )

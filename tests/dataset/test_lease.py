@@ -25,7 +25,7 @@ from flowprep import storage as storage_module
 from flowprep.dataset import lease as lease_module
 from flowprep.dataset.layout import LEASE_FILE
 from flowprep.dataset.lease import Holder, held_lease, run_epoch
-from flowprep.errors import StorageError
+from flowprep.errors import DatasetError, StorageError
 from flowprep.storage import Storage
 from tests import object_store
 from tests.object_store import FaultyProxy
@@ -283,6 +283,22 @@ def test_nothing_is_written_for_a_lease_that_was_taken_over(storage: Storage) ->
     assert storage.read_bytes("a/b") == b"mine, again"
     assert storage.list_names() == [LEASE_FILE, "a"]
     assert stored(storage) == elsewhere(epoch=2, id=stored(storage).id)
+
+
+def test_what_goes_wrong_after_a_takeover_is_told_as_one(tmp_path: Path) -> None:
+    """Of a data set that changed under a driver it would say what misleads."""
+    storage = Storage(tmp_path)
+
+    def fail() -> None:
+        storage.write_bytes(LEASE_FILE, elsewhere(epoch=2).to_json())
+        raise DatasetError("the folder holds foreign files")
+
+    with pytest.raises(StorageError, match="another run took over") as caught, held_lease(storage):
+        fail()
+    assert isinstance(caught.value.__cause__, DatasetError)
+    storage.write_bytes(LEASE_FILE, b"")
+    with pytest.raises(DatasetError, match="foreign files"), held_lease(storage):
+        raise DatasetError("the folder holds foreign files")
 
 
 def test_the_epoch_grows_with_each_holder(tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ import pytest
 import flowprep
 from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.labels import VideoLabels, labels_content, publish_labels
-from flowprep.dataset.layout import DatasetHeader, read_failures, read_manifest
+from flowprep.dataset.layout import (
+    LEASE_FILE,
+    LOCK_FILE,
+    DatasetHeader,
+    read_failures,
+    read_manifest,
+)
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigMismatchError, DatasetError
 from flowprep.inputs.manifest import Manifest
@@ -24,12 +30,14 @@ from flowprep.storage import Storage
 from tests.dataset.conftest import CONFIG
 
 PLAN = {"dataset.json", "manifest.jsonl"}
+OF_A_RUN = {LOCK_FILE, LEASE_FILE}
+"""Each run writes its own name there."""
 SIDECAR = "shards/000000.json"
 """Of the shard with the failed video."""
 FILES = [
     *("dataset.json", "manifest.jsonl", "failures.jsonl"),
     *(SIDECAR, "shards/000001.json", "shards/000002.json"),
-    *("labels/other.jsonl", "logs/progress.json", "logs/RUN.log", ".lock"),
+    *("labels/other.jsonl", "logs/progress.json", "logs/RUN.log", ".lock", LEASE_FILE),
 ]
 LOSSES = [(name,) for name in FILES] + list(itertools.combinations(FILES, 2))
 
@@ -81,7 +89,7 @@ def without_run(sidecar: bytes) -> Any:
 def check_same(before: dict[str, bytes], after: dict[str, bytes], lost: Collection[str]) -> None:
     """Every file is as it was; of a sidecar, but for the seconds that were spent."""
     for name in before:
-        if name.startswith(("logs/", "labels/")) or name == ".lock":
+        if name.startswith(("logs/", "labels/")) or name in OF_A_RUN:
             continue
         if name in lost and name.startswith("shards/"):
             assert without_run(after[name]) == without_run(before[name])
@@ -189,8 +197,8 @@ def test_another_configuration_is_refused_where_the_header_is_lost(
     with pytest.raises(ConfigMismatchError, match=r"bound_px: 20\.0 in the data set, 8\.0 in"):
         flowprep.extract(videos, lossy, other, executor="inline")
     after = content(lossy)
-    assert {name: after[name] for name in before if name != ".lock"} == {
-        name: before[name] for name in before if name != ".lock"
+    assert {name: after[name] for name in before if name not in OF_A_RUN} == {
+        name: before[name] for name in before if name not in OF_A_RUN
     }
     assert "dataset.json" not in after
 
@@ -269,7 +277,9 @@ def test_an_interrupted_run_goes_on_without_any_of_its_files(
     interrupted: Path, undisturbed: dict[str, bytes], videos: Manifest, tmp_path: Path
 ) -> None:
     names = [
-        name for name in content(interrupted) if not name.startswith("logs/") and name != ".lock"
+        name
+        for name in content(interrupted)
+        if not name.startswith("logs/") and name not in OF_A_RUN
     ]
     names = [name for name in names if not name.endswith(".tar") or name.startswith(".parts/")]
     # A finished video, one cut into segments, and one of them finished.

@@ -31,7 +31,7 @@ from tests.run.suspended import CONFIG, OPTIONS
 
 CONSTANTS = {
     "RENEW_SECONDS": 0.05,
-    "LEASE_SECONDS": 0.4,
+    "LEASE_SECONDS": 0.2,
     "POLL_SECONDS": 0.05,
     "SETTLE_SECONDS": 0.05,
 }
