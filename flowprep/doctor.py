@@ -160,6 +160,9 @@ _NEEDED = {
 }
 
 
+_NONFREE = b"nonfree and unredistributable"
+
+
 def _versions() -> Iterator[Fact]:
     yield Fact("flowprep", f"{__version__} in {Path(__file__).parent}")
     yield Fact("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -180,9 +183,25 @@ def _versions() -> Iterator[Fact]:
             yield Fact(name, f"cannot be imported ({_words(error)}); {remedy}", "broken")
     for name, package in (("decord", "decord"), ("PyTorch", "torch")):
         try:
-            yield Fact(name, importlib.metadata.version(package))
+            text = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             yield Fact(name, "not installed", "absent")
+            continue
+        yield Fact(name, text + (_decord_remark() if package == "decord" else ""))
+
+
+def _decord_remark() -> str:
+    """Returns where decord is, and the license that the FFmpeg in its wheel reports."""
+    distribution = importlib.metadata.distribution("decord")
+    text = f" in {distribution.locate_file('decord')}"
+    for file in distribution.files or ():
+        # FFmpeg's av_license returns a text of libavutil/version.h.
+        if file.name.startswith("libavutil") and _NONFREE in Path(str(file.locate())).read_bytes():
+            return (
+                f"{text}; its FFmpeg reports the license {_NONFREE.decode()!r}: run `pip uninstall "
+                "decord` before you pass on this environment"
+            )
+    return text
 
 
 def _supported(package: str, version: str) -> str | None:

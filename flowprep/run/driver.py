@@ -208,8 +208,10 @@ class _Run:
                     self.recorder.submitted(job.name)
             for job, outcome in executor.wait(_WAIT_SECONDS):
                 in_flight -= 1
-                if isinstance(outcome, JobResult) and outcome.error is not None:
-                    raise outcome.error
+                if isinstance(outcome, JobResult):
+                    if outcome.error is not None:
+                        raise outcome.error
+                    self._note(outcome.note)
                 if isinstance(job, PublishJob):
                     self._after_publication(job, outcome)
                     continue
@@ -230,6 +232,12 @@ class _Run:
             self.recorder.num_workers = executor.num_workers
             if (written := self.recorder.write()) is not None:
                 executor.show(counter_samples(written))
+
+    def _note(self, note: str | None) -> None:
+        """Logs and reports once what several workers say."""
+        if note is not None and note not in self.report.notes:
+            log.info("note: %s", note)
+            self.report.notes.append(note)
 
     def _check_first_videos(self, *, is_end: bool) -> None:
         """Raises ExecutorError where extraction does not work here at all."""

@@ -105,6 +105,8 @@ class JobResult:
     """What stops the whole run: storage that fails. A video's own failure is in its record."""
     traceback: str | None = None
     """Of an internal error, for the log."""
+    note: str | None = None
+    """On the worker's library versions, where they are not the driver's."""
     node: str = field(default_factory=socket.gethostname)
     """The machine that the worker is on."""
 

@@ -17,11 +17,11 @@ from flowprep.flow.parameters import is_own
 from flowprep.run.cluster import job_runtime_env, living_machines
 from flowprep.run.counters import RayCounters, Sample
 from flowprep.run.executor import MAX_FAILED_STARTS, Executor
-from flowprep.run.extract import library_versions
 from flowprep.run.job import ExtractJob, Job, JobResult, PreparedWorker, WorkerLost
 from flowprep.run.options import check_options
 from flowprep.run.ray_start import cluster_address, is_connected, only_gpu, start_ray, stop_ray
 from flowprep.run.run_job import DeviceWorker, run_job
+from flowprep.run.versions import environment
 from flowprep.run.workers import JobQueue, WorkerKind, WorkerPlan, own_machine, plan_workers
 
 __all__ = ["RayExecutor"]
@@ -307,11 +307,11 @@ class RayExecutor(Executor):
             # Where Ray is our own, its workers have the driver's libraries. A user's own file may
             # be another one by now.
             is_same = self._is_own and not is_own(self._flow.algorithm)
-            versions = None if is_same else library_versions(job.config)
+            here = None if is_same else environment(job.config)
             if actor is None:
-                ref = self._task.remote(job, "cpu", versions)
+                ref = self._task.remote(job, "cpu", here)
             else:
-                ref = actor.run_job.remote(job, versions)
+                ref = actor.run_job.remote(job, here)
             self._in_flight[ref] = _Task(job, actor, time.monotonic())
             self._num_cpu_free -= kind == "cpu"
             free[kind] -= 1
