@@ -40,10 +40,10 @@ def rebuild_lost_sidecars(
     published: Collection[int],
     failures: dict[str, Failure],
 ) -> set[int]:
-    """Rebuilds the sidecars of shards that were published and lost them; returns these shards.
+    """Rebuilds the sidecars of published shards that have lost them. Returns these shards.
 
     A tar without a sidecar and without parts was published once. `published` are the shards that
-    have their sidecar. Raises DatasetError as `rebuild_sidecar` does.
+    have a sidecar. Raises the DatasetError of `rebuild_sidecar`.
     """
     rebuilt = set()
     names = storage.list_names(SHARDS_FOLDER)
@@ -66,10 +66,10 @@ def rebuild_sidecar(
     entries: Sequence[ManifestEntry],
     failures: dict[str, Failure],
 ) -> Sidecar:
-    """Returns the sidecar of a shard from its tar; seconds spent and attempts are not in there.
+    """Returns the sidecar of a shard from its tar, without seconds spent and attempts.
 
-    `entries` are the manifest's lines of this shard. Raises DatasetError where the tar is cut or
-    holds something else than the manifest says.
+    The tar does not contain these. `entries` are the manifest's lines of this shard. Raises
+    DatasetError if the tar is cut off or its content differs from the manifest.
     """
     name = shard_name(shard)
     found: dict[str, VideoRecord] = {}
@@ -83,10 +83,10 @@ def rebuild_sidecar(
             tarfile.open(fileobj=_BoundedReader(file, size), mode="r:") as tar,
         ):
             for member in tar:
-                # A sparse member may claim any size, and reads as so many zeros.
+                # A sparse member may claim any size, and would be read as that many zeros.
                 if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
                     raise _damaged(f"{name}: {member.name!r} is no ordinary file")
-                # A size below zero would lead back, and round for ever.
+                # A size below zero would lead back in the tar, into an endless loop.
                 if not 0 <= member.size <= size - member.offset_data:
                     raise _damaged(f"{name} is cut: {member.name!r} ends after the file")
                 key, _, suffix = member.name.rpartition("/")[2].partition(".")
@@ -139,23 +139,23 @@ def rebuild_sidecar(
 
 
 class _BoundedReader(io.RawIOBase):
-    """Reads no more than there is; for `tarfile`, which asks for what a forged header says."""
+    """Reads at most the bytes that exist, because a forged header makes `tarfile` ask for more."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file = file
         self._size = size
 
     def read(self, size: int = -1) -> bytes:
-        """Returns the next bytes; takes room for those alone that are there."""
+        """Returns the next bytes. Allocates memory only for existing bytes."""
         left = max(0, self._size - self._file.tell())
         return self._file.read(min(size, left) if size >= 0 else size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Goes to a place."""
+        """Goes to a position."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Returns the place."""
+        """Returns the position."""
         return self._file.tell()
 
 
@@ -167,7 +167,7 @@ def record_from_metadata(
 ) -> VideoRecord:
     """Returns the sidecar's record of a video from its `KEY.json` and the place of its members.
 
-    Raises ValueError where a field is not what it must be.
+    Raises ValueError if a field is invalid.
     """
     values = {
         "key": metadata.key,
@@ -184,13 +184,13 @@ def record_from_metadata(
         "members": members,
         "seconds": seconds or {},
         "attempts": attempts,
-        # Version 1 has none of these.
+        # Version 1 has none of these fields.
         "format_minor": metadata.format_minor or 0,
         "num_damaged": metadata.num_damaged or 0,
         "num_irregular_stamps": metadata.num_irregular_stamps or 0,
         "notes": metadata.notes or {},
     }
-    # As a reader of the sidecar will see it: what he would refuse must not be published.
+    # The record is read like by a reader. A record that readers refuse must not be published.
     return VideoRecord.from_json(json.dumps(values).encode())
 
 

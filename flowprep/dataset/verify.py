@@ -1,4 +1,4 @@
-"""Proof that a data set is whole: every video accounted for, every flow there, every byte right."""
+"""Proves that a data set is whole: no video or flow is missing, and every byte is right."""
 
 from __future__ import annotations
 
@@ -48,38 +48,39 @@ from flowprep.video.types import FrameCounts
 
 __all__ = ["VerifyReport", "verify_dataset"]
 
-# Of KEY.json, which names every JPEG: ten million frames take a tenth of it.
+# Largest KEY.json. It names every JPEG, and ten million frames take a tenth of this.
 _MAX_METADATA_BYTES = 1 << 28
 
 
 @dataclass
 class VerifyReport:
-    """What `verify_dataset` found."""
+    """The result of `verify_dataset`."""
 
     location: str
     num_videos: int = 0
-    """In the manifest."""
+    """Number of videos in the manifest."""
     num_stored: int = 0
     num_partial: int = 0
     num_failed: int = 0
     num_concealed: int = 0
-    """Stored videos with damaged pictures in them, as the decoder concealed them."""
+    """Number of stored videos with damaged pictures that the decoder concealed."""
     num_flows: int = 0
-    """Fields in one direction."""
+    """Number of flow fields in one direction."""
     num_jpegs: int = 0
     num_bytes: int = 0
     problems: list[str] = field(default_factory=list)
-    """A sentence each: where, what, and what to do."""
+    """One sentence per problem: where it is, what it is, and what to do."""
     repaired: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """A sentence each on what is not wrong and is worth knowing."""
+    """One sentence for each fact that is worth knowing but not wrong."""
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing is wrong.
 
-        A video may fail by its own fault, and is then listed as failed. An internal error is no
-        such fault, and a data set that holds none of its videos is not whole.
+        A video may fail by its own fault, and is then listed as failed. An internal error is not
+        the fault of a video, so it makes a data set not whole. A data set that stores none of its
+        videos is not whole either.
         """
         return not self.problems
 
@@ -220,7 +221,7 @@ def _check_shard(
             f"{name} has {size} bytes, but its sidecar says {sidecar.size}; it is damaged"
         )
         return
-    # A failed video may have moved to a later shard, where it was tried again.
+    # A failed video may have moved to a later shard, in which it was tried again.
     stored = [video for video in sidecar.videos if video.status != "failed"]
     planned = {entry.video.key for entry in entries}
     for video in stored:
@@ -264,7 +265,7 @@ def _check_shard(
 
 
 class _HashingReader:
-    """Reads a file from begin to end in small pieces, and hashes what it passes."""
+    """Reads a file from start to end in small pieces, and hashes all of them."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.position = 0
@@ -279,7 +280,7 @@ class _HashingReader:
         return data
 
     def skip_to(self, position: int) -> None:
-        """Passes over what is before `position`."""
+        """Skips the bytes before `position`."""
         while self.position < position:
             self.take(min(1 << 20, position - self.position))
 
@@ -291,7 +292,7 @@ def _check_video(
     deep: bool,
     report: VerifyReport,
 ) -> list[str]:
-    """Returns what is wrong with one video, whose members are the next in `tar`."""
+    """Returns the problems of one video, whose members come next in `tar`."""
     try:
         check_key(video.key)
     except DatasetError as error:
@@ -342,7 +343,7 @@ def _check_video(
 
 
 def _check_counts(metadata: VideoMetadata) -> list[str]:
-    """Returns what is wrong with the sums over a video's frames, which version 1 did not store."""
+    """Returns the problems of a video's sums over frames, which version 1 did not store."""
     if not metadata.format_minor:
         return []
     counts = metadata.frame_counts
@@ -368,7 +369,7 @@ def _check_jpegs(
         if not (jpeg.startswith(JPEG_BEGIN) and jpeg.endswith(JPEG_END)):
             return [f"{stream} {number} is not a whole JPEG"]
         if deep:
-            # Before decoding: a header of a few bytes may ask for gigabytes.
+            # This is checked before decoding, because a small header may ask for gigabytes.
             header = read_jpeg_header(jpeg)
             if header is None:
                 return [f"{stream} {number} does not decode"]

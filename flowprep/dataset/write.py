@@ -1,4 +1,4 @@
-"""Writing: JPEGs into streams, streams into a video's part, parts into a published shard."""
+"""Writes JPEGs into streams, streams into a video's part, and parts into a published shard."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = [
 ]
 
 BLOCK_SIZE = 512
-"""A tar's unit: a header is one or more of these, data is padded to it."""
+"""Block size of a tar. A header has one or more blocks, and data is padded to whole blocks."""
 END_OF_TAR = b"\0" * (2 * BLOCK_SIZE)
 
-# A video's streams stay in memory up to this size each; longer ones go to a temporary file, so that
-# a worker's memory does not grow with the length of its video.
+# Each stream of a video stays in memory up to this size. Longer streams go to a temporary file, so
+# that a worker's memory does not grow with the length of its video.
 _SPOOL_BYTES = 8 << 20
 COPY_BYTES = 4 << 20
 """Streams are copied in pieces of this size."""
@@ -45,7 +45,7 @@ class WritableStream(Protocol):
 
     @property
     def num_bytes(self) -> int:
-        """Its length."""
+        """The length of the stream."""
 
     def copy_to(self, file: IO[bytes]) -> None:
         """Writes the whole stream to `file`."""
@@ -59,7 +59,7 @@ class JpegStream:
         """Size of each JPEG in bytes."""
         self.num_bytes = 0
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
-        # Optimised Huffman tables: the same pixels in 25 to 50 % less space for flow.
+        # Optimized Huffman tables store the same pixels in 25 to 50 % less space for flow.
         self._parameters = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
 
     def append(self, image: NDArray[np.uint8]) -> None:
@@ -70,13 +70,13 @@ class JpegStream:
         self.append_jpeg(jpeg.data)
 
     def append_jpeg(self, jpeg: bytes | memoryview) -> None:
-        """Appends a whole JPEG file as it is."""
+        """Appends a whole JPEG file without changing it."""
         self._file.write(jpeg)
         self.sizes.append(len(jpeg))
         self.num_bytes += len(jpeg)
 
     def rewound(self) -> IO[bytes]:
-        """Returns the stream's file, at its begin."""
+        """Returns the stream's file, positioned at its start."""
         self._file.seek(0)
         return self._file
 
@@ -98,7 +98,7 @@ def write_sample(
 ) -> dict[str, tuple[int, int]]:
     """Writes one video's tar members and returns name -> (offset of the data, size).
 
-    Times and owners in the headers are fixed, so that the bytes follow from the video alone.
+    Times and owners in the headers are fixed, so that the bytes depend on the video alone.
     """
     members: dict[str, tuple[int, int]] = {}
     key, description = metadata.key, metadata.to_json()
@@ -118,9 +118,9 @@ def publish_shard(
 ) -> Sidecar:
     """Joins the parts of a shard into its tar, then writes the sidecar that makes it public.
 
-    `records` are the parts' records for the manifest lines `indices`, failed videos included;
-    offsets in them are moved from the part to the shard. Raises DatasetError where a part is not
-    what its record says, StorageError where storage fails; either way nothing is published.
+    `records` are the parts' records for the manifest lines `indices`, including failed videos.
+    Their offsets are changed from the part to the shard. Raises DatasetError if a part does not
+    match its record, StorageError if storage fails. In both cases nothing is published.
     """
     digest = hashlib.sha256()
     size = 0

@@ -1,10 +1,10 @@
-"""From a data set to the tree that another project reads, with frame lists whose counts are true.
+"""Exports a data set to the tree that another project reads, with frame lists and exact counts.
 
     export_dataset -> video_paths -> FORMATS[name].write for each video, in processes -> frame lists
 
-DEST has `flowprep.json` (what was exported, and how its levels become px) from the beginning, and
-`flowprep-videos.jsonl` (key, path, counts of each video) and the lists at the end. The same command
-again goes on: what is whole stays.
+DEST gets `flowprep.json` first (the exported data set, and how its levels become px). At the end it
+gets `flowprep-videos.jsonl` (key, path, counts of each video) and the lists. The same command
+continues an interrupted export, and whole files stay.
 """
 
 from __future__ import annotations

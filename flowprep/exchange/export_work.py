@@ -1,4 +1,4 @@
-"""The work of an export, divided for processes: a video, or the videos of a tar, at a time."""
+"""Divides the work of an export among processes: one video, or the videos of one tar, at a time."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The file formats of an export: what one video, or one shard of videos, becomes on disk.
+"""The file formats of an export: how one video, or one shard of videos, is written to disk.
 
     ExportFormat.write(VideoExport)     a folder or a file per video, by temporary name and rename
     write_webdataset(...)               a tar of many videos
 
-What is whole stays: a folder whose files have the names and sizes that they should have, or a file
-that is there, for a file gets its name when it is complete.
+Whole results stay: a folder whose files have the right names and sizes, and any file that exists,
+because a file gets its name only when it is complete.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Frame lists, as the projects read them: `PATH COUNT LABEL`, Charades' JSON, `classInd.txt`."""
+"""Frame lists in the formats of other projects: `PATH COUNT LABEL`, Charades' JSON and
+`classInd.txt`."""
 
 from __future__ import annotations
 

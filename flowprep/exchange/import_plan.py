@@ -1,7 +1,7 @@
-"""What an import makes of a tree: which videos, keys and labels, and which configuration.
+"""Plans the import of a tree: its videos, keys, labels and configuration.
 
-An image does not say which algorithm computed it. `ImportPlan.origin` lists the parts of the
-configuration that are not known.
+An image does not say which algorithm computed it. `ImportPlan.origin` lists the unknown parts of
+the configuration.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a tree that another project wrote to a data set: the JPEGs as they are, every pair checked.
+"""Imports a tree that another project wrote: JPEGs stay unchanged, and every pair is checked.
 
     import_tree -> ImportPlan -> import_video for each, in processes -> publish_shard
 

@@ -1,6 +1,6 @@
-"""One video of a tree of flow images: its JPEGs as they are, checked, and what they say of it.
+"""Imports one video of a tree of flow images: checks its JPEGs and keeps them unchanged.
 
-Nothing is computed but what a data set says of its flow: range, histogram, shares, from the decoded
+Only the statistics that a data set stores (range, histogram, shares) are computed, from the decoded
 levels.
 """
 

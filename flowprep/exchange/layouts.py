@@ -1,8 +1,8 @@
-"""The trees of images that other projects write and read: names, bases, and where each comes from.
+"""The trees of images that other projects write and read: file names, first numbers and sources.
 
-A layout says how the files of one video are called; `export.py` writes such trees and
-`import_tree.py` reads them. Paths are made of keys and class names by `safe_component`, so that
-nothing leaves the folder that is written to, whatever a data set calls its videos.
+A layout says how the files of one video are named. `export.py` writes such trees and
+`import_tree.py` reads them. `safe_component` makes paths from keys and class names. So nothing is
+written outside the target folder, whatever names the videos of a data set have.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""From what the user names (folders, files, patterns, lists, known data sets) to a list of videos.
+"""Turns the user's inputs (folders, files, patterns, lists, known data sets) into a list of videos.
 
     collect_videos -> FORMATS[name] for each input -> entries -> unique keys, labels -> Manifest
                       tree.py, lists.py, csv_lists.py, annotations/ -> join_lists
                       folder_classes.py
 
-A reader turns one input into entries and looks at the disk no more than it must.
+A reader turns one input into entries, and accesses the disk as little as possible.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Listed videos that are not on disk: which those are, and what is said of them."""
+"""Finds listed videos that are not on disk, and writes the notes about them."""
 
 from __future__ import annotations
 

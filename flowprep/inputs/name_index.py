@@ -1,11 +1,12 @@
-"""How the videos that a list names are found, whatever the list is.
+"""Finds the videos that a list of any kind names.
 
-    Names        file names -> what a listed name may mean, best first
+    Names        file names -> the files that a listed name may mean, best first
     VideoIndex   the videos below a folder, by listed name and class folder
 
-A name is found as it stands, then by its stem, whatever the extension. Only if that finds nothing,
-a name counts that differs in upper and lower case, in its Unicode form (macOS decomposes what it
-stores), or by a second extension (yt-dlp leaves `ID.mp4.mkv`): a guess, so a note says it.
+A name is first looked up unchanged, then by its stem with any extension. Only if both find nothing,
+a name also matches if it differs in upper and lower case, in its Unicode form (macOS stores names
+decomposed), or by a second extension (yt-dlp leaves `ID.mp4.mkv`). This is a guess, so a note says
+it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What the paths in a list name on disk or on an object store.
+"""Finds the paths of a list on disk or on an object store.
 
-    PathFinder.find:  the path itself -> its folder, looked through for other spellings
+    PathFinder.find:  the path itself -> other spellings in its folder
                       -> every folder below the base
 
-A list costs one listing for each folder that it names files in, and no look at single files; the
-base is searched only where a path is not there.
+A list costs one listing for each folder with listed files, and no access to single files. The base
+is searched only if a path does not exist.
 """
 
 from __future__ import annotations

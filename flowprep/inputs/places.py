@@ -1,4 +1,4 @@
-"""What a path or a URL of the inputs names, asked in one way."""
+"""Tells what a path or a URL of the inputs names, in the same way for both."""
 
 from __future__ import annotations
 

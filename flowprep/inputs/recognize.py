@@ -1,4 +1,4 @@
-"""What kind of list a file is, by its first lines."""
+"""Recognizes the kind of a list by the first lines of its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys of files that differ in their extension alone: they keep it.
+"""Keys of files that differ only in their extension: such keys keep the extension.
 
 IMG_1.MOV, IMG_1.mp4   IMG_1%2EMOV, IMG_1%2Emp4
 IMG_1.mp4, IMG_1/      IMG_1%2Emp4, IMG_1%2Eframes     (a folder of frames)

@@ -1,8 +1,8 @@
-"""Folders: which files are videos, which folders are frames of one, and every video below a folder.
+"""Finds every video below a folder: video files, and folders of the frames of one video.
 
     read_folder, read_glob -> list_videos -> check_out, walk -> Tree -> entries
 
-A tree is listed once, a folder at a time, on disk or on an object store; nothing in it is opened.
+A tree is listed once, one folder at a time, on disk or on an object store. No file is opened.
 """
 
 from __future__ import annotations

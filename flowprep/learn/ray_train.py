@@ -1,9 +1,9 @@
-"""The same training in several processes that Ray Train starts, on one machine or a cluster.
+"""Runs the same training in several processes, started by Ray Train on a machine or cluster.
 
-Each of them runs `train`; Ray Train finds the places, makes the torch.distributed group and notices
-processes that die. The training itself is in the run's folder, so all that a new attempt has to do
-is to start again: it goes on from last.pt. On a cluster that folder and the data sets must be
-where every machine can read them.
+Each process runs `train`. Ray Train places the processes, makes the torch.distributed group and
+notices processes that die. The state of the training is in the run's folder, so a new attempt
+simply starts again and continues from last.pt. On a cluster, every machine must be able to read
+that folder and the data sets.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["train_on_ray"]
 _MAX_ATTEMPTS = 3
 _RAY_FOLDER = ".ray"
 _STOP_FILE = ".ray/stop"
-# Ends within a step; a test of the whole split is not waited for.
+# A step ends within this time. A test of the whole split is not waited for.
 _STOP_SECONDS = 60.0
 
 
@@ -52,10 +52,10 @@ def train_on_ray(
 ) -> TrainReport:
     """Trains as `train` does, in `options.num_workers` processes on Ray.
 
-    Each takes a core or, if there are enough GPUs and `options.device` is not cpu, a GPU. A
-    process that dies is replaced, three times at most. Ctrl-C ends the training after the step at
-    hand, and raises KeyboardInterrupt. Raises what `train` raises, and ExecutorError where Ray
-    cannot be had or lacks the cores.
+    Each process takes a core. If there are enough GPUs and `options.device` is not cpu, it takes a
+    GPU instead. A process that dies is replaced, at most three times. Ctrl-C ends the training
+    after the current step and raises KeyboardInterrupt. Raises what `train` raises, and
+    ExecutorError if Ray cannot be started or lacks the cores.
     """
     import torch
 
@@ -72,8 +72,8 @@ def train_on_ray(
     run = Path(as_path(os.fspath(run))).resolve()
     address = cluster_address(options.address)
     num_gpus = 0 if options.device == "cpu" else torch.cuda.device_count()
-    # Read by Ray Train when it is imported, here and in its processes: no second log of what fails,
-    # and paths that are relative stay so.
+    # Ray Train reads this variable on import, here and in its processes. It keeps relative paths
+    # valid.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     ray, owns_ray = start_ray(address, num_cpus=num_workers, num_gpus=num_gpus)
     folder = run / _RAY_FOLDER
@@ -117,7 +117,7 @@ def _attempt(
             return outcome
         if isinstance(outcome, KeyboardInterrupt):
             raise outcome
-        # What went wrong in one process shows in the others as a lost connection.
+        # An error in one process appears in the other processes as a lost connection.
         failures = getattr(outcome, "worker_failures", {}).values()
         for failure in failures:
             cause = _origin(failure)
@@ -151,7 +151,7 @@ def _make_trainer(job: dict[str, Any], num_workers: int, use_gpu: bool, folder: 
 
 
 def _work(job: dict[str, Any]) -> TrainReport | None:
-    """What each process does; None where it was asked to stop."""
+    """Runs in each process. Returns None if the training was asked to stop."""
     import ray.train.torch
 
     options: TrainOptions = job["options"]
@@ -170,9 +170,9 @@ def _work(job: dict[str, Any]) -> TrainReport | None:
 
 
 def _fit(trainer: Any, folder: Path, bar: _Bar) -> TrainReport | BaseException:
-    """Runs Ray Train in a thread, as it would handle Ctrl-C by losing the last steps."""
+    """Runs Ray Train in a thread, because its own handling of Ctrl-C loses the last steps."""
     outcome: list[TrainReport | BaseException] = []
-    # Not join: interrupted by Ctrl-C, Python 3.11 takes the thread for ended.
+    # Not `join`: after Ctrl-C, Python 3.11 believes that the thread has ended.
     has_ended = threading.Event()
 
     def fit() -> None:
@@ -201,7 +201,7 @@ class _Bar:
     def __init__(self, run: Path, enabled: bool | None) -> None:
         self._path = run / METRICS_FILE
         self._size = 0
-        # tqdm's None means: quiet where stderr is no terminal.
+        # None tells tqdm to be quiet if stderr is not a terminal.
         disable = None if enabled is None else not enabled
         self._bar = tqdm(unit="step", dynamic_ncols=True, file=sys.stderr, disable=disable)
 
@@ -212,7 +212,7 @@ class _Bar:
         self._bar.close()
 
     def show(self) -> None:
-        """Goes to the step of the last whole line."""
+        """Moves to the step of the last complete line."""
         if self._bar.disable or not self._path.exists():
             return
         if (size := self._path.stat().st_size) == self._size:
@@ -226,7 +226,7 @@ class _Bar:
 
 
 def _origin(error: BaseException) -> BaseException:
-    """Returns the error that a worker raised, out of those that Ray wraps around it."""
+    """Returns the error that a worker raised, without the errors that Ray wraps around it."""
     while True:
         inner = getattr(error, "cause", None) or getattr(error, "_base_exc", None)
         if not isinstance(inner, BaseException):

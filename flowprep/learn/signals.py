@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a network is trained: they are noted, and the loop decides."""
+"""Records Ctrl-C and SIGTERM while a network is trained. The training loop decides what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Signals", "watched_signals"]
 
 
 class Signals:
-    """Whether Ctrl-C was pressed or SIGTERM came; the loop looks at it after every step."""
+    """Whether Ctrl-C was pressed or SIGTERM came. The loop checks this after every step."""
 
     def __init__(self) -> None:
         self.is_raised = False
@@ -20,7 +20,7 @@ class Signals:
         self._is_at_once = False
 
     def handle(self, number: int, frame: object) -> None:
-        # torchrun sends a second one right behind a terminal's; a user presses again later.
+        # torchrun sends a second signal right after the terminal's. A user presses again later.
         is_again = self.is_raised and time.monotonic() - self._raised_at > 2
         if not self.is_raised:
             self._raised_at = time.monotonic()
@@ -30,7 +30,7 @@ class Signals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Lets a signal raise KeyboardInterrupt in the block, wherever it is."""
+        """Lets a signal raise KeyboardInterrupt anywhere in the block."""
         if self.is_raised:
             raise KeyboardInterrupt
         self._is_at_once = True
@@ -43,7 +43,7 @@ class Signals:
 @contextmanager
 def watched_signals() -> Iterator[Signals]:
     signals = Signals()
-    # Whoever handles Ctrl-C otherwise goes on doing so, and only the main thread may ask for it.
+    # Other handlers of Ctrl-C stay in place, and only the main thread may set handlers.
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield signals

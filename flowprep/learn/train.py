@@ -1,14 +1,14 @@
-"""Training: one loop, read from top to bottom, the same in one process and in many.
+"""Training: one loop, read from top to bottom, the same for one process and for many.
 
     data sets -> TrainingClips -> batches -> network -> loss -> step of the optimizer
-                                                           every so often: a line of metrics.csv,
+                                                           at intervals: a line of metrics.csv,
                                                            a test, a checkpoint
 
-What a step computes follows from the configuration, the data and the number of the step: samples
-from (seed, position), dropout from (seed, step, rank), the learning rate from the step. So a run
-that was killed goes on from its checkpoint and ends in the same weights, bit for bit, as one that
-was not: on CPUs with the same number of threads and processes. On GPUs some kernels of cuDNN sum
-in an order of their own, and two runs agree but for rounding.
+The configuration, the data and the number of a step decide what the step computes: samples come
+from (seed, position), dropout from (seed, step, rank), the learning rate from the step. A killed
+run continues from its checkpoint. On CPUs with the same number of threads and processes, it ends
+with bit for bit the weights of an uninterrupted run. On GPUs, some cuDNN kernels sum in an
+unspecified order, so two runs agree only up to rounding.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from flowprep.learn.weights.load import load_weights_into
 
 __all__ = ["train"]
 
-# Tells the seeds of dropout from those of samples.
+# Separates the seeds of dropout from the seeds of samples.
 _DROPOUT = 2
 
 
@@ -71,19 +71,19 @@ def train(
     is_stop_asked: Callable[[], bool] = lambda: False,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> TrainReport:
-    """Trains a network on data sets into the folder `run`, and goes on where a run left off.
+    """Trains a network on data sets into the folder `run`, and continues an interrupted run.
 
-    With several data sets the network has a head for each, and their losses are summed. Under
-    torchrun, or with a torch.distributed group that exists already, this process takes its part of
-    the training; `options.num_workers` does not count here (`ray_train.train_on_ray` starts them).
-    `is_stop_asked` is asked after every step; `on_note` is told, before the first one, what the
-    user should know of data and weights, which the report has too.
+    With several data sets, the network has a head for each, and their losses are summed. Under
+    torchrun, or in an existing torch.distributed group, this process does its part of the training.
+    `options.num_workers` is ignored here (`ray_train.train_on_ray` starts the workers).
+    `is_stop_asked` is called after every step. `on_note` gets the notes on data and weights before
+    the first step; the report holds the same notes.
 
-    Ctrl-C and SIGTERM end the training after the step at hand: a checkpoint is written and
-    KeyboardInterrupt raised. Raises ConfigError for options that cannot be, ConfigMismatchError
-    where `run` was trained with another configuration or on other data, DatasetError for data that
-    is damaged or has no labels, WeightsError for a checkpoint that cannot be read, TrainingError
-    where the loss is no number any more.
+    Ctrl-C and SIGTERM end the training after the current step: it writes a checkpoint and raises
+    KeyboardInterrupt. Raises ConfigError for options that are impossible, ConfigMismatchError if
+    `run` was trained with another configuration or on other data, DatasetError for data that is
+    damaged or has no labels, WeightsError for a checkpoint that cannot be read, and TrainingError
+    if the loss is no longer a finite number.
     """
     options = options or TrainOptions()
     folder = RunFolder(run)
@@ -95,7 +95,7 @@ def train(
 
 
 class _Training:
-    """A process's part of a training: what it is made of, where it stands, and the loop."""
+    """One process's part of a training: its components, its state, and the loop."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class _Training:
         self.signals = signals
         self.num_loaders = count_loaders(options)
 
-        # ---- where the training stands
+        # ---- the state of the training
         checkpoint = process.share(folder.last(config) if process.is_main else None)
         self.tasks = name_tasks(datasets)
         torch.manual_seed(config.seed)
@@ -135,7 +135,7 @@ class _Training:
         if process.is_main:
             for note in self.notes:
                 on_note(note)
-        self.step = 0  # steps that are done
+        self.step = 0  # number of steps done
         self.state = TrainState(digest)
         if checkpoint is not None:
             assert checkpoint.training is not None
@@ -149,7 +149,7 @@ class _Training:
         self._place()
 
     def _place(self) -> None:
-        """Brings the network to its device, and makes what changes its weights."""
+        """Moves the network to its device, and makes the optimizer and the gradient scaler."""
         config, options, device, state = self.config, self.options, self.process.device, self.state
         if options.channels_last:
             place_model(self.network, device)
@@ -160,7 +160,7 @@ class _Training:
         if state.optimizer:
             self.optimizer.load_state_dict(state.optimizer)
             self.scaler.load_state_dict(state.scaler)
-            # They have it now; two would take twice the memory.
+            # The optimizer and the scaler hold these now. A second copy would double the memory.
             state.optimizer, state.scaler = {}, {}
         self.runner: Any = self.network
         self.distributed: DistributedDataParallel | None = None
@@ -173,7 +173,7 @@ class _Training:
     # ---- the loop
 
     def run(self, is_stop_asked: Callable[[], bool]) -> TrainReport:
-        """Trains to the last step; raises KeyboardInterrupt where it is asked to stop before."""
+        """Trains to the last step; raises KeyboardInterrupt if it is asked to stop earlier."""
         state, options, process = self.state, self.options, self.process
         if self.step == state.tested_step == self.num_steps:
             return self._report()
@@ -190,7 +190,7 @@ class _Training:
                     return self._report()
                 rate = self._take_step(batches)
 
-                # What one process wants, all do, after the same step.
+                # A request from one process stops all processes after the same step.
                 now = time.monotonic()
                 is_save_due = process.is_main and now - self.saved_at >= options.checkpoint_seconds
                 wishes = torch.tensor([self.signals.is_raised or is_stop_asked(), is_save_due])
@@ -213,7 +213,7 @@ class _Training:
         spec = self.config.optimization
         loader = training_loader(
             self.clips,
-            # Part by part, so that no more of a large batch is in memory than the network takes.
+            # Part by part: memory never holds more of a large batch than the network takes.
             batch_size=spec.batch_size // spec.accumulate,
             first_step=self.step * spec.accumulate,
             num_steps=self.num_steps * spec.accumulate,
@@ -231,7 +231,7 @@ class _Training:
             unit="step",
             dynamic_ncols=True,
             file=sys.stderr,
-            # tqdm's None means: quiet where stderr is no terminal.
+            # None tells tqdm to be quiet if stderr is not a terminal.
             disable=(None if progress is None else not progress) if self.process.is_main else True,
         )
 
@@ -260,7 +260,7 @@ class _Training:
         return rate
 
     def _take_part(self, batch: dict[str, Any], counts: list[int], *, is_last: bool) -> None:
-        """Adds the gradients of a part of a step's batch."""
+        """Adds the gradients of one part of a step's batch."""
         spec, device, totals = self.config.optimization, self.process.device, self.state.totals
         clips = [
             batch["clips"][one.name].to(device, non_blocking=True)  # (n, S, C, ...)
@@ -273,7 +273,7 @@ class _Training:
                 self.runner, self.network, clips, channels_last=self.options.channels_last
             )
             loss = task_loss(logits, labels, owners, counts, label_smoothing=spec.label_smoothing)
-        # DistributedDataParallel takes the mean over processes; the parts are to be summed.
+        # DistributedDataParallel averages over processes, but the parts must be summed.
         self.scaler.scale(loss * self.process.world_size).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             right = sum(
@@ -284,12 +284,12 @@ class _Training:
             totals[1] += right
             totals[2] += len(labels)
 
-    # ---- every so often
+    # ---- at intervals
 
     def _join_totals(self) -> torch.Tensor:
-        """Returns all processes' totals, which the main one keeps from now on.
+        """Returns the summed totals of all processes. The main process keeps the sums.
 
-        Raises TrainingError where the loss is no number.
+        Raises TrainingError if the loss is not a finite number.
         """
         state, process = self.state, self.process
         joined = process.sum(state.totals)
@@ -305,7 +305,7 @@ class _Training:
         return joined
 
     def _log(self, joined: torch.Tensor, rate: float, now: float) -> None:
-        """Writes a line of metrics.csv, the means since the last one."""
+        """Writes a line of metrics.csv: the means since the last line."""
         state, config = self.state, self.config
         state.loss, top1 = float(joined[0] / joined[3]), float(joined[1] / joined[2])
         num_videos = (self.step - self.logged_step) * config.optimization.batch_size
@@ -334,7 +334,7 @@ class _Training:
         return step == self.num_steps or (bool(self.tests) and step % steps_per_test == 0)
 
     def _test_and_save(self) -> None:
-        """Measures on the test splits, and writes the checkpoints."""
+        """Tests on the test splits, and writes the checkpoints."""
         state, is_main = self.state, self.process.is_main
         try:
             with self.signals.at_once():
@@ -363,7 +363,7 @@ class _Training:
         self.logged_step = self.step
 
     def _save(self, name: str = LAST_FILE, *, is_whole: bool = True) -> None:
-        """Writes a checkpoint: one to go on from, or the weights alone."""
+        """Writes a checkpoint: one to continue from, or only the weights."""
         state, network = self.state, self.network
         whole = dataclasses.replace(
             state,
@@ -402,7 +402,7 @@ def _test(
     process: Process,
     num_loaders: int,
 ) -> list[tuple[float, float]]:
-    """Returns (loss, top-1) of each data set's test split, by the center of each video."""
+    """Returns (loss, top-1) for each data set's test split, from the center of each video."""
     process.share_buffers(network)
     measured = []
     for number, views in enumerate(tests):
@@ -427,7 +427,7 @@ def _test(
 def _gradients_kept(
     distributed: DistributedDataParallel | None, is_last_part: bool
 ) -> AbstractContextManager[Any]:
-    """Lets processes add up their gradients after the last part of a batch only."""
+    """Lets processes add up their gradients only after the last part of a batch."""
     if distributed is None or is_last_part:
         return nullcontext()
     return distributed.no_sync()

@@ -1,4 +1,4 @@
-"""Before the first step: what a training is made of, and whether it can go on with that."""
+"""Before the first step: checks the data and options, and whether a run can continue with them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def name_tasks(datasets: Sequence[FlowDataset]) -> tuple[Task, ...]:
-    """Describes the data sets; those with the same name are called by their whole location."""
+    """Describes the data sets. Data sets with the same name get their whole location as name."""
     if not datasets:
         raise ConfigError("datasets must be one or more, got none")
     tasks = [describe_task(dataset) for dataset in datasets]
@@ -50,7 +50,7 @@ def make_tests(
 ) -> list[TestViews]:
     """Returns the center views of each data set's labeled test videos; none without a split.
 
-    That is one clip, and of a network that joins segments as many as it was trained with.
+    That is one clip per video. A network that joins segments gets as many clips as in training.
     """
     if config.test_split == "none":
         return []
@@ -81,7 +81,7 @@ def make_tests(
 
 
 def digest_videos(datasets: Sequence[FlowDataset], config: TrainConfig) -> str:
-    """Returns a checksum of the training videos: their order decides which sample is where."""
+    """Returns a checksum of the training videos: their order decides the sample at a position."""
     digest = hashlib.sha256()
     for dataset in datasets:
         for place in select_videos(dataset, config.train_split).tolist():
@@ -91,7 +91,7 @@ def digest_videos(datasets: Sequence[FlowDataset], config: TrainConfig) -> str:
 
 
 def check_parts(config: TrainConfig, process: Process, network: ClipModel | MultiTask) -> None:
-    """Raises ConfigError for a batch that cannot be parted, and for a precision that is not had."""
+    """Raises ConfigError for a batch that cannot be divided or a precision that is unsupported."""
     spec = config.optimization
     parts = process.world_size * spec.accumulate
     if spec.batch_size % parts:
@@ -105,8 +105,8 @@ def check_parts(config: TrainConfig, process: Process, network: ClipModel | Mult
         )
     has_volumes = any(one.form == "volume" for one in network.inputs)
     if spec.precision == "bf16" and has_volumes and process.device.type == "cpu":
-        # oneDNN's gradient for maps of two frames holds memory that nobody wrote (torch 2.13 on
-        # AVX512-BF16), and a loss of NaN is the best that can come of it.
+        # oneDNN's gradient for maps of two frames reads uninitialized memory (torch 2.13 on
+        # AVX512-BF16). A loss of NaN is the best possible outcome.
         raise ConfigError(
             f"precision of {config.model.model} must be fp32 on a CPU, where PyTorch gets the "
             "gradients of 3D convolutions in bf16 wrong; take fp32, or a GPU"
@@ -122,7 +122,7 @@ def data_notes(
     digest: str,
     options: TrainOptions,
 ) -> tuple[str, ...]:
-    """Returns what the user should know; raises where the data is not that of the checkpoint."""
+    """Returns notes for the user; raises if the data differs from the checkpoint's data."""
     notes = []
     if clips.num_skipped:
         skipped = format_count(clips.num_skipped, "video")

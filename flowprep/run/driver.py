@@ -1,8 +1,8 @@
-"""A run: a manifest becomes a plan, videos go to workers, shards are published, a report is made.
+"""A run: it makes a plan from a manifest, gives videos to workers, publishes shards and reports.
 
-The driver holds names and counts, never frames. What it knows it can always read again: a finished
-video is a part with a record in `.parts`, a finished shard has a sidecar. So the same command goes
-on after any crash, and computes again only what was in flight.
+The driver holds names and counts, never frames. It can always read its state again from storage: a
+finished video has a part and a record in `.parts`, and a finished shard has a sidecar. So the same
+command continues after any crash. It computes again only the videos that were in flight.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ log = logging.getLogger("flowprep.run")
 
 _WAIT_SECONDS = 1.0
 MAX_LOST_NODES = 10
-"""So many machines may go away under one video before it counts as what brings them down."""
+"""A video that has lost this many machines is taken for the cause and recorded as failed."""
 
 
 def run_extract(
@@ -75,14 +75,14 @@ def run_extract(
     *,
     worker: WorkerProcess | None = None,
 ) -> RunReport:
-    """Extracts the videos of `manifest` into the data set `out`, and goes on where a run left off.
+    """Extracts the videos of `manifest` into the data set `out`, or continues an earlier run.
 
-    `worker` has been started already, by `early_worker`, for a run that needs no more than one.
-    Returns the report; videos that failed are in it and in `failures.jsonl`, and stop nothing.
-    Raises ConfigMismatchError where `out` was made with another configuration, InputError or
-    DatasetError where the plan cannot be extended, StorageError where `out` cannot be written (what
-    is published stays whole), ConfigError for a device that is not there, ExecutorError where there
-    are no workers, or where the first videos all fail with the same internal error.
+    `worker` is a worker that `early_worker` has already started, for a run that needs only one.
+    Returns the report. Failed videos are listed in it and in `failures.jsonl`, and do not stop the
+    run. Raises ConfigMismatchError if `out` was made with another configuration, InputError or
+    DatasetError if the plan cannot be extended, StorageError if `out` cannot be written (published
+    shards stay whole), ConfigError for a device that does not exist, ExecutorError if there are no
+    workers, or if the first videos all fail with the same internal error.
     """
     options = options or RunOptions()
     config = with_all_parameters(config)
@@ -127,7 +127,7 @@ class _Run:
         self.report = RunReport(storage.location, len(entries))
         self.first_videos = FirstVideos()
         self.held_shards: list[int] = []
-        """Finished, but not to be published before it is known that extraction works."""
+        """Finished shards that are not published until it is known that extraction works."""
         found = recover(storage, config, options, entries, self.cuts)
         self.entries = found.entries
         self.failures = found.failures
@@ -173,10 +173,10 @@ class _Run:
                 log.info("%s with %d workers", type(executor).__name__, executor.num_workers)
                 self.recorder.num_workers = executor.num_workers
                 self._work(executor, progress)
-            # Another driver that took over may need the parts.
+            # If another driver has taken over, it may need the parts.
             self.lease.confirm()
             remove_parts(self.storage)
-            # Of workers that went away while they joined a shard.
+            # These are left by workers that went away while they joined a shard.
             remove_temporary_files(self.storage)
             state = "complete" if self.report.is_complete else "incomplete"
         except KeyboardInterrupt:
@@ -225,7 +225,7 @@ class _Run:
                 if record is not None:
                     is_joined = isinstance(job, JoinJob)
                     self._finish(job, record, is_joined=is_joined)
-                    # Where a joined video was computed, its segments have said.
+                    # For a joined video, its segments have already named their machines.
                     self.recorder.finished(record, "" if is_joined else outcome.node)
                     progress.advance()
             self._check_first_videos(is_end=not (self.waiting or in_flight))
@@ -240,13 +240,13 @@ class _Run:
             self.report.notes.append(note)
 
     def _check_first_videos(self, *, is_end: bool) -> None:
-        """Raises ExecutorError where extraction does not work here at all."""
+        """Raises ExecutorError if extraction does not work here at all."""
         error = self.first_videos.error(self.report.log_name, is_end=is_end)
         if error is not None:
             failed = self.first_videos.failed
             log.error("%s", error)
-            # As if they had never been tried. Others may still fail in the same way meanwhile, and
-            # are tried again as well.
+            # The next run sees these videos as never tried. Other videos may still fail in the same
+            # way in the meantime. The next run tries them again as well.
             for shard, index in failed:
                 remove_part_record(self.storage, shard, index)
                 del self.failures[self.entries[index].video.key]
@@ -261,7 +261,7 @@ class _Run:
     def _after_extraction(
         self, job: ExtractJob, outcome: JobResult | WorkerLost
     ) -> VideoRecord | None:
-        """Returns the record of a video that is finished, or None where it is to be tried again."""
+        """Returns the record of a finished video, or None if the video is to be tried again."""
         if isinstance(outcome, JobResult):
             if outcome.traceback is not None:
                 reason = outcome.record and outcome.record.reason
@@ -275,14 +275,14 @@ class _Run:
             return outcome.record
         error = self._note_loss(job, outcome)
         if self.storage.exists(part_name(job.shard, job.index, "json")):
-            # The worker had finished the video and went before it could say so.
+            # The worker had finished the video, but went away before it could say so.
             return read_part_record(self.storage, job.shard, job.index)
         return self._try_again_or_fail(job, outcome, error)
 
     def _after_segment(
         self, job: ExtractJob, segment: Segment, outcome: JobResult | WorkerLost
     ) -> VideoRecord | None:
-        """Returns the record of a video that has failed with its segment, and None otherwise."""
+        """Returns the record of the video if it failed because of this segment, otherwise None."""
         record: VideoRecord | None
         if isinstance(outcome, JobResult):
             record = outcome.record
@@ -291,7 +291,7 @@ class _Run:
             record = read_segment_record(self.storage, job.shard, job.index, segment)
         self.recorder.lost(job.name)
         if job.index not in self.cuts:
-            # Its video was taken back while it was at work.
+            # The driver gave up cutting the video while a worker computed this segment.
             self.cuts.remove_files(job.shard, job.index, segment)
             return None
         if record is not None:
@@ -311,7 +311,7 @@ class _Run:
         return record
 
     def _after_join(self, job: JoinJob, outcome: JobResult | WorkerLost) -> VideoRecord | None:
-        """Returns the record of a video that is joined, or None where it is to be tried again."""
+        """Returns the record of a joined video, or None if the video is to be tried again."""
         if isinstance(outcome, WorkerLost):
             self._after_lost_join(job, job.video.key, outcome)
             return None
@@ -322,7 +322,7 @@ class _Run:
         return outcome.record
 
     def _extract_uncut(self, job: ExtractJob | JoinJob, name: str, outcome: JobResult) -> None:
-        """Gives up a video's segments: whatever is wrong, reading it whole says what it is."""
+        """Gives up a video's segments. Reading the whole video will show what is wrong."""
         log.warning("%s: %s; the video is extracted uncut", name, outcome.refusal)
         if outcome.traceback is not None:
             log.error("%s: internal error\n%s", name, outcome.traceback)
@@ -339,7 +339,7 @@ class _Run:
         )
 
     def _note_loss(self, job: ExtractJob, outcome: WorkerLost) -> VideoError:
-        """Counts and logs a lost worker; returns what its video's failure would be."""
+        """Counts and logs a lost worker. Returns the error that its video would fail with."""
         self.report.num_lost_workers += 1
         error = self._why_lost(job, outcome)
         log.warning(
@@ -363,9 +363,9 @@ class _Run:
         return record
 
     def _goes_again(self, job: Job, lost: WorkerLost) -> bool:
-        """Queues a job that lost its worker, unless that has happened too often."""
+        """Queues a job again that lost its worker, unless the job has lost too many workers."""
         if lost.node_died:
-            # A machine that is taken away says nothing about its videos.
+            # A machine that goes away says nothing about the videos that it worked on.
             if job.num_lost_nodes + 1 >= MAX_LOST_NODES:
                 return False
             job = dataclasses.replace(job, num_lost_nodes=job.num_lost_nodes + 1)
@@ -418,15 +418,15 @@ class _Run:
             self.held_shards.append(job.shard)
 
     def _queue_publication(self, shard: int) -> None:
-        # Before the sidecar says that the shard is public, so that no failed video is ever in
-        # neither.
+        # The failures are written before the sidecar makes the shard public, so that every failed
+        # video is recorded at any time.
         keys = {self.entries[index].video.key for index in self.indices[shard]}
         if keys & self.failures.keys():
             write_failures(self.storage, self.failures.values())
         self.waiting.appendleft(PublishJob(self.storage, shard, tuple(self.indices[shard])))
 
     def _jobs_of(self, index: int) -> list[Job]:
-        """Returns what is to do for a video that is not finished."""
+        """Returns the jobs that an unfinished video still needs."""
         whole = self._extract_job(index)
         if index not in self.cuts:
             return [whole]
@@ -444,7 +444,7 @@ class _Run:
             shard=entry.shard,
             index=index,
             attempt=1,
-            # The watchdog ends the process, which must then be a worker's own.
+            # The watchdog ends its whole process, so that process must belong to a worker alone.
             stall_timeout_seconds=(
                 None if self.options.executor == "inline" else self.options.stall_timeout_seconds
             ),

@@ -1,4 +1,4 @@
-"""One video: decode -> flow -> quantize -> JPEG. No Ray, no files but its own temporary ones."""
+"""One video: decode -> flow -> quantize -> JPEG. Uses no Ray and writes only temporary files."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ __all__ = ["ExtractedVideo", "extract_video"]
 
 @dataclass
 class ExtractedVideo:
-    """What one video gave: its metadata and its streams, which a `with` block frees."""
+    """The result for one video: its metadata and its streams. A `with` block frees the streams."""
 
     status: VideoStatus
     metadata: VideoMetadata
     statistics: dict[Direction, FlowStatistics]
-    """Those of `metadata`, and nothing rounded."""
+    """The statistics that `metadata` holds, but not rounded."""
     edges: EdgeDigests | None
-    """What a segment shares with its neighbors; None of a whole video."""
+    """Digests of the frames that a segment shares with its neighbors. None for a whole video."""
     streams: dict[str, JpegStream]
-    """`flow_x`, `flow_y`, `back_x`, `back_y`, `rgb`: those that the configuration asks for."""
+    """Those of `flow_x`, `flow_y`, `back_x`, `back_y` and `rgb` that the configuration wants."""
     seconds: dict[str, float]
     """Seconds spent in `decode`, `flow` and `encode`."""
 
@@ -61,12 +61,13 @@ def extract_video(
     reader: FrameReader | None = None,
     on_progress: Callable[[], None] | None = None,
 ) -> ExtractedVideo:
-    """Computes the flow of one video, as `config` says, in memory that its length does not change.
+    """Computes the flow of one video as `config` says. Memory use does not grow with its length.
 
-    Of a `segment` it gives that part: its streams are that part of the video's streams, and it is
-    described as a video of its own. `reader` is the video's own, opened and not yet read.
-    `on_progress` is called for every frame and pair. Raises VideoError with the reason why the
-    video gives nothing; under `on_damage` `cut` a damaged one gives what came before the damage.
+    For a `segment`, the streams are only that part of the video's streams, and the metadata
+    describes the segment as if it were a video. `reader` is an open reader of the video that has
+    read nothing yet. `on_progress` is called for every frame and pair. Raises VideoError with the
+    reason if the video gives nothing. If `on_damage` is `cut`, a damaged video gives the part
+    before the damage.
     """
     tick = on_progress or no_progress
     streams = FlowStreams(config.flow, config.encode, estimator)
@@ -74,7 +75,7 @@ def extract_video(
         if reader is None:
             with streams.clock.spent("decode"):
                 reader = open_video(video, config.decode)
-        # A segment that is damaged is given up: reading the video whole says what can be kept.
+        # A damaged segment is given up. Reading the whole video shows which part can be kept.
         keeps_begin = config.decode.on_damage == "cut" and segment is None
         with reader:
             source = _Source(reader, segment, config.flow.step, keeps_begin, tick)
@@ -101,7 +102,7 @@ def extract_video(
                 num_irregular_stamps=reader.num_irregular_stamps,
                 num_damaged=reader.num_damaged,
                 notes=reader.notes,
-                # Two of these may fill one data set: they agree, but not bit by bit.
+                # Several devices may fill one data set. Their results agree, but not bit by bit.
                 device=estimator.device_name,
                 estimator=type(estimator).__name__,
                 damage=None if damage is None else damage.message,
@@ -121,7 +122,7 @@ def extract_video(
 
 
 class _Source:
-    """The frames of a video, or of a segment, up to its end or to damage; read once."""
+    """The frames of a video or segment, up to its end or to damage. They can be read only once."""
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class _Source:
         on_progress: Callable[[], None],
     ) -> None:
         self.damage: VideoError | None = None
-        """What ended it early, if `keeps_begin`."""
+        """The damage that ended the frames early, if `keeps_begin`."""
         self.edges = None if segment is None else SegmentEdges(segment.num_frames, step)
         self.keeps_frame = None if segment is None else segment.keeps_frame
         self._keeps_begin = keeps_begin
@@ -149,7 +150,7 @@ class _Source:
         except VideoError as error:
             if not (self._keeps_begin and error.reason == "damaged"):
                 raise
-            # Ended here and not raised, so that the estimator gives the pairs it holds.
+            # Ends without raising, so that the estimator still gives the pairs that it holds.
             self.damage = error
 
 

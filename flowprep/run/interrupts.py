@@ -1,4 +1,4 @@
-"""Ctrl-C while a run works: it is never lost, whoever was at work when it came."""
+"""Ctrl-C during a run: it is never lost, whatever code was running when it came."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ __all__ = ["interrupts_kept"]
 def interrupts_kept() -> Iterator[Callable[[], None]]:
     """Gives a function that raises KeyboardInterrupt if Ctrl-C was pressed.
 
-    Python raises it wherever it happens to be, and drops it in a destructor: Ray has many.
+    Python raises KeyboardInterrupt in whatever code is running. If that is a destructor, Python
+    drops the exception, and Ray has many destructors.
     """
     pressed = False
 
@@ -27,7 +28,7 @@ def interrupts_kept() -> Iterator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
 
-    # Whoever handles it otherwise goes on doing so, and only the main thread may ask for it.
+    # A handler that somebody else has set stays. Only the main thread may set a handler.
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield raise_if_pressed

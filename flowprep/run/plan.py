@@ -1,4 +1,4 @@
-"""Planning a run: what a data set holds, and what is to be added to it."""
+"""Planning a run: which videos a data set holds, and which are to be added."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["make_plan", "with_all_parameters"]
 def with_all_parameters(config: ExtractConfig) -> ExtractConfig:
     """Returns the configuration with the defaults of a user's own estimator filled in.
 
-    Raises ConfigError for an estimator that cannot be had, and for parameters that it refuses.
+    Raises ConfigError for an estimator that cannot be loaded, and for parameters that it refuses.
     """
     flow = config.flow
     if not isinstance(flow.parameters, OwnParameters):
@@ -45,11 +45,11 @@ def with_all_parameters(config: ExtractConfig) -> ExtractConfig:
 
 
 def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Plan:
-    """Returns the plan for `manifest` in a new data set, or added to the one that is there.
+    """Returns the plan for `manifest` in a new data set, or for adding it to an existing one.
 
-    Writes nothing. Raises ConfigMismatchError where the stored configuration gives other numbers,
-    InputError where a known video has got other labels, DatasetError where the folder holds
-    something else.
+    Writes nothing. Raises ConfigMismatchError if the stored configuration gives other numbers,
+    InputError if a known video now has other labels, DatasetError if the folder holds something
+    else.
     """
     config = with_all_parameters(config)
     here = environment(config)

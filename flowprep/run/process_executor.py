@@ -1,4 +1,4 @@
-"""Jobs one after the other in one process, which may crash, hang and be ended as one of Ray's."""
+"""Runs jobs one after the other in one process, which may crash or hang without ending the run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["ProcessExecutor"]
 log = getLogger("flowprep.run")
 
 LOOK_SECONDS = 0.25
-"""Between two looks at the memory in use; Ray's monitor takes as long."""
+"""Time between two looks at the memory in use. Ray's monitor uses the same time."""
 MAX_MEMORY_SHARE = 0.95
-"""Of the memory of the machine or the container; above it the worker is ended, as Ray does."""
+"""Share of the memory of the machine or container. Above it, the worker is ended, as Ray does."""
 MIN_WORKER_SHARE = 0.1
-"""A worker that holds less of it is not to blame, and its end would free too little."""
+"""A worker that holds a smaller share is not to blame, and ending it would free too little."""
 
 
 class ProcessExecutor(Executor):
-    """Carries jobs out in a process of its own, which a new one replaces where it is lost."""
+    """Carries out jobs in a separate process. If that process is lost, a new one replaces it."""
 
     num_workers = 1
     window = 2
@@ -37,7 +37,7 @@ class ProcessExecutor(Executor):
     def __init__(
         self, options: RunOptions, flow: FlowSpec, worker: WorkerProcess | None = None
     ) -> None:
-        """`worker` is one that has been started already, and is ended with the others."""
+        """`worker` is a process that has already been started. The executor uses and ends it."""
         name = options.device.removesuffix("+cpu")
         self._flow = flow
         self._device = str(resolve_device(name, flow.algorithm))
@@ -94,7 +94,7 @@ class ProcessExecutor(Executor):
             self._worker = None
 
     def _outcome(self, timeout_seconds: float) -> JobResult | WorkerLost | None:
-        """Returns what became of the current job; None where it is still at work."""
+        """Returns the outcome of the current job, or None if it is still at work."""
         assert self._worker is not None
         assert self._current is not None
         try:
@@ -119,12 +119,12 @@ class ProcessExecutor(Executor):
             return None
         assert isinstance(message, JobResult | WorkerLost)
         if isinstance(message, WorkerLost):
-            # Its GPU can do no more, and a process stays on its GPU.
+            # Its GPU cannot compute any more, and a process stays on its GPU.
             self._end_worker()
         return message
 
     def _start_again(self, job: Job, end: WorkerEndedError) -> None:
-        """Gives a job to a new worker, as it has nothing to do with the end of the last one."""
+        """Gives a job to a new worker, because the job did not cause the end of the last one."""
         self._num_failed_starts += 1
         if self._num_failed_starts == MAX_FAILED_STARTS:
             last = end.words.rpartition("\n")[2]
@@ -135,7 +135,7 @@ class ProcessExecutor(Executor):
         self._send(job)
 
     def _without_memory(self) -> WorkerLost | None:
-        """Ends a worker that takes the last memory, before the system ends what it likes."""
+        """Ends a worker that takes the last memory, before the system ends any other process."""
         worker, total = self._worker, usable_memory_bytes()
         if worker is None or total is None or memory_in_use() < MAX_MEMORY_SHARE:
             return None

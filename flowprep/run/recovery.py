@@ -1,7 +1,7 @@
-"""What earlier runs have done with the videos of a plan, and what is left to do.
+"""Finds out which videos of a plan earlier runs have finished, and which are left to do.
 
-A finished video is a part with a record in `.parts`, a finished shard has a sidecar; whatever else
-a run knew, this one finds out again.
+A finished video has a part and a record in `.parts`, and a finished shard has a sidecar. A new run
+finds out everything else again.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ log = logging.getLogger("flowprep.run")
 
 @dataclass
 class Recovered:
-    """How far a data set is when a run begins."""
+    """The state of a data set when a run begins."""
 
     entries: list[ManifestEntry]
-    """The manifest; videos that are tried again have moved to new shards."""
+    """The entries of the manifest. Videos that are tried again have moved to new shards."""
     failures: dict[str, Failure]
-    """Of videos that are not tried again, by key."""
+    """Failures of the videos that are not tried again, by key."""
     num_found_again: int = 0
-    """Videos that failed as missing, are there now, and are tried again for that."""
+    """Number of videos that failed as missing, exist now and are therefore tried again."""
     indices: dict[int, list[int]] = field(default_factory=dict)
-    """The manifest's lines of each shard that is not published."""
+    """For each shard that is not published, the lines of its videos in the manifest."""
     remaining: dict[int, list[int]] = field(default_factory=dict)
-    """Those of them whose videos are not finished; none where the shard is to be published."""
+    """The part of `indices` whose videos are not finished; none if a shard can be published."""
 
     @property
     def num_remaining(self) -> int:
-        """Videos that are left to do."""
+        """Number of videos that are left to do."""
         return sum(map(len, self.remaining.values()))
 
 
@@ -73,10 +73,10 @@ def recover(
     entries: list[ManifestEntry],
     cuts: CutVideos,
 ) -> Recovered:
-    """Finds out what earlier runs have done, and mends what they left behind.
+    """Finds out what earlier runs have done, and repairs what they left behind.
 
-    `cuts` gets the segments that are finished. Failed videos are tried again where `options` say
-    so, and where they were missing and are there now.
+    `cuts` gets the finished segments. A failed video is tried again if `options` say so, or if it
+    was missing and exists now.
     """
     stored_failures = read_failures(storage)
     published = set(published_shards(storage))
@@ -119,11 +119,11 @@ def _remove_emptied_shards(
     for shard in sorted(published - {entry.shard for entry in entries}):
         try:
             videos = read_sidecar(storage, shard).videos
-        except DatasetError:  # whatever it is, `verify` names it
+        except DatasetError:  # `verify` names what is wrong
             continue
         if all(video.status == "failed" for video in videos):
             log.info("removing %s: its videos all failed and moved", shard_name(shard))
-            # The sidecar goes last: without it the tar would count as one that lost its own.
+            # The sidecar is removed last. A tar without a sidecar would look as if it had lost it.
             storage.remove(shard_name(shard))
             storage.remove(sidecar_name(shard))
             published.remove(shard)
@@ -137,7 +137,7 @@ def _finished_parts(
     options: RunOptions,
     cuts: CutVideos,
 ) -> set[int]:
-    """Returns the manifest's lines of the videos that have a part; failed ones join `found`."""
+    """Returns the manifest's lines of the videos with a part; adds failed videos to `found`."""
     finished = set()
     names = list_parts(storage, shard)
     for index, record in recorded_parts(storage, shard, names):
@@ -146,7 +146,8 @@ def _finished_parts(
             remove_part_record(storage, shard, index)
             continue
         video = found.entries[index].video
-        # An internal error counts once its shard is public, so not in a run that was stopped.
+        # An internal error counts only once its shard is published. So if the run was stopped
+        # before that, the video is tried again.
         is_internal = internal_error_site(record) is not None
         is_there_now = record.reason == "missing" and folder_names.holds(video.source)
         tries_again = options.retry_failed or is_internal or is_there_now
@@ -162,7 +163,7 @@ def _finished_parts(
 
 
 def failure_of(video: Video, record: VideoRecord) -> Failure:
-    """Returns what `failures.jsonl` says of a video whose record has failed."""
+    """Returns the entry in `failures.jsonl` of a video whose record says that it failed."""
     assert record.reason is not None
     source = redacted(video.source)
     return Failure(record.key, source, record.reason, record.message or "", record.attempts)

@@ -1,4 +1,4 @@
-"""What a worker does: extract a video or a part of it, join segments, join a shard. No Ray here."""
+"""The work of a worker: extract a video or a segment, join segments, join a shard. Uses no Ray."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ __all__ = ["DeviceWorker", "prepare", "run_job"]
 def run_job(
     job: Job, device: str = "cpu", driver: Environment | None = None
 ) -> JobResult | WorkerLost:
-    """Carries a job out, its flow on `device`; every error comes back as a value.
+    """Carries out a job and computes flow on `device`. Returns every error as a value.
 
-    With `driver`, what the driver would compute with, a worker that would give other numbers
-    refuses the job.
+    `driver` is what the driver would compute with. A worker that would give other numbers refuses
+    the job.
     """
     try:
         if isinstance(job, PublishJob):
@@ -72,26 +72,26 @@ def run_job(
 
 
 def prepare(flow: FlowSpec, device: str = "cpu") -> None:
-    """Makes what every video needs, for which much is compiled or read, before there is one."""
+    """Makes the estimator that every video needs before the first video comes, as it takes long."""
     _estimator(flow, device)
 
 
 class DeviceWorker:
-    """A worker that stays, and keeps its device and an estimator on it from job to job."""
+    """A lasting worker that keeps its device and the estimator on it from job to job."""
 
     def __init__(self, flow: FlowSpec, device: str) -> None:
         self._flow = flow
         self._device = device
 
     def prepare(self) -> PreparedWorker:
-        """Makes the estimator, and computes a first field with it, for which much is compiled."""
+        """Makes the estimator and computes a first field, so that everything is compiled."""
         notes: list[str] = []
         handler = _NoteHandler(notes)
         logger = logging.getLogger("flowprep")
         logger.addHandler(handler)
         try:
             estimator = _estimator(self._flow, self._device)
-            # As for OpenCV: what PyTorch does on the CPU it does in one thread.
+            # PyTorch's work on the CPU uses one thread, like OpenCV's.
             importlib.import_module("torch").set_num_threads(1)
             side, colors = 4 * estimator.min_side_px, (3,) if estimator.frames == "rgb" else ()
             blank = np.zeros((side, side, *colors), np.uint8)
@@ -107,7 +107,7 @@ class DeviceWorker:
         return PreparedWorker(name, notes=tuple(notes))
 
     def run_job(self, job: Job, driver: Environment | None = None) -> JobResult | WorkerLost:
-        """Carries a job out as `run_job` does."""
+        """Carries out a job as the function `run_job` does."""
         return run_job(job, self._device, driver)
 
 
@@ -142,11 +142,11 @@ class _NoteHandler(logging.Handler):
 
 
 def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
-    # A worker owns one core; without this OpenCV takes them all, in every worker.
+    # A worker owns one core. Without this call, OpenCV in every worker would use all cores.
     cv2.setNumThreads(1)
     trace: str | None = None
     try:
-        # Before the watchdog starts: what is compiled here gives no sign of life meanwhile.
+        # The estimator is made before the watchdog starts, because compiling gives no sign of life.
         estimator = _estimator(job.config.flow, device)
         began = time.perf_counter()
         with fetched(job.video) as source:
@@ -156,7 +156,7 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
         record = extracted
     except VideoError as error:
         if device != "cpu" and error.reason == "out-of-memory":
-            # Others share the GPU's memory, so that another time or place may have enough.
+            # Others share the GPU's memory. There may be enough at another time or place.
             return WorkerLost("out-of-memory", error.message)
         if error.reason == "estimator-error":
             trace = traceback.format_exc()
@@ -206,8 +206,8 @@ def _device_lost(error: Exception) -> WorkerLost:
 def _extract_part(
     job: ExtractJob, source: FetchedVideo, estimator: FlowEstimator, began: float
 ) -> VideoRecord | VideoCut:
-    # Storage that makes a worker wait is no fault of its video: the watchdog sees neither the
-    # fetching nor the writing.
+    # If storage makes a worker wait, its video is not to blame. So the watchdog watches neither
+    # fetching nor writing.
     with watchdog(job) as on_progress:
         reader = open_video(source.video, job.config.decode)
         is_whole = job.segment is None
@@ -255,7 +255,7 @@ def _extract_part(
 
 @functools.lru_cache(maxsize=2)
 def _estimator(spec: FlowSpec, device: str) -> FlowEstimator:
-    """One estimator serves all the videos of a worker; all that it needs is compiled."""
+    """Returns the estimator that serves all videos of a worker, with everything compiled."""
     estimator = build_estimator(spec.algorithm, spec.parameters, device)
     FieldQuantizer(spec)
     return estimator

@@ -1,4 +1,4 @@
-"""Ends a worker that gives no sign of life, and says where it hung."""
+"""Ends a worker that shows no sign of life, and says where the worker hung."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from flowprep.run.job import ExtractJob
 
 __all__ = ["Watch", "watchdog"]
 
-# Set anew at most so often; setting it starts a thread.
+# The shortest time between two resets of the timer. Each reset starts a thread.
 _REARM_SECONDS = 0.5
 
 
 class Watch:
-    """Ends this process when it is not called for a while.
+    """Ends this process if the watch is not called for a while.
 
-    The thread that does so is faulthandler's own, in C: it also ends native code that hangs with
-    the GIL held, as decord does on some damaged files. Its traceback, in a file, says where it
-    hung.
+    A C thread of faulthandler ends the process. So the watch also ends native code that hangs while
+    it holds the GIL, as decord does on some damaged files. The traceback in `file` says where the
+    process hung.
     """
 
     def __init__(self, timeout_seconds: float, file: IO[str]) -> None:
@@ -40,11 +40,12 @@ class Watch:
 
 @contextmanager
 def watchdog(job: ExtractJob) -> Iterator[Watch | None]:
-    """Gives what a job calls at every step forward; None where this process is the user's own."""
+    """Gives the watch that a job calls at every step, or None in the user's own process."""
     if job.stall_timeout_seconds is None:
         yield None
         return
-    # On shared storage the driver reads there why the worker went; elsewhere it stays unknown.
+    # On a shared file system, the driver reads in this file where the worker hung. On an object
+    # store, the place stays unknown.
     if job.storage.is_local:
         path = job.storage.path(job.stall_name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -59,6 +60,6 @@ def watchdog(job: ExtractJob) -> Iterator[Watch | None]:
         faulthandler.cancel_dump_traceback_later()
         file.close()
         if job.storage.is_local:
-            # A worker of a driver that was killed may have ended the same video a moment ago.
+            # A worker of a killed driver may have removed the file of the same video just before.
             with suppress(FileNotFoundError):
                 os.unlink(path)

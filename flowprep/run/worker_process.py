@@ -1,11 +1,12 @@
-"""A process that carries jobs out one after the other, seen from the driver.
+"""The driver's side of a worker process, which carries out one job after the other.
 
     driver   WorkerProcess   <- socket ->   worker_main.main   worker
 
-Nothing but the standard library is imported here: the worker has begun to import what it needs
-before the driver does so itself. It is a new Python and no fork, whose locks other threads may hold
-for ever; and unlike multiprocessing's it never imports the user's script. It ends when the driver
-does, however that ends, for its end of the socket is closed then.
+This module imports only the standard library, so that the worker can start its own imports before
+the driver does. The worker is a new Python process and not a fork, because other threads may hold
+a fork's locks forever. Unlike a process of multiprocessing, it never imports the user's script. The
+worker ends whenever the driver ends, even by a crash, because the driver's end of the socket is
+then closed.
 """
 
 from __future__ import annotations
@@ -29,31 +30,31 @@ if TYPE_CHECKING:
 __all__ = ["READY", "WorkerEndedError", "WorkerProcess"]
 
 READY: Literal["ready"] = "ready"
-"""A worker's first message: it has imported what it needs. All others are outcomes of jobs."""
+"""A worker's first message, after its imports. All other messages are outcomes of jobs."""
 
-# What is imported stays: looking for garbage in it, again and again, takes a tenth of the time.
+# Imported objects stay. Looking for garbage among them again and again takes a tenth of the time.
 _CODE = (
     "import gc, sys; gc.disable(); descriptor, *sys.path = sys.argv[1:]; "
     "from flowprep.run.worker_main import main; main(int(descriptor))"
 )
 
 _MAX_WORDS = 4000
-"""Characters of what a worker wrote before it ended, for the log."""
+"""Number of characters of a worker's last output that go to the log."""
 
 
 class WorkerEndedError(Exception):
-    """A worker is gone; the message says how."""
+    """A worker has ended. The message says how."""
 
     def __init__(self, how: str, *, words: str, ran_out_of_memory: bool) -> None:
         super().__init__(how)
         self.words = words
-        """What it wrote to stderr at last."""
+        """The last output of the worker on stderr."""
         self.ran_out_of_memory = ran_out_of_memory
-        """Whether the system ended it for that."""
+        """Whether the system ended the worker because memory ran out."""
 
 
 class WorkerProcess:
-    """A worker that has been started, and is ended at the end of a `with` block."""
+    """A worker process that starts at once and is ended at the end of a `with` block."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -66,14 +67,14 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._words,
-                # Ctrl-C in a terminal is for the driver, which ends its worker itself.
+                # Ctrl-C in a terminal should reach only the driver, which then ends its worker.
                 start_new_session=True,
             )
         self._connection = Connection(ours.detach())
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """The process ID of the worker."""
         return self._process.pid
 
     def __enter__(self) -> WorkerProcess:
@@ -88,11 +89,11 @@ class WorkerProcess:
         self.end()
 
     def send(self, flow: FlowSpec, device: str, job: Job | None = None) -> None:
-        """Gives the worker a job, or lets it get ready for those to come.
+        """Gives the worker a job, or lets it get ready for the first job if `job` is None.
 
-        Of a worker that is gone `receive` tells.
+        If the worker has ended, only `receive` says so.
         """
-        # The worker writes to the same file, at the same place.
+        # The worker shares this file and its position, so it continues at the start of the file.
         self._words.seek(0)
         self._words.truncate()
         with suppress(OSError):
@@ -109,7 +110,7 @@ class WorkerProcess:
         return pickle.loads(content)
 
     def memory_bytes(self) -> int:
-        """Returns the memory that it holds, 0 where this is not known."""
+        """Returns the memory that the worker holds, or 0 if this is unknown."""
         try:
             for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
                 if line.startswith("VmRSS:"):
@@ -119,14 +120,14 @@ class WorkerProcess:
         return 0
 
     def end(self) -> None:
-        """Ends it at once."""
+        """Ends the worker at once."""
         self._process.kill()
         self._process.wait()
         self._connection.close()
         self._words.close()
 
     def _ended(self) -> WorkerEndedError:
-        # It may have closed the socket a moment before it ends, or hang there.
+        # The worker may have closed the socket just before it ends, or it may hang there.
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
         self._process.kill()
@@ -143,7 +144,7 @@ class WorkerProcess:
 
 
 def _num_oom_kills() -> int:
-    """Returns how many processes Linux has ended for want of memory since the machine started."""
+    """Returns how many processes Linux has ended since boot because memory ran out."""
     try:
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):

@@ -1,4 +1,4 @@
-"""Charades: long videos with actions in them, `c092 11.90 21.20;c147 0.00 12.60`.
+"""Charades: long videos that contain several actions, `c092 11.90 21.20;c147 0.00 12.60`.
 
 By default each action is a clip; `charades="video"` makes one video with all its labels.
 """

@@ -1,6 +1,6 @@
 """Kinetics: clips of YouTube's videos, as CSV (400, 600, 700, 700-2020, CVDF's) or JSON.
 
-label,youtube_id,time_start,time_end,split     label and split may lack; other columns may stand
+label,youtube_id,time_start,time_end,split     label and split are optional; other columns may exist
 {ID: {"annotations": {"label": ..., "segment": [START, END]}, "subset": ...}}
 """
 

@@ -1,7 +1,7 @@
-"""How the annotations of a known data set find their videos.
+"""Finds the videos that the annotations of a known data set name.
 
-    Search.find, find_clip:  a listed name -> its video, in whatever layout
-    Search.finish:           what was missing, and what no line names -> Found
+    Search.find, find_clip:  a listed name -> its video, in any layout of folders
+    Search.finish:           notes on missing and on unlisted videos -> Found
 
 A listed name finds its video in class folders or flat, converted to another container, or as a
 folder of frames. Listed videos that are not on disk are left out with a note.

@@ -1,4 +1,4 @@
-"""What the lists of UCF101 and HMDB51 have in common: videos by class, in one of three splits."""
+"""The code that UCF101 and HMDB51 share: lists of videos by class, in one of three splits."""
 
 from __future__ import annotations
 

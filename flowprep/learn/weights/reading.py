@@ -1,4 +1,4 @@
-"""What every reader of weights says of a file that it may not read."""
+"""The error that every reader of weights raises for a file that it may not read."""
 
 from __future__ import annotations
 
