@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from flowprep._version import __version__
 from flowprep.extras import install_command
+from flowprep.printable import join_lines
 
 if TYPE_CHECKING:
     from flowprep.synthetic import Scene
@@ -83,7 +84,7 @@ class Section:
 
     def summary(self) -> str:
         """Returns the section as lines of text."""
-        return "\n".join([self.title, *(line for one in self.facts for line in one.lines())])
+        return join_lines([self.title, *(line for one in self.facts for line in one.lines())])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the section as JSON values."""

@@ -20,6 +20,7 @@ from flowprep.cli.options import (
     merged_options,
     options_named,
 )
+from flowprep.cli.output import echo_notes
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.plan import stored_ranges
 from flowprep.errors import ConfigError
@@ -249,8 +250,7 @@ def extract(
     with early_worker(options, config.flow, () if dry_run else videos) as worker:
         with options_named(ctx):
             manifest = given_videos(ctx, config, out)
-        for note in manifest.notes:
-            click.echo(f"note: {note}", err=True)
+        echo_notes(manifest.notes)
         if dry_run:
             from flowprep.run.estimate import estimate_run
 

@@ -15,6 +15,7 @@ from flowprep.cli.options import (
     NumbersType,
     options_named,
 )
+from flowprep.cli.output import echo_line, echo_notes
 from flowprep.extras import extra_needed
 from flowprep.learn.config import FusionMethod, PrecisionName
 from flowprep.learn.recipes import VIEWS
@@ -146,13 +147,12 @@ def predict(
                         }
                     )
                 elif prediction.error is not None:
-                    click.echo(f"{prediction.video}: {prediction.error}", err=True)
+                    echo_line(f"{prediction.video}: {prediction.error}", err=True)
                 else:
-                    click.echo(prediction.video)
+                    echo_line(prediction.video)
                     for name, probability in classes:
-                        click.echo(f"  {100 * probability:5.1f} %  {name}")
-    for note in predictor.notes:
-        click.echo(f"note: {note}", err=True)
+                        echo_line(f"  {100 * probability:5.1f} %  {name}")
+    echo_notes(predictor.notes)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     return 1 if num_bad else 0

@@ -19,6 +19,7 @@ from flowprep.cli.options import (
     merged_options,
     options_named,
 )
+from flowprep.cli.output import echo_note, echo_notes
 from flowprep.errors import ConfigError
 from flowprep.extras import extra_needed
 from flowprep.learn.clip_inputs import StreamName
@@ -170,11 +171,10 @@ def train(
         datasets = [open_dataset(out, labels=labels) for out in outs]
         try:
             if options.num_workers is None:
-                report = train_here(datasets, run, config, options, on_note=_echo_note)
+                report = train_here(datasets, run, config, options, on_note=echo_note)
             else:
                 report = train_on_ray(datasets, run, config, options)
-                for note in report.notes:
-                    _echo_note(note)
+                echo_notes(report.notes)
         except KeyboardInterrupt:
             if is_main:
                 click.echo(
@@ -184,10 +184,6 @@ def train(
     if is_main:
         click.echo(report.summary())
     return report.exit_code
-
-
-def _echo_note(note: str) -> None:
-    click.echo(f"note: {note}", err=True)
 
 
 def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.run_folder import METRICS_FILE
 from flowprep.learn.train import train
 from flowprep.learn.train_report import TrainReport
+from flowprep.printable import bar_stream
 from flowprep.run.ray_start import cluster_address, start_ray, stop_ray
 from flowprep.urls import absolute, as_path, is_url, redacted
 
@@ -203,7 +203,7 @@ class _Bar:
         self._size = 0
         # None tells tqdm to be quiet if stderr is not a terminal.
         disable = None if enabled is None else not enabled
-        self._bar = tqdm(unit="step", dynamic_ncols=True, file=sys.stderr, disable=disable)
+        self._bar = tqdm(unit="step", dynamic_ncols=True, file=bar_stream(), disable=disable)
 
     def __enter__(self) -> _Bar:
         return self

@@ -28,6 +28,7 @@ from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import ConfigError, StorageError, WeightsError
 from flowprep.learn.checkpoint import Checkpoint, Task, library_versions, load_checkpoint
 from flowprep.learn.config import TrainConfig
+from flowprep.learn.csv_tables import csv_text
 from flowprep.local_files import TEMPORARY_MARK
 from flowprep.locks import locked_file
 from flowprep.storage import Storage
@@ -143,10 +144,7 @@ class RunFolder:
         }
         storage.write_bytes(CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode())
         kept = self._rows_until(step) if step else []
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([_COLUMNS, *kept])
-        storage.write_bytes(METRICS_FILE, text.getvalue().encode())
+        storage.write_bytes(METRICS_FILE, csv_text([_COLUMNS, *kept]).encode())
         # Unfinished files of a killed run.
         for name in storage.list_names():
             if TEMPORARY_MARK in name:
@@ -162,7 +160,7 @@ class RunFolder:
             open(self.path / METRICS_FILE, "a", encoding="utf-8", newline="") as file,
         ):
             values = dataclasses.asdict(row)
-            csv.writer(file, lineterminator="\n").writerow(map(_format, values.values()))
+            file.write(csv_text([map(_format, values.values())]))
         if self._tensorboard is None:
             return
         place = row.split

@@ -341,16 +341,20 @@ class RayExecutor(Executor):
             # run_job returns every error of a job. So this error comes from the worker, which
             # cannot import flowprep or has another version of it.
             raise ExecutorError(
-                f"a worker cannot run flowprep: {error}\nEvery node needs what flowprep needs, "
-                "installed there or by --runtime-env"
+                [
+                    *f"a worker cannot run flowprep: {error}".splitlines(),
+                    "Every node needs what flowprep needs, installed there or by --runtime-env",
+                ]
             ) from error
         except errors.RuntimeEnvSetupError as error:
             # Only this node may have the problem. The run stops if it happens again and again.
             self._num_failed_setups += 1
             if self._num_failed_setups == MAX_FAILED_STARTS:
                 raise ExecutorError(
-                    f"workers cannot set up their runtime environment: {error}\n"
-                    "Correct what --runtime-env asks for, or leave it out"
+                    [
+                        *f"workers cannot set up their runtime environment: {error}".splitlines(),
+                        "Correct what --runtime-env asks for, or leave it out",
+                    ]
                 ) from error
             return WorkerLost("crashed", _summary("no worker could start", error), node_died=True)
         except errors.NodeDiedError as error:

@@ -32,6 +32,7 @@ from flowprep.dataset.layout import (
 from flowprep.dataset.parts import list_parts, shards_with_parts
 from flowprep.dataset.read import published_shards
 from flowprep.errors import DatasetError, StorageError
+from flowprep.printable import join_lines
 from flowprep.run.progress import RunReport
 from flowprep.storage import Storage
 from flowprep.words import format_bytes, format_count, format_duration
@@ -327,7 +328,7 @@ class RunStatus:
             )
         if self.progress is not None:
             lines += self._run_lines(self.progress)
-        return "\n".join(lines)
+        return join_lines(lines)
 
     def _run_lines(self, run: RunProgress) -> list[str]:
         works = run.state == "running"
