@@ -66,6 +66,9 @@ PARTS: dict[str, Part] = {
         ("scripts/test", "tests/run/test_cluster.py", "-k", "random_losses"),
         {"FLOWPREP_FAULT_RUNS": "10"},
     ),
+    "chaos": Part(
+        "runs that lose processes, nodes, memory, disk and files", ("scripts/chaos", "--runs", "40")
+    ),
     "bytes": Part("the bytes of an earlier commit", ("scripts/check_bytes", COMMIT)),
     "against": Part("the speed of an earlier commit", ("scripts/bench_against", COMMIT)),
     "flow": Part("estimators against OpenCV's", ("scripts/bench_flow",)),
