@@ -19,6 +19,7 @@ from flowprep.cli.options import (
     given_values,
     merged_options,
     options_named,
+    reach_options,
 )
 from flowprep.cli.output import echo_notes
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
@@ -141,6 +142,7 @@ input_options = _decorator(
         help="What Charades' actions become. clips: one clip with one label for each action. "
         "video: whole videos with all their labels.",
     ),
+    *reach_options("Input"),
 )
 """The options of what VIDEOS is."""
 
@@ -269,7 +271,10 @@ def extract(
 
 def given_videos(ctx: click.Context, config: ExtractConfig, out: str | None = None) -> Manifest:
     """Lists VIDEOS as `input_options` say. OUT, if given, may not be among them."""
-    names = ("annotations", "split", "root", "class_level", "lists", "allow_missing", "charades")
+    names = (
+        *("annotations", "split", "root", "class_level", "lists", "allow_missing", "charades"),
+        *("urls", "follow_links"),
+    )
     return collect_videos(
         ctx.params["videos"],
         format=ctx.params["manifest_format"],

@@ -14,6 +14,7 @@ from flowprep.cli.options import (
     GroupedOption,
     NumbersType,
     options_named,
+    reach_options,
 )
 from flowprep.cli.output import echo_line, echo_notes
 from flowprep.extras import extra_needed
@@ -21,6 +22,8 @@ from flowprep.learn.config import FusionMethod, PrecisionName
 from flowprep.learn.recipes import VIEWS
 
 __all__ = ["predict"]
+
+urls_option, links_option = reach_options("Input")
 
 
 @click.command(cls=GroupedCommand)
@@ -88,6 +91,8 @@ __all__ = ["predict"]
     group="Output",
     help="Print the classes as JSON.",
 )
+@urls_option
+@links_option
 @running_options
 @click.pass_context
 def predict(
@@ -103,6 +108,8 @@ def predict(
     as_json: bool,
     device: str,
     precision: PrecisionName,
+    urls: bool,
+    follow_links: bool,
 ) -> int:
     """Name the most probable classes of each VIDEO, a video file.
 
@@ -127,6 +134,8 @@ def predict(
             weights=weights,
             device=device,
             precision=precision,
+            urls=urls,
+            follow_links=follow_links,
         )
         found: list[dict[str, Any]] = []
         num_bad = 0

@@ -110,6 +110,8 @@ def collect_videos(
     image_fps: float | None = None,
     charades: CharadesMode = "clips",
     stored_ranges: StoredRanges | None = None,
+    urls: bool = True,
+    follow_links: bool = True,
 ) -> Manifest:
     """Lists the videos that `inputs` names, each with a unique key.
 
@@ -132,6 +134,9 @@ def collect_videos(
 
     Folders give classes and splits (`folder_classes.py` says how). `class_level` chooses which: 1
     is the first folder of each key, as format version 1 had it, 0 gives no classes.
+
+    Without `urls` a list may not name URLs. Without `follow_links` nothing may lead out of the
+    folder that the user named, by links, `..` or paths from the root. Both are left out with notes.
 
     Raises ConfigError for options that do not go together and InputError for inputs that do not
     exist, hold no video, cannot be parsed, or give two videos one key.
@@ -165,6 +170,8 @@ def collect_videos(
         image_fps=image_fps,
         charades=charades,
         stored_ranges=stored_ranges,
+        urls=urls,
+        follow_links=follow_links,
     )
     for place in (*paths, request.annotations, request.root, request.out):
         check_url(place or "")
