@@ -86,7 +86,7 @@ class Predictor:
         self.weights = weights
         self.device = resolve_device(device)
         self.precision: PrecisionName = precision
-        self._reach = {"urls": urls, "follow_links": follow_links}
+        self._urls, self._follow_links = urls, follow_links
         self.places = [
             task_place(checkpoint, task if len(checkpoint.tasks) > 1 else None)
             for checkpoint in checkpoints
@@ -124,7 +124,7 @@ class Predictor:
         """
         name = os.fspath(video)
         try:
-            manifest = collect_videos(name, **self._reach)
+            manifest = collect_videos(name, urls=self._urls, follow_links=self._follow_links)
         except InputError as error:
             yield Prediction(name, error=str(error).removeprefix("VIDEOS "))
             return
