@@ -61,7 +61,7 @@ def check_choice(name: str, value: object, literal: object) -> None:
 
 @dataclass(frozen=True)
 class Resize:
-    """How the stored size follows from the decoded size; written `short:256`, `340x256`, ..."""
+    """How the stored size depends on the decoded size. Written as `short:256`, `340x256`, ..."""
 
     mode: ResizeMode = "short"
     width_px: int | None = None
@@ -92,7 +92,7 @@ class Resize:
 
     @classmethod
     def parse(cls, text: str) -> Resize:
-        """Reads `none`, `short:256`, `height:256` or `340x256`; raises ConfigError otherwise."""
+        """Reads `none`, `short:256`, `height:256` or `340x256`. Raises ConfigError otherwise."""
         if text == "none":
             return cls("none", None, None, None)
         if match := re.fullmatch(r"short:(\d+)", text):
@@ -261,7 +261,7 @@ class ExtractConfig:
     encode: EncodeSpec = field(default_factory=EncodeSpec)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the configuration as JSON values; `from_dict` is its inverse."""
+        """Returns the configuration as JSON values. `from_dict` is the inverse."""
         values = dataclasses.asdict(self)
         values["decode"]["resize"] = str(self.decode.resize)
         values["encode"]["directions"] = list(self.encode.directions)
@@ -272,7 +272,7 @@ class ExtractConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExtractConfig:
-        """Rebuilds a stored configuration; raises ConfigError for an unknown or missing field."""
+        """Rebuilds a stored configuration. Raises ConfigError for an unknown or missing field."""
         decode = dict(values["decode"])
         decode["resize"] = Resize.parse(decode["resize"])
         flow = dict(values["flow"])
@@ -338,7 +338,7 @@ class RunOptions:
     """An existing Ray cluster. By default Ray starts on this machine."""
     ship_code: bool = True
     """Send this copy of flowprep to all nodes of an existing cluster."""
-    # Left out of a run's log: its variables may be secret.
+    # The log of a run leaves this field out, because its variables may be secret.
     runtime_env: str | None = field(default=None, repr=False)
     """Ray's runtime environment for the workers, as JSON text or as a JSON or YAML file."""
     max_attempts: int = 3
@@ -377,8 +377,8 @@ class RunOptions:
             )
 
 
-# denseflow, dense_flow and gpu_flow run OpenCV's CUDA TV-L1: 300 iterations a warp and no median
-# filter. OpenCV's CPU class does the same with 10 x 30 iterations and the filter off.
+# denseflow, dense_flow and gpu_flow run OpenCV's CUDA TV-L1: 300 iterations per warp and no median
+# filter. OpenCV's CPU class does the same with 10 x 30 iterations and without its median filter.
 _CUDA_TVL1 = TVL1Parameters(median_filtering=1)
 
 PRESETS: dict[str, ExtractConfig] = {
@@ -388,7 +388,8 @@ PRESETS: dict[str, ExtractConfig] = {
         FlowSpec("tvl1", _CUDA_TVL1),
         EncodeSpec(rgb_jpeg_quality=95),
     ),
-    # mmaction2's data preparation with denseflow: short side 256 for Kinetics, native for smaller.
+    # mmaction2's data preparation with denseflow: short side 256 for Kinetics. Smaller videos keep
+    # their size.
     "mmaction2": ExtractConfig(
         DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear"),
         FlowSpec("tvl1", _CUDA_TVL1),
@@ -427,7 +428,7 @@ PRESETS: dict[str, ExtractConfig] = {
 
 
 def build_spec(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """Makes a dataclass of stored values; raises ConfigError for a field too many or too few.
+    """Makes a dataclass from stored values. Raises ConfigError for an unknown or missing field.
 
     Fields that format version 1 did not have may be missing: see `VERSION_1_VALUES`.
     """
@@ -437,7 +438,7 @@ def build_spec(kind: type[Any], values: Mapping[str, Any]) -> Any:
         raise ConfigError(
             f"{kind.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
         )
-    # A default here would give numbers another meaning in silence.
+    # A default here would silently give the stored numbers another meaning.
     if missing := sorted(known - set(values)):
         raise ConfigError(f"{kind.__name__} needs {', '.join(missing)}; add what is missing")
     return kind(**values)

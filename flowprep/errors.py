@@ -4,13 +4,13 @@ FlowprepError
 |-- ConfigError            an option breaks a rule                         (exit code 2)
 |-- InputError             the inputs cannot be planned                    (exit code 2)
 |-- DatasetError           a data set on disk is damaged or not understood (exit code 1)
-|   `-- ConfigMismatchError  a run's configuration is not the data set's
+|   `-- ConfigMismatchError  a run and the data set have different configurations
 |-- StorageError           the output cannot be read or written            (exit code 1)
-|-- ExecutorError          workers cannot be had                           (exit code 1)
-|-- MissingExtraError      a package is missing that an extra brings     (exit code 1)
-|-- TrainingError          a training cannot go on                          (exit code 1)
-|-- WeightsError           weights cannot be read, or are another model's  (exit code 1)
-`-- VideoError             one video cannot be extracted; costs that video alone
+|-- ExecutorError          workers cannot be started or kept               (exit code 1)
+|-- MissingExtraError      a package of an extra is not installed          (exit code 1)
+|-- TrainingError          a training cannot continue                      (exit code 1)
+|-- WeightsError           weights cannot be read or fit another model     (exit code 1)
+`-- VideoError             one video cannot be extracted; the run continues
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ FailureReason = Literal[
 ]
 
 StorageReason = Literal["missing", "forbidden", "credentials", "full", "unavailable", "other"]
-"""`forbidden`: known, but not allowed; `unavailable`: tried again and again, in vain."""
+"""`forbidden`: the user is known, but has no permission. `unavailable`: every attempt failed."""
 
 FAILURE_REASONS: dict[FailureReason, str] = {
     "missing": "the file or folder does not exist or cannot be read; put it there and run again",
@@ -142,11 +142,11 @@ VIDEO_NOTES: dict[NoteCode, str] = {
     "frames; leave out --fps to keep every frame",
     "other-streams": "the file has several video streams; give --video-stream to take another one",
 }
-"""What each note on a stored video means: nothing failed, but somebody should look."""
+"""What each note on a stored video means. Nothing failed, but somebody should look at it."""
 
 
 class FlowprepError(Exception):
-    """The root of all errors that flowprep raises on purpose; no message holds a URL's secrets."""
+    """The root of all errors that flowprep raises on purpose. No message shows secrets of a URL."""
 
     exit_code = 1
 
@@ -169,11 +169,11 @@ class InputError(FlowprepError):
 
 
 class DatasetError(FlowprepError):
-    """A data set on disk is damaged, incomplete or of a version that this one does not know."""
+    """A data set on disk is damaged, incomplete, or of a version that this flowprep cannot read."""
 
 
 class ConfigMismatchError(DatasetError):
-    """A run's configuration is not the stored one; `differences` maps fields to both values."""
+    """A run has another configuration than the data set. `differences` has both values by field."""
 
     def __init__(
         self, message: str | Sequence[str], differences: Mapping[str, tuple[Any, Any]]
@@ -186,7 +186,7 @@ class ConfigMismatchError(DatasetError):
 
 
 class StorageError(FlowprepError):
-    """A location cannot be read or written; `reason` is one of `StorageReason`."""
+    """A location cannot be read or written. `reason` is one of `StorageReason`."""
 
     def __init__(self, message: str, reason: StorageReason = "other") -> None:
         super().__init__(message)
@@ -201,21 +201,22 @@ class ExecutorError(FlowprepError):
 
 
 class MissingExtraError(FlowprepError):
-    """A package is not installed that an extra of flowprep brings."""
+    """A package that an extra of flowprep installs is missing."""
 
 
 class TrainingError(FlowprepError):
-    """A training cannot go on: its loss is no number any more, or its processes went away."""
+    """A training cannot continue: its loss is not a number any more, or a process has ended."""
 
 
 class WeightsError(FlowprepError):
-    """A file of weights is damaged, of a format that is not read, or not for this model."""
+    """A file of weights is damaged, has an unknown format, or is not for this model."""
 
 
 class VideoError(FlowprepError):
     """One video cannot be extracted.
 
-    `reason` is one of `FAILURE_REASONS`; `num_frames` counts the good frames that came before.
+    `reason` is one of `FAILURE_REASONS`. `num_frames` is the number of good frames before the
+    error.
     """
 
     def __init__(self, reason: FailureReason, message: str, *, num_frames: int = 0) -> None:

@@ -47,13 +47,13 @@ _NETWORK_OPTIONS = {name: network.options for name, network in NETWORKS.items()}
 
 
 def _option_names() -> list[str]:
-    """Returns the names of the options that not all networks have."""
+    """Returns the names of the options that only some networks have."""
     names = [item.name for kind in _NETWORK_OPTIONS.values() for item in dataclasses.fields(kind)]
     return list(dict.fromkeys(names))
 
 
 def _varying_options() -> set[str]:
-    """Returns those that a recipe sets."""
+    """Returns the names of the options that a recipe sets."""
     chosen = [config.model.options for recipe in RECIPES.values() for config in recipe.values()]
     return {
         item.name
@@ -187,7 +187,7 @@ def train(
 
 
 def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
-    """Returns the recipe, or what suits the model, with the user's options put over it."""
+    """Returns the recipe, or the defaults for the model, changed by the user's options."""
     given = {
         name: given_values(ctx, [item.name for item in dataclasses.fields(kind)])
         for name, kind in _SPECS.items()
@@ -204,11 +204,11 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
         model or base.model.model, {**recipes_own, **given_values(ctx, _option_names())}
     )
     if "num_epochs" in given["optimization"]:
-        # A recipe's number of steps would count more than the epochs that the user wants.
+        # Otherwise the recipe's number of steps would override the epochs that the user gave.
         given["optimization"].setdefault("num_steps", None)
     parts = base.optimization.accumulate
     if parts > 1 and (size := given["optimization"].get("batch_size", 0)) > 0:
-        # As few parts as are no larger than the recipe's.
+        # Use the fewest parts that are not larger than the recipe's parts.
         largest = base.optimization.batch_size // parts
         fewest = next(n for n in range(1, size + 1) if size % n == 0 and size // n <= largest)
         given["optimization"].setdefault("accumulate", fewest)

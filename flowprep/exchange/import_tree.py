@@ -56,12 +56,12 @@ from flowprep.words import format_bytes, format_count
 __all__ = ["IMPORTED", "ImportReport", "ImportSpec", "import_tree"]
 
 IMPORTED = "imported"
-"""The implementation that an imported data set names: no estimator is called so."""
+"""The implementation that an imported data set names. No estimator has this name."""
 
 
 @dataclass
 class ImportReport(RunReport):
-    """What an import did, and what the data set holds after it."""
+    """What an import did, and what the data set holds after the import."""
 
     notes: list[str] = field(default_factory=list)
 
@@ -93,11 +93,11 @@ def import_tree(
     num_workers: int | None = None,
     progress: bool | None = False,
 ) -> ImportReport:
-    """Makes the data set `out` of a tree of flow images; run again, it goes on.
+    """Makes the data set `out` from a tree of flow images. A second call continues the first.
 
-    Videos whose images do not fit together are failures with a reason in the report. Raises
-    ConfigError where bound or anything else is neither given nor known, InputError where the tree
-    or a list has no videos, DatasetError where `out` holds something else.
+    A video whose images do not fit together is a failure with a reason in the report. Raises
+    ConfigError if the bound or another option is neither given nor known, InputError if the tree or
+    a list has no videos, and DatasetError if `out` holds something else.
     """
     place = as_path(os.fspath(tree))
     if is_url(place):
@@ -126,7 +126,7 @@ def _is_inside(path: str, top: str) -> bool:
     return real == real_top or real.startswith(real_top.rstrip("/") + "/")
 
 
-# Where the values of a difference are.
+# The names of the two places whose values differ.
 _PLACES = ("in the data set", "in this run")
 
 
@@ -177,7 +177,7 @@ def _write_plan(storage: Storage, plan: ImportPlan) -> list[ManifestEntry]:
 
 @dataclass(frozen=True)
 class _Job:
-    """The videos of one shard that have no part yet."""
+    """The videos of one shard that have no stored part yet."""
 
     storage: Storage
     shard: int
@@ -186,7 +186,7 @@ class _Job:
 
 
 class _Importer:
-    """Makes the parts in processes, and publishes shard after shard."""
+    """Makes the parts in several processes, and publishes shard after shard."""
 
     def __init__(
         self, storage: Storage, plan: ImportPlan, entries: list[ManifestEntry], report: RunReport
@@ -247,7 +247,7 @@ class _Importer:
     def _item(self, index: int) -> ImportItem:
         video = self.entries[index].video
         known = self.items.get(video.key)
-        # In the manifest of an earlier run, and not in the tree any more.
+        # The video is in the manifest of an earlier run, but not in the tree any more.
         return known or ImportItem(video, os.path.relpath(video.source, self.plan.top))
 
     def _publish(self, shard: int, indices: list[int]) -> None:
@@ -262,7 +262,8 @@ class _Importer:
                     record.reason,
                     record.message or "",
                 )
-        # Before the sidecar says that the shard is public, so that no failed video is in neither.
+        # Failures are written before the sidecar marks the shard as public. So a failed video is
+        # never absent from both.
         write_failures(self.storage, self.failures.values())
         publish_shard(self.storage, shard, indices, records)
         remove_parts(self.storage, shard)

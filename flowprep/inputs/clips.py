@@ -64,7 +64,7 @@ def _owner(
     for clip in clips:
         if stored.get(key) == clip[1:]:
             return clip
-    if key in stored:  # another range altogether: nobody else may have its name
+    if key in stored:  # The stored range is none of these clips, so no clip may get its name.
         return None
     whole = [clip for clip in clips if all(t.is_integer() or t == math.inf for t in clip[1:])]
     return whole[0] if whole else None

@@ -160,7 +160,7 @@ def _entries(
             continue
         set_source(entry, kind, hit, finder)
         label = _cell(row, roles, "label")
-        if re.fullmatch(r"[0-9]+\.0+", label):  # as pandas writes integers beside empty cells
+        if re.fullmatch(r"[0-9]+\.0+", label):  # pandas writes integers so if a cell is empty
             decimals.append(f"{origin}, {label}")
             label = label.partition(".")[0]
         if (numbers := integers_in(label)) is not None:
@@ -205,7 +205,7 @@ def _entries(
 
 
 def _cell(row: Row, roles: Mapping[str, str], role: str) -> str:
-    # A column without a name, such as the index that pandas writes, is no column of any role.
+    # A column without a name, such as the index that pandas writes, has no role.
     return row.get(roles[role]) if role in roles else ""
 
 

@@ -79,7 +79,7 @@ def classes_of_folders(
     else:
         found = _chosen(tree, class_level)
     notes = found.notes
-    # Class folders in VIDEOS need no note, because this is the usual layout of a data set.
+    # Class folders directly in VIDEOS need no note, because this is the usual layout.
     is_plain = found.split_level is None and found.class_level == 0
     if (said := _what_was_understood(tree, found)) is not None and not is_plain:
         how = "" if class_level is not None else "; where that is wrong, give --class-level N"

@@ -100,7 +100,7 @@ def _without_repeats(entries: Sequence[Entry], notes: list[str]) -> list[Entry]:
             kept.append(entry)
             continue
         if _clip(first) != _clip(entry):
-            kept.append(entry)  # two videos with one key, which is an error of its own
+            kept.append(entry)  # two videos with one key: `_check_unique` reports that error
             continue
         for what, one, other in (
             ("labels", _labels(first), _labels(entry)),

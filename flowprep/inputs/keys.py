@@ -33,7 +33,7 @@ def escape_key(relative_path_without_extension: str) -> str:
     The bytes are those of UTF-8. Names that are not UTF-8 (surrogate escapes, as `os.fsdecode`
     gives them) keep their bytes. A dash at the start of a component is encoded. Two different paths
     never have the same key. Raises InputError for a path that is absolute, that has a NUL or an
-    empty, `.` or `..` component, or that is no possible file name.
+    empty, `.` or `..` component, or that cannot be a file name.
     """
     path = relative_path_without_extension
     if _PLAIN_KEY.fullmatch(path):
@@ -74,7 +74,7 @@ def check_key(key: str) -> None:
             if escape_key(_unescape(key)) == key:
                 return
         except InputError:
-            pass  # '%2E%2E' and the like: reported below as every other malformed key
+            pass  # A key such as '%2E%2E' is reported below, like every other malformed key.
     raise DatasetError(
         f"malformed key {key!r}: a key has letters, digits, _, -, / and %XX escapes only, and no "
         "component that is empty, '.' or '..'; the data set is damaged or was not written by "

@@ -188,7 +188,7 @@ def _looked_for(number: int, text: str, listed: str, rest: str, finder: PathFind
     return _Line(number, text, listed, rest, join_path(finder.base, listed), None, None)
 
 
-# ---- what stands after a path
+# ---- the rest of a line, after the path
 
 _Label = tuple[tuple[int, ...], "str | None"]
 """Integers, or the name of a class."""
@@ -291,7 +291,7 @@ def _is_header(lines: Sequence[_Line]) -> bool:
     words = SEPARATORS.split(first.text.lower().strip("\"'"))
     if LIST_COLUMNS.issuperset(words):
         return True
-    # Words over a column of numbers.
+    # A header is a line of words above columns of numbers.
     has_numbers = len(words) < 2 or any(map(_NUMBER.fullmatch, words))
     return not has_numbers and all(integers_in(line.rest) for line in lines[1:])
 
