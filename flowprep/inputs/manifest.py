@@ -132,6 +132,7 @@ def collect_videos(
     Known data sets leave out listed videos that are not on disk, with a note. In a list of paths
     such videos stay, and are reported as failed when they are extracted. With `strict` they are an
     error. A class without any video on disk is an error unless `allow_missing` is set.
+    `urls=False` leaves out listed URLs, and `follow_links=False` all outside of the named folder.
 
     `out` is the place of the new data set. Neither `out` nor an input may contain the other.
     `stored_ranges` comes from `flowprep.dataset.plan.stored_ranges(out)`. With it, the clips that
@@ -141,9 +142,6 @@ def collect_videos(
     Folders give classes and splits (see `folder_classes.py`). `class_level` chooses the level of
     the class folders: 1 is the first folder of each key, as in format version 1, and 0 gives no
     classes.
-
-    Without `urls` a list may not name URLs. Without `follow_links` nothing may lead out of the
-    folder that the user named, by links, `..` or paths from the root. Both are left out with notes.
 
     Raises ConfigError for options that cannot be combined. Raises InputError for inputs that do not
     exist, contain no video, cannot be parsed, or give two videos the same key.
