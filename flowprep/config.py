@@ -38,6 +38,7 @@ __all__ = [
     "RunOptions",
     "build_spec",
     "check_choice",
+    "parse_memory",
 ]
 
 DecoderName = Literal["pyav", "decord"]
@@ -52,11 +53,41 @@ MAX_SIDE_PX = 16384
 """Largest stored side. JPEG allows 65,535; a value above this limit is probably a typing error."""
 
 
+MIN_WORKER_MEMORY_BYTES = 200_000_000
+"""A worker holds about half of it before its first video: 93 MB, as `resident_bytes` measures."""
+
+
 def check_choice(name: str, value: object, literal: object) -> None:
     """Raises ConfigError unless `value` is one of the values of `literal`, a Literal."""
     choices = get_args(literal)
     if value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+_MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)(i?)B?", re.IGNORECASE)
+
+
+def parse_memory(text: str) -> int | None:
+    """Reads an amount of memory such as `2GB`, `512MB` or `1.5GiB`, in bytes; None for no limit.
+
+    `none` and `0` mean no limit. Raises ConfigError for what is no amount of memory.
+    """
+    if text.lower() in ("none", "0"):
+        return None
+    found = _MEMORY.fullmatch(text.strip())
+    if found is None:
+        raise ConfigError(
+            f"worker_memory must be auto, none or an amount such as 2GB or 512MB, got {text!r}"
+        )
+    number, unit, binary = found.groups()
+    base = 1024 if binary else 1000
+    size = int(float(number) * base ** " kmgt".index(unit.lower() or " "))
+    if size < MIN_WORKER_MEMORY_BYTES:
+        raise ConfigError(
+            f"worker_memory must be at least 200MB, because an idle worker holds half of it; got "
+            f"{text!r}"
+        )
+    return size
 
 
 @dataclass(frozen=True)
@@ -345,11 +376,18 @@ class RunOptions:
     """How often to try a video that crashes its worker. Then the video counts as failed."""
     stall_timeout_seconds: float = 120.0
     """A worker that finishes no frame for this many seconds is ended and replaced."""
+    worker_memory: str = "auto"
+    """Most memory that a worker may hold, such as 2GB or 512MB. A video that needs more fails, and
+    the others go on. `auto` divides a machine's memory among its workers, but gives each at least a
+    quarter. `none` sets no limit."""
     segment_frames: int = 3000
     """Frames per segment. Videos of more than twice this length are cut into segments that several
     workers share. 0 cuts none."""
     retry_failed: bool = False
     """Try the videos in failures.jsonl again."""
+    redo_changed: bool = False
+    """Look at each source, and compute videos again whose source changed after they were extracted.
+    Otherwise only the sizes are compared that the listing of an object store tells anyhow."""
     progress: bool | None = None
     """Draw a progress bar on stderr. By default only on a terminal."""
 
@@ -367,6 +405,8 @@ class RunOptions:
             raise ConfigError(f"device must name a GPU before +cpu, got {self.device!r}")
         if self.workers_per_gpu is not None and self.workers_per_gpu < 1:
             raise ConfigError(f"workers_per_gpu must be >= 1, got {self.workers_per_gpu}")
+        if self.worker_memory != "auto":
+            parse_memory(self.worker_memory)
         if self.segment_frames < 0:
             raise ConfigError(f"segment_frames must be >= 0, got {self.segment_frames}")
         if self.max_attempts < 1:

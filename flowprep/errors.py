@@ -23,11 +23,13 @@ from flowprep.urls import redacted
 
 __all__ = [
     "FAILURE_REASONS",
+    "NODE_FAILURES",
     "VIDEO_NOTES",
     "ConfigError",
     "ConfigMismatchError",
     "DatasetError",
     "ExecutorError",
+    "FailureFault",
     "FailureReason",
     "FlowprepError",
     "InputError",
@@ -59,7 +61,11 @@ FailureReason = Literal[
     "out-of-memory",
     "estimator-error",
     "internal-error",
+    "record-lost",
 ]
+
+FailureFault = Literal["video", "node"]
+"""Whose fault a failure is. The video's stays; the next run tries a node's again."""
 
 StorageReason = Literal["missing", "forbidden", "credentials", "full", "unavailable", "other"]
 """`forbidden`: the user is known, but has no permission. `unavailable`: every attempt failed."""
@@ -89,12 +95,22 @@ FAILURE_REASONS: dict[FailureReason, str] = {
     "crashed": "the video crashed its worker process every time; convert the file, or leave it out",
     "stalled": "no frame was finished for --stall-timeout seconds; give more seconds, or leave "
     "the video out",
-    "out-of-memory": "the worker ran out of memory every time; give fewer --workers",
+    "out-of-memory": "the video needs more memory than a worker may hold; give more "
+    "--worker-memory, or leave the video out",
     "estimator-error": "the class that --estimator names failed, or gave no usable flow; correct "
     "the class, and extract to a new OUT, because OUT holds the version of the class",
     "internal-error": "an error in flowprep itself; report it with the traceback in the log",
+    "record-lost": "why the video failed was lost with two files of the data set; run the same "
+    "command again, which tries the video again",
 }
 """What each reason code in `failures.jsonl` means, and what to do before `--retry-failed`."""
+
+NODE_FAILURES: dict[FailureReason, str] = {
+    "crashed": "a GPU failed, or Ray did; run flowprep doctor there, or take --device cpu",
+    "out-of-memory": "memory was short for minutes, and others held it; free memory, or give fewer "
+    "--workers or --workers-per-gpu",
+}
+"""What the reasons mean where the fault is the node's."""
 
 
 NoteCode = Literal[

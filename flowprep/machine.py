@@ -7,11 +7,13 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 __all__ = [
     "cpu_model",
     "cpu_vectors",
     "memory_in_use",
+    "resident_bytes",
     "usable_cores",
     "usable_memory_bytes",
 ]
@@ -77,6 +79,18 @@ def memory_in_use() -> float:
                 files = dict(zip(words[::2], words[1::2], strict=False)).get(files_name, "0")
                 shares.append((int(numbers[0]) - int(files)) / max(1, int(numbers[1])))
     return max(shares)
+
+
+def resident_bytes(pid: int | Literal["self"] = "self") -> int:
+    """Returns what a process holds in memory that no file backs, 0 where this is not known."""
+    held = 0
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith(("RssAnon:", "RssShmem:")):
+                held += 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        return 0
+    return held
 
 
 def cpu_model() -> str:

@@ -13,6 +13,7 @@ from flowprep._version import __version__
 from flowprep.cli.output import echo_error, printable_output
 from flowprep.errors import FlowprepError
 from flowprep.lazy import imported
+from flowprep.run.interrupts import endings_raised
 
 __all__ = ["cli", "main"]
 
@@ -122,7 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     """Runs the command line; returns its exit code."""
     try:
-        code = cli.main(arguments, prog_name="flowprep", standalone_mode=False)
+        # SIGTERM ends a command in order, as Ctrl-C does.
+        with endings_raised():
+            code = cli.main(arguments, prog_name="flowprep", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code

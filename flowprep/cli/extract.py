@@ -197,11 +197,12 @@ config_options = _decorator(
     RunOptions,
     "Running",
     names={"num_workers": "workers", "stall_timeout_seconds": "stall-timeout"},
-    switches=("retry_failed",),
+    switches=("retry_failed", "redo_changed"),
     metavars={
         "address": "HOST:PORT|auto",
         "runtime_env": "JSON|FILE",
         "stall_timeout_seconds": "SECONDS",
+        "worker_memory": "SIZE|auto|none",
     },
 )
 @click.option(

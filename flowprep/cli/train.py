@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from typing import Any
@@ -19,7 +20,7 @@ from flowprep.cli.options import (
     merged_options,
     options_named,
 )
-from flowprep.cli.output import echo_note, echo_notes
+from flowprep.cli.output import echo_line, echo_note
 from flowprep.errors import ConfigError
 from flowprep.extras import extra_needed
 from flowprep.learn.clip_inputs import StreamName
@@ -158,8 +159,6 @@ def train(
     """
     from flowprep.dataset.read import open_dataset
 
-    # torchrun starts this command several times.
-    is_main = os.environ.get("RANK", "0") == "0"
     with extra_needed("`flowprep train`", "train"), options_named(ctx):
         from flowprep.learn.ray_train import train_on_ray
         from flowprep.learn.train import train as train_here
@@ -170,20 +169,44 @@ def train(
         run = run or f"runs/{config.model.model}-{config.clip.stream}"
         datasets = [open_dataset(out, labels=labels) for out in outs]
         try:
-            if options.num_workers is None:
-                report = train_here(datasets, run, config, options, on_note=echo_note)
-            else:
-                report = train_on_ray(datasets, run, config, options)
-                echo_notes(report.notes)
+            train_so = train_here if options.num_workers is None else train_on_ray
+            report = train_so(
+                *(datasets, run, config, options),
+                on_note=echo_note,
+                on_interrupt=_on_interrupt,
+            )
         except KeyboardInterrupt:
-            if is_main:
-                click.echo(
-                    "\nInterrupted; the same command goes on where this one stopped.", err=True
-                )
+            _echo_end()
             return 1
-    if is_main:
+    if _is_main():
         click.echo(report.summary())
     return report.exit_code
+
+
+def _is_main() -> bool:
+    """Whether this process writes the messages: torchrun starts the command several times."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(words: str) -> None:
+    # Writing to a closed terminal fails, but the training must still end in order.
+    if _is_main():
+        with contextlib.suppress(OSError):
+            click.echo(err=True)
+            echo_line(words, err=True)
+
+
+def _echo_end() -> None:
+    _say("Interrupted; the same command goes on where this one stopped.")
+
+
+def _on_interrupt(count: int) -> None:
+    """Answers a signal from another thread, as the main one may be in a long computation."""
+    if count == 1:
+        _say("Finishing this step; press Ctrl-C again to stop at once.")
+        return
+    _echo_end()
+    os._exit(1)
 
 
 def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:

@@ -10,7 +10,7 @@
       logs/               a log per run
       .parts/000012/      finished videos, and segments of long ones, of shards that are not
                           published yet; gone at the end
-      .lock, .lease.json  which run is writing; the lease is there as long as it is
+      .lock, .lease.json  which run is writing, or was the last to (lease.py)
 
 A tar depends only on the videos, the configuration, the library versions and the device that
 computed each flow (the video's metadata names it). So on CPUs a resumed run ends with the same
@@ -39,6 +39,7 @@ from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import (
     ConfigError,
     DatasetError,
+    FailureFault,
     FailureReason,
     NoteCode,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "StoredStatus",
     "VideoRecord",
     "VideoStatus",
+    "decode_sidecar",
     "header_problem",
     "read_failures",
     "read_manifest",
@@ -155,6 +157,11 @@ class DatasetHeader:
     def read(cls, storage: Storage) -> DatasetHeader:
         """Reads `dataset.json`. Raises DatasetError if it is missing, foreign or too new."""
         if not storage.exists(DATASET_FILE):
+            if storage.exists(MANIFEST_FILE) or storage.list_names(SHARDS_FOLDER):
+                raise DatasetError(
+                    f"{storage.location} has no {DATASET_FILE}; run the same command that made the "
+                    "data set again, which makes it anew"
+                )
             raise DatasetError(
                 f"{storage.location} is not a flowprep data set: no {DATASET_FILE}; name the "
                 f"folder that extract wrote"
@@ -196,7 +203,8 @@ class DatasetHeader:
             else:
                 detail = f"{type(error).__name__}: {error}"
             raise DatasetError(
-                f"{storage.location}: {DATASET_FILE} is damaged: {detail}; restore it from a copy"
+                f"{storage.location}: {DATASET_FILE} is damaged: {detail}; restore it from "
+                "a copy, or remove it and run the same command that made the data set again"
             ) from error
 
     def check_same(self, config: ExtractConfig, implementation: str, location: str) -> None:
@@ -271,6 +279,10 @@ class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Number of source frames whose time stamp goes back, repeats, jumps or is missing."""
     notes: dict[NoteCode, str] = {}
     """Notes that somebody should look at, by code: sentences with the video's own values."""
+    source_bytes: Count | None = None
+    """Size of the source file. None if it is not known. Listings are compared with it."""
+    fault: FailureFault | None = None
+    """Whose fault a failure is. None for a video that gave flow, and in older records."""
 
     @property
     def is_partial(self) -> bool:
@@ -303,6 +315,8 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: FailureReason
     message: str
     attempts: Count = 1
+    fault: FailureFault = "video"
+    """Whose fault it is. The next run tries the failures of a node again."""
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -331,8 +345,13 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_sidecar(storage: Storage, shard: int) -> Sidecar:
     """Reads a shard's sidecar. Raises DatasetError if the sidecar is damaged."""
+    return decode_sidecar(storage, shard, storage.read_bytes(sidecar_name(shard)))
+
+
+def decode_sidecar(storage: Storage, shard: int, content: bytes) -> Sidecar:
+    """Returns the sidecar of a file of `storage`. Raises DatasetError if it is damaged."""
     try:
-        sidecar = _decode(storage.read_bytes(sidecar_name(shard)), Sidecar)
+        sidecar = _decode(content, Sidecar)
         if sidecar.shard != shard:
             raise ValueError(f"it is of shard {sidecar.shard}")
     except ValueError as error:
@@ -349,11 +368,19 @@ def read_manifest(storage: Storage) -> list[ManifestEntry]:
     def entry(line: dict[str, Any]) -> ManifestEntry:
         shard = line.pop("shard")
         line["labels"] = tuple(line.get("labels", ()))
+        if "listed_bytes" in line:
+            raise ValueError("listed_bytes is no field of the manifest")
         entry = ManifestEntry(Video(**line), shard)
         _check_entry(entry)
         return entry
 
-    return _read_lines(storage, MANIFEST_FILE, entry)
+    if not storage.exists(MANIFEST_FILE):
+        raise DatasetError(
+            f"{storage.location} has no {MANIFEST_FILE}; run the same command that made the data "
+            "set again, which makes it anew"
+        )
+    remedy = "remove it and run the same command that made the data set again, which makes it anew"
+    return _read_lines(storage, MANIFEST_FILE, entry, remedy)
 
 
 def write_manifest(storage: Storage, entries: Iterable[ManifestEntry]) -> None:
@@ -374,10 +401,16 @@ def write_manifest(storage: Storage, entries: Iterable[ManifestEntry]) -> None:
 
 
 def read_failures(storage: Storage) -> dict[str, Failure]:
-    """Reads `failures.jsonl` as key -> failure. The result is empty if there is no such file."""
+    """Reads `failures.jsonl` as key -> failure. The result is empty if there is no such file.
+
+    Raises DatasetError if the file is damaged.
+    """
     if not storage.exists(FAILURES_FILE):
         return {}
-    failures = _read_lines(storage, FAILURES_FILE, lambda line: msgspec.convert(line, Failure))
+    remedy = "run `flowprep verify --repair`, which makes it anew"
+    failures = _read_lines(
+        storage, FAILURES_FILE, lambda line: msgspec.convert(line, Failure), remedy
+    )
     return {failure.key: failure for failure in failures}
 
 
@@ -424,9 +457,9 @@ def _check_entry(entry: ManifestEntry) -> None:
             raise ValueError(f"start_seconds and end_seconds must be >= 0, got {seconds}")
 
 
-def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T]) -> list[T]:
-    if not storage.exists(name):
-        raise DatasetError(f"{storage.location} has no {name}; restore it from a copy")
+def _read_lines(
+    storage: Storage, name: str, build: Callable[[dict[str, Any]], T], remedy: str
+) -> list[T]:
     records = []
     for number, line in enumerate(storage.read_bytes(name).splitlines(), start=1):
         try:
@@ -435,7 +468,7 @@ def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(
                 f"{storage.location}: {name} line {number} is damaged: "
-                f"{type(error).__name__}: {error}; restore it from a copy"
+                f"{type(error).__name__}: {error}; {remedy}"
             ) from error
     return records
 

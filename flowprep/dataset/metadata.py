@@ -22,7 +22,12 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from flowprep.config import Direction
+from flowprep.config import (
+    INTERCHANGEABLE_FIELDS,
+    INTERCHANGEABLE_VALUES,
+    Direction,
+    ExtractConfig,
+)
 from flowprep.dataset.layout import FORMAT_MINOR, Count, StoredStatus
 from flowprep.dataset.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS, FlowStatistics
 from flowprep.errors import NoteCode
@@ -31,13 +36,21 @@ from flowprep.video.segments import EdgeDigests
 from flowprep.video.types import FrameCounts, Provenance, VideoInfo
 from flowprep.words import format_count
 
-__all__ = ["FlowSummary", "Reading", "SegmentMetadata", "VideoMetadata", "read_histogram"]
+__all__ = [
+    "FlowSummary",
+    "Reading",
+    "SegmentMetadata",
+    "VideoMetadata",
+    "read_histogram",
+    "read_stored_config",
+]
 
 # A number keeps its type: 25 fps in the user's options is not stored as 25.0.
 _Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)]
 _Rate: TypeAlias = Annotated[int, msgspec.Meta(gt=0)] | Annotated[float, msgspec.Meta(gt=0)]
 _Px: TypeAlias = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 _NumBytes: TypeAlias = Annotated[int, msgspec.Meta(gt=0, lt=1 << 62)]
+_Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,10 @@ class _Metadata(msgspec.Struct, frozen=True, kw_only=True):
     device: str | UnsetType = UNSET
     """The device that computed the flow. UNSET for imported flow, like `estimator`."""
     estimator: str | UnsetType = UNSET
+    implementation: str | UnsetType = UNSET
+    """As `dataset.json` has it: with `config` a shard says alone how it was made."""
+    config: dict[str, Any] | UnsetType = UNSET
+    """All of the configuration that the videos of one data set share."""
     status: StoredStatus
     damage: str | UnsetType = UNSET
     """Why the video is partial."""
@@ -158,6 +175,10 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
     """Size of each JPEG of each stream in bytes."""
     source_etag: str | UnsetType | None = UNSET
     """ETag of the source, if it is an object in a store."""
+    source_sha256: _Sha256 | UnsetType = UNSET
+    """SHA-256 of the source file. UNSET for a folder of images and for a range of a file."""
+    stream_sha256: dict[str, _Sha256] | UnsetType = UNSET
+    """SHA-256 of the bytes of each stream. They are known, and written, last."""
 
     @classmethod
     def of(
@@ -170,7 +191,8 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
         num_frames_decoded: int,
         num_frames: int,
         num_flows: int,
-        step: int,
+        config: ExtractConfig,
+        implementation: str,
         versions: Mapping[str, str],
         statistics: Mapping[Direction, FlowStatistics],
         sizes: Mapping[str, list[int]],
@@ -204,8 +226,10 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
             num_frames_decoded=num_frames_decoded,
             num_frames=num_frames,
             num_flows=num_flows,
-            step=step,
+            step=config.flow.step,
             versions=dict(versions),
+            implementation=implementation,
+            config=stored_config(config),
             notes=dict(notes) if notes else UNSET,
             status="complete",
             flow={name: FlowSummary.of(one) for name, one in statistics.items()},
@@ -238,10 +262,12 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
         num_frames_decoded: int,
         frame_counts: FrameCounts | None,
         notes: Mapping[NoteCode, str],
+        source_sha256: str | None,
     ) -> VideoMetadata:
         """Describes the video of these segments like an uncut extraction would.
 
-        The four numbers belong to the whole video. `frame_counts` is None for a cut of version 1.
+        The values after `parts` belong to the whole video. `frame_counts` is None for a cut of
+        version 1.
         """
         first = parts[0]
         shared = first._shared()
@@ -263,7 +289,8 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
         sizes = {
             name: [size for part in parts for size in part.sizes[name]] for name in first.sizes
         }
-        return cls(**shared, flow=flow, sizes=sizes, source_etag=first.source_etag)
+        joined = cls(**shared, flow=flow, sizes=sizes, source_etag=first.source_etag)
+        return joined.with_source_sha256(source_sha256)
 
     def fetched_from(self, provenance: Provenance) -> VideoMetadata:
         """Returns the metadata for a source that was fetched from a store."""
@@ -274,6 +301,16 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
             source_mtime_ns=provenance.source_mtime_ns,
             source_etag=provenance.source_etag,
         )
+
+    def with_source_sha256(self, source_sha256: str | None) -> VideoMetadata:
+        """Returns the same with the SHA-256 of the source; None: it has none."""
+        if source_sha256 is None:
+            return self
+        return msgspec.structs.replace(self, source_sha256=source_sha256)
+
+    def with_checksums(self, stream_sha256: Mapping[str, str]) -> VideoMetadata:
+        """Returns the same with the SHA-256 of each stream."""
+        return msgspec.structs.replace(self, stream_sha256=dict(stream_sha256))
 
     def to_json(self) -> bytes:
         """Returns the file's content."""
@@ -318,6 +355,32 @@ class SegmentMetadata(_Metadata, frozen=True, kw_only=True):
             sizes=metadata.sizes,
             source_etag=metadata.source_etag,
         )
+
+
+def stored_config(config: ExtractConfig) -> dict[str, Any]:
+    """Returns what `KEY.json` stores of a configuration: nothing that may differ in a data set."""
+    values = config.to_dict()
+    for name in INTERCHANGEABLE_FIELDS | INTERCHANGEABLE_VALUES.keys():
+        section, _, item = name.partition(".")
+        if name in INTERCHANGEABLE_FIELDS or values[section][item] in INTERCHANGEABLE_VALUES[name]:
+            del values[section][item]
+    return values
+
+
+def read_stored_config(values: Mapping[str, Any], like: ExtractConfig) -> ExtractConfig:
+    """Rebuilds a configuration from what `stored_config` kept; the rest is as in `like`.
+
+    Raises ConfigError as `ExtractConfig.from_dict` does.
+    """
+    given, merged = like.to_dict(), {name: dict(section) for name, section in values.items()}
+    for name in INTERCHANGEABLE_FIELDS | INTERCHANGEABLE_VALUES.keys():
+        section, _, item = name.partition(".")
+        choices = INTERCHANGEABLE_VALUES.get(name)
+        value = given[section][item]
+        if choices is not None and value not in choices:
+            value = min(choices)
+        merged[section].setdefault(item, value)
+    return ExtractConfig.from_dict(merged)
 
 
 def _stored_notes(notes: Mapping[NoteCode, str], num_damaged: int) -> dict[NoteCode, str]:

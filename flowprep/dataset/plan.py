@@ -18,6 +18,7 @@ from flowprep.dataset.layout import (
     read_manifest,
     write_manifest,
 )
+from flowprep.dataset.lost_plan import read_lost_plan
 from flowprep.errors import DatasetError, InputError
 from flowprep.inputs.keys import unescape_key
 from flowprep.inputs.video import Video
@@ -54,7 +55,7 @@ def write_plan(storage: Storage, plan: Plan) -> None:
     header = plan.header.to_json()
     if not storage.exists(DATASET_FILE) or storage.read_bytes(DATASET_FILE) != header:
         storage.write_bytes(DATASET_FILE, header)
-    if plan.entries != plan.known:
+    if plan.entries != plan.known or not storage.exists(MANIFEST_FILE):
         write_manifest(storage, plan.entries)
 
 
@@ -184,11 +185,11 @@ def stored_ranges(
 
     def ranges(keys: Collection[str]) -> dict[str, tuple[float, float]]:
         storage = Storage(out)
-        if not storage.exists(MANIFEST_FILE):
-            return {}
+        is_there = storage.exists(MANIFEST_FILE)
+        entries = read_manifest(storage) if is_there else read_lost_plan(storage).entries
         return {
             video.key: (video.start_seconds or 0.0, video.end_seconds or math.inf)
-            for video in (entry.video for entry in read_manifest(storage))
+            for video in (entry.video for entry in entries)
             if video.key in keys
         }
 

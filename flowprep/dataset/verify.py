@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO
 
 from tqdm import tqdm
 
 from flowprep.config import ExtractConfig
+from flowprep.dataset.failures import failed_in, is_same_failure, stored_failures
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
 from flowprep.dataset.labels import LABELS_FOLDER, verify_labels
 from flowprep.dataset.layout import (
@@ -30,15 +32,18 @@ from flowprep.dataset.layout import (
     Sidecar,
     VideoRecord,
     header_problem,
-    read_failures,
     read_manifest,
     read_sidecar,
     shard_name,
     sidecar_name,
     stream_names,
+    write_failures,
 )
+from flowprep.dataset.lease import locked_dataset
 from flowprep.dataset.metadata import VideoMetadata
+from flowprep.dataset.parts import holds_published_alone
 from flowprep.dataset.rebuild import rebuild_sidecar, record_from_metadata
+from flowprep.dataset.sources import SourceCheck
 from flowprep.dataset.video_list import size_problem
 from flowprep.errors import DatasetError
 from flowprep.images import decode_strictly
@@ -91,17 +96,33 @@ def verify_dataset(
     *,
     deep: bool = False,
     repair: bool = False,
+    sources: bool = False,
+    hash_sources: bool = False,
     progress: bool | None = False,
 ) -> VerifyReport:
     """Checks a data set against its own plan, index and checksums.
 
-    Reads every byte once; `deep` also decodes every JPEG; `repair` rebuilds lost or damaged
-    sidecars from their tars. Raises DatasetError only if there is no readable data set at all.
+    Reads every byte once; `deep` also decodes every JPEG. `repair` rebuilds lost or damaged
+    sidecars from their tars, and `failures.jsonl` from the sidecars; it keeps runs out meanwhile.
+    `sources` looks whether the sources are still the files that were extracted, by size and time;
+    `hash_sources` also reads those that have a checksum. Raises DatasetError only if there is no
+    readable data set at all.
     """
     storage = Storage(out)
+    check = SourceCheck(hash_sources) if sources or hash_sources else None
+    if not repair:
+        return _verified(storage, deep, repair, check, progress)
+    DatasetHeader.read(storage)
+    with locked_dataset(storage) as lease:
+        return _verified(lease.storage, deep, repair, check, progress)
+
+
+def _verified(
+    storage: Storage, deep: bool, repair: bool, check: SourceCheck | None, progress: bool | None
+) -> VerifyReport:
     header = DatasetHeader.read(storage)
     entries = read_manifest(storage)
-    failures = read_failures(storage)
+    stored = stored_failures(storage)
     report = VerifyReport(storage.location, num_videos=len(entries))
     if (problem := header_problem(storage)) is not None:
         report.problems.append(problem)
@@ -113,6 +134,8 @@ def verify_dataset(
     _check_stray_files(storage, set(by_shard), report)
 
     placed: Counter[str] = Counter()
+    recorded: dict[str, Failure] = {}
+    unread = set(by_shard)
     bar = tqdm(
         sorted(by_shard),
         unit="shard",
@@ -120,17 +143,28 @@ def verify_dataset(
         disable=None if progress is None else not progress,
     )
     for shard in bar:
-        sidecar = _load_sidecar(storage, shard, header, by_shard[shard], failures, repair, report)
+        sidecar = _load_sidecar(storage, shard, header, by_shard[shard], stored, repair, report)
         if sidecar is not None:
-            _check_shard(storage, sidecar, header.config, by_shard[shard], deep, report)
+            _check_shard(storage, sidecar, header.config, by_shard[shard], deep, check, report)
             placed.update(video.key for video in sidecar.videos if video.status != "failed")
-
+            planned = {entry.video.key: entry.video for entry in by_shard[shard]}
+            recorded |= {one.key: one for one in failed_in(sidecar, planned, stored or {})}
+            unread.remove(shard)
+    # Of a shard whose sidecar cannot be read it is what failures.jsonl says that counts.
+    keys = [entry.video.key for entry in entries if entry.shard in unread]
+    failures = recorded | {key: stored[key] for key in keys if stored and key in stored}
+    known = {entry.video.key for entry in entries}
+    if found := _wrong_failures(storage, stored, failures, known, placed):
+        if repair:
+            write_failures(storage, failures.values())
+            report.repaired.append(FAILURES_FILE)
+        else:
+            remedy = f"`flowprep verify --repair` makes {FAILURES_FILE} anew from the indexes"
+            report.problems += [f"{what}; {remedy}" for what in found]
     for entry in entries:
         key = entry.video.key
         if placed[key] > 1:
             report.problems.append(f"{key} is in {placed[key]} shards")
-        if placed[key] and key in failures:
-            report.problems.append(f"{key} is in a shard and in {FAILURES_FILE}")
         if not placed[key] and key not in failures:
             report.problems.append(
                 f"{key} is in no shard and not in {FAILURES_FILE}; run the same extract again"
@@ -141,21 +175,51 @@ def verify_dataset(
                 f"({failures[key].message}); run `flowprep doctor`, and then the same extract "
                 "with --retry-failed"
             )
+        if not placed[key] and key in failures and failures[key].fault == "node":
+            report.problems.append(
+                f"{key} is not stored, by no fault of its own ({failures[key].message}); run the "
+                "same extract again"
+            )
     if entries and not report.problems and not report.num_stored:
         report.problems.append(
             f"none of the {len(entries)} videos in {MANIFEST_FILE} is stored; {FAILURES_FILE} says "
             "why: correct it, and run the same extract with --retry-failed"
         )
-    known = {entry.video.key for entry in entries}
-    report.problems += [
-        f"{FAILURES_FILE} names {key}, which is not in {MANIFEST_FILE}"
-        for key in failures
-        if key not in known
-    ]
-    problems, report.notes = verify_labels(storage, known)
+    problems, notes = verify_labels(storage, known)
     report.problems += problems
+    report.notes += notes
+    if check is not None:
+        report.problems += check.problems()
+        report.notes += check.notes()
     report.num_failed = len(failures)
     return report
+
+
+def _wrong_failures(
+    storage: Storage,
+    stored: dict[str, Failure] | None,
+    failures: dict[str, Failure],
+    known: set[str],
+    placed: Counter[str],
+) -> list[str]:
+    """Says where `failures.jsonl` is not what the sidecars say, which count."""
+    if stored is None:
+        is_there = storage.exists(FAILURES_FILE)
+        return [f"{FAILURES_FILE} is {'damaged' if is_there else 'missing'}"]
+    found = []
+    for key in sorted(stored.keys() - failures.keys()):
+        if key not in known:
+            found.append(f"{FAILURES_FILE} names {key}, which is not in {MANIFEST_FILE}")
+        elif placed[key]:
+            found.append(f"{key} is in a shard and in {FAILURES_FILE}")
+        else:
+            found.append(f"{FAILURES_FILE} names {key}, which the index of its shard does not")
+    for key, failure in failures.items():
+        if key not in stored:
+            found.append(f"{FAILURES_FILE} does not name {key}, which failed")
+        elif not is_same_failure(failure, stored[key]):
+            found.append(f"{FAILURES_FILE} says of {key} what the index of its shard does not")
+    return found
 
 
 def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport) -> None:
@@ -163,6 +227,8 @@ def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport)
     ours |= {LOCK_FILE, LEASE_FILE, LABELS_FOLDER}
     for name in storage.list_names():
         if name == PARTS_FOLDER:
+            if holds_published_alone(storage):
+                continue
             report.problems.append(
                 f"{PARTS_FOLDER} holds videos of an unfinished run; run the same extract again"
             )
@@ -181,7 +247,7 @@ def _load_sidecar(
     shard: int,
     header: DatasetHeader,
     entries: list[ManifestEntry],
-    failures: dict[str, Failure],
+    failures: dict[str, Failure] | None,
     repair: bool,
     report: VerifyReport,
 ) -> Sidecar | None:
@@ -216,6 +282,7 @@ def _check_shard(
     config: ExtractConfig,
     entries: list[ManifestEntry],
     deep: bool,
+    check: SourceCheck | None,
     report: VerifyReport,
 ) -> None:
     name = shard_name(sidecar.shard)
@@ -249,8 +316,9 @@ def _check_shard(
             ):
                 problems.append(f"{name}: the index of {video.key} points outside of its place")
                 return
-            found = _check_video(video, tar, config, deep, report)
             planned_video = by_key.get(video.key)
+            looks = None if check is None else functools.partial(check.add, video=planned_video)
+            found = _check_video(video, tar, config, deep, looks, report)
             if planned_video is not None:
                 found += [
                     f"{what} is {stored_value}, but the manifest says {planned_value}"
@@ -296,9 +364,13 @@ def _check_video(
     tar: _HashingReader,
     config: ExtractConfig,
     deep: bool,
+    looks: Callable[[VideoMetadata], None] | None,
     report: VerifyReport,
 ) -> list[str]:
-    """Returns the problems of one video, whose members come next in `tar`."""
+    """Returns the problems of one video, whose members come next in `tar`.
+
+    `looks` gets the metadata of the video.
+    """
     try:
         check_key(video.key)
     except DatasetError as error:
@@ -322,10 +394,13 @@ def _check_video(
         described = record_from_metadata(metadata, video.members, video.seconds, video.attempts)
     except ValueError as error:
         return [f"its metadata is damaged: {type(error).__name__}: {error}"]
+    if looks is not None:
+        looks(metadata)
     problems = []
     for name in VideoRecord.__struct_fields__:
         own, indexed = getattr(described, name), getattr(video, name)
-        if own != indexed:
+        # Earlier versions stored no size of the source in the sidecar.
+        if own != indexed and not (name == "source_bytes" and indexed is None):
             problems.append(f"{name} is {own} in its metadata and {indexed} in the sidecar")
     problems += _check_counts(metadata)
     if video.num_flows != video.num_frames - config.flow.step:

@@ -12,17 +12,16 @@ import itertools
 import math
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import (
-    Sidecar,
     VideoRecord,
     read_sidecar,
     sidecar_name,
@@ -33,7 +32,9 @@ from flowprep.garbage import collector_paused
 from flowprep.inputs.keys import are_plain_keys, check_key
 from flowprep.storage import Storage
 
-__all__ = ["StoredVideo", "VideoList", "read_videos", "size_problem"]
+__all__ = ["StoredVideo", "VideoList", "read_ahead", "read_videos", "size_problem"]
+
+T = TypeVar("T")
 
 # T.81 has 16 bits for each side. The area is at most 16384 x 16384 px (MAX_SIDE_PX).
 _MAX_JPEG_SIDE_PX = 65535
@@ -324,7 +325,7 @@ def read_videos(storage: Storage, shards: Sequence[int], config: ExtractConfig) 
     """Returns the videos of published shards. Raises DatasetError for a damaged sidecar."""
     columns = _Columns()
     with collector_paused():
-        for sidecar in _read_ahead(storage, shards):
+        for sidecar in read_ahead(storage, shards, functools.partial(read_sidecar, storage)):
             found = [video for video in sidecar.videos if video.status != "failed"]
             keys = [video.key for video in found]
             if not are_plain_keys(keys):
@@ -340,9 +341,11 @@ def read_videos(storage: Storage, shards: Sequence[int], config: ExtractConfig) 
     return videos
 
 
-def _read_ahead(storage: Storage, shards: Sequence[int]) -> Iterator[Sidecar]:
-    """Yields the sidecars in order. All of them at once would take much more memory."""
-    read = functools.partial(read_sidecar, storage)
+def read_ahead(storage: Storage, shards: Sequence[int], read: Callable[[int], T]) -> Iterator[T]:
+    """Yields the result of `read` for each shard, in order. A store gets several requests at once.
+
+    Only a few results exist at once. All sidecars together would take much more memory.
+    """
     if storage.is_local:
         yield from map(read, shards)
         return

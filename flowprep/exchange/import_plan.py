@@ -38,7 +38,10 @@ from flowprep.inputs.entries import check_split
 from flowprep.inputs.keys import check_key, escape_key
 from flowprep.inputs.video import Video
 
-__all__ = ["ImportItem", "ImportPlan", "ImportSpec"]
+__all__ = ["IMPORTED", "ImportItem", "ImportPlan", "ImportSpec"]
+
+IMPORTED = "imported"
+"""The implementation that an imported data set names: no estimator is called so."""
 
 
 @dataclass(frozen=True)

@@ -15,34 +15,45 @@ import numpy as np
 from tqdm import tqdm
 
 from flowprep._version import __version__
+from flowprep.dataset.failures import (
+    failure_of,
+    lost_records,
+    published_failures,
+    stored_failures,
+)
 from flowprep.dataset.layout import (
     DATASET_FILE,
-    FAILURES_FILE,
     MANIFEST_FILE,
     DatasetHeader,
     Failure,
     ManifestEntry,
     VideoRecord,
-    read_failures,
-    read_manifest,
     write_failures,
     write_manifest,
 )
 from flowprep.dataset.lease import locked_dataset
+from flowprep.dataset.lost_plan import lost_header, read_or_recover_manifest
 from flowprep.dataset.parts import (
     part_name,
     read_part_record,
+    remove_all_parts,
     remove_parts,
-    remove_temporary_files,
     write_part_record,
 )
-from flowprep.dataset.plan import assign_shards, extend_plan, refuse_foreign_files
+from flowprep.dataset.plan import extend_plan, refuse_foreign_files
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.rebuild import rebuild_lost_sidecars, record_from_metadata
-from flowprep.dataset.write import publish_shard, write_sample
+from flowprep.dataset.write import publish_shard, reopen_shards, write_sample
 from flowprep.differences import describe_differences, find_differences, mismatch
-from flowprep.errors import ConfigError, FailureReason, InputError, VideoError
-from flowprep.exchange.import_plan import ImportItem, ImportPlan, ImportSpec
+from flowprep.errors import (
+    ConfigError,
+    DatasetError,
+    FailureReason,
+    InputError,
+    StorageError,
+    VideoError,
+)
+from flowprep.exchange.import_plan import IMPORTED, ImportItem, ImportPlan, ImportSpec
 from flowprep.exchange.import_video import import_video
 from flowprep.inputs.entries import does_not_exist
 from flowprep.inputs.video import Video
@@ -53,10 +64,7 @@ from flowprep.storage import Storage
 from flowprep.urls import as_path, is_url, redacted
 from flowprep.words import format_bytes, format_count
 
-__all__ = ["IMPORTED", "ImportReport", "ImportSpec", "import_tree"]
-
-IMPORTED = "imported"
-"""The implementation that an imported data set names. No estimator has this name."""
+__all__ = ["ImportReport", "ImportSpec", "import_tree"]
 
 
 @dataclass
@@ -114,7 +122,8 @@ def import_tree(
         raise InputError(f"OUT {storage.location} lies inside TREE {top}; choose a folder outside")
     plan = ImportPlan(top, spec)
     storage.make_folder()
-    with locked_dataset(storage):
+    with locked_dataset(storage) as lease:
+        storage = lease.storage
         entries = _write_plan(storage, plan)
         report = ImportReport(storage.location, len(entries), notes=plan.notes)
         _Importer(storage, plan, entries, report).go(num_workers, progress)
@@ -140,35 +149,35 @@ def _write_plan(storage: Storage, plan: ImportPlan) -> list[ManifestEntry]:
         plan.origin,
     )
     per_shard = plan.config.encode.videos_per_shard
-    if storage.exists(DATASET_FILE):
-        stored = DatasetHeader.read(storage)
-        stored.check_same(plan.config, IMPORTED, storage.location)
-        if differing := find_differences(stored.origin, plan.origin, ("tree", "layout")):
-            raise mismatch(
-                f"{storage.location} was imported from elsewhere",
-                differing,
-                _PLACES,
+    if not storage.exists(DATASET_FILE):
+        if lost_header(storage, plan.config, IMPORTED) is None:
+            refuse_foreign_files(storage)
+        else:
+            plan.notes.append(f"{DATASET_FILE} was lost; made anew from this command")
+        storage.write_bytes(DATASET_FILE, header.to_json())
+    stored = DatasetHeader.read(storage)
+    stored.check_same(plan.config, IMPORTED, storage.location)
+    if differing := find_differences(stored.origin, plan.origin, ("tree", "layout")):
+        raise mismatch(
+            f"{storage.location} was imported from elsewhere",
+            differing,
+            _PLACES,
+            "Choose another output folder.",
+        )
+    if stored.class_names != plan.class_names:
+        classes = {"class names": (stored.class_names, plan.class_names)}
+        lines = describe_differences(classes, _PLACES)
+        raise InputError(
+            [
+                f"{storage.location} has other classes than this run:",
+                *lines,
                 "Choose another output folder.",
-            )
-        if stored.class_names != plan.class_names:
-            classes = {"class names": (stored.class_names, plan.class_names)}
-            lines = describe_differences(classes, _PLACES)
-            raise InputError(
-                [
-                    f"{storage.location} has other classes than this run:",
-                    *lines,
-                    "Choose another output folder.",
-                ]
-            )
-        known = read_manifest(storage) if storage.exists(MANIFEST_FILE) else []
-        entries = extend_plan(known, videos, per_shard)
-        if entries != known:
-            write_manifest(storage, entries)
-        return entries
-    refuse_foreign_files(storage)
-    entries = assign_shards(videos, 0, per_shard)
-    storage.write_bytes(DATASET_FILE, header.to_json())
-    write_manifest(storage, entries)
+            ]
+        )
+    known = read_or_recover_manifest(storage, videos, per_shard, plan.notes)
+    entries = extend_plan(known, videos, per_shard)
+    if entries != known or not storage.exists(MANIFEST_FILE):
+        write_manifest(storage, entries)
     return entries
 
 
@@ -196,20 +205,12 @@ class _Importer:
         self.entries = entries
         self.report = report
         self.items = {item.video.key: item for item in plan.items}
-        stored = read_failures(storage)
         self.published = set(published_shards(storage))
-        self.failures = {
-            entry.video.key: stored[entry.video.key]
-            for entry in entries
-            if entry.shard in self.published and entry.video.key in stored
-        }
-        for failure in self.failures.values():
-            report.num_failed += 1
-            report.failures[failure.reason] += 1
+        self.failures: dict[str, Failure] = {}
 
     def go(self, num_workers: int | None, progress: bool | None) -> None:
         """Works until every shard is published."""
-        self._clean()
+        self._recover()
         lines: dict[int, list[int]] = {}
         for index, entry in enumerate(self.entries):
             lines.setdefault(entry.shard, []).append(index)
@@ -220,7 +221,7 @@ class _Importer:
                     self.entries[index].video.key not in self.failures for index in indices
                 )
                 continue
-            todo = [i for i in indices if not self.storage.exists(part_name(shard, i, "json"))]
+            todo = [index for index in indices if not self._has_part(shard, index)]
             items = tuple((index, self._item(index)) for index in todo)
             jobs.append(_Job(self.storage, shard, items))
         bar = tqdm(
@@ -233,16 +234,23 @@ class _Importer:
             for job, _ in in_processes(_make_parts, self.plan, jobs, num_workers):
                 self._publish(job.shard, lines[job.shard])
                 bar.update(len(lines[job.shard]))
-        if not self.storage.exists(FAILURES_FILE):
-            write_failures(self.storage, self.failures.values())
-        remove_parts(self.storage)
+        remove_all_parts(self.storage, lines)
 
-    def _clean(self) -> None:
-        remove_temporary_files(self.storage)
-        failures = read_failures(self.storage)
+    def _recover(self) -> None:
+        stored = stored_failures(self.storage)
         self.published |= rebuild_lost_sidecars(
-            self.storage, self.entries, self.plan.config, self.published, failures
+            self.storage, self.entries, self.plan.config, self.published, stored
         )
+        self.failures = published_failures(self.storage, self.entries, self.published, stored or {})
+        lost = lost_records(self.failures, self.entries)
+        self.published -= reopen_shards(self.storage, self.entries, lost)
+        for key in set().union(*lost.values()):
+            del self.failures[key]
+        if self.failures != stored:
+            write_failures(self.storage, self.failures.values())
+        for failure in self.failures.values():
+            self.report.num_failed += 1
+            self.report.failures[failure.reason] += 1
 
     def _item(self, index: int) -> ImportItem:
         video = self.entries[index].video
@@ -250,18 +258,23 @@ class _Importer:
         # The video is in the manifest of an earlier run, but not in the tree any more.
         return known or ImportItem(video, os.path.relpath(video.source, self.plan.top))
 
+    def _has_part(self, shard: int, index: int) -> bool:
+        """Whether a video is finished, as far as names say."""
+        try:
+            record = read_part_record(self.storage, shard, index)
+        except (DatasetError, StorageError):
+            return False
+        if record.key != self.entries[index].video.key:
+            return False
+        is_stored = record.status != "failed"
+        return not is_stored or self.storage.exists(part_name(shard, index, "tar"))
+
     def _publish(self, shard: int, indices: list[int]) -> None:
         records = [read_part_record(self.storage, shard, index) for index in indices]
         for index, record in zip(indices, records, strict=True):
             self.report.add(record)
             if record.status == "failed":
-                assert record.reason is not None
-                self.failures[record.key] = Failure(
-                    record.key,
-                    self.entries[index].video.source,
-                    record.reason,
-                    record.message or "",
-                )
+                self.failures[record.key] = failure_of(record, self.entries[index].video.source)
         # Failures are written before the sidecar marks the shard as public. So a failed video is
         # never absent from both.
         write_failures(self.storage, self.failures.values())
@@ -279,7 +292,9 @@ def _make_parts(plan: ImportPlan, job: _Job) -> None:
             record = _failed(item.video, "unreadable", f"{error.filename}: {error.strerror}")
         else:
             try:
-                with job.storage.atomic_file(part_name(job.shard, index, "tar")) as file:
+                with job.storage.atomic_file(
+                    part_name(job.shard, index, "tar"), lasting=False
+                ) as file:
                     members = write_sample(file, metadata, streams)
             finally:
                 for stream in streams.values():

@@ -28,7 +28,7 @@ from flowprep.dataset.quantize import (
 from flowprep.dataset.video_list import size_problem
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import NoteCode, VideoError
-from flowprep.exchange.import_plan import ImportItem, ImportPlan
+from flowprep.exchange.import_plan import IMPORTED, ImportItem, ImportPlan
 from flowprep.exchange.layouts import FileKind, Stream
 from flowprep.images import decode_strictly
 from flowprep.video.types import VideoInfo
@@ -90,7 +90,8 @@ def import_video(plan: ImportPlan, item: ImportItem) -> tuple[VideoMetadata, dic
         num_frames_decoded=num_frames,
         num_frames=num_frames,
         num_flows=num_flows,
-        step=spec.step,
+        config=plan.config,
+        implementation=IMPORTED,
         versions={"flowprep": __version__},
         statistics={name: one.flow_statistics(spec) for name, one in statistics.items()},
         sizes={name: stream.sizes for name, stream in streams.items()},

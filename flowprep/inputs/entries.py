@@ -80,6 +80,8 @@ class Entry:
     is_missing: bool = False
     is_folder: bool = False
     """Whether a list names a folder of images."""
+    listed_bytes: int | None = None
+    """Size of the file, where a listing said it anyhow."""
 
     @property
     def is_guess(self) -> bool:

@@ -377,6 +377,7 @@ def _finish(found: Sequence[Found]) -> Manifest:
             split=entry.split,
             start_seconds=entry.start_seconds,
             end_seconds=entry.end_seconds,
+            listed_bytes=entry.listed_bytes,
         )
         for entry in entries
     )

@@ -173,7 +173,8 @@ def _entries(tree: Tree, videos: Iterable[tuple[str, bool]], request: Request) -
         stem = relative if is_frames else without_extension(relative)
         name = os.path.join(prefix, stem).rstrip("/") or os.path.basename(tree.top)
         source = os.path.join(tree.top, relative) if relative else tree.top
-        entries.append(Entry(source, escape_key(name)))
+        size = tree.sizes.get(relative)
+        entries.append(Entry(source, escape_key(name), listed_bytes=size))
     return sorted(entries, key=lambda entry: (entry.key, entry.source))
 
 
@@ -226,6 +227,8 @@ class Tree:
     notes: list[str]
     folders: list[str] = field(default_factory=list)
     """Every folder below `top` that is not a video."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Of the files on a store, whose listing says them; a disk would be asked file by file."""
 
     def empty_folders(self) -> list[str]:
         """Returns the folders that contain no video at any depth."""
@@ -277,6 +280,11 @@ def walk(
         if store is not None:
             listed = store.list_entries(relative)
             entries = [(entry.name, "folder" if entry.is_folder else "file") for entry in listed]
+            tree.sizes |= {
+                os.path.join(relative, entry.name): entry.size
+                for entry in listed
+                if entry.size is not None and extension_of(entry.name) in VIDEO_EXTENSIONS
+            }
         else:
             path = os.path.join(top, relative) if relative else top
             this, entries = _scanned(path)

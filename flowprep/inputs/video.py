@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Video"]
 
@@ -23,3 +23,5 @@ class Video:
     """The start of the range to cut from an untrimmed file, in seconds from its first frame."""
     end_seconds: float | None = None
     """The end of the range in seconds, exclusive."""
+    listed_bytes: int | None = field(default=None, compare=False)
+    """The size of the file, if the listing of a store contains it. The plan does not store it."""

@@ -18,10 +18,10 @@ import dataclasses
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -53,6 +53,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,33 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         "training": None if checkpoint.training is None else checkpoint.training.to_dict(),
     }
     with Storage(path.parent).atomic_file(path.name) as file:
-        torch.save(content, file)
+        writer: Any = _Writer(file)
+        try:
+            torch.save(content, writer)
+        except Exception as error:
+            # For a full disk, torch itself says "unexpected pos 64 vs 0".
+            raise writer.error or error from error
+
+
+class _Writer:
+    """The file that torch writes a checkpoint to. It remembers the first error of the file."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        return self._kept(lambda: int(self._file.write(data)))
+
+    def flush(self) -> None:
+        self._kept(self._file.flush)
+
+    def _kept(self, do: Callable[[], T]) -> T:
+        try:
+            return do()
+        except OSError as error:
+            self.error = self.error or error
+            raise
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

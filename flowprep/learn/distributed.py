@@ -9,9 +9,11 @@ process, and each process draws its own dropout.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -88,6 +90,8 @@ def join_processes(device_name: str) -> Iterator[Process]:
     if not in_group and not (is_started and os.environ["WORLD_SIZE"] != "1"):
         yield Process(device)
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _end_with_torchrun()
     if not in_group:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -96,3 +100,10 @@ def join_processes(device_name: str) -> Iterator[Process]:
     finally:
         if not in_group:
             dist.destroy_process_group()
+
+
+def _end_with_torchrun() -> None:
+    """Lets Linux send this process SIGTERM when torchrun ends, also if torchrun is killed."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ def score_videos(
     world_size: int = 1,
     chunk_size: int | None = None,
     progress: bool | None = False,
+    on_chunk: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores each video of `views` by the mean over the video's views, summed in float64.
 
@@ -84,7 +85,8 @@ def score_videos(
     `world_size` scores the videos rank, rank + world_size, ...; `Scores.interleave` joins the
     results. `chunk_size` views go through the network at once. The default is as many views as fit
     into 64 MB of input. The chunk size changes the scores only by rounding. `progress`
-    draws a bar on stderr; None draws it only on a terminal.
+    draws a bar on stderr; None draws it only on a terminal. `on_chunk` is called after each pass
+    through the network.
     """
     if views.group_size != group_size(model):
         raise ValueError(f"group_size must be {group_size(model)}, got {views.group_size}")
@@ -114,6 +116,7 @@ def score_videos(
                 if sums is None:
                     sums = torch.zeros((2, views.num_videos, logits.shape[1]), dtype=torch.float64)
                 sums.index_add_(1, owners, scores)
+                on_chunk()
     finally:
         model.train(was_training)
     class_names = views.dataset.class_names

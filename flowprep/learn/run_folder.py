@@ -22,13 +22,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import ConfigError, StorageError, WeightsError
 from flowprep.learn.checkpoint import Checkpoint, Task, library_versions, load_checkpoint
 from flowprep.learn.config import TrainConfig
 from flowprep.learn.csv_tables import csv_text
+from flowprep.learn.tensorboard import Events, open_events
 from flowprep.local_files import TEMPORARY_MARK
 from flowprep.locks import locked_file
 from flowprep.storage import Storage
@@ -83,7 +83,7 @@ class RunFolder:
                 f"{redacted(os.fspath(location))}; data sets may be read from a URL"
             )
         self.path = Path(as_path(os.fspath(location)))
-        self._tensorboard: Any = None
+        self._events: Events | None = None
         self._num_tasks = 1
 
     @contextmanager
@@ -99,8 +99,8 @@ class RunFolder:
             try:
                 yield
             finally:
-                if self._tensorboard is not None:
-                    self._tensorboard.close()
+                if self._events is not None:
+                    self._events.close()
 
     def last(self, config: TrainConfig) -> Checkpoint | None:
         """Returns the checkpoint to continue from; None if there is none.
@@ -136,6 +136,10 @@ class RunFolder:
         """Writes config.json, and cuts metrics.csv back to the lines of the first `step` steps."""
         storage = Storage(self.path)
         self._check_own(storage)
+        # Unfinished files of a killed run. They go first, because they may have filled the disk.
+        for name in storage.list_names():
+            if TEMPORARY_MARK in name:
+                storage.remove(name)
         values = {
             "format": _FORMAT,
             "config": config.to_dict(),
@@ -145,13 +149,10 @@ class RunFolder:
         storage.write_bytes(CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode())
         kept = self._rows_until(step) if step else []
         storage.write_bytes(METRICS_FILE, csv_text([_COLUMNS, *kept]).encode())
-        # Unfinished files of a killed run.
-        for name in storage.list_names():
-            if TEMPORARY_MARK in name:
-                storage.remove(name)
         self._num_tasks = len(tasks)
         if tensorboard:
-            self._tensorboard = _summary_writer(self.path / TENSORBOARD_FOLDER, step)
+            # Hides what a killed run wrote after its last checkpoint.
+            self._events = open_events(self.path / TENSORBOARD_FOLDER, purge_step=step + 1)
 
     def add(self, row: MetricsRow) -> None:
         """Appends a line to metrics.csv, and the same numbers for TensorBoard."""
@@ -161,15 +162,14 @@ class RunFolder:
         ):
             values = dataclasses.asdict(row)
             file.write(csv_text([map(_format, values.values())]))
-        if self._tensorboard is None:
+        if self._events is None:
             return
         place = row.split
         if row.split != "train" and self._num_tasks > 1:
             place = f"{row.split}/{row.data}"
-        for name in ("loss", "top1", "learning_rate", "clips_per_second"):
-            if values[name] is not None:
-                self._tensorboard.add_scalar(f"{place}/{name}", values[name], row.step)
-        self._tensorboard.flush()
+        names = ("loss", "top1", "learning_rate", "clips_per_second")
+        numbers = {f"{place}/{name}": values[name] for name in names if values[name] is not None}
+        self._events.add(row.step, numbers)
 
     def _check_own(self, storage: Storage) -> None:
         if not storage.exists(CONFIG_FILE):
@@ -195,15 +195,6 @@ class RunFolder:
             for row in rows
             if len(row) == len(_COLUMNS) and row[0].isdigit() and int(row[0]) <= step
         ]
-
-
-def _summary_writer(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    # Hides what a killed run wrote after its last checkpoint.
-    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def _format(value: float | str | None) -> str:

@@ -18,7 +18,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -30,13 +30,11 @@ from tqdm import tqdm
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import TrainingError
 from flowprep.learn.checkpoint import Checkpoint, build_model, save_checkpoint
-from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process, join_processes
 from flowprep.learn.evaluate import score_videos
 from flowprep.learn.forward import forward_clips
-from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer, task_loss
 from flowprep.learn.placement import autocast, place_model
@@ -49,6 +47,7 @@ from flowprep.learn.train_setup import (
     count_loaders,
     data_notes,
     digest_videos,
+    long_step_note,
     make_tests,
     name_tasks,
 )
@@ -70,28 +69,37 @@ def train(
     *,
     is_stop_asked: Callable[[], bool] = lambda: False,
     on_note: Callable[[str], None] = lambda note: None,
+    on_interrupt: Callable[[int], None] = lambda count: None,
 ) -> TrainReport:
     """Trains a network on data sets into the folder `run`, and continues an interrupted run.
 
     With several data sets, the network has a head for each, and their losses are summed. Under
     torchrun, or in an existing torch.distributed group, this process does its part of the training.
     `options.num_workers` is ignored here (`ray_train.train_on_ray` starts the workers).
-    `is_stop_asked` is called after every step. `on_note` gets the notes on data and weights before
-    the first step; the report holds the same notes.
+    `is_stop_asked` is called after every step, and during tests. `on_note` gets the notes for the
+    user before the first step or right after it; the report holds the same notes.
 
     Ctrl-C and SIGTERM end the training after the current step: it writes a checkpoint and raises
-    KeyboardInterrupt. Raises ConfigError for options that are impossible, ConfigMismatchError if
-    `run` was trained with another configuration or on other data, DatasetError for data that is
-    damaged or has no labels, WeightsError for a checkpoint that cannot be read, and TrainingError
-    if the loss is no longer a finite number.
+    KeyboardInterrupt. A second Ctrl-C raises it at once. `watched_signals` describes
+    `on_interrupt`. Raises ConfigError for options that are impossible, ConfigMismatchError if `run`
+    was trained with another configuration or on other data, DatasetError for data that is damaged
+    or has no labels, WeightsError for a checkpoint that cannot be read, TrainingError if the loss
+    is no longer a finite number, and StorageError if a file cannot be written.
     """
     options = options or TrainOptions()
     folder = RunFolder(run)
     with join_processes(options.device) as process:
         lock = folder.locked() if process.is_main else nullcontext()
-        with lock, watched_signals() as signals:
-            training = _Training(datasets, folder, config, options, process, signals, on_note)
-            return training.run(is_stop_asked)
+        with lock, watched_signals(on_interrupt) as signals:
+            training = _Training(
+                datasets, folder, config, options, process, signals, is_stop_asked, on_note
+            )
+            with signals.kept():
+                return training.run()
+
+
+class _StopAskedError(Exception):
+    """Ends a test early, to stop the training."""
 
 
 class _Training:
@@ -105,6 +113,7 @@ class _Training:
         options: TrainOptions,
         process: Process,
         signals: Signals,
+        is_stop_asked: Callable[[], bool],
         on_note: Callable[[str], None],
     ) -> None:
         self.began = time.monotonic()
@@ -113,6 +122,8 @@ class _Training:
         self.options = options
         self.process = process
         self.signals = signals
+        self.is_stop_asked = is_stop_asked
+        self.on_note = on_note if process.is_main else lambda note: None
         self.num_loaders = count_loaders(options)
 
         # ---- the state of the training
@@ -132,9 +143,8 @@ class _Training:
             trunk = self.network.model if isinstance(self.network, MultiTask) else self.network
             loaded = load_weights_into(trunk, config.model.weights)
             self.notes = (*self.notes, loaded.summary())
-        if process.is_main:
-            for note in self.notes:
-                on_note(note)
+        for note in self.notes:
+            self.on_note(note)
         self.step = 0  # number of steps done
         self.state = TrainState(digest)
         if checkpoint is not None:
@@ -172,7 +182,7 @@ class _Training:
 
     # ---- the loop
 
-    def run(self, is_stop_asked: Callable[[], bool]) -> TrainReport:
+    def run(self) -> TrainReport:
         """Trains to the last step; raises KeyboardInterrupt if it is asked to stop earlier."""
         state, options, process = self.state, self.options, self.process
         if self.step == state.tested_step == self.num_steps:
@@ -188,13 +198,16 @@ class _Training:
                     self._test_and_save()
                 if self.step == self.num_steps:
                     return self._report()
+                began = time.monotonic()
                 rate = self._take_step(batches)
+                now = time.monotonic()
+                # The first step of a compiled network compiles it.
+                if self.step == self.first_step + 1 + options.compile:
+                    self._note_long_step(now - began)
 
                 # A request from one process stops all processes after the same step.
-                now = time.monotonic()
                 is_save_due = process.is_main and now - self.saved_at >= options.checkpoint_seconds
-                wishes = torch.tensor([self.signals.is_raised or is_stop_asked(), is_save_due])
-                wishes = wishes.int()
+                wishes = torch.tensor([self._is_stopped(), is_save_due]).int()
                 stops, saves = process.sum(wishes).tolist() if process.world_size > 1 else wishes
                 is_log_due = self.step % options.log_every == 0 or self._is_test_due()
                 if not (stops or saves or is_log_due):
@@ -208,6 +221,12 @@ class _Training:
                     self.saved_at = time.monotonic()
                 if stops:
                     raise KeyboardInterrupt
+
+    def _note_long_step(self, seconds: float) -> None:
+        note = long_step_note(seconds)
+        if note is not None:
+            self.notes = (*self.notes, note)
+            self.on_note(note)
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         spec = self.config.optimization
@@ -336,15 +355,12 @@ class _Training:
     def _test_and_save(self) -> None:
         """Tests on the test splits, and writes the checkpoints."""
         state, is_main = self.state, self.process.is_main
-        try:
-            with self.signals.at_once():
-                measured = _test(
-                    self.network, self.tests, self.config, self.process, self.num_loaders
-                )
-        except KeyboardInterrupt:
+        measured = self._test()
+        if measured is None:
+            # The same command will begin with this test.
             if is_main:
                 self._save()
-            raise
+            raise KeyboardInterrupt
         state.tested_step = self.step
         if is_main:
             for task, (loss, top1) in zip(self.tasks, measured, strict=False):
@@ -361,6 +377,46 @@ class _Training:
             self._save()
         self.saved_at = self.logged_at = time.monotonic()
         self.logged_step = self.step
+
+    def _test(self) -> list[tuple[float, float]] | None:
+        """Returns (loss, top-1) for each data set's test split, from the center of each video.
+
+        Returns None if a process is asked to stop during the test.
+        """
+        process = self.process
+        process.share_buffers(self.network)
+        measured = []
+        for number, views in enumerate(self.tests):
+            own: Scores | None = None
+            with suppress(_StopAskedError):
+                own = score_videos(
+                    self.network,
+                    views,
+                    device=process.device,
+                    precision=self.config.optimization.precision,
+                    num_loaders=self.num_loaders,
+                    task=number,
+                    rank=process.rank,
+                    world_size=process.world_size,
+                    on_chunk=self._raise_if_stopped,
+                )
+            # All processes agree on it before they wait for each other's scores.
+            if process.sum(torch.tensor(own is None).int()).item():
+                return None
+            assert own is not None
+            scores = Scores.interleave(process.gather(own))
+            known = np.flatnonzero(scores.is_labelled)
+            likelihoods = scores.probabilities[known, scores.labels[known]]
+            loss = float(-np.log(np.maximum(likelihoods, 1e-12)).mean())
+            measured.append((loss, scores.metrics()["top1"]))
+        return measured
+
+    def _is_stopped(self) -> bool:
+        return self.signals.is_raised or self.is_stop_asked()
+
+    def _raise_if_stopped(self) -> None:
+        if self._is_stopped():
+            raise _StopAskedError
 
     def _save(self, name: str = LAST_FILE, *, is_whole: bool = True) -> None:
         """Writes a checkpoint: one to continue from, or only the weights."""
@@ -393,35 +449,6 @@ class _Training:
             best_step=state.best[1] if state.best else None,
             notes=self.notes,
         )
-
-
-def _test(
-    network: ClipModel | MultiTask,
-    tests: Sequence[TestViews],
-    config: TrainConfig,
-    process: Process,
-    num_loaders: int,
-) -> list[tuple[float, float]]:
-    """Returns (loss, top-1) for each data set's test split, from the center of each video."""
-    process.share_buffers(network)
-    measured = []
-    for number, views in enumerate(tests):
-        own = score_videos(
-            network,
-            views,
-            device=process.device,
-            precision=config.optimization.precision,
-            num_loaders=num_loaders,
-            task=number,
-            rank=process.rank,
-            world_size=process.world_size,
-        )
-        scores = Scores.interleave(process.gather(own))
-        known = np.flatnonzero(scores.is_labelled)
-        likelihoods = scores.probabilities[known, scores.labels[known]]
-        loss = float(-np.log(np.maximum(likelihoods, 1e-12)).mean())
-        measured.append((loss, scores.metrics()["top1"]))
-    return measured
 
 
 def _gradients_kept(

@@ -21,16 +21,20 @@ from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.placement import default_loaders
 from flowprep.learn.recipes import VIEWS
-from flowprep.words import format_count
+from flowprep.words import format_count, format_duration
 
 __all__ = [
     "check_parts",
     "count_loaders",
     "data_notes",
     "digest_videos",
+    "long_step_note",
     "make_tests",
     "name_tasks",
 ]
+
+# Batch systems send SIGTERM a minute or two before they kill, torchrun 30 s.
+_LONG_STEP_SECONDS = 60.0
 
 
 def name_tasks(datasets: Sequence[FlowDataset]) -> tuple[Task, ...]:
@@ -130,6 +134,14 @@ def data_notes(
             f"left out {skipped} of the training split without a label or with several; give one "
             "label to each with `flowprep label`, and train with --labels"
         )
+    batch_size = config.optimization.batch_size
+    if batch_size > clips.num_videos:
+        num_videos = format_count(clips.num_videos, "video")
+        notes.append(
+            f"a batch of {batch_size:,} is larger than the training set of {num_videos}: one step "
+            f"shows each video {batch_size / clips.num_videos:.1f} times. A smaller --batch-size "
+            "gives more steps"
+        )
     for dataset in datasets:
         notes += dataset.labels_notes
     if checkpoint is None:
@@ -163,6 +175,24 @@ def data_notes(
             {"videos": (checkpoint.training.videos, digest)},
         )
     return tuple(notes)
+
+
+def long_step_note(seconds: float) -> str | None:
+    """Returns a note on the cost of an interruption, or None if a step takes few `seconds`."""
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if seconds <= (_LONG_STEP_SECONDS / 3 if by_torchrun else _LONG_STEP_SECONDS):
+        return None
+    note = (
+        f"one step takes {format_duration(seconds)}. Ctrl-C and SIGTERM write a checkpoint only "
+        "after the current step. Give the training this much time before you kill it, or the steps "
+        "since the last checkpoint are computed again. A smaller --batch-size makes steps shorter"
+    )
+    if by_torchrun:
+        note += (
+            "; torchrun kills its processes 30 s after SIGTERM: set "
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT to more seconds"
+        )
+    return note
 
 
 def count_loaders(options: TrainOptions) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from flowprep.run.workers import Machine
 
 __all__ = [
     "job_runtime_env",
-    "living_machines",
+    "machines_of",
     "parse_runtime_env",
 ]
 
@@ -27,10 +27,9 @@ _JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where `ray job submit` leaves the job's own runtime environment for its driver."""
 
 
-def living_machines(ray: Any) -> list[Machine]:
-    """Returns the CPUs and GPUs of each node that is alive at this moment."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in alive]
+def machines_of(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:
+    """Returns the CPUs and GPUs of each node, from the resources that Ray reports for it."""
+    return [Machine(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in nodes]
 
 
 def job_runtime_env(

@@ -34,6 +34,12 @@ def counter_samples(progress: RunProgress) -> list[Sample]:
         Sample("flowprep_videos", "gauge", "Videos of the manifest.", run.num_videos),
         Sample("flowprep_videos_remaining", "gauge", "Videos still to do.", run.num_remaining),
         Sample("flowprep_videos_failed", "gauge", "Videos that gave nothing.", run.num_failed),
+        Sample(
+            "flowprep_videos_failed_by_node",
+            "gauge",
+            "Videos that gave nothing by the fault of a node.",
+            sum(run.node_failures.values()),
+        ),
         Sample("flowprep_workers", "gauge", "Workers of the run.", run.num_workers),
         Sample("flowprep_pairs_per_second", "gauge", "Recent rate.", run.pairs_per_second),
         Sample(

@@ -13,8 +13,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
+import msgspec
+
 from flowprep.config import ExtractConfig, RunOptions
+from flowprep.dataset.failures import failure_of
 from flowprep.dataset.layout import (
+    Failure,
     ManifestEntry,
     VideoRecord,
     shard_name,
@@ -22,8 +26,8 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.lease import Lease, locked_dataset
 from flowprep.dataset.parts import (
-    part_name,
-    read_part_record,
+    find_part_record,
+    remove_all_parts,
     remove_part_record,
     remove_parts,
     remove_temporary_files,
@@ -49,10 +53,12 @@ from flowprep.run.job import (
 from flowprep.run.options import check_options
 from flowprep.run.plan import make_plan, with_all_parameters
 from flowprep.run.progress import Progress, RunReport
-from flowprep.run.recovery import Recovered, failure_of, recover
+from flowprep.run.recovery import Recovered, recover
+from flowprep.run.retries import Retries
 from flowprep.run.run_log import run_log
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
+from flowprep.run.worker_memory import MEMORY_MARK
 from flowprep.run.worker_process import WorkerProcess
 from flowprep.storage import Storage
 from flowprep.video.segments import Segment
@@ -63,8 +69,8 @@ __all__ = ["run_extract"]
 log = logging.getLogger("flowprep.run")
 
 _WAIT_SECONDS = 1.0
-MAX_LOST_NODES = 10
-"""A video that has lost this many machines is taken for the cause and recorded as failed."""
+_HELD_SECONDS = 0.2
+"""Time between two looks at the jobs if all of them wait to be tried again."""
 
 
 def run_extract(
@@ -89,13 +95,17 @@ def run_extract(
     check_options(options, config.flow.algorithm)
     storage = Storage(out)
     storage.make_folder()
-    with locked_dataset(storage) as lease, run_log(storage) as log_name:
+    with (
+        locked_dataset(storage, keeps_progress=True) as lease,
+        # Each run has its own log, which may end with the loss of its lease.
+        run_log(storage) as log_name,
+    ):
+        storage = lease.storage
         log.info("run with %s and %s", config, options)
         plan = make_plan(storage, manifest, config)
         for note in (*manifest.notes, *plan.notes):
             log.info("note: %s", note)
         write_plan(storage, plan)
-        remove_temporary_files(storage)
         run = _Run(storage, config, options, plan.entries, lease, worker)
         run.report.log_name = log_name
         run.report.notes[:0] = plan.notes
@@ -122,6 +132,9 @@ class _Run:
         self.options = options
         self.worker = worker
         self.waiting: deque[Job] = deque()
+        self.retries = Retries(options.max_attempts)
+        self.failures_of_nodes: dict[str, Failure] = {}
+        """Failures of videos that this run could not finish, by no fault of theirs."""
         self.unfinished: Counter[int] = Counter()
         self.cuts = CutVideos(storage)
         self.report = RunReport(storage.location, len(entries))
@@ -139,9 +152,10 @@ class _Run:
             if not remaining:
                 self._queue_publication(shard)
         self._report_recovered(found)
-        self.recorder = ProgressRecorder(storage, self.report, found.num_remaining)
+        self.recorder = ProgressRecorder(storage, self.report, found.num_remaining, lease.epoch)
 
     def _report_recovered(self, found: Recovered) -> None:
+        self.report.notes += found.notes
         if number := found.num_found_again:
             self.report.notes.append(
                 f"tried {format_count(number, 'video')} again that failed as missing and "
@@ -175,7 +189,13 @@ class _Run:
                 self._work(executor, progress)
             # If another driver has taken over, it may need the parts.
             self.lease.confirm()
-            remove_parts(self.storage)
+            if self.failures_of_nodes:
+                # Their shards are not published. So the next run ends in the same shards as a run
+                # that nothing happened to.
+                every = self.failures | self.failures_of_nodes
+                write_failures(self.storage, every.values())
+            else:
+                remove_all_parts(self.storage, self.indices)
             # These are left by workers that went away while they joined a shard.
             remove_temporary_files(self.storage)
             state = "complete" if self.report.is_complete else "incomplete"
@@ -197,21 +217,27 @@ class _Run:
         self, executor: Executor, progress: Progress, raise_if_interrupted: Callable[[], None]
     ) -> None:
         in_flight = 0
-        while self.waiting or in_flight:
+        while self.waiting or self.retries or in_flight:
             raise_if_interrupted()
             self.lease.check()
-            while self.waiting and in_flight < executor.window:
+            self._take_back(executor.window)
+            is_held = self.retries.holds(executor.is_short_of_memory)
+            while self.waiting and not is_held and in_flight < executor.window:
                 job = self.waiting.popleft()
                 executor.submit(job)
                 in_flight += 1
                 if isinstance(job, ExtractJob):
                     self.recorder.submitted(job.name)
+            if not in_flight:
+                time.sleep(_HELD_SECONDS)
             for job, outcome in executor.wait(_WAIT_SECONDS):
                 in_flight -= 1
                 if isinstance(outcome, JobResult):
                     if outcome.error is not None:
                         raise outcome.error
                     self._note(outcome.note)
+                    if outcome.record is None or outcome.record.status != "failed":
+                        self.retries.note_success()
                 if isinstance(job, PublishJob):
                     self._after_publication(job, outcome)
                     continue
@@ -228,7 +254,7 @@ class _Run:
                     # For a joined video, its segments have already named their machines.
                     self.recorder.finished(record, "" if is_joined else outcome.node)
                     progress.advance()
-            self._check_first_videos(is_end=not (self.waiting or in_flight))
+            self._check_first_videos(is_end=not (self.waiting or self.retries or in_flight))
             self.recorder.num_workers = executor.num_workers
             if (written := self.recorder.write()) is not None:
                 executor.show(counter_samples(written))
@@ -238,6 +264,12 @@ class _Run:
         if note is not None and note not in self.report.notes:
             log.info("note: %s", note)
             self.report.notes.append(note)
+
+    def _take_back(self, window: int) -> None:
+        """Queues the jobs whose pause is over."""
+        for job in self.retries.due():
+            # Another video may need less memory. So as many others as are in hand come first.
+            self.waiting.insert(0 if job.short_since is None else window, job)
 
     def _check_first_videos(self, *, is_end: bool) -> None:
         """Raises ExecutorError if extraction does not work here at all."""
@@ -274,9 +306,9 @@ class _Run:
                 self.waiting.extendleft(reversed(self._jobs_of(job.index)))
             return outcome.record
         error = self._note_loss(job, outcome)
-        if self.storage.exists(part_name(job.shard, job.index, "json")):
-            # The worker had finished the video, but went away before it could say so.
-            return read_part_record(self.storage, job.shard, job.index)
+        # The worker may have finished the video and gone before it could say so.
+        if (record := find_part_record(self.storage, job.shard, job.index)) is not None:
+            return record
         return self._try_again_or_fail(job, outcome, error)
 
     def _after_segment(
@@ -337,6 +369,7 @@ class _Run:
             for other in self.waiting
             if not (isinstance(other, ExtractJob) and other.index == job.index)
         )
+        self.retries.drop(job.index)
 
     def _note_loss(self, job: ExtractJob, outcome: WorkerLost) -> VideoError:
         """Counts and logs a lost worker. Returns the error that its video would fail with."""
@@ -356,30 +389,30 @@ class _Run:
         self, job: ExtractJob, outcome: WorkerLost, error: VideoError
     ) -> VideoRecord | None:
         self.recorder.lost(job.name)
-        if self._goes_again(job, outcome):
+        if self.retries.goes_again(job, outcome, others_wait=bool(self.waiting)):
+            return None
+        if outcome.is_short_of_memory or outcome.fault == "node":
+            self._note_failure_of_node(job, error)
             return None
         record = failed_record(job, error)
         write_part_record(self.storage, job.shard, job.index, record)
         return record
 
-    def _goes_again(self, job: Job, lost: WorkerLost) -> bool:
-        """Queues a job again that lost its worker, unless the job has lost too many workers."""
-        if lost.node_died:
-            # A machine that goes away says nothing about the videos that it worked on.
-            if job.num_lost_nodes + 1 >= MAX_LOST_NODES:
-                return False
-            job = dataclasses.replace(job, num_lost_nodes=job.num_lost_nodes + 1)
-        else:
-            if job.attempt >= self.options.max_attempts:
-                return False
-            job = dataclasses.replace(job, attempt=job.attempt + 1)
-        self.waiting.appendleft(job)
-        return True
+    def _note_failure_of_node(self, job: ExtractJob, error: VideoError) -> None:
+        """Leaves a video to the next run. Its shard waits for it."""
+        key = job.video.key
+        if key not in self.failures_of_nodes:
+            record = msgspec.structs.replace(failed_record(job, error), fault="node")
+            self.failures_of_nodes[key] = failure_of(record, job.video.source)
+            self.report.node_failures[error.reason] += 1
+            log.warning("%s: left to the next run: %s: %s", key, error.reason, error.message)
 
     def _why_lost(self, job: ExtractJob, lost: WorkerLost) -> VideoError:
         if self.storage.exists(job.stall_name):
             trace = self.storage.read_bytes(job.stall_name).decode(errors="replace")
             self.storage.remove(job.stall_name)
+            if trace.startswith(MEMORY_MARK):
+                return VideoError("out-of-memory", trace.removeprefix(MEMORY_MARK))
             if trace:
                 log.warning("%s: stalled\n%s", job.name, trace)
                 seconds = job.stall_timeout_seconds or 0
@@ -396,7 +429,7 @@ class _Run:
     def _after_lost_join(self, job: JoinJob | PublishJob, name: str, outcome: WorkerLost) -> None:
         self.report.num_lost_workers += 1
         log.warning("%s lost the worker that joins it: %s", name, outcome.message)
-        if not self._goes_again(job, outcome):
+        if not self.retries.goes_again(job, outcome):
             raise ExecutorError(
                 f"{name} could not be joined in {job.attempt} attempts: {outcome.message}; run the "
                 f"same command to try again"
@@ -407,7 +440,7 @@ class _Run:
     ) -> None:
         self.report.add(record, is_joined=is_joined)
         if record.status == "failed":
-            failure = failure_of(self.entries[job.index].video, record)
+            failure = failure_of(record, self.entries[job.index].video.source)
             self.failures[record.key] = failure
             log.warning("%s: failed: %s: %s", record.key, failure.reason, failure.message)
         else:
@@ -449,4 +482,6 @@ class _Run:
                 None if self.options.executor == "inline" else self.options.stall_timeout_seconds
             ),
             segment_frames=self.options.segment_frames,
+            worker_memory=self.options.worker_memory,
+            num_workers=self.options.num_workers,
         )

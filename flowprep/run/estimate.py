@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, replace
 import cv2
 
 from flowprep.config import ExtractConfig, RunOptions
-from flowprep.dataset.layout import (
-    RGB_STREAM,
-    read_failures,
-)
+from flowprep.dataset.failures import published_failures, stored_failures
+from flowprep.dataset.layout import RGB_STREAM
 from flowprep.dataset.parts import list_parts, recorded_parts
 from flowprep.dataset.plan import Plan
 from flowprep.dataset.read import published_shards
@@ -25,9 +23,10 @@ from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.tree import is_frame_image
 from flowprep.inputs.video import Video
 from flowprep.printable import join_lines
+from flowprep.run.changed import find_changed
 from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.extract import extract_video
-from flowprep.run.found_again import FolderNames, found_again
+from flowprep.run.found_again import FolderNames, failed_by_node, found_again
 from flowprep.run.options import check_options
 from flowprep.run.plan import make_plan
 from flowprep.run.ray_start import cluster_address
@@ -195,8 +194,11 @@ def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str
     published = set(published_shards(storage))
     known = plan.known
     done = {entry.video.key for entry in known if entry.shard in published}
-    failures = read_failures(storage)
-    done -= failures.keys() if options.retry_failed else found_again(failures, plan.entries)
+    failures = published_failures(storage, known, published, stored_failures(storage) or {})
+    if options.redo_changed:
+        done -= find_changed(storage, plan.entries, published, redo=True).keys
+    again = found_again(failures, plan.entries) | failed_by_node(failures)
+    done -= failures.keys() if options.retry_failed else again
     names = FolderNames()
     for shard in {entry.shard for entry in known} - published:
         for index, record in recorded_parts(storage, shard, list_parts(storage, shard)):
@@ -204,7 +206,8 @@ def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str
                 continue
             source = plan.entries[index].video.source
             is_there_now = record.reason == "missing" and names.holds(source)
-            if record.status == "failed" and (options.retry_failed or is_there_now):
+            is_again = options.retry_failed or is_there_now or record.fault == "node"
+            if record.status == "failed" and is_again:
                 continue
             done.add(known[index].video.key)
     return done

@@ -34,6 +34,10 @@ class Executor(ABC):
     def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
         """Returns the jobs that have ended. Waits for the first at most `timeout_seconds`."""
 
+    def is_short_of_memory(self) -> bool:
+        """Returns whether this machine is so short of memory that its workers would be ended."""
+        return False
+
     @abstractmethod
     def show(self, samples: Sequence[Sample]) -> None:
         """Shows a run's numbers if the executor has a place to show them."""

@@ -68,6 +68,9 @@ class AutoExecutor(Executor):
     def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
         return self._executor.wait(timeout_seconds)
 
+    def is_short_of_memory(self) -> bool:
+        return self._executor.is_short_of_memory()
+
     def show(self, samples: Sequence[Sample]) -> None:
         self._executor.show(samples)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from flowprep.dataset.layout import Failure, ManifestEntry
 from flowprep.errors import StorageError
 from flowprep.inputs.places import names_in
 from flowprep.urls import is_url, parent_url, redacted
 
-__all__ = ["FolderNames", "found_again", "with_new_sources"]
+__all__ = ["FolderNames", "failed_by_node", "found_again", "with_new_sources"]
 
 
 class FolderNames:
@@ -55,6 +57,11 @@ def found_again(failures: Mapping[str, Failure], entries: Iterable[ManifestEntry
     return found
 
 
+def failed_by_node(failures: Mapping[str, Failure]) -> set[str]:
+    """Returns the keys of videos whose failure was no fault of theirs."""
+    return {key for key, failure in failures.items() if failure.fault == "node"}
+
+
 def with_new_sources(
     failures: Mapping[str, Failure], entries: Iterable[ManifestEntry]
 ) -> dict[str, Failure]:
@@ -63,11 +70,6 @@ def with_new_sources(
     for entry in entries:
         failure = failures.get(entry.video.key)
         if failure is not None and failure.reason == "missing":
-            result[failure.key] = Failure(
-                failure.key,
-                redacted(entry.video.source),
-                failure.reason,
-                failure.message,
-                failure.attempts,
-            )
+            source = redacted(entry.video.source)
+            result[failure.key] = msgspec.structs.replace(failure, source=source)
     return result

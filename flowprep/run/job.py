@@ -9,7 +9,7 @@ from typing import Literal
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import VideoRecord
 from flowprep.dataset.parts import part_name
-from flowprep.errors import FlowprepError, VideoError
+from flowprep.errors import FailureFault, FlowprepError, VideoError
 from flowprep.inputs.video import Video
 from flowprep.run.segments import segment_name
 from flowprep.storage import Storage
@@ -43,10 +43,16 @@ class ExtractJob:
     """None leaves the watchdog off. The watchdog ends its process, so the user's own has none."""
     num_lost_nodes: int = 0
     """Number of machines that went away while they worked on this job."""
+    short_since: float | None = None
+    """When other programs first left no memory for this job, by the driver's clock."""
     segment_frames: int = 0
     """For a video with more than twice this many frames, the result only says how to cut it."""
     segment: Segment | None = None
     """The part of the video to extract. None means the whole video."""
+    worker_memory: str = "none"
+    """How much memory its worker may hold, as in the option of this name."""
+    num_workers: int | None = None
+    """Number of workers of the run. None means the number of cores."""
 
     @property
     def name(self) -> str:
@@ -74,6 +80,7 @@ class JoinJob:
     cut: VideoCut
     attempt: int = 1
     num_lost_nodes: int = 0
+    short_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,7 @@ class PublishJob:
     """The manifest's lines that belong to this shard, in order."""
     attempt: int = 1
     num_lost_nodes: int = 0
+    short_since: float | None = None
 
 
 Job = ExtractJob | JoinJob | PublishJob
@@ -119,6 +127,10 @@ class WorkerLost:
     message: str
     node_died: bool = False
     """Whether its whole machine went away, which is hardly the fault of the job."""
+    is_short_of_memory: bool = False
+    """Whether its machine's memory ran out while the worker held no more than it may."""
+    fault: FailureFault = "video"
+    """Whose fault it is if it happens in every attempt."""
     node: str = ""
     """Always empty: the machine is not known, because the worker can no longer name it."""
 
@@ -146,6 +158,7 @@ def failed_record(job: ExtractJob, error: VideoError) -> VideoRecord:
         reason=error.reason,
         message=error.message,
         attempts=job.attempt,
+        fault="video",
     )
 
 

@@ -13,6 +13,7 @@ from flowprep.dataset.layout import (
     ManifestEntry,
     read_manifest,
 )
+from flowprep.dataset.lost_plan import lost_header, named_classes, read_lost_plan
 from flowprep.dataset.plan import (
     Plan,
     assign_shards,
@@ -53,24 +54,41 @@ def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Pl
     """
     config = with_all_parameters(config)
     here = environment(config)
-    if not storage.exists(DATASET_FILE):
-        refuse_foreign_files(storage)
-        header = DatasetHeader(config, here.implementation, manifest.class_names, here.versions)
-        return Plan(header, [], assign_shards(manifest.videos, 0, config.encode.videos_per_shard))
-    header = DatasetHeader.read(storage)
-    known = read_manifest(storage) if storage.exists(MANIFEST_FILE) else []
+    notes: list[str] = []
+    if storage.exists(DATASET_FILE):
+        header = DatasetHeader.read(storage)
+        is_lost = False
+    else:
+        found = lost_header(storage, config, here.implementation)
+        if found is None:
+            refuse_foreign_files(storage)
+            header = DatasetHeader(config, here.implementation, manifest.class_names, here.versions)
+            entries = assign_shards(manifest.videos, 0, config.encode.videos_per_shard)
+            return Plan(header, [], entries)
+        header, is_lost = found, True
+        notes.append(f"{DATASET_FILE} was lost; made anew from this command")
+    per_shard = header.config.encode.videos_per_shard
+    lost = None if storage.exists(MANIFEST_FILE) else read_lost_plan(storage)
+    known = read_manifest(storage) if lost is None else lost.entries
     version_notes = _check_same(storage, header, known, manifest, config, here)
+    videos, key_notes = with_stored_keys(known, manifest.videos)
+    if is_lost:
+        names = named_classes(known, videos, manifest.class_names)
+        header = dataclasses.replace(header, class_names=names)
     class_names, labels = merge_class_names(header.class_names, manifest.class_names)
-    videos, notes = with_stored_keys(known, manifest.videos)
     if labels is not None:
         videos = tuple(
             dataclasses.replace(video, labels=tuple(labels[label] for label in video.labels))
             for video in videos
         )
+    if lost is not None:
+        known = lost.known(videos, per_shard)
+        if known:
+            notes.append(f"{MANIFEST_FILE} was lost; made anew from the shards and the inputs")
     header = dataclasses.replace(header, class_names=class_names)
     stored_names = dict(enumerate(class_names))
     entries = extend_plan(known, videos, config.encode.videos_per_shard, stored_names)
-    return Plan(header, known, entries, (*map(redacted, notes), *version_notes))
+    return Plan(header, known, entries, (*map(redacted, (*notes, *key_notes)), *version_notes))
 
 
 def _check_same(

@@ -14,7 +14,9 @@ from flowprep.machine import memory_in_use, usable_memory_bytes
 from flowprep.run.counters import Sample
 from flowprep.run.executor import MAX_FAILED_STARTS, Executor
 from flowprep.run.job import Job, JobResult, WorkerLost
+from flowprep.run.worker_memory import blamed_bytes
 from flowprep.run.worker_process import READY, WorkerEndedError, WorkerProcess
+from flowprep.words import format_bytes
 
 __all__ = ["ProcessExecutor"]
 
@@ -40,6 +42,7 @@ class ProcessExecutor(Executor):
         """`worker` is a process that has already been started. The executor uses and ends it."""
         name = options.device.removesuffix("+cpu")
         self._flow = flow
+        self._worker_memory = options.worker_memory
         self._device = str(resolve_device(name, flow.algorithm))
         self._waiting: deque[Job] = deque()
         self._current: Job | None = None
@@ -64,6 +67,9 @@ class ProcessExecutor(Executor):
             if left <= 0:
                 break
         return []
+
+    def is_short_of_memory(self) -> bool:
+        return memory_in_use() >= MAX_MEMORY_SHARE
 
     def show(self, samples: Sequence[Sample]) -> None:
         pass
@@ -106,8 +112,8 @@ class ProcessExecutor(Executor):
             if end.words:
                 log.warning("a worker process wrote before it ended:\n%s", end.words)
             if end.ran_out_of_memory:
-                return WorkerLost(
-                    "out-of-memory", "the system ended the worker because memory ran out"
+                return self._out_of_memory(
+                    "the system ended the worker because memory ran out", end.held_bytes
                 )
             if not self._is_ready:
                 self._start_again(self._current, end)
@@ -137,14 +143,17 @@ class ProcessExecutor(Executor):
     def _without_memory(self) -> WorkerLost | None:
         """Ends a worker that takes the last memory, before the system ends any other process."""
         worker, total = self._worker, usable_memory_bytes()
-        if worker is None or total is None or memory_in_use() < MAX_MEMORY_SHARE:
+        if worker is None or total is None or not self.is_short_of_memory():
             return None
         held = worker.memory_bytes()
         if held < MIN_WORKER_SHARE * total:
             return None
         self._end_worker()
-        return WorkerLost(
-            "out-of-memory",
-            f"the worker was ended because memory ran out; it held {held / 1e9:.1f} GB of "
-            f"{total / 1e9:.1f} GB",
-        )
+        return self._out_of_memory("the worker was ended because memory ran out", held)
+
+    def _out_of_memory(self, what: str, held_bytes: int) -> WorkerLost:
+        total = usable_memory_bytes() or 0
+        message = f"{what}; it held {format_bytes(held_bytes)} of {format_bytes(total)}"
+        if held_bytes > blamed_bytes(self._worker_memory, total, self.num_workers):
+            return WorkerLost("out-of-memory", message)
+        return WorkerLost("out-of-memory", message, is_short_of_memory=True, fault="node")

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from flowprep.dataset.layout import VideoRecord
-from flowprep.errors import FAILURE_REASONS, VIDEO_NOTES, FailureReason, NoteCode
+from flowprep.errors import (
+    FAILURE_REASONS,
+    NODE_FAILURES,
+    VIDEO_NOTES,
+    FailureReason,
+    NoteCode,
+)
 from flowprep.printable import bar_stream, join_lines
 from flowprep.words import format_bytes, format_count, format_duration
 
@@ -56,6 +62,8 @@ class RunReport:
     wall_seconds: float = 0.0
     failures: Counter[FailureReason] = field(default_factory=Counter)
     """Failed videos by reason."""
+    node_failures: Counter[FailureReason] = field(default_factory=Counter)
+    """Videos of this run that failed by no fault of theirs, by reason; the next run tries them."""
     num_concealed: int = 0
     """Stored videos of this run with damaged pictures that the decoder concealed."""
     video_notes: dict[NoteCode, VideoNote] = field(default_factory=dict)
@@ -152,6 +160,14 @@ class RunReport:
                 f"  not tried     {failed} that failed in an earlier run; "
                 f"--retry-failed tries {them} again"
             )
+        if self.node_failures:
+            count = self.node_failures.total()
+            lines.append(
+                f"  node's fault  {format_count(count, 'video')}, listed in failures.jsonl; the "
+                f"same command tries {'it' if count == 1 else 'them'} again:"
+            )
+            for reason, count in self.node_failures.most_common():
+                lines.append(f"    {count:6d}  {reason}: {NODE_FAILURES.get(reason, '')}")
         lines += [f"  note          {note}" for note in self.notes]
         lines += self.note_lines(14)
         if self.log_name:

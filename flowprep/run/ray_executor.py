@@ -14,14 +14,18 @@ from flowprep.errors import ExecutorError
 from flowprep.flow.devices import Device
 from flowprep.flow.estimators import check_device, has_gpu_version
 from flowprep.flow.parameters import is_own
-from flowprep.run.cluster import job_runtime_env, living_machines
+from flowprep.machine import memory_in_use
+from flowprep.run.cluster import job_runtime_env, machines_of
 from flowprep.run.counters import RayCounters, Sample
 from flowprep.run.executor import MAX_FAILED_STARTS, Executor
 from flowprep.run.job import ExtractJob, Job, JobResult, PreparedWorker, WorkerLost
 from flowprep.run.options import check_options
+from flowprep.run.ray_losses import loss_of, memory_threshold, summary
 from flowprep.run.ray_start import cluster_address, is_connected, only_gpu, start_ray, stop_ray
+from flowprep.run.ray_watch import LOOK_SECONDS, RayWatch
 from flowprep.run.run_job import DeviceWorker, run_job
 from flowprep.run.versions import environment
+from flowprep.run.worker_process import num_oom_kills
 from flowprep.run.workers import JobQueue, WorkerKind, WorkerPlan, own_machine, plan_workers
 
 __all__ = ["RayExecutor"]
@@ -31,8 +35,8 @@ log = getLogger("flowprep.run")
 BACKLOG_PER_GPU = 32
 """Waiting jobs per GPU. They show in time that a run on GPUs and cores comes to its end."""
 QUIET_START_SECONDS = 60.0
-LOOK_SECONDS = 5.0
-"""Time between two looks at the nodes of a cluster."""
+GET_SECONDS = 60.0
+"""Longest time to fetch a result that is there. After it, Ray has failed."""
 MIN_PENDING = 8
 """Jobs beyond the number of a small cluster's cores. They tell its autoscaler to add nodes."""
 MAX_EMPTY_SECONDS = 900.0
@@ -80,6 +84,8 @@ class RayExecutor(Executor):
         self._num_failed_setups = 0
         self._counters = RayCounters()
         self._notes: set[str] = set()
+        self._num_oom_kills = num_oom_kills()
+        self._memory_threshold = memory_threshold()
         self._address = cluster_address(options.address)
         # The options are checked before Ray starts, because its start takes seconds.
         check_options(options, flow.algorithm)
@@ -95,10 +101,12 @@ class RayExecutor(Executor):
                     num_gpus=machine.num_gpus,
                     runtime_env=runtime_env,
                 )
+            self._watch = RayWatch(self._ray, is_cluster=False)
         else:
             self._ray, self._owns_ray = start_ray(
                 self._address, num_cpus=1, runtime_env=runtime_env
             )
+            self._watch = RayWatch(self._ray, is_cluster=True)
             try:
                 plan = self._plan_cluster(options)
             except BaseException:
@@ -129,6 +137,7 @@ class RayExecutor(Executor):
             self._queue.add(job)
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
+        self._watch.check()
         self._follow_cluster()
         self._hand_out()
         if not self._in_flight:
@@ -142,7 +151,7 @@ class RayExecutor(Executor):
         ended: list[tuple[Job, JobResult | WorkerLost]] = []
         for ref in ready:
             task = self._in_flight.pop(ref)
-            outcome = self._outcome(ref)
+            outcome = self._outcome(ref, task.began)
             if task.job is None:
                 self._after_start(task.actor, outcome)
             else:
@@ -151,10 +160,14 @@ class RayExecutor(Executor):
                 ended.append((task.job, outcome))
         return ended
 
+    def is_short_of_memory(self) -> bool:
+        return self._is_own and memory_in_use() >= self._memory_threshold
+
     def show(self, samples: Sequence[Sample]) -> None:
         self._counters.show(samples)
 
     def close(self) -> None:
+        self._watch.close()
         if self._owns_ray:
             stop_ray(self._ray)
             return
@@ -167,7 +180,7 @@ class RayExecutor(Executor):
 
     def _plan_cluster(self, options: RunOptions) -> WorkerPlan:
         """Plans the workers of a cluster. Its GPUs are tried only when their workers start."""
-        machines = living_machines(self._ray)
+        machines = machines_of(self._watch.nodes())
         name = options.device.removesuffix("+cpu")
         device = check_device(name, self._flow.algorithm)
         if device is None and has_gpu_version(self._flow.algorithm):
@@ -202,7 +215,7 @@ class RayExecutor(Executor):
         if self._is_own or now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        machines = living_machines(self._ray)
+        machines = machines_of(self._watch.nodes())
         needs_gpu = self._gpu_is_required and self._plan.num_gpu_workers > 0
         if any(one.num_gpus if needs_gpu else one.num_cpus for one in machines):
             self._empty_since = None
@@ -331,12 +344,12 @@ class RayExecutor(Executor):
             if len(self._actors) < self._plan.num_gpu_workers:
                 self._start_gpu_worker()
 
-    def _outcome(self, ref: Any) -> PreparedWorker | JobResult | WorkerLost:
+    def _outcome(self, ref: Any, began: float) -> PreparedWorker | JobResult | WorkerLost:
         errors = self._ray.exceptions
         try:
-            result: PreparedWorker | JobResult | WorkerLost = self._ray.get(ref)
-        except errors.OutOfMemoryError:
-            return WorkerLost("out-of-memory", "Ray ended the worker because memory ran out")
+            result: PreparedWorker | JobResult | WorkerLost = self._ray.get(
+                ref, timeout=GET_SECONDS
+            )
         except errors.RayTaskError as error:
             # run_job returns every error of a job. So this error comes from the worker, which
             # cannot import flowprep or has another version of it.
@@ -356,18 +369,36 @@ class RayExecutor(Executor):
                         "Correct what --runtime-env asks for, or leave it out",
                     ]
                 ) from error
-            return WorkerLost("crashed", _summary("no worker could start", error), node_died=True)
-        except errors.NodeDiedError as error:
-            return WorkerLost("crashed", _summary("its node went away", error), node_died=True)
+            return WorkerLost("crashed", summary("no worker could start", error), node_died=True)
         except errors.RayError as error:
-            # Ray gives the cause of an actor's end only in words.
-            node_died = "its node has died" in str(error)
-            what = "its node went away" if node_died else "the worker process ended"
-            return WorkerLost("crashed", _summary(what, error), node_died=node_died)
+            return self._loss(error, began)
         self._num_failed_setups = 0
         return result
 
+    def _loss(self, error: Exception, began: float) -> WorkerLost:
+        """Returns what an error of Ray's means; raises ExecutorError where Ray itself has ended."""
+        errors = self._ray.exceptions
+        if isinstance(error, errors.LocalRayletDiedError):
+            raise self._watch.ended("its raylet died") from error
+        self._watch.check_after_loss()
+        lost = loss_of(
+            *(errors, error),
+            worker_memory=self._options.worker_memory,
+            num_workers=self._plan.num_workers if self._is_own else self._least_cores(),
+        )
+        if self._is_own:
+            if lost.node_died and isinstance(error, errors.NodeDiedError):
+                raise self._watch.ended(lost.message) from error
+            if num_oom_kills() > self._num_oom_kills and lost.reason == "crashed":
+                # What it held is not known, but its own watch would have ended it before.
+                self._num_oom_kills = num_oom_kills()
+                message = "the system ended the worker because memory ran out"
+                return WorkerLost("out-of-memory", message, is_short_of_memory=True, fault="node")
+            return lost
+        is_alone = not (lost.node_died or lost.is_short_of_memory)
+        if is_alone and self._watch.has_lost_node_since(began):
+            return WorkerLost(lost.reason, f"a node went away: {lost.message}", node_died=True)
+        return lost
 
-def _summary(what: str, error: Exception) -> str:
-    first_line = str(error).strip().partition("\n")[0]
-    return f"{what} ({type(error).__name__}: {first_line})"
+    def _least_cores(self) -> int:
+        return min((one.num_cpus for one in self._machines if one.num_cpus), default=1)

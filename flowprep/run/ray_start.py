@@ -5,10 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from flowprep.errors import ExecutorError
@@ -16,6 +19,10 @@ from flowprep.flow.devices import Device
 from flowprep.run.ray_folder import RayFolder
 
 __all__ = ["cluster_address", "is_connected", "only_gpu", "start_ray", "stop_ray"]
+
+
+ANSWER_SECONDS = 15.0
+"""A cluster's head that has not answered after this time is taken for dead."""
 
 
 def cluster_address(address: str | None) -> str | None:
@@ -45,15 +52,16 @@ def start_ray(
     folder = RayFolder() if address is None else None
     try:
         if address is not None:
-            _check_reachable(address)
-            ray.init(
-                address=address,
+            _init(
+                ray,
+                address=_reachable(ray, address),
                 runtime_env=runtime_env,
                 log_to_driver=False,
                 logging_level="error",
             )
             return ray, True
-        ray.init(
+        _init(
+            ray,
             address="local",
             num_cpus=num_cpus,
             num_gpus=num_gpus,
@@ -70,7 +78,9 @@ def start_ray(
             folder.remove()
         where = address or "this machine"
         hint = ""
-        if address is not None and os.environ.get("RAY_AUTH_MODE") != "token":
+        if address is not None and isinstance(error, ConnectionError):
+            hint = "; start the cluster's head, or leave out --address and RAY_ADDRESS"
+        elif address is not None and os.environ.get("RAY_AUTH_MODE") != "token":
             hint = (
                 "; where the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
                 "or RAY_AUTH_TOKEN_PATH"
@@ -81,6 +91,22 @@ def start_ray(
         # This ends Ray if nobody else does, for example in a notebook.
         atexit.register(stop_ray, ray)
     return ray, True
+
+
+def _init(ray: Any, **options: Any) -> None:
+    """Calls `ray.init`, and restores the handler of SIGTERM that Ray replaces."""
+    before = signal.getsignal(signal.SIGTERM)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before in (signal.SIG_DFL, None):
+        ray.init(**options)
+        return
+    try:
+        ray.init(**options)
+    except SystemExit as error:
+        # Ray's own handler exits like this.
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 _folders: list[RayFolder] = []
@@ -119,12 +145,48 @@ def only_gpu(device: Device | None) -> Iterator[None]:
             os.environ[variable] = before
 
 
-def _check_reachable(address: str) -> None:
-    """Raises ConnectionError if nothing listens at HOST:PORT. Ray would try for a minute."""
+def _reachable(ray: Any, address: str) -> str:
+    """Returns the address of a cluster's head that answers, as HOST:PORT for `auto`.
+
+    Raises OSError, RuntimeError or one of Ray's errors if there is none. Ray itself would try for a
+    quarter of an hour.
+    """
+    is_client = "://" in address
+    if not is_client:
+        # ray.init does the same: it looks for `auto` on this machine, and resolves localhost.
+        address = ray._private.services.canonicalize_bootstrap_address_or_die(address)
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
-            pass
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(f"no head answers at {address} ({error})") from error
+    if not is_client:
+        _ask(ray, address)
+    return address
+
+
+def _ask(ray: Any, address: str) -> None:
+    """Asks a cluster's head for its ID, in a thread, because the call may hang."""
+    outcome: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            ray._raylet.GcsClient(address=address)
+        except Exception as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        error = outcome.get(timeout=ANSWER_SECONDS)
+    except Empty:
+        raise ConnectionError(
+            f"the head at {address} has not answered for {ANSWER_SECONDS:.0f} s"
+        ) from None
+    if error is not None:
+        raise error
 
 
 def _import_ray(*, starts_here: bool) -> Any:
@@ -143,6 +205,9 @@ def _import_ray(*, starts_here: bool) -> Any:
         # Ray would keep the outcome of the last 100,000 tasks, 4 kB each, for a dashboard that
         # does not run.
         settings["RAY_task_events_report_interval_ms"] = "0"
+    else:
+        # The driver itself says that a head is gone, before Ray ends the process for it.
+        settings["RAY_gcs_rpc_server_reconnect_timeout_s"] = "300"
     if starts_here and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         # Ray's ports listen on all interfaces. A token made for this process keeps others out.
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

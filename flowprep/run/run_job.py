@@ -39,6 +39,7 @@ from flowprep.run.job import (
 from flowprep.run.segments import join_segments, write_segment
 from flowprep.run.versions import Environment, compare, environment, some_are_files, version_note
 from flowprep.run.watchdog import watchdog
+from flowprep.video.contents import source_sha256
 from flowprep.video.cut import is_long, plan_cut
 from flowprep.video.decode import open_video
 from flowprep.video.fetch import FetchedVideo, fetched
@@ -56,6 +57,8 @@ def run_job(
     the job.
     """
     try:
+        # Of a driver that has lost its lease nothing is begun any more.
+        job.storage.confirm()
         if isinstance(job, PublishJob):
             records = [read_part_record(job.storage, job.shard, index) for index in job.indices]
             publish_shard(job.storage, job.shard, job.indices, records)
@@ -151,13 +154,14 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
         began = time.perf_counter()
         with fetched(job.video) as source:
             extracted = _extract_part(job, source, estimator, began)
-        if isinstance(extracted, VideoCut):
-            return JobResult(cut=extracted)
+            if isinstance(extracted, VideoCut):
+                sha256 = source_sha256(source.video)
+                return JobResult(cut=dataclasses.replace(extracted, source_sha256=sha256))
         record = extracted
     except VideoError as error:
         if device != "cpu" and error.reason == "out-of-memory":
             # Others share the GPU's memory. There may be enough at another time or place.
-            return WorkerLost("out-of-memory", error.message)
+            return WorkerLost("out-of-memory", error.message, fault="node")
         if error.reason == "estimator-error":
             trace = traceback.format_exc()
         record = failed_record(job, error)
@@ -191,6 +195,11 @@ def _join(job: JoinJob) -> JobResult:
         record = join_segments(job.storage, shard=job.shard, index=job.index, cut=job.cut)
     except VideoError as error:
         return JobResult(refusal=error.message)
+    except StorageError as error:
+        if error.reason != "missing":
+            raise
+        # A driver that was taken over may have removed it, as one that it needed no more.
+        return JobResult(refusal=f"a segment is gone: {error}")
     write_part_record(job.storage, job.shard, job.index, record)
     return JobResult(record=record)
 
@@ -199,8 +208,9 @@ def _device_lost(error: Exception) -> WorkerLost:
     message = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     if "out of memory" in str(error).lower():
         hint = "take fewer --workers-per-gpu, or --device cpu for this video"
-        return WorkerLost("out-of-memory", f"the GPU's memory ran out ({message}); {hint}")
-    return WorkerLost("crashed", f"the GPU failed ({message})")
+        words = f"the GPU's memory ran out ({message}); {hint}"
+        return WorkerLost("out-of-memory", words, fault="node")
+    return WorkerLost("crashed", f"the GPU failed ({message})", fault="node")
 
 
 def _extract_part(
@@ -245,8 +255,9 @@ def _extract_part(
                 extracted.seconds,
                 job.attempt,
             )
+        metadata = metadata.with_source_sha256(source_sha256(source.video))
         began = time.perf_counter()
-        with job.storage.atomic_file(part_name(job.shard, job.index, "tar")) as file:
+        with job.storage.atomic_file(part_name(job.shard, job.index, "tar"), lasting=False) as file:
             members = write_sample(file, metadata, extracted.streams)
         seconds = extracted.seconds | {"write": time.perf_counter() - began}
         seconds = {name: round(value, 4) for name, value in seconds.items()}

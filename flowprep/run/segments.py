@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET
@@ -20,7 +20,7 @@ from flowprep.dataset.layout import Count, Seconds, VideoRecord
 from flowprep.dataset.metadata import SegmentMetadata, VideoMetadata, read_histogram
 from flowprep.dataset.parts import part_name, parts_folder
 from flowprep.dataset.rebuild import record_from_metadata
-from flowprep.dataset.write import COPY_BYTES, WritableStream, write_sample
+from flowprep.dataset.write import COPY_BYTES, ByteSink, WritableStream, write_sample
 from flowprep.errors import VideoError
 from flowprep.storage import Storage
 from flowprep.video.segments import Segment, VideoCut
@@ -74,7 +74,7 @@ class _JoinedStream:
     def num_bytes(self) -> int:
         return sum(size for _, _, size in self.places)
 
-    def copy_to(self, file: IO[bytes]) -> None:
+    def copy_to(self, file: ByteSink) -> None:
         for name, offset, size in self.places:
             for begin in range(0, size, COPY_BYTES):
                 length = min(COPY_BYTES, size - begin)
@@ -105,13 +105,14 @@ def write_segment(
     """Stores a segment: first its streams, then the record that says that they are whole."""
     began = time.perf_counter()
     members = {}
-    with storage.atomic_file(segment_name(shard, index, segment, "mjpg")) as file:
+    with storage.atomic_file(segment_name(shard, index, segment, "mjpg"), lasting=False) as file:
         for name, stream in streams.items():
             members[name] = (file.tell(), stream.num_bytes)
             stream.copy_to(file)
     spent = dict(seconds) | {"write": time.perf_counter() - began}
     stored = _StoredSegment(metadata, members, spent, attempt)
-    storage.write_bytes(segment_name(shard, index, segment, "segment"), stored.to_json())
+    name = segment_name(shard, index, segment, "segment")
+    storage.write_bytes(name, stored.to_json(), lasting=False)
     return stored.record()
 
 
@@ -154,7 +155,7 @@ def join_segments(storage: Storage, *, shard: int, index: int, cut: VideoCut) ->
         )
         for name in found[0].members
     }
-    with storage.atomic_file(part_name(shard, index, "tar")) as file:
+    with storage.atomic_file(part_name(shard, index, "tar"), lasting=False) as file:
         members = write_sample(file, metadata, streams)
     seconds = {name: sum(stored.seconds[name] for stored in found) for name in found[0].seconds}
     seconds["write"] += time.perf_counter() - began
@@ -191,6 +192,7 @@ def _joined_metadata(parts: Sequence[SegmentMetadata], cut: VideoCut) -> VideoMe
         num_frames_decoded=cut.num_frames_decoded,
         frame_counts=cut.frame_counts,
         notes=cut.notes,
+        source_sha256=cut.source_sha256,
     )
 
 
@@ -216,7 +218,7 @@ class CutVideos:
     def add(self, shard: int, index: int, cut: VideoCut) -> None:
         """Adds a video, and stores how it is cut, so that another run can continue with it."""
         content = json.dumps(cut.to_dict()).encode()
-        self._storage.write_bytes(part_name(shard, index, "cut"), content)
+        self._storage.write_bytes(part_name(shard, index, "cut"), content, lasting=False)
         self._cuts[index] = cut
         self._remaining[index] = {segment.start for segment in cut.segments}
 
@@ -260,8 +262,9 @@ class CutVideos:
             kept.add(name)
             for segment in cut.segments:
                 record = segment_name(shard, index, segment, "segment").rpartition("/")[2]
-                if record in names:
-                    kept |= {record, record.removesuffix("segment") + "mjpg"}
+                files = {record, record.removesuffix("segment") + "mjpg"}
+                if files <= set(names):
+                    kept |= files
                 else:
                     self._remaining[index].add(segment.start)
         for name in names:

@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -29,9 +29,10 @@ from flowprep.dataset.layout import (
     read_failures,
     sidecar_name,
 )
-from flowprep.dataset.parts import list_parts, shards_with_parts
+from flowprep.dataset.lease import run_epoch
+from flowprep.dataset.parts import num_finished_parts, shards_with_parts
 from flowprep.dataset.read import published_shards
-from flowprep.errors import DatasetError, StorageError
+from flowprep.errors import DatasetError, FailureFault, StorageError
 from flowprep.printable import join_lines
 from flowprep.run.progress import RunReport
 from flowprep.storage import Storage
@@ -86,7 +87,7 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of `logs/progress.json`: the driver's knowledge about its run."""
 
     run: str
-    """A random name of this run."""
+    """The epoch of the run's lease and a random name, as in `12-0f3a...`."""
     driver: str
     """The driver's process and machine."""
     state: RunState
@@ -107,6 +108,7 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_complete: _Count
     num_partial: _Count
     num_failed: _Count
+    """By a fault of their own."""
     num_lost_workers: _Count
     num_pairs: _Count
     num_bytes: _Count
@@ -117,6 +119,8 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds by stage, over all workers of this run."""
     failures: dict[str, _Count] = {}
     """Failed videos by reason."""
+    node_failures: dict[str, _Count] = {}
+    """Videos that failed by the fault of a node, by reason; they are among the remaining."""
     nodes: dict[str, NodeProgress] = {}
     slowest: tuple[SlowVideo, ...] = ()
     in_flight: tuple[SlowVideo, ...] = ()
@@ -127,6 +131,12 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Returns the progress as JSON values; `from_dict` is its inverse."""
         values: dict[str, Any] = msgspec.to_builtins(self)
         return values
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the run's lease, or 0 for an earlier version, which did not count."""
+        number, dash, _ = self.run.partition("-")
+        return int(number) if dash and number.isdecimal() and len(number) < 16 else 0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunProgress:
@@ -140,12 +150,12 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProgressRecorder:
     """Counts the work of a run, and publishes the counts every few seconds."""
 
-    def __init__(self, storage: Storage, report: RunReport, num_remaining: int) -> None:
+    def __init__(self, storage: Storage, report: RunReport, num_remaining: int, epoch: int) -> None:
         self.num_workers = 0
         self._storage = storage
         self._report = report
         self._num_remaining = num_remaining
-        self._run = uuid.uuid4().hex[:12]
+        self._run = f"{epoch}-{uuid.uuid4().hex[:12]}"
         self._began_at = datetime.now(timezone.utc)
         self._began = time.monotonic()
         self._written = -WRITE_SECONDS
@@ -207,7 +217,7 @@ class ProgressRecorder:
         progress = self._progress(state, now)
         try:
             content = json.dumps(progress.to_dict(), indent=2) + "\n"
-            self._storage.write_bytes(PROGRESS_FILE, content.encode())
+            self._storage.write_bytes(PROGRESS_FILE, content.encode(), lasting=False)
         except StorageError:
             if state == "running":
                 return None
@@ -251,6 +261,7 @@ class ProgressRecorder:
             videos_per_second=round(videos_per_second, 4),
             stage_seconds={name: round(value, 3) for name, value in report.seconds.items()},
             failures=dict(report.failures.most_common()),
+            node_failures=dict(report.node_failures.most_common()),
             nodes={
                 name: NodeProgress(int(videos), int(pairs), round(busy, 3))
                 for name, (videos, pairs, busy) in sorted(self._nodes.items())
@@ -276,16 +287,21 @@ class RunStatus:
     num_waiting: int
     """Finished or failed videos whose shard is not published yet."""
     num_failed: int
-    """Videos in `failures.jsonl`, which is written when shards are published."""
+    """Videos in `failures.jsonl` that failed by a fault of their own. The file is written when
+    shards are published."""
+    num_failed_by_node: int
+    """Videos in `failures.jsonl` that failed by the fault of a node. The next run tries them."""
     num_shards: int
     num_published_shards: int
     failures: dict[str, int]
-    """Failed videos by reason."""
+    """Videos that failed by a fault of their own, by reason."""
+    node_failures: dict[str, int]
+    """Videos that failed by the fault of a node, by reason."""
     num_concealed: int | None
     """Published videos with damaged pictures that the decoder concealed. None on an object store,
     where counting them would take one request for each shard."""
     progress: RunProgress | None
-    """Progress of the last run. None if there was no run, or if its file is damaged."""
+    """Progress of the last run. None if there was no run, or if its file is damaged or older."""
     silent_seconds: float | None
     """Seconds since the driver's last write, by this machine's clock. None if no run is working."""
 
@@ -301,7 +317,8 @@ class RunStatus:
             silent = self.silent_seconds is not None and self.silent_seconds > SILENT_SECONDS
             return "silent" if silent else "running"
         if self.num_published == self.num_videos:
-            return "incomplete" if self.num_failed else "complete"
+            has_failed = self.num_failed or self.num_failed_by_node
+            return "incomplete" if has_failed else "complete"
         return "incomplete" if self.progress is None else self.progress.state
 
     def to_dict(self) -> dict[str, Any]:
@@ -319,8 +336,16 @@ class RunStatus:
             f"{format_count(self.num_waiting, 'video')} finished in others",
         ]
         if self.num_failed:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.failures.items())
-            lines.append(f"  failed        {format_count(self.num_failed, 'video')}: {reasons}")
+            lines.append(
+                f"  failed        {format_count(self.num_failed, 'video')}: "
+                f"{_reasons(self.failures)}"
+            )
+        if self.num_failed_by_node:
+            them = "it" if self.num_failed_by_node == 1 else "them"
+            lines.append(
+                f"  node's fault  {format_count(self.num_failed_by_node, 'video')}: "
+                f"{_reasons(self.node_failures)}; the same extract tries {them} again"
+            )
         if self.num_concealed:
             count = format_count(self.num_concealed, "video")
             lines.append(
@@ -392,8 +417,12 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
     published = set(published_shards(storage)) & planned.keys()
     num_waiting = 0
     for shard in shards_with_parts(storage) - published:
-        num_waiting += sum(name.endswith(".json") for name in list_parts(storage, shard))
-    failures = read_failures(storage)
+        num_waiting += num_finished_parts(storage, shard)
+    failures = read_failures(storage).values()
+    by_fault = {
+        fault: Counter(one.reason for one in failures if one.fault == fault)
+        for fault in get_args(FailureFault)
+    }
     progress = _read_progress(storage)
     silent = None
     if progress is not None and progress.state == "running":
@@ -404,14 +433,20 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
         num_videos=sum(planned.values()),
         num_published=sum(planned[shard] for shard in published),
         num_waiting=num_waiting,
-        num_failed=len(failures),
+        num_failed=by_fault["video"].total(),
+        num_failed_by_node=by_fault["node"].total(),
         num_shards=len(planned),
         num_published_shards=len(published),
-        failures=dict(Counter(failure.reason for failure in failures.values()).most_common()),
+        failures=dict(by_fault["video"].most_common()),
+        node_failures=dict(by_fault["node"].most_common()),
         num_concealed=_num_concealed(storage, published) if storage.is_local else None,
         progress=progress,
         silent_seconds=silent,
     )
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
 def _num_concealed(storage: Storage, shards: Iterable[int]) -> int:
@@ -423,7 +458,9 @@ def _read_progress(storage: Storage) -> RunProgress | None:
     if not storage.exists(PROGRESS_FILE):
         return None
     try:
-        return RunProgress.from_dict(json.loads(storage.read_bytes(PROGRESS_FILE)))
+        progress = RunProgress.from_dict(json.loads(storage.read_bytes(PROGRESS_FILE)))
     except (ValueError, OverflowError, RecursionError):
         # This file only says how a run went. The data set does not depend on it.
         return None
+    # A run that was taken over may have written it after its successor.
+    return progress if progress.epoch >= run_epoch(storage) else None

@@ -1,4 +1,4 @@
-"""Ends a worker that shows no sign of life, and says where the worker hung."""
+"""Ends a worker that shows no sign of life or takes too much memory, and says why."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import IO
 
 from flowprep.run.job import ExtractJob
+from flowprep.run.worker_memory import MemoryWatch, memory_watch
 
 __all__ = ["Watch", "watchdog"]
 
@@ -19,16 +20,17 @@ _REARM_SECONDS = 0.5
 
 
 class Watch:
-    """Ends this process if the watch is not called for a while.
+    """Ends this process if the watch is not called for a while, and looks at its memory if it is.
 
     A C thread of faulthandler ends the process. So the watch also ends native code that hangs while
     it holds the GIL, as decord does on some damaged files. The traceback in `file` says where the
     process hung.
     """
 
-    def __init__(self, timeout_seconds: float, file: IO[str]) -> None:
+    def __init__(self, timeout_seconds: float, file: IO[str], memory: MemoryWatch | None) -> None:
         self._timeout_seconds = timeout_seconds
         self._file = file
+        self._memory = memory
         self._armed_at = 0.0
 
     def __call__(self) -> None:
@@ -36,6 +38,8 @@ class Watch:
         if now - self._armed_at >= min(_REARM_SECONDS, self._timeout_seconds / 4):
             faulthandler.dump_traceback_later(self._timeout_seconds, file=self._file, exit=True)
             self._armed_at = now
+            if self._memory is not None:
+                self._memory.check()
 
 
 @contextmanager
@@ -49,17 +53,29 @@ def watchdog(job: ExtractJob) -> Iterator[Watch | None]:
     if job.storage.is_local:
         path = job.storage.path(job.stall_name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        file: IO[str] = open(path, "w")  # noqa: SIM115
+        file: IO[str] = _new_file(path)
     else:
         file = tempfile.TemporaryFile("w")  # noqa: SIM115
     try:
-        watch = Watch(job.stall_timeout_seconds, file)
-        watch()
-        yield watch
+        with memory_watch(job) as memory:
+            watch = Watch(job.stall_timeout_seconds, file, memory)
+            watch()
+            yield watch
     finally:
         faulthandler.cancel_dump_traceback_later()
+        number = os.fstat(file.fileno()).st_ino
         file.close()
         if job.storage.is_local:
-            # A worker of a killed driver may have removed the file of the same video just before.
+            # A worker of another driver may have removed the file, or have made its own.
             with suppress(FileNotFoundError):
-                os.unlink(path)
+                if os.stat(path).st_ino == number:
+                    os.unlink(path)
+
+
+def _new_file(path: str) -> IO[str]:
+    """Returns a new file, which no worker of another driver has open."""
+    while True:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        with suppress(FileExistsError):
+            return open(path, "x")

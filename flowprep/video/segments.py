@@ -112,6 +112,8 @@ class VideoCut:
     """Counts of what happens to these frames. None in a cut of version 1."""
     notes: Mapping[NoteCode, str] = field(default_factory=dict)
     """The notes of an uncut read."""
+    source_sha256: str | None = None
+    """SHA-256 of the file. None for a range of a file."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the cut as JSON values; `from_dict` is its inverse."""
@@ -120,6 +122,7 @@ class VideoCut:
             "num_frames_decoded": self.num_frames_decoded,
             "frame_counts": msgspec.to_builtins(self.frame_counts),
             "notes": dict(self.notes),
+            "source_sha256": self.source_sha256,
         }
 
     @classmethod
@@ -131,6 +134,7 @@ class VideoCut:
             values["num_frames_decoded"],
             msgspec.convert(values.get("frame_counts"), FrameCounts | None),
             values.get("notes", {}),
+            values.get("source_sha256"),
         )
 
 

@@ -53,7 +53,9 @@ MEMORY_BYTES = 1 << 30
 CASES_PER_CHILD = 200
 
 BLOCK = 512
-LEASE = Holder("ab", "there", "m", 1, "1", "2026-01-01T00:00:00Z", renewed=3)
+LEASE = Holder(
+    *("ab", "there", "m", 1, "1", "2026-01-01T00:00:00Z"), renewed=3, epoch=2, released=True
+)
 
 
 def make_template(folder: Path) -> Path:

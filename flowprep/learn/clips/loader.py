@@ -18,6 +18,7 @@ import signal
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
@@ -30,8 +31,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from flowprep.dataset import jpeg
 from flowprep.errors import ConfigError, FlowprepError
 from flowprep.learn.clips import levels
+from flowprep.run.interrupts import ENDING_SIGNALS
 
 __all__ = ["Loader", "PlainLoader", "keep_memory", "loader_options"]
+
+_NOT_FOR_LOADERS = (*ENDING_SIGNALS, signal.SIGHUP)
 
 # The first imports of a loader process. The fork server imports them once for all processes.
 _PRELOADED = ["flowprep.learn.clips.training", "flowprep.learn.clips.testing"]
@@ -222,12 +226,22 @@ def _context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
+    # To end a job, Slurm and torchrun signal all its processes. The training needs its loaders to
+    # finish the current step. The fork server inherits this mask; it and the loaders end when this
+    # process ends. A signal to this process is delayed until the mask is restored.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_LOADERS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
 def _start_loader(number: int, environment: Mapping[str, str]) -> None:
-    """Prepares a loader process: it uses one core, and leaves Ctrl-C to its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepares a loader process: it uses one core, and only its parent decides when it ends."""
+    for ending in _NOT_FOR_LOADERS:
+        signal.signal(ending, signal.SIG_IGN)
     os.environ.update(environment)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
