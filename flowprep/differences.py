@@ -71,7 +71,7 @@ def mismatch(
     `title` is a clause without a colon. `remedy` is a sentence.
     """
     lines = describe_differences(differences, places, max_shown)
-    return ConfigMismatchError("\n".join([f"{title}:", *lines, remedy]), differences)
+    return ConfigMismatchError([f"{title}:", *lines, remedy], differences)
 
 
 def show_value(value: Any) -> str:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from flowprep._version import __version__
 from flowprep.extras import install_command
+from flowprep.printable import join_lines
 
 if TYPE_CHECKING:
     from flowprep.synthetic import Scene
@@ -84,7 +85,7 @@ class Section:
 
     def summary(self) -> str:
         """Returns the section as lines of text."""
-        return "\n".join([self.title, *(line for one in self.facts for line in one.lines())])
+        return join_lines([self.title, *(line for one in self.facts for line in one.lines())])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the section as JSON values."""
@@ -161,6 +162,9 @@ _NEEDED = {
 }
 
 
+_NONFREE = b"nonfree and unredistributable"
+
+
 def _versions() -> Iterator[Fact]:
     yield Fact("flowprep", f"{__version__} in {Path(__file__).parent}")
     yield Fact("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -181,9 +185,25 @@ def _versions() -> Iterator[Fact]:
             yield Fact(name, f"cannot be imported ({_words(error)}); {remedy}", "broken")
     for name, package in (("decord", "decord"), ("PyTorch", "torch")):
         try:
-            yield Fact(name, importlib.metadata.version(package))
+            text = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             yield Fact(name, "not installed", "absent")
+            continue
+        yield Fact(name, text + (_decord_remark() if package == "decord" else ""))
+
+
+def _decord_remark() -> str:
+    """Returns where decord is, and the license that the FFmpeg in its wheel reports."""
+    distribution = importlib.metadata.distribution("decord")
+    text = f" in {distribution.locate_file('decord')}"
+    for file in distribution.files or ():
+        # FFmpeg's av_license returns a text of libavutil/version.h.
+        if file.name.startswith("libavutil") and _NONFREE in Path(str(file.locate())).read_bytes():
+            return (
+                f"{text}; its FFmpeg reports the license {_NONFREE.decode()!r}: run `pip uninstall "
+                "decord` before you pass on this environment"
+            )
+    return text
 
 
 def _supported(package: str, version: str) -> str | None:

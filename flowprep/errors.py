@@ -15,9 +15,10 @@ FlowprepError
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from flowprep.printable import join_lines
 from flowprep.urls import redacted
 
 __all__ = [
@@ -165,8 +166,10 @@ class FlowprepError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str) -> None:
-        super().__init__(redacted(message))
+    def __init__(self, message: str | Sequence[str]) -> None:
+        """A message of several lines is given as a list; a line feed in a text came with a name."""
+        self.has_lines = not isinstance(message, str)
+        super().__init__(redacted(message if isinstance(message, str) else join_lines(message)))
 
 
 class ConfigError(FlowprepError, ValueError):
@@ -188,7 +191,9 @@ class DatasetError(FlowprepError):
 class ConfigMismatchError(DatasetError):
     """A run has another configuration than the data set. `differences` has both values by field."""
 
-    def __init__(self, message: str, differences: Mapping[str, tuple[Any, Any]]) -> None:
+    def __init__(
+        self, message: str | Sequence[str], differences: Mapping[str, tuple[Any, Any]]
+    ) -> None:
         super().__init__(message)
         self.differences = dict(differences)
 

@@ -76,7 +76,7 @@ def _nodes(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
                 yield name, args[0]
             elif name == "mismatch" and len(args) == 4:
                 yield "ConfigMismatchError", _joined(args[0], ":\n{}\n", args[3])
-            elif name == "_note" and args:
+            elif name == "_note" and args and not isinstance(args[0], ast.List):
                 yield "note", args[0]
             elif isinstance(node.func, ast.Attribute) and "note" in _name(node.func.value):
                 if name in ("append", "insert"):
@@ -148,9 +148,9 @@ def _is_text(node: ast.expr) -> bool:
         return isinstance(node.value, str)
     if isinstance(node, ast.BinOp):
         return isinstance(node.op, ast.Add) and (_is_text(node.left) or _is_text(node.right))
-    # "\n".join([f"...", *lines, "..."])
-    is_join = isinstance(node, ast.Call) and _name(node.func) == "join"
-    return isinstance(node, ast.JoinedStr) or (is_join and bool(_constants(node).strip()))
+    # [f"...", *lines, "..."], which are the lines of an error
+    is_list = isinstance(node, ast.List)
+    return isinstance(node, ast.JoinedStr) or (is_list and bool(_constants(node).strip()))
 
 
 def _template(node: ast.expr) -> str:
@@ -160,10 +160,11 @@ def _template(node: ast.expr) -> str:
         return "".join(_template(part) for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _template(node.left) + _template(node.right)
-    if isinstance(node, ast.Call) and _name(node.func) == "join":
-        (items,) = node.args
-        if isinstance(items, ast.List):
-            return "\n".join(map(_template, items.elts))
+    if isinstance(node, ast.List):
+        return "\n".join(map(_template, node.elts))
+    # *f"...".splitlines()
+    if isinstance(node, ast.Starred) and isinstance(node.value, ast.Call):
+        return _template(getattr(node.value.func, "value", node.value))
     return "{}"
 
 

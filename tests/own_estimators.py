@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.flow import own
-from flowprep.run import extract, run_job
+from flowprep.run import run_job, versions
 from flowprep.synthetic import textured_image
 
 CHANNEL_MOTIONS_PX = ((3, 0), (-2, 0), (0, 2))
@@ -100,5 +100,5 @@ def forget_modules(folder: Path) -> None:
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None) or "").startswith(f"{folder}/"):
             del sys.modules[name]
-    for cached in (own.load_own, extract.library_versions, run_job._estimator):
+    for cached in (own.load_own, versions.environment, run_job._estimator):
         cached.cache_clear()

@@ -20,6 +20,7 @@ ROOMS = (
     "flowprep.lazy",
     "flowprep.urls",
     "flowprep.words",
+    "flowprep.printable",
     "flowprep.garbage",
     "flowprep.errors",
     "flowprep.differences",

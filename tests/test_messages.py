@@ -44,6 +44,7 @@ RULE = re.compile(
 WITHOUT_REMEDY = {
     # The words of the system, of a library or of another error, which say what is wrong; the
     # remedy, where there is one, is among them.
+    "inputs/listed.py": ["{} names no video that may be used"],
     "differences.py": ["{}:\n{}\n{}"],
     "cli/config_file.py": ["{}: {}", "{}: no option is called {}"],
     "storage_errors.py": ["cannot {} {}: {}"],

@@ -23,6 +23,8 @@ import flowprep
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 # Versions are dates, so that there is no next major one; and of packaging every version parses.
+BUILT_FROM = ("setup.cfg", "pyproject.toml", "LICENSE", "NOTICE", "docs/about.md")
+"""What a wheel is built from, beside the package."""
 UNBOUNDED = {"fsspec", "gcsfs", "nvidia-cuda-nvrtc-cu12", "packaging", "s3fs"}
 
 
@@ -88,7 +90,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "flowprep", source / "flowprep", ignore=ignored)
-    for name in ("setup.cfg", "pyproject.toml", "LICENSE", "NOTICE", "docs/about.md"):
+    for name in BUILT_FROM:
         (source / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, source / name)
     code = "import sys, setuptools.build_meta; setuptools.build_meta.build_wheel(sys.argv[1])"
@@ -168,3 +170,26 @@ def test_the_citation_is_of_this_version() -> None:
     assert citation["version"] == flowprep.__version__
     assert citation["license"] == "Apache-2.0"
     assert citation["type"] == "software"
+
+
+def test_the_image_has_all_that_is_required_but_decord() -> None:
+    text = (ROOT / "examples/Dockerfile").read_text(encoding="utf-8")
+    text = re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines()]
+    (python,) = (
+        re.fullmatch(r"python:(3\.\d+)-slim", line[1]) for line in lines if line[0] == "FROM"
+    )
+    assert python is not None
+    installs = [line[1:] for line in lines if line[:3] == ["RUN", "pip", "install"]]
+    constraints = f"scripts/constraints-{python[1]}.txt"
+    options = ["pip", "install", "--no-cache-dir"]
+    assert installs[0][:5] == [*options, "--constraint", constraints]
+    assert installs[1:] == [[*options, "--no-deps", "."]]
+    needed = {
+        one.name
+        for one in map(Requirement, settings()["options"]["install_requires"].strip().splitlines())
+        if one.marker is None or one.marker.evaluate({"python_version": python[1]})
+    }
+    assert set(installs[0][5:]) == needed - {"decord"} == needed - {"tomli", "decord"}
+    copied = [name for line in lines if line[0] == "COPY" for name in line[1:-1]]
+    assert sorted(copied) == sorted([*BUILT_FROM, constraints, "flowprep"])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from flowprep._version import __version__
+from flowprep.cli.output import echo_error, printable_output
 from flowprep.errors import FlowprepError
 from flowprep.lazy import imported
 from flowprep.run.interrupts import endings_raised
@@ -115,22 +116,29 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
-    # File names and texts in data sets may hold characters that the terminal cannot show.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    with printable_output():
+        sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Runs the command line; returns its exit code."""
     try:
         # SIGTERM ends a command in order, as Ctrl-C does.
         with endings_raised():
             code = cli.main(arguments, prog_name="flowprep", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except FlowprepError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+        echo_error(error)
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nInterrupted.", err=True)
-        sys.exit(1)
+        return 1
     except BrokenPipeError:
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+        return 1
+    except Exception:
+        # A traceback that Python itself wrote would not be escaped.
+        traceback.print_exc()
+        return 1
+    return code if isinstance(code, int) else 0

@@ -11,6 +11,7 @@ from flowprep.cli.options import (
     options_named,
     sample_option,
 )
+from flowprep.cli.output import echo_line
 from flowprep.extras import extra_needed
 
 __all__ = ["browse"]
@@ -103,4 +104,4 @@ def browse(
         from flowprep.look.browse.server import BrowseSpec, serve
     with options_named(ctx):
         spec = BrowseSpec(host, port, token, allow_host, sample, findings)
-    serve(out, spec, announce=click.echo, open_browser=open_browser)
+    serve(out, spec, announce=echo_line, open_browser=open_browser)

@@ -16,6 +16,7 @@ from flowprep.cli.options import (
     given_values,
     options_named,
 )
+from flowprep.cli.output import echo_line
 from flowprep.cli.view import NamesType, computing_options
 from flowprep.config import DIRECTIONS, DecodeSpec, Direction, ExtractConfig, FlowSpec
 from flowprep.errors import InputError
@@ -154,4 +155,5 @@ def compare(
         return
     click.echo(found.summary())
     if to is not None:
-        click.echo(f"\ndrew the {len(paths)} fields that differ most in {to}")
+        click.echo()
+        echo_line(f"drew the {len(paths)} fields that differ most in {to}")

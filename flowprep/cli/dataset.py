@@ -8,7 +8,9 @@ import time
 import click
 
 from flowprep.cli.options import check_exists, labels_option
+from flowprep.cli.output import echo_line, echo_notes
 from flowprep.errors import DatasetError
+from flowprep.printable import one_line
 from flowprep.words import format_bytes
 
 __all__ = ["info", "status", "verify"]
@@ -60,13 +62,12 @@ def verify(out: str, deep: bool, repair: bool, sources: bool, hash_sources: bool
         progress=None,
     )
     for name in report.repaired:
-        click.echo(f"rebuilt {name}")
-    for note in report.notes:
-        click.echo(f"note: {note}", err=True)
+        echo_line(f"rebuilt {name}")
+    echo_notes(report.notes)
     for problem in report.problems[:_MAX_SHOWN_PROBLEMS]:
-        click.echo(f"problem: {problem}")
+        echo_line(f"problem: {problem}")
     if (hidden := len(report.problems) - _MAX_SHOWN_PROBLEMS) > 0:
-        click.echo(f"... and {hidden} more")
+        echo_line(f"... and {hidden} more")
     counts = (
         f"{report.num_stored} of {report.num_videos} videos stored, {report.num_failed} failed, "
         f"{f'{report.num_concealed} with concealed damage, ' if report.num_concealed else ''}"
@@ -74,9 +75,9 @@ def verify(out: str, deep: bool, repair: bool, sources: bool, hash_sources: bool
         f"{' decoded' if deep else ''}, {format_bytes(report.num_bytes)}"
     )
     if report.is_whole:
-        click.echo(f"whole: {counts}")
+        echo_line(f"whole: {counts}")
         return 0
-    click.echo(f"NOT WHOLE: {len(report.problems)} problems; {counts}")
+    echo_line(f"NOT WHOLE: {len(report.problems)} problems; {counts}")
     return 1
 
 
@@ -103,15 +104,14 @@ def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None
     check_exists(out)
     if list_videos:
         dataset = open_dataset(out, labels=labels)
-        for note in dataset.labels_notes:
-            click.echo(f"note: {note}", err=True)
+        echo_notes(dataset.labels_notes)
         click.echo("key\tlabels\tsplit\tframes\tflows\twidth\theight\tfps\tstatus")
         for video in dataset.videos:
             numbers = ",".join(map(str, video.labels))
             status = "partial" if video.is_partial else "complete"
             fps = "" if video.fps is None else f"{video.fps:.3f}"
             click.echo(
-                f"{video.key}\t{numbers}\t{video.split or ''}\t{video.num_frames}\t"
+                f"{video.key}\t{numbers}\t{one_line(video.split or '')}\t{video.num_frames}\t"
                 f"{video.num_flows}\t{video.width}\t{video.height}\t{fps}\t{status}"
             )
         return

@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from flowprep.cli.output import echo_line
+
 __all__ = ["doctor"]
 
 
@@ -39,5 +41,5 @@ def doctor(as_json: bool) -> int:
         }
         click.echo(json.dumps(values, indent=2))
     else:
-        click.echo(verdict(sections))
+        echo_line(verdict(sections))
     return exit_code(sections)

@@ -14,6 +14,7 @@ from flowprep.cli.options import (
     labels_option,
     options_named,
 )
+from flowprep.cli.output import echo_line, echo_notes
 from flowprep.extras import extra_needed
 from flowprep.learn.config import PrecisionName, ViewSpec
 from flowprep.learn.recipes import VIEWS
@@ -194,13 +195,12 @@ def evaluate(
             origin=os.fspath(file),
         )
         folder = to or os.fspath(library.default_folder(file, spec, split, task, labels))
-        for note in notes:
-            click.echo(f"note: {note}", err=True)
+        echo_notes(notes)
         named = f" of labels {labels}" if labels is not None else ""
-        click.echo(
+        echo_line(
             f"{file} on {out}, {split}{named}: {spec.num_clips} clip{'s' * (spec.num_clips > 1)} "
             f"x {spec.num_crops} crop{'s' * (spec.num_crops > 1)} per video"
         )
         click.echo(scores.summary())
         write_scores(scores, folder)
-        click.echo(f"  written to           {folder}")
+        echo_line(f"  written to           {folder}")

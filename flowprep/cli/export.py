@@ -7,6 +7,7 @@ from typing import Any, get_args
 import click
 
 from flowprep.cli.options import ChoiceType, labels_option, options_named, workers_option
+from flowprep.cli.output import echo_notes
 from flowprep.config import Direction, RunOptions
 from flowprep.exchange.export_spec import ExportSpec
 from flowprep.exchange.layouts import LAYOUTS, FormatName, Values
@@ -123,7 +124,6 @@ def export(
         spec = ExportSpec(**given)
         dataset = open_dataset(out, labels=labels)
         report = export_dataset(dataset, dest, spec, num_workers=num_workers, progress=None)
-    for note in report.notes:
-        click.echo(f"note: {note}", err=True)
+    echo_notes(report.notes)
     click.echo(report.summary())
     return report.exit_code

@@ -19,7 +19,9 @@ from flowprep.cli.options import (
     given_values,
     merged_options,
     options_named,
+    reach_options,
 )
+from flowprep.cli.output import echo_notes
 from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.plan import stored_ranges
 from flowprep.errors import ConfigError
@@ -140,6 +142,7 @@ input_options = _decorator(
         help="What Charades' actions become. clips: one clip with one label for each action. "
         "video: whole videos with all their labels.",
     ),
+    *reach_options("Input"),
 )
 """The options that say what VIDEOS is."""
 
@@ -250,8 +253,7 @@ def extract(
     with early_worker(options, config.flow, () if dry_run else videos) as worker:
         with options_named(ctx):
             manifest = given_videos(ctx, config, out)
-        for note in manifest.notes:
-            click.echo(f"note: {note}", err=True)
+        echo_notes(manifest.notes)
         if dry_run:
             from flowprep.run.estimate import estimate_run
 
@@ -270,7 +272,10 @@ def extract(
 
 def given_videos(ctx: click.Context, config: ExtractConfig, out: str | None = None) -> Manifest:
     """Lists VIDEOS as `input_options` say. OUT, if given, may not be among them."""
-    names = ("annotations", "split", "root", "class_level", "lists", "allow_missing", "charades")
+    names = (
+        *("annotations", "split", "root", "class_level", "lists", "allow_missing", "charades"),
+        *("urls", "follow_links"),
+    )
     return collect_videos(
         ctx.params["videos"],
         format=ctx.params["manifest_format"],

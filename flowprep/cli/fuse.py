@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from flowprep.cli.options import ChoiceType, NumbersType, options_named
+from flowprep.cli.output import echo_line
 from flowprep.errors import ConfigError
 from flowprep.extras import extra_needed
 from flowprep.learn.config import FUSION_METHODS
+from flowprep.printable import join_lines
 
 if TYPE_CHECKING:
     from flowprep.learn.scores import Scores
@@ -83,14 +85,14 @@ def fuse(
                 # `all` leaves out a method if its weights or training scores are missing.
                 if method != "all":
                     raise
-                click.echo(f"note: {name} is left out: --{error}", err=True)
+                echo_line(f"note: {name} is left out: --{error}", err=True)
         rows = [(one.stream, path, one) for path, one in zip(scores, streams, strict=True)]
         rows += [(name, FUSION_METHODS[name], one) for name, one in fused.items()]  # type: ignore[index]
         click.echo(_table(rows))
         for name, one in fused.items() if to is not None else ():
             folder = os.path.join(to or "", name) if method == "all" else to or ""
             write_scores(one, folder)
-            click.echo(f"{name} written to {folder}")
+            echo_line(f"{name} written to {folder}")
 
 
 def _load(path: str) -> Scores:
@@ -114,4 +116,4 @@ def _table(rows: Sequence[tuple[str, str, Scores]]) -> str:
             f"{name:{left}}  {words:{right}}  {100 * measures['top1']:5.1f} %"
             f"  {100 * measures['top5']:5.1f} %     {100 * measures['mean_class_accuracy']:5.1f} %"
         )
-    return "\n".join(lines)
+    return join_lines(lines)

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import click
 
 from flowprep.cli.options import ChoiceType, DirectionsType, options_named, workers_option
+from flowprep.cli.output import echo_notes
 from flowprep.config import Quantizer, RunOptions
 from flowprep.exchange.layouts import IMPORTABLE_LAYOUTS
 from flowprep.flow.parameters import PARAMETERS
@@ -100,7 +101,6 @@ def import_(
         RunOptions(num_workers=num_workers)
         spec = ImportSpec(**given)
         report = import_tree(tree, out, spec, num_workers=num_workers, progress=None)
-    for note in report.notes:
-        click.echo(f"note: {note}", err=True)
+    echo_notes(report.notes)
     click.echo(report.summary())
     return report.exit_code

@@ -13,6 +13,7 @@ from flowprep.cli.options import (
     check_exists,
     options_named,
 )
+from flowprep.cli.output import echo_notes
 from flowprep.dataset.label_sources import LabelFormat
 from flowprep.errors import ConfigError
 
@@ -154,8 +155,7 @@ def label(
             allow_missing=allow_missing,
             replace=replace,
         )
-    for note in report.notes:
-        click.echo(f"note: {note}", err=True)
+    echo_notes(report.notes)
     click.echo(report.summary())
     return report.exit_code
 

@@ -6,6 +6,9 @@ import json
 
 import click
 
+from flowprep.cli.output import echo_line
+from flowprep.printable import one_line
+
 __all__ = ["metrics"]
 
 
@@ -40,16 +43,17 @@ def metrics(estimate: str, truth: str, as_json: bool) -> None:
         click.echo(json.dumps(values, indent=2))
         return
     rows = scores if len(scores) == 1 else [*scores, total]
-    width = max(len(one.name) for one in rows)
-    click.echo(f"{'':{width}}    EPE px   AAE deg   Fl-all     valid")
-    for one in rows:
-        click.echo(
-            f"{one.name:{width}}  {one.epe_px:8.3f}  {one.aae_degrees:8.3f}  "
+    names = [one_line(one.name) for one in rows]
+    width = max(map(len, names))
+    echo_line(f"{'':{width}}    EPE px   AAE deg   Fl-all     valid")
+    for name, one in zip(names, rows, strict=True):
+        echo_line(
+            f"{name:{width}}  {one.epe_px:8.3f}  {one.aae_degrees:8.3f}  "
             f"{100 * one.fl_all:5.2f} %  {100 * one.valid_share:6.2f} %"
         )
     if total.num_scored < total.num_true:
         missing = 100 * (1 - total.density)
-        click.echo(
+        echo_line(
             f"note: {missing:.2f} % of the pixels with known truth have no estimate and are not "
             "scored"
         )

@@ -33,6 +33,7 @@ __all__ = [
     "labels_option",
     "merged_options",
     "options_named",
+    "reach_options",
     "sample_option",
     "workers_option",
 ]
@@ -348,6 +349,31 @@ def estimator_options(group: str) -> list[Callable[[Any], Any]]:
             cls=GroupedOption,
             group=group,
             help="A parameter of your own estimator. Give one for each parameter.",
+        ),
+    ]
+
+
+def reach_options(group: str) -> list[Callable[[Any], Any]]:
+    """Returns what decorates a command that reads folders and lists with what they may reach."""
+    return [
+        click.option(
+            "--urls/--no-urls",
+            default=True,
+            show_default=True,
+            cls=GroupedOption,
+            group=group,
+            help="Whether a list may name URLs. --no-urls leaves them out with a note, except URLs "
+            "below the folder that you named.",
+        ),
+        click.option(
+            "--follow-links/--no-follow-links",
+            default=True,
+            show_default=True,
+            cls=GroupedOption,
+            group=group,
+            help="Whether links are followed. --no-follow-links leaves out, with a note, all that "
+            "lies outside of the folder that you named, or of the folder of the list. Symbolic "
+            "links lead there, and a list's .. and paths from the root.",
         ),
     ]
 

@@ -9,6 +9,7 @@ import click
 
 from flowprep.cli.extract import config_options, given_config, given_videos, input_options
 from flowprep.cli.options import GroupedCommand, GroupedOption, options_named
+from flowprep.cli.output import echo_notes
 from flowprep.config import PRESETS, ExtractConfig
 from flowprep.machine import usable_cores
 
@@ -85,8 +86,7 @@ def plan(
             num_workers_per_node=num_workers_per_node,
             pairs_per_second_per_node=pairs_per_second,
         )
-    for note in manifest.notes:
-        click.echo(f"note: {note}", err=True)
+    echo_notes(manifest.notes)
     if as_json:
         click.echo(json.dumps(estimate.to_dict(), indent=2))
     else:

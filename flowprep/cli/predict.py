@@ -14,12 +14,16 @@ from flowprep.cli.options import (
     GroupedOption,
     NumbersType,
     options_named,
+    reach_options,
 )
+from flowprep.cli.output import echo_line, echo_notes
 from flowprep.extras import extra_needed
 from flowprep.learn.config import FusionMethod, PrecisionName
 from flowprep.learn.recipes import VIEWS
 
 __all__ = ["predict"]
+
+urls_option, links_option = reach_options("Input")
 
 
 @click.command(cls=GroupedCommand)
@@ -87,6 +91,8 @@ __all__ = ["predict"]
     group="Output",
     help="Print the classes as JSON.",
 )
+@urls_option
+@links_option
 @running_options
 @click.pass_context
 def predict(
@@ -102,6 +108,8 @@ def predict(
     as_json: bool,
     device: str,
     precision: PrecisionName,
+    urls: bool,
+    follow_links: bool,
 ) -> int:
     """Name the most probable classes of each VIDEO, a video file.
 
@@ -126,6 +134,8 @@ def predict(
             weights=weights,
             device=device,
             precision=precision,
+            urls=urls,
+            follow_links=follow_links,
         )
         found: list[dict[str, Any]] = []
         num_bad = 0
@@ -146,13 +156,12 @@ def predict(
                         }
                     )
                 elif prediction.error is not None:
-                    click.echo(f"{prediction.video}: {prediction.error}", err=True)
+                    echo_line(f"{prediction.video}: {prediction.error}", err=True)
                 else:
-                    click.echo(prediction.video)
+                    echo_line(prediction.video)
                     for name, probability in classes:
-                        click.echo(f"  {100 * probability:5.1f} %  {name}")
-    for note in predictor.notes:
-        click.echo(f"note: {note}", err=True)
+                        echo_line(f"  {100 * probability:5.1f} %  {name}")
+    echo_notes(predictor.notes)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     return 1 if num_bad else 0

@@ -14,7 +14,9 @@ from flowprep.cli.options import (
     options_named,
     sample_option,
 )
+from flowprep.cli.output import echo_line, echo_notes
 from flowprep.extras import extra_needed
+from flowprep.printable import bar_stream
 from flowprep.urls import is_url
 
 __all__ = ["report"]
@@ -81,7 +83,8 @@ def report(
     from flowprep.look.report.report import make_report
 
     is_drawn = sys.stderr.isatty() if progress is None else progress
-    with options_named(ctx), tqdm(unit=" steps", disable=not is_drawn, leave=False) as bar:
+    bar = tqdm(unit=" steps", file=bar_stream(), disable=not is_drawn, leave=False)
+    with options_named(ctx), bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
@@ -91,20 +94,19 @@ def report(
             out, num_sampled=sample, clipped_share=clipped_share, labels=labels, on_progress=show
         )
     write_report(made, target)
-    for note in made.notes:
-        click.echo(f"note: {note}", err=True)
+    echo_notes(made.notes)
     counts = dict.fromkeys(KINDS, 0)
     for finding in made.findings:
         counts[finding.kind] += 1
     for kind, number in counts.items():
         if number:
-            click.echo(f"{number:6d}  {KINDS[kind].severity:9}  {KINDS[kind].title}")
+            echo_line(f"{number:6d}  {KINDS[kind].severity:9}  {KINDS[kind].title}")
     bound = made.total.bound
-    click.echo(
+    echo_line(
         f"{len(made.rows)} videos, pixels of {made.num_sampled}; bound {bound.current_px:g} px "
         f"clips {100 * bound.current_share:.3f} %, recommended {bound.recommended_px:g} px"
     )
-    click.echo(f"written to {target}")
+    echo_line(f"written to {target}")
 
 
 def default_file(out: str) -> str:

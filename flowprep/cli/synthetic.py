@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from flowprep.cli.options import options_named
+from flowprep.cli.output import echo_line
 
 __all__ = ["synthetic"]
 
@@ -58,4 +59,4 @@ def synthetic(
             fps=fps,
             seed=seed,
         )
-    click.echo(f"wrote {len(paths)} clips to {folder}/videos, their splits to {folder}/annotations")
+    echo_line(f"wrote {len(paths)} clips to {folder}/videos, their splits to {folder}/annotations")

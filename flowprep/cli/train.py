@@ -20,6 +20,7 @@ from flowprep.cli.options import (
     merged_options,
     options_named,
 )
+from flowprep.cli.output import echo_line, echo_note
 from flowprep.errors import ConfigError
 from flowprep.extras import extra_needed
 from flowprep.learn.clip_inputs import StreamName
@@ -171,7 +172,7 @@ def train(
             train_so = train_here if options.num_workers is None else train_on_ray
             report = train_so(
                 *(datasets, run, config, options),
-                on_note=_echo_note,
+                on_note=echo_note,
                 on_interrupt=_on_interrupt,
             )
         except KeyboardInterrupt:
@@ -187,15 +188,12 @@ def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _echo_note(note: str) -> None:
-    click.echo(f"note: {note}", err=True)
-
-
 def _say(words: str) -> None:
     # Writing to a closed terminal fails, but the training must still end in order.
     if _is_main():
         with contextlib.suppress(OSError):
-            click.echo(f"\n{words}", err=True)
+            click.echo(err=True)
+            echo_line(words, err=True)
 
 
 def _echo_end() -> None:

@@ -17,6 +17,7 @@ from flowprep.cli.options import (
     given_values,
     options_named,
 )
+from flowprep.cli.output import echo_line, echo_notes
 from flowprep.config import DIRECTIONS, PRESETS, DecodeSpec, Direction, ExtractConfig, FlowSpec
 from flowprep.flow.parameters import PARAMETERS
 from flowprep.look.panel_names import PANELS
@@ -253,6 +254,5 @@ def view(
         base = PRESETS[preset] if preset else ExtractConfig()
         config = given_config(ctx, base) if computing else None
         report = draw(source, to, keys, spec, config=config, device=device)
-    for note in report.notes:
-        click.echo(f"note: {note}", err=True)
-    click.echo(report.summary())
+    echo_notes(report.notes)
+    echo_line(report.summary())

@@ -14,6 +14,7 @@ from flowprep.dataset.labels import LabelSet, list_labels, summarize_labels
 from flowprep.dataset.layout import DatasetHeader, read_failures, read_manifest, read_sidecar
 from flowprep.dataset.read import open_dataset, published_shards
 from flowprep.errors import DatasetError
+from flowprep.printable import join_lines
 from flowprep.storage import Storage
 from flowprep.words import format_bytes, format_count, format_duration
 
@@ -128,7 +129,7 @@ class DatasetDescription:
             lines.append(f"  time spent  {spent}")
         for reason, count in self.failures.most_common():
             lines.append(f"  failed      {count} {reason}")
-        return "\n".join(lines)
+        return join_lines(lines)
 
     def _algorithm_line(self) -> str:
         flow, origin = self.header.config.flow, self.header.origin

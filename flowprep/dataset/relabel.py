@@ -45,6 +45,7 @@ from flowprep.errors import ConfigError, InputError
 from flowprep.garbage import collector_paused
 from flowprep.inputs.entries import first_of
 from flowprep.inputs.video import Video
+from flowprep.printable import join_lines
 from flowprep.storage import Storage
 from flowprep.urls import redacted
 from flowprep.words import format_count
@@ -94,7 +95,7 @@ class LabelReport:
         if self.class_names:
             shown = ", ".join(self.class_names[:6])
             classes += f": {shown}{', ...' if len(self.class_names) > 6 else ''}"
-        return "\n".join(
+        return join_lines(
             [
                 f"{self.outcome}: labels {self.name} of {self.num_labelled:,} of "
                 f"{format_count(self.num_videos, 'video')} in {self.location}",

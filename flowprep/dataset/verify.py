@@ -49,6 +49,7 @@ from flowprep.dataset.video_list import size_problem
 from flowprep.errors import DatasetError
 from flowprep.images import decode_strictly
 from flowprep.inputs.keys import check_key
+from flowprep.printable import bar_stream
 from flowprep.storage import Storage
 from flowprep.video.types import FrameCounts
 
@@ -157,7 +158,12 @@ def _verified(
     placed: Counter[str] = Counter()
     recorded: dict[str, Failure] = {}
     unread = set(by_shard)
-    bar = tqdm(sorted(by_shard), unit="shard", disable=None if progress is None else not progress)
+    bar = tqdm(
+        sorted(by_shard),
+        unit="shard",
+        file=bar_stream(),
+        disable=None if progress is None else not progress,
+    )
     for shard in bar:
         sidecar = _load_sidecar(storage, shard, header, by_shard[shard], stored, repairer, report)
         if sidecar is not None:

@@ -38,6 +38,7 @@ from flowprep.exchange.layouts import (
     video_paths,
 )
 from flowprep.locks import locked_file
+from flowprep.printable import bar_stream, join_lines
 from flowprep.processes import in_processes
 from flowprep.storage_errors import translated_errors
 from flowprep.urls import absolute, as_path, is_url, redacted
@@ -93,7 +94,7 @@ class ExportReport:
             lines.append(f"  failed      {key}: {message}")
         if (hidden := len(self.failures) - _MAX_SHOWN_FAILURES) > 0:
             lines.append(f"  failed      ... and {hidden} more")
-        return "\n".join(lines)
+        return join_lines(lines)
 
 
 def export_dataset(
@@ -150,7 +151,10 @@ def export_dataset(
         exporter = Exporter(dataset, spec, has_rgb, folder)
         units = list(export_units(videos, paths, spec))
         bar = tqdm(
-            total=len(videos), unit="video", disable=None if progress is None else not progress
+            total=len(videos),
+            unit="video",
+            file=bar_stream(),
+            disable=None if progress is None else not progress,
         )
         places: dict[str, str] = {}
         with bar:

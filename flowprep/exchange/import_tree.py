@@ -57,6 +57,7 @@ from flowprep.exchange.import_plan import IMPORTED, ImportItem, ImportPlan, Impo
 from flowprep.exchange.import_video import import_video
 from flowprep.inputs.entries import does_not_exist
 from flowprep.inputs.video import Video
+from flowprep.printable import bar_stream, join_lines
 from flowprep.processes import in_processes
 from flowprep.run.progress import RunReport
 from flowprep.storage import Storage
@@ -89,7 +90,7 @@ class ImportReport(RunReport):
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.failures.items())
             lines.append(f"  failed      {reasons}; failures.jsonl says which and why")
         lines += self.note_lines(12)
-        return "\n".join(lines)
+        return join_lines(lines)
 
 
 def import_tree(
@@ -167,13 +168,11 @@ def _write_plan(storage: Storage, plan: ImportPlan) -> list[ManifestEntry]:
         classes = {"class names": (stored.class_names, plan.class_names)}
         lines = describe_differences(classes, _PLACES)
         raise InputError(
-            "\n".join(
-                [
-                    f"{storage.location} has other classes than this run:",
-                    *lines,
-                    "Choose another output folder.",
-                ]
-            )
+            [
+                f"{storage.location} has other classes than this run:",
+                *lines,
+                "Choose another output folder.",
+            ]
         )
     known = read_or_recover_manifest(storage, videos, per_shard, plan.notes)
     entries = extend_plan(known, videos, per_shard)
@@ -228,6 +227,7 @@ class _Importer:
         bar = tqdm(
             total=sum(len(lines[job.shard]) for job in jobs),
             unit="video",
+            file=bar_stream(),
             disable=None if progress is None else not progress,
         )
         with bar:

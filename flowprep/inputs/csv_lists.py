@@ -12,7 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from flowprep.errors import InputError
 from flowprep.inputs.clips import Clip, names_of_clips
 from flowprep.inputs.entries import Entry, Found, Request, check_split, comment_notes, first_of
-from flowprep.inputs.listed import finder_of, integers_in, mixed_labels, place_entries, set_source
+from flowprep.inputs.listed import (
+    finder_of,
+    integers_in,
+    mixed_labels,
+    place_entries,
+    reachable,
+    set_source,
+)
 from flowprep.inputs.path_finder import PathFinder, join_path
 from flowprep.inputs.text_files import Row, Table, read_table
 from flowprep.inputs.tree import VIDEO_EXTENSIONS, extension_of
@@ -95,9 +102,10 @@ def read_csv_list(path: str, request: Request) -> Found:
             f"{list_path}: read {read}; did not read the {word} "
             f"{first_of(ignored, 8)}; rename a column if it should be read"
         )
-    entries = list(_entries(table, roles, finder, request, notes))
-    if not entries:
+    found = list(_entries(table, roles, finder, request, notes))
+    if not found:
         raise InputError(f"{list_path} names no video: write a row with a path for each video")
+    entries = reachable(found, finder, list_path, notes)
     if all(e.is_missing and extension_of(e.listed) not in VIDEO_EXTENSIONS for e in entries):
         raise InputError(
             f"no row of {list_path} names a video that exists: expected paths in the column "

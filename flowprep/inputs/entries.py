@@ -54,6 +54,10 @@ class Request:
     charades: CharadesMode = "clips"
     stored_ranges: StoredRanges | None = None
     """The ranges of the data set at `out`, for the names of clips. None without a data set."""
+    urls: bool = True
+    """Whether lists may name URLs."""
+    follow_links: bool = True
+    """Whether folders and lists may lead out of the folder that the user named."""
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from flowprep.inputs.missing import drop_contested_guesses, missing_examples, re
 from flowprep.inputs.name_index import spelling_notes
 from flowprep.inputs.path_finder import Hit, PathFinder, join_path
 from flowprep.inputs.places import PlaceKind, common_folder, kind_of
+from flowprep.inputs.reach import Gate, keep_reachable
 from flowprep.inputs.tree import folder_of_videos, out_among_inputs, without_extension
 from flowprep.urls import absolute, is_url, without_query
 from flowprep.words import format_count
@@ -28,6 +29,7 @@ __all__ = [
     "list_and_root",
     "mixed_labels",
     "place_entries",
+    "reachable",
     "set_source",
 ]
 
@@ -39,7 +41,8 @@ def finder_of(path: str, request: Request) -> tuple[str, PathFinder]:
     """Returns the list to read and the finder of its paths, which start at root or its folder."""
     list_path, root = list_and_root(path, request)
     base = (root or os.path.dirname(absolute(list_path))).rstrip("/")
-    return list_path, PathFinder(base, base_is_named=root is not None)
+    gate = Gate.of(base or "/", request)
+    return list_path, PathFinder(base, base_is_named=root is not None, gate=gate)
 
 
 def integers_in(text: str) -> tuple[int, ...] | None:
@@ -147,6 +150,20 @@ def place_entries(
             refuse_missing_classes(entries, (), base, list_path, request, finder.suggest, used)
         result.notes.append(f"{note}; check the paths, or give their folder as --root")
     return result
+
+
+def reachable(
+    found: Iterable[Entry], finder: PathFinder, list_path: str, notes: list[str]
+) -> list[Entry]:
+    """Returns the listed videos that may be reached; adds notes on the others to `notes`.
+
+    Raises InputError if there are only others.
+    """
+    kept, left_out = keep_reachable(list(found), finder.gate)
+    if left_out and not kept:
+        raise InputError(f"{list_path} names no video that may be used, and flowprep {left_out[0]}")
+    notes += left_out
+    return kept
 
 
 def _with_parents(path: str) -> set[str]:

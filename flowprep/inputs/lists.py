@@ -24,6 +24,7 @@ from flowprep.inputs.listed import (
     integers_in,
     mixed_labels,
     place_entries,
+    reachable,
     set_source,
 )
 from flowprep.inputs.path_finder import Hit, PathFinder, join_path
@@ -108,7 +109,7 @@ def read_list(path: str, request: Request, form: LineForm = "list") -> Found:
         raise _no_list(first, list_path)
     labels = [_label(line, form, list_path) for line in lines]
     _check_labels(lines, labels, list_path)
-    entries = _entries(lines, labels, finder, list_path)
+    entries = reachable(_entries(lines, labels, finder, list_path), finder, list_path, notes)
     return place_entries(entries, finder, list_path, request, notes)
 
 

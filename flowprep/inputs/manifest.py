@@ -110,6 +110,8 @@ def collect_videos(
     image_fps: float | None = None,
     charades: CharadesMode = "clips",
     stored_ranges: StoredRanges | None = None,
+    urls: bool = True,
+    follow_links: bool = True,
 ) -> Manifest:
     """Lists the videos that `inputs` names, each with a unique key.
 
@@ -130,6 +132,7 @@ def collect_videos(
     Known data sets leave out listed videos that are not on disk, with a note. In a list of paths
     such videos stay, and are reported as failed when they are extracted. With `strict` they are an
     error. A class without any video on disk is an error unless `allow_missing` is set.
+    `urls=False` leaves out listed URLs, and `follow_links=False` all outside of the named folder.
 
     `out` is the place of the new data set. Neither `out` nor an input may contain the other.
     `stored_ranges` comes from `flowprep.dataset.plan.stored_ranges(out)`. With it, the clips that
@@ -172,6 +175,8 @@ def collect_videos(
         image_fps=image_fps,
         charades=charades,
         stored_ranges=stored_ranges,
+        urls=urls,
+        follow_links=follow_links,
     )
     for place in (*paths, request.annotations, request.root, request.out):
         check_url(place or "")

@@ -24,6 +24,7 @@ from flowprep.inputs.name_index import (
     fold,
 )
 from flowprep.inputs.places import PlaceKind, names_in, storage_of
+from flowprep.inputs.reach import Gate
 from flowprep.inputs.tree import (
     VIDEO_EXTENSIONS,
     extension_of,
@@ -57,8 +58,9 @@ class Hit:
 class PathFinder:
     """Finds listed paths, which start from `base`."""
 
-    def __init__(self, base: str, *, base_is_named: bool) -> None:
+    def __init__(self, base: str, *, base_is_named: bool, gate: Gate | None = None) -> None:
         self.base = base
+        self.gate = gate or Gate(base)
         self._folders: dict[str, dict[str, PlaceKind]] = {}
         self._names: dict[str, Names[tuple[str, PlaceKind]]] = {}
         self._real_folders: dict[str, str | None] = {}
@@ -114,7 +116,7 @@ class PathFinder:
         return near
 
     def _find(self, listed: str, deep: bool) -> Hit | None:
-        if listed.startswith(("http://", "https://")):
+        if listed.startswith(("http://", "https://")) or self.gate.forbids_url(listed):
             return None
         readings = [listed]
         if "\\" in listed:
@@ -203,13 +205,14 @@ class PathFinder:
             if not self.base.startswith(("http://", "https://")):
                 # If a folder cannot be read, the missing videos stay missing.
                 with contextlib.suppress(InputError, StorageError):
-                    tree = walk(self.base or "/", None, enters)
+                    tree = walk(self.base or "/", None, enters, self.gate)
                     self._index = VideoIndex(tree) if tree.videos else None
         return self._index
 
     def _listing(self, folder: str) -> dict[str, PlaceKind]:
         if folder not in self._folders:
-            self._folders[folder] = _list_folder(folder or "/")
+            is_forbidden = self.gate.forbids_url(folder)
+            self._folders[folder] = {} if is_forbidden else _list_folder(folder or "/")
         return self._folders[folder]
 
 

@@ -18,6 +18,7 @@ from flowprep.errors import InputError
 from flowprep.inputs.entries import Entry, Found, Request, does_not_exist, path_below
 from flowprep.inputs.keys import escape_key
 from flowprep.inputs.places import kind_of
+from flowprep.inputs.reach import Gate
 from flowprep.storage import Storage
 from flowprep.urls import absolute, has_query, is_url, without_query
 
@@ -242,7 +243,7 @@ def list_videos(path: str, request: Request, enters: Callable[[str], bool] | Non
     """Lists the videos of a folder, after a check that neither it nor OUT contains the other."""
     top = folder_of_videos(path)
     check_out(top, request, enters)
-    return walk(top, request.out, enters)
+    return walk(top, request.out, enters, Gate.of(top, request))
 
 
 def folder_of_videos(path: str) -> str:
@@ -252,14 +253,23 @@ def folder_of_videos(path: str) -> str:
     return absolute(path)
 
 
-def walk(top: str, out: str | None, enters: Callable[[str], bool] | None = None) -> Tree:
+def walk(
+    top: str,
+    out: str | None,
+    enters: Callable[[str], bool] | None = None,
+    gate: Gate | None = None,
+) -> Tree:
     """Lists every video below `top`. Follows links, except a link to a folder that contains it.
 
     `enters` takes the path of a folder below `top` and returns whether to search that folder. A
     folder that contains frame images but neither videos nor folders is one video. Raises InputError
     for a folder that cannot be read, and for a folder that is `out`, even through a link.
+
+    Links that `gate` forbids are left out with a note, and so is a folder of frame images with one.
     """
     tree = Tree(top, [], Counter(), [])
+    gate = gate or Gate(top)
+    left_out: list[str] = []
     store = Storage(top) if is_url(top) else None
     has_out = out is not None and not is_url(out) and os.path.isdir(out)
     out_id = _identity(out) if out is not None and has_out else None
@@ -287,6 +297,12 @@ def walk(top: str, out: str | None, enters: Callable[[str], bool] | None = None)
             if this == out_id:
                 raise out_among_inputs(out or "", top, same=not relative)
             chain = (*parents, this)
+            if links := gate.forbidden_links(path):
+                left_out += [os.path.join(path, name) for name in sorted(links)]
+                entries = [entry for entry in entries if entry[0] not in links]
+                if any(map(is_frame_image, links)):
+                    # Whoever reads the frames would follow the links.
+                    entries = [entry for entry in entries if not is_frame_image(entry[0])]
         videos, others, folders, has_frames = [], [], [], False
         for entry_name, kind in entries:
             if entry_name.startswith(".") or entry_name in _SYSTEM_FOLDERS:
@@ -308,6 +324,7 @@ def walk(top: str, out: str | None, enters: Callable[[str], bool] | None = None)
         tree.videos += videos
         tree.others.update(others)
         pending += [(name, chain) for name in folders if enters is None or enters(name)]
+    tree.notes += gate.note_on_links(left_out)
     return tree
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import warnings
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from flowprep.learn.csv_tables import csv_text
 
 __all__ = ["confusion_csv", "confusion_png"]
 
@@ -19,12 +20,8 @@ _MOST_PRINTED_SHARES = 20
 
 def confusion_csv(counts: NDArray[np.int64], names: Sequence[str]) -> str:
     """Returns (K, K) counts as CSV: a row for each label, a column for each prediction."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("label", *names))
-    for name, row in zip(names, counts, strict=True):
-        writer.writerow((name, *row.tolist()))
-    return text.getvalue()
+    rows = [(name, *row.tolist()) for name, row in zip(names, counts, strict=True)]
+    return csv_text([("label", *names), *rows])
 
 
 def confusion_png(counts: NDArray[np.int64], names: Sequence[str], title: str) -> bytes:

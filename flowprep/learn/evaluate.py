@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,7 @@ from flowprep.learn.placement import (
 )
 from flowprep.learn.recipes import VIEWS
 from flowprep.learn.scores import Scores
+from flowprep.printable import bar_stream
 from flowprep.words import format_count
 
 __all__ = [
@@ -99,7 +99,7 @@ def score_videos(
         total=num_videos * views.num_clips,
         unit="clip",
         dynamic_ncols=True,
-        file=sys.stderr,
+        file=bar_stream(),
         disable=None if progress is None else not progress,
     )
     loader = test_loader(views, num_loaders=num_loaders, rank=rank, world_size=world_size)

@@ -64,10 +64,13 @@ class Predictor:
         weights: Sequence[float] | None = None,
         device: str = "auto",
         precision: PrecisionName = "fp32",
+        urls: bool = True,
+        follow_links: bool = True,
     ) -> None:
         """Raises ConfigError for options that do not fit, DatasetError for other classes.
 
-        For checkpoints of several data sets, `task` names the data set whose classes to use.
+        For checkpoints of several data sets, `task` names the data set whose classes to use. `urls`
+        and `follow_links` are those of `collect_videos`.
         """
         if not checkpoints:
             raise ConfigError("checkpoint must be given once or more")
@@ -83,6 +86,7 @@ class Predictor:
         self.weights = weights
         self.device = resolve_device(device)
         self.precision: PrecisionName = precision
+        self._urls, self._follow_links = urls, follow_links
         self.places = [
             task_place(checkpoint, task if len(checkpoint.tasks) > 1 else None)
             for checkpoint in checkpoints
@@ -120,7 +124,7 @@ class Predictor:
         """
         name = os.fspath(video)
         try:
-            manifest = collect_videos(name)
+            manifest = collect_videos(name, urls=self._urls, follow_links=self._follow_links)
         except InputError as error:
             yield Prediction(name, error=str(error).removeprefix("VIDEOS "))
             return

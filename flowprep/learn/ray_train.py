@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from flowprep.learn.signals import Signals, watched_signals
 from flowprep.learn.train import train
 from flowprep.learn.train_report import TrainReport
 from flowprep.locks import locked_file
+from flowprep.printable import bar_stream
 from flowprep.run.ray_start import cluster_address, start_ray, stop_ray
 from flowprep.storage import Storage
 from flowprep.storage_errors import translated_errors
@@ -273,7 +273,7 @@ class _Bar:
         self._size = 0
         # None tells tqdm to be quiet if stderr is not a terminal.
         disable = None if enabled is None else not enabled
-        self._bar = tqdm(unit="step", dynamic_ncols=True, file=sys.stderr, disable=disable)
+        self._bar = tqdm(unit="step", dynamic_ncols=True, file=bar_stream(), disable=disable)
 
     def __enter__(self) -> _Bar:
         return self

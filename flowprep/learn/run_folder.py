@@ -27,6 +27,7 @@ from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import ConfigError, StorageError, WeightsError
 from flowprep.learn.checkpoint import Checkpoint, Task, library_versions, load_checkpoint
 from flowprep.learn.config import TrainConfig
+from flowprep.learn.csv_tables import csv_text
 from flowprep.learn.tensorboard import Events, open_events
 from flowprep.local_files import TEMPORARY_MARK
 from flowprep.locks import locked_file
@@ -147,10 +148,7 @@ class RunFolder:
         }
         storage.write_bytes(CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode())
         kept = self._rows_until(step) if step else []
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([_COLUMNS, *kept])
-        storage.write_bytes(METRICS_FILE, text.getvalue().encode())
+        storage.write_bytes(METRICS_FILE, csv_text([_COLUMNS, *kept]).encode())
         self._num_tasks = len(tasks)
         if tensorboard:
             # Hides what a killed run wrote after its last checkpoint.
@@ -163,7 +161,7 @@ class RunFolder:
             open(self.path / METRICS_FILE, "a", encoding="utf-8", newline="") as file,
         ):
             values = dataclasses.asdict(row)
-            csv.writer(file, lineterminator="\n").writerow(map(_format, values.values()))
+            file.write(csv_text([map(_format, values.values())]))
         if self._events is None:
             return
         place = row.split

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 
 from flowprep.errors import DatasetError
 from flowprep.learn.confusion import confusion_csv, confusion_png
+from flowprep.learn.csv_tables import csv_text
+from flowprep.printable import join_lines
 from flowprep.storage import Storage
 
 __all__ = ["SCORES_FILE", "Scores", "softmax", "write_scores"]
@@ -125,7 +126,7 @@ class Scores:
         if num_known < num_videos:
             lines[0] += f", {num_known} of them with a label and measured"
         if num_known == 0:
-            return "\n".join(lines)
+            return join_lines(lines)
         measures = self.metrics()
         lines += [
             f"  top-1                {100 * measures['top1']:.1f} %",
@@ -151,7 +152,7 @@ class Scores:
                 f"    {wrong[label, prediction]:5d}    {self.names[label]} taken for "
                 f"{self.names[prediction]}"
             )
-        return "\n".join(lines)
+        return join_lines(lines)
 
     def select(self, places: Sequence[int] | NDArray[np.int64]) -> Scores:
         """Returns the scores of the videos at the indices `places`, in that order."""
@@ -302,15 +303,11 @@ def write_scores(scores: Scores, folder: str | os.PathLike[str]) -> None:
 
 def _scores_csv(scores: Scores) -> str:
     """Returns a line per video: its label, the most probable class, and both probabilities."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("key", "label", "prediction", "probability", "label_probability"))
+    rows = [("key", "label", "prediction", "probability", "label_probability")]
     predictions = scores.predictions
     for place, key in enumerate(scores.keys):
         label, prediction = scores.labels[place], predictions[place]
         row = scores.probabilities[place]
         known = ("", "") if label < 0 else (scores.names[label], f"{row[label]:.6f}")
-        writer.writerow(
-            (key, known[0], scores.names[prediction], f"{row[prediction]:.6f}", known[1])
-        )
-    return text.getvalue()
+        rows.append((key, known[0], scores.names[prediction], f"{row[prediction]:.6f}", known[1]))
+    return csv_text(rows)

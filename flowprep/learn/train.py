@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -54,6 +53,7 @@ from flowprep.learn.train_setup import (
 )
 from flowprep.learn.train_state import TrainState
 from flowprep.learn.weights.load import load_weights_into
+from flowprep.printable import bar_stream
 
 __all__ = ["train"]
 
@@ -249,7 +249,7 @@ class _Training:
             initial=self.step,
             unit="step",
             dynamic_ncols=True,
-            file=sys.stderr,
+            file=bar_stream(),
             # None tells tqdm to be quiet if stderr is not a terminal.
             disable=(None if progress is None else not progress) if self.process.is_main else True,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowprep.learn.run_folder import BEST_FILE, LAST_FILE
+from flowprep.printable import join_lines
 from flowprep.words import format_count, format_duration
 
 __all__ = ["TrainReport"]
@@ -58,4 +59,4 @@ class TrainReport:
             best = f"{100 * self.best_top1:.1f} % after step {self.best_step}"
             lines.append(f"  best top-1    {best}, in {Path(self.run) / BEST_FILE}")
         lines.append(f"  last weights  {Path(self.run) / LAST_FILE}")
-        return "\n".join(lines)
+        return join_lines(lines)

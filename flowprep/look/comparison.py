@@ -20,6 +20,7 @@ from flowprep.look.color import error_ramp, error_to_color, flow_to_color, round
 from flowprep.look.differences import DifferenceStatistics
 from flowprep.look.film import write_picture
 from flowprep.look.render import RGB, Page, Panel, Ramp, fit, panel_size
+from flowprep.printable import join_lines
 
 __all__ = ["Comparison", "WorstField"]
 
@@ -120,7 +121,7 @@ class Comparison:
             if one.equal_share is not None and one.within_one_share is not None:
                 row += f"  {100 * one.equal_share:5.1f} %  {100 * one.within_one_share:6.1f} %"
             lines.append(row)
-        return "\n".join(lines)
+        return join_lines(lines)
 
     def write_pictures(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Writes the worst fields as PNGs, worst first: frame, A, B and their difference.

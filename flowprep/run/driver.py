@@ -235,6 +235,7 @@ class _Run:
                 if isinstance(outcome, JobResult):
                     if outcome.error is not None:
                         raise outcome.error
+                    self._note(outcome.note)
                     if outcome.record is None or outcome.record.status != "failed":
                         self.retries.note_success()
                 if isinstance(job, PublishJob):
@@ -257,6 +258,12 @@ class _Run:
             self.recorder.num_workers = executor.num_workers
             if (written := self.recorder.write()) is not None:
                 executor.show(counter_samples(written))
+
+    def _note(self, note: str | None) -> None:
+        """Logs and reports once what several workers say."""
+        if note is not None and note not in self.report.notes:
+            log.info("note: %s", note)
+            self.report.notes.append(note)
 
     def _take_back(self, window: int) -> None:
         """Queues the jobs whose pause is over."""

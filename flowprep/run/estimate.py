@@ -22,6 +22,7 @@ from flowprep.flow import build_estimator
 from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.tree import is_frame_image
 from flowprep.inputs.video import Video
+from flowprep.printable import join_lines
 from flowprep.run.changed import find_changed
 from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.extract import extract_video
@@ -128,7 +129,7 @@ class RunEstimate:
         lines += [f"  note        {note}" for note in self.notes]
         lines += table_lines(self.class_counts)
         lines.append("nothing was written")
-        return "\n".join(lines)
+        return join_lines(lines)
 
 
 def estimate_run(

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-import cv2
-import numpy as np
-
-import flowprep._version
 from flowprep.config import Direction, ExtractConfig
 from flowprep.dataset.layout import VideoStatus
 from flowprep.dataset.metadata import Reading, VideoMetadata
@@ -19,20 +13,15 @@ from flowprep.dataset.quantize import FlowStatistics
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import VideoError
 from flowprep.flow.base import FlowEstimator
-from flowprep.flow.estimators import implementation_of
-from flowprep.flow.parameters import is_own
 from flowprep.inputs.video import Video
 from flowprep.run.flow_streams import FlowStreams, no_progress
+from flowprep.run.versions import environment
 from flowprep.video.decode import open_video
 from flowprep.video.reader import FrameReader
 from flowprep.video.segments import EdgeDigests, Segment, SegmentEdges
 from flowprep.video.types import Frame
 
-__all__ = [
-    "ExtractedVideo",
-    "extract_video",
-    "library_versions",
-]
+__all__ = ["ExtractedVideo", "extract_video"]
 
 
 @dataclass
@@ -105,8 +94,8 @@ def extract_video(
             num_frames=streams.num_frames,
             num_flows=streams.num_flows,
             config=config,
-            implementation=_implementation(config),
-            versions=library_versions(config),
+            implementation=environment(config).implementation,
+            versions=environment(config).versions,
             statistics=streams.statistics,
             sizes={name: stream.sizes for name, stream in streams.streams.items()},
             reading=Reading(
@@ -173,28 +162,3 @@ def _too_few_frames(num_frames: int, step: int) -> VideoError:
         f"at least {step + 1} are needed",
         num_frames=num_frames,
     )
-
-
-@functools.cache
-def _implementation(config: ExtractConfig) -> str:
-    return implementation_of(config.flow.algorithm, config.flow.parameters)
-
-
-@functools.cache
-def library_versions(config: ExtractConfig) -> dict[str, str]:
-    """Returns the versions of the libraries that affect the numbers, and of the user's own code.
-
-    Raises ConfigError if the estimator that the user names cannot be loaded.
-    """
-    package = {"pyav": "av", "decord": "decord"}[config.decode.decoder]
-    flow, own = config.flow, {}
-    if is_own(flow.algorithm):
-        own["estimator"] = _implementation(config)
-    return {
-        "flowprep": flowprep._version.__version__,
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "numba": importlib.metadata.version("numba"),
-        package: importlib.metadata.version(package),
-        **own,
-    }

@@ -113,6 +113,8 @@ class JobResult:
     """An error that stops the whole run, such as failing storage. A video's own is in `record`."""
     traceback: str | None = None
     """The traceback of an internal error, for the log."""
+    note: str | None = None
+    """A note on the worker's library versions, if the driver has other ones."""
     node: str = field(default_factory=socket.gethostname)
     """The machine on which the worker runs."""
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 from flowprep.config import ExtractConfig
-from flowprep.dataset.layout import DATASET_FILE, MANIFEST_FILE, DatasetHeader, read_manifest
+from flowprep.dataset.layout import (
+    DATASET_FILE,
+    MANIFEST_FILE,
+    DatasetHeader,
+    ManifestEntry,
+    read_manifest,
+)
 from flowprep.dataset.lost_plan import lost_header, named_classes, read_lost_plan
 from flowprep.dataset.plan import (
     Plan,
@@ -14,11 +21,12 @@ from flowprep.dataset.plan import (
     merge_class_names,
     refuse_foreign_files,
 )
-from flowprep.flow.estimators import implementation_of, parse_parameters
+from flowprep.errors import ConfigMismatchError
+from flowprep.flow.estimators import parse_parameters
 from flowprep.flow.parameters import OwnParameters
 from flowprep.inputs.manifest import Manifest
-from flowprep.run.extract import library_versions
 from flowprep.run.stored_keys import with_stored_keys
+from flowprep.run.versions import Environment, compare, environment, some_are_files, version_note
 from flowprep.storage import Storage
 from flowprep.urls import redacted
 
@@ -45,19 +53,16 @@ def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Pl
     else.
     """
     config = with_all_parameters(config)
-    implementation = implementation_of(config.flow.algorithm, config.flow.parameters)
+    here = environment(config)
     notes: list[str] = []
     if storage.exists(DATASET_FILE):
         header = DatasetHeader.read(storage)
-        header.check_same(config, implementation, storage.location)
         is_lost = False
     else:
-        found = lost_header(storage, config, implementation)
+        found = lost_header(storage, config, here.implementation)
         if found is None:
             refuse_foreign_files(storage)
-            header = DatasetHeader(
-                config, implementation, manifest.class_names, library_versions(config)
-            )
+            header = DatasetHeader(config, here.implementation, manifest.class_names, here.versions)
             entries = assign_shards(manifest.videos, 0, config.encode.videos_per_shard)
             return Plan(header, [], entries)
         header, is_lost = found, True
@@ -65,6 +70,7 @@ def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Pl
     per_shard = header.config.encode.videos_per_shard
     lost = None if storage.exists(MANIFEST_FILE) else read_lost_plan(storage)
     known = read_manifest(storage) if lost is None else lost.entries
+    version_notes = _check_same(storage, header, known, manifest, config, here)
     videos, key_notes = with_stored_keys(known, manifest.videos)
     if is_lost:
         names = named_classes(known, videos, manifest.class_names)
@@ -82,4 +88,33 @@ def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Pl
     header = dataclasses.replace(header, class_names=class_names)
     stored_names = dict(enumerate(class_names))
     entries = extend_plan(known, videos, config.encode.videos_per_shard, stored_names)
-    return Plan(header, known, entries, tuple(map(redacted, (*notes, *key_notes))))
+    return Plan(header, known, entries, (*map(redacted, (*notes, *key_notes)), *version_notes))
+
+
+def _check_same(
+    storage: Storage,
+    header: DatasetHeader,
+    known: list[ManifestEntry],
+    manifest: Manifest,
+    config: ExtractConfig,
+    here: Environment,
+) -> list[str]:
+    """Raises ConfigMismatchError where the numbers would be others; returns notes on versions."""
+    sources = itertools.chain(
+        (entry.video.source for entry in known), (video.source for video in manifest.videos)
+    )
+    conflict, differing = compare(
+        Environment.of(header), here, config.flow.algorithm, lambda: some_are_files(sources)
+    )
+    # What is to be installed is said alone, where nothing else has to change.
+    is_known = conflict is not None and conflict.install != ""
+    implementation = header.implementation if is_known else here.implementation
+    header.check_same(config, implementation, storage.location)
+    if conflict is not None:
+        install = f"Install '{conflict.install}', or extract" if conflict.install else "Extract"
+        raise ConfigMismatchError(
+            f"{storage.location} was extracted with {conflict.then}, this environment has "
+            f"{conflict.now}, and {conflict.why}. {install} to a new OUT.",
+            {conflict.field: (conflict.then, conflict.now)},
+        )
+    return version_note(differing, ("in the data set", "in this run"))

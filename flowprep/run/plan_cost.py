@@ -11,6 +11,7 @@ from typing import Any
 from flowprep.config import ExtractConfig
 from flowprep.errors import ConfigError, InputError
 from flowprep.inputs.manifest import Manifest
+from flowprep.printable import join_lines
 from flowprep.run.estimate import PairCost, count_frames, measure_cost, spread
 from flowprep.video.fetch import fetched_sample
 from flowprep.video.reader import target_size
@@ -111,7 +112,7 @@ class CostEstimate:
                 f"{row.num_shards:>8}"
             )
         lines += [f"  probe       {failure}" for failure in self.probe_failures]
-        return "\n".join(lines)
+        return join_lines(lines)
 
 
 def estimate_cost(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from flowprep.errors import (
     FailureReason,
     NoteCode,
 )
+from flowprep.printable import bar_stream, join_lines
 from flowprep.words import format_bytes, format_count, format_duration
 
 __all__ = ["Progress", "RunReport", "VideoNote"]
@@ -172,7 +172,7 @@ class RunReport:
         lines += self.note_lines(14)
         if self.log_name:
             lines.append(f"  log           {self.log_name}")
-        return "\n".join(lines)
+        return join_lines(lines)
 
 
 class Progress:
@@ -186,7 +186,7 @@ class Progress:
             initial=report.num_done_before + report.num_failed,
             unit="video",
             dynamic_ncols=True,
-            file=sys.stderr,
+            file=bar_stream(),
             # For tqdm, None means: disabled unless stderr is a terminal.
             disable=None if enabled is None else not enabled,
         )

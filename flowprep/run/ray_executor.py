@@ -18,13 +18,13 @@ from flowprep.machine import memory_in_use
 from flowprep.run.cluster import job_runtime_env, machines_of
 from flowprep.run.counters import RayCounters, Sample
 from flowprep.run.executor import MAX_FAILED_STARTS, Executor
-from flowprep.run.extract import library_versions
 from flowprep.run.job import ExtractJob, Job, JobResult, PreparedWorker, WorkerLost
 from flowprep.run.options import check_options
 from flowprep.run.ray_losses import loss_of, memory_threshold, summary
 from flowprep.run.ray_start import cluster_address, is_connected, only_gpu, start_ray, stop_ray
 from flowprep.run.ray_watch import LOOK_SECONDS, RayWatch
 from flowprep.run.run_job import DeviceWorker, run_job
+from flowprep.run.versions import environment
 from flowprep.run.worker_process import num_oom_kills
 from flowprep.run.workers import JobQueue, WorkerKind, WorkerPlan, own_machine, plan_workers
 
@@ -320,11 +320,11 @@ class RayExecutor(Executor):
             # If we started Ray, its workers have the driver's libraries. But the file of a user's
             # own estimator may have changed since.
             is_same = self._is_own and not is_own(self._flow.algorithm)
-            versions = None if is_same else library_versions(job.config)
+            here = None if is_same else environment(job.config)
             if actor is None:
-                ref = self._task.remote(job, "cpu", versions)
+                ref = self._task.remote(job, "cpu", here)
             else:
-                ref = actor.run_job.remote(job, versions)
+                ref = actor.run_job.remote(job, here)
             self._in_flight[ref] = _Task(job, actor, time.monotonic())
             self._num_cpu_free -= kind == "cpu"
             free[kind] -= 1
@@ -354,16 +354,20 @@ class RayExecutor(Executor):
             # run_job returns every error of a job. So this error comes from the worker, which
             # cannot import flowprep or has another version of it.
             raise ExecutorError(
-                f"a worker cannot run flowprep: {error}\nEvery node needs what flowprep needs, "
-                "installed there or by --runtime-env"
+                [
+                    *f"a worker cannot run flowprep: {error}".splitlines(),
+                    "Every node needs what flowprep needs, installed there or by --runtime-env",
+                ]
             ) from error
         except errors.RuntimeEnvSetupError as error:
             # Only this node may have the problem. The run stops if it happens again and again.
             self._num_failed_setups += 1
             if self._num_failed_setups == MAX_FAILED_STARTS:
                 raise ExecutorError(
-                    f"workers cannot set up their runtime environment: {error}\n"
-                    "Correct what --runtime-env asks for, or leave it out"
+                    [
+                        *f"workers cannot set up their runtime environment: {error}".splitlines(),
+                        "Correct what --runtime-env asks for, or leave it out",
+                    ]
                 ) from error
             return WorkerLost("crashed", summary("no worker could start", error), node_died=True)
         except errors.RayError as error:

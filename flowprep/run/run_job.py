@@ -9,7 +9,6 @@ import logging
 import socket
 import time
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -25,7 +24,7 @@ from flowprep.dataset.write import publish_shard, write_sample
 from flowprep.errors import ConfigError, ExecutorError, FlowprepError, StorageError, VideoError
 from flowprep.flow import FlowEstimator, build_estimator
 from flowprep.flow.devices import is_device_failure
-from flowprep.run.extract import extract_video, library_versions
+from flowprep.run.extract import extract_video
 from flowprep.run.flow_streams import no_progress
 from flowprep.run.job import (
     ExtractJob,
@@ -38,6 +37,7 @@ from flowprep.run.job import (
     failed_record,
 )
 from flowprep.run.segments import join_segments, write_segment
+from flowprep.run.versions import Environment, compare, environment, some_are_files, version_note
 from flowprep.run.watchdog import watchdog
 from flowprep.video.contents import source_sha256
 from flowprep.video.cut import is_long, plan_cut
@@ -49,11 +49,12 @@ __all__ = ["DeviceWorker", "prepare", "run_job"]
 
 
 def run_job(
-    job: Job, device: str = "cpu", versions: Mapping[str, str] | None = None
+    job: Job, device: str = "cpu", driver: Environment | None = None
 ) -> JobResult | WorkerLost:
     """Carries out a job and computes flow on `device`. Returns every error as a value.
 
-    `versions` are the driver's `library_versions`. A worker with other versions refuses the job.
+    `driver` is what the driver would compute with. A worker that would give other numbers refuses
+    the job.
     """
     try:
         # Of a driver that has lost its lease nothing is begun any more.
@@ -64,9 +65,11 @@ def run_job(
             return JobResult()
         if isinstance(job, JoinJob):
             return _join(job)
-        if versions is not None:
-            _check_versions(versions, library_versions(job.config))
-        return _extract(job, device)
+        note = None if driver is None else _check_versions(job, driver)
+        outcome = _extract(job, device)
+        if note is not None and isinstance(outcome, JobResult):
+            return dataclasses.replace(outcome, note=note)
+        return outcome
     except FlowprepError as error:
         return JobResult(error=error)
 
@@ -106,24 +109,30 @@ class DeviceWorker:
         name = f"{type(estimator).__name__} on {estimator.device_name}"
         return PreparedWorker(name, notes=tuple(notes))
 
-    def run_job(
-        self, job: Job, versions: Mapping[str, str] | None = None
-    ) -> JobResult | WorkerLost:
+    def run_job(self, job: Job, driver: Environment | None = None) -> JobResult | WorkerLost:
         """Carries out a job as the function `run_job` does."""
-        return run_job(job, self._device, versions)
+        return run_job(job, self._device, driver)
 
 
-def _check_versions(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
-    different = [
-        f"{name} {found.get(name, '(none)')} where the driver has {version}"
-        for name, version in expected.items()
-        if found.get(name) != version
-    ]
-    if different:
+def _check_versions(job: ExtractJob, driver: Environment) -> str | None:
+    """Raises ExecutorError where this worker would give other numbers than the driver's machine.
+
+    Returns a note where its versions differ in what changes none.
+    """
+    conflict, differing = compare(
+        driver,
+        environment(job.config),
+        job.config.flow.algorithm,
+        lambda: some_are_files([job.video.source]),
+    )
+    if conflict is not None:
+        what = f"Install '{conflict.install}'" if conflict.install else "Have the same"
         raise ExecutorError(
-            f"a worker on {socket.gethostname()} has {', '.join(different)}; their numbers would "
-            "mix in one data set: install the same versions on all nodes"
+            f"a worker on {socket.gethostname()} has {conflict.now}, the driver has "
+            f"{conflict.then}, and {conflict.why}. {what} on all nodes."
         )
+    notes = version_note(differing, ("in the driver", "in workers on other nodes"))
+    return notes[0] if notes else None
 
 
 class _NoteHandler(logging.Handler):

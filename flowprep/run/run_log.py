@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flowprep.dataset.layout import LOGS_FOLDER
+from flowprep.printable import printable
 from flowprep.storage import Storage
 from flowprep.storage_errors import translated_errors
 
@@ -26,7 +27,7 @@ def run_log(storage: Storage) -> Iterator[str]:
         path = storage.path(name) if storage.is_local else f"{folder}/log"
         with translated_errors("write", name):
             handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("flowprep")
         before = logger.level
         logger.addHandler(handler)
@@ -40,3 +41,11 @@ def run_log(storage: Storage) -> Iterator[str]:
             if not storage.is_local:
                 with open(path, "rb") as file:
                     storage.write_bytes(name, file.read())
+
+
+class _Formatter(logging.Formatter):
+    """Escapes control characters, and indents further lines, so that no name forges a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the lines of a record."""
+        return printable(super().format(record)).replace("\n", "\n  ")

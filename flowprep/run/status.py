@@ -33,6 +33,7 @@ from flowprep.dataset.lease import run_epoch
 from flowprep.dataset.parts import num_finished_parts, shards_with_parts
 from flowprep.dataset.read import published_shards
 from flowprep.errors import DatasetError, FailureFault, StorageError
+from flowprep.printable import join_lines
 from flowprep.run.progress import RunReport
 from flowprep.storage import Storage
 from flowprep.words import format_bytes, format_count, format_duration
@@ -352,7 +353,7 @@ class RunStatus:
             )
         if self.progress is not None:
             lines += self._run_lines(self.progress)
-        return "\n".join(lines)
+        return join_lines(lines)
 
     def _run_lines(self, run: RunProgress) -> list[str]:
         works = run.state == "running"

@@ -19,7 +19,7 @@ from flowprep.video.orientation import Orientation
 from flowprep.video.pyav_reader import PyAVReader
 from flowprep.video.reader import RGB
 
-__all__ = ["DecordReader"]
+__all__ = ["DecordReader", "decord_is_missing"]
 
 DECORD_CHUNK_BYTES = 64 << 20
 """Number of bytes that decord reads before it is stopped; see `DecordReader`."""
@@ -144,15 +144,20 @@ def _is_same(rgb: RGB, truth: RGB, frame: VideoFrame) -> bool:
     return frame.interlaced_frame or cv2.norm(rgb, truth, cv2.NORM_INF) <= MAX_DIFFERENCE_LEVELS
 
 
+def decord_is_missing() -> ConfigError:
+    """Returns the error that says so."""
+    return ConfigError(
+        "the decoder decord is not installed: `pip install decord` (x86-64 Linux), or use "
+        "--decoder pyav"
+    )
+
+
 def _import_decord() -> Any:
     # decord warns about frames that it replaced; they are found by comparison, so it may be quiet.
     os.environ.setdefault("DECORD_DUPLICATE_WARNING_THRESHOLD", "1.0")
     try:
         import decord
     except ImportError as error:
-        raise ConfigError(
-            "the decoder decord is not installed: `pip install decord` (x86-64 Linux), or use "
-            "--decoder pyav"
-        ) from error
+        raise decord_is_missing() from error
     decord.logging.set_level(decord.logging.QUIET)
     return decord

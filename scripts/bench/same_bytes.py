@@ -115,6 +115,8 @@ def _is_same(old: FlowDataset, new: FlowDataset, key: str) -> bool:
         )
         metadata.append(json.loads(dataset.member_bytes(key, "json", 0, members["json"][1])))
     known = {name: metadata[1].get(name) for name in metadata[0]}
+    versions = metadata[1]["versions"]
+    known["versions"] = {name: versions.get(name) for name in metadata[0]["versions"]}
     for name, value in metadata[0].items():
         if known[name] != value:
             print(f"  {key}: {name} was {value!r} and is {known[name]!r}")

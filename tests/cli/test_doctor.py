@@ -120,6 +120,19 @@ def test_a_decoder_that_is_missing_is_no_harm_but_for_pyav(
     assert find(found, "pyav") == Fact("pyav", "OSError: no codec", "broken")
 
 
+def test_it_says_where_decord_is_and_what_license_its_ffmpeg_reports() -> None:
+    pytest.importorskip("decord")
+    fact = find(section("_versions"), "decord")
+    decord = sys.modules["decord"]
+    assert f"{decord.__version__} in {Path(str(decord.__file__)).parent}" in fact.text
+    # As `strings decord.libs/libavutil*` shows it of the wheel of 0.6.0.
+    assert fact.text.endswith(
+        "; its FFmpeg reports the license 'nonfree and unredistributable': run `pip uninstall "
+        "decord` before you pass on this environment"
+    )
+    assert fact.status == "ok"
+
+
 @pytest.mark.parametrize("version", ["16.1.0", "20.0.0", "99.1.0rc1"])
 def test_a_version_that_is_not_supported_is_named(
     version: str, monkeypatch: pytest.MonkeyPatch

@@ -290,7 +290,8 @@ def test_metadata_says_what_was_stored(made_once: Path, videos: Manifest, truth:
         assert metadata.num_frames == metadata.num_flows + 1 == video.num_frames
         assert metadata.source_fps == metadata.fps == 25.0
         assert metadata.step == 1
-        assert set(metadata.versions) == {"flowprep", "numba", "numpy", "opencv", "av"}
+        libraries = {"flowprep", "numba", "numpy", "opencv", "av", "ffmpeg"}
+        assert set(metadata.versions) == libraries
         for direction, flow in truth(video.key, CONFIG).flow.items():
             statistics = metadata.flow[direction]
             assert statistics.min_px == pytest.approx(float(flow.min()), abs=1e-4)

@@ -39,12 +39,15 @@ RUN_PAGES = tuple(name for name in PAGES if name != "docs/extending.md")
 
 REASONS = {
     "CI runs it": 3,
-    "installs packages": 2,
+    "installs packages": 3,
     "serves until Ctrl-C": 2,
     "needs a cluster": 3,
     "needs a second machine": 1,
     "needs several processors": 1,
     "measures for a minute": 1,
+    "needs Docker": 1,
+    "needs namespaces": 1,
+    "needs systemd": 1,
 }
 """Why a block is not run -> how many blocks may say so."""
 

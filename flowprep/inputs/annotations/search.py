@@ -23,6 +23,7 @@ from flowprep.inputs.missing import (
     refuse_missing_classes,
 )
 from flowprep.inputs.name_index import VideoIndex, difference_of, spelling_notes
+from flowprep.inputs.reach import Gate
 from flowprep.inputs.text_files import Table, read_table
 from flowprep.inputs.tree import Tree, check_out, walk
 from flowprep.urls import absolute
@@ -40,7 +41,7 @@ def file_and_videos(path: str, request: Request) -> tuple[str, Tree]:
     if request.annotations is not None:
         check_out(top, request)
     # OUT may be beside the list. Only listed names become videos, and no shard has a listed name.
-    return annotations, walk(top, None)
+    return annotations, walk(top, None, None, Gate.of(top, request))
 
 
 def open_table(

@@ -26,6 +26,7 @@ from flowprep.learn.weights.inflate import cross_modality, inflate_conv
 from flowprep.learn.weights.kinetics_i3d import offer_tensorflow
 from flowprep.learn.weights.offers import Offer, listed
 from flowprep.learn.weights.tensorflow import TensorBundle
+from flowprep.printable import join_lines
 
 __all__ = ["LoadReport", "load_weights_into"]
 
@@ -82,7 +83,7 @@ class LoadReport:
             lines += [f"  {kind}: {item}" for item in items[:5]]
             if len(items) > 5:
                 lines.append(f"  {kind}: and {len(items) - 5} more")
-        return "\n".join(lines)
+        return join_lines(lines)
 
 
 def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadReport:

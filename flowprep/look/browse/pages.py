@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -50,6 +49,7 @@ from flowprep.look.web.page import (
     name_column,
     number_column,
     page_file,
+    page_json,
 )
 from flowprep.storage import Storage
 
@@ -304,7 +304,7 @@ def _name(key: str) -> str:
 
 def _encoded(values: Any) -> tuple[bytes, bytes | None]:
     """Returns JSON, plain and compressed. The latter is None if compression is not worth it."""
-    data = json.dumps(values, separators=(",", ":")).encode()
+    data = page_json(values).encode()
     return data, gzip.compress(data, 5) if len(data) >= _MIN_GZIP_BYTES else None
 
 

@@ -116,6 +116,8 @@ def make_server(app: Starlette) -> uvicorn.Server:
         loop="asyncio",
         lifespan="off",
         log_level="warning",
+        # What is printed is escaped, colors too.
+        use_colors=False,
         # An access log would contain the token.
         access_log=False,
         server_header=False,

@@ -7,12 +7,14 @@ import html
 import re
 from collections import Counter
 
+from flowprep.printable import one_line
+
 __all__ = ["code", "data_url", "escape", "join_counts", "percent"]
 
 
 def escape(text: str) -> str:
     """Returns text escaped for HTML."""
-    return html.escape(text, quote=True)
+    return html.escape(one_line(text), quote=True)
 
 
 def code(text: str) -> str:

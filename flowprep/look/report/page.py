@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -41,6 +40,7 @@ from flowprep.look.web.page import (
     name_column,
     number_column,
     page_file,
+    page_json,
 )
 from flowprep.storage_errors import translated_errors
 from flowprep.words import format_bytes, format_count, format_duration
@@ -361,7 +361,7 @@ def _table_data(report: Report) -> str:
         "columns": columns,
     }
     # Inside a script element, only `<` can end the element or begin another one.
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    return page_json(data).replace("<", "\\u003c")
 
 
 # ---- cost and configuration

@@ -5,11 +5,13 @@ page.css, page.js and table.js are the other half: colors, and the table that sh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from flowprep.look.findings.kinds import KINDS, Severity
+from flowprep.printable import one_line
 
 __all__ = [
     "SEVERITIES",
@@ -18,6 +20,7 @@ __all__ = [
     "name_column",
     "number_column",
     "page_file",
+    "page_json",
 ]
 
 SEVERITIES: dict[Severity, str] = {
@@ -31,6 +34,21 @@ SEVERITIES: dict[Severity, str] = {
 def page_file(name: str) -> str:
     """Returns the text of a file of flowprep/look, such as `web/page.css`."""
     return resources.files("flowprep.look").joinpath(name).read_text(encoding="utf-8")
+
+
+def page_json(values: Any) -> str:
+    """Returns JSON for a page's script, with the control characters of all texts in it escaped."""
+    return json.dumps(_shown(values), separators=(",", ":"))
+
+
+def _shown(values: Any) -> Any:
+    if isinstance(values, str):
+        return one_line(values)
+    if isinstance(values, list | tuple):
+        return [_shown(value) for value in values]
+    if isinstance(values, dict):
+        return {name: _shown(value) for name, value in values.items()}
+    return values
 
 
 def key_column(values: Sequence[str], width: str) -> dict[str, Any]:
