@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from flowprep._version import __version__
+from flowprep.cli.ending import follow_hangup, say, trouble
 from flowprep.errors import FlowprepError
 from flowprep.lazy import imported
 
@@ -114,20 +116,26 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
+    follow_hangup()
     # File names and texts in data sets may hold characters that the terminal cannot show.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(arguments, prog_name="flowprep", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        with suppress(OSError):
+            error.show()
+        code = error.exit_code
     except FlowprepError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+        say(f"Error: {error}")
+        code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nInterrupted.", err=True)
-        sys.exit(1)
-    except BrokenPipeError:
-        sys.exit(1)
+        say("\nInterrupted.")
+        code = 1
+    except OSError as error:
+        if (words := trouble(error)) is not None:
+            say(f"Error: {words}")
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)

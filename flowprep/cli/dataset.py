@@ -81,7 +81,7 @@ def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None
     check_exists(out)
     if list_videos:
         dataset = open_dataset(out, labels=labels)
-        for note in dataset.labels_notes:
+        for note in dataset.notes:
             click.echo(f"note: {note}", err=True)
         click.echo("key\tlabels\tsplit\tframes\tflows\twidth\theight\tfps\tstatus")
         for video in dataset.videos:
@@ -94,6 +94,8 @@ def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None
             )
         return
     description = describe_dataset(out, labels_name=labels)
+    for note in description.notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps(description.to_dict(), indent=2))
     else:
@@ -134,6 +136,8 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
             click.echo(json.dumps(found.to_dict(), indent=2))
         elif not prometheus:
             click.echo(found.summary())
+            for note in found.notes:
+                click.echo(f"note: {note}", err=True)
         elif found.progress is None:
             raise DatasetError(f"{out} has no record of a run; name a data set of extract")
         else:

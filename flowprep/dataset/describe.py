@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from flowprep.dataset.foreign import foreign_notes, list_shards
 from flowprep.dataset.labels import LabelSet, list_labels, summarize_labels
 from flowprep.dataset.layout import DatasetHeader, read_failures, read_manifest, read_sidecar
-from flowprep.dataset.read import open_dataset, published_shards
+from flowprep.dataset.read import open_dataset
 from flowprep.errors import DatasetError
 from flowprep.storage import Storage
 from flowprep.words import format_bytes, format_count, format_duration
@@ -62,6 +63,8 @@ class DatasetDescription:
     """The named labels that there are."""
     damaged_labels: tuple[str, ...] = ()
     """What is wrong with those that cannot be read, a sentence each."""
+    notes: tuple[str, ...] = ()
+    """What else lies among the shards, a sentence each."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the description as JSON values."""
@@ -164,7 +167,8 @@ def describe_dataset(
     seconds: Counter[str] = Counter()
     lengths: list[int] = []
     num_bytes = num_flows = num_partial = num_concealed = num_values = num_clipped = 0
-    shards = published_shards(storage)
+    files = list_shards(storage)
+    shards = files.published
     for shard in shards:
         sidecar = read_sidecar(storage, shard)
         num_bytes += sidecar.size
@@ -209,6 +213,7 @@ def describe_dataset(
         num_unlabelled=0 if named is None else named.num_unlabelled,
         label_sets=label_sets,
         damaged_labels=damaged,
+        notes=tuple(foreign_notes(storage, files.foreign)),
     )
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
+from flowprep.dataset.foreign import folder_number, is_part_file
 from flowprep.dataset.labels import remove_temporary_labels
 from flowprep.dataset.layout import PARTS_FOLDER, SHARDS_FOLDER, VideoRecord
 from flowprep.errors import DatasetError
@@ -18,6 +19,7 @@ from flowprep.storage import Storage
 
 __all__ = [
     "list_parts",
+    "part_index",
     "part_name",
     "parts_folder",
     "read_part_record",
@@ -32,12 +34,18 @@ __all__ = [
 
 def shards_with_parts(storage: Storage) -> set[int]:
     """Returns the shards that have a folder of parts."""
-    return {int(name) for name in storage.list_names(PARTS_FOLDER) if name.isdigit()}
+    numbers = map(folder_number, storage.list_names(PARTS_FOLDER))
+    return {number for number in numbers if number is not None}
 
 
 def list_parts(storage: Storage, shard: int) -> list[str]:
-    """Returns the names of the files in a shard's folder of parts, in no order."""
-    return storage.list_names(parts_folder(shard))
+    """Returns the names of what runs wrote into a shard's folder of parts, in no order."""
+    return [name for name in storage.list_names(parts_folder(shard)) if is_part_file(name)]
+
+
+def part_index(name: str) -> int:
+    """Returns the manifest's line that a file of `list_parts` belongs to."""
+    return int(name.partition(".")[0])
 
 
 def recorded_parts(
@@ -49,13 +57,13 @@ def recorded_parts(
     written last: its video is not finished then.
     """
     for name in names:
-        stem, _, suffix = name.partition(".")
-        if suffix != "json":
+        if name.partition(".")[2] != "json":
             continue
+        index = part_index(name)
         try:
-            yield int(stem), read_part_record(storage, shard, int(stem))
+            yield index, read_part_record(storage, shard, index)
         except DatasetError as error:
-            yield int(stem), error
+            yield index, error
 
 
 def remove_part_record(storage: Storage, shard: int, index: int) -> None:
@@ -64,8 +72,28 @@ def remove_part_record(storage: Storage, shard: int, index: int) -> None:
 
 
 def remove_parts(storage: Storage, shard: int | None = None) -> None:
-    """Removes the parts of a shard, or of every shard."""
-    storage.remove(PARTS_FOLDER if shard is None else parts_folder(shard))
+    """Removes the parts of a shard, or of every shard; what no run wrote stays where it is."""
+    if shard is not None:
+        _remove_part_files(storage, shard)
+        return
+    names = storage.list_names(PARTS_FOLDER)
+    shards = shards_with_parts(storage) if names else set()
+    are_empty = [_remove_part_files(storage, one) for one in sorted(shards)]
+    if all(are_empty) and len(shards) == len(names):
+        storage.remove(PARTS_FOLDER)
+
+
+def _remove_part_files(storage: Storage, shard: int) -> bool:
+    """Returns whether nothing else was in the folder, which is gone then."""
+    folder = parts_folder(shard)
+    names = storage.list_names(folder)
+    ours = list(filter(is_part_file, names))
+    if len(ours) == len(names):
+        storage.remove(folder)
+        return True
+    for name in ours:
+        storage.remove(f"{folder}/{name}")
+    return False
 
 
 def remove_temporary_files(storage: Storage) -> None:

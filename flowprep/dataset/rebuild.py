@@ -12,8 +12,8 @@ from collections.abc import Collection, Sequence
 from typing import IO
 
 from flowprep.config import ExtractConfig
+from flowprep.dataset.foreign import list_shards
 from flowprep.dataset.layout import (
-    SHARDS_FOLDER,
     Failure,
     ManifestEntry,
     Sidecar,
@@ -46,8 +46,8 @@ def rebuild_lost_sidecars(
     have their sidecar. Raises DatasetError as `rebuild_sidecar` does.
     """
     rebuilt = set()
-    names = storage.list_names(SHARDS_FOLDER)
-    tars = {int(name[:-4]) for name in names if name.endswith(".tar")}
+    # A tar that the plan does not know is nobody's.
+    tars = list_shards(storage).tars & {entry.shard for entry in entries}
     for shard in sorted(tars.difference(published)):
         if list_parts(storage, shard):
             continue

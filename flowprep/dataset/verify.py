@@ -12,6 +12,7 @@ from typing import IO
 from tqdm import tqdm
 
 from flowprep.config import ExtractConfig
+from flowprep.dataset.foreign import foreign_notes, holds_only_foreign, list_shards
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
 from flowprep.dataset.labels import LABELS_FOLDER, verify_labels
 from flowprep.dataset.layout import (
@@ -145,8 +146,9 @@ def verify_dataset(
         for key in failures
         if key not in known
     ]
-    problems, report.notes = verify_labels(storage, known)
+    problems, notes = verify_labels(storage, known)
     report.problems += problems
+    report.notes += notes
     report.num_failed = len(failures)
     return report
 
@@ -154,16 +156,18 @@ def verify_dataset(
 def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport) -> None:
     ours = {DATASET_FILE, MANIFEST_FILE, FAILURES_FILE, SHARDS_FOLDER, LOGS_FOLDER}
     ours |= {LOCK_FILE, LEASE_FILE, LABELS_FOLDER}
+    foreign = list_shards(storage).foreign
+    report.notes += foreign_notes(storage, foreign)
     for name in storage.list_names():
-        if name == PARTS_FOLDER:
+        if name == PARTS_FOLDER and not holds_only_foreign(storage):
             report.problems.append(
                 f"{PARTS_FOLDER} holds videos of an unfinished run; run the same extract again"
             )
-        elif name not in ours:
+        elif name not in ours | {PARTS_FOLDER}:
             report.problems.append(f"{name} does not belong to the data set; remove it")
     wanted = {os.path.basename(name(s)) for s in shards for name in (shard_name, sidecar_name)}
     for name in storage.list_names(SHARDS_FOLDER):
-        if name not in wanted:
+        if name not in wanted and name not in foreign:
             report.problems.append(
                 f"{SHARDS_FOLDER}/{name} does not belong to the data set; remove it"
             )

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flowprep._version import __version__
+from flowprep.dataset.foreign import foreign_notes
 from flowprep.dataset.layout import (
     DATASET_FILE,
     FAILURES_FILE,
@@ -116,6 +117,7 @@ def import_tree(
     with locked_dataset(storage):
         entries = _write_plan(storage, plan)
         report = ImportReport(storage.location, len(entries), notes=plan.notes)
+        report.notes += foreign_notes(storage)
         _Importer(storage, plan, entries, report).go(num_workers, progress)
     return report
 

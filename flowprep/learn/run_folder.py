@@ -116,6 +116,11 @@ class RunFolder:
             raise WeightsError(
                 f"{error}; remove it to start afresh, or choose another --run"
             ) from error
+        if checkpoint.training is None:
+            raise WeightsError(
+                f"{path} holds weights and nothing to go on from, as {BEST_FILE} does; remove it "
+                "to start afresh, or choose another --run"
+            )
         differences = find_differences(
             flatten(checkpoint.config.to_dict()), flatten(config.to_dict())
         )
@@ -178,7 +183,7 @@ class RunFolder:
             return
         try:
             is_own = json.loads(storage.read_bytes(CONFIG_FILE))["format"] == _FORMAT
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             is_own = False
         if not is_own:
             raise StorageError(

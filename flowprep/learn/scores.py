@@ -247,6 +247,8 @@ class Scores:
             KeyError,
             TypeError,
             AttributeError,
+            RecursionError,
+            MemoryError,
             EOFError,
             OSError,
             NotImplementedError,

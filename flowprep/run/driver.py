@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from flowprep.config import ExtractConfig, RunOptions
+from flowprep.dataset.foreign import foreign_notes
 from flowprep.dataset.layout import (
     ManifestEntry,
     VideoRecord,
@@ -98,7 +99,7 @@ def run_extract(
         remove_temporary_files(storage)
         run = _Run(storage, config, options, plan.entries, lease, worker)
         run.report.log_name = log_name
-        run.report.notes[:0] = plan.notes
+        run.report.notes[:0] = [*plan.notes, *foreign_notes(storage)]
         try:
             run.go()
         finally:

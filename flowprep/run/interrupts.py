@@ -1,4 +1,4 @@
-"""Ctrl-C while a run works: it is never lost, whoever was at work when it came."""
+"""Ctrl-C and SIGTERM while a run works: they are never lost, whoever was at work then."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 __all__ = ["interrupts_kept"]
 
 
 @contextmanager
 def interrupts_kept() -> Iterator[Callable[[], None]]:
-    """Gives a function that raises KeyboardInterrupt if Ctrl-C was pressed.
+    """Gives a function that raises KeyboardInterrupt if Ctrl-C was pressed, or SIGTERM came.
 
     Python raises it wherever it happens to be, and drops it in a destructor: Ray has many.
     """
@@ -27,13 +28,23 @@ def interrupts_kept() -> Iterator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
 
-    # Whoever handles it otherwise goes on doing so, and only the main thread may ask for it.
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield raise_if_pressed
-        return
-    signal.signal(signal.SIGINT, keep)
+    before: dict[signal.Signals, Any] = {}
+    # Only the main thread may ask for them.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if _is_default(handler):
+                before[number] = handler
+                signal.signal(number, keep)
     try:
         yield raise_if_pressed
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_default(handler: Any) -> bool:
+    """Whether nobody else handles a signal, who would go on doing so; Ray only ends the process."""
+    if handler in (signal.SIG_DFL, signal.default_int_handler):
+        return True
+    return str(getattr(handler, "__module__", "")).partition(".")[0] == "ray"

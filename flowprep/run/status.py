@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from flowprep.dataset.foreign import foreign_notes
 from flowprep.dataset.layout import (
     LOGS_FOLDER,
     MANIFEST_FILE,
@@ -287,6 +288,8 @@ class RunStatus:
     """Of the last run; None where there was none, or its file is damaged."""
     silent_seconds: float | None
     """Since the driver wrote, by this machine's clock; None where no run says that it works."""
+    notes: tuple[str, ...] = ()
+    """What else lies among shards and parts, a sentence each."""
 
     @property
     def num_done(self) -> int:
@@ -410,6 +413,7 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
         num_concealed=_num_concealed(storage, published) if storage.is_local else None,
         progress=progress,
         silent_seconds=silent,
+        notes=tuple(foreign_notes(storage)),
     )
 
 

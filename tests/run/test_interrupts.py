@@ -28,3 +28,21 @@ def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
+def test_sigterm_ends_the_run_as_ctrl_c_does_unless_it_is_ignored(before: signal.Handlers) -> None:
+    own = signal.signal(signal.SIGTERM, before)
+    try:
+        with interrupts_kept() as raise_if_interrupted:
+            if before is signal.SIG_DFL:
+                with pytest.raises(KeyboardInterrupt):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                with pytest.raises(KeyboardInterrupt):
+                    raise_if_interrupted()
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise_if_interrupted()
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, own)

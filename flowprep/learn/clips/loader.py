@@ -16,9 +16,11 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from flowprep.dataset import jpeg
-from flowprep.errors import ConfigError, FlowprepError
+from flowprep.errors import ConfigError, FlowprepError, TrainingError
 from flowprep.learn.clips import levels
 
 __all__ = ["Loader", "PlainLoader", "keep_memory", "loader_options"]
@@ -50,6 +52,19 @@ class PlainLoader(DataLoader[Any]):
 
     def check_worker_number_rationality(self) -> None:
         """Does nothing."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except RuntimeError as error:
+            # torch has no class of its own for it.
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise TrainingError(
+                "a process that reads clips was ended from outside, maybe because memory ran out, "
+                "or shared memory in /dev/shm (docker run --shm-size); run the same command again "
+                "with fewer --loaders"
+            ) from error
 
 
 class Loader(PlainLoader):
@@ -223,7 +238,25 @@ def _context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
+    with _deaf_to_hangup():
+        forkserver.ensure_running()
     return context
+
+
+@contextlib.contextmanager
+def _deaf_to_hangup() -> Iterator[None]:
+    """Lets what is started in the block outlive a closed terminal: it ends with this process.
+
+    Else it would be gone before the step at hand is finished and a checkpoint written.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _start_loader(number: int, environment: Mapping[str, str]) -> None:
