@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from flowprep._version import __version__
-from flowprep.cli.ending import follow_hangup, say, trouble
+from flowprep.ending import check_working_folder, follow_hangup, say, trouble
 from flowprep.errors import FlowprepError
 from flowprep.lazy import imported
 
@@ -112,6 +112,7 @@ def cli() -> None:
 
     Exit codes: 0 complete, 1 incomplete or failed, 2 wrong usage.
     """
+    check_working_folder()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,8 +123,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(arguments, prog_name="flowprep", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
     except click.ClickException as error:
         with suppress(OSError):
             error.show()

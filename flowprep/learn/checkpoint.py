@@ -177,12 +177,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path} is not a checkpoint of flowprep: {_first_line(error)}; give last.pt or "
             "best.pt of a folder that `flowprep train` wrote"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
+    # What looks like a text or a number may be a tensor, which compares with neither.
+    named = content.get("format") if isinstance(content, dict) else None
+    if type(named) is not str or named != CHECKPOINT_FORMAT:
         raise WeightsError(
             f"{path} is a PyTorch file but not a checkpoint of flowprep; weights of other projects "
             "are taken by `flowprep train --weights`"
         )
-    if (version := content.get("format_version")) != FORMAT_VERSION:
+    version = content.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
         raise WeightsError(
             f"{path} is a checkpoint of format version {version}, this flowprep reads version "
             f"{FORMAT_VERSION}; install a newer flowprep"

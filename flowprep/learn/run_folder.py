@@ -13,6 +13,7 @@ lines behind it: metrics.csv reads as if there had been no interruption.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -162,17 +163,19 @@ class RunFolder:
 
     def add(self, row: MetricsRow) -> None:
         """Appends a line to metrics.csv, and the same numbers for TensorBoard."""
+        # Names of data sets are those of folders, which need not be UTF-8.
+        shown = row.data.encode("utf-8", "backslashreplace").decode()
+        values = {**dataclasses.asdict(row), "data": shown}
         with (
             translated_errors("write", METRICS_FILE),
             open(self.path / METRICS_FILE, "a", encoding="utf-8", newline="") as file,
         ):
-            values = dataclasses.asdict(row)
             csv.writer(file, lineterminator="\n").writerow(map(_format, values.values()))
         if self._tensorboard is None:
             return
         place = row.split
         if row.split != "train" and self._num_tasks > 1:
-            place = f"{row.split}/{row.data}"
+            place = f"{row.split}/{shown}"
         for name in ("loss", "top1", "learning_rate", "clips_per_second"):
             if values[name] is not None:
                 self._tensorboard.add_scalar(f"{place}/{name}", values[name], row.step)
@@ -193,15 +196,20 @@ class RunFolder:
 
     def _rows_until(self, step: int) -> list[list[str]]:
         try:
-            text = (self.path / METRICS_FILE).read_text(encoding="utf-8")
+            text = (self.path / METRICS_FILE).read_bytes().decode(errors="replace")
         except FileNotFoundError:
             return []
-        rows = list(csv.reader(io.StringIO(text)))[1:]
-        return [
-            row
-            for row in rows
-            if len(row) == len(_COLUMNS) and row[0].isdigit() and int(row[0]) <= step
-        ]
+        rows = []
+        # What stands behind damage is not to be told from it.
+        with contextlib.suppress(csv.Error):
+            for row in csv.reader(io.StringIO(text, newline="")):
+                if len(row) == len(_COLUMNS) and _is_step(row[0]) and int(row[0]) <= step:
+                    rows.append(row)
+        return rows
+
+
+def _is_step(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def _summary_writer(folder: Path, step: int) -> Any:
