@@ -61,7 +61,7 @@ def _parts(random: Random, path: Path) -> None:
     elif kind == 4:
         parts[at] = name, data + bytes(1 + number_below(random, 1 << 16))
     else:
-        parts[at] = ("../../x", "/etc/x", "x", "")[number_below(random, 4)], data
+        parts[at] = ("../../x", "/etc/x", "x")[number_below(random, 3)], data
     _write(path, parts)
 
 
