@@ -29,7 +29,8 @@ def verify(out: str, deep: bool, repair: bool) -> int:
 
     The command checks that every video of the manifest is in exactly one shard or in
     failures.jsonl, that N frames have N - step flows per direction, each with x and y, that every
-    JPEG is whole, that all checksums match, and that no other files are there. A video in
+    JPEG is whole, that all checksums match, and that no other files are there. (Files that
+    flowprep did not write are only noted if they lie among the shards or the parts.) A video in
     failures.jsonl is no problem, unless flowprep itself caused the error. A data set without any
     stored video is not complete. The exit code is 1 when a check fails.
     """
