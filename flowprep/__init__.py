@@ -94,12 +94,12 @@ def extract(
     executor: ExecutorName = "auto",
     options: RunOptions | None = None,
 ) -> RunReport:
-    """Extracts `videos` into the data set `out`; run again, it goes on where it left off.
+    """Extracts `videos` into the data set `out`. A second call continues where the first stopped.
 
-    `videos` is a file, folder, glob, list file, several of them, or a Manifest from
+    `videos` is a file, folder, glob, list file, several of these, or a Manifest from
     `flowprep.inputs.manifest.collect_videos`, which also reads UCF101, HMDB51 and Kinetics
-    annotations. Returns the report of the run; videos that failed are in it and in
-    `failures.jsonl`. Raises a FlowprepError where nothing can be planned or written.
+    annotations. Returns the report of the run. The report and `failures.jsonl` list the videos that
+    failed. Raises a FlowprepError if nothing can be planned or written.
     """
     import dataclasses
 

@@ -1,4 +1,4 @@
-"""`python -m flowprep` is `flowprep`."""
+"""`python -m flowprep` is the same command as `flowprep`."""
 
 from flowprep.cli import main
 

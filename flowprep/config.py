@@ -38,6 +38,7 @@ __all__ = [
     "RunOptions",
     "build_spec",
     "check_choice",
+    "parse_memory",
 ]
 
 DecoderName = Literal["pyav", "decord"]
@@ -52,6 +53,10 @@ MAX_SIDE_PX = 16384
 """Largest stored side. JPEG allows 65,535; a value above this limit is probably a typing error."""
 
 
+MIN_WORKER_MEMORY_BYTES = 200_000_000
+"""A worker holds about half of it before its first video: 93 MB, as `resident_bytes` measures."""
+
+
 def check_choice(name: str, value: object, literal: object) -> None:
     """Raises ConfigError unless `value` is one of the values of `literal`, a Literal."""
     choices = get_args(literal)
@@ -59,9 +64,35 @@ def check_choice(name: str, value: object, literal: object) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
+_MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)(i?)B?", re.IGNORECASE)
+
+
+def parse_memory(text: str) -> int | None:
+    """Reads an amount of memory such as `2GB`, `512MB` or `1.5GiB`, in bytes; None for no limit.
+
+    `none` and `0` mean no limit. Raises ConfigError for what is no amount of memory.
+    """
+    if text.lower() in ("none", "0"):
+        return None
+    found = _MEMORY.fullmatch(text.strip())
+    if found is None:
+        raise ConfigError(
+            f"worker_memory must be auto, none or an amount such as 2GB or 512MB, got {text!r}"
+        )
+    number, unit, binary = found.groups()
+    base = 1024 if binary else 1000
+    size = int(float(number) * base ** " kmgt".index(unit.lower() or " "))
+    if size < MIN_WORKER_MEMORY_BYTES:
+        raise ConfigError(
+            f"worker_memory must be at least 200MB, because an idle worker holds half of it; got "
+            f"{text!r}"
+        )
+    return size
+
+
 @dataclass(frozen=True)
 class Resize:
-    """How the stored size follows from the decoded size; written `short:256`, `340x256`, ..."""
+    """How the stored size depends on the decoded size. Written as `short:256`, `340x256`, ..."""
 
     mode: ResizeMode = "short"
     width_px: int | None = None
@@ -92,7 +123,7 @@ class Resize:
 
     @classmethod
     def parse(cls, text: str) -> Resize:
-        """Reads `none`, `short:256`, `height:256` or `340x256`; raises ConfigError otherwise."""
+        """Reads `none`, `short:256`, `height:256` or `340x256`. Raises ConfigError otherwise."""
         if text == "none":
             return cls("none", None, None, None)
         if match := re.fullmatch(r"short:(\d+)", text):
@@ -261,7 +292,7 @@ class ExtractConfig:
     encode: EncodeSpec = field(default_factory=EncodeSpec)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the configuration as JSON values; `from_dict` is its inverse."""
+        """Returns the configuration as JSON values. `from_dict` is the inverse."""
         values = dataclasses.asdict(self)
         values["decode"]["resize"] = str(self.decode.resize)
         values["encode"]["directions"] = list(self.encode.directions)
@@ -272,7 +303,7 @@ class ExtractConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExtractConfig:
-        """Rebuilds a stored configuration; raises ConfigError for an unknown or missing field."""
+        """Rebuilds a stored configuration. Raises ConfigError for an unknown or missing field."""
         decode = dict(values["decode"])
         decode["resize"] = Resize.parse(decode["resize"])
         flow = dict(values["flow"])
@@ -338,18 +369,25 @@ class RunOptions:
     """An existing Ray cluster. By default Ray starts on this machine."""
     ship_code: bool = True
     """Send this copy of flowprep to all nodes of an existing cluster."""
-    # Left out of a run's log: its variables may be secret.
+    # The log of a run leaves this field out, because its variables may be secret.
     runtime_env: str | None = field(default=None, repr=False)
     """Ray's runtime environment for the workers, as JSON text or as a JSON or YAML file."""
     max_attempts: int = 3
     """How often to try a video that crashes its worker. Then the video counts as failed."""
     stall_timeout_seconds: float = 120.0
     """A worker that finishes no frame for this many seconds is ended and replaced."""
+    worker_memory: str = "auto"
+    """Most memory that a worker may hold, such as 2GB or 512MB. A video that needs more fails, and
+    the others go on. `auto` divides a machine's memory among its workers, but gives each at least a
+    quarter. `none` sets no limit."""
     segment_frames: int = 3000
     """Frames per segment. Videos of more than twice this length are cut into segments that several
     workers share. 0 cuts none."""
     retry_failed: bool = False
     """Try the videos in failures.jsonl again."""
+    redo_changed: bool = False
+    """Look at each source, and compute videos again whose source changed after they were extracted.
+    Otherwise only the sizes are compared that the listing of an object store tells anyhow."""
     progress: bool | None = None
     """Draw a progress bar on stderr. By default only on a terminal."""
 
@@ -367,6 +405,8 @@ class RunOptions:
             raise ConfigError(f"device must name a GPU before +cpu, got {self.device!r}")
         if self.workers_per_gpu is not None and self.workers_per_gpu < 1:
             raise ConfigError(f"workers_per_gpu must be >= 1, got {self.workers_per_gpu}")
+        if self.worker_memory != "auto":
+            parse_memory(self.worker_memory)
         if self.segment_frames < 0:
             raise ConfigError(f"segment_frames must be >= 0, got {self.segment_frames}")
         if self.max_attempts < 1:
@@ -377,8 +417,8 @@ class RunOptions:
             )
 
 
-# denseflow, dense_flow and gpu_flow run OpenCV's CUDA TV-L1: 300 iterations a warp and no median
-# filter. OpenCV's CPU class does the same with 10 x 30 iterations and the filter off.
+# denseflow, dense_flow and gpu_flow run OpenCV's CUDA TV-L1: 300 iterations per warp and no median
+# filter. OpenCV's CPU class does the same with 10 x 30 iterations and without its median filter.
 _CUDA_TVL1 = TVL1Parameters(median_filtering=1)
 
 PRESETS: dict[str, ExtractConfig] = {
@@ -388,7 +428,8 @@ PRESETS: dict[str, ExtractConfig] = {
         FlowSpec("tvl1", _CUDA_TVL1),
         EncodeSpec(rgb_jpeg_quality=95),
     ),
-    # mmaction2's data preparation with denseflow: short side 256 for Kinetics, native for smaller.
+    # mmaction2's data preparation with denseflow: short side 256 for Kinetics. Smaller videos keep
+    # their size.
     "mmaction2": ExtractConfig(
         DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear"),
         FlowSpec("tvl1", _CUDA_TVL1),
@@ -427,7 +468,7 @@ PRESETS: dict[str, ExtractConfig] = {
 
 
 def build_spec(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """Makes a dataclass of stored values; raises ConfigError for a field too many or too few.
+    """Makes a dataclass from stored values. Raises ConfigError for an unknown or missing field.
 
     Fields that format version 1 did not have may be missing: see `VERSION_1_VALUES`.
     """
@@ -437,7 +478,7 @@ def build_spec(kind: type[Any], values: Mapping[str, Any]) -> Any:
         raise ConfigError(
             f"{kind.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
         )
-    # A default here would give numbers another meaning in silence.
+    # A default here would silently give the stored numbers another meaning.
     if missing := sorted(known - set(values)):
         raise ConfigError(f"{kind.__name__} needs {', '.join(missing)}; add what is missing")
     return kind(**values)

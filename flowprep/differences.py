@@ -1,4 +1,4 @@
-"""How two configurations differ: found, shown and worded in one place."""
+"""Finds the differences between two configurations, and words them for users."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = [
 ]
 
 Differences: TypeAlias = dict[str, tuple[Any, Any]]
-"""Name of a field -> both values; None where only the other side has it."""
+"""Name of a field -> both values. A side that does not have the field has None."""
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested dicts as one, `{"flow": {"step": 1}}` as `{"flow.step": 1}`."""
+    """Returns nested dicts as one flat dict: `{"flow.step": 1}` for `{"flow": {"step": 1}}`."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -34,7 +34,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def find_differences(
     one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence[str] | None = None
 ) -> Differences:
-    """Returns what differs between two flat mappings, by name, or in the order of `names`."""
+    """Returns the differences of two flat mappings, sorted by name or in the order of `names`."""
     if names is None:
         names = sorted({*one, *other})
     pairs = {name: (one.get(name), other.get(name)) for name in names}
@@ -46,8 +46,8 @@ def describe_differences(
 ) -> list[str]:
     """Returns a line for each difference, with both values.
 
-    `places` say where the values are, such as `in the data set` and `in this run`. Of more than
-    `max_shown` differences the others are counted.
+    `places` say where the values are, such as `in the data set` and `in this run`. If there are
+    more than `max_shown` differences, a last line counts the others.
     """
     lines = [
         f"  {name}: {show_value(one)} {places[0]}, {show_value(other)} {places[1]}"
@@ -68,14 +68,14 @@ def mismatch(
 ) -> ConfigMismatchError:
     """Returns the error that shows the differences, as `describe_differences` does.
 
-    `title` is a clause without its colon, `remedy` a sentence.
+    `title` is a clause without a colon. `remedy` is a sentence.
     """
     lines = describe_differences(differences, places, max_shown)
     return ConfigMismatchError("\n".join([f"{title}:", *lines, remedy]), differences)
 
 
 def show_value(value: Any) -> str:
-    """Returns a value as a user reads it: a list by its items, None as `nothing`."""
+    """Returns a value as text for users: a list as its items, None as `nothing`."""
     if isinstance(value, list | tuple):
         return ", ".join(map(show_value, value)) or "nothing"
     return "nothing" if value is None else str(value)

@@ -1,6 +1,6 @@
 """What a machine can do: versions, devices, decoders, folders, and how fast each backend is.
 
-Nothing here may fail: whatever a probe raises is a line of what it has to say.
+Nothing here may fail. If a probe raises an error, the error becomes a line of the output.
 """
 
 from __future__ import annotations
@@ -38,27 +38,28 @@ Status = Literal["ok", "absent", "unsupported", "broken"]
 
 WIDTH_PX, HEIGHT_PX = 340, 256
 MOTION_PX = 3.0
-"""Of the timed pair, to the left."""
+"""Motion of the timed pair, in px to the left."""
 MAX_ERROR_PX = 0.5
-"""Median endpoint error beyond which an estimator counts as broken; right ones have about .05."""
+"""Largest median endpoint error in px. Above it, an estimator counts as broken. Working estimators
+have about 0.05."""
 NUM_WARM_SECONDS = 1.0
-"""How long a backend is timed, at the least for one pair, after a first pair that is not."""
+"""How long a backend is timed. At least one pair is timed. The first pair is not timed."""
 NUM_GPU_PAIRS = 48
-"""Timed at once on a GPU, which computes them in batches."""
+"""Number of pairs that are timed together on a GPU, because a GPU computes them in batches."""
 _NAME_COLUMNS = 16
 _TEXT_COLUMNS = 80
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that was looked at."""
+    """One thing that was examined."""
 
     name: str
     text: str
-    """What it is, or what is wrong and what helps."""
+    """What was found, or what is wrong and how to correct it."""
     status: Status = "ok"
-    """`absent` is something that extraction can do without; `unsupported` a package's version that
-    flowprep is not made for, which may work or not."""
+    """`absent`: something that extraction does not need. `unsupported`: a version of a package that
+    flowprep was not made for. It may work or not."""
     values: dict[str, Any] = field(default_factory=dict)
     """Numbers for `--json`."""
 
@@ -76,7 +77,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Section:
-    """What was found of one kind."""
+    """The facts of one kind."""
 
     title: str
     facts: tuple[Fact, ...]
@@ -97,7 +98,7 @@ class Section:
 
 
 def examine() -> Iterator[Section]:
-    """Looks at this machine, section by section; the last one takes some seconds."""
+    """Examines this machine section by section. The last section takes some seconds."""
     for title, probe in (
         ("Versions", _versions),
         ("Machine", _machine),
@@ -112,7 +113,7 @@ def examine() -> Iterator[Section]:
 
 
 def exit_code(sections: Sequence[Section]) -> int:
-    """Returns 0 where extraction works, 1 where something that it needs is broken."""
+    """Returns 0 if extraction works, 1 if something that extraction needs is broken."""
     return int(any(one.status == "broken" for section in sections for one in section.facts))
 
 
@@ -133,7 +134,7 @@ def _names(sections: Sequence[Section], status: Status) -> str:
 
 
 def _guarded(name: str, probe: Callable[[], Iterator[Fact]]) -> Iterator[Fact]:
-    """Yields a probe's facts, and whatever ends it as one more that does no harm."""
+    """Yields a probe's facts. If an error ends the probe, the error is yielded as one more fact."""
     try:
         yield from probe()
     except Exception as error:
@@ -186,7 +187,7 @@ def _versions() -> Iterator[Fact]:
 
 
 def _supported(package: str, version: str) -> str | None:
-    """Returns what flowprep requires of a package where `version` is something else."""
+    """Returns flowprep's requirement for a package if `version` does not meet it, else None."""
     from packaging.requirements import Requirement
 
     for line in importlib.metadata.requires("flowprep") or ():
@@ -263,7 +264,7 @@ _NUM_FRAMES = 8
 
 @contextmanager
 def _test_clip() -> Iterator[tuple[Path, Scene]]:
-    """Gives a small video of a known scene, in a folder that is removed at the end."""
+    """Yields a small video and its known scene. The folder of the video is removed at the end."""
     from flowprep.synthetic import action_scene, write_video
 
     with tempfile.TemporaryDirectory(prefix="flowprep-") as folder:
@@ -280,7 +281,7 @@ def _decoders() -> Iterator[Fact]:
 
     with _test_clip() as (path, scene):
         for name in DECODERS:
-            # PyAV is the default, and counts the frames for the others.
+            # PyAV is the default decoder, and gives the number of frames for the others.
             status: Status = "broken" if name == "pyav" else "absent"
             try:
                 spec = DecodeSpec(decoder=name, resize=Resize.parse("none"))  # type: ignore[arg-type]
@@ -299,7 +300,7 @@ def _decoders() -> Iterator[Fact]:
 
 
 def _extraction() -> Iterator[Fact]:
-    """Does what a worker of `flowprep extract` does: a clip becomes a part, and that a shard."""
+    """Does the work of an extraction: a clip becomes a part, and the part becomes a shard."""
     import cv2
 
     from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize
@@ -434,12 +435,12 @@ def _backends() -> Iterator[Fact]:
 def _time_backend(algorithm: str, device: str, images: Mapping[str, NDArray[np.uint8]]) -> Fact:
     """Times one backend on a picture that moves.
 
-    `images` is that picture in gray and in RGB, wider than a frame by its motion.
+    `images` has this picture in gray and in RGB. It is wider than a frame by the motion.
     """
     from flowprep.flow import build_estimator
     from flowprep.flow.parameters import PARAMETERS
 
-    # The native and OpenCV's estimators are what every run needs.
+    # Every run needs the native and the OpenCV estimators, which work on the CPU.
     failed: Status = "broken" if device == "cpu" else "absent"
     try:
         estimator = build_estimator(algorithm, PARAMETERS[algorithm](), device)

@@ -4,13 +4,13 @@ FlowprepError
 |-- ConfigError            an option breaks a rule                         (exit code 2)
 |-- InputError             the inputs cannot be planned                    (exit code 2)
 |-- DatasetError           a data set on disk is damaged or not understood (exit code 1)
-|   `-- ConfigMismatchError  a run's configuration is not the data set's
+|   `-- ConfigMismatchError  a run and the data set have different configurations
 |-- StorageError           the output cannot be read or written            (exit code 1)
-|-- ExecutorError          workers cannot be had                           (exit code 1)
-|-- MissingExtraError      a package is missing that an extra brings     (exit code 1)
-|-- TrainingError          a training cannot go on                          (exit code 1)
-|-- WeightsError           weights cannot be read, or are another model's  (exit code 1)
-`-- VideoError             one video cannot be extracted; costs that video alone
+|-- ExecutorError          workers cannot be started or kept               (exit code 1)
+|-- MissingExtraError      a package of an extra is not installed          (exit code 1)
+|-- TrainingError          a training cannot continue                      (exit code 1)
+|-- WeightsError           weights cannot be read or fit another model     (exit code 1)
+`-- VideoError             one video cannot be extracted; the run continues
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from flowprep.urls import redacted
 
 __all__ = [
     "FAILURE_REASONS",
+    "NODE_FAILURES",
     "VIDEO_NOTES",
     "ConfigError",
     "ConfigMismatchError",
     "DatasetError",
     "ExecutorError",
+    "FailureFault",
     "FailureReason",
     "FlowprepError",
     "InputError",
@@ -58,10 +60,14 @@ FailureReason = Literal[
     "out-of-memory",
     "estimator-error",
     "internal-error",
+    "record-lost",
 ]
 
+FailureFault = Literal["video", "node"]
+"""Whose fault a failure is. The video's stays; the next run tries a node's again."""
+
 StorageReason = Literal["missing", "forbidden", "credentials", "full", "unavailable", "other"]
-"""`forbidden`: known, but not allowed; `unavailable`: tried again and again, in vain."""
+"""`forbidden`: the user is known, but has no permission. `unavailable`: every attempt failed."""
 
 FAILURE_REASONS: dict[FailureReason, str] = {
     "missing": "the file or folder does not exist or cannot be read; put it there and run again",
@@ -88,12 +94,22 @@ FAILURE_REASONS: dict[FailureReason, str] = {
     "crashed": "the video crashed its worker process every time; convert the file, or leave it out",
     "stalled": "no frame was finished for --stall-timeout seconds; give more seconds, or leave "
     "the video out",
-    "out-of-memory": "the worker ran out of memory every time; give fewer --workers",
+    "out-of-memory": "the video needs more memory than a worker may hold; give more "
+    "--worker-memory, or leave the video out",
     "estimator-error": "the class that --estimator names failed, or gave no usable flow; correct "
     "the class, and extract to a new OUT, because OUT holds the version of the class",
     "internal-error": "an error in flowprep itself; report it with the traceback in the log",
+    "record-lost": "why the video failed was lost with two files of the data set; run the same "
+    "command again, which tries the video again",
 }
 """What each reason code in `failures.jsonl` means, and what to do before `--retry-failed`."""
+
+NODE_FAILURES: dict[FailureReason, str] = {
+    "crashed": "a GPU failed, or Ray did; run flowprep doctor there, or take --device cpu",
+    "out-of-memory": "memory was short for minutes, and others held it; free memory, or give fewer "
+    "--workers or --workers-per-gpu",
+}
+"""What the reasons mean where the fault is the node's."""
 
 
 NoteCode = Literal[
@@ -141,11 +157,11 @@ VIDEO_NOTES: dict[NoteCode, str] = {
     "frames; leave out --fps to keep every frame",
     "other-streams": "the file has several video streams; give --video-stream to take another one",
 }
-"""What each note on a stored video means: nothing failed, but somebody should look."""
+"""What each note on a stored video means. Nothing failed, but somebody should look at it."""
 
 
 class FlowprepError(Exception):
-    """The root of all errors that flowprep raises on purpose; no message holds a URL's secrets."""
+    """The root of all errors that flowprep raises on purpose. No message shows secrets of a URL."""
 
     exit_code = 1
 
@@ -166,11 +182,11 @@ class InputError(FlowprepError):
 
 
 class DatasetError(FlowprepError):
-    """A data set on disk is damaged, incomplete or of a version that this one does not know."""
+    """A data set on disk is damaged, incomplete, or of a version that this flowprep cannot read."""
 
 
 class ConfigMismatchError(DatasetError):
-    """A run's configuration is not the stored one; `differences` maps fields to both values."""
+    """A run has another configuration than the data set. `differences` has both values by field."""
 
     def __init__(self, message: str, differences: Mapping[str, tuple[Any, Any]]) -> None:
         super().__init__(message)
@@ -181,7 +197,7 @@ class ConfigMismatchError(DatasetError):
 
 
 class StorageError(FlowprepError):
-    """A location cannot be read or written; `reason` is one of `StorageReason`."""
+    """A location cannot be read or written. `reason` is one of `StorageReason`."""
 
     def __init__(self, message: str, reason: StorageReason = "other") -> None:
         super().__init__(message)
@@ -196,21 +212,22 @@ class ExecutorError(FlowprepError):
 
 
 class MissingExtraError(FlowprepError):
-    """A package is not installed that an extra of flowprep brings."""
+    """A package that an extra of flowprep installs is missing."""
 
 
 class TrainingError(FlowprepError):
-    """A training cannot go on: its loss is no number any more, or its processes went away."""
+    """A training cannot continue: its loss is not a number any more, or a process has ended."""
 
 
 class WeightsError(FlowprepError):
-    """A file of weights is damaged, of a format that is not read, or not for this model."""
+    """A file of weights is damaged, has an unknown format, or is not for this model."""
 
 
 class VideoError(FlowprepError):
     """One video cannot be extracted.
 
-    `reason` is one of `FAILURE_REASONS`; `num_frames` counts the good frames that came before.
+    `reason` is one of `FAILURE_REASONS`. `num_frames` is the number of good frames before the
+    error.
     """
 
     def __init__(self, reason: FailureReason, message: str, *, num_frames: int = 0) -> None:

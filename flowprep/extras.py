@@ -1,4 +1,4 @@
-"""What of flowprep needs packages that not every installation has: the extras of setup.cfg."""
+"""Optional packages: the extras of setup.cfg, and the error if a part of flowprep needs one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXTRA_MODULES: dict[ExtraName, frozenset[str]] = {
     "s3": frozenset(["s3fs"]),
     "gcs": frozenset(["gcsfs"]),
 }
-"""The modules that an extra brings, as they are imported. Ray itself is always there."""
+"""The modules that each extra installs, by import name. Ray itself is always installed."""
 
 
 def install_command(extra: str) -> str:
@@ -32,9 +32,9 @@ def install_command(extra: str) -> str:
 
 
 def missing_extra(what: str, needs: str, extra: str, *, otherwise: str = "") -> str:
-    """Says that `what` needs something of an extra that is not there, and how to install it.
+    """Returns a message: `what` needs a part of an extra that is missing, and how to install it.
 
-    `otherwise` is what to do instead, if there is a choice: an imperative.
+    `otherwise` is what the user can do instead, if anything, as an imperative.
     """
     end = f", or {otherwise}" if otherwise else ""
     return f"{what} needs {needs}, which cannot be imported; run {install_command(extra)}{end}"
@@ -42,9 +42,9 @@ def missing_extra(what: str, needs: str, extra: str, *, otherwise: str = "") -> 
 
 @contextmanager
 def extra_needed(what: str, extra: ExtraName, *, otherwise: str = "") -> Iterator[None]:
-    """Raises MissingExtraError in place of an import that fails because an extra is missing.
+    """Raises MissingExtraError if an import in the block fails because an extra is missing.
 
-    An import of anything else that fails is raised as it is.
+    If an import fails for another reason, its own error is raised.
     """
     try:
         yield

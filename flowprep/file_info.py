@@ -1,4 +1,4 @@
-"""What is known of a file without opening it, which every file system calls by other names."""
+"""Metadata of files that needs no opening. Every file system has other names for it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 
 __all__ = ["FileInfo", "read_file_info"]
 
-# Names of the time of the last writing.
+# Names for the time of the last write.
 _TIME_NAMES = ("mtime", "lastmodified", "last_modified", "updated", "created")
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What is known of a file or a folder without opening it."""
+    """Metadata of a file or a folder, known without opening it."""
 
     name: str
-    """The last part of its path."""
+    """The last component of the path."""
     is_folder: bool
     size: int | None
-    """In bytes; None where the store does not say."""
+    """Size in bytes. None if the store does not give it."""
     mtime_ns: int | None
-    """When it was last written, by the store's clock."""
+    """Time of the last write in nanoseconds, by the store's clock."""
     etag: str | None
-    """The store's own mark of the content."""
+    """The store's own identifier of the content."""
 
 
 def read_file_info(values: dict[str, Any]) -> FileInfo:
-    """Reads what file systems call by different names."""
+    """Makes a FileInfo from the values of any file system."""
     known = {str(name).lower(): value for name, value in values.items()}
     size = known.get("size")
     return FileInfo(

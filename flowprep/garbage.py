@@ -1,4 +1,4 @@
-"""Python's collector of cycles, which looks again and again through what is only being built up."""
+"""Pauses Python's garbage collector, which repeatedly searches large structures as they grow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["collector_paused"]
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Stops the collector in the block: a tenth of compiling, a quarter of reading much JSON."""
+    """Pauses the collector in the block. Saves 1/10 of compiling, 1/4 of reading large JSON."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

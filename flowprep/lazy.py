@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first used (PEP 562).
+"""Imports the public names of a package when they are first used (PEP 562).
 
     __getattr__, __dir__ = lazy_names(__name__, {"PRESETS": "flowprep.config"})
 
@@ -25,11 +25,11 @@ def imported(place: str) -> Any:
 def lazy_names(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Returns `__getattr__` and `__dir__` of a package whose names live in other modules.
+    """Returns `__getattr__` and `__dir__` of a package whose names are defined in other modules.
 
-    `homes` maps a name to its module, or to `module:name` where it is called otherwise there. The
-    modules of the package can be reached as attributes too, imported or not, and `dir()` lists
-    none of them: it lists what is in `__all__`.
+    `homes` maps a name to its module, or to `module:name` if it has another name in the module. The
+    modules of the package are also attributes, imported or not. `dir()` does not list them. It
+    lists only the names in `__all__`.
     """
 
     def get(name: str) -> Any:

@@ -1,6 +1,7 @@
-"""Files of this machine that appear whole or not at all: written beside their place and renamed.
+"""Local files that appear completely or not at all: written beside their place, then renamed.
 
-Those of a data set are synced to the disk too, and are known by their name when a run was killed.
+Files of a data set are also synced to the disk. If a run is killed, its unfinished files can be
+recognized by their names.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any
 __all__ = ["TEMPORARY_MARK", "create_file", "partial_file", "published_file"]
 
 TEMPORARY_MARK = ".tmp-"
-"""Stands in the name of every file that is still being written."""
+"""A part of the name of every file that is not yet complete."""
 
 
 @contextmanager
 def published_file(path: str) -> Iterator[Any]:
-    """Yields a file to write; it appears at `path` if the block ends well, else not."""
+    """Yields a file to write. It appears at `path` only if the block ends without an error."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}{TEMPORARY_MARK}{uuid.uuid4().hex[:12]}"
     try:
@@ -37,7 +38,10 @@ def published_file(path: str) -> Iterator[Any]:
 
 
 def create_file(path: str, data: bytes) -> None:
-    """Publishes a file that must not be there yet; a link is atomic on NFS too."""
+    """Publishes a file that must not exist yet. Uses a link, which is atomic on NFS too.
+
+    Raises FileExistsError if the file exists.
+    """
     temporary = f"{path}{TEMPORARY_MARK}{uuid.uuid4().hex[:12]}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
@@ -48,7 +52,7 @@ def create_file(path: str, data: bytes) -> None:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
                 raise
-            # A file system without links.
+            # This file system has no links.
             with open(path, "xb") as file:
                 file.write(data)
     finally:
@@ -58,9 +62,10 @@ def create_file(path: str, data: bytes) -> None:
 
 @contextmanager
 def partial_file(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path`; what is written there takes its place if the block ends well.
+    """Yields a path beside `path`. The file there becomes `path` if the block ends without error.
 
-    Else it goes away. The name ends as that of `path`, by which writers choose a format.
+    After an error the file is removed. Its name ends like `path`, because writers choose the format
+    by the extension.
     """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:

@@ -1,4 +1,4 @@
-"""What this machine is: its cores and memory as far as this process may use them, its processor."""
+"""This machine: its processor, and the cores and the memory that this process may use."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 __all__ = [
     "cpu_model",
     "cpu_vectors",
     "memory_in_use",
+    "resident_bytes",
     "usable_cores",
     "usable_memory_bytes",
 ]
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
-# The first of these that a processor has is what the kernels' vectors of 16 floats become.
+# The kernels' vectors of 16 floats use the first of these that the processor has.
 _VECTORS = {
     "avx512f": "AVX-512",
     "avx2": "AVX2",
@@ -31,14 +33,17 @@ _VECTORS = {
 
 
 def usable_cores() -> int:
-    """Returns the cores that this process may use: its affinity, and the quota of its container."""
+    """Returns the number of cores that this process may use, by its affinity and its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quotas = [math.ceil(quota) for quota in _cpu_quotas()]
     return max(1, min([cores or 1, *quotas]))
 
 
 def usable_memory_bytes() -> int | None:
-    """Returns the memory that this process may use: the machine's, and its container's limit."""
+    """Returns the memory that this process may use: the machine's or its container's, if less.
+
+    Returns None if neither is known.
+    """
     found = []
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -53,7 +58,7 @@ def usable_memory_bytes() -> int | None:
 
 
 def memory_in_use() -> float:
-    """Returns the share of that memory which is in use, as far as it is not freed by itself."""
+    """Returns the share of usable memory in use, without memory that the system can free itself."""
     shares = [0.0]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -62,7 +67,8 @@ def memory_in_use() -> float:
     except (OSError, ValueError, KeyError, IndexError, ZeroDivisionError):
         pass
     for folder in _cgroup_folders("memory"):
-        # Version 2, then version 1: what is held, its limit, and files that can be read again.
+        # The names in cgroup version 2, then 1: memory in use, its limit, and cached files that can
+        # be read again.
         for held_name, limit_name, files_name in (
             ("memory.current", "memory.max", "inactive_file"),
             ("memory.usage_in_bytes", "memory.limit_in_bytes", "total_inactive_file"),
@@ -75,13 +81,25 @@ def memory_in_use() -> float:
     return max(shares)
 
 
+def resident_bytes(pid: int | Literal["self"] = "self") -> int:
+    """Returns what a process holds in memory that no file backs, 0 where this is not known."""
+    held = 0
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith(("RssAnon:", "RssShmem:")):
+                held += 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        return 0
+    return held
+
+
 def cpu_model() -> str:
-    """Returns the processor's name."""
+    """Returns the name of the processor."""
     return _cpuinfo("model name") or _cpuinfo("Model") or platform.machine() or "unknown"
 
 
 def cpu_vectors() -> str:
-    """Returns the widest vector instructions of those that the native kernels become."""
+    """Returns the widest vector instructions that the native kernels use on this processor."""
     flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
     return next((name for flag, name in _VECTORS.items() if flag in flags), "unknown")
 
@@ -98,10 +116,10 @@ def _cpuinfo(field: str) -> str:
 
 
 def _cpu_quotas() -> Iterator[float]:
-    """Yields the cores that each control group over this process allows."""
+    """Yields the number of cores that each control group of this process allows."""
     for folder in _cgroup_folders("cpu"):
         limit = _words(folder / "cpu.max")  # version 2: quota or max, period
-        if not limit:  # version 1: -1 stands for no quota
+        if not limit:  # version 1: -1 means no quota
             limit = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
         if len(limit) == 2 and all(word.isdigit() for word in limit) and int(limit[1]) > 0:
             yield int(limit[0]) / int(limit[1])

@@ -1,4 +1,4 @@
-"""Jobs in several processes of this machine, for work that needs no Ray."""
+"""Runs jobs in several processes of this machine, for work that needs no Ray."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ State = TypeVar("State")
 J = TypeVar("J")
 R = TypeVar("R")
 
-# In hand for each process: enough that none waits for the caller; all at once would be a future
-# for each of a million videos.
+# Submitted jobs per process. This is enough so that no process waits for the caller. All jobs at
+# once would need a future for each of a million videos.
 _JOBS_PER_PROCESS = 4
 
 _state: Any = None
-"""Of a worker process: what it was started with."""
+"""In a worker process: the state that it was started with."""
 
 
 def in_processes(
@@ -31,17 +31,17 @@ def in_processes(
 ) -> Iterator[tuple[J, R]]:
     """Yields each job with the result of `work(state, job)`, in order.
 
-    `work` is found by its name in the processes, and `state` goes to each of them once.
-    `num_workers` is the number of processes, as many as there are usable cores if None; one alone
-    is this process. An error in `work` ends the jobs and is raised here; ExecutorError where a
-    process was ended from outside.
+    The processes import `work` by its name, and each gets `state` once. `num_workers` is the number
+    of processes (None: one per usable core). If it is 1, the jobs run in this process. An error in
+    `work` ends the jobs and is raised here. Raises ExecutorError if a process was ended from
+    outside.
     """
     count = min(num_workers or usable_cores(), len(jobs))
     if count <= 1:
         for job in jobs:
             yield job, work(state, job)
         return
-    # Forked processes would inherit the locks of threads; spawned ones begin anew.
+    # Forked processes would inherit the locks of threads. Spawned processes start without them.
     with ProcessPoolExecutor(
         count, get_context("spawn"), initializer=_begin, initargs=(state,)
     ) as pool:

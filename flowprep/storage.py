@@ -1,12 +1,13 @@
-"""Files of a data set, on this machine or an object store, by way of fsspec.
+"""Reads and writes the files of a data set with fsspec, on this machine or an object store.
 
-A name below is relative to the data set's folder and uses `/`. Publishing is atomic: on a local or
-shared file system a file is written beside its place, synced and renamed; on an object store it is
-written to this machine's temporary folder and then sent, because a stream cannot be sent again.
+Names are relative to the data set's folder and use `/`. Publishing is atomic. On a local or shared
+file system, a file is written under another name in the same folder, synced and renamed. For an
+object store, a file is written to this machine's temporary folder and then sent, because a stream
+cannot be sent again.
 
-Every request is repeated while what is wrong may pass (a store that throttles, a connection that
-breaks, a range that comes back short). Every error leaves here as a StorageError that says what
-could not be done, and why.
+A request is repeated if its error may pass (the store throttles, a connection breaks, a range comes
+back short). Every error leaves this module as a StorageError that says what could not be done, and
+why.
 """
 
 from __future__ import annotations
@@ -38,21 +39,22 @@ log = logging.getLogger("flowprep.storage")
 T = TypeVar("T")
 
 RETRY_ATTEMPTS = 8
-"""How often a request is made before its error counts."""
+"""Number of times that a request is made before its error counts."""
 RETRY_FIRST_WAIT_SECONDS = 0.5
-"""Before the second attempt; each wait is twice the one before ..."""
+"""Wait before the second attempt. Each later wait is twice as long as the one before it."""
 RETRY_LONGEST_WAIT_SECONDS = 20.0
-"""... up to this one, and between half of itself and whole by chance, so that a hundred workers
-that were throttled together do not come back together. 50 s in all: a store that throttles asks
-for some seconds, one that changes over to another machine for some tens."""
+"""Longest wait. Each wait is shortened at random by up to a half, so that a hundred workers that
+were throttled together do not come back together. All waits take about 50 s: a store that throttles
+needs some seconds, and a store that moves to another machine needs some tens of seconds."""
 RETRY_TOTAL_SECONDS = 300.0
-"""No attempt begins later than this after the first: attempts that time out are long themselves."""
+"""No attempt begins later than this after the first one. Attempts that time out take long."""
 
-# Below these attempts botocore makes so many of its own for each request of S3, one second apart
-# or two; so one part of a large file may fail without the others being sent again. s3fs makes none.
+# Within each of these attempts, botocore tries each S3 request this many times, one or two seconds
+# apart. So if one part of a large file fails, the others are not sent again. s3fs retries nothing.
 _S3_REQUEST_ATTEMPTS = 3
-# A file goes to S3 in parts of this size, so many at a time: the memory that sending takes, where
-# s3fs itself would take 500 MB. 10,000 parts make 160 GB; longer files get longer parts.
+# A file goes to S3 in parts of this size, and only a few are sent at a time. This limits the memory
+# for sending; s3fs itself would take 500 MB. 10,000 parts make 160 GB; longer files get longer
+# parts.
 _PART_BYTES = 16 << 20
 _PARTS_AT_ONCE = 4
 _MOST_PARTS = 10_000
@@ -62,7 +64,7 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
 def check_url(location: str) -> None:
-    """Raises ConfigError for a URL that holds credentials; the message does not repeat them."""
+    """Raises ConfigError for a URL that holds credentials. The message does not repeat them."""
     if holds_credentials(location):
         raise ConfigError(
             f"a URL must not hold credentials, got {location}; put them where the store looks for "
@@ -71,7 +73,7 @@ def check_url(location: str) -> None:
 
 
 class Storage:
-    """One folder, read and written by relative names. Pickles to any worker; safe in threads."""
+    """One folder that is read and written by relative names. Can be pickled; is thread-safe."""
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         """`location` is a path or an fsspec URL such as `s3://bucket/folder`.
@@ -86,7 +88,7 @@ class Storage:
         self._connect()
 
     def _connect(self) -> None:
-        # Imported late: it takes longer than all that a command's help needs.
+        # fsspec is imported late, because it takes longer than everything that a help text needs.
         import fsspec
         from fsspec.implementations.local import LocalFileSystem
 
@@ -96,10 +98,10 @@ class Storage:
             options["use_listings_cache"] = False
         if self._scheme in ("s3", "s3a"):
             retries = {"mode": "standard", "total_max_attempts": _S3_REQUEST_ATTEMPTS}
-            # What the user has configured for fsspec counts more.
+            # The user's own configuration of fsspec takes precedence.
             given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
             options["config_kwargs"] = {"retries": retries} | dict(given)
-            # More would ask for a file's size before each reading of it.
+            # With more, s3fs would ask for a file's size before each read.
             options["max_concurrency"] = 1
         try:
             self._files, root = fsspec.core.url_to_fs(self.location, **options)
@@ -133,16 +135,16 @@ class Storage:
 
     @property
     def local_root(self) -> Path:
-        """The folder itself; only for local storage."""
+        """The folder itself. Only for local storage."""
         assert self.is_local
         return Path(self._root)
 
     def path(self, name: str) -> str:
-        """The full path that the file system knows `name` by."""
+        """Returns the full path of `name` in the file system."""
         return f"{self._root}/{name}" if name else self._root
 
     def full_name(self, name: str) -> str:
-        """What the user knows `name` by, without secrets: a path, or a URL."""
+        """Returns the path or URL of `name` for users to read, without secrets."""
         if self.is_local:
             return self.path(name)
         return redacted(f"{self.location.rstrip('/')}/{name}" if name else self.location)
@@ -160,7 +162,7 @@ class Storage:
         return self._attempt("read", name, read)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Returns `length` bytes from `offset`, in one request; fewer only where the file ends."""
+        """Returns `length` bytes from `offset` with one request; fewer only if the file ends."""
 
         def read() -> bytes:
             path = self.path(name)
@@ -177,7 +179,7 @@ class Storage:
         return self._attempt("read", name, read) if length > 0 else b""
 
     def open_read(self, name: str) -> Any:
-        """Opens a file to stream it, binary; what is read is read whole, or is an error."""
+        """Opens a binary file for streaming. A read that comes back short is an error."""
         if self.is_local:
             return self._attempt("read", name, lambda: open(self.path(name), "rb"))
         return io.BufferedReader(_RangeReader(self, name), _READ_BYTES)
@@ -189,7 +191,7 @@ class Storage:
         return self._known("read", name, lambda: self._fs.info(self.path(name))) is not None
 
     def info(self, name: str) -> FileInfo | None:
-        """Returns what is known of a file or folder; None if there is none."""
+        """Returns the metadata of a file or folder, or None if it does not exist."""
         values = self._known("read", name, lambda: self._fs.info(self.path(name)))
         return None if values is None else read_file_info(values)
 
@@ -198,14 +200,14 @@ class Storage:
         return self._attempt("read", name, lambda: int(self._fs.size(self.path(name))))
 
     def list_names(self, folder: str = "") -> list[str]:
-        """Returns the sorted names directly in `folder`; empty when there is no such folder."""
+        """Returns the sorted names directly in `folder`, or none if it does not exist."""
         if self.is_local:
             path = self.path(folder)
             return sorted(self._known("list", folder or ".", lambda: os.listdir(path)) or [])
         return sorted(entry.name for entry in self.list_entries(folder))
 
     def list_entries(self, folder: str = "") -> list[FileInfo]:
-        """Returns what is directly in `folder`; empty when there is no such folder."""
+        """Returns the files and folders directly in `folder`, or none if it does not exist."""
         path = self.path(folder)
         if self.is_local:
             return [
@@ -218,7 +220,7 @@ class Storage:
             return list(self._fs.ls(path, detail=True))
 
         entries = self._known("list", folder or ".", listed) or []
-        # Some tools make an empty object with the folder's own name.
+        # Some tools create an empty object with the name of the folder.
         own = path.strip("/")
         return [read_file_info(entry) for entry in entries if entry["name"].strip("/") != own]
 
@@ -237,10 +239,11 @@ class Storage:
         self._attempt("write", name, write)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Publishes `data` if there is no file `name` yet; returns whether it did.
+        """Publishes `data` if there is no file `name` yet. Returns whether it did.
 
-        Of two that try at once one wins, on file systems, S3 and Google's store; on a store that
-        cannot do so both may, and the last one's data stays.
+        If two callers try at the same time on a file system, S3 or Google's store, exactly one of
+        them wins. On a store without this feature, both may succeed, and the data of the last one
+        stays.
         """
 
         def create() -> bool:
@@ -258,14 +261,14 @@ class Storage:
                 raise
             return True
 
-        # After a lost answer the second attempt finds the first one's file.
+        # If the first answer was lost, the second attempt finds the file of the first attempt.
         return self._attempt("write", name, create) or self.read_if_there(name) == data
 
     def _create_object(self, path: str, data: bytes) -> None:
         try:
             self._fs.pipe_file(path, data, mode="create")
         except OSError as error:
-            # A store that knows no condition, said by its answer.
+            # The answer says that this store does not support a conditional write.
             if error.errno not in (errno.ENOSYS, errno.ENOTSUP):
                 raise
         else:
@@ -285,12 +288,12 @@ class Storage:
 
     @contextmanager
     def atomic_file(self, name: str) -> Iterator[Any]:
-        """Yields a file to write; it appears as `name` if the block ends well, else not at all."""
+        """Yields a file to write. It appears as `name` only if the block ends without an error."""
         if self.is_local:
             with translated_errors("write", name), published_file(self.path(name)) as file:
                 yield file
             return
-        # It has no name, so that nothing is left of it however this process ends.
+        # The file has no name, so that it disappears however this process ends.
         with translated_errors("write", f"temporary files in {tempfile.gettempdir()}"):
             temporary = tempfile.TemporaryFile()  # noqa: SIM115
         with temporary:
@@ -305,13 +308,13 @@ class Storage:
             size = os.path.getsize(local_path)
             options["chunksize"] = max(_PART_BYTES, -(-size // _MOST_PARTS))
             options["max_concurrency"] = _PARTS_AT_ONCE
-        # Where a part fails for good, s3fs aborts the upload: nothing of it is to be seen.
+        # If a part fails for good, s3fs aborts the upload, and nothing of it becomes visible.
         self._attempt(
             "write", name, lambda: self._fs.put_file(local_path, self.path(name), **options)
         )
 
     def remove(self, name: str) -> None:
-        """Removes a file or a whole folder; nothing happens when it is not there."""
+        """Removes a file or a whole folder. Does nothing if it does not exist."""
         path = self.path(name)
 
         def remove() -> None:
@@ -323,7 +326,8 @@ class Storage:
                 return
             self._fs.invalidate_cache(path)
             self._fs.rm(path, recursive=True)
-            # S3 says in the answer which of a thousand objects it did not remove; s3fs does not.
+            # S3's answer names those of up to a thousand objects that it did not remove. s3fs does
+            # not report them.
             try:
                 self._fs.info(path)
             except FileNotFoundError:
@@ -333,7 +337,7 @@ class Storage:
         self._known("remove", name, remove)
 
     def make_folder(self, name: str = "") -> None:
-        """Creates a folder with its parents; an object store has none and does nothing."""
+        """Creates a folder and its parents. Object stores have no folders and do nothing."""
         if self.is_local:
             with translated_errors("create", name or self.location):
                 os.makedirs(self.path(name), exist_ok=True)
@@ -341,7 +345,7 @@ class Storage:
     # ---- attempts
 
     def _known(self, action: str, name: str, do: Callable[[], T]) -> T | None:
-        """Returns what `do` returns, or None where it says that there is no such file."""
+        """Returns the result of `do`, or None if `do` says that there is no such file."""
 
         def attempt() -> T | None:
             try:
@@ -361,7 +365,7 @@ class Storage:
             try:
                 return do()
             except Exception as error:
-                # Here an OSError is all that storage raises; elsewhere it may be anything.
+                # On local storage, only an OSError can occur. A store may raise anything.
                 if isinstance(error, StorageError) or (
                     self.is_local and not isinstance(error, OSError)
                 ):
@@ -409,7 +413,7 @@ class Storage:
 
 
 class _RangeReader(io.RawIOBase):
-    """A file of a store, read by ranges: each is asked for again where it does not come whole."""
+    """A file of a store, read by ranges. A range that comes back short is requested again."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         super().__init__()
@@ -440,7 +444,7 @@ class _RangeReader(io.RawIOBase):
         return len(data)
 
     def readall(self) -> bytes:
-        # Python's own asks for 8 kB at a time.
+        # Python's own method would request only 8 kB at a time.
         data = bytearray()
         while piece := self.read(_READ_BYTES):
             data += piece

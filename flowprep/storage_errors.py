@@ -1,4 +1,4 @@
-"""What goes wrong with files and object stores: which errors may pass, and how each is told."""
+"""Errors of files and object stores: which are temporary, and how to explain each to the user."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flowprep.urls import redacted
 __all__ = ["answer_of", "explain", "may_pass", "translated_errors"]
 
 
-# ESTALE: a file of NFS that was replaced; EIO: what soft mounts and Lustre say after a lost server,
-# and s3fs for an answer that it does not know; EBUSY, EREMOTEIO: s3fs for 503 and 500.
+# ESTALE: a file on NFS was replaced. EIO: a soft mount or Lustre lost its server, or s3fs got an
+# answer that it does not know. EBUSY and EREMOTEIO: s3fs got the status 503 or 500.
 _PASSING_ERRNOS = frozenset(
     {
         *(errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EREMOTEIO, errno.ESTALE),
@@ -26,9 +26,9 @@ _PASSING_ERRNOS = frozenset(
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html: those that came with another
-# status than the ones above. NoSuchUpload: the answer to an upload's end got lost, and it was sent
-# twice. BadDigest and the like: the body was cut or changed on its way.
+# These codes of https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html come with
+# another status than those above. NoSuchUpload: the answer to the end of an upload got lost, and
+# the request was sent twice. BadDigest and similar: the body was cut or changed on the way.
 _PASSING_CODES = frozenset(
     {
         *("BadDigest", "ConditionalRequestConflict", "IncompleteBody", "NoSuchUpload"),
@@ -38,7 +38,7 @@ _PASSING_CODES = frozenset(
 )
 
 
-# By name: what each store's library raises, and none of them need be installed.
+# Classes of the stores' libraries, by name, because none of the libraries has to be installed.
 _PASSING_CLASSES = frozenset(
     {
         *("HTTPClientError", "IncompleteReadError", "ResponseParserError", "FSTimeoutError"),
@@ -67,8 +67,8 @@ _CREDENTIAL_CLASSES = frozenset(
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same request may well succeed a moment later."""
-    # First, for aiohttp gives a body that broke off the status 400.
+    """Whether the same request is likely to succeed a moment later."""
+    # Classes come first, because aiohttp gives the status 400 if a body breaks off.
     if _class_names(error) & _PASSING_CLASSES:
         return True
     code, status = answer_of(error)
@@ -82,7 +82,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def answer_of(error: BaseException | None) -> tuple[str, int]:
-    """Returns the error code and the HTTP status that a store answered with, as far as known."""
+    """Returns the error code and the HTTP status of a store's answer, as far as they are known."""
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, dict):  # botocore
@@ -105,7 +105,7 @@ def _class_names(error: BaseException | None) -> set[str]:
 
 
 def explain(error: BaseException) -> tuple[StorageReason, str]:
-    """Returns what kind of error it is, and what to tell of it."""
+    """Returns the kind of an error, and its explanation for the user."""
     code, _ = answer_of(error)
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
@@ -134,7 +134,7 @@ def explain(error: BaseException) -> tuple[StorageReason, str]:
 
 @contextmanager
 def translated_errors(action: str, name: str) -> Iterator[None]:
-    """Turns an OSError in the block into a StorageError that says what failed, and why."""
+    """Turns an OSError in the block into a StorageError that says what failed and why."""
     try:
         yield
     except OSError as error:

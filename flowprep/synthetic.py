@@ -3,11 +3,11 @@
     Scene = layers, back to front   Layer = texture + shape + motions   frame(t), flow(t), valid(t)
 
 A layer's place at time t is one 3x3 affine matrix, the product of its motions, outermost first.
-A frame looks every pixel up in the layer's texture through the inverse of that matrix, and the flow
-is a product of two such matrices: no rendered picture is ever resampled, so the truth is exact.
+A frame looks up every pixel in the layer's texture through the inverse of this matrix. The flow is
+the product of two such matrices. No rendered picture is ever resampled, so the flow is exact.
 
-Axes: x is right, y is down, the center of the first pixel is (0, 0). Angles are in radians and
-positive ones turn clockwise on the screen. Times are in frames and need not be whole.
+Axes: x is right, y is down, the center of the first pixel is (0, 0). Angles are in radians, and a
+positive angle turns clockwise on the screen. Times are in frames and need not be whole.
 """
 
 from __future__ import annotations
@@ -46,28 +46,28 @@ __all__ = [
 ]
 
 TILE_PX = 256
-"""A texture repeats after so many px."""
+"""A texture repeats after this many px."""
 
 OVERSAMPLING = 2
-"""Texture samples per px. With the blur below, linear interpolation between them is off by less
-than a gray level, and OpenCV 4, which rounds coordinates to 1/32 sample, by less than .01 px."""
+"""Texture samples per px. With the blur below, linear interpolation errs by less than a gray level.
+OpenCV 4 rounds coordinates to 1/32 sample, which is less than 0.01 px."""
 
 BLUR_PX = 1.1
-"""Standard deviation of the low-pass that limits a texture's band: -60 dB at 1.9 px wavelength."""
+"""Standard deviation in px of a texture's low-pass filter: -60 dB at 1.9 px wavelength."""
 
 Matrix = NDArray[np.float64]  # (3, 3), affine, from a layer's coordinates to the screen's
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A translation, turn, shear and zoom about a pivot, at steady or steadily changing speed.
+    """A translation, turn, shear and zoom about a pivot. The speed is constant or changes linearly.
 
-    With `s = (t - rest_frame) + acceleration / 2 * (t - rest_frame) ** 2` a point p goes to
+    With `s = (t - rest_frame) + acceleration / 2 * (t - rest_frame) ** 2` a point p moves to
 
         pivot + offset + velocity * s + scale * exp(zoom_rate * s)
             * R(angle + turn_rate * s) @ [[1, shear_rate * s], [0, 1]] @ (p - pivot)
 
-    All pairs are (x, y) in px, rates are per frame.
+    All pairs are (x, y) in px. Rates are per frame.
     """
 
     pivot_px: tuple[float, float] = (0.0, 0.0)
@@ -77,11 +77,11 @@ class Motion:
     velocity_px: tuple[float, float] = (0.0, 0.0)
     turn_rate: float = 0.0
     zoom_rate: float = 0.0
-    """Change of the logarithm of the scale; above 0 the layer grows."""
+    """Change of the logarithm of the scale. Above 0 the layer grows."""
     shear_rate: float = 0.0
     """Change of x displacement per px of y."""
     rest_frame: float = 0.0
-    """The time at which only offset, angle and scale count."""
+    """The time at which only offset, angle and scale have an effect."""
     acceleration: float = 0.0
     """Relative change of all rates, per frame."""
 
@@ -102,7 +102,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class Sway:
-    """A swinging translation and turn about a pivot: `amplitude * sin(2 pi t / period + phase)`."""
+    """A periodic translation and turn about a pivot: `amplitude * sin(2 pi t / period + phase)`."""
 
     pivot_px: tuple[float, float] = (0.0, 0.0)
     amplitude_px: tuple[float, float] = (0.0, 0.0)
@@ -123,12 +123,12 @@ class Sway:
 
 @dataclass(frozen=True)
 class Shape:
-    """A rounded rectangle about the origin: a disc where both halves are 0, a limb where one is."""
+    """A rounded rectangle about the origin: a disc if both halves are 0, a limb if only one is."""
 
     half_width_px: float
     half_height_px: float
     radius_px: float
-    """By how much the rectangle of the halves grows on every side, with round corners."""
+    """The margin in px around the rectangle of the halves, with round corners."""
 
     def __post_init__(self) -> None:
         if min(self.half_width_px, self.half_height_px, self.radius_px) < 0 or self.reach_px == 0:
@@ -136,11 +136,14 @@ class Shape:
 
     @property
     def reach_px(self) -> float:
-        """The greatest distance of a point of the shape from its origin."""
+        """The largest distance of a point of the shape from its origin."""
         return math.hypot(self.half_width_px, self.half_height_px) + self.radius_px
 
     def distance(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Returns how far points are from the outline in px, below 0 inside; all (H, W) or (N,)."""
+        """Returns the distances of points from the outline in px, negative inside.
+
+        All arrays are (H, W) or (N,).
+        """
         dx, dy = np.abs(x) - self.half_width_px, np.abs(y) - self.half_height_px
         outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
         return np.asarray(outside + np.minimum(np.maximum(dx, dy), 0) - self.radius_px)
@@ -148,14 +151,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Layer:
-    """A texture seen through a shape, moved by the product of its motions, the outermost first."""
+    """A texture seen through a shape. The product of its motions, outermost first, moves it."""
 
     texture_seed: int
     motions: tuple[Motion | Sway, ...] = ()
     shape: Shape | None = None
     """None covers the whole plane."""
     brightness: float = 1.0
-    """Factor on the texture; colors saturate at 255."""
+    """Factor on the texture. Colors saturate at 255."""
 
     def matrix(self, t: float) -> Matrix:
         """Returns the (3, 3) float64 matrix from the layer's coordinates to the screen's at t."""
@@ -166,19 +169,19 @@ class Layer:
 class Scene:
     """Layers from back to front, seen through a window of width x height px.
 
-    Pixels on an outline blend both layers; the truth gives them the motion of the layer that covers
-    their center. Flicker and noise spoil the frames, never the truth.
+    Pixels on an outline blend both layers. Their true flow is that of the layer that covers the
+    center of the pixel. Flicker and noise change the frames, but not the true flow.
     """
 
     width: int
     height: int
     layers: tuple[Layer, ...]
     flicker: float = 0.0
-    """Relative amplitude of a swinging brightness, from 0 to 1."""
+    """Relative amplitude of a periodic change of brightness, from 0 to 1."""
     noise: float = 0.0
     """Standard deviation of the Gaussian noise of each frame, in gray levels."""
     seed: int = 0
-    """Of the noise and the flicker's phase."""
+    """Seed of the noise and of the flicker's phase."""
 
     def __post_init__(self) -> None:
         _check_size(self.width, self.height)
@@ -194,7 +197,7 @@ class Scene:
             )
 
     def frame(self, t: float) -> NDArray[np.uint8]:
-        """Returns the picture at time t, (H, W, 3) uint8 RGB; the same for the same scene and t."""
+        """Returns the picture at time t, (H, W, 3) uint8 RGB. Equal scenes give equal pictures."""
         picture = np.empty((self.height, self.width, 3), np.uint8)
         for layer in self.layers:
             matrix = layer.matrix(t)
@@ -207,11 +210,11 @@ class Scene:
             if layer.shape is None:
                 picture[rows, columns] = color
                 continue
-            # Distances in screen px, up to the anisotropy of a shear.
+            # Distances in screen px. They ignore the anisotropy of a shear.
             scale = math.sqrt(abs(np.linalg.det(matrix)))
             distance_px = layer.shape.distance(x, y) * scale
             cover = np.clip(0.5 - distance_px, 0, 1).astype(np.float32)[..., None]
-            # A darker rim sets a figure off from what is behind; it is a part of the figure.
+            # A darker rim separates a figure from the background. The rim is a part of the figure.
             rim = np.clip(0.35 - distance_px / scale / 4, 0.35, 1).astype(np.float32)[..., None]
             behind = picture[rows, columns].astype(np.float32)
             blend = behind + cover * (rim * color - behind)
@@ -221,7 +224,7 @@ class Scene:
     def flow(self, t: float, step: float = 1) -> NDArray[np.float32]:
         """Returns the exact motion from time t to t + step on the grid of t.
 
-        (H, W, 2) float32 in px, [..., 0] is u to the right, [..., 1] is v down. A negative step
+        (H, W, 2) float32 in px. [..., 0] is u to the right, [..., 1] is v down. A negative step
         gives the motion into the past.
         """
         owner = self.layer_map(t)
@@ -235,13 +238,13 @@ class Scene:
         return result
 
     def backward_flow(self, t: float, step: float = 1) -> NDArray[np.float32]:
-        """Returns the exact motion from t + step to t on the grid of t + step; else as `flow`."""
+        """Returns the exact motion from t + step to t on the grid of t + step, like `flow`."""
         return self.flow(t + step, -step)
 
     def valid(self, t: float, step: float = 1) -> NDArray[np.bool_]:
-        """Returns where `flow(t, step)` ends at a point that is in the frame and not occluded.
+        """Returns a mask: True where `flow(t, step)` ends inside the frame and is not occluded.
 
-        (H, W) bool on the grid of t. For `backward_flow(t, step)` ask `valid(t + step, -step)`.
+        (H, W) bool on the grid of t. For `backward_flow(t, step)` use `valid(t + step, -step)`.
         """
         flow = self.flow(t, step)
         x, y = _grid(slice(0, self.height), slice(0, self.width))
@@ -252,7 +255,7 @@ class Scene:
         return np.asarray(in_columns & in_rows & unoccluded)
 
     def layer_map(self, t: float) -> NDArray[np.int64]:
-        """Returns the index in `layers` of what each pixel center shows at t, (H, W) int64."""
+        """Returns the index in `layers` that each pixel center shows at t, (H, W) int64."""
         x, y = _grid(slice(0, self.height), slice(0, self.width))
         return self._owner(t, *np.broadcast_arrays(x, y))
 
@@ -273,7 +276,7 @@ class Scene:
         return owner
 
     def _window(self, layer: Layer, matrix: Matrix) -> tuple[slice, slice] | None:
-        """Returns the rows and columns that the layer can touch, None if it is out of the frame."""
+        """Returns the rows and columns that the layer can touch. None if it is out of the frame."""
         if layer.shape is None:
             return slice(0, self.height), slice(0, self.width)
         reach_px = _reach_px(layer.shape, matrix) + 1
@@ -284,7 +287,8 @@ class Scene:
         return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
 
     def _spoil(self, picture: NDArray[np.uint8], t: float) -> NDArray[np.uint8]:
-        # A phase from the seed and a generator per frame: any frame alone comes out as in its clip.
+        # The phase depends on the seed, and each frame has its own generator. So a frame that is
+        # drawn alone equals the same frame of the clip.
         gain = 1 + self.flicker * math.sin(2 * math.pi * t / 6.3 + self.seed)
         rng = np.random.default_rng((self.seed, round(1000 * t) % 2**32))
         spoiled = picture * np.float32(gain)
@@ -294,12 +298,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class Action:
-    """What sets a class apart: the signs of its motion."""
+    """The signs of the motion of a class. They distinguish it from the other classes."""
 
     direction: tuple[int, int] = (0, 0)
     """(x, y): right and down are positive."""
     turn: int = 0
-    """1 is clockwise."""
+    """1 turns clockwise."""
     zoom: int = 0
     """1 comes nearer."""
 
@@ -314,15 +318,15 @@ ACTIONS: dict[str, Action] = {
     "zoom_in": Action(zoom=1),
     "zoom_out": Action(zoom=-1),
 }
-"""Four pairs. Each class is the other of its pair played backwards, with the same chances for every
-clip, so that neither one frame nor an unordered heap of them tells the two apart."""
+"""Four pairs. Each class is the other class of its pair played backward, and each clip is equally
+likely in both. So neither one frame nor a set of unordered frames tells the two classes apart."""
 
 
 def textured_image(height: int, width: int, seed: int) -> NDArray[np.uint8]:
     """Returns overlapping pebbles of many sizes with a fine grain, (H, W, 3) uint8 RGB.
 
-    The picture has no detail finer than about 2 px, continues across its edges, and is decided by
-    its size, the seed and the version of OpenCV. Raises ConfigError for a size out of range.
+    The picture has no detail finer than about 2 px, and continues across its edges. It depends only
+    on its size, the seed and the version of OpenCV. Raises ConfigError for a size out of range.
     """
     _check_size(width, height)
     return np.ascontiguousarray(_texture(height, width, seed)[::OVERSAMPLING, ::OVERSAMPLING])
@@ -339,12 +343,12 @@ def action_scene(
     flicker: float = 0.06,
     noise: float = 3.0,
 ) -> Scene:
-    """Returns a random scene of one class; frames 0 to num_frames - 1 are the clip.
+    """Returns a random scene of one class. Frames 0 to num_frames - 1 are the clip.
 
-    All but the sign of the motion is drawn from the same distribution for all classes. Figures
-    perform the action in full, the background a part of it; limbs swing and the camera shakes.
-    `shake_px`, `flicker` and `noise` are the greatest that a clip draws; the last two are as in
-    `Scene`. Raises ConfigError for an unknown action and for sizes out of range.
+    Everything except the sign of the motion has the same distribution in all classes. Figures
+    perform the full action, and the background a part of the action. Limbs swing and the camera
+    shakes. `shake_px`, `flicker` and `noise` are the largest values that a clip draws, the last two
+    as in `Scene`. Raises ConfigError for an unknown action and for sizes out of range.
     """
     if action not in ACTIONS:
         raise ConfigError(f"action must be one of {', '.join(ACTIONS)}, got {action!r}")
@@ -354,12 +358,12 @@ def action_scene(
     wanted = ACTIONS[action]
     rng = np.random.default_rng(seed)
     side_px = min(width, height)
-    # A long clip moves slower: it zooms by at most e^.7, and its figures stay comparable in size.
+    # A long clip moves slower. Then its zoom is at most e^0.7, and its figures have similar sizes.
     pace = min(1.0, 0.7 / (0.03 * num_frames))
     speed_px = side_px * rng.uniform(0.012, 0.03) * pace
     rate = rng.uniform(0.015, 0.03) * pace
     share = rng.uniform(0.3, 0.7)
-    # Poses are drawn for the middle of the clip; this makes a pair's clips each other's reversal.
+    # Poses are drawn for the middle of the clip. So the two classes of a pair are reversals.
     middle = (num_frames - 1) / 2
     acceleration = rng.uniform(-0.5, 0.5) / num_frames
 
@@ -385,8 +389,9 @@ def action_scene(
     grain = Motion(offset_px=(x, y), scale=rng.uniform(0.8, 1.6))
     layers = [Layer(int(rng.integers(2**31)), (*camera, grain), brightness=0.75)]
     seeds = [int(value) for value in rng.integers(2**31, size=3)]
-    # Figures stand on a lattice of random origin, jittered, that reaches beyond the frame by what
-    # they can travel: at every time and place a figure is as likely, whichever way they move.
+    # Figures stand on a jittered lattice with random origin. The lattice extends beyond the frame
+    # by the distance that figures can move. So the density of figures does not depend on time,
+    # place or direction of motion.
     cell_px = 0.8 * side_px
     margin_px = 0.5 * side_px + speed_px * num_frames / 2
     origin_px = rng.uniform(0, cell_px, 2)
@@ -416,12 +421,12 @@ def write_video(
     quality: int | None = None,
     pixel_format: str = "yuv420p",
 ) -> None:
-    """Writes frames of one size, (H, W, 3) uint8 RGB each; the path's ending says the container.
+    """Writes frames of one size, (H, W, 3) uint8 RGB each. The extension chooses the container.
 
-    `quality` is the CRF (16 by default) or, for codecs without one, the quantizer (2): smaller is
-    better. The same frames give the same bytes with the same FFmpeg. The file appears when it is
-    complete. Raises ConfigError for an unknown codec or pixel format, for frames that differ in
-    size or are not uint8 RGB, for none at all, and for odd sizes that the pixel format cannot hold.
+    `quality` is the CRF (16 by default) or, for codecs without CRF, the quantizer (2 by default).
+    Smaller is better. Equal frames give equal bytes with the same FFmpeg. The file appears when it
+    is complete. Raises ConfigError for an unknown codec or pixel format, for frames that differ in
+    size or are not uint8 RGB, for no frames, and for odd sizes that the pixel format cannot hold.
     """
     path = Path(path)
     if not 0 < fps <= 1000:
@@ -435,8 +440,8 @@ def write_video(
     if codec in _CRF_CODECS:
         options = {"crf": str(16 if quality is None else quality)}
         if codec == "libx264":
-            # Vectorised, its macroblock tree reads memory that nobody wrote where frames are small,
-            # and the same frames gave other bytes in 1 of 4 runs.
+            # The vectorized macroblock tree of x264 reads unwritten memory if frames are small. The
+            # same frames gave other bytes in 1 of 4 runs.
             options["x264-params"] = "mbtree=0"
     else:
         options = dict.fromkeys(("qmin", "qmax"), str(2 if quality is None else quality))
@@ -448,7 +453,7 @@ def write_video(
         stream = cast(VideoStream, container.add_stream(codec, rate, options))
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = pixel_format
-        # Several threads may share out the bits of a frame, and then the machine decides them.
+        # With several threads, the bits of a frame could depend on the machine.
         stream.codec_context.thread_count = 1
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
         for frame in itertools.chain([first], iterator):
@@ -467,11 +472,11 @@ def write_action_dataset(
     seed: int = 0,
     fps: float = 25.0,
 ) -> list[Path]:
-    """Writes a small data set in which only motion tells the classes apart; returns its videos.
+    """Writes a small data set in which only motion tells the classes apart. Returns its videos.
 
-    Videos are `root/videos/CLASS/CLASS_g01_c01.mp4`, one group each, and `root/annotations` has
-    UCF101's `classInd.txt`, `trainlist01.txt` and `testlist01.txt`; the last quarter of each class
-    is the test split. Raises ConfigError for sizes, counts and rates that cannot be.
+    Videos are `root/videos/CLASS/CLASS_g01_c01.mp4`, each in its own group. `root/annotations` has
+    `classInd.txt`, `trainlist01.txt` and `testlist01.txt` as in UCF101. The last quarter of each
+    class is the test split. Raises ConfigError for impossible sizes, counts and rates.
     """
     if num_videos_per_class < 2:
         raise ConfigError(
@@ -531,8 +536,8 @@ def _figure(
         return [part(rng.uniform(9, 17), rng.uniform(9, 17), 4)]
     period, phase = rng.uniform(14, 24), rng.uniform(0, 2 * math.pi)
     parts = []
-    # Two legs, then two arms: the joint, the angle at rest, half the length and the sense of swing.
-    # One phase for all, or the limbs of a clip played backwards would not be those of another clip.
+    # Two legs, then two arms: joint, angle at rest, half the length, and direction of the swing.
+    # All have one phase. Otherwise, the limbs of a reversed clip could not occur in another clip.
     for x, y, angle, half_length, sense in (
         (-4.0, 8.0, 0.35, 8.5, -1),
         (4.0, 8.0, -0.35, 8.5, 1),
@@ -553,17 +558,17 @@ def _tile(seed: int, brightness: float) -> NDArray[np.uint8]:
 
 
 def _texture(height: int, width: int, seed: int, brightness: float = 1.0) -> NDArray[np.uint8]:
-    """Returns a texture, periodic both ways: height, width times OVERSAMPLING, uint8 RGB."""
+    """Returns a texture, periodic in x and y: height, width times OVERSAMPLING, uint8 RGB."""
     rng = np.random.default_rng(seed)
     rows, columns = height * OVERSAMPLING, width * OVERSAMPLING
     num_leaves = max(40, height * width // 70)
-    # Few colors that go together: one hue, its neighbors, and sometimes its complement.
+    # Few colors that match: one hue, its neighbors, and sometimes its complement.
     hue = rng.uniform(0, 360) + rng.normal(0, 20, num_leaves)
     hue += 180 * (rng.random(num_leaves) < 0.1)
     saturation, value = rng.uniform(0.1, 0.55, num_leaves), rng.uniform(0.25, 1.0, num_leaves)
     hsv = np.stack([hue % 360, saturation, value], axis=-1)[None].astype(np.float32)
     colors = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0] * 255
-    # Radii by a power law give detail at every scale, as occlusion does in nature.
+    # Radii with a power law give detail at every scale, as occlusion does in nature.
     radii = OVERSAMPLING * 2.5 * (1 - rng.random(num_leaves) * 0.98) ** (-1 / 1.6)
     centers = rng.uniform(0, (columns, rows), (num_leaves, 2))
     axes = radii[:, None] * np.exp(rng.uniform(-0.35, 0.35, (num_leaves, 2)))
@@ -571,12 +576,12 @@ def _texture(height: int, width: int, seed: int, brightness: float = 1.0) -> NDA
     image = np.full((rows, columns, 3), colors.mean(axis=0).astype(np.uint8), np.uint8)
     for (x, y), (a, b), turn, color in zip(centers, axes, turns, colors, strict=True):
         reach = max(a, b) + 2
-        # What crosses an edge comes in again on the other side.
+        # A pebble that crosses an edge continues at the opposite edge.
         for shift_x in {0, columns * (x < reach) - columns * (x > columns - reach)}:
             for shift_y in {0, rows * (y < reach) - rows * (y > rows - reach)}:
                 box = ((x + shift_x, y + shift_y), (2 * a, 2 * b), turn)
                 cv2.ellipse(image, box, color.tolist(), cv2.FILLED, cv2.LINE_AA)
-    # White noise, of which the blur leaves an eighth, keeps large pebbles from being blank.
+    # White noise keeps large pebbles from being blank. The blur leaves an eighth of the noise.
     grain = 0.5 * rng.standard_normal((rows, columns, 1), np.float32)
     margin = math.ceil(4 * BLUR_PX * OVERSAMPLING)
     shaded = image * (brightness * (1 + grain))
@@ -588,7 +593,7 @@ def _texture(height: int, width: int, seed: int, brightness: float = 1.0) -> NDA
 
 def _look_up(layer: Layer, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Returns the texture's colors at x, y (H, W) in px of the layer, (H, W, 3) uint8 RGB."""
-    # By whole tiles towards the origin: OpenCV's coordinates end at 32767.
+    # Shift by whole tiles towards the origin, because OpenCV's coordinates end at 32767.
     near_x, near_y = (axis - TILE_PX * np.floor(axis[0, 0] / TILE_PX) for axis in (x, y))
     map_x, map_y = ((axis * OVERSAMPLING).astype(np.float32) for axis in (near_x, near_y))
     colors = cv2.remap(
@@ -602,7 +607,7 @@ def _look_up(layer: Layer, x: NDArray[np.float64], y: NDArray[np.float64]) -> ND
 
 
 def _grid(rows: slice, columns: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns the pixel centers' x (1, W) and y (H, 1), float64, to be broadcast."""
+    """Returns x (1, W) and y (H, 1) of the pixel centers, float64, for broadcasting."""
     x = np.arange(columns.start, columns.stop, dtype=np.float64)
     y = np.arange(rows.start, rows.stop, dtype=np.float64)
     return x[None, :], y[:, None]
@@ -611,7 +616,7 @@ def _grid(rows: slice, columns: slice) -> tuple[NDArray[np.float64], NDArray[np.
 def _transform(
     matrix: Matrix, x: NDArray[np.float64 | np.int64], y: NDArray[np.float64 | np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Applies a (3, 3) affine matrix to points, float64; x and y are broadcast."""
+    """Applies a (3, 3) affine matrix to points, float64. x and y are broadcast."""
     (xx, xy, x0), (yx, yy, y0), _ = matrix
     return xx * x + (xy * y + x0), yx * x + (yy * y + y0)
 
@@ -623,15 +628,15 @@ def _rotation(angle: float) -> Matrix:
 
 @functools.lru_cache(maxsize=1024)
 def _product(motions: tuple[Motion | Sway, ...], t: float) -> Matrix:
-    # By recursion, as layers share their outer motions: all the camera's, and limbs their body's.
+    # Recursive, because layers share outer motions: all share the camera's, limbs their body's.
     product = _product(motions[:-1], t) @ motions[-1].matrix(t) if motions else np.eye(3)
     product.setflags(write=False)
     return product
 
 
 def _reach_px(shape: Shape, matrix: Matrix) -> float:
-    """Returns the greatest distance on the screen of a point of the shape from its origin."""
-    # The larger singular value, in closed form since this runs for every layer of every frame.
+    """Returns the largest distance on the screen between a point of the shape and its origin."""
+    # The larger singular value, in closed form because this runs for every layer of every frame.
     xx, xy, yx, yy = matrix[:2, :2].ravel().tolist()
     half = (xx * xx + xy * xy + yx * yx + yy * yy) / 2
     root = math.sqrt(max(half**2 - (xx * yy - xy * yx) ** 2, 0))
@@ -687,7 +692,7 @@ def _check_subsampling(width: int, height: int, pixel_format: str) -> None:
         raise ConfigError(
             f"pixel_format must be one of FFmpeg's, such as yuv420p, got {pixel_format!r}"
         ) from error
-    # Two px across share one color, so the last column of an odd width would have none.
+    # Two px side by side share one color, so the last column of an odd width would have none.
     odd_width = width % 2 == 1 and chroma.chroma_width(2) == 1
     if odd_width or (height % 2 == 1 and chroma.chroma_height(2) == 1):
         raise ConfigError(

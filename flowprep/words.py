@@ -1,4 +1,4 @@
-"""How numbers are written for people: counts, sizes, durations."""
+"""Writes numbers for people: counts, sizes, durations."""
 
 from __future__ import annotations
 

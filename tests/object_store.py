@@ -20,7 +20,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-__all__ = ["KEY", "SECRET", "FaultyProxy", "client", "s3_server", "use_endpoint"]
+__all__ = ["KEY", "SECRET", "FaultyProxy", "client", "s3_server", "use_endpoint", "variables"]
 
 KEY = "AKIDFLOWPREPTEST0001"
 SECRET = "tOpSeCrEtNeVeRtObEwRiTtEn/0123456789"
@@ -73,18 +73,22 @@ def client(endpoint: str) -> Any:
     )
 
 
-def use_endpoint(patch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """Points this process, and those that it starts, at a server by the usual variables."""
-    import s3fs
-
-    values = {
+def variables(endpoint: str) -> dict[str, str]:
+    """Returns the usual environment variables that point a process at a server."""
+    return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    for name, value in values.items():
+
+
+def use_endpoint(patch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Points this process, and those that it starts, at a server."""
+    import s3fs
+
+    for name, value in variables(endpoint).items():
         patch.setenv(name, value)
     # Connections are kept, with the address that they were made for.
     s3fs.S3FileSystem.clear_instance_cache()

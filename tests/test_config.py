@@ -21,6 +21,7 @@ from flowprep.config import (
     FlowSpec,
     Resize,
     RunOptions,
+    parse_memory,
 )
 from flowprep.dataset.layout import flatten
 from flowprep.errors import ConfigError
@@ -334,6 +335,15 @@ def test_a_resize_that_says_nothing_is_refused(text: str) -> None:
             lambda: RunOptions(stall_timeout_seconds=float("nan")),
             "stall_timeout_seconds must be > 0, got nan",
         ),
+        (
+            lambda: RunOptions(worker_memory="lots"),
+            "worker_memory must be auto, none or an amount such as 2GB or 512MB, got 'lots'",
+        ),
+        (
+            lambda: RunOptions(worker_memory="20MB"),
+            "worker_memory must be at least 200MB, because an idle worker holds half of it; got "
+            "'20MB'",
+        ),
     ],
 )
 def test_a_broken_rule_is_named_with_its_value(build: Callable[[], Any], message: str) -> None:
@@ -443,3 +453,15 @@ def test_only_mmaction2_keeps_small_videos_at_their_size() -> None:
     assert [name for name, preset in PRESETS.items() if not preset.decode.allow_upscale] == [
         "mmaction2"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        *(("2GB", 2 * 10**9), ("512 mb", 512 * 10**6), ("1.5GiB", 3 << 29), ("4G", 4 * 10**9)),
+        *(("223456789", 223456789), ("none", None), ("0", None)),
+    ],
+)
+def test_amounts_of_memory(text: str, size: int | None) -> None:
+    assert parse_memory(text) == size
+    assert RunOptions(worker_memory=text).worker_memory == text

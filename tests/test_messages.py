@@ -54,7 +54,12 @@ WITHOUT_REMEDY = {
     "run/run_job.py": ["{}: {}", "{} at {}: {}"],
     # Says what was done, and there is nothing to choose.
     "run/driver.py": ["tried {} again"],
+    "run/plan.py": ["{} was lost; made anew from"],
+    "run/recovery.py": ["{} was lost or damaged; made anew from", "tried {} again"],
+    "dataset/lost_plan.py": ["{} was lost; made anew from"],
+    "exchange/import_tree.py": ["{} was lost; made anew from"],
     # The remedy is chosen above.
+    "dataset/layout.py": ["{}: {} line {} is damaged"],
     "inputs/entries.py": ["{} does not exist: {}"],
     "inputs/manifest.py": ["two videos have the key {}"],
 }

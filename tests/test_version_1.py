@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from flowprep.config import EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import read_failures, read_manifest
 from flowprep.dataset.read import open_dataset
 from flowprep.dataset.verify import verify_dataset
+from flowprep.errors import DatasetError
 from flowprep.exchange.export import export_dataset
 from flowprep.exchange.export_spec import ExportSpec
 from flowprep.inputs.manifest import collect_videos
@@ -70,6 +72,26 @@ def test_rebuilds_a_lost_sidecar(v1: Path) -> None:
     sidecar.unlink()
     report = verify_dataset(v1 / "flow", repair=True)
     assert (report.problems, report.repaired) == ([], ["shards/000000.json"])
+
+
+def test_a_lost_header_is_named(v1: Path) -> None:
+    # Its shards do not say how they were made.
+    config = ExtractConfig.from_dict(open_dataset(v1 / "flow").config.to_dict())
+    (v1 / "flow/dataset.json").unlink()
+    with pytest.raises(DatasetError, match=r"has lost dataset\.json, .*; restore the file"):
+        run_extract(collect_videos(v1 / "videos"), str(v1 / "flow"), config)
+
+
+def test_a_lost_manifest_comes_back(v1: Path) -> None:
+    before = (v1 / "flow/manifest.jsonl").read_bytes()
+    (v1 / "flow/manifest.jsonl").unlink()
+    config = ExtractConfig.from_dict(open_dataset(v1 / "flow").config.to_dict())
+    options = RunOptions(executor="inline")
+    run_extract(collect_videos(v1 / "videos"), str(v1 / "flow"), config, options)
+    keys = [json.loads(line)["key"] for line in before.splitlines()]
+    entries = read_manifest(Storage(v1 / "flow"))
+    assert [entry.video.key for entry in entries] == keys
+    assert verify_dataset(v1 / "flow").problems == []
 
 
 def test_keys_stay_as_they_were(v1: Path) -> None:

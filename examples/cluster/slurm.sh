@@ -62,7 +62,7 @@ again() {
     trap '' TERM
     echo "the time is up; the job goes on when it is its turn again"
     if [[ -n $extract ]]; then
-        kill -INT "$extract" || true
+        kill "$extract" || true
         wait "$extract" || true
     fi
     stop
@@ -93,12 +93,9 @@ if ((${#nodes[@]} > 1)); then
 fi
 
 # It begins on the nodes that are there, and takes up the others as they come. In the background,
-# because bash heeds a signal only between two commands; and under job control, because without it
-# what is in the background ignores the Ctrl-C that `again` sends.
-set -m
+# because bash heeds a signal only between two commands.
 flowprep extract "$@" --address "$address:$port" &
 extract=$!
-set +m
 code=0
 wait "$extract" || code=$?
 exit "$code"

@@ -14,6 +14,7 @@ from flowprep._version import __version__
 from flowprep.ending import check_working_folder, follow_hangup, say, trouble
 from flowprep.errors import FlowprepError
 from flowprep.lazy import imported
+from flowprep.run.interrupts import endings_raised
 
 __all__ = ["cli", "main"]
 
@@ -122,7 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = cli.main(arguments, prog_name="flowprep", standalone_mode=False)
+        # SIGTERM ends a command in order, as Ctrl-C does.
+        with endings_raised():
+            code = cli.main(arguments, prog_name="flowprep", standalone_mode=False)
     except click.ClickException as error:
         with suppress(OSError):
             error.show()

@@ -1,4 +1,4 @@
-"""Options from a TOML file, which the command line overrides."""
+"""Options from a TOML file. Options on the command line override them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["config_option"]
 
 
 def config_option(group: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a command with `--config`; `example` is a line that such a file may hold."""
+    """Decorates a command with `--config`. `example` is an example of a line in such a file."""
     return click.option(
         "--config",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -33,10 +33,10 @@ def config_option(group: str, example: str) -> Callable[[Callable[..., Any]], Ca
 
 
 def _read_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Takes the options in a TOML file as defaults; a callback of `--config`."""
+    """Uses the options in a TOML file as defaults. This is the callback of `--config`."""
     if path is None:
         return None
-    # Python 3.10 has it as the package tomli.
+    # In Python 3.10, this module is the package tomli.
     tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def _hint(flag: str, value: object, options: Mapping[str, click.Option]) -> str:
 
 
 def _items(value: Any, option: click.Option) -> list[Any]:
-    """Returns the values of an option: several for one that may be given several times."""
+    """Returns the values of an option as a list: several if the option can be repeated."""
     if isinstance(option.type, PairType) and isinstance(value, dict):
         return [
             (key, one if isinstance(one, str) else json.dumps(one)) for key, one in value.items()
@@ -99,7 +99,7 @@ def _items(value: Any, option: click.Option) -> list[Any]:
 
 
 def _has_type(value: object, option: click.Option) -> bool:
-    """Whether a TOML value can be meant for an option; click alone takes 1.5 for the integer 1."""
+    """Whether a TOML value has the type of an option. Click alone would read 1.5 as integer 1."""
     if isinstance(option.type, click.types.BoolParamType):
         return isinstance(value, bool)
     if isinstance(option.type, click.types.IntParamType):

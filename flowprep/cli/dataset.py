@@ -22,9 +22,22 @@ _MAX_SHOWN_PROBLEMS = 50
 @click.option(
     "--repair",
     is_flag=True,
-    help="Rebuild lost or damaged index files (shards/NNNNNN.json) from their tar files.",
+    help="Make anew what is lost or damaged of the index files (shards/NNNNNN.json), from the tar "
+    "files, and failures.jsonl, from the index files. No run may write to OUT meanwhile.",
 )
-def verify(out: str, deep: bool, repair: bool) -> int:
+@click.option(
+    "--sources",
+    is_flag=True,
+    help="Look whether the sources are still the files that were extracted: compare their sizes "
+    "and times.",
+)
+@click.option(
+    "--hash",
+    "hash_sources",
+    is_flag=True,
+    help="With --sources: read the sources too, and compare their checksums.",
+)
+def verify(out: str, deep: bool, repair: bool, sources: bool, hash_sources: bool) -> int:
     """Prove that the data set OUT is complete and undamaged.
 
     The command checks that every video of the manifest is in exactly one shard or in
@@ -36,8 +49,17 @@ def verify(out: str, deep: bool, repair: bool) -> int:
     """
     from flowprep.dataset.verify import verify_dataset
 
+    if hash_sources and not sources:
+        raise click.UsageError("--hash compares sources; give --sources too.")
     check_exists(out)
-    report = verify_dataset(out, deep=deep, repair=repair, progress=None)
+    report = verify_dataset(
+        out,
+        deep=deep,
+        repair=repair,
+        sources=sources,
+        hash_sources=hash_sources,
+        progress=None,
+    )
     for name in report.repaired:
         click.echo(f"rebuilt {name}")
     for note in report.notes:

@@ -22,7 +22,7 @@ __all__ = ["evaluate", "running_options"]
 
 
 def running_options(command: Any) -> Any:
-    """Decorates a command with the options of how a network is run."""
+    """Decorates a command with the options that say how to run a network."""
     for option in reversed(
         (
             click.option(

@@ -33,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _parameter_options(command: Any) -> Any:
-    # Algorithms share the options of the parameters that they share, by class or by base class.
+    # Algorithms that share parameters, in a class or a base class, share the options for them.
     kinds = dict.fromkeys(
         base
         for kind in PARAMETERS.values()
@@ -41,7 +41,7 @@ def _parameter_options(command: Any) -> Any:
         if dataclasses.is_dataclass(base)
     )
     owners = Counter(name for kind in kinds for name in kind.__annotations__)
-    # Several unrelated classes may call a parameter alike.
+    # Unrelated classes may have parameters with the same name.
     shared = [name for name, count in owners.items() if count > 1]
     if shared:
         heading = "Parameters of several algorithms"
@@ -56,7 +56,7 @@ def _parameter_options(command: Any) -> Any:
 
 
 def _decorator(*options: Callable[[Any], Any]) -> Callable[[F], F]:
-    """Returns what puts all of `options` on a command, in their order."""
+    """Returns a decorator that adds all `options` to a command, in their order."""
 
     def decorate(command: F) -> F:
         for option in reversed(options):
@@ -141,7 +141,7 @@ input_options = _decorator(
         "video: whole videos with all their labels.",
     ),
 )
-"""The options of what VIDEOS is."""
+"""The options that say what VIDEOS is."""
 
 
 config_options = _decorator(
@@ -182,7 +182,7 @@ config_options = _decorator(
         EncodeSpec, "Storing", names={"keep_rgb": "rgb", "videos_per_shard": "shard-size"}
     ),
 )
-"""The options of what is computed and stored."""
+"""The options that say what to compute and store."""
 
 
 @click.command(cls=GroupedCommand)
@@ -194,11 +194,12 @@ config_options = _decorator(
     RunOptions,
     "Running",
     names={"num_workers": "workers", "stall_timeout_seconds": "stall-timeout"},
-    switches=("retry_failed",),
+    switches=("retry_failed", "redo_changed"),
     metavars={
         "address": "HOST:PORT|auto",
         "runtime_env": "JSON|FILE",
         "stall_timeout_seconds": "SECONDS",
+        "worker_memory": "SIZE|auto|none",
     },
 )
 @click.option(
@@ -235,7 +236,7 @@ def extract(
     flowprep extract videos flow --list train=train.txt --list val=val.txt
     flowprep extract videos flow --estimator my_flow:MyFlow --estimator-options radius=4
     """
-    # Imported late: --help and usage errors need neither Ray nor a decoder.
+    # Imported late, because --help and usage errors need neither Ray nor a decoder.
     from flowprep.run.early import early_worker
     from flowprep.run.options import check_options
 

@@ -1,4 +1,4 @@
-"""The docstrings under the fields of a dataclass, which are the help of its options."""
+"""Reads the docstrings under the fields of a dataclass. They are the help of its options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["field_docs"]
 
 
 def field_docs(kind: type[Any]) -> dict[str, str]:
-    """Returns the docstrings under a dataclass's fields, which Python itself does not keep."""
+    """Returns the docstrings under a dataclass's fields. Python itself does not keep them."""
     tree = _classes_of(kind.__module__)[kind.__qualname__]
     docs: dict[str, str] = {}
     for statement, following in zip(tree.body, tree.body[1:], strict=False):
@@ -28,6 +28,6 @@ def field_docs(kind: type[Any]) -> dict[str, str]:
 
 @functools.cache
 def _classes_of(module: str) -> dict[str, ast.ClassDef]:
-    """Returns the classes at the top of a module, by name; a module is read and parsed once."""
+    """Returns the classes at the top of a module, by name. Each module is read and parsed once."""
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}

@@ -80,7 +80,7 @@ def fuse(
             try:
                 fused[name] = fuse_scores(streams, name, weights=own, train=train)  # type: ignore[arg-type]
             except ConfigError as error:
-                # `all` leaves out a method whose weights or training scores are missing.
+                # `all` leaves out a method if its weights or training scores are missing.
                 if method != "all":
                     raise
                 click.echo(f"note: {name} is left out: --{error}", err=True)
@@ -101,7 +101,7 @@ def _load(path: str) -> Scores:
 
 
 def _table(rows: Sequence[tuple[str, str, Scores]]) -> str:
-    """Returns one line of measures for each of the scores, which are all of the same videos."""
+    """Returns a table with one line of measures for each row. All scores are of the same videos."""
     first = rows[0][2]
     num_known = int(first.is_labelled.sum())
     if not num_known:

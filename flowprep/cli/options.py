@@ -1,4 +1,4 @@
-"""Options made from the configuration dataclasses, which hold their defaults and their words."""
+"""Makes options from the configuration dataclasses, which hold the defaults and the help texts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 _HELP_COLUMN = 34
-"""Widest first column of the help; longer options have their words on the next line."""
+"""Widest first column of the help. The text of a longer option begins on the next line."""
 
 
 class GroupedOption(click.Option):
@@ -49,7 +49,7 @@ class GroupedOption(click.Option):
         self.group = group
 
     def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
-        """Returns what the help puts in brackets; numbers without needless zeros."""
+        """Returns the part of the help in brackets. Numbers have no trailing zeros."""
         extra = super().get_help_extra(ctx)
         if "default" in extra and isinstance(self.default, float):
             extra["default"] = f"{self.default:g}"
@@ -60,7 +60,7 @@ class GroupedCommand(click.Command):
     """A command whose help lists its options by group, in the order in which they were declared."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the options, group by group."""
+        """Writes the options group by group."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             if isinstance(parameter, click.Argument):
@@ -70,7 +70,7 @@ class GroupedCommand(click.Command):
                 groups.setdefault(group, []).append(record)
         for group, records in groups.items():
             with formatter.section(group):
-                # The same column in all groups, so that the eye can run down it.
+                # All groups have the same column, which is easier to read.
                 first, words = records[0]
                 records[0] = (first.ljust(_HELP_COLUMN), words)
                 formatter.write_dl(records, col_max=_HELP_COLUMN)
@@ -84,7 +84,7 @@ class ResizeType(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Resize:
-        """Reads a size; a ConfigError says what is wrong with it."""
+        """Reads a size. Raises ConfigError for any other text."""
         if isinstance(value, Resize):
             return value
         with options_named(ctx):
@@ -109,14 +109,14 @@ class SourceOr(click.ParamType):  # type: ignore[type-arg]
 
 
 class NumbersType(click.ParamType):  # type: ignore[type-arg]
-    """Numbers with commas between them, as a tuple of floats."""
+    """Numbers separated by commas, as a tuple of floats."""
 
     name = "NUMBERS"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """Reads the numbers; a single one need not be a text."""
+        """Reads the numbers. A single number may also be an int or a float."""
         if isinstance(value, (tuple, list)):
             return tuple(value)
         try:
@@ -143,10 +143,10 @@ class PairType(click.ParamType):  # type: ignore[type-arg]
 
 
 class ChoiceType(click.Choice):  # type: ignore[type-arg]
-    """One of several words; a wrong one gets the nearest word as a hint."""
+    """One of several words. The error for any other word suggests the most similar choice."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        """Says which words there are."""
+        """Returns the error, with all choices."""
         choices = [str(choice) for choice in self.choices]
         close = get_close_matches(str(value), choices, 1)
         hint = f"; did you mean {close[0]}?" if close else "."
@@ -180,10 +180,11 @@ def dataclass_options(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a command with an option for each field of a dataclass.
 
-    Type and default are the field's, the help is the docstring under it. `names` gives fields other
-    option names, `metavars` other words for their values; `switches` are bools that can only be
-    switched on; `varying` fields have no one default to show; `choices` are the values of texts
-    that have no Literal, which the help lists. The value arrives under the field's own name.
+    The type and the default are those of the field, and the help is the docstring under the field.
+    `names` gives other option names to fields, and `metavars` other words for their values.
+    `switches` are bools that can only be switched on. `varying` fields have no single default that
+    the help could show. `choices` are the values of str fields without a Literal, which the help
+    lists. The command gets the value under the name of the field.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -218,12 +219,12 @@ def merged_options(
     varying: Iterable[str] = (),
     only: Collection[str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a command with the options that each of several things has of its own.
+    """Decorates a command with the options of several things, such as algorithms.
 
-    `kinds` says of each thing, by name, which dataclass holds them. Fields of the same name are one
-    option, with the choices of all; the help says for which things it is. `varying` is that of
-    `dataclass_options`, and `only` names the fields that become options, if not all do. Raises
-    TypeError where fields of the same name have other types.
+    `kinds` maps the name of each thing to the dataclass with its options. Fields with the same name
+    become one option with all their choices, and the help says which things have this option.
+    `varying` is as in `dataclass_options`. `only` names the fields that become options (None:
+    all). Raises TypeError if fields with the same name have different types.
     """
     settings: dict[str, dict[str, Any]] = {}
     owners: dict[str, dict[str, list[str]]] = {}
@@ -264,11 +265,11 @@ def _add_option(
     group: str,
     settings: Mapping[str, Any],
 ) -> Callable[..., Any]:
-    """Decorates a command with `--option`, whose value arrives as `field`."""
+    """Decorates a command with `--option`. The command gets the value as `field`."""
     flag = f"--{option}"
     if settings["type"] is bool and not settings.get("is_flag"):
         flag = f"{flag}/--no-{option}"
-    # `doc` is written for Python, where names are marked; a terminal needs no marks.
+    # `doc` has backquotes around names. A terminal does not need them.
     words = doc.replace("`", "")
     decorate = click.option(flag, field, cls=GroupedOption, group=group, help=words, **settings)
     return decorate(command)
@@ -282,7 +283,7 @@ def given_values(ctx: click.Context, names: typing.Iterable[str]) -> dict[str, A
 
 @contextmanager
 def options_named(ctx: click.Context | None) -> Iterator[None]:
-    """Names the option in an error that begins with the name of its field: bound_px -> --bound."""
+    """Replaces the field's name at the begin of an error by the option: bound_px -> --bound."""
     try:
         yield
     except (ConfigError, InputError) as error:
@@ -295,14 +296,14 @@ def options_named(ctx: click.Context | None) -> Iterator[None]:
 
 
 def check_exists(out: str) -> None:
-    """Raises DatasetError where the folder of a data set is not there; a URL is not looked at."""
+    """Raises DatasetError if the folder of a data set does not exist. Does not check URLs."""
     place = as_path(out)
     if not is_url(place) and not os.path.exists(place):
         raise DatasetError(f"OUT does not exist: {out}; name the folder that extract wrote")
 
 
 def sample_option(group: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a command with `--sample`, of the commands that look for what is wrong in a set."""
+    """Adds `--sample` to a command that looks for problems in a data set."""
     return click.option(
         "--sample",
         type=int,
@@ -317,7 +318,7 @@ def sample_option(group: str) -> Callable[[Callable[..., Any]], Callable[..., An
 
 
 def labels_option(group: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a command with `--labels`, of the commands that read labels and splits."""
+    """Adds `--labels` to a command that reads labels and splits."""
     grouped: dict[str, Any] = {} if group is None else {"cls": GroupedOption, "group": group}
     return click.option(
         "--labels",
@@ -329,7 +330,7 @@ def labels_option(group: str | None = None) -> Callable[[Callable[..., Any]], Ca
 
 
 def estimator_options(group: str) -> list[Callable[[Any], Any]]:
-    """Returns what decorates a command with `--estimator`, and with the parameters of its class."""
+    """Returns decorators that add `--estimator` and the parameters of its class to a command."""
     return [
         click.option(
             "--estimator",
@@ -352,7 +353,7 @@ def estimator_options(group: str) -> list[Callable[[Any], Any]]:
 
 
 def workers_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorates a command with `--workers`, of the commands that compute no flow."""
+    """Adds `--workers` to a command that computes no flow."""
     return click.option(
         "--workers",
         "num_workers",
@@ -367,7 +368,7 @@ def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:
     if get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(one for one in get_args(hint) if one is not type(None))
     settings: dict[str, Any] = {"type": hint, "default": default, "show_default": True}
-    # Defaults are given as the user would write them, because the help shows them so.
+    # The help shows the defaults, so they are written as the user would write them.
     if item.name == "directions":
         settings |= {"type": DirectionsType(), "default": "both"}
     elif item.name == "fps":

@@ -1,4 +1,4 @@
-"""`flowprep report`: a page that says what is wrong with a data set, before it is trained on."""
+"""`flowprep report`: a page that shows the problems of a data set before you train on it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def report(
     check_exists(out)
     target = to or default_file(out)
     with extra_needed("`flowprep report`", "report"):
-        # Checked before a minute of reading, not after it.
+        # Check this before reading, which may take a minute.
         import matplotlib  # noqa: F401
     from tqdm import tqdm
 
@@ -108,6 +108,6 @@ def report(
 
 
 def default_file(out: str) -> str:
-    """Returns the page's path for a data set: beside its folder, or here for a URL."""
+    """Returns the path of the page: beside the data set, or in the current folder for a URL."""
     name = out.rstrip("/")
     return (name.rsplit("/", 1)[-1] if is_url(name) else name) + "-report.html"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from typing import Any
@@ -46,13 +47,13 @@ _NETWORK_OPTIONS = {name: network.options for name, network in NETWORKS.items()}
 
 
 def _option_names() -> list[str]:
-    """Returns the names of the options that not all networks have."""
+    """Returns the names of the options that only some networks have."""
     names = [item.name for kind in _NETWORK_OPTIONS.values() for item in dataclasses.fields(kind)]
     return list(dict.fromkeys(names))
 
 
 def _varying_options() -> set[str]:
-    """Returns those that a recipe sets."""
+    """Returns the names of the options that a recipe sets."""
     chosen = [config.model.options for recipe in RECIPES.values() for config in recipe.values()]
     return {
         item.name
@@ -157,8 +158,6 @@ def train(
     """
     from flowprep.dataset.read import open_dataset
 
-    # torchrun starts this command several times.
-    is_main = os.environ.get("RANK", "0") == "0"
     with extra_needed("`flowprep train`", "train"), options_named(ctx):
         from flowprep.learn.ray_train import train_on_ray
         from flowprep.learn.train import train as train_here
@@ -169,29 +168,51 @@ def train(
         run = run or f"runs/{config.model.model}-{config.clip.stream}"
         datasets = [open_dataset(out, labels=labels) for out in outs]
         try:
-            if options.num_workers is None:
-                report = train_here(datasets, run, config, options, on_note=_echo_note)
-            else:
-                report = train_on_ray(datasets, run, config, options)
-                for note in report.notes:
-                    _echo_note(note)
+            train_so = train_here if options.num_workers is None else train_on_ray
+            report = train_so(
+                *(datasets, run, config, options),
+                on_note=_echo_note,
+                on_interrupt=_on_interrupt,
+            )
         except KeyboardInterrupt:
-            if is_main:
-                click.echo(
-                    "\nInterrupted; the same command goes on where this one stopped.", err=True
-                )
+            _echo_end()
             return 1
-    if is_main:
+    if _is_main():
         click.echo(report.summary())
     return report.exit_code
+
+
+def _is_main() -> bool:
+    """Whether this process writes the messages: torchrun starts the command several times."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _echo_note(note: str) -> None:
     click.echo(f"note: {note}", err=True)
 
 
+def _say(words: str) -> None:
+    # Writing to a closed terminal fails, but the training must still end in order.
+    if _is_main():
+        with contextlib.suppress(OSError):
+            click.echo(f"\n{words}", err=True)
+
+
+def _echo_end() -> None:
+    _say("Interrupted; the same command goes on where this one stopped.")
+
+
+def _on_interrupt(count: int) -> None:
+    """Answers a signal from another thread, as the main one may be in a long computation."""
+    if count == 1:
+        _say("Finishing this step; press Ctrl-C again to stop at once.")
+        return
+    _echo_end()
+    os._exit(1)
+
+
 def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
-    """Returns the recipe, or what suits the model, with the user's options put over it."""
+    """Returns the recipe, or the defaults for the model, changed by the user's options."""
     given = {
         name: given_values(ctx, [item.name for item in dataclasses.fields(kind)])
         for name, kind in _SPECS.items()
@@ -208,11 +229,11 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
         model or base.model.model, {**recipes_own, **given_values(ctx, _option_names())}
     )
     if "num_epochs" in given["optimization"]:
-        # A recipe's number of steps would count more than the epochs that the user wants.
+        # Otherwise the recipe's number of steps would override the epochs that the user gave.
         given["optimization"].setdefault("num_steps", None)
     parts = base.optimization.accumulate
     if parts > 1 and (size := given["optimization"].get("batch_size", 0)) > 0:
-        # As few parts as are no larger than the recipe's.
+        # Use the fewest parts that are not larger than the recipe's parts.
         largest = base.optimization.batch_size // parts
         fewest = next(n for n in range(1, size + 1) if size % n == 0 and size // n <= largest)
         given["optimization"].setdefault("accumulate", fewest)

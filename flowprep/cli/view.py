@@ -35,7 +35,7 @@ _COMPUTING_FIELDS = (
 
 
 class RangeType(click.ParamType):  # type: ignore[type-arg]
-    """`10:60`, from and up to but not including, as a pair of numbers."""
+    """`10:60` as a pair of numbers. The first is included, the second is not."""
 
     name = "A:B"
 
@@ -52,7 +52,7 @@ class RangeType(click.ParamType):  # type: ignore[type-arg]
 
 
 class NamesType(click.ParamType):  # type: ignore[type-arg]
-    """Words separated by commas, as a tuple; `all` stands for every word."""
+    """Words separated by commas, as a tuple. `all` means every word."""
 
     name = "NAME,..."
 
@@ -73,7 +73,7 @@ class NamesType(click.ParamType):  # type: ignore[type-arg]
 def computing_options(
     *, algorithm: bool = True
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a command with the options of how the flow of a video is computed."""
+    """Decorates a command with the options that say how to compute the flow of a video."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         command = dataclass_options(

@@ -1,6 +1,6 @@
-"""Which videos of a data set an annotation means: names, paths and sources looked up.
+"""Finds the videos of a data set that an annotation means, by names, paths and sources.
 
-DatasetIndex.find (what a line names) -> guess (what it may mean) -> suggestion (for a message)
+DatasetIndex.find (an exact match) -> guess (a likely match) -> suggestion (words for a message)
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from flowprep.urls import without_query
 
 __all__ = ["DatasetIndex"]
 
-# Of ranges that were stored and are read again.
+# Ranges that were stored and are read again may differ by this much.
 _SAME_SECONDS = 1e-3
-# Names that one is compared with to guess what was meant; more of them take seconds.
+# Number of names that are compared to guess which one was meant. More of them take seconds.
 _MAX_COMPARED = 20_000
 
 
 class DatasetIndex:
-    """The videos of a data set by the names that an annotation may have for them."""
+    """The videos of a data set, indexed by the names that an annotation may use for them."""
 
     def __init__(self, videos: Sequence[Video]) -> None:
         self.videos = videos
         self.class_folders: frozenset[str] = frozenset()
         self._keys = {video.key: position for position, video in enumerate(videos)}
-        # Nearly all keys have no escapes.
+        # Only few keys contain escapes.
         self._paths = [v.key if "%" not in v.key else unescape_key(v.key) for v in videos]
         self._sources = [without_query(video.source) for video in videos]
         self._by_path = {path: position for position, path in enumerate(self._paths)}
@@ -48,20 +48,20 @@ class DatasetIndex:
         return dict.fromkeys((own, without_extension(own), file, without_extension(file)))
 
     def knows(self, name: str) -> bool:
-        """Whether the data set holds a video of exactly that name."""
+        """Whether the data set holds a video with exactly this name."""
         return bool(self.find(AnnotatedVideo(name, "")))
 
     def find(self, named: AnnotatedVideo) -> list[int]:
-        """Returns the positions of the videos that a line means; none if there is none.
+        """Returns the positions of the videos that a line means, or none if there is no such video.
 
-        More than one where it names a file of which the data set holds several ranges. Raises
-        InputError where it may mean either of two.
+        There are several positions if the data set holds several ranges of the named file. Raises
+        InputError if the line may mean either of two videos.
         """
         if named.is_key:
             return [self._keys[named.name]] if named.name in self._keys else []
         name = named.name
         if named.folders:
-            # Where nearly all videos of a known data set have their keys.
+            # Nearly all videos of a known data set have keys of this form.
             usual = f"{named.folders[0]}/{named.clip or without_extension(name)}"
             if usual in self._by_path:
                 return [self._by_path[usual]]
@@ -84,9 +84,10 @@ class DatasetIndex:
         return []
 
     def guess(self, named: AnnotatedVideo) -> list[int]:
-        """Returns the positions of the videos that a line, which names none, may still mean.
+        """Returns the positions of the videos that a line may mean, if `find` found none.
 
-        Names count that differ in letter case, Unicode form, extensions, or by having a folder.
+        A name also matches if it differs in letter case, Unicode form or extensions, or if only one
+        of the two has a folder.
         """
         if named.is_key:
             return []
@@ -123,7 +124,7 @@ class DatasetIndex:
             best = self._in_range(named, best)
         if len(best) > 1:
             sources = {self._sources[position] for position in best}
-            # Several ranges of one file, or one clip that has two classes.
+            # These may be several ranges of one file, or one clip with two classes.
             if len(sources) > 1:
                 keys = " and ".join(self.videos[position].key for position in best[:2])
                 raise InputError(
@@ -152,7 +153,7 @@ class DatasetIndex:
     def _score(
         self, named: AnnotatedVideo, position: int, folders: Sequence[str], loose: bool
     ) -> int | None:
-        """Returns how well the folders around a video fit those of a line; None: it is another."""
+        """Returns how well a video's folders fit a line's folders, or None for another video."""
         fit = _loosened if loose else str
         best = None
         for path in (self._paths[position], self._sources[position]):
@@ -166,14 +167,14 @@ class DatasetIndex:
             else:
                 given = [fit(folder) for folder in folders if folder not in ("", ".")]
                 score = _common_end(given, around)
-                # A part of a path that differs tells two videos of one name apart.
+                # A different part of the path tells apart two videos with the same name.
                 if score < min(len(given), len(around)) or (given and not score and not loose):
                     continue
             best = score if best is None else max(best, score)
         return best
 
     def suggestion(self, named: AnnotatedVideo) -> str:
-        """Returns words on which video may have been meant; empty where none is like it."""
+        """Returns words that name the video that may be meant; empty if none is similar."""
         name = without_extension((named.clip or named.name).rpartition("/")[2])
         stems = list(self._by_name)
         if len(stems) > _MAX_COMPARED:
@@ -195,7 +196,10 @@ def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _loosened(name: str) -> str:
-    """Returns a name without its case, Unicode form and extensions (`Clip.MP4.mkv` is `clip`)."""
+    """Returns a name in lower case and one Unicode form, without extensions.
+
+    For example, `Clip.MP4.mkv` becomes `clip`.
+    """
     while (shorter := without_extension(name)) != name and shorter:
         name = shorter
     return unicodedata.normalize("NFC", name).casefold()

@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers: from its manifest, its sidecars and its failures alone."""
+"""Describes the content of a data set in numbers, from manifest, sidecars and failures alone."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class DatasetDescription:
     location: str
     header: DatasetHeader
     num_videos: int
-    """In the manifest."""
+    """Number of videos in the manifest."""
     num_stored: int
     num_partial: int
     num_concealed: int
-    """Videos with damaged pictures in them, as the decoder concealed them."""
+    """Number of videos with damaged pictures that the decoder concealed."""
     num_failed: int
     num_shards: int
-    """Published."""
+    """Number of published shards."""
     num_bytes: int
-    """Of the published tars."""
+    """Bytes of the published tars."""
     num_flows: int
-    """Fields in one direction."""
+    """Number of flow fields in one direction."""
     frames: tuple[int, float, int] | None
-    """Least, median and most frames of a video."""
+    """Smallest, median and largest number of frames of a video."""
     sizes: Counter[str]
     """Videos of each stored size."""
     labels: Counter[int]
@@ -54,17 +54,17 @@ class DatasetDescription:
     seconds: Counter[str]
     """Seconds spent by stage, over all workers."""
     class_names: tuple[str, ...] = ()
-    """Those of `labels_name`, or the data set's own."""
+    """The class names of the labels `labels_name`, or the data set's own."""
     labels_name: str | None = None
-    """The name that labels and splits were read under; None: the data set's own."""
+    """The name of the labels that were read. None means the data set's own labels and splits."""
     num_unlabelled: int = 0
-    """Stored videos that the labels of that name do not name."""
+    """Number of stored videos that the labels `labels_name` do not contain."""
     label_sets: tuple[LabelSet, ...] = ()
-    """The named labels that there are."""
+    """All named labels of the data set."""
     damaged_labels: tuple[str, ...] = ()
-    """What is wrong with those that cannot be read, a sentence each."""
+    """One sentence for each set of named labels that cannot be read."""
     notes: tuple[str, ...] = ()
-    """What else lies among the shards, a sentence each."""
+    """One sentence for what else lies among the shards."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the description as JSON values."""
@@ -153,9 +153,10 @@ class DatasetDescription:
 def describe_dataset(
     out: str | os.PathLike[str], *, labels_name: str | None = None
 ) -> DatasetDescription:
-    """Counts what the data set `out` holds, its labels and splits under `labels_name` if given.
+    """Counts the content of the data set `out`, with the labels and splits of `labels_name`.
 
-    Raises DatasetError where the data set or those labels cannot be read.
+    Without `labels_name`, the data set's own labels and splits count. Raises DatasetError if the
+    data set or those labels cannot be read.
     """
     storage = Storage(out)
     header = DatasetHeader.read(storage)
@@ -218,7 +219,7 @@ def describe_dataset(
 
 
 def _label_sets(storage: Storage) -> tuple[tuple[LabelSet, ...], tuple[str, ...]]:
-    """Returns the named labels that there are, and what is wrong with the others."""
+    """Returns the readable named labels, and one sentence for each that cannot be read."""
     found, damaged = [], []
     for name in list_labels(storage):
         try:

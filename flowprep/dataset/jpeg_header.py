@@ -1,7 +1,7 @@
-"""What a JPEG says of itself before anything of it is decoded (ITU-T T.81, annex B).
+"""Reads the header of a JPEG without decoding the JPEG (ITU-T T.81, annex B).
 
-A few bytes of a header can ask for gigabytes of pixels, so whoever decodes bytes of unknown origin
-compares the header with what must be there first.
+A few bytes of a header can ask for gigabytes of pixels. So before decoding bytes of unknown origin,
+flowprep compares the header with the expected values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["JPEG_BEGIN", "JPEG_END", "JpegHeader", "read_jpeg_header"]
 JPEG_BEGIN = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
 
-# Start of frame: 0xC0 to 0xCF, less tables (C4, CC) and what is reserved (C8); T.81, table B.1.
+# Start of frame: 0xC0 to 0xCF without tables (C4, CC) and the reserved C8 (T.81, table B.1).
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Markers without a length: TEM, RST0 to RST7.
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
@@ -29,7 +29,7 @@ class JpegHeader:
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader | None:
-    """Returns size and number of components; None for what is no JPEG up to its frame header."""
+    """Returns size and number of components, or None if there is no valid JPEG frame header."""
     if not data.startswith(JPEG_BEGIN):
         return None
     at = 2

@@ -1,4 +1,4 @@
-"""Classes of labels in the making: their names, their order, and what number each has."""
+"""The classes of labels that are being made: their names, order and numbers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DraftLabels:
 def given_class_names(
     given: str | os.PathLike[str] | Sequence[str] | None,
 ) -> tuple[str, ...] | None:
-    """Returns the class names of a file, or those given; raises ConfigError for none of them."""
+    """Returns the class names from a file, or the given ones. Raises ConfigError if empty."""
     if given is None:
         return None
     if isinstance(given, (str, os.PathLike)):
@@ -48,7 +48,7 @@ def given_class_names(
 
 
 def _names_of(labels: DraftLabels) -> tuple[str, ...]:
-    """Returns the names of the classes; the numbers where they have none."""
+    """Returns the names of the classes, or their numbers if they have no names."""
     if labels.class_names:
         return labels.class_names
     highest = max((n for one in labels.videos.values() for n in one.labels), default=-1)
@@ -56,7 +56,7 @@ def _names_of(labels: DraftLabels) -> tuple[str, ...]:
 
 
 def renumbered(labels: DraftLabels, names: Sequence[str]) -> DraftLabels:
-    """Gives the classes other names, by their numbers; equal names make one class of several."""
+    """Gives the classes other names, by their numbers. Classes with equal names become one."""
     known = _names_of(labels)
     if len(names) < len(known) or (labels.class_names and len(names) > len(known)):
         raise ConfigError(
@@ -67,7 +67,7 @@ def renumbered(labels: DraftLabels, names: Sequence[str]) -> DraftLabels:
 
 
 def renamed(labels: DraftLabels, rename: Mapping[str, str]) -> DraftLabels:
-    """Gives classes other names, by their names; raises ConfigError for one that is not there."""
+    """Gives classes other names, by their old names. Raises ConfigError for an unknown name."""
     known = _names_of(labels)
     for old in rename:
         if old not in known:
@@ -103,7 +103,7 @@ def numbered(
     base: DraftLabels,
     notes: list[str],
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Returns the class names, and the number of each."""
+    """Returns the class names and the number of each class."""
     if not annotation.has_labels:
         return base.class_names, {}
     if names is not None and len(set(names)) < len(names):
@@ -172,7 +172,7 @@ def check_missing_classes(
     allow_missing: bool,
     notes: list[str],
 ) -> None:
-    """Raises InputError for classes all of whose videos the data set lacks."""
+    """Raises InputError for classes of which the data set holds no video."""
 
     def classes(videos: Iterable[AnnotatedVideo]) -> dict[str, None]:
         named: dict[str, None] = {}

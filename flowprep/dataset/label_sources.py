@@ -1,9 +1,9 @@
-"""What annotations, lists and CSVs say of videos, read without the videos.
+"""Reads the labels and splits in annotations, lists and CSVs without reading the videos.
 
     read_annotation, read_lists -> Annotation: a name, a label and a split for each video
 
-Which video of a data set a name means is for `relabel.py` to say. The files of known data sets are
-those that `flowprep.inputs.annotations` reads beside a folder of videos, by the same rules.
+`relabel.py` finds the video of a data set that a name means. Files of known data sets are read by
+the same rules as in `flowprep.inputs.annotations`, which reads them beside a folder of videos.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 LabelFormat = Literal["auto", "ucf101", "hmdb51", "kinetics", "csv", LineForm]
 
 Knows = Callable[[str], bool]
-"""Whether a data set holds a video of exactly that name."""
+"""A function that says whether a data set holds a video with exactly this name."""
 
 
 @dataclass(slots=True)
@@ -49,18 +49,18 @@ class AnnotatedVideo:
     """One line of an annotation."""
 
     name: str
-    """A key, a path, a file name or the beginning of one, as the annotation has it."""
+    """The name in the annotation: a key, a path, a file name or the beginning of a file name."""
     origin: str
-    """`line 3 of LIST`."""
+    """The place of the line, such as `line 3 of LIST`."""
     labels: tuple[int, ...] = ()
-    """Where the annotation has numbers."""
+    """Class numbers, if the annotation has numbers."""
     class_name: str | None = None
-    """Where it has names."""
+    """Class name, if the annotation has names."""
     split: str | None = None
     folders: tuple[str, ...] = ()
-    """Of a known data set, whose `name` has none: folders that the video may lie in."""
+    """For a known data set whose `name` has no folder: folders that may hold the video."""
     clip: str | None = None
-    """Of Kinetics: the name of the trimmed file, which counts more than `name`."""
+    """For Kinetics: the name of the trimmed file, which takes precedence over `name`."""
     start_seconds: float | None = None
     end_seconds: float | None = None
     is_key: bool = False
@@ -69,15 +69,15 @@ class AnnotatedVideo:
 
 @dataclass
 class Annotation:
-    """All that was read."""
+    """The content of an annotation."""
 
     source: str
-    """What it is and where it lies, for people."""
+    """The kind and the place of the annotation, for people to read."""
     videos: list[AnnotatedVideo]
     class_names: tuple[str, ...] | None = None
-    """In the order of their numbers, where the annotation has an order."""
+    """Class names in the order of their numbers, if the annotation has an order."""
     class_folders: frozenset[str] = frozenset()
-    """Folders that stand for classes: a video in another class's folder is another one."""
+    """Folders that stand for classes. A video in the folder of another class is another video."""
     has_labels: bool = True
     has_splits: bool = True
     notes: list[str] = field(default_factory=list)
@@ -88,8 +88,9 @@ def read_annotation(
 ) -> Annotation:
     """Reads UCF101's or HMDB51's folder, a CSV, or a list.
 
-    `auto` goes by what the folder holds, and by the first line of a file. Raises ConfigError for
-    options that do not go together, InputError for what does not exist or cannot be read.
+    `auto` chooses the format from the content of the folder, or from the first line of the file.
+    Raises ConfigError for options that do not fit together, InputError if the annotation does not
+    exist or cannot be read.
     """
     path = as_path(path)
     kind = kind_of(path)
@@ -151,7 +152,7 @@ _FOLDER_FORMATS: dict[LabelFormat, tuple[str, Callable[[str, int], SplitLists]]]
 
 
 def _split_lists(name: str, lists: SplitLists) -> Annotation:
-    # A video without a split is in the data set, and this split does not use it.
+    # A video without a split belongs to the data set, but this split does not use it.
     videos = [
         AnnotatedVideo(
             line.file_name,
@@ -212,7 +213,7 @@ _COLUMNS = {
     **dict.fromkeys(("end", "end_seconds"), "end"),
     "fps": "fps",
 }
-"""What the columns of a general CSV mean; how a video was sampled says nothing of its label."""
+"""The meaning of the columns of a general CSV. Columns on sampling do not affect labels."""
 
 
 def _general_csv(path: str, knows: Knows) -> Annotation:
@@ -285,7 +286,7 @@ _NUMBERS = re.compile(r"[0-9]{1,18}(?:[\s;,]+[0-9]{1,18})*")
 
 
 def _numbers_or_names(annotation: Annotation) -> None:
-    """Takes the labels of a file for class numbers if each of them is one, or several."""
+    """Turns the labels of a file into class numbers if each label is one or several numbers."""
     videos = [video for video in annotation.videos if video.class_name is not None]
     if not all(_NUMBERS.fullmatch(video.class_name or "") for video in videos):
         return
@@ -299,12 +300,13 @@ def _numbers_or_names(annotation: Annotation) -> None:
 
 
 def read_lists(lists: Sequence[str], *, format: LabelFormat = "auto", knows: Knows) -> Annotation:
-    """Reads lists, a video a line with its label, each a file or `SPLIT=FILE`.
+    """Reads lists with one video and its label per line. Each list is a file or `SPLIT=FILE`.
 
-    A path ends where it names a video of the data set, the longest first; else at a video's
-    extension, or before the integers that end the line. Format `tsn` has a count of frames before
-    the label, `labels` several labels. Raises ConfigError for another format, InputError for a list
-    that does not exist, names no video, or has several numbers on a line and no format.
+    The path on a line is the longest beginning of the line that names a video of the data set. If
+    there is none, it ends at a video's extension, or before the integers that end the line. Format
+    `tsn` has a number of frames before the label, and `labels` has several labels. Raises
+    ConfigError for another format, InputError for a list that does not exist, names no video, or
+    has several numbers on a line and no format.
     """
     if format != "auto":
         check_choice("format of a list", format, LineForm)
@@ -335,7 +337,7 @@ def read_lists(lists: Sequence[str], *, format: LabelFormat = "auto", knows: Kno
 
 def _split_and_place(item: str) -> tuple[str | None, str]:
     split, sign, place = item.partition("=")
-    # A file may have a sign of equality in its name.
+    # The name of a file may contain an equals sign.
     if not sign or not place or "/" in split or kind_of(as_path(item)) == "file":
         split, place = "", item
     place = as_path(place)
@@ -374,7 +376,7 @@ def _list_videos(
 
 
 def _name_and_rest(line: str, knows: Knows) -> tuple[str, str]:
-    """Splits a line into the name of a video and what stands behind it."""
+    """Splits a line into the name of a video and the rest."""
     if match := QUOTED_LINE.fullmatch(line):
         return match[2], (match[3] or "").strip()
     if knows(line):
@@ -395,7 +397,9 @@ def _name_and_rest(line: str, knows: Knows) -> tuple[str, str]:
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
-    """Returns the names of a file, one a line, or `NUMBER NAME` as UCF101's classInd.txt.
+    """Returns the class names in a file with one `NAME` or `NUMBER NAME` per line.
+
+    UCF101's classInd.txt has the second form.
 
     Numbers count from 0 or from 1. Raises InputError for a file that does not exist or is empty.
     """

@@ -1,14 +1,14 @@
-"""Named labels: other labels, splits and class names of a data set, for readers that ask for them.
+"""Named labels: alternative labels, splits and class names of a data set, chosen by name.
 
     OUT/labels/NAME.jsonl
       {"class_names": ["walk", "run"], "source": "UCF101, split 2 of /data/ucfTrainTestlist"}
       {"key": "walk/a", "labels": [0], "split": "train"}
       ...
 
-A file appears by rename. Who opens the data set under its name reads it in place of what manifest,
-sidecars and `KEY.json` say. A video that it does not name has no label and no split there. Writing
-one takes no lock of the data set, because nothing else of the data set is touched: of two processes
-that write one name at the same moment the last one's file stays, whole.
+A file appears by rename. A reader that opens the data set with its name uses the file instead of
+the labels in manifest, sidecars and `KEY.json`. A video that the file does not contain then has no
+label and no split. Writing such a file takes no lock of the data set, because it changes nothing
+else. If two processes write the same name at the same time, the last one's file stays, whole.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ LABELS_FOLDER = "labels"
 
 _SUFFIX = ".jsonl"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-# Lines that are decoded at a time: a million of them as objects would be 300 MB.
+# Bytes of lines that are decoded at a time. A million lines as objects would take 300 MB.
 _CHUNK_BYTES = 4 << 20
 
 
@@ -71,9 +71,9 @@ class LabelsHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The first line of a file of named labels."""
 
     class_names: tuple[str, ...]
-    """Index = label; empty where labels have no names."""
+    """The name of each class number. Empty if the classes have no names."""
     source: str
-    """Where the labels came from; to be read by people."""
+    """Origin of the labels, for people to read."""
 
 
 class VideoLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,14 +81,14 @@ class VideoLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     key: str
     labels: tuple[Count, ...] = ()
-    """Class numbers, 0-based; empty where the source gives the video none."""
+    """Class numbers, from 0. Empty if the source gives the video no label."""
     split: Annotated[str, msgspec.Meta(min_length=1)] | None = None
-    """None where the source uses the video in no split."""
+    """The split, or None if the source uses the video in no split."""
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """What a file of named labels holds, in numbers."""
+    """The content of a file of named labels, in numbers."""
 
     name: str
     class_names: tuple[str, ...]
@@ -115,7 +115,7 @@ class LabelSet:
 
 
 def check_labels_name(name: str) -> None:
-    """Raises ConfigError unless `name` can be that of a file on every system."""
+    """Raises ConfigError unless `name` is a valid file name on every system."""
     if _NAME.fullmatch(name) is None or TEMPORARY_MARK in name:
         raise ConfigError(
             "name of labels must be 1 to 100 letters, digits, '-', '_' and '.', must not begin "
@@ -124,12 +124,12 @@ def check_labels_name(name: str) -> None:
 
 
 def labels_file(name: str) -> str:
-    """Returns the file of a name, below the data set."""
+    """Returns the path of the labels `name`, relative to the data set."""
     return f"{LABELS_FOLDER}/{name}{_SUFFIX}"
 
 
 def list_labels(storage: Storage) -> list[str]:
-    """Returns the names that a data set has labels under, sorted."""
+    """Returns the sorted names of a data set's named labels."""
     return sorted(
         file.removesuffix(_SUFFIX)
         for file in storage.list_names(LABELS_FOLDER)
@@ -153,8 +153,8 @@ def _is_labels_file(file: str) -> bool:
 def read_labels(storage: Storage, name: str) -> tuple[LabelsHeader, Iterator[list[VideoLabels]]]:
     """Returns the first line of named labels, and the videos, some thousands at a time.
 
-    Every line is checked as it is read, and at the end that no key stands on two. Raises
-    ConfigError for a name that cannot be, DatasetError if there are no labels of that name or
+    Every line is checked when it is read. The end of the reading checks that no key occurs twice.
+    Raises ConfigError for an invalid name, DatasetError if there are no labels with this name or
     the file is damaged.
     """
     return _parsed(storage, name, _read_file(storage, name))
@@ -184,7 +184,7 @@ def _parsed(
     end = content.find(b"\n")
     end = len(content) if end < 0 else end
     try:
-        # Not as the other lines: the name of a class need not be UTF-8.
+        # This line is decoded differently, because the name of a class need not be UTF-8.
         header = msgspec.convert(json.loads(content[:end]), LabelsHeader)
         if len(set(header.class_names)) < len(header.class_names):
             raise ValueError("a class name stands there twice")
@@ -261,7 +261,7 @@ def _damaged(storage: Storage, name: str, number: int, error: Exception) -> Data
 
 
 def summarize_labels(storage: Storage, name: str) -> LabelSet:
-    """Returns what named labels hold, in numbers; raises as `read_labels` does."""
+    """Returns the content of named labels in numbers. Raises the errors of `read_labels`."""
     header, parts = read_labels(storage, name)
     splits: Counter[str] = Counter()
     labels: Counter[int] = Counter()
@@ -275,19 +275,19 @@ def summarize_labels(storage: Storage, name: str) -> LabelSet:
 
 @dataclass(frozen=True)
 class AppliedLabels:
-    """Named labels, put over the videos of a data set."""
+    """Named labels, applied to the videos of a data set."""
 
     name: str
     class_names: tuple[str, ...]
     sha256: str
-    """Of the file."""
+    """Checksum of the file."""
     videos: VideoList
     num_unlabelled: int
-    """Videos of the data set that the file does not name."""
+    """Number of videos of the data set that the file does not contain."""
 
 
 def relabel_videos(storage: Storage, name: str, videos: VideoList) -> AppliedLabels:
-    """Returns the videos with the labels and splits of a name; raises as `read_labels` does."""
+    """Returns the videos with the labels and splits of `name`; raises errors of `read_labels`."""
     content = _read_file(storage, name)
     header, parts = _parsed(storage, name, content)
     positions = [np.zeros(0, np.int64)]
@@ -331,13 +331,13 @@ def labels_content(class_names: Sequence[str], source: str, videos: Iterable[Vid
 
 
 def publish_labels(storage: Storage, name: str, content: bytes, *, replace: bool) -> str:
-    """Writes a file of named labels; returns `written`, `replaced` or `unchanged`.
+    """Writes a file of named labels. Returns `written`, `replaced` or `unchanged`.
 
-    Raises ConfigError where other labels have the name and `replace` does not say so.
+    Raises ConfigError if other labels have this name and `replace` is false.
     """
     with _writing(storage):
         known = storage.read_if_there(labels_file(name))
-        # Of two that make a new name at once, one finds the other's.
+        # If two processes create the same name at once, one of them finds the other's file.
         if known is None and not storage.create(labels_file(name), content):
             known = storage.read_bytes(labels_file(name))
         if known is None:
@@ -363,21 +363,21 @@ def _origin(storage: Storage, name: str) -> str:
 
 @contextmanager
 def _writing(storage: Storage) -> Iterator[None]:
-    """Keeps others from taking a file that is being written for one of a killed process."""
+    """Keeps other processes from removing the file that is being written as a leftover."""
     if not storage.is_local:
         yield
         return
     storage.make_folder(LABELS_FOLDER)
     with _folder(storage) as descriptor:
-        # A file system without locks has no others' files removed either, see below.
+        # On a file system without locks, nobody removes the files of others either (see below).
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
 
 
 def remove_temporary_labels(storage: Storage) -> None:
-    """Removes what a killed process was in the middle of writing, if nobody is writing now."""
-    # On an object store a file is there whole or not at all.
+    """Removes files that a killed process left half-written, if nobody is writing now."""
+    # On an object store, a file exists whole or not at all.
     if not storage.is_local or not (stray := _temporary_files(storage)):
         return
     with _folder(storage) as descriptor, suppress(OSError):
@@ -405,7 +405,7 @@ def _temporary_files(storage: Storage) -> list[str]:
 
 
 def verify_labels(storage: Storage, keys: Collection[str]) -> tuple[list[str], list[str]]:
-    """Checks all named labels of a data set with the videos `keys`; returns problems and notes."""
+    """Checks all named labels of a data set with the videos `keys`. Returns problems and notes."""
     problems, notes = [], []
     for file in storage.list_names(LABELS_FOLDER):
         path = f"{LABELS_FOLDER}/{file}"

@@ -12,9 +12,9 @@
                           published yet; gone at the end
       .lock, .lease.json  which run is writing; the lease is there as long as it is
 
-A tar depends on nothing but the videos, the configuration, the library versions and the device that
-computed each flow (its metadata names it), so that on CPUs a resumed run ends in the same bytes;
-what differs from run to run (seconds spent, attempts) is in the sidecar.
+A tar depends only on the videos, the configuration, the library versions and the device that
+computed each flow (the video's metadata names it). So on CPUs a resumed run ends with the same
+bytes. Values that differ from run to run (seconds spent, attempts) are in the sidecar.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import (
     ConfigError,
     DatasetError,
+    FailureFault,
     FailureReason,
     NoteCode,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "StoredStatus",
     "VideoRecord",
     "VideoStatus",
+    "decode_sidecar",
     "header_problem",
     "read_failures",
     "read_manifest",
@@ -81,7 +83,7 @@ __all__ = [
 
 FORMAT_VERSION: Literal[1] = 1
 FORMAT_MINOR = 1
-"""1.1 adds optional fields. A record without `format_minor` is held to version 1's own rules."""
+"""1.1 adds optional fields. A record without `format_minor` must follow the rules of version 1."""
 DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.jsonl"
 FAILURES_FILE = "failures.jsonl"
@@ -95,7 +97,7 @@ FLOW_STREAMS: dict[Direction, tuple[str, str]] = {
     "forward": ("flow_x", "flow_y"),
     "backward": ("back_x", "back_y"),
 }
-"""Names of the x and the y stream of each direction."""
+"""Names of the x stream and the y stream of each direction."""
 RGB_STREAM = "rgb"
 
 StoredStatus = Literal["complete", "partial"]
@@ -106,17 +108,17 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 def shard_name(shard: int) -> str:
-    """Name of a shard's tar."""
+    """Returns the name of a shard's tar."""
     return f"{SHARDS_FOLDER}/{shard:06d}.tar"
 
 
 def sidecar_name(shard: int) -> str:
-    """Name of a shard's sidecar; its presence says that the shard is published."""
+    """Returns the name of a shard's sidecar. If it exists, the shard is published."""
     return f"{SHARDS_FOLDER}/{shard:06d}.json"
 
 
 def stream_names(encode: EncodeSpec) -> list[str]:
-    """The streams that every sample has, in their order in the tar."""
+    """Returns the streams that every sample has, in their order in the tar."""
     names = [name for direction in encode.directions for name in FLOW_STREAMS[direction]]
     return [*names, RGB_STREAM] if encode.keep_rgb else names
 
@@ -127,13 +129,13 @@ class DatasetHeader:
 
     config: ExtractConfig
     implementation: str
-    """The estimator's implementation (`opencv-5`): two of them never share a data set."""
+    """The estimator's implementation (`opencv-5`). A data set never mixes two of them."""
     class_names: tuple[str, ...] = ()
-    """Index = label; empty where labels have no names."""
+    """The name of each class number. Empty if the classes have no names."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Library versions of the run that began the data set."""
+    """Library versions of the run that started the data set."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """Of an imported data set: where its flow came from, and what of `config` nobody knows."""
+    """For an imported data set: the origin of its flow, and the unknown fields of `config`."""
 
     def to_json(self) -> bytes:
         """Returns the file's content."""
@@ -153,8 +155,13 @@ class DatasetHeader:
 
     @classmethod
     def read(cls, storage: Storage) -> DatasetHeader:
-        """Reads `dataset.json`; raises DatasetError where it is missing, foreign or too new."""
+        """Reads `dataset.json`. Raises DatasetError if it is missing, foreign or too new."""
         if not storage.exists(DATASET_FILE):
+            if storage.exists(MANIFEST_FILE) or storage.list_names(SHARDS_FOLDER):
+                raise DatasetError(
+                    f"{storage.location} has no {DATASET_FILE}; run the same command that made the "
+                    "data set again, which makes it anew"
+                )
             raise DatasetError(
                 f"{storage.location} is not a flowprep data set: no {DATASET_FILE}; name the "
                 f"folder that extract wrote"
@@ -196,7 +203,8 @@ class DatasetHeader:
             else:
                 detail = f"{type(error).__name__}: {error}"
             raise DatasetError(
-                f"{storage.location}: {DATASET_FILE} is damaged: {detail}; restore it from a copy"
+                f"{storage.location}: {DATASET_FILE} is damaged: {detail}; restore it from "
+                "a copy, or remove it and run the same command that made the data set again"
             ) from error
 
     def check_same(self, config: ExtractConfig, implementation: str, location: str) -> None:
@@ -218,7 +226,7 @@ class DatasetHeader:
 
 
 def _may_differ(name: str, stored: object, wanted: object) -> bool:
-    """Whether a field with these two values may be of one data set."""
+    """Whether one data set may hold both of these values of a field."""
     if name in INTERCHANGEABLE_FIELDS:
         return True
     values = INTERCHANGEABLE_VALUES.get(name)
@@ -226,7 +234,7 @@ def _may_differ(name: str, stored: object, wanted: object) -> bool:
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-"""A number that a file says; sums of them fit into 64 bits."""
+"""A number in a file. Sums of such numbers fit into 64 bits."""
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
 
@@ -240,7 +248,7 @@ class ManifestEntry:
 
 
 class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What became of one video: a record of the sidecar."""
+    """The result for one video, as recorded in the sidecar."""
 
     key: str
     status: VideoStatus
@@ -248,50 +256,54 @@ class VideoRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split: str | None = None
     num_frames: Count = 0
     num_flows: Count = 0
-    """Per direction: num_frames - step."""
+    """Number of flow fields per direction: num_frames - step."""
     width: Count = 0
     height: Count = 0
     fps: Annotated[float, msgspec.Meta(gt=0)] | None = None
     num_values: Count = 0
-    """Flow components, all directions."""
+    """Number of flow components, over all directions."""
     num_clipped: Count = 0
-    """Those of them that were beyond the bound."""
+    """Number of flow components beyond the bound."""
     members: dict[str, tuple[Count, Count]] = {}
     """Byte offset and size of each member's data in the tar; keys `json`, `flow_x`, ..., `rgb`."""
     seconds: dict[str, Seconds] = {}
-    """Seconds spent in decode, flow, encode and write; empty in a rebuilt sidecar."""
+    """Seconds spent in decode, flow, encode and write. Empty in a rebuilt sidecar."""
     reason: FailureReason | None = None
     message: str | None = None
     attempts: Count = 1
     format_minor: Count = 0
-    """0 for a record of version 1, 1 for one of version 1.1."""
+    """0 for a record of version 1, 1 for a record of version 1.1."""
     num_damaged: Count = 0
-    """Pictures that the decoder flagged as damaged and that are kept as it concealed them."""
+    """Pictures that the decoder flagged as damaged and concealed, and that are kept."""
     num_irregular_stamps: Count = 0
-    """Source frames whose time stamp goes back, repeats, jumps or is missing."""
+    """Number of source frames whose time stamp goes back, repeats, jumps or is missing."""
     notes: dict[NoteCode, str] = {}
-    """What somebody should look at, by its code: a sentence with the video's own values."""
+    """Notes that somebody should look at, by code: sentences with the video's own values."""
+    source_bytes: Count | None = None
+    """Size of the source file. None if it is not known. Listings are compared with it."""
+    fault: FailureFault | None = None
+    """Whose fault a failure is. None for a video that gave flow, and in older records."""
 
     @property
     def is_partial(self) -> bool:
-        """Whether the source was damaged, and this is what came before the damage."""
+        """Whether the source was damaged, and only the part before the damage is stored."""
         return self.status == "partial"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the record as JSON values, without the fields that say nothing."""
+        """Returns the record as JSON values, without empty fields."""
         values = {
             name: value
             for name, value in msgspec.structs.asdict(self).items()
             if name in ("key", "status") or value not in (None, (), {}, 0)
         }
         if self.message is not None:
-            # A file name that is not UTF-8 may be in there, which not every reader of JSON takes.
+            # The message may contain a file name that is not UTF-8. Some JSON readers refuse that.
             values["message"] = self.message.encode("utf-8", "backslashreplace").decode()
         return values
 
     @classmethod
     def from_json(cls, content: bytes) -> VideoRecord:
-        """Reads a record; raises ValueError where a field is not what it must be."""
+        """Reads a record. Raises ValueError if a field is invalid."""
         return _decode(content, cls)
 
 
@@ -303,6 +315,8 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: FailureReason
     message: str
     attempts: Count = 1
+    fault: FailureFault = "video"
+    """Whose fault it is. The next run tries the failures of a node again."""
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -310,15 +324,15 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     shard: Count
     size: Count
-    """Of the tar, in bytes."""
+    """Size of the tar in bytes."""
     sha256: str
-    """Of the tar."""
+    """Checksum of the tar."""
     videos: tuple[VideoRecord, ...]
-    """A record for every video of the plan, failed ones too, in the manifest's order."""
+    """One record for each video of the plan, including failed ones, in the manifest's order."""
     format_version: Literal[1] = FORMAT_VERSION
 
     def to_json(self) -> bytes:
-        """Returns the file's content: one video a line, so that it can be read by eye."""
+        """Returns the file's content, with one video per line, so that people can read it."""
         head = {
             "format_version": self.format_version,
             "shard": self.shard,
@@ -330,9 +344,14 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_sidecar(storage: Storage, shard: int) -> Sidecar:
-    """Reads a shard's sidecar; raises DatasetError where it is damaged."""
+    """Reads a shard's sidecar. Raises DatasetError if the sidecar is damaged."""
+    return decode_sidecar(storage, shard, storage.read_bytes(sidecar_name(shard)))
+
+
+def decode_sidecar(storage: Storage, shard: int, content: bytes) -> Sidecar:
+    """Returns the sidecar of a file of `storage`. Raises DatasetError if it is damaged."""
     try:
-        sidecar = _decode(storage.read_bytes(sidecar_name(shard)), Sidecar)
+        sidecar = _decode(content, Sidecar)
         if sidecar.shard != shard:
             raise ValueError(f"it is of shard {sidecar.shard}")
     except ValueError as error:
@@ -344,16 +363,24 @@ def read_sidecar(storage: Storage, shard: int) -> Sidecar:
 
 
 def read_manifest(storage: Storage) -> list[ManifestEntry]:
-    """Reads the plan; raises DatasetError where it is missing or damaged."""
+    """Reads the plan. Raises DatasetError if the plan is missing or damaged."""
 
     def entry(line: dict[str, Any]) -> ManifestEntry:
         shard = line.pop("shard")
         line["labels"] = tuple(line.get("labels", ()))
+        if "listed_bytes" in line:
+            raise ValueError("listed_bytes is no field of the manifest")
         entry = ManifestEntry(Video(**line), shard)
         _check_entry(entry)
         return entry
 
-    return _read_lines(storage, MANIFEST_FILE, entry)
+    if not storage.exists(MANIFEST_FILE):
+        raise DatasetError(
+            f"{storage.location} has no {MANIFEST_FILE}; run the same command that made the data "
+            "set again, which makes it anew"
+        )
+    remedy = "remove it and run the same command that made the data set again, which makes it anew"
+    return _read_lines(storage, MANIFEST_FILE, entry, remedy)
 
 
 def write_manifest(storage: Storage, entries: Iterable[ManifestEntry]) -> None:
@@ -374,10 +401,16 @@ def write_manifest(storage: Storage, entries: Iterable[ManifestEntry]) -> None:
 
 
 def read_failures(storage: Storage) -> dict[str, Failure]:
-    """Reads `failures.jsonl` as key -> failure; empty if there is no such file."""
+    """Reads `failures.jsonl` as key -> failure. The result is empty if there is no such file.
+
+    Raises DatasetError if the file is damaged.
+    """
     if not storage.exists(FAILURES_FILE):
         return {}
-    failures = _read_lines(storage, FAILURES_FILE, lambda line: msgspec.convert(line, Failure))
+    remedy = "run `flowprep verify --repair`, which makes it anew"
+    failures = _read_lines(
+        storage, FAILURES_FILE, lambda line: msgspec.convert(line, Failure), remedy
+    )
     return {failure.key: failure for failure in failures}
 
 
@@ -389,9 +422,9 @@ def write_failures(storage: Storage, failures: Iterable[Failure]) -> None:
 
 
 def header_problem(storage: Storage) -> str | None:
-    """Says that `dataset.json`, which is readable, is not what was written; None where it is."""
+    """Says that the readable `dataset.json` has been changed, or returns None if it has not."""
     values = json.loads(storage.read_bytes(DATASET_FILE))
-    # Data sets of before it was there have none.
+    # Older data sets have no checksum here.
     digest = values.pop("sha256", None)
     known = {"format", "format_version", "config", "implementation", "class_names", "versions"}
     if unknown := sorted(values.keys() - known - {"format_minor", "origin"}):
@@ -409,7 +442,7 @@ def _header_digest(values: Mapping[str, Any]) -> str:
 
 
 def _check_entry(entry: ManifestEntry) -> None:
-    """Raises ValueError for a line of the manifest that no run writes."""
+    """Raises ValueError for a line of the manifest that no run would write."""
     video = entry.video
     numbers = (entry.shard, *video.labels)
     if set(map(type, numbers)) != {int} or not 0 <= min(numbers) <= max(numbers) < 1 << 62:
@@ -424,24 +457,24 @@ def _check_entry(entry: ManifestEntry) -> None:
             raise ValueError(f"start_seconds and end_seconds must be >= 0, got {seconds}")
 
 
-def _read_lines(storage: Storage, name: str, build: Callable[[dict[str, Any]], T]) -> list[T]:
-    if not storage.exists(name):
-        raise DatasetError(f"{storage.location} has no {name}; restore it from a copy")
+def _read_lines(
+    storage: Storage, name: str, build: Callable[[dict[str, Any]], T], remedy: str
+) -> list[T]:
     records = []
     for number, line in enumerate(storage.read_bytes(name).splitlines(), start=1):
         try:
-            # Not as `_decode` does: the name of a source need not be UTF-8.
+            # `_decode` cannot be used here, because the name of a source need not be UTF-8.
             records.append(build(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(
                 f"{storage.location}: {name} line {number} is damaged: "
-                f"{type(error).__name__}: {error}; restore it from a copy"
+                f"{type(error).__name__}: {error}; {remedy}"
             ) from error
     return records
 
 
 def _decode(content: bytes, kind: type[S]) -> S:
-    """Reads JSON whose every field is checked by its type; raises ValueError."""
+    """Reads JSON and checks each field by its type. Raises ValueError if a field is invalid."""
     try:
         return msgspec.json.decode(content, type=kind)
     except RecursionError as error:

@@ -1,20 +1,21 @@
-"""The lease on a data set: which driver may write, on any storage, among machines without a clock.
+"""The lease on a data set says which driver may write. It works on any storage, without a common
+clock.
 
-The driver that writes keeps a small file (`LEASE_FILE`) and changes it every few seconds. Another
-one that finds it
+The driver that writes keeps a small file (`LEASE_FILE`) and changes it every few seconds. If a
+second driver finds this file, it
 
-- takes over at once where the holder is provably dead: a process of this machine that is gone;
-- is refused where the holder is alive: its process is there, or the file changes while it watches;
-- takes over where the file has not changed for LEASE_SECONDS by its own clock.
+- takes over at once if the holder is certainly dead: a process of this machine that is gone;
+- is refused if the holder is alive: its process exists, or the file changes while it is watched;
+- takes over if the file has not changed for LEASE_SECONDS by the second driver's own clock.
 
-No time stamp of one machine is ever compared with one of another. Locks of the file system, where
-there are any (`locked_file`), say the same sooner; NFS, Lustre and object stores may have none.
+The time stamps of two machines are never compared. If the file system has locks (`locked_file`),
+they give the same answer sooner. NFS, Lustre and object stores may have none.
 
-Two things cannot be had without a server that counts: a driver that slept through LEASE_SECONDS
-(suspended, or cut off from storage) learns of its successor only when it asks, and until then a
-worker of it may publish. That does no harm: what a worker publishes follows from the plan alone, so
-that both write the same bytes under the same names. What does harm, to change the plan and to
-remove parts, the driver does after it asked.
+Without a server that counts, one case remains. A driver that slept through LEASE_SECONDS (because
+it was suspended, or cut off from storage) learns of its successor only when it reads the lease
+again. Until then, its workers may still publish. That does no harm, because the published bytes
+follow from the plan alone: both drivers write the same bytes under the same names. Changing the
+plan and removing parts would do harm. So the driver reads the lease again before it does that.
 """
 
 from __future__ import annotations
@@ -42,18 +43,19 @@ __all__ = ["LEASE_SECONDS", "Holder", "Lease", "held_lease", "locked_dataset"]
 log = logging.getLogger("flowprep.lease")
 
 RENEW_SECONDS = 10.0
-"""Between two writes of the file: what a second driver waits, at most, to know that it is alive."""
+"""Time between two writes of the file. After at most this time, a second driver knows that the
+holder is alive."""
 LEASE_SECONDS = 60.0
-"""Unchanged for so long, the holder counts as gone: six renewals, and longer than a store that
-throttles makes a request wait."""
+"""If the file does not change for this time, the holder counts as gone. It is the time of six
+renewals, and longer than a store that throttles makes a request wait."""
 POLL_SECONDS = 1.0
-"""Between two looks at another driver's lease."""
+"""Time between two looks at another driver's lease."""
 SETTLE_SECONDS = 1.0
-"""After a lease was taken from another driver, before it is read back: of two that do so at the
-same time the last one to write has it."""
+"""Time between taking a lease from another driver and reading it back. If two drivers take it at
+the same time, the last one to write has it."""
 
-# The leases of this process, by id: what bears its number and is not here was left by a run whose
-# end could not be written.
+# The ids of the leases that this process holds. A lease with this process's number but another id
+# was left by a run whose end could not be written.
 _held: set[str] = set()
 
 
@@ -61,17 +63,17 @@ class Holder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of the lease file."""
 
     id: str
-    """By chance, one for each run."""
+    """A random name for each run."""
     host: str
     machine: str
-    """This boot of this machine, and the container: processes are numbered anew in each."""
+    """This machine, its boot and its container. Each of them numbers its processes anew."""
     pid: int
     pid_started: str
-    """When the process was started, in the kernel's ticks: numbers are used again."""
+    """Start of the process, in the kernel's ticks, because process numbers are used again."""
     started: str
-    """When the run began, by its own clock; to be read by people."""
+    """When the run began, by its own clock, for people to read."""
     renewed: int = 0
-    """How often the lease was renewed; changes with every write."""
+    """Number of renewals of the lease. It changes with every write."""
 
     @classmethod
     def this_process(cls) -> Holder:
@@ -91,7 +93,7 @@ class Holder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def from_json(cls, data: bytes) -> Holder | None:
-        """Reads the file's content; None where it is none, as of a version to come."""
+        """Reads the file's content. Returns None for an unknown format, as of a later version."""
         try:
             return msgspec.convert(json.loads(data), cls)
         except (ValueError, RecursionError):
@@ -101,7 +103,7 @@ class Holder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"process {self.pid} on {self.host}, since {self.started}"
 
     def is_alive(self) -> bool | None:
-        """Whether the process is there; None where this machine cannot know."""
+        """Whether the process exists. None if this machine cannot know."""
         if not self.machine or self.machine != _machine():
             return None
         if self.pid == os.getpid():
@@ -110,7 +112,7 @@ class Holder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Lease:
-    """A lease that is held; made by `held_lease`."""
+    """A lease that this process holds. `held_lease` makes it."""
 
     def __init__(self, storage: Storage, holder: Holder) -> None:
         self._storage = storage
@@ -123,25 +125,25 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises StorageError if another driver has the lease; asks only after a long silence."""
+        """Raises StorageError if another driver has the lease; reads it only if long unrenewed."""
         if self._lost is None and _now() - self._renewed_at > LEASE_SECONDS / 2:
             self.confirm()
         if self._lost is not None:
             raise self._lost
 
     def confirm(self) -> None:
-        """Renews the lease now; raises StorageError if another driver has it."""
+        """Renews the lease now. Raises StorageError if another driver has the lease."""
         with self._mutex:
             self._renew()
         if self._lost is not None:
             raise self._lost
 
     def release(self) -> None:
-        """Ends the renewals, and removes the file if it is still this driver's."""
+        """Ends the renewals. Removes the file if it still belongs to this driver."""
         self._ended.set()
         self._thread.join(timeout=RENEW_SECONDS)
         _held.discard(self._holder.id)
-        # What is left is stale after a while, and at once for this machine.
+        # A file that is left behind is stale after a while, and at once for this machine.
         with suppress(StorageError):
             if _holder_of(self._storage.read_if_there(LEASE_FILE)) == self._holder.id:
                 self._storage.remove(LEASE_FILE)
@@ -152,7 +154,7 @@ class Lease:
                 with self._mutex:
                     self._renew()
             except StorageError as error:
-                # Whoever would take over needs the same storage; `check` asks again.
+                # A driver that would take over needs the same storage. `check` reads it again.
                 log.warning("the lease was not renewed: %s", error)
 
     def _renew(self) -> None:
@@ -161,7 +163,7 @@ class Lease:
         silence = _now() - self._renewed_at
         data = self._storage.read_if_there(LEASE_FILE)
         if data is None or _holder_of(data) != self._holder.id:
-            # Without the file: whoever took over has finished, or somebody removed it.
+            # If the file is gone, the driver that took over has finished, or somebody removed it.
             other = (Holder.from_json(data) if data is not None else None) or "it is gone again"
             self._lost = StorageError(
                 f"another run took over {self._storage.location} ({other}) after this one had not "
@@ -177,9 +179,10 @@ class Lease:
 
 @contextmanager
 def held_lease(storage: Storage) -> Iterator[Lease]:
-    """Holds the lease on a data set, renewed in a thread, for the block.
+    """Holds the lease on a data set during the block. A thread renews it.
 
-    Raises StorageError where another driver has it, with its name and how long it was watched.
+    Raises StorageError if another driver has the lease, with the name of that driver and how long
+    it was watched.
     """
     lease = Lease(storage, _take(storage))
     try:
@@ -190,9 +193,9 @@ def held_lease(storage: Storage) -> Iterator[Lease]:
 
 @contextmanager
 def locked_dataset(storage: Storage) -> Iterator[Lease]:
-    """Holds a data set's lease, and its folder's lock on this machine, for the block.
+    """Holds a data set's lease, and the lock of its folder on this machine, during the block.
 
-    Of two runs the second gets StorageError, which names the first.
+    A second run gets a StorageError that names the first run.
     """
     with ExitStack() as stack:
         if storage.is_local:
@@ -204,7 +207,8 @@ def locked_dataset(storage: Storage) -> Iterator[Lease]:
 
 def _take(storage: Storage) -> Holder:
     holder = Holder.this_process()
-    # Before anybody can read the file: whoever did not find the number here would call it dead.
+    # The id is added before anybody can read the file. Otherwise another thread of this process
+    # would take the holder for dead.
     _held.add(holder.id)
     try:
         return _taken_over(storage, holder)
@@ -223,7 +227,7 @@ def _taken_over(storage: Storage, holder: Holder) -> Holder:
                 continue
             is_dead = _is_gone(storage, found)
             storage.write_bytes(LEASE_FILE, holder.to_json())
-            # Those of this machine are kept apart by the lock of the file system.
+            # The file system's lock keeps the drivers of this machine apart.
             pause = 0.0 if is_dead and storage.is_local else SETTLE_SECONDS
         time.sleep(pause)
         winner = storage.read_if_there(LEASE_FILE)
@@ -234,9 +238,9 @@ def _taken_over(storage: Storage, holder: Holder) -> Holder:
 
 
 def _is_gone(storage: Storage, found: bytes) -> bool:
-    """Watches another driver's lease until it is stale; returns whether it is known to be dead.
+    """Watches another driver's lease until it is stale. Returns whether the driver is surely dead.
 
-    Raises StorageError where the driver is alive.
+    Raises StorageError if the driver is alive.
     """
     holder = Holder.from_json(found)
     alive = holder.is_alive() if holder is not None else None
@@ -279,12 +283,12 @@ def _holder_of(data: bytes | None) -> str | None:
 
 
 def _now() -> float:
-    # Goes on while the machine sleeps, as the clock of whoever watches does.
+    # This clock runs on while the machine sleeps, like the clock of a driver that watches.
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _machine() -> str:
-    """Returns what no other machine, boot or container has; empty where it cannot be known."""
+    """Returns a name that is unique to this machine, boot and container; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -293,7 +297,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Returns when a process was started, in ticks since boot; None where it is gone."""
+    """Returns the start of a process in ticks since boot, or None if the process is gone."""
     try:
         # "PID (NAME) STATE PPID ..."; NAME may hold anything.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()

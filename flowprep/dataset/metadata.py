@@ -1,11 +1,11 @@
-"""`KEY.json`: what a data set says of one video, and what is kept of a segment until it is joined.
+"""`KEY.json`: the metadata of one video, and of a segment until the segments are joined.
 
     extract_video, import_video    VideoMetadata.of(...)         a whole video, or a segment as one
-    write_segment                  SegmentMetadata.of(...)       that, with all that joining needs
+    write_segment                  SegmentMetadata.of(...)       the same with the data for joining
     join_segments                  VideoMetadata.joined(...)     the video of the segments
 
-Version 1 did not store all of the fields. Those that may be missing are UNSET where they are: in
-what is read of version 1, and in what is imported.
+Version 1 did not store all of the fields. Missing fields are UNSET in metadata of version 1 and of
+imported videos.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from flowprep.config import Direction
+from flowprep.config import (
+    INTERCHANGEABLE_FIELDS,
+    INTERCHANGEABLE_VALUES,
+    Direction,
+    ExtractConfig,
+)
 from flowprep.dataset.layout import FORMAT_MINOR, Count, StoredStatus
 from flowprep.dataset.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS, FlowStatistics
 from flowprep.errors import NoteCode
@@ -31,39 +36,47 @@ from flowprep.video.segments import EdgeDigests
 from flowprep.video.types import FrameCounts, Provenance, VideoInfo
 from flowprep.words import format_count
 
-__all__ = ["FlowSummary", "Reading", "SegmentMetadata", "VideoMetadata", "read_histogram"]
+__all__ = [
+    "FlowSummary",
+    "Reading",
+    "SegmentMetadata",
+    "VideoMetadata",
+    "read_histogram",
+    "read_stored_config",
+]
 
-# A number keeps its kind: 25 fps that somebody asked for is not stored as 25.0.
+# A number keeps its type: 25 fps in the user's options is not stored as 25.0.
 _Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)]
 _Rate: TypeAlias = Annotated[int, msgspec.Meta(gt=0)] | Annotated[float, msgspec.Meta(gt=0)]
 _Px: TypeAlias = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 _NumBytes: TypeAlias = Annotated[int, msgspec.Meta(gt=0, lt=1 << 62)]
+_Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What only those know of a video who decoded it and computed its flow."""
+    """Facts about a video that are only known after decoding it and computing its flow."""
 
     counts: FrameCounts
     num_irregular_stamps: int
     num_damaged: int
-    """Pictures that the decoder flagged as damaged and that are kept as it concealed them."""
+    """Pictures that the decoder flagged as damaged and concealed, and that are kept."""
     notes: Mapping[NoteCode, str]
     device: str
     estimator: str
-    """Name of the class."""
+    """Name of the estimator's class."""
     damage: str | None
-    """Why the video is partial; None where it is whole."""
+    """Why the video is partial. None if it is whole."""
 
 
 class FlowSummary(msgspec.Struct, frozen=True):
-    """What is stored of the flow of one direction, before it was clipped."""
+    """The stored summary of the flow of one direction, before clipping."""
 
     min_px: _Px | None
-    """The least component; None if there is no field."""
+    """The smallest component. None if there is no field."""
     max_px: _Px | None
     magnitude_histogram: Annotated[list[Count], msgspec.Meta(max_length=HISTOGRAM_NUM_BINS + 1)]
-    """Vectors by length in px, up to the last bin that is not empty."""
+    """Number of vectors by length in px, up to the last bin that is not empty."""
     histogram_bin_px: Annotated[float, msgspec.Meta(gt=0)]
     num_values: Count
     num_clipped: Count
@@ -73,7 +86,7 @@ class FlowSummary(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, statistics: FlowStatistics) -> FlowSummary:
-        """Returns what is stored of these statistics: px to four digits."""
+        """Returns the stored summary of these statistics, with px rounded to four digits."""
         empty = statistics.num_fields == 0
         histogram = statistics.histogram
         last = 0 if empty else int(np.flatnonzero(histogram)[-1]) + 1
@@ -91,12 +104,12 @@ class FlowSummary(msgspec.Struct, frozen=True):
 
 
 class _Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """What a whole video and a segment of one have in common, in the order of the file."""
+    """The fields that a whole video and a segment share, in the order of the file."""
 
     key: str
     source: str
     source_bytes: Count | None
-    """None of a folder of images."""
+    """Size of the source. None for a folder of images."""
     source_mtime_ns: int | None
     start_seconds: _Seconds | None
     end_seconds: _Seconds | None
@@ -115,10 +128,10 @@ class _Metadata(msgspec.Struct, frozen=True, kw_only=True):
     num_frames_decoded: Count
     num_frames: Count
     num_flows: Count
-    """Per direction: num_frames - step."""
+    """Number of flow fields per direction: num_frames - step."""
     step: Count
     versions: dict[str, str]
-    """Of the libraries that took part in the numbers."""
+    """Versions of the libraries that affect the numbers."""
     format_minor: Count | UnsetType = UNSET
     video_stream: Count | UnsetType | None = UNSET
     pixel_aspect: tuple[Count, Count] | UnsetType = UNSET
@@ -127,8 +140,12 @@ class _Metadata(msgspec.Struct, frozen=True, kw_only=True):
     num_damaged: Count | UnsetType = UNSET
     notes: dict[NoteCode, str] | UnsetType = UNSET
     device: str | UnsetType = UNSET
-    """UNSET where flow was imported, as `estimator` is."""
+    """The device that computed the flow. UNSET for imported flow, like `estimator`."""
     estimator: str | UnsetType = UNSET
+    implementation: str | UnsetType = UNSET
+    """As `dataset.json` has it: with `config` a shard says alone how it was made."""
+    config: dict[str, Any] | UnsetType = UNSET
+    """All of the configuration that the videos of one data set share."""
     status: StoredStatus
     damage: str | UnsetType = UNSET
     """Why the video is partial."""
@@ -137,16 +154,16 @@ class _Metadata(msgspec.Struct, frozen=True, kw_only=True):
         """Returns JSON values, in the order of the file."""
         values: dict[str, Any] = msgspec.to_builtins(self, enc_hook=_to_list)
         if self.format_minor is UNSET and self.notes is not UNSET:
-            # An import's, which has them at its end.
+            # The file of an imported video has the notes at its end.
             values["notes"] = values.pop("notes")
         return values
 
     def stored_fields(self) -> set[str]:
-        """Returns the names of the fields that the file has."""
+        """Returns the names of the fields that the file contains."""
         return {name for name in self.__struct_fields__ if getattr(self, name) is not UNSET}
 
     def _shared(self) -> dict[str, Any]:
-        """Returns the fields that a whole video and its segments have in common."""
+        """Returns the fields that a whole video and its segments share."""
         return {name: getattr(self, name) for name in _Metadata.__struct_fields__}
 
 
@@ -155,9 +172,13 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
 
     flow: dict[Direction, FlowSummary]
     sizes: dict[str, list[_NumBytes]]
-    """Size of each JPEG of each stream."""
+    """Size of each JPEG of each stream in bytes."""
     source_etag: str | UnsetType | None = UNSET
-    """Of an object in a store."""
+    """ETag of the source, if it is an object in a store."""
+    source_sha256: _Sha256 | UnsetType = UNSET
+    """SHA-256 of the source file. UNSET for a folder of images and for a range of a file."""
+    stream_sha256: dict[str, _Sha256] | UnsetType = UNSET
+    """SHA-256 of the bytes of each stream. They are known, and written, last."""
 
     @classmethod
     def of(
@@ -170,7 +191,8 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
         num_frames_decoded: int,
         num_frames: int,
         num_flows: int,
-        step: int,
+        config: ExtractConfig,
+        implementation: str,
         versions: Mapping[str, str],
         statistics: Mapping[Direction, FlowStatistics],
         sizes: Mapping[str, list[int]],
@@ -179,8 +201,8 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
     ) -> VideoMetadata:
         """Describes a video whose source is on this machine.
 
-        `size` is the stored (width, height) in px, `fps` the stored rate. Images that are imported
-        have no `reading`, which says all that decoding tells, and may have `notes` of their own.
+        `size` is the stored (width, height) in px, and `fps` the stored rate. `reading` holds the
+        facts that decoding finds. Imported images have none, and may have their own `notes`.
         """
         stat = os.stat(video.source)
         metadata = cls(
@@ -204,8 +226,10 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
             num_frames_decoded=num_frames_decoded,
             num_frames=num_frames,
             num_flows=num_flows,
-            step=step,
+            step=config.flow.step,
             versions=dict(versions),
+            implementation=implementation,
+            config=stored_config(config),
             notes=dict(notes) if notes else UNSET,
             status="complete",
             flow={name: FlowSummary.of(one) for name, one in statistics.items()},
@@ -238,14 +262,16 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
         num_frames_decoded: int,
         frame_counts: FrameCounts | None,
         notes: Mapping[NoteCode, str],
+        source_sha256: str | None,
     ) -> VideoMetadata:
-        """Describes the video of these segments, as an uncut extraction would have described it.
+        """Describes the video of these segments like an uncut extraction would.
 
-        The four numbers are the whole video's; `frame_counts` is None for a cut of version 1.
+        The values after `parts` belong to the whole video. `frame_counts` is None for a cut of
+        version 1.
         """
         first = parts[0]
         shared = first._shared()
-        # A cluster may have computed a film on CPUs and GPUs, as it may a data set.
+        # A cluster may have computed the segments of one video on CPUs and on GPUs.
         shared["device"] = ", ".join(sorted({str(part.device) for part in parts}))
         shared["estimator"] = ", ".join(sorted({str(part.estimator) for part in parts}))
         shared["num_frames"] = num_frames
@@ -263,10 +289,11 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
         sizes = {
             name: [size for part in parts for size in part.sizes[name]] for name in first.sizes
         }
-        return cls(**shared, flow=flow, sizes=sizes, source_etag=first.source_etag)
+        joined = cls(**shared, flow=flow, sizes=sizes, source_etag=first.source_etag)
+        return joined.with_source_sha256(source_sha256)
 
     def fetched_from(self, provenance: Provenance) -> VideoMetadata:
-        """Returns the same of a video whose source was fetched from a store."""
+        """Returns the metadata for a source that was fetched from a store."""
         return msgspec.structs.replace(
             self,
             source=provenance.source,
@@ -275,17 +302,27 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
             source_etag=provenance.source_etag,
         )
 
+    def with_source_sha256(self, source_sha256: str | None) -> VideoMetadata:
+        """Returns the same with the SHA-256 of the source; None: it has none."""
+        if source_sha256 is None:
+            return self
+        return msgspec.structs.replace(self, source_sha256=source_sha256)
+
+    def with_checksums(self, stream_sha256: Mapping[str, str]) -> VideoMetadata:
+        """Returns the same with the SHA-256 of each stream."""
+        return msgspec.structs.replace(self, stream_sha256=dict(stream_sha256))
+
     def to_json(self) -> bytes:
         """Returns the file's content."""
         return json.dumps(self.to_dict(), separators=(",", ":")).encode() + b"\n"
 
     @classmethod
     def from_json(cls, content: bytes) -> VideoMetadata:
-        """Reads the file; raises ValueError where a field is not what it must be."""
+        """Reads the file. Raises ValueError if a field is invalid."""
         try:
             return _DECODER.decode(content)
         except (ValueError, RecursionError):
-            # The name of a source need not be UTF-8, which msgspec's own reader insists on.
+            # The name of a source need not be UTF-8, but msgspec's own reader requires UTF-8.
             try:
                 return msgspec.convert(json.loads(content), cls)
             except RecursionError as error:
@@ -296,7 +333,7 @@ _DECODER = msgspec.json.Decoder(VideoMetadata)
 
 
 class SegmentMetadata(_Metadata, frozen=True, kw_only=True):
-    """What is kept of a segment until its video is joined: nothing rounded."""
+    """The metadata of a segment until its video is joined. Nothing is rounded."""
 
     flow: dict[Direction, FlowStatistics]
     edges: EdgeDigests
@@ -310,7 +347,7 @@ class SegmentMetadata(_Metadata, frozen=True, kw_only=True):
         statistics: Mapping[Direction, FlowStatistics],
         edges: EdgeDigests,
     ) -> SegmentMetadata:
-        """Describes a segment, of which `metadata` speaks as of a video."""
+        """Describes a segment. `metadata` describes it as if it were a video."""
         return cls(
             **metadata._shared(),
             flow=dict(statistics),
@@ -318,6 +355,32 @@ class SegmentMetadata(_Metadata, frozen=True, kw_only=True):
             sizes=metadata.sizes,
             source_etag=metadata.source_etag,
         )
+
+
+def stored_config(config: ExtractConfig) -> dict[str, Any]:
+    """Returns what `KEY.json` stores of a configuration: nothing that may differ in a data set."""
+    values = config.to_dict()
+    for name in INTERCHANGEABLE_FIELDS | INTERCHANGEABLE_VALUES.keys():
+        section, _, item = name.partition(".")
+        if name in INTERCHANGEABLE_FIELDS or values[section][item] in INTERCHANGEABLE_VALUES[name]:
+            del values[section][item]
+    return values
+
+
+def read_stored_config(values: Mapping[str, Any], like: ExtractConfig) -> ExtractConfig:
+    """Rebuilds a configuration from what `stored_config` kept; the rest is as in `like`.
+
+    Raises ConfigError as `ExtractConfig.from_dict` does.
+    """
+    given, merged = like.to_dict(), {name: dict(section) for name, section in values.items()}
+    for name in INTERCHANGEABLE_FIELDS | INTERCHANGEABLE_VALUES.keys():
+        section, _, item = name.partition(".")
+        choices = INTERCHANGEABLE_VALUES.get(name)
+        value = given[section][item]
+        if choices is not None and value not in choices:
+            value = min(choices)
+        merged[section].setdefault(item, value)
+    return ExtractConfig.from_dict(merged)
 
 
 def _stored_notes(notes: Mapping[NoteCode, str], num_damaged: int) -> dict[NoteCode, str]:
@@ -335,7 +398,7 @@ def _to_list(value: Any) -> Any:
 
 
 def read_histogram(kind: Any, value: Any) -> NDArray[np.int64]:
-    """Rebuilds the histogram of FlowStatistics: the `dec_hook` of who reads a SegmentMetadata."""
+    """Rebuilds the histogram of FlowStatistics. It is the `dec_hook` for a SegmentMetadata."""
     histogram = np.array(value, np.int64)
     if histogram.shape != (HISTOGRAM_NUM_BINS + 1,):
         raise ValueError(f"a histogram has {HISTOGRAM_NUM_BINS + 1} bins, got {histogram.shape}")

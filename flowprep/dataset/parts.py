@@ -1,7 +1,7 @@
-"""Parts: finished videos of shards that are not published yet, and what a killed run leaves.
+"""Parts: finished videos of shards that are not published yet, and leftovers of killed runs.
 
-A part is `.parts/SHARD/INDEX.tar`, which is one video as its shard will hold it, and its record
-`INDEX.json`, which is written last and says that the part is whole.
+A part is a file `.parts/SHARD/INDEX.tar`, which holds one video in the form of the shard, and its
+record `INDEX.json`. The record is written last and says that the part is whole.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def recorded_parts(
 ) -> Iterator[tuple[int, VideoRecord | DatasetError]]:
     """Yields the manifest line and the record of each part of a shard, or why it cannot be read.
 
-    `names` are those of `list_parts`. A record is damaged where a machine's disk lost what was
-    written last: its video is not finished then.
+    `names` are the names from `list_parts`. A record is damaged if a machine's disk lost the last
+    writes. Its video is then not finished.
     """
     for name in names:
         if name.partition(".")[2] != "json":
@@ -97,12 +97,12 @@ def _remove_part_files(storage: Storage, shard: int) -> bool:
 
 
 def remove_temporary_files(storage: Storage) -> None:
-    """Removes what a killed run was in the middle of writing."""
+    """Removes files that a killed run left half-written."""
     for folder in ("", SHARDS_FOLDER):
         for name in storage.list_names(folder):
             if TEMPORARY_MARK in name:
                 storage.remove(f"{folder}/{name}" if folder else name)
-    # Someone may be labelling the data set at this very moment.
+    # Somebody may be labeling the data set right now.
     remove_temporary_labels(storage)
 
 
@@ -114,7 +114,7 @@ def parts_folder(shard: int) -> str:
 def read_part_record(storage: Storage, shard: int, index: int) -> VideoRecord:
     """Reads the record of a finished video of a shard that is not published yet.
 
-    Raises DatasetError where it is damaged: the video is not finished then.
+    Raises DatasetError if the record is damaged. The video is then not finished.
     """
     name = part_name(shard, index, "json")
     try:
@@ -131,5 +131,5 @@ def write_part_record(storage: Storage, shard: int, index: int, record: VideoRec
 
 
 def part_name(shard: int, index: int, suffix: Literal["tar", "json", "stall", "cut"]) -> str:
-    """Name of a finished video's file until its shard is published; `index`: its manifest line."""
+    """Returns the name of a file of a video in `.parts`. `index` is its line in the manifest."""
     return f"{PARTS_FOLDER}/{shard:06d}/{index:08d}.{suffix}"

@@ -1,4 +1,4 @@
-"""The plan: which video belongs to which shard. It only grows, so published shards stay true."""
+"""The plan assigns each video to a shard. It only grows, so that published shards stay valid."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from flowprep.dataset.layout import (
     read_manifest,
     write_manifest,
 )
+from flowprep.dataset.lost_plan import read_lost_plan
 from flowprep.errors import DatasetError, InputError
 from flowprep.inputs.keys import unescape_key
 from flowprep.inputs.video import Video
@@ -38,15 +39,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Plan:
-    """What a data set will hold when the run is through."""
+    """The content that a data set will have at the end of the run."""
 
     header: DatasetHeader
     known: list[ManifestEntry]
-    """What the stored manifest says; empty for a new data set."""
+    """The entries of the stored manifest. Empty for a new data set."""
     entries: list[ManifestEntry]
     """The known videos, then the new ones."""
     notes: tuple[str, ...] = ()
-    """Sentences for the user on keys that are not what the inputs alone would give."""
+    """Sentences for the user on keys that differ from those that the inputs alone would give."""
 
 
 def write_plan(storage: Storage, plan: Plan) -> None:
@@ -54,7 +55,7 @@ def write_plan(storage: Storage, plan: Plan) -> None:
     header = plan.header.to_json()
     if not storage.exists(DATASET_FILE) or storage.read_bytes(DATASET_FILE) != header:
         storage.write_bytes(DATASET_FILE, header)
-    if plan.entries != plan.known:
+    if plan.entries != plan.known or not storage.exists(MANIFEST_FILE):
         write_manifest(storage, plan.entries)
 
 
@@ -66,8 +67,8 @@ def extend_plan(
 ) -> list[ManifestEntry]:
     """Returns the known entries, with sources brought up to date, and new videos in new shards.
 
-    Raises InputError where a known video has got other labels or another range; `class_names` are
-    for its words.
+    Raises InputError if a known video now has other labels or another range. The message uses
+    `class_names`.
     """
     given = {video.key: video for video in videos}
     entries = []
@@ -90,7 +91,7 @@ def extend_plan(
 
 
 def _class_level_remedy(old: Video, new: Video, names: Mapping[int, str]) -> str | None:
-    """Returns how folders are read as they were when a data set began; None: that was not it."""
+    """Returns the option that reads folders as when the data set began, or None if none does."""
     if (old.start_seconds, old.end_seconds) != (new.start_seconds, new.end_seconds):
         return None
     folders = [unescape_key(folder) for folder in old.key.split("/")[:-1]]
@@ -100,7 +101,7 @@ def _class_level_remedy(old: Video, new: Video, names: Mapping[int, str]) -> str
         return None
     if was:
         level = folders.index(was[0]) + 1 if was[0] in folders else 0
-        # The first folder alone comes without a split, and the others with theirs.
+        # With the class at level 1, a video has no split. With other levels, it may have one.
         fits = level > 1 or (level == 1 and old.split is None)
     else:
         level = 0 if folders else 1
@@ -122,7 +123,7 @@ def _class_level_remedy(old: Video, new: Video, names: Mapping[int, str]) -> str
 def assign_shards(
     videos: Sequence[Video], first_shard: int, videos_per_shard: int
 ) -> list[ManifestEntry]:
-    """Returns the videos in their order, `videos_per_shard` to a shard, from `first_shard` on."""
+    """Assigns the videos in order to shards of `videos_per_shard`, starting at `first_shard`."""
     return [
         ManifestEntry(video, first_shard + number // videos_per_shard)
         for number, video in enumerate(videos)
@@ -132,9 +133,9 @@ def assign_shards(
 def move_to_new_shards(
     entries: Sequence[ManifestEntry], keys: set[str], videos_per_shard: int
 ) -> list[ManifestEntry]:
-    """Returns the entries with those of `keys` moved to new shards; their lines keep their place.
+    """Returns the entries with the videos `keys` moved to new shards. Their lines stay in place.
 
-    This is how failed videos are tried again without a change to shards that are published.
+    So failed videos can be tried again without changing published shards.
     """
     first = max(entry.shard for entry in entries) + 1
     moved = assign_shards(
@@ -149,7 +150,7 @@ def merge_class_names(
 ) -> tuple[tuple[str, ...], list[int] | None]:
     """Returns the class names to store, and the stored number of each given class (None: the same).
 
-    New classes come after the stored ones, whose numbers published shards already hold.
+    New classes come after the stored ones, because published shards hold the stored numbers.
     """
     if not stored or not given or given[: len(stored)] == stored:
         return (given or stored), None
@@ -159,7 +160,7 @@ def merge_class_names(
 
 
 def refuse_foreign_files(storage: Storage) -> None:
-    """Raises DatasetError where a folder without a data set holds anything else."""
+    """Raises DatasetError if a folder without a data set holds anything else."""
     ours = {LOCK_FILE, LEASE_FILE, LOGS_FOLDER}
     foreign = [
         name for name in storage.list_names() if name not in ours and TEMPORARY_MARK not in name
@@ -175,20 +176,20 @@ def refuse_foreign_files(storage: Storage) -> None:
 def stored_ranges(
     out: str | os.PathLike[str],
 ) -> Callable[[Collection[str]], Mapping[str, tuple[float, float]]]:
-    """Returns a function that says which ranges the data set `out` holds under some keys.
+    """Returns a function from keys to the ranges that the data set `out` holds under these keys.
 
-    `collect_videos` asks it where clips of one video would share a name, so that stored clips keep
-    theirs. Ranges are begin and end in seconds; an open end is infinity. It is empty where `out` is
-    no data set yet.
+    `collect_videos` calls it if clips of one video would share a name, so that stored clips keep
+    their names. A range is its begin and end in seconds, and an open end is infinity. The result is
+    empty if `out` is not a data set yet.
     """
 
     def ranges(keys: Collection[str]) -> dict[str, tuple[float, float]]:
         storage = Storage(out)
-        if not storage.exists(MANIFEST_FILE):
-            return {}
+        is_there = storage.exists(MANIFEST_FILE)
+        entries = read_manifest(storage) if is_there else read_lost_plan(storage).entries
         return {
             video.key: (video.start_seconds or 0.0, video.end_seconds or math.inf)
-            for video in (entry.video for entry in read_manifest(storage))
+            for video in (entry.video for entry in entries)
             if video.key in keys
         }
 

@@ -1,18 +1,18 @@
-"""Flow in px to 8-bit levels and back, and the statistics that are kept of what was quantized.
+"""Converts flow in px to 8-bit levels and back, and keeps statistics of the quantized flow.
 
     quantize, dequantize    the definition, for arrays of any shape
     FieldQuantizer          the same levels for the fields of a video, compiled, with statistics
-    FlowStatistics          those statistics; the sum over a video's segments is the whole video's
+    FlowStatistics          these statistics; the sum over a video's segments is the whole video's
 
     quantizer   level of v px (v clipped to +-b)     center    peers
     round       rint(255 (v + b) / 2b)               127.5     denseflow, dense_flow, gpu_flow
     floor       floor(255 (v + b) / 2b)              127       MediaPipe, mmaction2's fallback
     centered    rint(128 + 128 v / b), up to 255     128       agethen/dense-flow
 
-Decoding is `(level - center) * px_per_level` for all three, with the middle of `floor`'s interval,
-so that no quantizer is biased: the error is at most half a level (a whole one at +b for `centered`,
-which has no level 256). MediaPipe's own decoder, `(level / 255 - .5) * 2b`, leaves its bias of half
-a level in.
+All three are decoded by `(level - center) * px_per_level`. For `floor`, the center is the middle of
+the interval, so that no quantizer is biased. The error is at most half a level. For `centered`,
+which has no level 256, it is a whole level at +b. MediaPipe's own decoder,
+`(level / 255 - .5) * 2b`, keeps its bias of half a level.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ __all__ = [
 HISTOGRAM_BIN_PX = 0.25
 """Width of a bin of the magnitude histogram."""
 HISTOGRAM_NUM_BINS = 256
-"""Bins of the magnitude histogram; one more follows for all that is longer."""
+"""Number of bins of the magnitude histogram. One more bin follows for all longer vectors."""
 
 
 def quantize(flow: NDArray[np.floating[Any]], spec: FlowSpec) -> NDArray[np.uint8]:
     """Returns the levels of `flow` under the spec's bound and quantizer.
 
-    `flow` is any shape, float, px; the result has its shape, uint8. Values beyond the bound are
-    clipped; NaN and infinities become `spec.zero_level`. Zero of `round` encodes as 128, which
-    decodes to +0.078 px at bound 20 (source of `round`: denseflow, src/common.cpp, CAST).
+    `flow` is float px of any shape. The result is uint8 of the same shape. Values beyond the bound
+    are clipped, and NaN and infinities become `spec.zero_level`. With `round`, zero encodes as 128,
+    which decodes to +0.078 px at bound 20 (source of `round`: denseflow, src/common.cpp, CAST).
     """
     bound = spec.bound_px
     levels: NDArray[np.float64] = np.asarray(np.clip(flow, -bound, bound, dtype=np.float64))
@@ -56,13 +56,13 @@ def quantize(flow: NDArray[np.floating[Any]], spec: FlowSpec) -> NDArray[np.uint
         levels += 128.0
         np.minimum(levels, 255.0, out=levels)
     else:
-        # In the order of the source, so that ties round alike.
+        # The operations have the same order as in the source, so that ties round alike.
         levels += bound
         levels *= 255.0
         levels /= 2.0 * bound
     if spec.quantizer == "floor":
         np.floor(levels, out=levels)
-        # Where rounding leaves 255 of them just below it.
+        # Rounding may leave a value at the bound just below level 255.
         levels[flow >= np.float64(bound)] = 255
     else:
         np.rint(levels, out=levels)
@@ -73,7 +73,7 @@ def quantize(flow: NDArray[np.floating[Any]], spec: FlowSpec) -> NDArray[np.uint
 
 
 def dequantize(levels: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
-    """Returns the flow in px that `levels` stand for: same shape, float32, in [-bound, bound]."""
+    """Returns the flow in px that `levels` mean: same shape, float32, in [-bound, bound]."""
     table = (np.arange(256, dtype=np.float64) - spec.center_level) * spec.px_per_level
     return np.clip(table, -spec.bound_px, spec.bound_px).astype(np.float32)[levels]
 
@@ -84,9 +84,9 @@ def _empty_histogram() -> NDArray[np.int64]:
 
 @dataclass
 class FlowStatistics:
-    """What the fields of one direction were before they were quantized.
+    """Statistics of the fields of one direction before quantization.
 
-    Counts and extremes alone, so that sums of parts are exact, however the parts are cut.
+    They are only counts and extremes, so that sums of parts are exact, however the parts are cut.
     """
 
     min_px: float = np.inf
@@ -94,16 +94,16 @@ class FlowStatistics:
     histogram: NDArray[np.int64] = field(default_factory=_empty_histogram)
     """(HISTOGRAM_NUM_BINS + 1,) int64: magnitudes by HISTOGRAM_BIN_PX."""
     num_values: int = 0
-    """Components seen: two per pixel and field."""
+    """Number of components: two per pixel and field."""
     num_clipped: int = 0
-    """Components beyond the bound."""
+    """Number of components beyond the bound."""
     num_invalid: int = 0
     num_fields: int = 0
     num_zero_fields: int = 0
 
     def __add__(self, later: FlowStatistics) -> FlowStatistics:
-        """Returns the statistics of these fields and those after them."""
-        # In this order, as of 0.0 and -0.0 the first one stays.
+        """Returns the statistics of these fields and the `later` ones together."""
+        # The order matters, because the first of 0.0 and -0.0 stays.
         return FlowStatistics(
             min_px=min(self.min_px, later.min_px),
             max_px=max(self.max_px, later.max_px),
@@ -117,22 +117,22 @@ class FlowStatistics:
 
 
 class FieldQuantizer:
-    """Quantises the fields of one video and direction, and sums up what they were."""
+    """Quantizes the fields of one video and direction, and sums up their statistics."""
 
     def __init__(self, spec: FlowSpec) -> None:
         self._spec = spec
         self._quantize_field, self._count_magnitudes = _kernels()
         self.statistics = FlowStatistics()
-        """Of all fields so far."""
-        # Kept from field to field: fresh pages for each would cost as much as the arithmetic.
+        """Statistics of all fields so far."""
+        # Buffers are kept between fields. New memory for each would cost as much as the arithmetic.
         self._components = np.empty((2, 0, 0), np.float32)
         self._magnitude = np.empty((0, 0), np.float32)
 
     def quantize(self, flow: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Returns the levels of one field, as `quantize` gives them, and counts the field.
+        """Returns the levels of one field, as the function `quantize` gives them; counts the field.
 
-        `flow` is (H, W, 2) float32, px, before clipping; the result is (2, H, W) uint8: the levels
-        of x and of y, each C-contiguous.
+        `flow` is (H, W, 2) float32 px before clipping. The result is (2, H, W) uint8: the levels of
+        x and of y, each C-contiguous.
         """
         spec = self._spec
         flow = np.ascontiguousarray(flow, np.float32)
@@ -172,11 +172,11 @@ class FieldQuantizer:
 @functools.cache
 def _kernels() -> tuple[Any, Any]:
     """Returns `_quantize_field` and `_count_magnitudes`, ready to run."""
-    # Imported here, because numba takes half a second and who reads a data set does without.
+    # numba is imported here, because it takes half a second and readers do not need it.
     from flowprep.flow.kernel import kernel
 
     quantize_field, count_magnitudes = kernel(_quantize_field), kernel(_count_magnitudes)
-    # A kernel is compiled, or read from the disk, at its first call: before fields are timed.
+    # The first call compiles a kernel or reads it from the disk. It comes before fields are timed.
     components, levels = np.zeros((2, 1), np.float32), np.zeros((2, 1), np.uint8)
     quantize_field(components.reshape(-1), 1.0, False, False, 0, components, levels)
     count_magnitudes(components[0], np.zeros(HISTOGRAM_NUM_BINS + 1, np.int64))
@@ -192,10 +192,10 @@ def _quantize_field(
     components: NDArray[np.float32],
     levels: NDArray[np.uint8],
 ) -> tuple[int, int]:
-    """Writes the levels of a field, and its components with 0 for what is no number.
+    """Writes the levels of a field, and its components with 0 for NaN and infinities.
 
-    `flow` is (2 N,) float32, px: x and y by turns; `components` is (2, N) float32, `levels` (2, N)
-    uint8. Returns how many values were invalid and how many beyond the bound.
+    `flow` is (2 N,) float32 px, with x and y in turn. `components` is (2, N) float32, and `levels`
+    is (2, N) uint8. Returns the number of invalid values and of values beyond the bound.
     """
     num_invalid = 0
     num_clipped = 0
@@ -204,7 +204,7 @@ def _quantize_field(
             value = flow[2 * pixel + axis]
             valid = abs(value) < np.inf
             value = value if valid else np.float32(0)
-            # `quantize`, in the same order of the same float64 operations.
+            # The same float64 operations as in `quantize`, in the same order.
             level = min(max(np.float64(value), -bound), bound)
             if centered:
                 level = min(level * (128.0 / bound) + 128.0, 255.0)
@@ -222,12 +222,12 @@ def _quantize_field(
 
 def _count_magnitudes(magnitudes: NDArray[np.float32], histogram: NDArray[np.int64]) -> None:
     """Adds (N,) float32 magnitudes in px to a histogram whose last bin has no upper end."""
-    # Neighbors often share a bin, and would wait for one another's sum: four sums take turns.
+    # Neighbors often share a bin and would wait for each other's sum. So four sums take turns.
     parts = np.zeros((4, histogram.size), np.int64)
     per_px = np.float32(1 / HISTOGRAM_BIN_PX)
     for pixel in range(magnitudes.size):
         place = magnitudes[pixel] * per_px
-        # Where the squares overflow, OpenCV's magnitude is NaN on some processors; it is long too.
+        # If the squares overflow, OpenCV's magnitude is NaN on some processors. It counts as long.
         within = place < np.float32(HISTOGRAM_NUM_BINS)
         parts[pixel & 3, np.uint32(place) if within else np.uint32(HISTOGRAM_NUM_BINS)] += 1
     for part in range(4):

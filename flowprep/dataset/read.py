@@ -1,4 +1,4 @@
-"""Reading a data set as it lies: any clip of any video by one ranged read per stream."""
+"""Reads the shards of a data set directly: any clip of any video by one ranged read per stream."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ __all__ = ["FlowDataset", "open_dataset", "published_shards"]
 
 V = TypeVar("V")
 
-# Where the JPEGs of this many videos begin stays in memory (a few kB each) ...
+# For this many videos, the places of the JPEGs stay in memory (a few kB per video).
 _OFFSETS_CACHE = 4096
-# ... and all of the `KEY.json` of so many (some ten times as much).
+# For this many videos, the whole `KEY.json` stays in memory (about ten times as much).
 _METADATA_CACHE = 64
-# Open files; a data set of thousands of shards must not run out of file descriptors.
+# Most open files. A data set of thousands of shards must not run out of file descriptors.
 _FILE_CACHE = 64
 
 
 class FlowDataset:
-    """A published data set; made by `open_dataset`. Pickles; safe in threads and after a fork."""
+    """A published data set. `open_dataset` makes it. Can be pickled; is thread- and fork-safe."""
 
     def __init__(
         self,
@@ -61,11 +61,11 @@ class FlowDataset:
         self.class_names: tuple[str, ...] = named.class_names if named else header.class_names
         self.videos = named.videos if named else videos
         self.labels_name: str | None = named.name if named else None
-        """The name that its labels, splits and class names were read under; None: its own."""
+        """Name of the labels, splits and class names in use. None means the data set's own."""
         self.labels_sha256: str | None = named.sha256 if named else None
-        """Of the file of that name."""
+        """Checksum of the file of these labels."""
         self.num_unlabelled: int = named.num_unlabelled if named else 0
-        """Videos that the labels of that name do not name: without a label or a split."""
+        """Number of videos that these labels do not contain, so without a label or split."""
         self._notes = tuple(notes)
         self._metadata: OrderedDict[str, VideoMetadata] = OrderedDict()
         self._offsets: OrderedDict[str, dict[str, NDArray[np.int64]]] = OrderedDict()
@@ -73,7 +73,7 @@ class FlowDataset:
 
     @property
     def location(self) -> str:
-        """The folder or URL that the data set was opened at."""
+        """The folder or URL of the data set."""
         return self._storage.location
 
     @property
@@ -83,7 +83,7 @@ class FlowDataset:
 
     @property
     def labels_notes(self) -> list[str]:
-        """What a user of named labels must know of them, as sentences."""
+        """Sentences that a user of the named labels must know."""
         if not self.num_unlabelled:
             return []
         return [
@@ -99,20 +99,20 @@ class FlowDataset:
 
     @property
     def storage(self) -> Storage:
-        """What the data set is read through."""
+        """The storage through which the data set is read."""
         return self._storage
 
     def read_through(self, storage: Storage) -> FlowDataset:
         """Returns the same data set, read through `storage`, which must hold the same bytes.
 
-        The two share what describes the data set, and nothing that was read of its shards.
+        Both share the description of the data set, but nothing that was read from its shards.
         """
         other = FlowDataset.__new__(FlowDataset)
         other.__dict__.update(self.__getstate__(), _storage=storage)
         return other
 
     def close(self) -> None:
-        """Closes the files that reading opened; the next read opens them again."""
+        """Closes the files that reading opened. The next read opens them again."""
         self._files = OrderedDict()
 
     def __repr__(self) -> str:
@@ -122,17 +122,17 @@ class FlowDataset:
     def metadata(self, key: str) -> VideoMetadata:
         """Returns a video's `KEY.json`: source, sizes of its JPEGs, statistics, versions.
 
-        Its labels and its split are those that the data set was opened with. Raises DatasetError
-        for an unknown key and where the file is damaged.
+        The labels and the split are those with which the data set was opened. Raises DatasetError
+        for an unknown key, and if the file is damaged.
         """
         known = self._metadata.get(key)
         return self._describe(self.videos[key])[0] if known is None else known
 
     def offsets(self, key: str, stream: str) -> NDArray[np.int64]:
-        """Returns where each JPEG of a stream begins, and where the last one ends: (N + 1,) int64.
+        """Returns the begin of each JPEG of a stream and the end of the last: (N + 1,) int64.
 
-        Raises DatasetError as `metadata` does, and ConfigError for a stream that the data set does
-        not hold.
+        Raises DatasetError like `metadata`, and ConfigError for a stream that the data set does not
+        hold.
         """
         self._check_stream(stream)
         return self._stream_offsets(self.videos[key])[stream]
@@ -154,7 +154,7 @@ class FlowDataset:
                 ends = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
                 wanted = video.num_frames if name == RGB_STREAM else video.num_flows
                 num_bytes = video.members[name][1]
-                # Each size is above zero, so that a sum over the end of int64 shows as a fall.
+                # Each size is above zero, so a sum that overflows int64 shows as a decrease.
                 if len(sizes) != wanted or ends[-1] != num_bytes or (np.diff(ends) <= 0).any():
                     raise ValueError(f"{name} is not {wanted} JPEGs in {num_bytes} B")
                 offsets[name] = ends
@@ -172,7 +172,7 @@ class FlowDataset:
         return metadata, offsets
 
     def member_bytes(self, key: str, name: str, offset: int, size: int) -> bytes:
-        """Returns `size` bytes from `offset` of a member as it lies, such as `flow_x`: one read.
+        """Returns `size` raw bytes from `offset` of a member, such as `flow_x`, with one read.
 
         Raises DatasetError for an unknown key or member, or a range that is not inside the member.
         """
@@ -215,7 +215,7 @@ class FlowDataset:
     ) -> NDArray[np.float32]:
         """Returns `length` fields from `start` in px: (L, H, W, 2) float32, (u right, v down).
 
-        Levels are decoded by the data set's own FlowSpec. Raises as `quantized` does.
+        Levels are decoded with the data set's own FlowSpec. Raises the errors of `quantized`.
         """
         return dequantize(self.quantized(key, start, length, direction), self.config.flow)
 
@@ -227,11 +227,11 @@ class FlowDataset:
         *,
         box: tuple[int, int, int, int] | None = None,
     ) -> NDArray[np.uint8]:
-        """Returns fields as stored, x and y apart: (L, 2, H, W) uint8, in the order of `indices`.
+        """Returns stored fields with x and y separate: (L, 2, H, W) uint8, in order of `indices`.
 
-        Indices may repeat and leave gaps: one read a stream spans them, and each JPEG is decoded
-        once. `box` = (x, y, width, height) in px gives (L, 2, height, width), that part of each
-        field alone. Raises as `quantized` does.
+        Indices may repeat and leave gaps. One read per stream covers all of them, and each JPEG is
+        decoded once. With `box` = (x, y, width, height) in px, the result is only this part of each
+        field, (L, 2, height, width). Raises the errors of `quantized`.
         """
         self._check_direction(direction)
         video = self.videos[key]
@@ -249,7 +249,7 @@ class FlowDataset:
                 f"box must be (x, y, width, height) within {key}, which is "
                 f"{video.width}x{video.height} px, got {box}"
             )
-        # Imported here, because numba takes half a second and single fields do without.
+        # numba is imported here, because it takes half a second and single fields do not need it.
         from flowprep.dataset.jpeg import decode_planes
 
         planes = np.empty((wanted.size, 2, height, width), np.uint8)
@@ -274,7 +274,7 @@ class FlowDataset:
                     (x, y, width, height),
                 )
                 if done < unique.size:
-                    # Another kind of JPEG, or none: OpenCV knows, and says so.
+                    # This is another kind of JPEG, or no JPEG. OpenCV reads it or reports an error.
                     image = _decode(
                         data[starts[done] : ends[done]],
                         cv2.IMREAD_GRAYSCALE,
@@ -300,7 +300,7 @@ class FlowDataset:
     def frames(
         self, key: str, indices: Sequence[int] | NDArray[np.integer[Any]]
     ) -> NDArray[np.uint8]:
-        """Returns RGB frames: (n, H, W, 3) uint8, in the order of `indices`; one read spans them.
+        """Returns RGB frames: (n, H, W, 3) uint8, in the order of `indices`, with one read.
 
         Raises DatasetError for an unknown key or an index outside [0, num_frames), ConfigError for
         a data set without RGB frames.
@@ -326,12 +326,12 @@ class FlowDataset:
         return frames
 
     def jpegs(self, key: str, stream: str, start: int, length: int) -> list[bytes]:
-        """Returns `length` JPEG files of a stream from `start`, the bytes as they are stored.
+        """Returns the stored bytes of `length` JPEG files of a stream from `start`.
 
-        `stream` is `flow_x`, `flow_y`, `back_x`, `back_y` or `rgb`. Each one's header has been
-        compared with the index: it is of the video's size, and of one component if it is flow.
-        Raises DatasetError for an unknown key, a range outside of the stream, or other JPEGs,
-        ConfigError for a stream that the data set does not hold.
+        `stream` is `flow_x`, `flow_y`, `back_x`, `back_y` or `rgb`. The header of each JPEG is
+        compared with the index: it must have the video's size, and one component for flow. Raises
+        DatasetError for an unknown key, a range outside the stream, or other JPEGs, ConfigError for
+        a stream that the data set does not hold.
         """
         self._check_stream(stream)
         video = self.videos[key]
@@ -368,7 +368,7 @@ class FlowDataset:
     def _stream(
         self, video: StoredVideo, stream: str, start: int, length: int
     ) -> tuple[bytes, NDArray[np.int64]]:
-        """Reads JPEGs of a stream; returns them, and where each begins, and the last one ends."""
+        """Reads JPEGs of a stream. Returns the bytes, the begin of each and the last one's end."""
         offsets = self._stream_offsets(video)[stream][start : start + length + 1]
         first = offsets[0]
         begin, _ = video.members[stream]
@@ -380,7 +380,7 @@ class FlowDataset:
             data = self._storage.read_range(shard_name(shard), offset, size)
         else:
             file = self._file(shard)  # a reference, which keeps it open
-            # Room for all of `size` is taken before anything is read: not for a forged one.
+            # pread allocates `size` bytes before it reads, so a forged size must be limited.
             data = os.pread(file.descriptor, max(0, min(size, file.size - offset)), offset)
         if len(data) != size:
             raise DatasetError(
@@ -409,13 +409,13 @@ def _keep(cache: OrderedDict[str, V], key: str, value: V, size: int) -> None:
 
 def _make_room(cache: OrderedDict[Any, Any], size: int) -> None:
     if len(cache) > size:
-        # Another thread may have made room meanwhile.
+        # Another thread may have removed the entry in the meantime.
         with contextlib.suppress(KeyError):
             cache.popitem(last=False)
 
 
 class _File:
-    """A shard, open until nobody refers to it: one thread may read it while another makes room."""
+    """An open shard. It stays open while a thread reads it, even if another thread drops it."""
 
     def __init__(self, path: str) -> None:
         self.descriptor = -1
@@ -429,13 +429,13 @@ class _File:
 
 
 def open_dataset(out: str | os.PathLike[str], *, labels: str | None = None) -> FlowDataset:
-    """Opens the published videos of a data set; a run may still be adding to it.
+    """Opens the published videos of a data set, even if a run is still adding videos.
 
-    `out` is a folder or an fsspec URL. `labels` is a name that `flowprep.label` wrote labels under:
-    they take the place of the data set's own labels, splits and class names, and videos that they
-    do not name have neither label nor split. Raises DatasetError where `out` is not a flowprep data
-    set, is of a version that this one does not know, has a damaged sidecar, or has no labels of
-    that name or damaged ones; ConfigError for a name that cannot be.
+    `out` is a folder or an fsspec URL. `labels` is the name of labels that `flowprep.label` wrote.
+    They replace the data set's own labels, splits and class names. Videos that they do not contain
+    have neither label nor split. Raises DatasetError if `out` is not a flowprep data set, has a
+    version that this flowprep does not know, or has a damaged sidecar, and if the labels do not
+    exist or are damaged; ConfigError for an invalid name.
     """
     storage = Storage(out)
     header = DatasetHeader.read(storage)
@@ -452,9 +452,9 @@ def published_shards(storage: Storage) -> list[int]:
 
 
 def _check_header(jpeg: bytes, video: StoredVideo, what: str) -> int:
-    """Returns the number of components; raises DatasetError for another size than the index has.
+    """Returns the number of components. Raises DatasetError if the size differs from the index.
 
-    A header of a few bytes may ask for gigabytes, so it is read before anything is decoded.
+    A header of a few bytes may ask for gigabytes, so it is checked before anything is decoded.
     """
     header = read_jpeg_header(jpeg)
     if header is None:
@@ -469,7 +469,7 @@ def _check_header(jpeg: bytes, video: StoredVideo, what: str) -> int:
 
 def _decode(jpeg: bytes, flags: int, video: StoredVideo, what: str) -> NDArray[np.uint8]:
     _check_header(jpeg, video, what)
-    # What a camera's program says of the way up would turn it against its flow.
+    # A camera's orientation tag would turn the picture, and then it would not fit its flow.
     flags |= cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), flags)
     if image is None:

@@ -1,9 +1,9 @@
-"""Other labels for a finished data set: annotations, lists and CSVs meet its own videos.
+"""Gives a finished data set other labels from annotations, lists and CSVs.
 
     label_dataset -> read_annotation, read_lists -> DatasetIndex.find -> labels/NAME.jsonl
 
-The videos need not be on disk: what an annotation names is looked up among the keys and the sources
-of the manifest. No shard is read, and none is touched.
+The videos need not be on disk. The names in an annotation are looked up among the keys and the
+sources in the manifest. No shard is read or changed.
 """
 
 from __future__ import annotations
@@ -57,18 +57,18 @@ _NUM_SHOWN = 3
 
 @dataclass
 class LabelReport:
-    """What `label_dataset` did."""
+    """The report of `label_dataset`."""
 
     location: str
     name: str
     outcome: str
     """`written`, `replaced` or `unchanged`."""
     num_videos: int
-    """In the manifest."""
+    """Number of videos in the manifest."""
     num_labelled: int
-    """That the labels name."""
+    """Number of videos that the labels contain."""
     num_absent: int
-    """That the annotation names and the data set does not hold."""
+    """Number of videos that the annotation names but the data set does not hold."""
     class_names: tuple[str, ...]
     splits: Counter[str | None]
     labels: Counter[int]
@@ -76,12 +76,12 @@ class LabelReport:
 
     @property
     def num_unlabelled(self) -> int:
-        """Videos of the data set that the labels do not name."""
+        """Number of videos of the data set that the labels do not contain."""
         return self.num_videos - self.num_labelled
 
     @property
     def exit_code(self) -> int:
-        """0: labels that cannot be written raise."""
+        """Always 0, because labels that cannot be written raise an error."""
         return 0
 
     def summary(self) -> str:
@@ -120,20 +120,22 @@ def label_dataset(
     allow_missing: bool = False,
     replace: bool = False,
 ) -> LabelReport:
-    """Gives a data set other labels, splits or class names under `name`; no shard is touched.
+    """Gives a data set other labels, splits or class names under `name`. No shard is changed.
 
-    They come from `annotations` (the folder of UCF101's or HMDB51's lists with `split` 1, 2 or 3;
-    a Kinetics CSV; a CSV with the columns key or path, and label or split; a list of `PATH LABEL`)
-    or from `lists`, each a file or `SPLIT=FILE`. What those do not say stays as it is: labels or
-    splits of the manifest, or of the labels named `labels`. `class_names` is a file with a name a
-    line, or the names, in the order of their numbers; `rename` maps names to others, and classes
-    that get one name become one. Videos that the annotation does not name are unlabeled.
+    The labels come from `annotations` (the folder of UCF101's or HMDB51's lists with `split` 1, 2
+    or 3; a Kinetics CSV; a CSV with the columns key or path, and label or split; a list of
+    `PATH LABEL`) or from `lists`, each a file or `SPLIT=FILE`. If they give only labels or only
+    splits, the other comes from the manifest, or from the labels named `labels`. `class_names` is a
+    file with one name per line, or the names, in the order of their numbers. `rename` maps names to
+    other names, and classes with the same new name become one class. Videos that the annotation
+    does not name are unlabeled.
 
-    Another process may be extracting into `out`: a video that it adds later is unlabeled. Raises
-    ConfigError for options that do not go together and for a name that other labels have, unless
-    `replace`; InputError for annotations that cannot be read, name nothing that the data set holds,
-    name one video twice in different words or, unless `allow_missing`, a class without a video in
-    it; DatasetError where `out` is no data set.
+    Another process may be extracting into `out` at the same time. A video that it adds later is
+    unlabeled. Raises ConfigError for options that do not fit together, and for a name that other
+    labels have, unless `replace` is true; InputError for annotations that cannot be read, that name
+    no video of the data set, that say different things about one video or that have a class without
+    any video of the data set, unless `allow_missing` is true; DatasetError if `out` is not a data
+    set.
     """
     check_labels_name(name)
     check_choice("format", format, LabelFormat)
@@ -195,7 +197,7 @@ def _check_given(
     *,
     has_classes: bool,
 ) -> None:
-    """Raises ConfigError for options that do not go together."""
+    """Raises ConfigError for options that do not fit together."""
     if annotations is not None and lists:
         raise ConfigError(
             f"annotations and lists cannot be given together, got {os.fspath(annotations)} and "
@@ -235,7 +237,7 @@ def _matched(
     location: str,
     allow_missing: bool,
 ) -> DraftLabels:
-    """Returns what an annotation says of the videos that the data set holds."""
+    """Returns the labels and splits of an annotation for the videos that the data set holds."""
     notes = list(annotation.notes)
     found, num_absent = _found_videos(annotation, index, location, notes)
     kept = [what for what in ("labels", "splits") if not getattr(annotation, f"has_{what}")]
@@ -274,9 +276,9 @@ def _matched(
 def _found_videos(
     annotation: Annotation, index: DatasetIndex, location: str, notes: list[str]
 ) -> tuple[dict[int, AnnotatedVideo], int]:
-    """Returns which line each video of the data set has, and how many lines have no video.
+    """Returns the line for each video of the data set, and the number of lines without a video.
 
-    Raises InputError where none has one, and where two lines say different things of one video.
+    Raises InputError if no line has a video, or if two lines say different things about one video.
     """
     if not annotation.videos:
         raise InputError(
@@ -291,7 +293,7 @@ def _found_videos(
     exact = {position for _, positions in matches for position in positions}
     for named, positions in matches:
         if not positions:
-            # `A.mp4` is no `a.mp4` where the annotation names an `a.mp4` of its own.
+            # `A.mp4` does not mean `a.mp4` if the annotation also names `a.mp4`.
             positions = [near for near in index.guess(named) if near not in exact]
             guesses += [(named, position) for position in positions]
         if not positions:

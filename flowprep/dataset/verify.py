@@ -1,17 +1,19 @@
-"""Proof that a data set is whole: every video accounted for, every flow there, every byte right."""
+"""Proves that a data set is whole: no video or flow is missing, and every byte is right."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO
 
 from tqdm import tqdm
 
 from flowprep.config import ExtractConfig
+from flowprep.dataset.failures import failed_in, is_same_failure, stored_failures
 from flowprep.dataset.foreign import foreign_notes, holds_only_foreign, list_shards
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
 from flowprep.dataset.labels import LABELS_FOLDER, verify_labels
@@ -31,15 +33,17 @@ from flowprep.dataset.layout import (
     Sidecar,
     VideoRecord,
     header_problem,
-    read_failures,
     read_manifest,
     read_sidecar,
     shard_name,
     sidecar_name,
     stream_names,
+    write_failures,
 )
+from flowprep.dataset.lease import locked_dataset
 from flowprep.dataset.metadata import VideoMetadata
 from flowprep.dataset.rebuild import rebuild_sidecar, record_from_metadata
+from flowprep.dataset.sources import SourceCheck
 from flowprep.dataset.video_list import size_problem
 from flowprep.errors import DatasetError
 from flowprep.images import decode_strictly
@@ -49,38 +53,39 @@ from flowprep.video.types import FrameCounts
 
 __all__ = ["VerifyReport", "verify_dataset"]
 
-# Of KEY.json, which names every JPEG: ten million frames take a tenth of it.
+# Largest KEY.json. It names every JPEG, and ten million frames take a tenth of this.
 _MAX_METADATA_BYTES = 1 << 28
 
 
 @dataclass
 class VerifyReport:
-    """What `verify_dataset` found."""
+    """The result of `verify_dataset`."""
 
     location: str
     num_videos: int = 0
-    """In the manifest."""
+    """Number of videos in the manifest."""
     num_stored: int = 0
     num_partial: int = 0
     num_failed: int = 0
     num_concealed: int = 0
-    """Stored videos with damaged pictures in them, as the decoder concealed them."""
+    """Number of stored videos with damaged pictures that the decoder concealed."""
     num_flows: int = 0
-    """Fields in one direction."""
+    """Number of flow fields in one direction."""
     num_jpegs: int = 0
     num_bytes: int = 0
     problems: list[str] = field(default_factory=list)
-    """A sentence each: where, what, and what to do."""
+    """One sentence per problem: where it is, what it is, and what to do."""
     repaired: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """A sentence each on what is not wrong and is worth knowing."""
+    """One sentence for each fact that is worth knowing but not wrong."""
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing is wrong.
 
-        A video may fail by its own fault, and is then listed as failed. An internal error is no
-        such fault, and a data set that holds none of its videos is not whole.
+        A video may fail by its own fault, and is then listed as failed. An internal error is not
+        the fault of a video, so it makes a data set not whole. A data set that stores none of its
+        videos is not whole either.
         """
         return not self.problems
 
@@ -90,17 +95,33 @@ def verify_dataset(
     *,
     deep: bool = False,
     repair: bool = False,
+    sources: bool = False,
+    hash_sources: bool = False,
     progress: bool | None = False,
 ) -> VerifyReport:
     """Checks a data set against its own plan, index and checksums.
 
-    Reads every byte once; `deep` also decodes every JPEG; `repair` rebuilds lost or damaged
-    sidecars from their tars. Raises DatasetError only if there is no readable data set at all.
+    Reads every byte once; `deep` also decodes every JPEG. `repair` rebuilds lost or damaged
+    sidecars from their tars, and `failures.jsonl` from the sidecars; it keeps runs out meanwhile.
+    `sources` looks whether the sources are still the files that were extracted, by size and time;
+    `hash_sources` also reads those that have a checksum. Raises DatasetError only if there is no
+    readable data set at all.
     """
     storage = Storage(out)
+    check = SourceCheck(hash_sources) if sources or hash_sources else None
+    if not repair:
+        return _verified(storage, deep, repair, check, progress)
+    DatasetHeader.read(storage)
+    with locked_dataset(storage):
+        return _verified(storage, deep, repair, check, progress)
+
+
+def _verified(
+    storage: Storage, deep: bool, repair: bool, check: SourceCheck | None, progress: bool | None
+) -> VerifyReport:
     header = DatasetHeader.read(storage)
     entries = read_manifest(storage)
-    failures = read_failures(storage)
+    stored = stored_failures(storage)
     report = VerifyReport(storage.location, num_videos=len(entries))
     if (problem := header_problem(storage)) is not None:
         report.problems.append(problem)
@@ -112,19 +133,32 @@ def verify_dataset(
     _check_stray_files(storage, set(by_shard), report)
 
     placed: Counter[str] = Counter()
+    recorded: dict[str, Failure] = {}
+    unread = set(by_shard)
     bar = tqdm(sorted(by_shard), unit="shard", disable=None if progress is None else not progress)
     for shard in bar:
-        sidecar = _load_sidecar(storage, shard, header, by_shard[shard], failures, repair, report)
+        sidecar = _load_sidecar(storage, shard, header, by_shard[shard], stored, repair, report)
         if sidecar is not None:
-            _check_shard(storage, sidecar, header.config, by_shard[shard], deep, report)
+            _check_shard(storage, sidecar, header.config, by_shard[shard], deep, check, report)
             placed.update(video.key for video in sidecar.videos if video.status != "failed")
-
+            planned = {entry.video.key: entry.video for entry in by_shard[shard]}
+            recorded |= {one.key: one for one in failed_in(sidecar, planned, stored or {})}
+            unread.remove(shard)
+    # Of a shard whose sidecar cannot be read it is what failures.jsonl says that counts.
+    keys = [entry.video.key for entry in entries if entry.shard in unread]
+    failures = recorded | {key: stored[key] for key in keys if stored and key in stored}
+    known = {entry.video.key for entry in entries}
+    if found := _wrong_failures(storage, stored, failures, known, placed):
+        if repair:
+            write_failures(storage, failures.values())
+            report.repaired.append(FAILURES_FILE)
+        else:
+            remedy = f"`flowprep verify --repair` makes {FAILURES_FILE} anew from the indexes"
+            report.problems += [f"{what}; {remedy}" for what in found]
     for entry in entries:
         key = entry.video.key
         if placed[key] > 1:
             report.problems.append(f"{key} is in {placed[key]} shards")
-        if placed[key] and key in failures:
-            report.problems.append(f"{key} is in a shard and in {FAILURES_FILE}")
         if not placed[key] and key not in failures:
             report.problems.append(
                 f"{key} is in no shard and not in {FAILURES_FILE}; run the same extract again"
@@ -135,22 +169,51 @@ def verify_dataset(
                 f"({failures[key].message}); run `flowprep doctor`, and then the same extract "
                 "with --retry-failed"
             )
+        if not placed[key] and key in failures and failures[key].fault == "node":
+            report.problems.append(
+                f"{key} is not stored, by no fault of its own ({failures[key].message}); run the "
+                "same extract again"
+            )
     if entries and not report.problems and not report.num_stored:
         report.problems.append(
             f"none of the {len(entries)} videos in {MANIFEST_FILE} is stored; {FAILURES_FILE} says "
             "why: correct it, and run the same extract with --retry-failed"
         )
-    known = {entry.video.key for entry in entries}
-    report.problems += [
-        f"{FAILURES_FILE} names {key}, which is not in {MANIFEST_FILE}"
-        for key in failures
-        if key not in known
-    ]
     problems, notes = verify_labels(storage, known)
     report.problems += problems
     report.notes += notes
+    if check is not None:
+        report.problems += check.problems()
+        report.notes += check.notes()
     report.num_failed = len(failures)
     return report
+
+
+def _wrong_failures(
+    storage: Storage,
+    stored: dict[str, Failure] | None,
+    failures: dict[str, Failure],
+    known: set[str],
+    placed: Counter[str],
+) -> list[str]:
+    """Says where `failures.jsonl` is not what the sidecars say, which count."""
+    if stored is None:
+        is_there = storage.exists(FAILURES_FILE)
+        return [f"{FAILURES_FILE} is {'damaged' if is_there else 'missing'}"]
+    found = []
+    for key in sorted(stored.keys() - failures.keys()):
+        if key not in known:
+            found.append(f"{FAILURES_FILE} names {key}, which is not in {MANIFEST_FILE}")
+        elif placed[key]:
+            found.append(f"{key} is in a shard and in {FAILURES_FILE}")
+        else:
+            found.append(f"{FAILURES_FILE} names {key}, which the index of its shard does not")
+    for key, failure in failures.items():
+        if key not in stored:
+            found.append(f"{FAILURES_FILE} does not name {key}, which failed")
+        elif not is_same_failure(failure, stored[key]):
+            found.append(f"{FAILURES_FILE} says of {key} what the index of its shard does not")
+    return found
 
 
 def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport) -> None:
@@ -178,7 +241,7 @@ def _load_sidecar(
     shard: int,
     header: DatasetHeader,
     entries: list[ManifestEntry],
-    failures: dict[str, Failure],
+    failures: dict[str, Failure] | None,
     repair: bool,
     report: VerifyReport,
 ) -> Sidecar | None:
@@ -213,6 +276,7 @@ def _check_shard(
     config: ExtractConfig,
     entries: list[ManifestEntry],
     deep: bool,
+    check: SourceCheck | None,
     report: VerifyReport,
 ) -> None:
     name = shard_name(sidecar.shard)
@@ -224,7 +288,7 @@ def _check_shard(
             f"{name} has {size} bytes, but its sidecar says {sidecar.size}; it is damaged"
         )
         return
-    # A failed video may have moved to a later shard, where it was tried again.
+    # A failed video may have moved to a later shard, in which it was tried again.
     stored = [video for video in sidecar.videos if video.status != "failed"]
     planned = {entry.video.key for entry in entries}
     for video in stored:
@@ -246,8 +310,9 @@ def _check_shard(
             ):
                 problems.append(f"{name}: the index of {video.key} points outside of its place")
                 return
-            found = _check_video(video, tar, config, deep, report)
             planned_video = by_key.get(video.key)
+            looks = None if check is None else functools.partial(check.add, video=planned_video)
+            found = _check_video(video, tar, config, deep, looks, report)
             if planned_video is not None:
                 found += [
                     f"{what} is {stored_value}, but the manifest says {planned_value}"
@@ -268,7 +333,7 @@ def _check_shard(
 
 
 class _HashingReader:
-    """Reads a file from begin to end in small pieces, and hashes what it passes."""
+    """Reads a file from start to end in small pieces, and hashes all of them."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.position = 0
@@ -283,7 +348,7 @@ class _HashingReader:
         return data
 
     def skip_to(self, position: int) -> None:
-        """Passes over what is before `position`."""
+        """Skips the bytes before `position`."""
         while self.position < position:
             self.take(min(1 << 20, position - self.position))
 
@@ -293,9 +358,13 @@ def _check_video(
     tar: _HashingReader,
     config: ExtractConfig,
     deep: bool,
+    looks: Callable[[VideoMetadata], None] | None,
     report: VerifyReport,
 ) -> list[str]:
-    """Returns what is wrong with one video, whose members are the next in `tar`."""
+    """Returns the problems of one video, whose members come next in `tar`.
+
+    `looks` gets the metadata of the video.
+    """
     try:
         check_key(video.key)
     except DatasetError as error:
@@ -319,10 +388,13 @@ def _check_video(
         described = record_from_metadata(metadata, video.members, video.seconds, video.attempts)
     except ValueError as error:
         return [f"its metadata is damaged: {type(error).__name__}: {error}"]
+    if looks is not None:
+        looks(metadata)
     problems = []
     for name in VideoRecord.__struct_fields__:
         own, indexed = getattr(described, name), getattr(video, name)
-        if own != indexed:
+        # Earlier versions stored no size of the source in the sidecar.
+        if own != indexed and not (name == "source_bytes" and indexed is None):
             problems.append(f"{name} is {own} in its metadata and {indexed} in the sidecar")
     problems += _check_counts(metadata)
     if video.num_flows != video.num_frames - config.flow.step:
@@ -346,7 +418,7 @@ def _check_video(
 
 
 def _check_counts(metadata: VideoMetadata) -> list[str]:
-    """Returns what is wrong with the sums over a video's frames, which version 1 did not store."""
+    """Returns the problems of a video's sums over frames, which version 1 did not store."""
     if not metadata.format_minor:
         return []
     counts = metadata.frame_counts
@@ -372,7 +444,7 @@ def _check_jpegs(
         if not (jpeg.startswith(JPEG_BEGIN) and jpeg.endswith(JPEG_END)):
             return [f"{stream} {number} is not a whole JPEG"]
         if deep:
-            # Before decoding: a header of a few bytes may ask for gigabytes.
+            # This is checked before decoding, because a small header may ask for gigabytes.
             header = read_jpeg_header(jpeg)
             if header is None:
                 return [f"{stream} {number} does not decode"]

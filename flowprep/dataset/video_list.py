@@ -1,7 +1,7 @@
-"""The videos of a data set, in a few arrays: made of its sidecars, found by position or by key.
+"""The videos of a data set in a few arrays, read from its sidecars and found by position or key.
 
-A hundred thousand objects would be 150 MB, and a process that looks at them after a fork would copy
-them all. Records are checked a shard at a time, so that a million of them are read in seconds.
+A hundred thousand objects would take 150 MB, and a forked process that looks at them would copy all
+of them. Records are checked one shard at a time, so that a million of them are read in seconds.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import itertools
 import math
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import (
-    Sidecar,
     VideoRecord,
     read_sidecar,
     sidecar_name,
@@ -33,15 +32,17 @@ from flowprep.garbage import collector_paused
 from flowprep.inputs.keys import are_plain_keys, check_key
 from flowprep.storage import Storage
 
-__all__ = ["StoredVideo", "VideoList", "read_videos", "size_problem"]
+__all__ = ["StoredVideo", "VideoList", "read_ahead", "read_videos", "size_problem"]
 
-# T.81 has 16 bits for a side. Of the area, a frame has 16384 x 16384 px at most (MAX_SIDE_PX).
+T = TypeVar("T")
+
+# T.81 has 16 bits for each side. The area is at most 16384 x 16384 px (MAX_SIDE_PX).
 _MAX_JPEG_SIDE_PX = 65535
 _MAX_PIXELS = 1 << 28
 
-# Videos that are kept as objects, twice each.
+# Number of videos that are kept as objects, each by position and by key.
 _VIDEO_CACHE = 512
-# Sidecars that are asked for at the same time from an object store.
+# Number of sidecars that are requested from an object store at the same time.
 _NUM_REQUESTS = 16
 
 
@@ -51,28 +52,28 @@ class StoredVideo:
 
     key: str
     labels: tuple[int, ...]
-    """Class numbers, 0-based; empty where the input had none."""
+    """Class numbers, from 0. Empty if the input had no label."""
     split: str | None
     num_frames: int
     num_flows: int
-    """Flow fields per direction: num_frames - step."""
+    """Number of flow fields per direction: num_frames - step."""
     width: int
     height: int
     fps: float | None
     is_partial: bool
-    """The source was damaged, and this is what came before the damage."""
+    """Whether the source was damaged, and only the part before the damage is stored."""
     shard: int
     members: Mapping[str, tuple[int, int]]
     """Byte offset and size of each member in the shard."""
 
     @property
     def label(self) -> int | None:
-        """The only label; None if there is none or more than one."""
+        """The only label, or None if there is no label or more than one."""
         return self.labels[0] if len(self.labels) == 1 else None
 
 
 class VideoList(Sequence[StoredVideo]):
-    """The videos of a data set, shard by shard; also found by key."""
+    """The videos of a data set, shard by shard. They can also be found by key."""
 
     def __init__(self, videos: Iterable[StoredVideo] = ()) -> None:
         columns = _Columns()
@@ -87,7 +88,7 @@ class VideoList(Sequence[StoredVideo]):
         return videos
 
     def _fill(self, columns: _Columns) -> None:
-        # The columns' own memory, not a copy of it.
+        # This uses the memory of the columns and does not copy it.
         self._keys = bytes(columns.keys)
         self._key_ends = np.frombuffer(columns.key_ends, np.int64)
         self._labels = np.frombuffer(columns.labels, np.int64)
@@ -111,7 +112,7 @@ class VideoList(Sequence[StoredVideo]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[StoredVideo]: ...
     def __getitem__(self, index: int | str | slice) -> StoredVideo | Sequence[StoredVideo]:
-        """Returns the video at a position or with a key; raises DatasetError for an unknown key."""
+        """Returns the video at a position or with a key. Raises DatasetError for an unknown key."""
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         if (video := self._recent.get(index)) is not None:
@@ -124,7 +125,7 @@ class VideoList(Sequence[StoredVideo]):
         return video
 
     def position(self, key: str) -> int:
-        """Returns the position of the video with a key; raises DatasetError if there is none."""
+        """Returns the position of the video with a key. Raises DatasetError if there is none."""
         encoded = key.encode()
         wanted = zlib.crc32(encoded)
         place = int(np.searchsorted(self._hashes, np.uint32(wanted)))
@@ -136,7 +137,7 @@ class VideoList(Sequence[StoredVideo]):
         raise DatasetError(f"no video has the key {key!r}; `flowprep info --videos` lists them")
 
     def find_positions(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """Returns the positions of many keys, (N,) int64; -1 where no video has the key."""
+        """Returns the positions of many keys, (N,) int64. -1 means that no video has the key."""
         encoded = [key.encode() for key in keys]
         hashes = np.fromiter(map(zlib.crc32, encoded), np.uint32, len(encoded))
         if not len(self) or not encoded:
@@ -165,11 +166,10 @@ class VideoList(Sequence[StoredVideo]):
         split_numbers: NDArray[np.int64],
         splits: Sequence[str | None],
     ) -> VideoList:
-        """Returns the same videos with other labels and splits; the other columns are shared.
+        """Returns the same videos with other labels and splits. The other columns are shared.
 
-        The video at `positions[i]` has `label_counts[i]` of `labels`, which stand one after the
-        other, and the split `splits[split_numbers[i]]`. Videos at no position have no label, and
-        the split `splits[0]`.
+        The video at `positions[i]` gets the next `label_counts[i]` of `labels`, and the split
+        `splits[split_numbers[i]]`. Videos at no position get no label, and the split `splits[0]`.
         """
         order = np.argsort(positions, kind="stable")
         counts = label_counts[order]
@@ -206,9 +206,9 @@ class VideoList(Sequence[StoredVideo]):
         return item in (key, found)
 
     def find_impossible(self, config: ExtractConfig) -> StoredVideo | None:
-        """Returns the first video that a run with `config` cannot have written; None where all may.
+        """Returns the first video that a run with `config` cannot have written, or None.
 
-        They are looked at all at once: a million of them in a tenth of a second.
+        All videos are checked together: a million of them in a tenth of a second.
         """
         num_frames, num_flows, width, height = self._numbers[:, :4].T
         wanted = {"json", *stream_names(config.encode)}
@@ -251,11 +251,11 @@ _NUMBERS = (
     *("num_frames", "num_flows", "width", "height"),
     *("is_partial", "split", "names", "first_member", "shard"),
 )
-"""Columns of the array that holds what is one integer for each video."""
+"""Columns of the array with the properties that are one integer for each video."""
 
 
 class _Columns:
-    """What a VideoList is made of, while it grows."""
+    """The columns of a VideoList while it grows."""
 
     def __init__(self) -> None:
         self.keys = bytearray()
@@ -266,12 +266,12 @@ class _Columns:
         self.numbers = array("q")
         self.rates = array("d")
         self.members = array("q")
-        # Few different ones: splits, and the names of the members.
+        # Splits and names of members have only few different values.
         self.splits: dict[str | None, int] = {}
         self.names: dict[tuple[str, ...], int] = {}
 
     def add(self, videos: Sequence[StoredVideo | VideoRecord], shards: Sequence[int]) -> None:
-        """Adds videos, and for each the number of its shard."""
+        """Adds videos with the number of each video's shard."""
         keys = [video.key.encode() for video in videos]
         _extend(self.key_ends, _ends(keys, len(self.keys)))
         self.keys += b"".join(keys)
@@ -322,10 +322,10 @@ def _ends(parts: Sequence[Sized], begin: int) -> NDArray[np.int64]:
 
 
 def read_videos(storage: Storage, shards: Sequence[int], config: ExtractConfig) -> VideoList:
-    """Returns the videos of published shards; raises DatasetError for a damaged sidecar."""
+    """Returns the videos of published shards. Raises DatasetError for a damaged sidecar."""
     columns = _Columns()
     with collector_paused():
-        for sidecar in _read_ahead(storage, shards):
+        for sidecar in read_ahead(storage, shards, functools.partial(read_sidecar, storage)):
             found = [video for video in sidecar.videos if video.status != "failed"]
             keys = [video.key for video in found]
             if not are_plain_keys(keys):
@@ -341,13 +341,15 @@ def read_videos(storage: Storage, shards: Sequence[int], config: ExtractConfig) 
     return videos
 
 
-def _read_ahead(storage: Storage, shards: Sequence[int]) -> Iterator[Sidecar]:
-    """Yields the sidecars in order; all of them together take many times what is kept of them."""
-    read = functools.partial(read_sidecar, storage)
+def read_ahead(storage: Storage, shards: Sequence[int], read: Callable[[int], T]) -> Iterator[T]:
+    """Yields the result of `read` for each shard, in order. A store gets several requests at once.
+
+    Only a few results exist at once. All sidecars together would take much more memory.
+    """
     if storage.is_local:
         yield from map(read, shards)
         return
-    # A request waits for tens of milliseconds, and thousands of them one after the other for
+    # One request takes tens of milliseconds, so thousands of them one after the other would take
     # minutes.
     with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
         for begin in range(0, len(shards), 4 * _NUM_REQUESTS):
@@ -356,23 +358,23 @@ def _read_ahead(storage: Storage, shards: Sequence[int]) -> Iterator[Sidecar]:
 
 
 def _are_sizes(width: Any, height: Any) -> Any:
-    """Whether a frame can have a width and a height in px: of integers, or of arrays of them."""
+    """Whether a frame can have this width and height in px. Takes integers or arrays of them."""
     is_side = (width > 0) & (height > 0) & (width <= _MAX_JPEG_SIDE_PX)
     return is_side & (height <= _MAX_JPEG_SIDE_PX) & (width * height <= _MAX_PIXELS)
 
 
 def _are_counts(num_frames: Any, num_flows: Any, step: int) -> Any:
-    """Whether so many frames give so many flows: of integers, or of arrays of them."""
+    """Whether `num_frames` give `num_flows`. Takes integers or arrays of them."""
     return (num_flows > 0) & (num_frames - num_flows == step)
 
 
 def size_problem(width: int, height: int) -> str | None:
-    """Says that a frame cannot be so large; None where it can."""
+    """Says that a frame cannot have this size. Returns None if it can."""
     return None if _are_sizes(width, height) else f"no frame is {width}x{height}"
 
 
 def _problem(video: StoredVideo, config: ExtractConfig) -> str | None:
-    """Says what cannot be in a record whose types are right; a forged one is not read on."""
+    """Says what is impossible in a record with correct types, so that no forged one is used."""
     if (problem := size_problem(video.width, video.height)) is not None:
         return problem
     if not _are_counts(video.num_frames, video.num_flows, config.flow.step):

@@ -1,10 +1,10 @@
-"""From a data set to the tree that another project reads, with frame lists whose counts are true.
+"""Exports a data set to the tree that another project reads, with frame lists and exact counts.
 
     export_dataset -> video_paths -> FORMATS[name].write for each video, in processes -> frame lists
 
-DEST has `flowprep.json` (what was exported, and how its levels become px) from the beginning, and
-`flowprep-videos.jsonl` (key, path, counts of each video) and the lists at the end. The same command
-again goes on: what is whole stays.
+DEST gets `flowprep.json` first (the exported data set, and how its levels become px). At the end it
+gets `flowprep-videos.jsonl` (key, path, counts of each video) and the lists. The same command
+continues an interrupted export, and whole files stay.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ class ExportReport:
 
     location: str
     num_videos: int = 0
-    """That were asked for."""
+    """The videos to export."""
     num_done_before: int = 0
-    """That were whole already."""
+    """The videos that were already complete."""
     num_exported: int = 0
     num_flows: int = 0
-    """Of all that are there now."""
+    """The flows of all videos in DEST after this run."""
     num_frames: int = 0
     num_bytes: int = 0
-    """That this run wrote, lists not counted."""
+    """The bytes that this run wrote, without the lists."""
     lists: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
-    """Key -> what is wrong with the video in the data set."""
+    """Key -> the damage of the video in the data set."""
     notes: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        """0 where every video is there, else 1."""
+        """0 if every video was exported, else 1."""
         return 1 if self.failures else 0
 
     def summary(self) -> str:
@@ -106,11 +106,12 @@ def export_dataset(
 ) -> ExportReport:
     """Writes the videos of a data set in another project's form into the local folder `dest`.
 
-    JPEGs are copied as stored. `num_workers` processes, as many as there are cores if None. Raises
-    ConfigError for what the data set does not hold and where `dest` is a URL, InputError where no
-    video is left, DatasetError where `dest` holds something else or two videos would share a path,
-    StorageError where it cannot be written. A video that the data set holds damaged is in the
-    report, and stops nothing.
+    JPEGs are copied as stored. `num_workers` is the number of processes (None: one per core). A
+    video that is damaged in the data set is listed in the report, and the export continues.
+
+    Raises ConfigError if the data set lacks the requested flow or frames or if `dest` is a URL,
+    InputError if no video is left after the filters, DatasetError if `dest` holds something else or
+    if two videos would share a path, and StorageError if `dest` cannot be written.
     """
     if not isinstance(dataset, FlowDataset):
         dataset = open_dataset(dataset)
@@ -172,7 +173,7 @@ def export_dataset(
 
 
 def level_notes(header: DatasetHeader, spec: ExportSpec) -> list[str]:
-    """Returns what the reader of an export must know of its levels, as sentences."""
+    """Returns sentences on what the reader of an export must know about its levels."""
     layout, flow = LAYOUTS[spec.layout], header.config.flow
     if not layout.has_flow:
         return []
@@ -225,7 +226,7 @@ def _has_rgb(dataset: FlowDataset, spec: ExportSpec) -> bool:
 def _selected(
     dataset: FlowDataset, paths: Sequence[str], spec: ExportSpec
 ) -> tuple[list[StoredVideo], dict[str, str]]:
-    """Returns the videos that the filters leave, and the path of each by its key."""
+    """Returns the videos that pass the filters, and their paths by key."""
     names = [str(name) for name in dataset.class_names]
     labels: set[int] = set()
     for name in spec.classes:
@@ -253,7 +254,7 @@ def _selected(
 
 
 def _identity(dataset: FlowDataset, spec: ExportSpec, has_rgb: bool) -> dict[str, Any]:
-    """Returns the content of `flowprep.json`, which a later run into the same folder must share."""
+    """Returns the content of `flowprep.json`, which must be equal in later runs into the folder."""
     header = dataset.header
     config = header.config.to_dict()
     location = dataset.location
@@ -282,7 +283,7 @@ def _identity(dataset: FlowDataset, spec: ExportSpec, has_rgb: bool) -> dict[str
 
 
 def _take_folder(folder: Path, identity: dict[str, Any]) -> None:
-    """Makes DEST ours, or finds that it is; raises DatasetError for any other folder."""
+    """Marks DEST as this export, or checks that it is. Raises DatasetError for any other folder."""
     path = folder / EXPORT_FILE
     if folder.exists() and not folder.is_dir():
         raise DatasetError(f"DEST {folder} is a file; choose a new or empty folder")
@@ -293,7 +294,7 @@ def _take_folder(folder: Path, identity: dict[str, Any]) -> None:
             differing = find_differences(flatten(stored), flatten(identity))
         except (ValueError, AttributeError, RecursionError) as error:
             raise DatasetError(f"{path} is damaged: {error}; choose another folder") from error
-        # Classes and shards may have been added since.
+        # Classes and shards may have been added since the earlier run.
         known = stored.get("class_names")
         if "class_names" in differing and known == identity["class_names"][: len(known or [])]:
             del differing["class_names"]
@@ -315,7 +316,7 @@ def _take_folder(folder: Path, identity: dict[str, Any]) -> None:
 
 
 def _check_paths(paths: Mapping[str, str], folder: Path) -> None:
-    """Raises DatasetError where two videos would share a path, or one lie inside another."""
+    """Raises DatasetError if two videos would share a path, or if one would be inside another."""
     ignores_case = _ignores_case(folder)
     keys: dict[str, str] = {}
     for key, path in paths.items():
@@ -355,7 +356,7 @@ def _write_lists(
     lines = (_described(video, places[video.key] or path) for video, path in named)
     write_text(folder, folder / VIDEOS_FILE, "".join(lines))
     if spec.format == "webdataset":
-        # Labels are in the samples; there are no folders to list.
+        # The samples contain the labels, and the export has no folders to list.
         return
     prefix = spec.list_root
     if prefix is None:

@@ -1,4 +1,4 @@
-"""What is exported, and in which form. Imports no NumPy, so that the command's help is fast."""
+"""The options of an export. This module does not import NumPy, so that the help is fast."""
 
 from __future__ import annotations
 

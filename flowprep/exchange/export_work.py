@@ -1,4 +1,4 @@
-"""The work of an export, divided for processes: a video, or the videos of a tar, at a time."""
+"""Divides the work of an export among processes: one video, or the videos of one tar, at a time."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = ["ExportOutcome", "ExportUnit", "Exporter", "export_units"]
 
 @dataclass(frozen=True)
 class ExportUnit:
-    """What a worker does at a time: a video, or the videos of a tar."""
+    """The unit of work of a worker: one video, or the videos of one tar."""
 
     keys: tuple[str, ...]
     paths: tuple[str, ...]
     place: str
-    """A tar below DEST; empty where each video has a path of its own."""
+    """The path of the tar below DEST. Empty if each video has its own path."""
 
 
 @dataclass
 class ExportOutcome:
-    """What became of a unit."""
+    """The result of a unit."""
 
     num_bytes: int = 0
     failures: dict[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class ExportOutcome:
 
 @dataclass
 class Exporter:
-    """All that a worker needs; goes to each process once."""
+    """Everything that a worker needs. Each process gets it once."""
 
     dataset: FlowDataset
     spec: ExportSpec
@@ -53,7 +53,7 @@ class Exporter:
     dest: Path
 
     def carry_out(self, unit: ExportUnit) -> ExportOutcome:
-        """Writes a unit; what is wrong with a video of the data set is in the outcome."""
+        """Writes a unit. The outcome names each damaged video of the data set."""
         return self._shard(unit) if unit.place else self._video(unit.keys[0], unit.paths[0])
 
     def _video(self, key: str, path: str) -> ExportOutcome:
@@ -81,7 +81,7 @@ class Exporter:
         for key, path in zip(unit.keys, unit.paths, strict=True):
             export = self._export(key, path)
             try:
-                # One damaged video must not cost its shard.
+                # Read every JPEG first, so that one damaged video does not fail the whole shard.
                 for stream in export.streams():
                     for _ in export.jpegs(stream):
                         pass
@@ -115,7 +115,7 @@ class Exporter:
 def export_units(
     videos: Sequence[StoredVideo], paths: Mapping[str, str], spec: ExportSpec
 ) -> Iterator[ExportUnit]:
-    """Yields the units of an export: each video, or so many of one split as a tar holds."""
+    """Yields the units of an export: each video, or as many videos of a split as a tar holds."""
     if spec.format != "webdataset":
         for key, path in paths.items():
             yield ExportUnit((key,), (path,), "")
@@ -127,7 +127,7 @@ def export_units(
     for split, keys in by_split.items():
         name = split_name(split or "all")
         for start in range(0, len(keys), spec.videos_per_shard):
-            # Two splits may have one name after the escape; their shards go on counting.
+            # After the escape, two splits may have the same name. Their shards share one count.
             place = f"{name}-{names[name]:06d}.tar"
             names[name] += 1
             some = keys[start : start + spec.videos_per_shard]

@@ -1,10 +1,10 @@
-"""The file formats of an export: what one video, or one shard of videos, becomes on disk.
+"""The file formats of an export: how one video, or one shard of videos, is written to disk.
 
     ExportFormat.write(VideoExport)     a folder or a file per video, by temporary name and rename
     write_webdataset(...)               a tar of many videos
 
-What is whole stays: a folder whose files have the names and sizes that they should have, or a file
-that is there, for a file gets its name when it is complete.
+Whole results stay: a folder whose files have the right names and sizes, and any file that exists,
+because a file gets its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ __all__ = [
 ]
 
 TEMPORARY_FOLDER = ".flowprep-temporary"
-"""In DEST: what is being written; on the same file system, so that renaming is all it takes."""
+"""The folder in DEST for unfinished files. It is on the same file system, so a rename is enough."""
 
-# Read and decoded at a time, so that memory does not grow with the length of a video.
+# Images and fields per read, so that memory does not grow with the length of a video.
 _CHUNK_JPEGS = 64
 _CHUNK_FIELDS = 8
-# Of every entry, so that bytes follow from the video alone: the first that a zip can hold.
+# The date of every entry, so that the bytes depend on the video alone. A zip has no earlier date.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class VideoExport:
-    """One video on its way out."""
+    """One video to export."""
 
     dataset: FlowDataset
     video: StoredVideo
     path: str
-    """Below `dest`, without an extension."""
+    """The path below `dest`, without an extension."""
     layout: TreeLayout
     direction: Direction
     has_rgb: bool
@@ -75,7 +75,7 @@ class VideoExport:
         return FileKind("x", self.direction, self.dataset.config.flow.step)
 
     def streams(self) -> dict[Stream, tuple[str, int]]:
-        """Returns stored name and length of each stream that goes out."""
+        """Returns the stored name and the length of each exported stream."""
         x, y = FLOW_STREAMS[self.direction]
         found: dict[Stream, tuple[str, int]] = {}
         if self.layout.has_flow:
@@ -91,7 +91,7 @@ class VideoExport:
         return self.layout.flow_file(self.path, stream, index, self.kind)
 
     def jpegs(self, stream: Stream) -> Iterator[bytes]:
-        """Yields the stored JPEGs of a stream, their headers checked."""
+        """Yields the stored JPEGs of a stream. Their headers are checked."""
         name, length = self.streams()[stream]
         for start in range(0, length, _CHUNK_JPEGS):
             count = min(_CHUNK_JPEGS, length - start)
@@ -110,45 +110,45 @@ class VideoExport:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the arrays in `fields`, little-endian."""
+        """The dtype of the arrays in `fields`, little-endian."""
         return np.dtype("<f4" if self.values == "px" else "u1")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of all `fields` together: (N, H, W, 2)."""
+        """The shape of all `fields` together: (N, H, W, 2)."""
         return (self.video.num_flows, self.video.height, self.video.width, 2)
 
 
 class ExportFormat(ABC):
-    """How the files of a video are put on disk."""
+    """How the files of a video are written to disk."""
 
     suffix = ""
-    """What follows the path of a video in the frame lists."""
+    """The suffix of a video's path in the frame lists."""
     has_values = False
-    """Whether flow is decoded, to px or levels."""
+    """Whether the export decodes flow, to px or levels."""
 
     @abstractmethod
     def write(self, export: VideoExport) -> int:
-        """Writes what is not there yet and returns its size in bytes: 0 where all was whole.
+        """Writes the missing files and returns their size in bytes: 0 if all files were complete.
 
-        Raises DatasetError where the data set is damaged; nothing of this video appears then.
+        Raises DatasetError if the data set is damaged. Then no file of this video appears.
         """
 
     def check_installed(self) -> None:
-        """Raises ExecutorError where a library is missing."""
+        """Raises ExecutorError if a library is missing."""
         return
 
 
 class _Folders(ExportFormat):
-    """Formats of several files a video, which appear folder by folder."""
+    """Formats with several files per video. The files appear folder by folder."""
 
     @abstractmethod
     def names(self, export: VideoExport) -> dict[str, int | None]:
-        """Returns path below `dest` and size of each file; None for a size that is not known."""
+        """Returns the path below `dest` and the size of each file. None: the size is not known."""
 
     @abstractmethod
     def contents(self, export: VideoExport) -> Iterator[tuple[str, bytes]]:
-        """Yields path below `dest` and content of each file."""
+        """Yields the path below `dest` and the content of each file."""
 
     def write(self, export: VideoExport) -> int:
         wanted: dict[str, dict[str, int | None]] = {}
@@ -179,7 +179,7 @@ class _Folders(ExportFormat):
 
 
 class JpegFiles(_Folders):
-    """A file for each image, the bytes as they are stored."""
+    """One file for each image, with the stored bytes."""
 
     def names(self, export: VideoExport) -> dict[str, int | None]:
         return {
@@ -202,8 +202,8 @@ class ZipFiles(_Folders):
     def names(self, export: VideoExport) -> dict[str, int | None]:
         sizes: dict[str, int | None] = {}
         for stream in export.streams():
-            # Stored, not compressed, so that the size follows: 30 + 46 B and twice the name for
-            # each entry, 22 B at the end (PKWARE's APPNOTE.TXT, 4.3).
+            # The images are stored, not compressed, so the size is known: for each entry 30 + 46 B
+            # and twice the name, and 22 B at the end (PKWARE's APPNOTE.TXT, 4.3).
             jpegs = export.jpeg_sizes(stream)
             named = sum(len(export.layout.zip_member(stream, n)) for n in range(len(jpegs)))
             size = sum(jpegs) + 76 * len(jpegs) + 2 * named + 22
@@ -222,12 +222,12 @@ class ZipFiles(_Folders):
 
 
 class FloFiles(_Folders):
-    """A Middlebury file for each field, float32 px: `flow_00001.flo`."""
+    """One Middlebury file for each field, float32 px: `flow_00001.flo`."""
 
     has_values = True
 
     def names(self, export: VideoExport) -> dict[str, int | None]:
-        # flowIO.cpp: 12 bytes, then two float32 a pixel.
+        # flowIO.cpp: 12 bytes, then two float32 per pixel.
         size = 12 + 8 * export.video.width * export.video.height
         return {self._name(export, index): size for index in range(export.video.num_flows)}
 
@@ -247,7 +247,7 @@ class FloFiles(_Folders):
 
 
 class _OneFile(ExportFormat):
-    """Formats of one file a video."""
+    """Formats with one file per video."""
 
     has_values = True
 
@@ -265,7 +265,7 @@ class _OneFile(ExportFormat):
 
 
 class NpyFiles(_OneFile):
-    """`VIDEO.npy`: (N, H, W, 2) float32 px or uint8 levels, which np.load maps to memory."""
+    """`VIDEO.npy`: (N, H, W, 2) float32 px or uint8 levels. np.load can map it to memory."""
 
     suffix = ".npy"
 
@@ -275,7 +275,7 @@ class NpyFiles(_OneFile):
 
 
 class NpzFiles(_OneFile):
-    """`VIDEO.npz`, compressed, with one array: `flow`, (N, H, W, 2)."""
+    """`VIDEO.npz`, compressed, with one array: `flow`, (N, H, W, 2) float32 px or uint8 levels."""
 
     suffix = ".npz"
 
@@ -288,9 +288,9 @@ class NpzFiles(_OneFile):
 
 
 class Hdf5Files(_OneFile):
-    """`VIDEO.h5` with one data set, `flow`: (N, H, W, 2), a compressed chunk for each field.
+    """`VIDEO.h5` with one HDF5 data set `flow`: (N, H, W, 2), one compressed chunk for each field.
 
-    What a level means is in its attributes: bound_px, quantizer, center_level, step, direction.
+    Its attributes say how to decode the levels: bound_px, quantizer, center_level, step, direction.
     """
 
     suffix = ".h5"
@@ -339,15 +339,16 @@ FORMATS: dict[str, ExportFormat | None] = {
     "hdf5": Hdf5Files(),
     "webdataset": None,
 }
-"""The file formats by name; a tar of WebDataset's holds many videos (`write_webdataset`)."""
+"""The file formats by name. None: one tar of WebDataset holds many videos (`write_webdataset`)."""
 
 
 def write_webdataset(exports: Sequence[VideoExport], target: Path, dest: Path) -> int:
-    """Writes a shard of WebDataset's with one JPEG a member and returns its size in bytes.
+    """Writes a shard in WebDataset's form, with one JPEG per member. Returns its size in bytes.
 
-    `KEY.json` (label, labels, key, num_frames, num_flows, fps), `KEY.cls` if there is one label,
-    then `KEY.flow_x_00001.jpg` and so on: WebDataset takes for the key what stands before the first
-    dot of the file name, and keys have no dot (webdataset/tariterators.py, base_plus_ext).
+    The members of a video are `KEY.json` (label, labels, key, split, num_frames, num_flows, fps),
+    `KEY.cls` if the video has one label, then `KEY.flow_x_00001.jpg` and so on. For WebDataset, the
+    key is the part of the file name before the first dot (webdataset/tariterators.py,
+    base_plus_ext). Our keys have no dot.
     """
     with atomic_path(dest, target) as path:
         with open(path, "wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
@@ -374,7 +375,7 @@ def write_webdataset(exports: Sequence[VideoExport], target: Path, dest: Path) -
 
 @contextmanager
 def atomic_path(dest: Path, target: Path) -> Iterator[Path]:
-    """Yields a temporary path; what is written there becomes `target` if the block ends well."""
+    """Yields a temporary path. The file there becomes `target` if the block ends without error."""
     with _temporary(dest) as folder:
         yield folder / "file"
         with open(folder / "file", "rb") as file:
@@ -384,7 +385,7 @@ def atomic_path(dest: Path, target: Path) -> Iterator[Path]:
 
 
 def write_text(dest: Path, target: Path, text: str) -> None:
-    """Writes a text file of an export, whole or not at all."""
+    """Writes a text file of an export, completely or not at all."""
     with atomic_path(dest, target) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 

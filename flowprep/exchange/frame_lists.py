@@ -1,4 +1,5 @@
-"""Frame lists, as the projects read them: `PATH COUNT LABEL`, Charades' JSON, `classInd.txt`."""
+"""Frame lists in the formats of other projects: `PATH COUNT LABEL`, Charades' JSON and
+`classInd.txt`."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from flowprep.inputs.text_files import read_lines
 
 __all__ = ["ListLine", "frame_lists", "read_frame_list", "split_name"]
 
-# train_i3d.py asks for these two.
+# train_i3d.py reads the subsets `training` and `testing`.
 _CHARADES_SUBSETS = {"train": "training", "test": "testing", "val": "validation"}
 _CHARADES_FPS = 24.0
 _CHARADES_LEAST_FLOWS = 66
@@ -28,17 +29,16 @@ def frame_lists(
     has_rgb: bool,
     prefix: str,
 ) -> tuple[dict[str, str], list[str]]:
-    """Returns name and content of each list of an export, and notes on what they leave out.
+    """Returns the name and content of each list of an export, and notes on what is left out.
 
-    `videos` are videos and their paths; `prefix` stands before each path. A line counts the files
-    that are there: the number of flows in a list of flow, of frames in a list of frames. Labels are
-    0-based.
+    `videos` are videos and their paths. `prefix` is put before each path. A line gives the number
+    of existing files: flows in a list of flow, frames in a list of frames. Labels are 0-based.
     """
     layout = LAYOUTS[layout_name]
     notes: list[str] = []
     lists: dict[str, str] = {}
     if class_names:
-        # UCF101's form, numbers from 1 on; one class a line, whatever its name holds.
+        # As in UCF101, numbers begin at 1. Each class takes one line, even if its name has breaks.
         named = (re.sub(r"\s+", " ", str(name)) for name in class_names)
         lines = [f"{number} {name}\n" for number, name in enumerate(named, start=1)]
         lists["classInd.txt"] = "".join(lines)
@@ -73,8 +73,8 @@ def frame_lists(
 
 
 def split_name(split: str) -> str:
-    """Returns what the files of a split are called; two splits may get one name."""
-    # A forged one may hold anything.
+    """Returns the name of a split in file names. Two splits may get the same name."""
+    # In a forged data set, the name of a split may contain any character.
     return re.sub(r"[^A-Za-z0-9_-]", "_", split)[:100]
 
 
@@ -119,7 +119,7 @@ class ListLine:
 
 
 def read_frame_list(path: str) -> list[ListLine]:
-    """Reads `PATH COUNT LABEL ...` lines; raises InputError for a line of another form."""
+    """Reads `PATH COUNT LABEL ...` lines. Raises InputError for a line of any other form."""
     lines = []
     for number, text in read_lines(path):
         origin = f"line {number} of {path}"

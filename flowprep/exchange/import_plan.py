@@ -1,7 +1,7 @@
-"""What an import makes of a tree: which videos, keys and labels, and which configuration.
+"""Plans the import of a tree: its videos, keys, labels and configuration.
 
-An image does not say which algorithm computed it. `ImportPlan.origin` lists the parts of the
-configuration that are not known.
+An image does not say which algorithm computed it. `ImportPlan.origin` lists the unknown parts of
+the configuration.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ from flowprep.inputs.entries import check_split
 from flowprep.inputs.keys import check_key, escape_key
 from flowprep.inputs.video import Video
 
-__all__ = ["ImportItem", "ImportPlan", "ImportSpec"]
+__all__ = ["IMPORTED", "ImportItem", "ImportPlan", "ImportSpec"]
+
+IMPORTED = "imported"
+"""The implementation that an imported data set names: no estimator is called so."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class ImportSpec:
 
 @dataclass(frozen=True)
 class _Known:
-    """What an export of flowprep's says of a video."""
+    """What `flowprep-videos.jsonl` says about a video."""
 
     key: str
     labels: tuple[int, ...]
@@ -100,7 +103,7 @@ class _FlowprepExport:
     implementation: str
     class_names: tuple[str, ...]
     videos: Mapping[str, _Known]
-    """By path."""
+    """The videos by path."""
 
 
 def _read_export(top: str) -> _FlowprepExport | None:
@@ -140,7 +143,10 @@ def _read_export(top: str) -> _FlowprepExport | None:
 
 
 def _find_videos(top: str, layout: TreeLayout) -> list[str]:
-    """Returns the paths of all folders that hold images of a video, in order."""
+    """Returns the paths of all videos whose images are in the tree, in order.
+
+    Raises InputError if a folder cannot be read or if the tree has no flow images.
+    """
     videos: set[str] = set()
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while pending:
@@ -149,7 +155,7 @@ def _find_videos(top: str, layout: TreeLayout) -> list[str]:
         try:
             status = os.stat(folder)
             this = status.st_dev, status.st_ino
-            if this in parents:  # a link back into a folder around it
+            if this in parents:  # a link to a folder that contains the link
                 continue
             seen = False
             with os.scandir(folder) as scan:
@@ -180,21 +186,22 @@ class ImportItem:
 
     video: Video
     path: str
-    """Below the tree."""
+    """The path of the video below the top of the tree."""
     counts: tuple[int, str] | None = None
-    """Images that a list says there are, and which list."""
+    """The number of images that a list gives, and the place in the list."""
     fps: float | None = None
 
 
 class ImportPlan:
     """What will be imported: configuration, videos, classes.
 
-    Raises ConfigError for what is neither given nor known or contradicts `flowprep.json`,
-    InputError where the tree or a list has no videos, DatasetError for a damaged `flowprep.json`.
+    Raises ConfigError if an option is neither given nor known, or contradicts `flowprep.json`.
+    Raises InputError if the tree or a list has no videos, and DatasetError for a damaged
+    `flowprep.json`.
     """
 
     def __init__(self, top: str, spec: ImportSpec) -> None:
-        """Looks through the tree at the absolute path `top`."""
+        """Reads the tree at the absolute path `top`."""
         self.top = top
         self.layout = LAYOUTS[spec.layout]
         self.notes: list[str] = []
@@ -209,7 +216,7 @@ class ImportPlan:
         self.items, self.class_names = self._videos(spec, exported, found)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Workers get the videos shard by shard.
+        # The plan goes to workers without its videos. They get the videos shard by shard.
         return self.__dict__ | {"items": []}
 
     def _config(
@@ -233,7 +240,8 @@ class ImportPlan:
                         f"{name} must be {getattr(flow, name)}, as {self.top}/{EXPORT_FILE} says, "
                         f"got {value}"
                     )
-            # Other layouts put backward flow where forward flow is looked for.
+            # Other layouts give backward flow the file names of forward flow, so use the direction
+            # that the export names.
             directions: tuple[Direction, ...] = (exported.direction,)
             if spec.directions not in (None, directions):
                 raise ConfigError(f"directions must be {directions[0]}, as {EXPORT_FILE} says")
@@ -322,8 +330,9 @@ class ImportPlan:
         return items, class_names
 
     def list_files(self, path: str) -> dict[FileKind, dict[int, str]]:
-        """Returns the files of a video: kind -> number -> path; raises VideoError for a number
-        that two files have, and for what is no file.
+        """Returns the files of a video: kind -> number -> path.
+
+        Raises VideoError if two files have the same number, or if an entry is not a file.
         """
         kinds: dict[FileKind, dict[int, str]] = {}
         for entry, parsed in self._files(path):
@@ -352,7 +361,10 @@ class ImportPlan:
 def _read_lists(
     lists: Sequence[str], found: Sequence[str]
 ) -> dict[str, tuple[str | None, ListLine]]:
-    """Returns path -> (split, line); a path in a list may begin in another place."""
+    """Returns path -> (split, line). A listed path may have other folders before the path of ours.
+
+    Raises InputError for two lines that contradict each other.
+    """
     there = set(found)
     by_path: dict[str, tuple[str | None, ListLine]] = {}
     for given in lists:
@@ -383,7 +395,7 @@ def _read_lists(
 def _class_names_of_folders(
     items: Sequence[ImportItem], listed: Mapping[str, tuple[str | None, ListLine]]
 ) -> tuple[str, ...]:
-    """Returns the class folders in the order of the listed labels, where both say the same."""
+    """Returns the class folders in the order of the listed labels, if folders and labels agree."""
     names: dict[int, str] = {}
     for item in items:
         if item.path not in listed:

@@ -1,4 +1,4 @@
-"""From a tree that another project wrote to a data set: the JPEGs as they are, every pair checked.
+"""Imports a tree that another project wrote: JPEGs stay unchanged, and every pair is checked.
 
     import_tree -> ImportPlan -> import_video for each, in processes -> publish_shard
 
@@ -15,21 +15,25 @@ import numpy as np
 from tqdm import tqdm
 
 from flowprep._version import __version__
+from flowprep.dataset.failures import (
+    failure_of,
+    lost_records,
+    published_failures,
+    stored_failures,
+)
 from flowprep.dataset.foreign import foreign_notes
 from flowprep.dataset.layout import (
     DATASET_FILE,
-    FAILURES_FILE,
     MANIFEST_FILE,
     DatasetHeader,
     Failure,
     ManifestEntry,
     VideoRecord,
-    read_failures,
-    read_manifest,
     write_failures,
     write_manifest,
 )
 from flowprep.dataset.lease import locked_dataset
+from flowprep.dataset.lost_plan import lost_header, read_or_recover_manifest
 from flowprep.dataset.parts import (
     part_name,
     read_part_record,
@@ -37,13 +41,20 @@ from flowprep.dataset.parts import (
     remove_temporary_files,
     write_part_record,
 )
-from flowprep.dataset.plan import assign_shards, extend_plan, refuse_foreign_files
+from flowprep.dataset.plan import extend_plan, refuse_foreign_files
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.rebuild import rebuild_lost_sidecars, record_from_metadata
-from flowprep.dataset.write import publish_shard, write_sample
+from flowprep.dataset.write import publish_shard, reopen_shards, write_sample
 from flowprep.differences import describe_differences, find_differences, mismatch
-from flowprep.errors import ConfigError, FailureReason, InputError, VideoError
-from flowprep.exchange.import_plan import ImportItem, ImportPlan, ImportSpec
+from flowprep.errors import (
+    ConfigError,
+    DatasetError,
+    FailureReason,
+    InputError,
+    StorageError,
+    VideoError,
+)
+from flowprep.exchange.import_plan import IMPORTED, ImportItem, ImportPlan, ImportSpec
 from flowprep.exchange.import_video import import_video
 from flowprep.inputs.entries import does_not_exist
 from flowprep.inputs.video import Video
@@ -53,15 +64,12 @@ from flowprep.storage import Storage
 from flowprep.urls import as_path, is_url, redacted
 from flowprep.words import format_bytes, format_count
 
-__all__ = ["IMPORTED", "ImportReport", "ImportSpec", "import_tree"]
-
-IMPORTED = "imported"
-"""The implementation that an imported data set names: no estimator is called so."""
+__all__ = ["ImportReport", "ImportSpec", "import_tree"]
 
 
 @dataclass
 class ImportReport(RunReport):
-    """What an import did, and what the data set holds after it."""
+    """What an import did, and what the data set holds after the import."""
 
     notes: list[str] = field(default_factory=list)
 
@@ -93,11 +101,11 @@ def import_tree(
     num_workers: int | None = None,
     progress: bool | None = False,
 ) -> ImportReport:
-    """Makes the data set `out` of a tree of flow images; run again, it goes on.
+    """Makes the data set `out` from a tree of flow images. A second call continues the first.
 
-    Videos whose images do not fit together are failures with a reason in the report. Raises
-    ConfigError where bound or anything else is neither given nor known, InputError where the tree
-    or a list has no videos, DatasetError where `out` holds something else.
+    A video whose images do not fit together is a failure with a reason in the report. Raises
+    ConfigError if the bound or another option is neither given nor known, InputError if the tree or
+    a list has no videos, and DatasetError if `out` holds something else.
     """
     place = as_path(os.fspath(tree))
     if is_url(place):
@@ -127,7 +135,7 @@ def _is_inside(path: str, top: str) -> bool:
     return real == real_top or real.startswith(real_top.rstrip("/") + "/")
 
 
-# Where the values of a difference are.
+# The names of the two places whose values differ.
 _PLACES = ("in the data set", "in this run")
 
 
@@ -141,37 +149,37 @@ def _write_plan(storage: Storage, plan: ImportPlan) -> list[ManifestEntry]:
         plan.origin,
     )
     per_shard = plan.config.encode.videos_per_shard
-    if storage.exists(DATASET_FILE):
-        stored = DatasetHeader.read(storage)
-        stored.check_same(plan.config, IMPORTED, storage.location)
-        if differing := find_differences(stored.origin, plan.origin, ("tree", "layout")):
-            raise mismatch(
-                f"{storage.location} was imported from elsewhere",
-                differing,
-                _PLACES,
-                "Choose another output folder.",
+    if not storage.exists(DATASET_FILE):
+        if lost_header(storage, plan.config, IMPORTED) is None:
+            refuse_foreign_files(storage)
+        else:
+            plan.notes.append(f"{DATASET_FILE} was lost; made anew from this command")
+        storage.write_bytes(DATASET_FILE, header.to_json())
+    stored = DatasetHeader.read(storage)
+    stored.check_same(plan.config, IMPORTED, storage.location)
+    if differing := find_differences(stored.origin, plan.origin, ("tree", "layout")):
+        raise mismatch(
+            f"{storage.location} was imported from elsewhere",
+            differing,
+            _PLACES,
+            "Choose another output folder.",
+        )
+    if stored.class_names != plan.class_names:
+        classes = {"class names": (stored.class_names, plan.class_names)}
+        lines = describe_differences(classes, _PLACES)
+        raise InputError(
+            "\n".join(
+                [
+                    f"{storage.location} has other classes than this run:",
+                    *lines,
+                    "Choose another output folder.",
+                ]
             )
-        if stored.class_names != plan.class_names:
-            classes = {"class names": (stored.class_names, plan.class_names)}
-            lines = describe_differences(classes, _PLACES)
-            raise InputError(
-                "\n".join(
-                    [
-                        f"{storage.location} has other classes than this run:",
-                        *lines,
-                        "Choose another output folder.",
-                    ]
-                )
-            )
-        known = read_manifest(storage) if storage.exists(MANIFEST_FILE) else []
-        entries = extend_plan(known, videos, per_shard)
-        if entries != known:
-            write_manifest(storage, entries)
-        return entries
-    refuse_foreign_files(storage)
-    entries = assign_shards(videos, 0, per_shard)
-    storage.write_bytes(DATASET_FILE, header.to_json())
-    write_manifest(storage, entries)
+        )
+    known = read_or_recover_manifest(storage, videos, per_shard, plan.notes)
+    entries = extend_plan(known, videos, per_shard)
+    if entries != known or not storage.exists(MANIFEST_FILE):
+        write_manifest(storage, entries)
     return entries
 
 
@@ -180,7 +188,7 @@ def _write_plan(storage: Storage, plan: ImportPlan) -> list[ManifestEntry]:
 
 @dataclass(frozen=True)
 class _Job:
-    """The videos of one shard that have no part yet."""
+    """The videos of one shard that have no stored part yet."""
 
     storage: Storage
     shard: int
@@ -189,7 +197,7 @@ class _Job:
 
 
 class _Importer:
-    """Makes the parts in processes, and publishes shard after shard."""
+    """Makes the parts in several processes, and publishes shard after shard."""
 
     def __init__(
         self, storage: Storage, plan: ImportPlan, entries: list[ManifestEntry], report: RunReport
@@ -199,16 +207,8 @@ class _Importer:
         self.entries = entries
         self.report = report
         self.items = {item.video.key: item for item in plan.items}
-        stored = read_failures(storage)
         self.published = set(published_shards(storage))
-        self.failures = {
-            entry.video.key: stored[entry.video.key]
-            for entry in entries
-            if entry.shard in self.published and entry.video.key in stored
-        }
-        for failure in self.failures.values():
-            report.num_failed += 1
-            report.failures[failure.reason] += 1
+        self.failures: dict[str, Failure] = {}
 
     def go(self, num_workers: int | None, progress: bool | None) -> None:
         """Works until every shard is published."""
@@ -223,7 +223,7 @@ class _Importer:
                     self.entries[index].video.key not in self.failures for index in indices
                 )
                 continue
-            todo = [i for i in indices if not self.storage.exists(part_name(shard, i, "json"))]
+            todo = [index for index in indices if not self._has_part(shard, index)]
             items = tuple((index, self._item(index)) for index in todo)
             jobs.append(_Job(self.storage, shard, items))
         bar = tqdm(
@@ -235,36 +235,50 @@ class _Importer:
             for job, _ in in_processes(_make_parts, self.plan, jobs, num_workers):
                 self._publish(job.shard, lines[job.shard])
                 bar.update(len(lines[job.shard]))
-        if not self.storage.exists(FAILURES_FILE):
-            write_failures(self.storage, self.failures.values())
         remove_parts(self.storage)
 
     def _clean(self) -> None:
         remove_temporary_files(self.storage)
-        failures = read_failures(self.storage)
+        stored = stored_failures(self.storage)
         self.published |= rebuild_lost_sidecars(
-            self.storage, self.entries, self.plan.config, self.published, failures
+            self.storage, self.entries, self.plan.config, self.published, stored
         )
+        self.failures = published_failures(self.storage, self.entries, self.published, stored or {})
+        lost = lost_records(self.failures, self.entries)
+        self.published -= reopen_shards(self.storage, self.entries, lost)
+        for key in set().union(*lost.values()):
+            del self.failures[key]
+        if self.failures != stored:
+            write_failures(self.storage, self.failures.values())
+        for failure in self.failures.values():
+            self.report.num_failed += 1
+            self.report.failures[failure.reason] += 1
 
     def _item(self, index: int) -> ImportItem:
         video = self.entries[index].video
         known = self.items.get(video.key)
-        # In the manifest of an earlier run, and not in the tree any more.
+        # The video is in the manifest of an earlier run, but not in the tree any more.
         return known or ImportItem(video, os.path.relpath(video.source, self.plan.top))
+
+    def _has_part(self, shard: int, index: int) -> bool:
+        """Whether a video is finished, as far as names say."""
+        try:
+            record = read_part_record(self.storage, shard, index)
+        except (DatasetError, StorageError):
+            return False
+        if record.key != self.entries[index].video.key:
+            return False
+        is_stored = record.status != "failed"
+        return not is_stored or self.storage.exists(part_name(shard, index, "tar"))
 
     def _publish(self, shard: int, indices: list[int]) -> None:
         records = [read_part_record(self.storage, shard, index) for index in indices]
         for index, record in zip(indices, records, strict=True):
             self.report.add(record)
             if record.status == "failed":
-                assert record.reason is not None
-                self.failures[record.key] = Failure(
-                    record.key,
-                    self.entries[index].video.source,
-                    record.reason,
-                    record.message or "",
-                )
-        # Before the sidecar says that the shard is public, so that no failed video is in neither.
+                self.failures[record.key] = failure_of(record, self.entries[index].video.source)
+        # Failures are written before the sidecar marks the shard as public. So a failed video is
+        # never absent from both.
         write_failures(self.storage, self.failures.values())
         publish_shard(self.storage, shard, indices, records)
         remove_parts(self.storage, shard)

@@ -1,6 +1,6 @@
-"""One video of a tree of flow images: its JPEGs as they are, checked, and what they say of it.
+"""Imports one video of a tree of flow images: checks its JPEGs and keeps them unchanged.
 
-Nothing is computed but what a data set says of its flow: range, histogram, shares, from the decoded
+Only the statistics that a data set stores (range, histogram, shares) are computed, from the decoded
 levels.
 """
 
@@ -28,21 +28,21 @@ from flowprep.dataset.quantize import (
 from flowprep.dataset.video_list import size_problem
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import NoteCode, VideoError
-from flowprep.exchange.import_plan import ImportItem, ImportPlan
+from flowprep.exchange.import_plan import IMPORTED, ImportItem, ImportPlan
 from flowprep.exchange.layouts import FileKind, Stream
 from flowprep.images import decode_strictly
 from flowprep.video.types import VideoInfo
 
 __all__ = ["LevelStatistics", "import_video"]
 
-# Read at a time; also what one call of the decoder takes.
+# JPEGs per read, and per call of the decoder.
 _CHUNK_JPEGS = 32
 # The largest JPEG of 16384 x 16384 gray px at quality 100 is smaller.
 _MAX_JPEG_BYTES = 1 << 29
 
 
 def import_video(plan: ImportPlan, item: ImportItem) -> tuple[VideoMetadata, dict[str, JpegStream]]:
-    """Returns metadata and streams of one video; raises VideoError where its images do not fit."""
+    """Returns metadata and streams of a video. Raises VideoError if its images do not match."""
     spec, encode = plan.flow_spec, plan.config.encode
     kinds = plan.list_files(item.path)
     files: dict[str, list[str]] = {}
@@ -90,7 +90,8 @@ def import_video(plan: ImportPlan, item: ImportItem) -> tuple[VideoMetadata, dic
         num_frames_decoded=num_frames,
         num_frames=num_frames,
         num_flows=num_flows,
-        step=spec.step,
+        config=plan.config,
+        implementation=IMPORTED,
         versions={"flowprep": __version__},
         statistics={name: one.flow_statistics(spec) for name, one in statistics.items()},
         sizes={name: stream.sizes for name, stream in streams.items()},
@@ -108,13 +109,14 @@ def _kind(plan: ImportPlan, stream: Stream, direction: Direction) -> FileKind:
 def _series(
     plan: ImportPlan, kinds: Mapping[FileKind, Mapping[int, str]], kind: FileKind, name: str
 ) -> list[str]:
-    """Returns the files of a stream in order; raises VideoError where a number is missing."""
+    """Returns the files of a stream in order. Raises VideoError if a number is missing."""
     numbers = kinds.get(kind, {})
     if not numbers:
         return []
     ordered = sorted(numbers)
     accepted = plan.layout.accepted_first_numbers
-    # x and y of one video begin alike; its frames may begin elsewhere, as extractors differ.
+    # x and y of a video begin at the same number. Its frames may begin at another, because
+    # extractors differ.
     alike = [one for one in kinds if (one.stream == "rgb") == (kind.stream == "rgb")]
     begin = min(min(kinds[one]) for one in alike)
     first = min(accepted) if begin < max(accepted) else max(accepted)
@@ -184,7 +186,10 @@ def _read_frames(paths: Sequence[str], stream: JpegStream, size: tuple[int, int]
 def _read_jpeg(
     path: str, size: tuple[int, int] | None, *, num_components: int
 ) -> tuple[bytes, tuple[int, int]]:
-    """Returns a JPEG file and its (width, height), which must be `size` if that is known."""
+    """Returns a JPEG file and its (width, height), which must be `size` unless `size` is None.
+
+    Raises VideoError if the file is damaged, has another size or is not such an image.
+    """
     name = os.path.basename(path)
     num_bytes = os.stat(path).st_size
     if num_bytes == 0:
@@ -218,8 +223,8 @@ def _read_jpeg(
 def _decode(
     jpegs: Sequence[bytes], size: tuple[int, int], paths: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """Returns the levels of gray JPEGs, (n, H, W) uint8; raises VideoError for a damaged one."""
-    # Imported here, because numba takes half a second.
+    """Returns the levels of gray JPEGs, (n, H, W) uint8. Raises VideoError for a damaged JPEG."""
+    # Imported here, because the import of numba takes half a second.
     from flowprep.dataset.jpeg import decode_planes
 
     width, height = size
@@ -234,7 +239,7 @@ def _decode(
             data, starts[done:], ends[done:], planes, targets[done:], size, (0, 0, width, height)
         )
         if done < len(jpegs):
-            # Damaged, or of another kind (progressive): libjpeg knows.
+            # This JPEG is damaged, or of another kind (progressive). libjpeg tells which.
             image, complaint = decode_strictly(jpegs[done])
             if image is None or complaint or image.shape != (height, width):
                 name = os.path.basename(paths[done])
@@ -248,14 +253,14 @@ def _decode(
 
 @dataclass
 class LevelStatistics:
-    """What `FieldQuantizer` says of flow, as far as the stored levels tell it.
+    """The statistics of `FieldQuantizer`, as far as the stored levels give them.
 
-    Levels 0 and 255 count as clipped: among them is all that was beyond the bound, and what lay
-    within half a level of it. No value is known to have been invalid.
+    Levels 0 and 255 count as clipped. They include all values beyond the bound, and the values
+    within half a level of the bound. The levels do not show whether a value was invalid.
     """
 
     pairs: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1 << 16, np.int64))
-    """How often each pair of levels is there: element 256 x + y."""
+    """How often each pair of levels (x, y) occurs, at element 256 x + y."""
     num_fields: int = 0
     num_zero_fields: int = 0
 
@@ -268,7 +273,7 @@ class LevelStatistics:
         self.num_zero_fields += bool((pairs == zero).all())
 
     def flow_statistics(self, spec: FlowSpec) -> FlowStatistics:
-        """Returns what the levels say of the flow that they decode to, as far as they tell it."""
+        """Returns the statistics of the flow that the levels decode to."""
         if not self.num_fields:
             return FlowStatistics()
         levels = dequantize(np.arange(256, dtype=np.uint8), spec)

@@ -1,8 +1,8 @@
-"""The trees of images that other projects write and read: names, bases, and where each comes from.
+"""The trees of images that other projects write and read: file names, first numbers and sources.
 
-A layout says how the files of one video are called; `export.py` writes such trees and
-`import_tree.py` reads them. Paths are made of keys and class names by `safe_component`, so that
-nothing leaves the folder that is written to, whatever a data set calls its videos.
+A layout says how the files of one video are named. `export.py` writes such trees and
+`import_tree.py` reads them. `safe_component` makes paths from keys and class names. So nothing is
+written outside the target folder, even if a data set has hostile names.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ Axis = Literal["x", "y"]
 Stream = Literal[Axis, "rgb"]
 
 EXPORT_FILE = "flowprep.json"
-"""What an export of ours holds, and how its levels become px."""
+"""Says what an export of flowprep holds, and how its levels become px."""
 VIDEOS_FILE = "flowprep-videos.jsonl"
-"""Its videos, a line each."""
+"""Lists the videos of an export, one per line."""
 LISTS_FOLDER = "lists"
-"""Where the frame lists of an export stand."""
+"""The folder of an export that holds its frame lists."""
 
 RGB_FORMATS: frozenset[FormatName] = frozenset({"jpg", "zip", "webdataset"})
 """The file formats that have a place for RGB frames."""
 
 _FLOW_FORMATS: tuple[FormatName, ...] = ("jpg", "flo", "npy", "npz", "hdf5", "webdataset")
 
-# File systems take 255 bytes a name; a layout puts a number and an extension behind it.
+# A file name can have 255 bytes. A layout adds a number and an extension to the component.
 _MAX_COMPONENT_BYTES = 200
-# Blanks end a path in a frame list, the others mean something to a shell, a file system or a URL.
+# Blanks end a path in a frame list. The others have a meaning in a shell, a file system or a URL.
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff\u2028-\u202f\ufeff%/\\:*?\"'<>|`$#;&]|\s")
 _UNSAFE_BEGIN = frozenset(".-~")
 _OWN_NAMES = frozenset({LISTS_FOLDER, EXPORT_FILE, VIDEOS_FILE})
@@ -66,7 +66,7 @@ _OWN_NAMES = frozenset({LISTS_FOLDER, EXPORT_FILE, VIDEOS_FILE})
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """What one file of a video holds."""
+    """The content of one file of a video."""
 
     stream: Stream
     direction: Direction = "forward"
@@ -75,64 +75,64 @@ class FileKind:
 
 @dataclass(frozen=True, slots=True)
 class ParsedName:
-    """A file name of a tree, taken apart."""
+    """The parts of a file name in a tree."""
 
     kind: FileKind
     number: int
-    """As the name has it, base and all."""
+    """The number in the name, which counts from the layout's first number."""
 
 
 class TreeLayout(ABC):
     """How one project names the files of a video."""
 
     formats: tuple[FormatName, ...] = _FLOW_FORMATS
-    """File formats that an export may have; the first is the project's own."""
+    """File formats that an export may have. The first is the project's own format."""
     first_number = 1
-    """Of the first flow and the first frame."""
+    """The number of the first flow and of the first frame."""
     accepted_first_numbers: tuple[int, ...] = (1,)
-    """What an import takes for the first."""
+    """The first numbers that an import accepts."""
     num_digits = 5
     is_flat = False
-    """Videos lie side by side, without class folders."""
+    """Whether videos have no class folders."""
     has_flow = True
     assumed_bound_px: float | None = 20.0
-    """What level 255 means to the project; None where the user tells it."""
+    """The flow in px that level 255 means to the project. None if its user chooses the bound."""
     assumed_zero = "128"
-    """The level that the project takes for 0 px."""
+    """The level that the project reads as 0 px."""
     path_prefix_is_absolute = False
-    """Lists name whole paths, because the reader puts nothing before them."""
+    """Whether lists name absolute paths, because the reader puts no folder before them."""
     names_direction_and_step = False
-    """File names tell backward flow and longer steps apart."""
+    """Whether file names mark backward flow and longer steps."""
     reads_every_label = False
-    """The project reads all labels of a line in a frame list, not the first alone."""
+    """Whether the project reads all labels of a line in a frame list, not only the first."""
     list_kind: Literal["lines", "charades"] = "lines"
-    """What its frame lists are: `PATH COUNT LABEL` lines, or Charades' JSON."""
+    """The form of its frame lists: `PATH COUNT LABEL` lines, or Charades' JSON."""
 
     @abstractmethod
     def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
-        """Returns the path of a flow image below the tree; `index` is 0-based."""
+        """Returns the path of a flow image below the tree. `index` is 0-based."""
 
     @abstractmethod
     def frame_file(self, path: str, index: int) -> str:
-        """Returns the path of an RGB frame below the tree; `index` is 0-based."""
+        """Returns the path of an RGB frame below the tree. `index` is 0-based."""
 
     @abstractmethod
     def parse(self, file: str) -> tuple[str, ParsedName] | None:
-        """Returns the path of the video and what the file is; None for a file of another kind."""
+        """Returns the path of the video, and what the file holds. None for any other file."""
 
     def folders(self, path: str) -> tuple[str, ...]:
-        """Returns the folders below the tree that may hold files of a video."""
+        """Returns the folders below the tree that may hold the files of a video."""
         return (path,)
 
     def extra_files(self, path: str, video: StoredVideo, spec: FlowSpec) -> dict[str, bytes]:
-        """Returns files that the project writes beside the images of a video."""
+        """Returns the other files that the project writes for a video."""
         return {}
 
     def zip_member(self, stream: Stream, index: int) -> str:
         """Returns the name in `flow_x.zip`, `flow_y.zip` or `img.zip`.
 
-        From yjxiong/dense_flow, tools/extract_flow_gpu.cpp: `x_%05d.jpg`, `y_%05d.jpg` and
-        `img_%05d.jpg`, from 1 on.
+        The names are `x_%05d.jpg`, `y_%05d.jpg` and `img_%05d.jpg`, from 1 on (yjxiong/dense_flow,
+        tools/extract_flow_gpu.cpp).
         """
         return f"{'img' if stream == 'rgb' else stream}_{index + 1:05d}.jpg"
 
@@ -162,12 +162,12 @@ class _OneFolder(TreeLayout):
 class MMAction2(_OneFolder):
     """mmaction2's rawframes: `CLASS/VIDEO/flow_x_00001.jpg`.
 
-    mmaction/datasets/rawframe_dataset.py (`filename_tmpl='img_{:05}.jpg'`, `start_index=1`, lists
-    `DIR TOTAL_FRAMES LABEL ...`), flow as `flow_{}_{:05d}.jpg`; transforms/loading.py,
-    SampleFrames, asks for numbers `start_index` to `start_index + total_frames - 1`, so that a list
-    of flow counts flows (tools/data/build_file_list.py counts the files). Flow configurations read
-    `x_00001.jpg` too, and tools/data/build_rawframes.py calls denseflow, whose trees begin at 0:
-    an import takes both.
+    Frames and lists follow mmaction/datasets/rawframe_dataset.py (`filename_tmpl='img_{:05}.jpg'`,
+    `start_index=1`, lists `DIR TOTAL_FRAMES LABEL ...`). Flow is `flow_{}_{:05d}.jpg`. SampleFrames
+    in transforms/loading.py reads the numbers `start_index` to `start_index + total_frames - 1`.
+    Therefore a list of flow gives the number of flows (tools/data/build_file_list.py counts the
+    files). Flow configurations also read `x_00001.jpg`. tools/data/build_rawframes.py calls
+    denseflow, whose trees begin at 0. An import accepts both.
     """
 
     formats = ("jpg", "zip", *_FLOW_FORMATS[1:])
@@ -179,10 +179,11 @@ class MMAction2(_OneFolder):
 class TSN(_OneFolder):
     """Temporal segment networks: `VIDEO/flow_x_00001.jpg`.
 
-    yjxiong/temporal-segment-networks, tools/build_of.py (`OUT/VIDEO/{flow_x,flow_y,img}`, through
-    dense_flow: `_%05d.jpg` from 1 on) and tools/build_file_list.py (`PATH NUM LABEL`, labels from
-    0, a list of flow with the number of flows); yjxiong/tsn-pytorch, dataset.py, opens the listed
-    path as it stands. Its own extraction leaves the first frame's image out, this export does not.
+    Sources in yjxiong/temporal-segment-networks: tools/build_of.py calls dense_flow
+    (`OUT/VIDEO/{flow_x,flow_y,img}` with `_%05d.jpg` from 1 on), and tools/build_file_list.py
+    writes `PATH NUM LABEL`, with labels from 0 and the number of flows in a list of flow.
+    dataset.py of yjxiong/tsn-pytorch opens the listed path unchanged. TSN's own extraction leaves
+    out the image of the first frame. This export does not.
     """
 
     formats = ("jpg", "zip", *_FLOW_FORMATS[1:])
@@ -193,10 +194,11 @@ class TSN(_OneFolder):
 class TSM(_OneFolder):
     """Temporal shift module: `CLASS/VIDEO/flow_x_00001.jpg`.
 
-    mit-han-lab/temporal-shift-module, ops/dataset.py and ops/dataset_config.py: template
-    `flow_{}_{:05d}.jpg` of UCF101 and HMDB51, lists `PATH NUM LABEL` below `root_path`, numbers 1
-    to NUM; videos of fewer than 3 are skipped there. (Something-Something's
-    `{:06d}-{}_{:05d}.jpg` wants folders that are numbers, and is not written.)
+    Sources are ops/dataset.py and ops/dataset_config.py in mit-han-lab/temporal-shift-module. The
+    template for UCF101 and HMDB51 is `flow_{}_{:05d}.jpg`. Lists are `PATH NUM LABEL` below
+    `root_path`, with the numbers 1 to NUM. TSM skips videos with NUM below 3. This export does not
+    write the template of Something-Something, `{:06d}-{}_{:05d}.jpg`, because the names of its
+    folders must be numbers.
     """
 
     formats = ("jpg", "zip", *_FLOW_FORMATS[1:])
@@ -206,9 +208,10 @@ class TSM(_OneFolder):
 class DenseFlow(_OneFolder):
     """denseflow: `CLASS/VIDEO/flow_x_00000.jpg`, from 0 on, N frames and N - step flows.
 
-    open-mmlab/denseflow, src/utils.cpp (writeFlowImages: `_%05d`; `_p2_%05d` for step 2, `_m1_%05d`
-    for backward flow, numbered by the frame that it starts from) and src/denseflow_gpu.cpp
-    (`.done/CLASS/VIDEO`, an empty file for each video that is through). The bound is its `-b`.
+    Sources in open-mmlab/denseflow: writeFlowImages in src/utils.cpp writes `_%05d`, `_p2_%05d` for
+    step 2, and `_m1_%05d` for backward flow, numbered by the frame where the flow starts.
+    src/denseflow_gpu.cpp writes `.done/CLASS/VIDEO`, an empty file for each finished video. The
+    option `-b` is the bound.
     """
 
     first_number = 0
@@ -241,9 +244,10 @@ class DenseFlow(_OneFolder):
 class GpuFlow(TreeLayout):
     """gpu_flow: `u/VIDEO/frame000001.jpg`, `v/VIDEO/frame000001.jpg`, frames in `jpegs_256`.
 
-    feichtenhofer/gpu_flow, compute_flow.cpp: `frame%06d.jpg` from 1 on, N frames and N - 1 flows,
-    VIDEO with its folders, and `u/VIDEO.bin` with the range of each flow as four float32 (least and
-    most u, least and most v; -20, 20, -20, 20 there). It has no lists: they are in TSN's form.
+    compute_flow.cpp in feichtenhofer/gpu_flow writes `frame%06d.jpg` from 1 on, N frames and N - 1
+    flows, with VIDEO in its folders. It also writes `u/VIDEO.bin` with the range of each flow as
+    four float32: the minimum and maximum of u, then of v (in gpu_flow always -20, 20, -20, 20).
+    gpu_flow has no lists, so this export writes them in TSN's form.
     """
 
     formats = ("jpg",)
@@ -274,10 +278,10 @@ class GpuFlow(TreeLayout):
 class PytorchI3D(TreeLayout):
     """pytorch-i3d's Charades: `flow/VID/VID-000001x.jpg`, `rgb/VID/VID-000001.jpg`.
 
-    piergiaj/pytorch-i3d, charades_dataset.py: numbers from 1 on in six digits; the number of flows
-    is half the number of files in VID, so that frames need a root of their own; a JSON file with
-    `subset`, `duration` and `actions` ([class, start, end] in seconds). Videos of fewer than 66
-    flows are skipped there, and only `training` and `testing` are asked for (train_i3d.py).
+    charades_dataset.py in piergiaj/pytorch-i3d reads numbers of six digits, from 1 on. It takes
+    half the number of files in VID as the number of flows, so frames need their own root. It reads
+    a JSON file with `subset`, `duration` and `actions` ([class, start, end] in seconds), and skips
+    videos with fewer than 66 flows. train_i3d.py reads only the subsets `training` and `testing`.
     """
 
     list_kind = "charades"
@@ -306,7 +310,7 @@ class PytorchI3D(TreeLayout):
 
 
 class Frames(_OneFolder):
-    """RGB frames alone: `CLASS/VIDEO/img_00001.jpg`, as mmaction2, TSN and TSM read them."""
+    """Only RGB frames: `CLASS/VIDEO/img_00001.jpg`, as mmaction2, TSN and TSM read them."""
 
     formats = ("jpg", "zip", "webdataset")
     has_flow = False
@@ -332,18 +336,18 @@ IMPORTABLE_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.ha
 
 
 def safe_component(name: str) -> str:
-    """Returns a name as one part of a path: what could do harm as %XX, what is long cut.
+    """Returns a name as a safe path component: unsafe characters become %XX, long names are cut.
 
-    The result is never empty, `.` or `..`, has no slash, blank or control character, does not begin
-    with `.` or `-`, and takes at most 200 bytes. Two names never give the same one, except for
-    those of more than 200 bytes, which end in 64 bits of their BLAKE2 hash.
+    The result is never empty, `.` or `..`. It has no slash, blank or control character, does not
+    begin with `.` or `-`, and takes at most 200 bytes. Two names never give the same result, unless
+    the results have to be cut to 200 bytes. A cut result ends in 64 bits of its BLAKE2 hash.
     """
     escaped = _UNSAFE.sub(lambda match: _percent(match[0]), name)
     if not escaped:
         return "%"
     if escaped[0] in _UNSAFE_BEGIN:
         escaped = _percent(escaped[0]) + escaped[1:]
-    if escaped.endswith("."):  # some file systems drop it
+    if escaped.endswith("."):  # some file systems drop a dot at the end
         escaped = escaped[:-1] + "%2E"
     return _cut(escaped)
 
@@ -351,10 +355,12 @@ def safe_component(name: str) -> str:
 def video_paths(
     videos: Sequence[StoredVideo], class_names: Sequence[str], layout: TreeLayout
 ) -> list[str]:
-    """Returns the path of each video in a tree, the same whichever of them are exported.
+    """Returns the path of each video in a tree.
 
-    It is the key, with the class before it where the key names no class folder; a flat layout takes
-    the last part of the key alone. Where that gives one path twice, all are whole keys.
+    `videos` are all videos of the data set, so a path does not depend on which videos are exported.
+    The path is the key, preceded by the class name if no folder in the key has this name. In a flat
+    layout the path is only the last part of the key. If two videos would get the same path, the
+    paths of all videos are whole keys.
     """
     name: Callable[[StoredVideo], str]
     choices: list[Callable[[StoredVideo], str]] = [_joined_key if layout.is_flat else _key_path]
@@ -371,7 +377,7 @@ def video_paths(
 
 
 def _percent(text: str) -> str:
-    # A surrogate that stands for no byte can only come from a forged class name.
+    # A surrogate that represents no byte can only come from a forged class name.
     is_byte = "\udc80" <= text <= "\udcff"
     data = text.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
     return "".join(f"%{byte:02X}" for byte in data)

@@ -1,4 +1,4 @@
-"""What every flow estimator is: one pair in, one field out, and whole videos as they stream."""
+"""The interface of every flow estimator: one pair in, one field out; also whole videos."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FrameKind = Literal["gray", "rgb"]
 class FlowPair:
     """The flow between frame `index` and frame `index + step`.
 
-    Each field is (H, W, 2) float32, (u right, v down) in px, or None where it was not asked for.
+    Each field is (H, W, 2) float32, (u right, v down) in px. Fields not requested are None.
     """
 
     index: int
@@ -41,38 +41,38 @@ class FlowEstimator(ABC):
     """What a frame is: `gray`, (H, W) uint8, or `rgb`, (H, W, 3) uint8."""
 
     implementation: str
-    """The library and the part of its version that the numbers depend on, such as `opencv-5`.
+    """The library, and the part of its version that changes the numbers, such as `opencv-5`.
 
-    It is stored with the data: two implementations never share a data set.
+    It is stored with the data. One data set never mixes two implementations.
     """
 
     device_kinds: ClassVar[tuple[DeviceKind, ...]] = ("cpu",)
-    """Where the class computes. Read only for a class that `--estimator` names; where flowprep's
-    own algorithms compute stands in `flowprep.flow.estimators.ESTIMATORS`."""
+    """Kinds of device on which the class computes. Read only for a class that `--estimator` names.
+    For flowprep's own algorithms, see `flowprep.flow.estimators.ESTIMATORS`."""
 
     parameters_class: ClassVar[type[Any] | None] = None
     """The frozen dataclass that `__init__` takes; None for a class without parameters. Read only
-    for a class that `--estimator` names; flowprep's own are in `flowprep.flow.parameters`."""
+    for a class that `--estimator` names. flowprep's own are in `flowprep.flow.parameters`."""
 
     device_name: str = "cpu"
-    """Where it computes, as it is stored with each video: `cpu`, `cuda:NVIDIA H100 80GB HBM3`."""
+    """The device's name as stored with each video: `cpu`, `cuda:NVIDIA H100 80GB HBM3`."""
 
     min_side_px: int = 16
-    """Frames with a smaller side are refused: no pyramid, patch or filter window fits into them."""
+    """Smaller frames are refused: no pyramid, patch or filter window fits into them."""
 
     @classmethod
     def create(cls, parameters: Any, device: str) -> FlowEstimator:
-        """Makes the estimator; a class for several devices gets the one that PyTorch calls so."""
+        """Makes the estimator. A class for several devices gets PyTorch's name of the device."""
         return cls() if parameters is None else cls(parameters)  # type: ignore[call-arg]
 
     @classmethod
     def weights(cls, parameters: Any) -> str | None:
-        """Returns the name or SHA-256 of the weights that `parameters` choose; None without any."""
+        """Returns the name or SHA-256 of the weights that `parameters` select; None if none."""
         return None
 
     @classmethod
     def implementation_with(cls, parameters: Any) -> str:
-        """Returns what is stored with the data: the implementation, and the weights if any."""
+        """Returns the text stored with the data: the implementation, and the weights if any."""
         weights = cls.weights(parameters)
         return cls.implementation if weights is None else f"{cls.implementation}, {weights}"
 
@@ -80,8 +80,8 @@ class FlowEstimator(ABC):
     def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the flow from `prev` to `next`, on the grid of `prev`.
 
-        Both are uint8, (H, W) or (H, W, 3) as `frames` says; the result is (H, W, 2) float32: u
-        right and v down, in px.
+        Both are uint8, (H, W) or (H, W, 3) depending on `frames`. The result is (H, W, 2) float32:
+        u right and v down, in px.
         """
 
     def pairs(
@@ -91,11 +91,11 @@ class FlowEstimator(ABC):
         step: int = 1,
         directions: Sequence[Direction] = DIRECTIONS,
     ) -> Iterator[FlowPair]:
-        """Yields the N - step pairs of a video of N frames, in order, as its frames arrive.
+        """Yields the N - step pairs of a video of N frames, in order, as the frames arrive.
 
-        `frames` are uint8 of one size, gray or RGB as the class says. Only step + 1 of them are
-        held. An estimator that can share a frame's preparation between its pairs, or work on
-        several pairs at once, overrides this.
+        `frames` are uint8 of one size, gray or RGB as the class requires. Only step + 1 frames are
+        held in memory. An estimator overrides this if it can share a frame's preparation between
+        pairs, or process several pairs at once.
         """
         window: deque[NDArray[np.uint8]] = deque(maxlen=step + 1)
         for number, frame in enumerate(frames):
@@ -110,9 +110,9 @@ class FlowEstimator(ABC):
 
 
 class VideoEstimator(FlowEstimator):
-    """An estimator that computes the pairs of a video together: one pair is a video of two frames.
+    """An estimator that computes the pairs of a video together. One pair is a video of two frames.
 
-    It overrides `pairs`.
+    A subclass overrides `pairs`.
     """
 
     def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:

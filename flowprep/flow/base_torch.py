@@ -1,6 +1,6 @@
-"""What the PyTorch estimators share: a video's pairs go to a torch device in batches.
+"""Shared code of the PyTorch estimators: the pairs of a video go to a torch device in batches.
 
-Importing this imports torch, so only an estimator that is made on a device does it.
+Importing this module imports torch, so it is imported only when such an estimator is made.
 """
 
 from __future__ import annotations
@@ -24,31 +24,32 @@ from flowprep.flow.parameters import DIRECTIONS, Direction
 __all__ = ["Arrival", "TorchEstimator", "upload"]
 
 FREE_MEMORY_SHARE = 0.5
-"""Part of a device's free memory that a batch may take."""
+"""Largest share of a device's free memory that a batch may take."""
 
 Plan = TypeVar("Plan")
-"""What an estimator works out once for a frame size: sizes, sample positions, weights."""
+"""What an estimator computes once for a frame size: sizes, sample positions, weights."""
 
 
 class TorchEstimator(VideoEstimator, Generic[Plan]):
     """Computes the flow of many pairs at once on a torch device.
 
-    Frames go to the device as they arrive, and each is prepared once for its up to four pairs. On
-    CUDA and ROCm the device never waits for the host within a batch, and its fields are copied to
-    the host behind it; the host waits for them only when it has launched the next batch.
+    Frames go to the device as they arrive. Each frame is prepared once for its up to four pairs. On
+    CUDA and ROCm, the device never waits for the host within a batch. The fields are copied to the
+    host after the batch, and the host waits for them only after it has launched the next batch.
 
-    `batch_pairs` None takes `batch_pixels`, or as many pairs as fit into `FREE_MEMORY_SHARE` of the
-    device's free memory, at least one; on the CPU, whose cache is small, it is one. A batch that
-    does not fit into memory after all is done in halves, and so are those after it.
+    If `batch_pairs` is None, a batch has `batch_pixels`, or as many pairs as fit into
+    `FREE_MEMORY_SHARE` of the device's free memory, but at least one. On the CPU, whose cache is
+    small, a batch is one pair. If a batch does not fit into memory after all, it is split into
+    halves, and so are later batches.
     """
 
     device_kinds = DEVICE_KINDS
 
     batch_pixels = 2**22
-    """Pixels of all fields of a batch: 24 pairs of 340x256 px in both directions. By then the
+    """Pixels of all fields of a batch: 24 pairs of 340x256 px in both directions. At this size, the
     kernels of an iteration take longer than launching them."""
     bytes_per_pixel: int
-    """Memory that a batch takes at its peak, for each pixel of each of its fields."""
+    """Peak memory of a batch, per pixel of each of its fields."""
 
     def __init__(self, *, device: str, batch_pairs: int | None = None) -> None:
         if batch_pairs is not None and batch_pairs < 1:
@@ -56,7 +57,7 @@ class TorchEstimator(VideoEstimator, Generic[Plan]):
         try:
             self._device = torch.device(device)
             torch.empty(1, device=self._device)
-        # What is raised for a device that is not there depends on its kind.
+        # The exception for a missing device depends on the kind of device.
         except (RuntimeError, AssertionError) as error:
             if _is_out_of_memory(error):
                 raise
@@ -70,19 +71,19 @@ class TorchEstimator(VideoEstimator, Generic[Plan]):
 
     @classmethod
     def create(cls, parameters: Any, device: str) -> FlowEstimator:
-        """Makes the estimator on a device of PyTorch's."""
+        """Makes the estimator on a PyTorch device."""
         given = () if parameters is None else (parameters,)
         return cls(*given, device=device)
 
     @abstractmethod
     def _make_plan(self, height: int, width: int) -> Plan:
-        """Returns what frames of one size have in common; its tensors are on the device."""
+        """Returns the data that all frames of one size share. Its tensors are on the device."""
 
     @abstractmethod
     def _prepare(self, plan: Plan, frames: Tensor) -> list[Tensor]:
-        """Returns what the pairs of N uint8 frames need of them: tensors of N entries.
+        """Returns the data that pairs need from N uint8 frames: tensors of N entries.
 
-        `frames` are (N, H, W), or (N, H, W, 3) where the class's `frames` is `rgb`.
+        `frames` are (N, H, W), or (N, H, W, 3) if the class's `frames` is `rgb`.
         """
 
     @abstractmethod
@@ -91,7 +92,7 @@ class TorchEstimator(VideoEstimator, Generic[Plan]):
     ) -> Tensor:
         """Returns the flow of B pairs, (B, H, W, 2) float32 px, without waiting for it.
 
-        `first` and `second`, (B,) int64, number the frames of each pair in `prepared`.
+        `first` and `second`, (B,) int64, are the indices in `prepared` of each pair's frames.
         """
 
     def pairs(
@@ -101,9 +102,9 @@ class TorchEstimator(VideoEstimator, Generic[Plan]):
         step: int = 1,
         directions: Sequence[Direction] = DIRECTIONS,
     ) -> Iterator[FlowPair]:
-        """As the base class, but up to twice a batch of frames, and its fields, are held.
+        """Like the base class, but holds up to two batches of frames and their fields.
 
-        Raises VideoError with the reason `out-of-memory` where a single pair does not fit.
+        Raises VideoError with the reason `out-of-memory` if a single pair does not fit.
         """
         video = _Video(self, step, directions)
         for frame in frames:
@@ -116,7 +117,7 @@ class TorchEstimator(VideoEstimator, Generic[Plan]):
         return self._plan[1]
 
     def _batch_limit(self, size: tuple[int, int], num_directions: int) -> int:
-        """Pairs of a batch of frames (H, W) in one or both directions."""
+        """Returns the number of pairs in a batch of frames (H, W), in one or both directions."""
         key = size, num_directions
         if key not in self._batch_limits:
             pair_pixels = size[0] * size[1] * num_directions
@@ -145,9 +146,9 @@ def upload(array: NDArray[Any], device: torch.device) -> Tensor:
 
 
 class Arrival:
-    """Tells when a device has done all that it has been given until now.
+    """Tells when a device has finished all the work that it has been given so far.
 
-    Other devices than CUDA's have done it as soon as this is made.
+    Devices other than CUDA's have finished as soon as this object exists.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -157,32 +158,32 @@ class Arrival:
             self._event.record(torch.cuda.current_stream(device))
 
     def wait(self) -> None:
-        """Leaves the processor and the interpreter to other threads meanwhile."""
+        """Waits, and leaves the processor and the interpreter to other threads meanwhile."""
         if self._event is not None:
             self._event.synchronize()
 
 
 @dataclass
 class _Batch:
-    """Fields of some pairs in order, on their way to the host."""
+    """Fields of consecutive pairs, on their way to the host."""
 
     first_index: int
     num_pairs: int
     fields: Tensor
-    """(pairs of each direction, H, W, 2), in pinned memory where the device is CUDA's."""
+    """(pairs of each direction, H, W, 2), in pinned memory if the device is CUDA's."""
     arrival: Arrival
 
     def read(self, directions: Sequence[Direction]) -> Iterator[FlowPair]:
         self.arrival.wait()
         fields = self.fields.numpy().reshape(-1, self.num_pairs, *self.fields.shape[1:])
         for number in range(self.num_pairs):
-            # A copy, so that a field that is kept does not keep the whole batch.
+            # A copy, so that one field that is kept does not keep the whole batch in memory.
             one = {name: fields[k, number].copy() for k, name in enumerate(directions)}
             yield FlowPair(self.first_index + number, one.get("forward"), one.get("backward"))
 
 
 class _Video(Generic[Plan]):
-    """A video on its way through an estimator."""
+    """A video that an estimator is processing."""
 
     def __init__(
         self,
@@ -197,15 +198,15 @@ class _Video(Generic[Plan]):
         self._size: tuple[int, int] | None = None
         self._shape: tuple[int, ...] = ()
         self._index = 0
-        """Of the first pair that is not launched."""
+        """Index of the first pair that is not launched yet."""
         self._frames: deque[NDArray[np.uint8]] = deque()
-        """All from frame `_index` on that have arrived."""
+        """All frames that have arrived, from frame `_index` on."""
         self._prepared: list[Tensor] | None = None
-        """The first `_step` of them, if they were prepared for pairs before."""
+        """The prepared first `_step` frames, if earlier pairs already needed them."""
         self._launched: deque[_Batch] = deque()
 
     def add(self, frame: NDArray[np.uint8]) -> Iterator[FlowPair]:
-        """Takes a frame, and yields the pairs that are ready by then."""
+        """Takes a frame, and yields the pairs that are now ready."""
         if self._size is None:
             self._size, self._shape = (frame.shape[0], frame.shape[1]), frame.shape
         if frame.shape != self._shape:
@@ -220,7 +221,7 @@ class _Video(Generic[Plan]):
             yield from self._launch_all()
 
     def finish(self) -> Iterator[FlowPair]:
-        """Yields what is left when the last frame has been added."""
+        """Yields the remaining pairs after the last frame has been added."""
         if self._directions:
             yield from self._launch_all()
         yield from self._read_launched(0)
@@ -233,7 +234,7 @@ class _Video(Generic[Plan]):
         while (num_pairs := len(self._frames) - self._step) > 0:
             num_pairs = min(num_pairs, self._limit())
             if self._try_to_launch(num_pairs):
-                # One batch may be under way besides that which was just launched.
+                # One more batch may be in progress besides the batch that was just launched.
                 yield from self._read_launched(1)
                 continue
             yield from self._read_launched(0)
@@ -249,12 +250,12 @@ class _Video(Generic[Plan]):
             self._estimator._halve_batch(self._size, len(self._directions), num_pairs)
 
     def _read_launched(self, num_left: int) -> Iterator[FlowPair]:
-        # With the CPU there is nothing to wait for.
+        # On the CPU there is nothing to wait for.
         while len(self._launched) > (num_left if self._device.type == "cuda" else 0):
             yield from self._launched.popleft().read(self._directions)
 
     def _try_to_launch(self, num_pairs: int) -> bool:
-        """Launches the next pairs, or returns False if memory does not suffice."""
+        """Launches the next pairs, or returns False if there is not enough memory."""
         try:
             with torch.inference_mode():
                 self._launch(num_pairs)
@@ -289,7 +290,7 @@ class _Video(Generic[Plan]):
         else:
             on_host = fields.cpu()
         batch = _Batch(self._index, num_pairs, on_host, Arrival(self._device))
-        # A copy, so that the others' memory can be used again.
+        # A copy, so that the memory of the other frames can be reused.
         self._prepared = [part[num_pairs:].clone() for part in prepared]
         self._launched.append(batch)
         self._index += num_pairs
@@ -298,10 +299,10 @@ class _Video(Generic[Plan]):
 
 
 def _free_memory(device: torch.device) -> int | None:
-    """Returns a device's free memory in bytes, or None where that is not known."""
+    """Returns a device's free memory in bytes, or None if it is unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # What torch keeps for later is free too.
+        # Memory that torch holds in reserve is free too.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
@@ -309,7 +310,7 @@ def _free_memory(device: torch.device) -> int | None:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # Not every device has an error of its own for it.
+    # Not every device has its own exception for this.
     text = str(error).lower()
     return (
         isinstance(error, torch.cuda.OutOfMemoryError)

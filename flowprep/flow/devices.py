@@ -1,14 +1,14 @@
-"""Where flow is computed: what a device's name means, and what this machine has.
+"""Where flow is computed: the meaning of a device's name, and what this machine has.
 
-    auto        a GPU where this machine has one that works and the algorithm has a GPU version;
-                the CPU otherwise
+    auto        a GPU if this machine has a working one and the algorithm has a GPU version;
+                otherwise the CPU
     cpu         the native or OpenCV's estimator, on one core
     cuda        the first GPU (NVIDIA's, or AMD's under PyTorch for ROCm)
-    cuda:N      the GPU of number N, counted from 0 among those that the process may see
+    cuda:N      GPU number N, counted from 0 among the GPUs that the process may see
     mps         the GPU of an Apple processor
-    torch-cpu   the version for GPUs, computed on the CPU: slow, to compare with and to test
+    torch-cpu   the GPU version, computed on the CPU: slow, for comparisons and tests
 
-PyTorch takes seconds to import, so it is asked only where a driver is there that it could use.
+PyTorch takes seconds to import, so it is asked only if there is a driver that it could use.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ DEVICE_NAMES = "auto, cpu, cuda, cuda:N, mps or torch-cpu"
 
 @dataclass(frozen=True)
 class Device:
-    """One place to compute flow."""
+    """One place where flow can be computed."""
 
     kind: DeviceKind
     index: int | None = None
-    """Of a GPU among those of its kind; None is the first."""
+    """Number of a GPU among those of its kind; None is the first."""
 
     def __str__(self) -> str:
         return self.kind if self.index is None else f"{self.kind}:{self.index}"
 
     @property
     def torch_name(self) -> str:
-        """What PyTorch calls it."""
+        """PyTorch's name of the device."""
         return "cpu" if self.kind == "torch-cpu" else str(self)
 
 
 def parse_device(name: str) -> Device | None:
-    """Reads a device's name; None is `auto`. Raises ConfigError for what is none."""
+    """Reads a device's name; None is `auto`. Raises ConfigError for an invalid name."""
     if name == "auto":
         return None
     if name in DEVICE_KINDS:
@@ -78,9 +78,9 @@ def parse_device(name: str) -> Device | None:
 
 
 def is_device_failure(error: BaseException) -> bool:
-    """Whether an error may come from the GPU or its memory, and not from what was computed.
+    """Whether an error may come from the GPU or its memory, and not from the computation.
 
-    Most errors of CUDA leave a process unable to compute anything more on the GPU.
+    After most CUDA errors, a process cannot compute anything on the GPU any more.
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"AcceleratorError", "OutOfMemoryError"}:
@@ -106,44 +106,44 @@ class Gpu:
     name: str
     memory_bytes: int
     compute_capability: tuple[int, int] | None
-    """NVIDIA's number of the generation, such as (9, 0); None for others."""
+    """NVIDIA's generation number, such as (9, 0); None for other GPUs."""
 
 
 @dataclass(frozen=True)
 class DriverState:
-    """What NVIDIA's driver says."""
+    """The answer of NVIDIA's driver."""
 
     error: int
-    """CUresult of cuInit; 0 is success, 100 no device."""
+    """CUresult of cuInit; 0 means success, 100 means no device."""
     cuda_version: tuple[int, int]
-    """The newest CUDA that it supports."""
+    """The newest CUDA version that the driver supports."""
     gpus: tuple[Gpu, ...]
-    """Those that this process may see."""
+    """The GPUs that this process may see."""
 
 
 @dataclass(frozen=True)
 class CudaState:
-    """What this machine has for PyTorch's device `cuda`; None where it is missing or unasked."""
+    """What this machine has for PyTorch's device `cuda`. None means missing or not asked."""
 
     driver: DriverState | None
     torch_version: str | None = None
     torch_cuda: str | None = None
-    """The CUDA that PyTorch is built for, such as `12.8`."""
+    """The CUDA version that PyTorch is built for, such as `12.8`."""
     torch_hip: str | None = None
-    """The ROCm that PyTorch is built for."""
+    """The ROCm version that PyTorch is built for."""
     torch_architectures: tuple[str, ...] = ()
-    """What its kernels are compiled for: `sm_90`, and `compute_90` for that and all newer ones."""
+    """Targets of its kernels: `sm_90`, or `compute_90` for that generation and all newer ones."""
     torch_sees: int = 0
-    """GPUs that PyTorch counts."""
+    """Number of GPUs that PyTorch counts."""
     gpus: tuple[Gpu, ...] = ()
     message: str | None = None
-    """PyTorch's words on why it sees none."""
+    """PyTorch's explanation if it sees none."""
 
 
 def why_no_cuda(state: CudaState, index: int | None = None) -> str | None:
-    """Returns why a GPU cannot be used and what helps; None where it can.
+    """Returns why a GPU cannot be used and what helps; None if it can be used.
 
-    `index` is that of the GPU, counted from 0.
+    `index` is the number of the GPU, counted from 0.
     """
     driver = state.driver
     if driver is None and state.torch_hip is None:
@@ -182,8 +182,8 @@ def why_no_cuda(state: CudaState, index: int | None = None) -> str | None:
 def _why_not_driver(driver: DriverState, state: CudaState) -> str | None:
     assert state.torch_cuda is not None
     needed = tuple(map(int, state.torch_cuda.split(".")[:2]))
-    # A driver runs every CUDA of its own major version, and all older ones (CUDA's "minor version
-    # compatibility").
+    # A driver runs every CUDA version with its own major number, and all older ones (CUDA's "minor
+    # version compatibility").
     if driver.cuda_version[0] < needed[0]:
         return (
             f"NVIDIA's driver is too old: it supports CUDA up to {_version(driver.cuda_version)}, "
@@ -205,8 +205,8 @@ def _why_not_driver(driver: DriverState, state: CudaState) -> str | None:
 def _has_code(architectures: tuple[str, ...], capability: tuple[int, int] | None) -> bool:
     """Whether one of PyTorch's architectures runs on a GPU.
 
-    Machine code runs on its own major version from its minor version on, and the portable PTX on
-    all newer ones (CUDA C++ Programming Guide, binary and PTX compatibility).
+    Machine code runs on GPUs of its own major version, from its minor version on. Portable PTX runs
+    on all newer GPUs (CUDA C++ Programming Guide, binary and PTX compatibility).
     """
     if capability is None or not architectures:
         return True
@@ -226,7 +226,7 @@ _MAJOR_ATTRIBUTE, _MINOR_ATTRIBUTE = 75, 76
 
 @functools.cache
 def cuda_state() -> CudaState:
-    """Asks driver and PyTorch once; no memory of a GPU is taken by that."""
+    """Asks the driver and PyTorch once. This takes no GPU memory."""
     driver = ask_driver()
     if driver is None and not os.path.exists("/dev/kfd"):
         return CudaState(None)
@@ -237,7 +237,7 @@ def cuda_state() -> CudaState:
     versions = torch.__version__, torch.version.cuda, getattr(torch.version, "hip", None)
     if versions[1] is None and versions[2] is None:
         return CudaState(driver, *versions)
-    # Where the driver is too old PyTorch says so in a warning.
+    # If the driver is too old, PyTorch says so in a warning.
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         sees = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -253,10 +253,10 @@ def cuda_state() -> CudaState:
 
 
 def ask_driver(library: Any = None) -> DriverState | None:
-    """Returns what NVIDIA's driver says, or None if there is none.
+    """Returns the answer of NVIDIA's driver, or None if there is no driver.
 
-    `library` is the driver's, loaded; it is looked for where that is None. The functions are those
-    of cuda.h; none of them makes a context, which would take memory of the GPU.
+    `library` is the loaded driver library; None searches for it. The functions are declared in
+    cuda.h. None of them makes a context, which would take GPU memory.
     """
     if library is None:
         try:

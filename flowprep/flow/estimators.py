@@ -1,4 +1,4 @@
-"""The estimator of each algorithm on each kind of device, and those that users bring themselves."""
+"""The estimator of each algorithm on each kind of device, and estimators that users bring."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-# Each class is imported when it is to compute: OpenCV takes long to import, and PyTorch seconds.
+# Each class is imported only when it computes: OpenCV is slow to import, and PyTorch takes seconds.
 
 
 def _tvl1() -> type[FlowEstimator]:
@@ -57,7 +57,7 @@ def _tvl1_torch() -> type[FlowEstimator]:
 
 
 def _tvl1_cuda() -> type[FlowEstimator]:
-    # Written for NVIDIA's compiler, which AMD's GPUs have not.
+    # Written for NVIDIA's compiler, which AMD's GPUs lack.
     if cuda_state().torch_hip is not None:
         return _tvl1_torch()
     from flowprep.flow.tvl1_cuda import TVL1Cuda
@@ -108,18 +108,18 @@ ESTIMATORS: dict[tuple[str, DeviceKind], Callable[[], type[FlowEstimator]]] = {
     ("farneback-opencv", "cpu"): _farneback_opencv,
     ("dis", "cpu"): _dis,
 }
-"""What imports the class of each algorithm on each kind of device. Every algorithm has one for the
-CPU, and all classes of an algorithm have one `implementation` and take the same frames."""
+"""Functions that import the class of each algorithm for each kind of device. Every algorithm has a
+class for the CPU. All classes of an algorithm share one `implementation` and the same frames."""
 
 
 def create_estimator(name: str, *, device: str = "cpu", **parameters: Any) -> FlowEstimator:
-    """Creates the estimator called `name` with the given parameters, the others at their defaults.
+    """Creates the estimator called `name`. Parameters that are not given have their defaults.
 
     `name` is an algorithm, or `package.module:Class` for an estimator of your own. The parameters
-    are the fields of `flowprep.flow.parameters.PARAMETERS[name]`, or of your class's own dataclass;
-    `device` is one of `flowprep.flow.devices`, such as `auto` or `cuda:1`. Raises ConfigError for
-    an unknown name or parameter, for a value that breaks a parameter's rule, and for a device that
-    is not there.
+    are the fields of `flowprep.flow.parameters.PARAMETERS[name]`, or of your class's own dataclass.
+    `device` is a name from `flowprep.flow.devices`, such as `auto` or `cuda:1`. Raises ConfigError
+    for an unknown name or parameter, for a value that breaks a parameter's rule, and for a device
+    that does not exist.
     """
     return build_estimator(name, parse_parameters(name, parameters), device)
 
@@ -127,7 +127,7 @@ def create_estimator(name: str, *, device: str = "cpu", **parameters: Any) -> Fl
 def build_estimator(
     name: str, parameters: FlowParameters | Mapping[str, Any] | None, device: str = "cpu"
 ) -> FlowEstimator:
-    """Returns the estimator of algorithm `name` for parameters that are checked already."""
+    """Returns the estimator of algorithm `name` for parameters that are already checked."""
     where = resolve_device(device, name)
     if is_own(name):
         estimator = _own(name).create(_own_values(parameters), where.torch_name)
@@ -139,9 +139,9 @@ def build_estimator(
 
 
 def parse_parameters(name: str, parameters: Mapping[str, Any]) -> FlowParameters:
-    """Returns the parameters of algorithm `name`, all of them; the others have their defaults.
+    """Returns all parameters of algorithm `name`. Those that are not given have their defaults.
 
-    Raises ConfigError for what the algorithm does not take.
+    Raises ConfigError for a parameter that the algorithm does not take.
     """
     check_algorithm(name)
     if is_own(name):
@@ -160,8 +160,8 @@ def parse_parameters(name: str, parameters: Mapping[str, Any]) -> FlowParameters
 def implementation_of(name: str, parameters: FlowParameters | Mapping[str, Any] | None) -> str:
     """Returns the implementation of an algorithm, as it is stored with the data.
 
-    It is that of the class, with the weights that the parameters choose; of a user's own estimator
-    it has its name, version and source too.
+    It is the implementation of the class, with the weights that the parameters select. For a user's
+    own estimator it also holds the name, version and source.
     """
     if is_own(name):
         return _own(name).implementation_with(_own_values(parameters))
@@ -169,21 +169,21 @@ def implementation_of(name: str, parameters: FlowParameters | Mapping[str, Any] 
 
 
 def device_kinds(algorithm: str) -> tuple[DeviceKind, ...]:
-    """Returns where an algorithm can be computed."""
+    """Returns the kinds of device on which an algorithm can be computed."""
     if is_own(algorithm):
         return _own(algorithm).kind.device_kinds
     return tuple(kind for name, kind in ESTIMATORS if name == algorithm)
 
 
 def has_gpu_version(algorithm: str) -> bool:
-    """Whether there is a version for GPUs of an algorithm."""
+    """Whether an algorithm has a GPU version."""
     return any(kind != "cpu" for kind in device_kinds(algorithm))
 
 
 def check_device(name: str, algorithm: str) -> Device | None:
-    """Reads a device's name for an algorithm; None is `auto`. The machine is not asked.
+    """Reads a device's name for an algorithm; None is `auto`. Does not look at the machine.
 
-    Raises ConfigError for what is no name, and for an algorithm that has no version for it.
+    Raises ConfigError for an invalid name, and if the algorithm has no version for the device.
     """
     device = parse_device(name)
     kinds = device_kinds(algorithm)
@@ -199,8 +199,8 @@ def check_device(name: str, algorithm: str) -> Device | None:
 def resolve_device(name: str, algorithm: str) -> Device:
     """Returns the device that `name` means on this machine for an algorithm.
 
-    Raises ConfigError, with the rule, the value and the remedy, for what is no device's name, for
-    an algorithm without a version for it, and for a GPU that is not there or does not work.
+    Raises ConfigError, with the rule, the value and the remedy, for an invalid device name, for an
+    algorithm without a version for the device, and for a GPU that is missing or does not work.
     """
     device = check_device(name, algorithm)
     if device is None:

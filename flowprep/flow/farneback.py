@@ -1,4 +1,4 @@
-"""Native Farneback on the CPU: OpenCV's algorithm and numbers, each frame expanded but once."""
+"""Native Farneback on the CPU: OpenCV's algorithm and numbers, but each frame is expanded once."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ __all__ = ["Farneback"]
 
 
 class Farneback(FlowEstimator):
-    """Farneback (2003) as cv2.calcOpticalFlowFarneback computes it, but in float32 throughout."""
+    """Farneback (2003) as in cv2.calcOpticalFlowFarneback, but in float32 throughout."""
 
     implementation = "flowprep-1"
 
     def __init__(self, parameters: FarnebackParameters) -> None:
-        # Not above: numba takes longer to import than commands that need no kernel take to run.
+        # Imported late: numba takes longer to import than commands without kernels take to run.
         from flowprep.flow import farneback_level
 
         self._kernels = farneback_level
         self._parameters = parameters
         self._filters = farneback_level.expansion_filters(parameters.poly_n, parameters.poly_sigma)
         self._window = farneback_level.averaging_window(parameters.winsize, parameters.gaussian)
-        # Single calls use this again while the size stays the same: asking the system for memory
-        # would cost more than their arithmetic.
+        # Single calls reuse this while the frame size stays the same: requesting memory from the
+        # system would cost more than the arithmetic.
         self._pyramid: Pyramid | None = None
         self._frames: list[Frame] = []
-        # Kernels are compiled, or read from the disk, at their first call: now, and not while the
-        # first pair of a video is timed.
+        # Kernels are compiled, or read from disk, at their first call. This call does it now, so
+        # that the time of a video's first pair does not include it.
         blank = np.zeros((self.min_side_px, self.min_side_px), np.uint8)
         with collector_paused():
             self(blank, blank)
@@ -59,7 +59,7 @@ class Farneback(FlowEstimator):
         step: int = 1,
         directions: Sequence[Direction] = DIRECTIONS,
     ) -> Iterator[FlowPair]:
-        """Yields what `FlowEstimator.pairs` does; a frame is expanded once for all its pairs."""
+        """Yields the same as `FlowEstimator.pairs`; each frame is expanded once for all pairs."""
         window: deque[Frame] = deque()
         pyramid: Pyramid | None = None
         for number, image in enumerate(frames):
@@ -75,7 +75,7 @@ class Farneback(FlowEstimator):
                 )
 
     def _expand(self, image: NDArray[np.uint8], pyramid: Pyramid, frame: Frame) -> None:
-        """Writes the polynomial expansions of an image, at each level, into `frame`."""
+        """Writes the polynomial expansion of an image at each level into `frame`."""
         np.copyto(pyramid.full, image)
         for number, (level, expansion) in enumerate(zip(pyramid.levels, frame, strict=True)):
             # Each level comes from the full image, not from the level before it.

@@ -1,14 +1,15 @@
-"""One level of native Farneback: its memory, and the kernels that work on it.
+"""One level of native Farneback: its memory, and its kernels.
 
 Gunnar Farneback, "Two-Frame Motion Estimation Based on Polynomial Expansion", SCIA 2003, with the
-choices of OpenCV's modules/video/src/optflowgf.cpp: each frame becomes, around every pixel, a
-quadratic polynomial f(x) = x'Ax + b'x + c. Where the scene moves by d, the second frame's b is the
-first's less 2Ad; that equation, averaged over a window, is solved for d, coarse to fine.
+choices of OpenCV's modules/video/src/optflowgf.cpp. Each frame is approximated around every pixel
+by a quadratic polynomial f(x) = x'Ax + b'x + c. If the scene moves by d, the second frame's b is
+the first frame's b minus 2Ad. This equation is averaged over a window and solved for d, coarse to
+fine.
 
-The averages make neighbors in a row depend on each other, so a vector holds none: a row is cut
-into 16 strips of equal width, and lane i of vector t is column t of strip i. A window then slides
-along all strips at once by additions of whole vectors. Only at the strips' ends do numbers cross
-lanes.
+In the averages, neighbors in a row depend on each other, so a vector must not hold neighbors. A row
+is cut into 16 strips of equal width, and lane i of vector t is column t of strip i. A window then
+slides along all strips at once, by additions of whole vectors. Numbers cross lanes only at the
+strips' ends.
 """
 
 from __future__ import annotations
@@ -63,12 +64,12 @@ __all__ = [
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32 | np.int64]
 
-# Numbers a pixel, and a vector of pixels, has in each array.
+# Numbers per pixel in each array. A vector of pixels has as many vectors.
 _FLOW = 2  # u, v
 _EXPANSION = 5  # b_y, b_x, A_yy, A_xx, 2 A_xy
 _NORMAL = 5  # G_yy, G_xy, G_xx, h_y, h_x
 _PIXEL = 8
-"""Numbers of a pixel in a packed expansion: its five, and three that keep two pixels in a line."""
+"""Numbers per pixel in a packed expansion: its five, and three so that two pixels fill a line."""
 _FILTERS = 3  # smooth, slope, curvature
 _FLOW_BLOCK = _FLOW * NUM_LANES
 _EXPANSION_BLOCK = _EXPANSION * NUM_LANES
@@ -77,24 +78,24 @@ _FILTERED_BLOCK = _FILTERS * NUM_LANES
 _TARGET_BLOCK = 3 * NUM_LANES  # fractions of x and y, squared distance to the frame
 
 MIN_SIDE_PX = 32
-"""Least side of a level of the pyramid other than the full image (calc: min_size)."""
+"""Smallest side of a pyramid level other than the full image (calc: min_size)."""
 _BORDER = np.array([0.14, 0.14, 0.4472, 0.4472, 0.4472], np.float32)
-"""Trust in the outermost five pixels, which lack neighbors (FarnebackUpdateMatrices: border)."""
+"""Weight of the outermost five pixels, which lack neighbors (FarnebackUpdateMatrices: border)."""
 REGULARIZATION = np.float32(1e-3)
-"""Added to the determinant, so that blank regions stay still (FarnebackUpdateFlow_Blur)."""
+"""Added to the determinant so that blank regions stay still (FarnebackUpdateFlow_Blur)."""
 PRECISION = np.finfo(np.float32).eps
-"""Part of the determinant that rounding decides where edges are parallel; as much is added to it,
-so that the flow along them stays modest. OpenCV's does not, but its solution is in double."""
+"""Share of the determinant that is rounding noise if all edges are parallel. The same share is
+added to it, so that the flow along the edges stays modest. OpenCV solves in double instead."""
 _WAVE = 4
-"""Iterations that pass over a large image together."""
+"""Iterations that pass over a large image together, one behind the other."""
 _CACHE_BYTES = 6_000_000
-"""Up to this size both frames' expansions stay in the cache from one iteration to the next."""
+"""Up to this size, both frames' expansions stay in the cache from one iteration to the next."""
 _REFRESH_ROWS = 64
-"""Rows after which a running sum is taken anew, before its rounding errors add up."""
+"""Rows after which a running sum is computed afresh, before its rounding errors add up."""
 
 
 class Pyramid:
-    """The levels of a frame of some size, the full image first, and memory to compute them."""
+    """The levels for frames of one size, the full image first, and the memory to compute them."""
 
     def __init__(self, shape: tuple[int, ...], parameters: FarnebackParameters) -> None:
         height, width = shape
@@ -104,12 +105,12 @@ class Pyramid:
         self.smooth = np.empty((height, width), np.float32)
 
     def new_frame(self) -> Frame:
-        """Returns room for the expansions of a frame."""
+        """Returns memory for the expansions of a frame."""
         return [Expansion(level) for level in self.levels]
 
 
 class _Level:
-    """One level of the pyramid: its size, what follows from that, and the kernels' memory."""
+    """One level of the pyramid: its size, what depends on the size, and the kernels' memory."""
 
     def __init__(
         self, height: int, width: int, scale: float, parameters: FarnebackParameters
@@ -117,7 +118,7 @@ class _Level:
         self.height, self.width = round(height * scale), round(width * scale)
         self.smoothing_side_px, self.smoothing_sigma_px = smoothing(scale)
         strip = -(-self.width // NUM_LANES)
-        # Strips a power of two apart would share the same few places of the cache.
+        # Strips at a distance of a power of two would compete for the same places in the cache.
         strip += strip % 32 == 0
         self.strip = strip
         self.row_trust = border_trust(self.height)
@@ -127,15 +128,15 @@ class _Level:
 
         self.image = np.empty((self.height, self.width), np.float32)
         self.flow = np.empty((self.height, self.width, _FLOW), np.float32)
-        # A row of the image or of the flow.
+        # One row of the image or of the flow.
         self.line = _aligned((_FLOW * strip + 1) * NUM_LANES)
-        # Both as strips. Squares of 16 vectors may reach beyond the last row.
+        # Both in strips. Squares of 16 vectors may reach beyond the last row.
         self.image_strips = _aligned((self.height * strip + NUM_LANES) * NUM_LANES)
         self.displacement = _aligned((self.height * strip * _FLOW + NUM_LANES) * NUM_LANES)
-        # A row with the columns beyond its ends that the expansion's filters reach.
+        # One row, plus the columns beyond its ends that the expansion's filters reach.
         self.filtered = _aligned((strip + 2 * parameters.poly_n) * _FILTERED_BLOCK)
-        # For each iteration of a wave, the rows of normal equations that the window covers and the
-        # one that it just left, and the averages of a row, with the columns beyond its ends.
+        # For each iteration of a wave: the rows of normal equations in the window, the row that the
+        # window just left, and the averages of a row with the columns beyond its ends.
         reach = parameters.winsize // 2
         num_pixels = self.height * strip * NUM_LANES
         in_cache = num_pixels * (_EXPANSION + _PIXEL) * 4 <= _CACHE_BYTES
@@ -143,32 +144,32 @@ class _Level:
         ring_size, row_size = (2 * reach + 2) * strip, strip + 2 * reach
         self.rings = _aligned(wave * ring_size * _NORMAL_BLOCK).reshape(wave, -1)
         self.averages = _aligned(wave * row_size * _NORMAL_BLOCK).reshape(wave, -1)
-        # Where the window's columns start in that row, and its rows in the ring.
+        # Where the columns of the window start in that row, and its rows in the ring.
         self.column_starts = np.arange(2 * reach + 1) * _NORMAL_BLOCK
         self.row_starts = np.empty_like(self.column_starts)
-        # Where a row's displacements point to.
+        # The places to which a row's displacements point.
         self.positions = np.empty(strip * NUM_LANES, np.int32)
         self.targets = _aligned(strip * _TARGET_BLOCK)
 
 
 class Expansion:
-    """The polynomials of one frame at one level, in the two forms that a pair reads them in."""
+    """The polynomials of one frame at one level, in the two layouts that a pair reads."""
 
     def __init__(self, level: _Level) -> None:
         num_vectors = level.height * level.strip
         self.own = _aligned(num_vectors * _EXPANSION_BLOCK)
-        """Row, vector t of the strips, coefficient, lane."""
+        """Axes: row, vector t of the strips, coefficient, lane."""
         self.packed = _aligned(num_vectors * NUM_LANES * _PIXEL)
-        """Row, column, coefficient: what a displaced position needs lies together."""
+        """Axes: row, column, coefficient. All numbers of a displaced position are together."""
 
 
 Frame = list[Expansion]
 
 
 def level_scales(height: int, width: int, parameters: FarnebackParameters) -> list[float]:
-    """Returns the size of each level of the pyramid as a part of the full image's, which is first.
+    """Returns the scale of each level relative to the full image, which comes first.
 
-    `levels` come on top of the full image (FarnebackOpticalFlowImpl::calc).
+    `levels` counts the levels above the full image (FarnebackOpticalFlowImpl::calc).
     """
     scales = [1.0]
     for _ in range(parameters.levels):
@@ -182,7 +183,7 @@ def level_scales(height: int, width: int, parameters: FarnebackParameters) -> li
 def smoothing(scale: float) -> tuple[int, float]:
     """Returns side and sigma, px, of the Gaussian that smooths the full image for a level.
 
-    OpenCV takes sigma 0 for the default of that side (FarnebackOpticalFlowImpl::calc).
+    For sigma 0, OpenCV uses the default sigma of that side (FarnebackOpticalFlowImpl::calc).
     """
     sigma_px = (1 / scale - 1) / 2
     return max(round(5 * sigma_px) | 1, 3), sigma_px
@@ -191,10 +192,11 @@ def smoothing(scale: float) -> tuple[int, float]:
 def expansion_filters(poly_n: int, sigma: float) -> FloatArray:
     """Returns the taps 0 ... n of the polynomial expansion's three filters, one after another.
 
-    They smooth, differentiate once (odd) and twice (even). With the weights of the neighborhood a
-    product of Gaussians, 1, x, y, x^2 - m, y^2 - m and xy are orthogonal (m is the variance of the
-    sampled Gaussian), so each coefficient is one separable filter. In OpenCV, which does not take
-    m off, that shows in the inverse of G (FarnebackPrepareGaussian).
+    The filters smooth, differentiate once (odd) and differentiate twice (even). The weights of the
+    neighborhood are a product of Gaussians. With these weights, 1, x, y, x^2 - m, y^2 - m and xy
+    are orthogonal (m is the variance of the sampled Gaussian), so each coefficient is one separable
+    filter. OpenCV does not subtract m. There, the same appears in the inverse of G
+    (FarnebackPrepareGaussian).
     """
     x = np.arange(-poly_n, poly_n + 1)
     if sigma < np.finfo(np.float32).eps:
@@ -204,7 +206,7 @@ def expansion_filters(poly_n: int, sigma: float) -> FloatArray:
     variance, fourth = (gaussian * x**2).sum(), (gaussian * x**4).sum()
     filters = np.zeros((_FILTERS, x.size))
     filters[0] = gaussian
-    # OpenCV takes 0 for the inverse of a G that it cannot invert: nothing moves.
+    # If OpenCV cannot invert G, it uses 0 as the inverse: nothing moves.
     if variance**2 >= np.finfo(np.float64).eps:
         filters[1] = gaussian * x / variance
         filters[2] = gaussian * (x**2 - variance) / (fourth - variance**2)
@@ -214,9 +216,9 @@ def expansion_filters(poly_n: int, sigma: float) -> FloatArray:
 def averaging_window(winsize: int, gaussian: bool) -> FloatArray:
     """Returns the weights of a row's pixels at distance 0 ... winsize // 2, float32.
 
-    An even box is as wide as the next odd one and divided by its own side, as OpenCV's
-    (FarnebackUpdateFlow_Blur and FarnebackUpdateFlow_GaussianBlur). A box of side 1 is the pixel
-    alone; OpenCV's, by an oversight, then also holds the first row and column of the image.
+    An even box is as wide as the next odd box but is divided by its own side, as in OpenCV
+    (FarnebackUpdateFlow_Blur and FarnebackUpdateFlow_GaussianBlur). A box of side 1 is only the
+    pixel itself. By an oversight, OpenCV also includes the first row and column of the image.
     """
     reach = winsize // 2
     if not gaussian or reach == 0:
@@ -226,7 +228,7 @@ def averaging_window(winsize: int, gaussian: bool) -> FloatArray:
 
 
 def border_trust(size: int) -> FloatArray:
-    """Returns how far a row or column of pixels is trusted by its place, (size,) float32."""
+    """Returns the weight of each row or column of pixels by its position, (size,) float32."""
     trust = np.ones(size, np.float32)
     trust[: _BORDER.size] *= _BORDER[:size]
     trust[::-1][: _BORDER.size] *= _BORDER[:size]
@@ -234,7 +236,7 @@ def border_trust(size: int) -> FloatArray:
 
 
 def _aligned(size: int) -> FloatArray:
-    """Returns an uninitialized array that begins with a line of the cache."""
+    """Returns an uninitialized array that starts at a cache line."""
     room = np.empty(size + NUM_LANES, np.float32)
     start = -room.ctypes.data // room.itemsize % NUM_LANES
     return room[start : start + size]
@@ -252,7 +254,7 @@ def expand(
     image_strips: FloatArray,
     row: FloatArray,
 ) -> None:
-    """Computes the polynomial expansion of an image (FarnebackPolyExp), borders replicated."""
+    """Computes the polynomial expansion of an image (FarnebackPolyExp), with replicated borders."""
     strip = own.size // (height * _EXPANSION_BLOCK)
     reach = filters.size // _FILTERS - 1
     for y in range(height):
@@ -278,7 +280,7 @@ def expand(
 def _filter_down(
     image_strips: FloatArray, filters: FloatArray, column: int, stride: int, y: int, height: int
 ) -> tuple[Lanes, Lanes, Lanes]:
-    """The image smoothed, differentiated once and twice along y, at row `y`."""
+    """Returns row `y` smoothed, differentiated once and differentiated twice along y."""
     center = load(image_strips, y * stride + column)
     smooth = load_broadcast(filters, 0) * center
     slope = broadcast(np.float32(0))
@@ -290,7 +292,7 @@ def _filter_down(
         both = above + below
         smooth = fma(load_broadcast(filters, k), both, smooth)
         slope = fma(load_broadcast(filters, taps + k), below - above, slope)
-        # The taps of this filter sum to 0: without the center a blank image gives exactly that.
+        # The taps of this filter sum to 0. In this form, a blank image gives exactly 0.
         curvature = fma(load_broadcast(filters, 2 * taps + k), both - (center + center), curvature)
     return smooth, slope, curvature
 
@@ -299,9 +301,9 @@ def _filter_down(
 def _filter_across(
     row: FloatArray, filters: FloatArray, place: int
 ) -> tuple[Lanes, Lanes, Lanes, Lanes, Lanes]:
-    """The polynomial at one vector of a row that is filtered along y: b_y, b_x, A_yy, A_xx, 2 A_xy.
+    """Returns the polynomial at a vector of a row filtered along y: b_y, b_x, A_yy, A_xx, 2 A_xy.
 
-    So b_x is smooth along y and the slope along x, and 2 A_xy the slope along both.
+    b_x is smoothed along y and differentiated along x. 2 A_xy is differentiated along both.
     """
     center, center_slope, center_curvature = load_series(row, place, NUM_LANES, _FILTERS)
     smooth = load_broadcast(filters, 0)
@@ -348,14 +350,14 @@ def estimate(
 ) -> None:
     """Refines the flow from one frame to another at one level, in place.
 
-    The paper's "Estimation Over a Neighborhood", each time with the flow so far as that which is
-    known a priori.
+    This is "Estimation Over a Neighborhood" in the paper. Each iteration uses the flow so far as
+    the a priori displacement.
     """
     height, strip, reach = row_trust.size, column_trust.size // NUM_LANES, window.size - 1
     for y in range(height):
         _cut_row(flow, y, width, height, line, displacement, strip)
-    # An iteration at row y needs that before it at row y + reach: all pass over the image together,
-    # one behind the other, and find in the cache what the first one read.
+    # An iteration at row y needs the previous iteration at row y + reach. So all iterations pass
+    # over the image together, one behind the other, and find in the cache what the first one read.
     for first in range(0, iterations, rings.shape[0]):
         wave = min(iterations - first, rings.shape[0])
         for step in range(-reach, height + (wave - 1) * reach):
@@ -406,9 +408,9 @@ def _set_normal_equations(
 ) -> None:
     """Writes G = A'A and h = A'(A d + db / 2) of row `y`, for its displacements d, into the ring.
 
-    A is the mean of both frames' and db the first frame's b less the second's, which is taken where
-    d points to, bilinearly. Outside, the second counts for b = 0 and the first frame's A
-    (FarnebackUpdateMatrices).
+    A is the mean of both frames' A. db is the first frame's b minus the second frame's b, which is
+    sampled bilinearly at the place to which d points. If that place is outside, the second frame
+    counts as b = 0 with the first frame's A (FarnebackUpdateMatrices).
     """
     height, strip = row_trust.size, column_trust.size // NUM_LANES
     rows_in_ring = ring.size // (strip * _NORMAL_BLOCK)
@@ -416,14 +418,14 @@ def _set_normal_equations(
     strip_starts = lane_numbers() * broadcast(np.float32(strip))
     last_x, last_y = broadcast(np.float32(width - 2)), broadcast(np.float32(height - 2))
     row_length = broadcast_int(np.int32(strip * NUM_LANES))
-    # Positions before pixels: what is read at them then arrives while others are computed.
+    # Positions first, pixels later: the reads then arrive while other positions are computed.
     for t in range(strip):
         u = load(displacement, (y * strip + t) * _FLOW_BLOCK)
         v = load(displacement, (y * strip + t) * _FLOW_BLOCK + NUM_LANES)
         target_x = strip_starts + broadcast(np.float32(t)) + u
         target_y = broadcast(np.float32(y)) + v
         left, top = floor(target_x), floor(target_y)
-        # Whatever the displacement, what is read lies within the frame.
+        # For every displacement, all reads are within the frame.
         near_x = minimum(maximum(left, zero), last_x)
         near_y = minimum(maximum(top, zero), last_y)
         off_x, off_y = left - near_x, top - near_y
@@ -442,7 +444,7 @@ def _set_normal_equations(
                 packed, positions, t * NUM_LANES, next_row, targets, t * _TARGET_BLOCK + NUM_LANES
             )
         )
-        # The five numbers of the left and the right pixel, which are eight apart.
+        # The five numbers of the left and of the right pixel, at a distance of eight.
         left, right = corners[:5], corners[8:13]
         other = fma_each(fraction_x, difference_each(right, left), left)
         other_b_y, other_b_x, other_a_yy, other_a_xx, other_a_xy = other
@@ -473,7 +475,7 @@ def _set_normal_equations(
 def _weigh(
     equations: FloatArray, starts: IntArray, window: FloatArray, place: int
 ) -> tuple[Lanes, ...]:
-    """The weighted mean of the normal equations that lie `place` numbers after each of `starts`."""
+    """Returns the weighted mean of the normal equations that are `place` after each of `starts`."""
     reach = window.size - 1
     weight = load_broadcast(window, 0)
     center = load_series(equations, starts[reach] + place, NUM_LANES, _NORMAL)
@@ -501,7 +503,7 @@ def _average_down(
     height: int,
     strip: int,
 ) -> None:
-    """Averages the normal equations of the rows around `y`, borders replicated."""
+    """Averages the normal equations of the rows around `y`, with replicated borders."""
     reach, length = window.size - 1, strip * _NORMAL_BLOCK
     rows_in_ring = ring.size // length
     for k in range(-reach, reach + 1):
@@ -515,7 +517,7 @@ def _average_down(
 def _slide_down(
     ring: FloatArray, window: FloatArray, row: FloatArray, y: int, height: int, strip: int
 ) -> None:
-    """Does what `_average_down` does, for a box, from the averages around row `y - 1`."""
+    """Does the same as `_average_down`, for a box, from the averages around row `y - 1`."""
     reach, length = window.size - 1, strip * _NORMAL_BLOCK
     rows_in_ring = ring.size // length
     entering = min(y + reach, height - 1) % rows_in_ring * length
@@ -529,7 +531,7 @@ def _slide_down(
 
 @inline
 def _replicate_last_column(row: FloatArray, strip: int, reach: int, width: int) -> None:
-    """Overwrites the columns beyond the image, which fill up the strips, with its last one."""
+    """Overwrites the columns beyond the image, which pad the strips, with its last column."""
     block = row.size // (strip + 2 * reach)
     last_lane, last_t = (width - 1) // strip, (width - 1) % strip
     for t in range(last_t + 1 if last_lane == NUM_LANES - 1 else 0, strip):
@@ -542,14 +544,14 @@ def _replicate_last_column(row: FloatArray, strip: int, reach: int, width: int) 
 
 @inline
 def _extend_row(row: FloatArray, strip: int, reach: int) -> None:
-    """Gives each strip the `reach` columns before and after it: other strips', or replicated."""
+    """Gives each strip `reach` columns before and after it: those of other strips, or replicas."""
     block = row.size // (strip + 2 * reach)
     first, last = reach * block, (reach + strip - 1) * block
     for plane in range(0, block, NUM_LANES):
         left_edge = broadcast(row[first + plane])
         right_edge = broadcast(row[last + plane + NUM_LANES - 1])
         for k in range(reach):
-            # Where the reach is longer than a strip, what is read here was extended before.
+            # If the reach is longer than a strip, these columns were themselves extended before.
             before = load(row, last + plane - k * block)
             store(row, first + plane - (k + 1) * block, left_neighbor(left_edge, before))
             after = load(row, first + plane + k * block)
@@ -566,7 +568,7 @@ def _solve_row(
     place: int,
     strip: int,
 ) -> None:
-    """Averages a row's equations along the row as well, and solves G d = h for d."""
+    """Averages a row's equations along the row too, and solves G d = h for d."""
     reach = window.size - 1
     one, zero = broadcast(np.float32(1)), broadcast(np.float32(0))
     regularization = broadcast(REGULARIZATION)
@@ -599,14 +601,14 @@ def _cut_row(
 ) -> None:
     """Writes row `y` of an image as strips: vector, channel, lane.
 
-    Lanes beyond the row have its last pixel.
+    Lanes beyond the row hold its last pixel.
     """
     channels = image.size // (width * height)
     size, length = width * channels, strip * channels
     copy(line, 0, image, y * size, size)
     for i in range(size, length * NUM_LANES):
         line[i] = line[i - channels]
-    # A square may reach beyond the row: the next one then overwrites what it left there.
+    # A square may reach beyond the row. The next square then overwrites the excess.
     for i in range(0, length, NUM_LANES):
         square = transpose(load_series(line, i, length, NUM_LANES))
         store_series(strips, (y * length + i) * NUM_LANES, NUM_LANES, square)
@@ -626,7 +628,7 @@ def _join_row(
     channels = image.size // (width * height)
     size, length = width * channels, strip * channels
     for i in range(0, length, NUM_LANES):
-        # The last square ends with the strips, or it would reach into those already written.
+        # The last square ends with the strips. Otherwise it would overwrite finished strips.
         first = max(min(i, length - NUM_LANES), 0)
         square = load_series(strips, (y * length + first) * NUM_LANES, NUM_LANES, NUM_LANES)
         store_series(line, first, length, transpose(square))

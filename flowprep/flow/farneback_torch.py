@@ -1,8 +1,9 @@
-"""Farneback in PyTorch, for any torch device: many fields at once, each as the native one's.
+"""Farneback in PyTorch, for any torch device: many fields at once, each equal to the native one.
 
-The algorithm and its sources are those of `flowprep.flow.farneback_level`, and so is the order of
-the five numbers of an expansion (b_y, b_x, A_yy, A_xx, 2 A_xy) and of the normal equations (G_yy,
-G_xy, G_xx, h_y, h_x). Nothing here depends on what was computed, so a batch is launched at once.
+The algorithm and its sources are those of `flowprep.flow.farneback_level`. The order of the five
+numbers is the same too: for an expansion b_y, b_x, A_yy, A_xx, 2 A_xy; for the normal equations
+G_yy, G_xy, G_xx, h_y, h_x. The control flow does not depend on results, so a batch is launched at
+once.
 """
 
 from __future__ import annotations
@@ -32,29 +33,29 @@ from flowprep.flow.pyramid_torch import Resize
 __all__ = ["FarnebackTorch"]
 
 NUM_COEFFICIENTS = 5
-"""Numbers of a pixel's expansion, and of its normal equations."""
+"""Numbers per pixel in an expansion, and in the normal equations."""
 
 
 @dataclass
 class _Level:
-    """What a level of the pyramid is made with, and what all its pairs have in common."""
+    """The parameters of a pyramid level, and the data that all its pairs share."""
 
     height: int
     width: int
     smoothing_taps: list[float]
-    """From the center on, for the full image."""
+    """Taps from the center on, for smoothing the full image."""
     shrink: Resize | None
-    """Makes this level's image of the full one, smoothed; None at the full size."""
+    """Makes this level's image from the smoothed full image; None at the full size."""
     enlarge: Resize | None
-    """Makes this level's flow of the next coarser one's, in that one's px; None at the coarsest."""
+    """Makes this level's flow from the next coarser level's, in its px; None at the coarsest."""
     trust: Tensor
-    """How far each pixel is trusted by its place, (H, W)."""
+    """Weight of each pixel by its position, (H, W)."""
     columns: Tensor
     rows: Tensor
 
 
 class FarnebackTorch(TorchEstimator[list[_Level]]):
-    """Farneback on a torch device: the fields of `flowprep.flow.farneback.Farneback`, except for
+    """Farneback on a torch device: the fields of `flowprep.flow.farneback.Farneback`, up to
     rounding."""
 
     implementation = Farneback.implementation
@@ -95,8 +96,8 @@ class FarnebackTorch(TorchEstimator[list[_Level]]):
     def _prepare(self, plan: list[_Level], frames: Tensor) -> list[Tensor]:
         """Returns the expansion of each level in two forms, the full image first.
 
-        One is (N, 5, H, W), for the first frame of a pair; the other is (N, H, W, 5), for the
-        second, where what a displaced position needs lies together.
+        One layout is (N, 5, H, W), for the first frame of a pair. The other is (N, H, W, 5), for
+        the second frame: all numbers of a displaced position are together.
         """
         full = frames.to(torch.float32)[:, None]
         prepared = []
@@ -115,7 +116,7 @@ class FarnebackTorch(TorchEstimator[list[_Level]]):
     def _estimate(
         self, plan: list[_Level], prepared: list[Tensor], first: Tensor, second: Tensor
     ) -> Tensor:
-        """Goes from coarse to fine."""
+        """Works from coarse to fine."""
         p = self._parameters
         size = plan[-1].height, plan[-1].width
         flow = torch.zeros((len(first), 2, *size), device=self._device)
@@ -131,7 +132,7 @@ class FarnebackTorch(TorchEstimator[list[_Level]]):
         return flow.permute(0, 2, 3, 1).contiguous()
 
     def _average(self, equations: Tensor) -> Tensor:
-        """Returns the means of (B, 5, H, W) equations over the window, borders replicated."""
+        """Returns the means of (B, 5, H, W) equations over the window, with replicated borders."""
         reach = len(self._window) - 1
         mean = pad(equations, (reach,) * 4, mode="replicate")
         for axis in (-2, -1):
@@ -143,10 +144,10 @@ class FarnebackTorch(TorchEstimator[list[_Level]]):
 
 
 def expand(image: Tensor, filters: list[list[float]]) -> Tensor:
-    """Returns the polynomial expansion (FarnebackPolyExp) of images, borders replicated.
+    """Returns the polynomial expansion (FarnebackPolyExp) of images, with replicated borders.
 
-    `image` is (N, 1, H, W) float32, the result (N, 5, H, W); `filters` are the taps from the center
-    on that smooth, differentiate once and twice.
+    `image` is (N, 1, H, W) float32, and the result is (N, 5, H, W). `filters` are the taps, from
+    the center on, of three filters: smooth, differentiate once, differentiate twice.
     """
     smoothing_taps, slope_taps, curvature_taps = filters
     reach = len(smoothing_taps) - 1
@@ -177,7 +178,7 @@ def _even(padded: Tensor, taps: list[float], axis: int) -> Tensor:
 
 
 def _odd(padded: Tensor, taps: list[float], axis: int) -> Tensor:
-    """Filters with antisymmetric taps, positive behind the center."""
+    """Filters with antisymmetric taps, positive after the center."""
     reach, length = len(taps) - 1, padded.shape[axis] - 2 * (len(taps) - 1)
     result = torch.zeros_like(padded.narrow(axis, reach, length))
     for k in range(1, reach + 1):
@@ -187,7 +188,7 @@ def _odd(padded: Tensor, taps: list[float], axis: int) -> Tensor:
 
 
 def _curvature(padded: Tensor, taps: list[float], axis: int) -> Tensor:
-    """Filters with symmetric taps that sum to 0: in this form, blank images give exactly that."""
+    """Filters with symmetric taps that sum to 0. In this form, blank images give exactly 0."""
     reach, length = len(taps) - 1, padded.shape[axis] - 2 * (len(taps) - 1)
     center = padded.narrow(axis, reach, length)
     twice = center + center
@@ -199,7 +200,7 @@ def _curvature(padded: Tensor, taps: list[float], axis: int) -> Tensor:
 
 
 def _box_sum(padded: Tensor, side: int, axis: int) -> Tensor:
-    """Sums over `side` neighbors, of blocks of 1, 2, 4, ... of them as the bits of `side` say."""
+    """Sums over `side` neighbors, in blocks of 1, 2, 4, ... according to the bits of `side`."""
     length = padded.shape[axis] - side + 1
     block, size, done = padded, 1, 0
     total = None
@@ -221,9 +222,10 @@ def _normal_equations(
 ) -> Tensor:
     """Returns G = A'A and h = A'(A d + db / 2), (B, 5, H, W), for displacements d = `flow`.
 
-    A is the mean of both frames' and db the first frame's b less the second's, which is taken where
-    d points to, bilinearly. Outside, the second counts for b = 0 and the first frame's A
-    (FarnebackUpdateMatrices). `own` is (B, 5, H, W), `packed` (N, H, W, 5), `flow` (B, 2, H, W).
+    A is the mean of both frames' A. db is the first frame's b minus the second frame's b, which is
+    sampled bilinearly at the place to which d points. If that place is outside, the second frame
+    counts as b = 0 with the first frame's A (FarnebackUpdateMatrices). `own` is (B, 5, H, W),
+    `packed` (N, H, W, 5), `flow` (B, 2, H, W).
     """
     height, width = level.height, level.width
     u, v = flow[:, 0], flow[:, 1]
@@ -232,15 +234,15 @@ def _normal_equations(
     inside = (left >= 0) & (left <= width - 2) & (top >= 0) & (top <= height - 2)
     x.sub_(left)
     y.sub_(top)
-    # Whatever the displacement, what is read lies within the frame.
+    # For every displacement, all reads are within the frame.
     left.clamp_(0, width - 2)
     top.clamp_(0, height - 2)
     start = top.to(torch.int64).mul_(width).add_(left.to(torch.int64))
     start += (second * (height * width)).view(-1, 1, 1)
     num_pixels = packed.numel() // NUM_COEFFICIENTS
-    # What is no number may not point elsewhere.
+    # NaN must not point outside of the frame.
     start = start.clamp_(0, num_pixels - width - 2).view(-1)
-    # Row i is pixel i and the one to its right.
+    # Row i is pixel i and its right neighbor.
     pairs = packed.as_strided((num_pixels - 1, 2 * NUM_COEFFICIENTS), (NUM_COEFFICIENTS, 1))
     upper = pairs.index_select(0, start)
     lower = pairs.index_select(0, start + width).sub_(upper)

@@ -1,7 +1,7 @@
 """The two file formats of published flow: Middlebury's .flo and KITTI's 16-bit PNG.
 
 .flo    float32 "PIEH" (202021.25), int32 width, int32 height, then u, v by turns as float32,
-        all little-endian; beyond 1e9 is unknown     vision.middlebury.edu/flow, flowIO.cpp
+        all little-endian; values beyond 1e9 are unknown     vision.middlebury.edu/flow, flowIO.cpp
 .png    16-bit RGB: R = 64 u + 32768, G = 64 v + 32768, B = 1 where known, in steps of 1/64 px
                                                      cvlibs.net/datasets/kitti, devkit readme
 """
@@ -24,7 +24,7 @@ from flowprep.local_files import partial_file
 __all__ = ["FLOW_FILE_SUFFIXES", "read_flow", "write_flow"]
 
 FLOW_FILE_SUFFIXES = (".flo", ".png")
-"""What flow files end in, in lower case."""
+"""Endings of flow files, in lower case."""
 
 _MAGIC = 202021.25
 _HEADER = struct.Struct("<fii")
@@ -35,15 +35,15 @@ _MAX_SIDE_PX = 99999  # flowIO.cpp's
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KITTI_CENTER = 32768
 _KITTI_PER_PX = 64
-# 0 is kept for what is unknown.
+# 0 is reserved for unknown flow.
 _KITTI_RANGE_PX = (1 - _KITTI_CENTER) / _KITTI_PER_PX, (65535 - _KITTI_CENTER) / _KITTI_PER_PX
 
 
 def read_flow(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Reads a .flo or a KITTI PNG: the flow, and where it is known.
+    """Reads a .flo or a KITTI PNG. Returns the flow, and where it is known.
 
-    The flow is (H, W, 2) float32 px, (u right, v down), 0 where it is not known; the second array
-    is (H, W) bool. Raises InputError for a file that is missing, cut, or of another format.
+    The flow is (H, W, 2) float32 px, (u right, v down), and 0 where it is unknown. The second array
+    is (H, W) bool. Raises InputError for a file that is missing, truncated, or of another format.
     """
     suffix = _suffix(path)
     try:
@@ -60,11 +60,11 @@ def write_flow(
     flow: NDArray[np.floating[Any]],
     known: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Writes a .flo or a KITTI PNG, as the ending says; the file appears when it is complete.
+    """Writes a .flo or a KITTI PNG, depending on the ending. The file appears once it is complete.
 
-    `flow` is (H, W, 2) px, (u right, v down); `known` is (H, W) bool, all where it is None. What is
-    not finite is written as unknown. Raises ConfigError for another shape, and for a KITTI PNG of
-    flow beyond -511.98 to 511.98 px, which it cannot hold.
+    `flow` is (H, W, 2) px, (u right, v down). `known` is (H, W) bool; None means that all flow is
+    known. Values that are not finite are written as unknown. Raises ConfigError for another shape,
+    and for a KITTI PNG with flow beyond -511.98 to 511.98 px, which it cannot hold.
     """
     suffix = _suffix(path)
     if flow.ndim != 3 or flow.shape[2] != 2 or not flow.size:
@@ -126,7 +126,7 @@ def _read_flo(
             "copy it again"
         )
     stored = np.frombuffer(data, "<f4", offset=_HEADER.size).reshape(height, width, 2)
-    # NaN compares as unknown too.
+    # NaN counts as unknown too.
     known = np.asarray((np.abs(stored) <= _UNKNOWN_PX).all(axis=-1))
     flow = stored.astype(np.float32)
     flow[~known] = 0
@@ -136,7 +136,7 @@ def _read_flo(
 def _read_kitti(
     path: str | os.PathLike[str], data: bytes
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    # OpenCV gives black, and no error, for what a damaged file lacks.
+    # For the missing parts of a damaged file, OpenCV returns black without an error.
     levels = None
     if _is_whole_png(data):
         levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

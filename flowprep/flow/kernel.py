@@ -1,9 +1,9 @@
 """Compiles the project's kernels to machine code, and keeps that code on disk.
 
-numba's own cache lies beside the source, knows a function by its own file alone, and numbers the
-code of different processors in one index, which two machines that write at once can mix up. Here
-each processor type, numba version and state of the kernels' sources has a folder of its own, so
-that whatever lies in it is right for whoever looks into it, on shared file systems too.
+numba's own cache is next to the source. It identifies a function only by its own file, and numbers
+the code of different processors in one index, which two machines that write at once can corrupt.
+Here, each processor type, numba version and state of the kernels' sources has its own folder.
+Everything in a folder is valid for every reader of the folder, also on shared file systems.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from numba.core.runtime.nrt import rtsys
 __all__ = ["CACHE_VARIABLE", "cache_folder", "inline", "kernel"]
 
 CACHE_VARIABLE = "FLOWPREP_CACHE_DIR"
-"""The environment variable that says where compiled kernels are kept."""
+"""The environment variable that names the folder of compiled kernels."""
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Returns `function` compiled at its first call, from the disk cache where that has it.
+    """Returns `function`, compiled at its first call or loaded from the disk cache.
 
-    The result runs without the GIL. A kernel is called with the same argument types every time.
+    The result runs without the GIL. A kernel must be called with the same argument types each time.
     """
     dispatcher = numba.njit(function, nogil=True, error_model="numpy")
     if cache_folder() is not None:
@@ -54,11 +54,11 @@ def inline(function: Callable[..., Any]) -> Any:
 
 @functools.cache
 def cache_folder() -> Path | None:
-    """Returns the folder of this processor's compiled kernels, or None where nothing can be kept.
+    """Returns the folder of this processor's compiled kernels, or None if nothing can be stored.
 
-    The first that can be written to of: `FLOWPREP_CACHE_DIR`, the user's cache folder, and a folder
-    for this user alone among the temporary files. Compiled code is run as it is read, so a folder
-    in which someone else could have put it is not used, unless the variable names it.
+    It is the first writable one of: `FLOWPREP_CACHE_DIR`, the user's cache folder, and a folder for
+    this user alone among the temporary files. Compiled code is executed as it is read. So a folder
+    into which someone else could have put code is not used, unless the variable names it.
     """
     name = _fingerprint()
     if given := os.environ.get(CACHE_VARIABLE):
@@ -78,8 +78,8 @@ def _fingerprint() -> str:
     if features is None:
         features = llvmlite.binding.get_host_cpu_features().flatten()
     digest = hashlib.sha256()
-    # A kernel has the blocks that it calls inside it: any change in this folder renews them all,
-    # those of other folders too.
+    # A kernel contains the blocks that it calls. Any change in this folder renews all kernels,
+    # including those in other folders.
     sources = _digest_of_sources(Path(__file__).parent)
     for part in (numba.__version__, llvmlite.__version__, features, sources):
         digest.update(f"{part}\n".encode())
@@ -110,14 +110,14 @@ def _is_private(folder: Path) -> bool:
 
 
 class _KernelLocator:
-    """Tells numba's cache where to keep a function; see `numba.core.caching`."""
+    """Tells numba's cache where to store a function; see `numba.core.caching`."""
 
     def __init__(self, folder: Path, source: str) -> None:
         self._folder = folder
-        # The folder's name stands for the sources beside this one. A kernel may lie elsewhere, and
-        # has the blocks beside it inside it.
+        # The folder's name covers the sources next to this file. A kernel may be elsewhere, and
+        # contains the blocks next to it.
         self._stamp = _digest_of_sources(Path(source).parent)
-        # numba names it where it warns of a function that cannot be kept.
+        # numba names this file in its warning about a function that cannot be stored.
         self._py_file = source
 
     @classmethod
@@ -143,19 +143,19 @@ class _KernelCacheImplementation(caching.CompileResultCacheImpl):  # type: ignor
 
 
 class _KernelCache(caching.FunctionCache):  # type: ignore[misc]
-    """A cache that never stands in the way: what cannot be read or written is compiled anew."""
+    """A cache that never causes a failure: what it cannot read or write is compiled again."""
 
     _impl_class = _KernelCacheImplementation
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            # numba's own refreshes the context first, which takes ten times as long as the reading
-            # and is of use to a compilation alone. That one refreshes it by itself.
+            # numba's own method refreshes the context first. That takes ten times as long as the
+            # read, and only a compilation needs it. A compilation refreshes the context by itself.
             rtsys.initialize(target_context)
             with self._guard_against_spurious_io_errors():
                 return self._load_overload(sig, target_context)
             return None
-        # A file cut short or scrambled can raise anything from the unpickler and from LLVM.
+        # A truncated or corrupted file can raise any exception in the unpickler and in LLVM.
         except Exception:
             with contextlib.suppress(OSError):
                 self.flush()

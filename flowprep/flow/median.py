@@ -1,23 +1,24 @@
 """The median filter of float32 planes in blocks of 16 px, by sorting networks of vectors.
 
-Neighboring windows have most of their pixels in common, and these are sorted once. A tile is 2 x 2
-windows; the pixels that all four hold are its core, 2 x 2 px for windows of 3 x 3 and 4 x 4 px for
-5 x 5. To the core come, one after another and each sorted before, the column that an upper and a
-lower window share, the row that a left and a right one share, and the corner, which a window has
-for itself. Of the pixels so far, only some ranks (from 0) can still be the median of the window:
+Neighboring windows share most of their pixels, and shared pixels are sorted only once. A tile is
+2 x 2 windows. Its core is the set of pixels that all four windows share: 2 x 2 px for windows of
+3 x 3, and 4 x 4 px for 5 x 5. Three groups are merged into the core, each sorted before: the column
+that an upper and a lower window share, the row that a left and a right window share, and the corner
+that belongs to one window alone. After each merge, only some ranks (from 0) can still be the median
+of the window:
 
                   3 x 3   5 x 5
     core           0..3    3..12
     and column     1..4    7..12
     and row        3..4   11..12
 
-A pixel beyond them has more pixels below or above it already than the median of 9 or 25 has in the
-whole window. So each merge keeps its middle alone. 5 x 5 takes 50 minima and maxima for 16 px,
-where a network for a single window takes 198 (99 exchanges).
+A pixel outside these ranks already has more pixels below or above it than the median of 9 or 25 has
+in the whole window. So each merge keeps only its middle. 5 x 5 takes 50 minima and maxima for 16
+px. A network for a single window takes 198 (99 exchanges).
 
-Lane i of a vector is tile i of 16 side by side, and what a tile shares with the next one is that
-vector shifted by one lane. For this, even and odd columns are kept apart: column 2k - 1 is number k
-of the left ones, and column 2k is number k of the right ones.
+Lane i of a vector is tile i of 16 neighboring tiles. What a tile shares with the next tile is the
+same vector shifted by one lane. For this, even and odd columns are stored separately: column 2k - 1
+is number k of the left columns, and column 2k is number k of the right columns.
 
 Sources: Adams, "Fast median filters using separable sorting networks", 2021 (the tiles); Batcher,
 "Sorting networks and their applications", 1968 (the merge).
@@ -57,31 +58,32 @@ from flowprep.flow.simd import (
 __all__ = ["median_filter_3", "median_filter_5", "median_scratch_size"]
 
 _NUM_LINES = 6 * 2 + 4 + 4 + 8
-"""Lines of scratch: left and right columns of 6 rows; those columns, 4 px each, sorted; and both of
-these merged."""
+"""Lines of scratch: left and right columns of 6 rows; the same columns, 4 px each, sorted; and both
+of these merged."""
 _TILE_BLOCK = 2 * NUM_LANES
-"""Columns that one vector of tiles covers."""
+"""Number of columns that one vector of tiles covers."""
 _MAX_FLOAT = np.float32(np.finfo(np.float32).max)
 
 
 def median_scratch_size(width: int) -> int:
-    """Returns how many float32 of scratch the median filters need for planes of `width` px."""
+    """Returns the number of float32 of scratch that the median filters need for `width` px."""
     return _NUM_LINES * int(_line_length.py_func(width)) + NUM_LANES
 
 
 @inline
 def _line_length(width: int) -> int:
-    """Elements of a line of scratch: a vector before the first tile, and two behind the last one.
+    """Returns the elements of a line of scratch: one vector before the first tile, two after the
+    last.
 
-    It is an odd number of cache lines: lines of scratch are read side by side, and with a power of
-    two between them they would contend for the same few places of the cache.
+    The result is an odd number of cache lines. Lines of scratch are read side by side. At a
+    distance of a power of two, they would compete for the same places in the cache.
     """
     return ((width + _TILE_BLOCK - 1) // _TILE_BLOCK + 3 | 1) * NUM_LANES
 
 
 @inline
 def _first_aligned(scratch: NDArray[np.float32]) -> int:
-    """The first element at a 64-byte boundary."""
+    """Returns the index of the first element at a 64-byte boundary."""
     return -(scratch.ctypes.data // 4) % NUM_LANES
 
 
@@ -90,12 +92,13 @@ def _emit_exchange(builder: Any, x: Any, y: Any) -> list[Any]:
 
 
 def _emit_merge(builder: Any, a: Sequence[Any], b: Sequence[Any], crossed: bool) -> list[Any]:
-    """Emits Batcher's odd-even merge of two sorted sequences; what is not used, LLVM drops.
+    """Emits Batcher's odd-even merge of two sorted sequences. LLVM removes unused results.
 
-    Every other element of `a` is merged with every other one of `b`, and the rest with the rest. Of
-    the smallest elements, however many, half are in either result, give or take one; so exchanges
-    of neighbors complete the order. They are between ranks 1 and 2, 3 and 4, ..., or if `crossed`,
-    where even elements of `a` meet odd ones of `b`, between ranks 0 and 1, 2 and 3, ...
+    Every other element of `a` is merged with every other element of `b`, and the remaining elements
+    are merged too. For any n, the n smallest elements are split evenly between the two results,
+    give or take one. So exchanges of neighbors complete the order. Normally they are between ranks
+    1 and 2, 3 and 4, ... If `crossed`, even elements of `a` are merged with odd elements of `b`,
+    and the exchanges are between ranks 0 and 1, 2 and 3, ...
     """
     if not a or not b:
         return [*a, *b]
@@ -130,13 +133,13 @@ def _sort(typing_context: Any, lanes: Any) -> Any:
 
 @numba.extending.intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def _middle_of_merge(typing_context: Any, a: Any, b: Any, count: Any) -> Any:
-    """_middle_of_merge(a, b, count): the middle `count` (a literal) of two sorted tuples of Lanes
-    merged; as many are left out below as above."""
+    """_middle_of_merge(a, b, count): merges two sorted tuples of Lanes, and returns the middle
+    `count` (a literal); as many are dropped below as above."""
     num_dropped = (len(a) + len(b) - count.literal_value) // 2
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         x, y = (cgutils.unpack_tuple(builder, argument) for argument in args[:2])
-        # The kind of merge whose last exchanges do not join a rank that is kept to a dropped one.
+        # Choose the merge whose last exchanges never pair a rank that is kept with a dropped one.
         crossed = num_dropped > 0 and num_dropped % 2 == 0
         merged = _emit_merge(builder, x, y, crossed)
         return cgutils.pack_array(builder, merged[num_dropped : len(merged) - num_dropped])
@@ -157,10 +160,10 @@ def _copy_rows(
     target: int,
     length: int,
 ) -> None:
-    """Copies rows y and y + 1, or the nearest there is, with the border of their ends replicated.
+    """Copies rows y and y + 1, or the nearest existing rows, and replicates the border at the ends.
 
-    From `target` on, `scratch` gets the left columns of row y, the right ones, and then both of row
-    y + 1, in lines of `length` elements.
+    From `target` on, `scratch` gets four lines of `length` elements: the left and the right columns
+    of row y, then the left and the right columns of row y + 1.
     """
     last_block = (width - 1) // NUM_LANES * block_stride
     for row in range(y, y + 2):
@@ -169,7 +172,7 @@ def _copy_rows(
         last_px = load_broadcast(planes, index + last_block + (width - 1) % NUM_LANES)
         left = target + (row - y) * 2 * length
         right = left + length
-        # Columns -1 and -2; those before them are not used.
+        # Columns -1 and -2; earlier columns are not used.
         store(scratch, left + 1 - NUM_LANES, first_px)
         store(scratch, right - NUM_LANES, first_px)
         for block in range((width + _TILE_BLOCK - 1) // _TILE_BLOCK):
@@ -178,7 +181,7 @@ def _copy_rows(
             second = load(planes, index + min((2 * block + 1) * block_stride, last_block))
             store(scratch, left + k + 1, odd_lanes(first, second))
             store(scratch, right + k, even_lanes(first, second))
-        # Columns `width` and `width` + 1; those behind them are not used.
+        # Columns `width` and `width` + 1; later columns are not used.
         store(scratch, left + width // 2 + 1, last_px)
         store(scratch, right + (width + 1) // 2, last_px)
 
@@ -198,8 +201,9 @@ def _store_medians(
     """Stores the medians of the 16 left and 16 right windows of a block of tiles.
 
     `index` is the first pixel of the row. `sides` are the pixels shared with the windows above or
-    below, as far as they can be the median, `row_px` those shared between left and right, both
-    sorted, and `corners` those of one window alone; `sides` and `corners` are for left and right.
+    below, limited to the ranks that can be the median. `row_px` are the pixels shared between left
+    and right. Both are sorted. `corners` are the pixels of one window alone. `sides` and `corners`
+    are pairs for left and right.
     """
     low, high = _middle_of_merge(sides[0], row_px, 2)
     even = minimum(high, maximum(low, corners[0]))
@@ -207,10 +211,10 @@ def _store_medians(
     odd = minimum(high, maximum(low, corners[1]))
     first = index + 2 * block * block_stride
     second = index + min((2 * block + 1) * block_stride, last_block)
-    # Where the row has no second block, the first one is stored over it.
+    # If the row has no second block, the first one is stored over it.
     store(planes, second, interleave_high(even, odd))
     store(planes, first, interleave_low(even, odd))
-    # Copying has no work that would hide the time it waits for a row.
+    # Copying has no other work to hide the time it waits for a row.
     prefetch(planes, first + 4 * row_stride)
     prefetch(planes, second + 4 * row_stride)
 
@@ -225,11 +229,11 @@ def _clear_pads(
     height: int,
     y: int,
 ) -> None:
-    """Sets the lanes behind the last column to zero in row y and, if there is one, row y + 1."""
+    """Sets the lanes after the last column to zero in row y and, if it exists, in row y + 1."""
     num_valid = (width - 1) % NUM_LANES + 1
     zero = broadcast(np.float32(0))
     limit = maximum(broadcast(np.float32(num_valid)) - lane_numbers(), zero)
-    # Infinite, or the largest number, where pixels are, and zero where pads are.
+    # Infinity, or the largest number, for pixels; zero for padding.
     limit = limit * broadcast(_MAX_FLOAT)
     block = start + y * row_stride + (width - 1) // NUM_LANES * block_stride
     for _ in range(y, min(y + 2, height)):
@@ -247,15 +251,15 @@ def median_filter_5(
     height: int,
     scratch: NDArray[np.float32],
 ) -> None:
-    """Replaces a plane by the medians of its 5 x 5 windows, with the border replicated.
+    """Replaces a plane with the medians of its 5 x 5 windows; the border is replicated.
 
     Pixel (x, y) of the plane, float32 and finite, is element `start + y * row_stride + x // 16 *
-    block_stride + x % 16` of `planes`, a flat array; the pads of the last block of a row, which are
-    read, stay zero. `scratch` is flat, float32, of `median_scratch_size(width)` elements.
+    block_stride + x % 16` of `planes`, a flat array. The padding of the last block of a row is
+    read, and it stays zero. `scratch` is flat float32 with `median_scratch_size(width)` elements.
     """
     length = _line_length(width)
     last_block = (width - 1) // NUM_LANES * block_stride
-    # Each is where number 0 of the left columns lies; number -1 is the element before.
+    # Each of these is the index of left column 0; left column -1 is the element before.
     above = _first_aligned(scratch) + NUM_LANES
     middle = above + 4 * length
     below = middle + 4 * length
@@ -270,8 +274,8 @@ def median_filter_5(
         )
         if y < 0:
             continue
-        # The 4 px of each column that upper and lower windows hold, from column -2 to column
-        # `width` + 1, and those of column pairs merged.
+        # The 4 px of each column that upper and lower windows share, from column -2 to column
+        # `width` + 1, and the same for merged pairs of columns.
         for k in range(-NUM_LANES, (width + 2) // 2 + 1, NUM_LANES):
             r0, r1, r2, r3 = above + 2 * length + k, middle + k, middle + 2 * length + k, below + k
             left = _sort(load_each(scratch, (r0, r1, r2, r3)))
@@ -290,7 +294,7 @@ def median_filter_5(
                 _middle_of_merge(core, load_series(scratch, sorted_right + k - 1, length, 4), 6),
                 _middle_of_merge(core, load_series(scratch, sorted_left + k + 2, length, 4), 6),
             )
-            # Windows of row y have row y - 2 for themselves, and those of row y + 1 row y + 3.
+            # Row y - 2 is only in windows of row y, and row y + 3 only in windows of row y + 1.
             for row in range(y, min(y + 2, height)):
                 line = k + (above if row == y else below + 2 * length)
                 columns = line, line + length, line + 1, line + length + 1
@@ -321,7 +325,7 @@ def median_filter_3(
     height: int,
     scratch: NDArray[np.float32],
 ) -> None:
-    """Replaces a plane by the medians of its 3 x 3 windows; see `median_filter_5`."""
+    """Replaces a plane with the medians of its 3 x 3 windows; see `median_filter_5`."""
     length = _line_length(width)
     last_block = (width - 1) // NUM_LANES * block_stride
     above = _first_aligned(scratch) + NUM_LANES

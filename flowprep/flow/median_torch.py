@@ -1,20 +1,20 @@
 """The median filter of float32 planes on a torch device, by sorting networks of whole planes.
 
-A minimum or maximum of a network is one operation on all windows of all planes, so that it runs on
-any device without a branch. What neighboring windows share is sorted once: the pixels of a column
-for all windows of a row that hold it, and of 5 x 5 px two columns, merged, for the two windows that
-hold both. Of the pixels so far, only some ranks (from 0) can still be the median of the window of
-25, which has 12 below it and 12 above it:
+Each minimum or maximum of a network is one operation on all windows of all planes. So the filter
+runs on any device without branches. What neighboring windows share is sorted once: the pixels of a
+column, for all windows of a row that contain the column; for 5 x 5 px also two merged columns, for
+the two windows that contain both. The median of 25 has 12 pixels below it and 12 above it. So after
+each merge, only some ranks (from 0) can still be the median:
 
     two columns   0..9
     four columns  7..12
     all five      12
 
-A window of 3 x 3 px has as its median the median of three: of the largest minimum of a column, the
-median of the columns' medians, and the smallest maximum.
+The median of a 3 x 3 window is the median of three values: the largest minimum of a column, the
+median of the columns' medians, and the smallest maximum of a column.
 
 Source: Batcher, "Sorting networks and their applications", 1968 (the merge). `flowprep.flow.median`
-does the same with vectors of the CPU.
+does the same with vectors on the CPU.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["median_filter"]
 
 
 def median_filter(planes: Tensor, side: int) -> Tensor:
-    """Returns the medians of the `side` x `side` windows, with the border replicated.
+    """Returns the medians of the `side` x `side` windows; the border is replicated.
 
-    `planes` is (B, C, H, W) float32, finite; so is the result. `side` is 3 or 5.
+    `planes` and the result are (B, C, H, W) float32 and finite. `side` is 3 or 5.
     """
     height, width = planes.shape[-2:]
     reach = side // 2
@@ -55,27 +55,28 @@ def median_filter(planes: Tensor, side: int) -> Tensor:
 
 
 class _Network:
-    """Minima and maxima of values, of which those are computed that the results depend on."""
+    """Minima and maxima of values. Only those that the results depend on are computed."""
 
     def __init__(self, num_inputs: int) -> None:
         self._num_inputs = num_inputs
-        # Value number `_num_inputs` + k is the minimum (k even) or maximum of these two.
+        # Value number `_num_inputs` + k is the minimum (k even) or maximum of these two values.
         self._operands: list[tuple[int, int]] = []
         self._results: list[int] = []
         self._last_uses: dict[int, list[int]] = {}
 
     def exchange(self, a: int, b: int) -> list[int]:
-        """Returns the numbers of the smaller and the larger one of two values."""
+        """Returns the numbers of the smaller and the larger of two values."""
         self._operands += [(a, b), (a, b)]
         number = self._num_inputs + len(self._operands)
         return [number - 2, number - 1]
 
     def merge(self, a: Sequence[int], b: Sequence[int], crossed: bool) -> list[int]:
-        """Merges two sorted sequences by Batcher's odd-even merge, as `flowprep.flow.median`.
+        """Merges two sorted sequences by Batcher's odd-even merge, like `flowprep.flow.median`.
 
-        Every other element of `a` is merged with every other one of `b`, and the rest with the
-        rest; exchanges of neighbors complete the order: between ranks 1 and 2, 3 and 4, ..., or if
-        `crossed`, where even elements of `a` meet odd ones of `b`, between ranks 0 and 1, ...
+        Every other element of `a` is merged with every other element of `b`, and the remaining
+        elements are merged too. Exchanges of neighbors complete the order. Normally they are
+        between ranks 1 and 2, 3 and 4, ... If `crossed`, even elements of `a` are merged with odd
+        elements of `b`, and the exchanges are between ranks 0 and 1, ...
         """
         if not a or not b:
             return [*a, *b]
@@ -95,7 +96,7 @@ class _Network:
         return self.merge(self.sort(values[:half]), self.sort(values[half:]), False)
 
     def keep(self, results: list[int]) -> _Network:
-        """Makes these values the results, and notes after which operation each other one ends."""
+        """Makes these values the results, and notes after which operation each value is freed."""
         self._results, needed = results, set(results)
         for number in reversed(range(self._num_inputs, self._num_inputs + len(self._operands))):
             if number in needed:
@@ -128,7 +129,7 @@ def _sort(num_values: int) -> _Network:
 
 @functools.cache
 def _merge(num_a: int, num_b: int, first: int, end: int) -> _Network:
-    """Ranks `first` ... `end` - 1 of two sorted sequences, by the merge that takes less."""
+    """Ranks `first` ... `end` - 1 of two merged sequences, by the merge with fewer operations."""
     networks = []
     for crossed in (False, True):
         network = _Network(num_a + num_b)

@@ -1,4 +1,4 @@
-"""How far an estimate is from the truth, in the measures of Middlebury and KITTI.
+"""The distance between an estimate and the truth, in the measures of Middlebury and KITTI.
 
 EPE      mean length of the difference, px                             Baker et al., IJCV 2011
 AAE      mean angle between (u, v, 1) and the true one, degrees        Barron, Fleet, IJCV 1994
@@ -35,31 +35,31 @@ OUTLIER_SHARE = 0.05
 
 @dataclass(frozen=True)
 class FlowScore:
-    """The errors of one field, or the sums of many: means are over pixels."""
+    """The errors of one field, or the sums over many fields. Means are over pixels."""
 
     name: str
     num_pixels: int
     num_true: int
-    """Pixels whose truth is known."""
+    """Number of pixels whose truth is known."""
     num_scored: int
-    """Of these, the pixels whose estimate is known too."""
+    """Number of these pixels whose estimate is known too."""
     sum_epe_px: float
     sum_angle_degrees: float
     num_outliers: int
 
     @property
     def epe_px(self) -> float:
-        """Mean endpoint error; NaN where nothing was scored."""
+        """Mean endpoint error; NaN if nothing was scored."""
         return self.sum_epe_px / self.num_scored if self.num_scored else float("nan")
 
     @property
     def aae_degrees(self) -> float:
-        """Mean angular error; NaN where nothing was scored."""
+        """Mean angular error; NaN if nothing was scored."""
         return self.sum_angle_degrees / self.num_scored if self.num_scored else float("nan")
 
     @property
     def fl_all(self) -> float:
-        """Share of outliers, from 0 to 1; NaN where nothing was scored."""
+        """Share of outliers, from 0 to 1; NaN if nothing was scored."""
         return self.num_outliers / self.num_scored if self.num_scored else float("nan")
 
     @property
@@ -69,11 +69,11 @@ class FlowScore:
 
     @property
     def density(self) -> float:
-        """Share of the known truth for which there is an estimate; NaN where none is known."""
+        """Share of the known truth that has an estimate; NaN if no truth is known."""
         return self.num_scored / self.num_true if self.num_true else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the measures as JSON values; None where nothing was scored."""
+        """Returns the measures as JSON values; None if nothing was scored."""
         measures = {
             "epe_px": self.epe_px,
             "aae_degrees": self.aae_degrees,
@@ -103,12 +103,12 @@ def angular_error(
 ) -> NDArray[np.float64]:
     """Returns the angle between (u, v, 1) of two fields: (..., 2) px each, (...) float64 degrees.
 
-    The third component, one frame of time, keeps the angle defined where nothing moves and makes it
-    say something of the speed too. Source: Barron, Fleet and Beauchemin (IJCV 1994).
+    The third component, one frame of time, keeps the angle defined where nothing moves, and makes
+    the angle depend on the speed too. Source: Barron, Fleet and Beauchemin (IJCV 1994).
     """
     one = np.concatenate([flow, np.ones_like(flow[..., :1])], axis=-1, dtype=np.float64)
     other = np.concatenate([truth, np.ones_like(truth[..., :1])], axis=-1, dtype=np.float64)
-    # The arc cosine of their product loses half of the digits where they agree.
+    # The arc cosine of the product would lose half of the digits where the fields agree.
     sine = np.linalg.norm(np.cross(one, other), axis=-1)
     return np.asarray(np.degrees(np.arctan2(sine, (one * other).sum(axis=-1))))
 
@@ -121,12 +121,12 @@ def score_flow(
     truth_known: NDArray[np.bool_] | None = None,
     name: str = "",
 ) -> FlowScore:
-    """Scores an estimate where both it and the truth are known.
+    """Scores an estimate where both the estimate and the truth are known.
 
-    `flow` and `truth` are (H, W, 2) px, (u right, v down); `known` and `truth_known` are (H, W)
-    bool, all where they are None. What is not finite in the estimate counts as unknown. An outlier
-    is off by more than 3 px and by more than 5 % of the true length. Raises InputError where the
-    sizes differ.
+    `flow` and `truth` are (H, W, 2) px, (u right, v down). `known` and `truth_known` are (H, W)
+    bool; None means that all pixels are known. Values of the estimate that are not finite count as
+    unknown. An outlier has an error of more than 3 px and of more than 5 % of the true length.
+    Raises InputError if the sizes differ.
     """
     if flow.shape != truth.shape:
         raise InputError(
@@ -152,7 +152,7 @@ def score_flow(
 
 
 def total_score(scores: Iterable[FlowScore], name: str = "all") -> FlowScore:
-    """Returns the score of all pixels together, as KITTI's benchmark counts."""
+    """Returns the score of all pixels together, as KITTI's benchmark does."""
     parts = list(scores)
     return FlowScore(
         name=name,
@@ -168,12 +168,12 @@ def total_score(scores: Iterable[FlowScore], name: str = "all") -> FlowScore:
 def find_flow_pairs(
     estimate: str | os.PathLike[str], truth: str | os.PathLike[str]
 ) -> list[tuple[str, Path, Path]]:
-    """Pairs the flow files of two folders by name, or two files with one another.
+    """Pairs the flow files of two folders by name, or pairs two files.
 
-    Returns (name, estimate, truth) of each; a name is the path below the folder without its ending,
-    so that a .flo may be scored against a PNG. Of a folder that holds .flo files, PNGs do not
-    count. Raises InputError for what does not exist, for a truth without an estimate, and for
-    a folder without flow files.
+    Returns (name, estimate, truth) for each pair. A name is the path below the folder without its
+    ending, so a .flo may be scored against a PNG. If a folder holds .flo files, its PNGs are
+    ignored. Raises InputError for a path that does not exist, for a truth without an estimate, and
+    for a folder without flow files.
     """
     paths = Path(estimate), Path(truth)
     for what, path in zip(("ESTIMATE", "TRUTH"), paths, strict=True):
@@ -208,7 +208,7 @@ def score_files(
 
 def _flow_files(folder: Path) -> dict[str, Path]:
     paths = [path for path in sorted(folder.rglob("*")) if not path.name.startswith(".")]
-    # Beside .flo files, PNGs are pictures.
+    # Next to .flo files, PNGs are pictures.
     for suffix in FLOW_FILE_SUFFIXES:
         files = {
             path.relative_to(folder).with_suffix("").as_posix(): path

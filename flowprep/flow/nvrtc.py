@@ -1,11 +1,11 @@
-"""Compiles CUDA C++ on the user's machine, and launches it beside PyTorch, with no toolkit there.
+"""Compiles CUDA C++ on the user's machine and launches it next to PyTorch, without a CUDA toolkit.
 
-The compiler is NVRTC, which PyTorch's CUDA builds bring along, and what it makes goes to NVIDIA's
-driver. Both are called by ctypes: a binding package is one more version to keep in step with
+The compiler is NVRTC, which comes with PyTorch's CUDA builds. Its output goes to NVIDIA's driver.
+Both are called through ctypes. A binding package would be one more version to keep in step with
 PyTorch's CUDA, and these are two dozen functions that have not changed since CUDA 11.
 
-Machine code is made for the GPU that is there. Where NVRTC is older than the GPU, it is code of the
-same generation, or PTX, which the driver translates.
+Machine code is made for the GPU of the machine. If NVRTC is older than the GPU, the result is code
+of the same generation, or PTX, which the driver translates.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NUM_MULTIPROCESSORS_ATTRIBUTE = 16
 
 
 class _Library:
-    """A shared library whose functions return 0 when all went well."""
+    """A shared library whose functions return 0 on success."""
 
     def __init__(self, library: ctypes.CDLL, signatures: dict[str, tuple[type, ...]]) -> None:
         for name, types in signatures.items():
@@ -76,14 +76,14 @@ class _Nvrtc(_Library):
 
 
 def find_nvrtc(cuda_major: int) -> ctypes.CDLL:
-    """Loads NVRTC of a major version of CUDA: from the wheels beside PyTorch, or the system's.
+    """Loads NVRTC of a major CUDA version, from the wheels next to PyTorch or from the system.
 
-    Raises OSError, with what to install, if there is none.
+    Raises OSError, with what to install, if there is no NVRTC.
     """
-    # All of CUDA 11 but its beginning kept one name.
+    # All of CUDA 11 except its beginning kept one name.
     name = f"libnvrtc.so.{'11.2' if cuda_major == 11 else cuda_major}"
     places = []
-    # A wheel of its own up to CUDA 12; since 13 all of CUDA shares one folder.
+    # A separate wheel up to CUDA 12. Since 13, all of CUDA shares one folder.
     for folder in (f"nvidia/cu{cuda_major}/lib", "nvidia/cuda_nvrtc/lib"):
         places += [root / folder / name for root in _package_roots("nvidia")]
     places += [root / "torch/lib" / name for root in _package_roots("torch")]
@@ -101,7 +101,7 @@ def find_nvrtc(cuda_major: int) -> ctypes.CDLL:
 
 
 def _package_roots(package: str) -> Iterator[Path]:
-    """The folders that hold a package, without importing it."""
+    """Yields the folders that hold a package, without importing the package."""
     spec = importlib.util.find_spec(package)
     if spec is not None:
         yield from (Path(place).parent for place in spec.submodule_search_locations or ())
@@ -112,7 +112,7 @@ def compile_source(
 ) -> bytes:
     """Compiles CUDA C++ for a GPU, and returns a module that the driver can load.
 
-    `library` is NVRTC, `name` stands in its messages, and `capability` is the GPU's. Raises
+    `library` is NVRTC, `name` appears in its messages, and `capability` is the GPU's. Raises
     RuntimeError with the compiler's messages.
     """
     nvrtc = _Nvrtc(library, _NVRTC_SIGNATURES)
@@ -121,7 +121,7 @@ def compile_source(
     known = (c_int * count.value)()
     nvrtc.call("nvrtcGetSupportedArchs", known)
     architecture, kind = _choose_architecture(known, capability)
-    # Numbers below the least normal one count as 0: nothing here comes near them.
+    # Subnormal numbers count as 0: no value here comes near them.
     options = [f"--gpu-architecture={architecture}", "--std=c++17", "--ftz=true"]
     program = c_void_p()
     nvrtc.call("nvrtcCreateProgram", byref(program), source.encode(), name.encode(), 0, None, None)
@@ -138,7 +138,7 @@ def compile_source(
 
 
 def _choose_architecture(known: Iterable[int], capability: tuple[int, int]) -> tuple[str, str]:
-    """Returns the architecture to compile for, and what to read of the result: CUBIN or PTX."""
+    """Returns the architecture to compile for, and which result to read: CUBIN or PTX."""
     wanted = 10 * capability[0] + capability[1]
     older = sorted(number for number in known if number <= wanted)
     if not older:
@@ -146,7 +146,7 @@ def _choose_architecture(known: Iterable[int], capability: tuple[int, int]) -> t
             f"CUDA: NVRTC knows no GPU as old as this one, of compute capability "
             f"{capability[0]}.{capability[1]}"
         )
-    # Machine code runs on newer GPUs of its major version alone.
+    # Machine code runs only on newer GPUs of its major version.
     if older[-1] // 10 == capability[0]:
         return f"sm_{older[-1]}", "CUBIN"
     return f"compute_{older[-1]}", "PTX"
@@ -182,14 +182,14 @@ _DRIVER_SIGNATURES: dict[str, tuple[type, ...]] = {
 
 
 class Driver(_Library):
-    """NVIDIA's driver on one GPU, in the context that PyTorch uses."""
+    """NVIDIA's driver on one GPU, in the same context as PyTorch."""
 
     def __init__(self, library: ctypes.CDLL, device_index: int) -> None:
         super().__init__(library, _DRIVER_SIGNATURES)
         self.call("cuInit", 0)
         device = c_int()
         self.call("cuDeviceGet", byref(device), device_index)
-        # Kept for good: PyTorch does not let go of it either.
+        # Kept until the process ends: PyTorch does not release it either.
         self._context = c_void_p()
         self.call("cuDevicePrimaryCtxRetain", byref(self._context), device)
         count = c_int()
@@ -203,7 +203,7 @@ class Driver(_Library):
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Makes the GPU's context that of this thread, whichever thread that is."""
+        """Makes the GPU's context the current context of the calling thread."""
         self.call("cuCtxPushCurrent_v2", self._context)
         try:
             yield
@@ -211,9 +211,9 @@ class Driver(_Library):
             self.call("cuCtxPopCurrent_v2", byref(c_void_p()))
 
     def load(self, module: bytes, names: Iterable[str]) -> list[Function]:
-        """Loads a compiled module, for good, and returns its functions of the given names.
+        """Loads a compiled module permanently, and returns its functions with the given names.
 
-        Raises RuntimeError where the driver is too old for what the compiler has made.
+        Raises RuntimeError if the driver is too old for the compiler's output.
         """
         functions = []
         with self.current():
@@ -243,19 +243,19 @@ class Function:
         self._handle = handle
 
     def allow_shared_bytes(self, num_bytes: int) -> None:
-        """Lets blocks have so much shared memory; by itself the driver stops at 48 KiB.
+        """Lets a block use this much shared memory; by default the driver allows 48 KiB.
 
-        Raises RuntimeError where the GPU has not so much.
+        Raises RuntimeError if the GPU has less.
         """
         with self._driver.current():
             for attribute, value in (
                 (_MAX_SHARED_BYTES_ATTRIBUTE, num_bytes),
-                (_CARVEOUT_ATTRIBUTE, 100),  # percent: as little as can be to the L1 cache
+                (_CARVEOUT_ATTRIBUTE, 100),  # percent: as little as possible for the L1 cache
             ):
                 self._driver.call("cuFuncSetAttribute", self._handle, attribute, value)
 
     def num_resident_blocks(self, num_threads: int, shared_bytes: int) -> int:
-        """Returns how many blocks the GPU runs at the same time."""
+        """Returns how many blocks the GPU can run at the same time."""
         count = c_int()
         with self._driver.current():
             self._driver.call(
@@ -277,11 +277,11 @@ class Function:
         shared_bytes: int = 0,
         is_cooperative: bool = False,
     ) -> None:
-        """Launches the kernel on a stream, by its number, and does not wait for it.
+        """Launches the kernel on the stream with this number, and does not wait for it.
 
-        The structure is copied at once. The memory that it points to must live until the kernel has
-        ended, or be PyTorch's and belong to that stream. Blocks of a cooperative launch may wait
-        for each other: it fails unless all of them run at the same time.
+        The structure is copied at once. The memory that it points to must stay alive until the
+        kernel has ended, or belong to PyTorch and to that stream. Blocks of a cooperative launch
+        may wait for each other: the launch fails unless all blocks can run at the same time.
         """
         arguments = (c_void_p * 1)(ctypes.addressof(argument))
         shape = (num_blocks, 1, 1, num_threads, 1, 1, shared_bytes)
@@ -296,5 +296,5 @@ class Function:
 
 @functools.cache
 def load_driver(device_index: int) -> Driver:
-    """Returns the driver on the GPU of this number; raises OSError if there is no driver."""
+    """Returns the driver on the GPU with this number; raises OSError if there is no driver."""
     return Driver(ctypes.CDLL("libcuda.so.1"), device_index)

@@ -1,7 +1,7 @@
 """OpenCV's estimators on the CPU: TV-L1, Farneback and DIS.
 
-OpenCV threads inside a pair; a worker that owns one core calls `cv2.setNumThreads(1)` once
-(`flowprep.run.run_job` does), because that switch belongs to the process and not to an estimator.
+OpenCV uses threads within a pair. A worker that owns one core calls `cv2.setNumThreads(1)` once
+(`flowprep.run.run_job` does), because this setting belongs to the process, not to an estimator.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flowprep.flow.parameters import DISParameters, FarnebackParameters, OpenCVT
 
 __all__ = ["OpenCVDIS", "OpenCVFarneback", "OpenCVTVL1"]
 
-# TV-L1 and DIS differ between OpenCV 4 and 5 by up to 12 and 19 px at single pixels.
+# TV-L1 and DIS differ between OpenCV 4 and 5 by up to 12 and 19 px in single pixels.
 _OPENCV_MAJOR = f"opencv-{cv2.__version__.split('.')[0]}"
 
 
@@ -96,13 +96,14 @@ class OpenCVDIS(FlowEstimator):
             if value is not None:
                 setter(value)
         self._finest_scale = self._flow.getFinestScale()
-        # Below this OpenCV finds no level that holds a patch, and refuses the frames.
+        # For smaller frames, OpenCV finds no level that holds a patch, and refuses the frames.
         patch_sides = math.ceil(1.5 * self._flow.getPatchSize())
         self.min_side_px = max(FlowEstimator.min_side_px, patch_sides)
 
     def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
-        # OpenCV chooses its coarsest level by the longer side; on long, thin frames the shorter
-        # side then no longer holds a patch, and it reads outside the image (a segmentation fault).
+        # OpenCV chooses its coarsest level by the longer side. On long, thin frames, the shorter
+        # side may then be smaller than a patch, and OpenCV reads outside the image (segmentation
+        # fault).
         height, width = prev.shape
         patch_size = self._flow.getPatchSize()
         by_longer_side = int(math.log2(max(height, width) / (4 * patch_size)) + 0.5)
@@ -110,5 +111,6 @@ class OpenCVDIS(FlowEstimator):
         coarsest_scale = max(0, min(by_longer_side, by_shorter_side))
         self._flow.setCoarsestScale(coarsest_scale)
         self._flow.setFinestScale(min(self._finest_scale, coarsest_scale))
-        # None: a field passed in would be taken as the initial flow and couple the pairs.
+        # None: a given field would become the initial flow, and the pairs would depend on each
+        # other.
         return np.asarray(self._flow.calc(prev, next, None), dtype=np.float32)  # type: ignore[call-overload]

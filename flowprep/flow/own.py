@@ -1,8 +1,8 @@
-"""Estimators that users bring: `package.module:Class`, found, checked and named with a version.
+"""Estimators that users bring: finds `package.module:Class`, checks it and identifies its version.
 
     load_own("my_flow:MyFlow") -> OwnEstimator -> .create(values, device) -> FlowEstimator
 
-Nothing here runs when a data set is read: its header holds the names and values alone.
+Nothing here runs when a data set is read: its header holds only the names and values.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from flowprep.flow.parameters import check_algorithm
 __all__ = ["OwnEstimator", "load_own"]
 
 _SHOWN_DIGITS = 12
-"""Hexadecimal digits of the source's SHA-256 that are stored: enough to tell two versions apart."""
+"""Hexadecimal digits of the source's SHA-256 that are stored, enough to distinguish versions."""
 
 
 @dataclass(frozen=True)
 class OwnEstimator:
-    """A class that a user brought, checked."""
+    """A class that a user brought, after all checks."""
 
     name: str
     """`package.module:Class`."""
     kind: type[FlowEstimator]
     version: str | None
-    """What the class or its module says."""
+    """The version that the class or its module states."""
     source_sha256: str
-    """Of the file that the class is in."""
+    """SHA-256 of the file that defines the class."""
     place: Path
-    """The file or the folder of the module at the top: all that a worker needs to import it."""
+    """File or folder of the top-level module: all that a worker needs to import the class."""
 
     def create(self, values: Mapping[str, Any], device: str) -> FlowEstimator:
-        """Makes the estimator; raises ConfigError for its parameters, and where its making fails.
+        """Makes the estimator. Raises ConfigError for wrong parameters, and if creation fails.
 
-        `device` is PyTorch's name for the place.
+        `device` is PyTorch's name of the device.
         """
         parameters = self.parameters(values)
         try:
@@ -73,7 +73,7 @@ class OwnEstimator:
     def parameters(self, values: Mapping[str, Any]) -> Any:
         """Returns the class's dataclass of parameters; None for a class that takes none.
 
-        A text, as the command line gives it, is read as its field's type says. Raises ConfigError.
+        A text, as on the command line, is converted to its field's type. Raises ConfigError.
         """
         kind = self.kind.parameters_class
         fields = [] if kind is None else [one.name for one in dataclasses.fields(kind)]
@@ -97,7 +97,7 @@ class OwnEstimator:
             ) from error
 
     def implementation_with(self, values: Mapping[str, Any]) -> str:
-        """Returns what is stored with the data: name, version, source, and weights if any."""
+        """Returns the text stored with the data: name, version, source, and weights if any."""
         weights = self.kind.weights(self.parameters(values))
         parts = [
             self.name if self.version is None else f"{self.name} {self.version}",
@@ -124,9 +124,9 @@ class OwnEstimator:
 def load_own(name: str) -> OwnEstimator:
     """Imports the class `package.module:Class` and checks it.
 
-    The module is one of the current folder, or one that Python finds. Raises ConfigError, with what
-    is wrong and what helps, if there is no such module or class, where importing it fails, and
-    where the class is no estimator.
+    The module is in the current folder, or Python finds it. Raises ConfigError, with the problem
+    and the remedy, if there is no such module or class, if its import fails, or if the class is not
+    an estimator.
     """
     check_algorithm(name)
     module_name, _, class_name = name.partition(":")
@@ -157,7 +157,7 @@ def load_own(name: str) -> OwnEstimator:
 def _import(module_name: str, name: str) -> ModuleType:
     top = module_name.partition(".")[0]
     folder = os.getcwd()
-    # A program's own folder comes first on Python's path, and that of `flowprep` is not the user's.
+    # A program's own folder comes first on Python's path. For `flowprep`, it is not the user's.
     is_here = os.path.exists(os.path.join(folder, f"{top}.py")) or os.path.isdir(
         os.path.join(folder, top)
     )
@@ -248,7 +248,7 @@ def _is_ours(kind: type[FlowEstimator]) -> bool:
 
 
 def _said(error: Exception) -> str:
-    """Returns the error in one line, with the place in the user's code that it comes from."""
+    """Returns the error in one line, with its place in the user's code."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     text = " ".join(str(error).split())

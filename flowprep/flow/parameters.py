@@ -1,4 +1,4 @@
-"""The parameters of each algorithm, under OpenCV's names, with OpenCV's defaults."""
+"""The parameters of each algorithm, with OpenCV's names and defaults."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 _DIS_PATCH_SIZE = 8
-"""Of all three presets."""
+"""The patch size of all three presets."""
 
 
 class FlowParameters:
@@ -160,7 +160,7 @@ class DISParameters(FlowParameters):
             if value is not None:
                 _check_integer(name, value)
                 _check(name, value, value >= least, f">= {least}")
-        # If patches do not touch, OpenCV divides by zero, and then reads any address.
+        # If patches do not touch, OpenCV divides by zero and then reads arbitrary addresses.
         patch_size = _DIS_PATCH_SIZE if self.patch_size is None else self.patch_size
         if self.patch_stride is not None and self.patch_stride > patch_size:
             raise ConfigError(

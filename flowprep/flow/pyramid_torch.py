@@ -1,6 +1,6 @@
-"""Resizing of images on a torch device, at the sample positions of cv2.resize.
+"""Resizes images on a torch device, at the sample positions of cv2.resize.
 
-The positions are worked out on the host, in double precision, once for a size.
+The positions are computed once per size on the host, in double precision.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ __all__ = ["Resize"]
 
 
 class Resize:
-    """Resizes (..., H, W) float32 images bilinearly, with the border replicated.
+    """Resizes (..., H, W) float32 images bilinearly, with a replicated border.
 
-    Pixel centers lie at half-integers: pixel x of the result is taken at (x + 1/2) / factor - 1/2.
-    `factor` None takes that of the two sizes, as cv2.resize does where it is given a size; with
-    fx and fy it takes those, although the size is rounded (OpenCV, modules/imgproc: resize).
+    Pixel centers are at half-integers: pixel x of the result is sampled at
+    (x + 1/2) / factor - 1/2. If `factor` is None, it is the ratio of the two sizes, as in
+    cv2.resize with a given size. With fx and fy, cv2.resize uses these factors, although the size
+    is rounded (OpenCV, modules/imgproc: resize).
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Resize:
 
 
 class _Samples:
-    """Where the pixels of a resized line lie: between which two others, and how far."""
+    """For each pixel of a resized line: the two pixels around it, and the fraction between them."""
 
     def __init__(
         self, length: int, new_length: int, device: torch.device, factor: float | None
@@ -56,6 +57,6 @@ class _Samples:
     def __call__(self, image: Tensor, axis: int) -> Tensor:
         weight = self._weight if axis == -1 else self._weight[:, None]
         before = image.index_select(axis, self._before)
-        # In this form a blank image stays exactly that.
+        # In this form, a blank image stays exactly blank.
         difference = image.index_select(axis, self._after).sub_(before)
         return before.addcmul_(difference, weight)

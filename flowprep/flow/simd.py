@@ -1,13 +1,13 @@
 """Vectors of 16 float32 for numba, so that kernels run at full width on every processor.
 
-LLVM turns each operation into one AVX-512 instruction, two of AVX2 or four of SSE or NEON. Nothing
-here lets it reorder arithmetic: a multiplication and an addition are joined only where `fma` says
-so, and sums of lanes have one fixed order. So all processors with fused multiply-add give the same
-bits, whatever their width.
+LLVM turns each operation into one AVX-512 instruction, two AVX2 instructions, or four of SSE or
+NEON. LLVM may not reorder arithmetic here: a multiplication and an addition are fused only by
+`fma`, and sums of lanes have one fixed order. So all processors with fused multiply-add give the
+same bits, whatever their width.
 
-Operations work on `Lanes` (16 float32) and `IntLanes` (16 int32), which exist inside kernels alone;
-`+`, `-`, `*` are defined for both, `/` for `Lanes`. Arrays are flat, indices count elements, and no
-index is checked.
+Operations work on `Lanes` (16 float32) and `IntLanes` (16 int32), which exist only inside kernels.
+`+`, `-`, `*` are defined for both, `/` for `Lanes`. Arrays are flat, indices count elements, and
+indices are not checked.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ __all__ = [
 NUM_LANES = 16
 """Lanes of a vector: the width of an AVX-512 register in float32."""
 
-# Types of values inside kernels, where no type checker follows.
+# Types of values inside kernels, which no type checker examines.
 Lanes: TypeAlias = Any
 IntLanes: TypeAlias = Any
 
@@ -149,7 +149,7 @@ def _pointer(
 
 
 def _shuffle(builder: Any, x: Any, y: Any, lanes: Sequence[int]) -> Any:
-    """The lanes with the given numbers of `x` and `y` side by side; `y` may be None."""
+    """The lanes with the given numbers in `x` followed by `y`; `y` may be None."""
     second = ir.Constant(x.type, ir.Undefined) if y is None else y
     return builder.shuffle_vector(
         x, second, ir.Constant(ir.VectorType(_INT, len(lanes)), list(lanes))
@@ -169,7 +169,7 @@ def _splat(builder: Any, value: Any, vector: ir.VectorType) -> Any:
 
 @_intrinsic
 def load(typing_context: Any, array: Any, index: Any) -> Any:
-    """load(array, index): the 16 float32 of `array` from `index` on; any alignment."""
+    """load(array, index): 16 float32 of `array` from `index` on, with any alignment."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.load(
@@ -181,7 +181,7 @@ def load(typing_context: Any, array: Any, index: Any) -> Any:
 
 @_intrinsic
 def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
-    """store(array, index, lanes): writes 16 float32 to `array` from `index` on; any alignment."""
+    """store(array, index, lanes): writes 16 float32 to `array` from `index` on, any alignment."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         target = _pointer(context, builder, sig.args[0], args[0], args[1], _FLOATS)
@@ -205,7 +205,7 @@ def store_int(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 @_intrinsic
 def load_each(typing_context: Any, array: Any, indices: Any) -> Any:
-    """load_each(array, indices): a tuple of vectors, `load`ed at each of a tuple of indices."""
+    """load_each(array, indices): a tuple of vectors, one `load` at each index of a tuple."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         lanes = []
@@ -219,8 +219,8 @@ def load_each(typing_context: Any, array: Any, indices: Any) -> Any:
 
 @numba.extending.intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def load_series(typing_context: Any, array: Any, index: Any, step: Any, count: Any) -> Any:
-    """load_series(array, index, step, count): a tuple of `count` (a literal) vectors, each `load`ed
-    `step` elements behind the one before."""
+    """load_series(array, index, step, count): a tuple of `count` (a literal) vectors, one `load`
+    every `step` elements."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         lanes, index = [], args[1]
@@ -236,8 +236,8 @@ def load_series(typing_context: Any, array: Any, index: Any, step: Any, count: A
 
 @_intrinsic
 def store_series(typing_context: Any, array: Any, index: Any, step: Any, values: Any) -> Any:
-    """store_series(array, index, step, values): writes a tuple of vectors as `load_series` reads
-    it."""
+    """store_series(array, index, step, values): writes a tuple of vectors in the layout that
+    `load_series` reads."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         index = args[1]
@@ -252,7 +252,7 @@ def store_series(typing_context: Any, array: Any, index: Any, step: Any, values:
 
 @_intrinsic
 def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """prefetch(array, index): starts to bring that element near, if there is one, for later."""
+    """prefetch(array, index): starts to fetch that element into the cache, if it exists."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         address = _pointer(context, builder, sig.args[0], args[0], args[1], ir.IntType(8))
@@ -265,7 +265,7 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
 @_intrinsic
 def broadcast(typing_context: Any, value: Any) -> Any:
-    """broadcast(float32): that number in every lane."""
+    """broadcast(float32): the number in every lane."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _splat(builder, args[0], _FLOATS)
@@ -275,7 +275,7 @@ def broadcast(typing_context: Any, value: Any) -> Any:
 
 @_intrinsic
 def broadcast_int(typing_context: Any, value: Any) -> Any:
-    """broadcast_int(int32): that number in every lane."""
+    """broadcast_int(int32): the number in every lane."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _splat(builder, args[0], _INTS)
@@ -295,7 +295,7 @@ def lane_numbers(typing_context: Any) -> Any:
 
 @_intrinsic
 def fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
-    """fma(x, y, z): x * y + z, rounded once where the processor has that instruction."""
+    """fma(x, y, z): x * y + z, rounded once if the processor has this instruction."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _call(builder, "llvm.fmuladd.v16f32", _FLOATS, *args)
@@ -314,9 +314,9 @@ def _define_choice(comparison: str) -> Any:
 
 
 minimum = _define_choice("<")
-"""minimum(x, y): the smaller number of each lane; `y` where either is NaN."""
+"""minimum(x, y): the smaller number in each lane; `y` if either is NaN."""
 maximum = _define_choice(">")
-"""maximum(x, y): the larger number of each lane; `y` where either is NaN."""
+"""maximum(x, y): the larger number in each lane; `y` if either is NaN."""
 
 
 def _define_unary(name: str) -> Any:
@@ -337,7 +337,7 @@ floor = _define_unary("llvm.floor.v16f32")
 
 @_intrinsic
 def to_int(typing_context: Any, x: Any) -> Any:
-    """to_int(lanes): each lane cut to an int32; undefined beyond its range."""
+    """to_int(lanes): each lane truncated to an int32; undefined beyond its range."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.fptosi(args[0], _INTS)
@@ -357,8 +357,8 @@ def to_float(typing_context: Any, x: Any) -> Any:
 
 @_intrinsic
 def left_neighbor(typing_context: Any, previous: Any, current: Any) -> Any:
-    """left_neighbor(previous, current): lane i has lane i - 1 of `current`; lane 0 has the last of
-    `previous`."""
+    """left_neighbor(previous, current): lane i is lane i - 1 of `current`; lane 0 is the last lane
+    of `previous`."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _shuffle(builder, args[0], args[1], range(NUM_LANES - 1, 2 * NUM_LANES - 1))
@@ -368,8 +368,8 @@ def left_neighbor(typing_context: Any, previous: Any, current: Any) -> Any:
 
 @_intrinsic
 def right_neighbor(typing_context: Any, current: Any, following: Any) -> Any:
-    """right_neighbor(current, following): lane i has lane i + 1 of `current`; lane 15 has the first
-    of `following`."""
+    """right_neighbor(current, following): lane i is lane i + 1 of `current`; lane 15 is the first
+    lane of `following`."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _shuffle(builder, args[0], args[1], range(1, NUM_LANES + 1))
@@ -388,18 +388,18 @@ def _define_choice_of_lanes(lanes: Sequence[int]) -> Any:
 
 
 even_lanes = _define_choice_of_lanes(range(0, 2 * NUM_LANES, 2))
-"""even_lanes(x, y): lanes 0, 2, ... 14 of `x`, then those of `y`."""
+"""even_lanes(x, y): lanes 0, 2, ... 14 of `x`, then the same lanes of `y`."""
 odd_lanes = _define_choice_of_lanes(range(1, 2 * NUM_LANES, 2))
-"""odd_lanes(x, y): lanes 1, 3, ... 15 of `x`, then those of `y`."""
+"""odd_lanes(x, y): lanes 1, 3, ... 15 of `x`, then the same lanes of `y`."""
 interleave_low = _define_choice_of_lanes(
     [lane + side * NUM_LANES for lane in range(NUM_LANES // 2) for side in (0, 1)]
 )
-"""interleave_low(x, y): lanes 0 to 7 of `x` and `y` by turns; the first of the two vectors whose
-`even_lanes` and `odd_lanes` are `x` and `y`."""
+"""interleave_low(x, y): lanes 0 to 7 of `x` and `y` alternately. This is the first of the two
+vectors whose `even_lanes` and `odd_lanes` are `x` and `y`."""
 interleave_high = _define_choice_of_lanes(
     [lane + side * NUM_LANES for lane in range(NUM_LANES // 2, NUM_LANES) for side in (0, 1)]
 )
-"""interleave_high(x, y): lanes 8 to 15 of `x` and `y` by turns; the second of those vectors."""
+"""interleave_high(x, y): lanes 8 to 15 of `x` and `y` alternately: the second of these vectors."""
 
 
 @_intrinsic
@@ -465,8 +465,8 @@ def store_interleaved(
 
 @_intrinsic
 def sum_quarters(typing_context: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """sum_quarters(a, b, c, d): quarter i of the result is the sum of the four quarters of the i-th
-    argument."""
+    """sum_quarters(a, b, c, d): quarter i of the result is the sum of the four quarters of
+    argument i."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         def halves_added(x: Any, y: Any, first: Sequence[int], second: Sequence[int]) -> Any:
@@ -545,14 +545,14 @@ def _define_each(emit_one: Callable[..., Any]) -> Any:
 
 
 sum_each = _define_each(lambda builder, x, y: builder.fadd(x, y))
-"""sum_each(xs, ys): the sums of the vectors of two tuples, each with its counterpart."""
+"""sum_each(xs, ys): the sums of corresponding vectors in two tuples."""
 difference_each = _define_each(lambda builder, x, y: builder.fsub(x, y))
-"""difference_each(xs, ys): the vectors of one tuple less their counterparts in the other."""
+"""difference_each(xs, ys): the vectors of `xs` minus the corresponding vectors of `ys`."""
 
 
 @_intrinsic
 def fma_each(typing_context: Any, x: Any, ys: Any, zs: Any) -> Any:
-    """fma_each(x, ys, zs): fma(x, y, z) of one vector and each pair of two tuples of vectors."""
+    """fma_each(x, ys, zs): fma(x, y, z) of one vector with corresponding vectors of two tuples."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pairs = zip(*(cgutils.unpack_tuple(builder, series) for series in args[1:]), strict=True)
@@ -573,10 +573,11 @@ def load_mixed(
     fractions: Any,
     place: Any,
 ) -> Any:
-    """load_mixed(array, positions, start, stride, fractions, place): 16 vectors between two each.
+    """load_mixed(array, positions, start, stride, fractions, place): 16 interpolated vectors.
 
-    The i-th is a + fractions[place + i] * (b - a), where `a` lies in `array` at positions[start +
-    i], counted in half vectors, and `b` `stride` numbers further; `positions` is an int32 array.
+    Vector i is a + fractions[place + i] * (b - a). Vector `a` is in `array` at positions[start +
+    i], counted in half vectors, and `b` is `stride` numbers after `a`. `positions` is an int32
+    array.
     """
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -609,7 +610,7 @@ def load_mixed(
 
 @_intrinsic
 def store_half_square(typing_context: Any, array: Any, index: Any, stride: Any, rows: Any) -> Any:
-    """store_half_square(array, index, stride, rows): `store_series` of lanes 0 to 7 alone."""
+    """store_half_square(array, index, stride, rows): `store_series` of only lanes 0 to 7."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         half, place = ir.VectorType(_FLOAT, NUM_LANES // 2), args[1]
@@ -624,17 +625,17 @@ def store_half_square(typing_context: Any, array: Any, index: Any, stride: Any, 
 
 @_intrinsic
 def transpose(typing_context: Any, rows: Any) -> Any:
-    """transpose(rows): lane i of the j-th of 16 vectors becomes lane j of the i-th of a tuple.
+    """transpose(rows): lane i of vector j becomes lane j of vector i, for a tuple of 16 vectors.
 
-    What is done with no result costs nothing: for some columns alone, ignore the others.
+    Unused results cost nothing: if you need only some columns, ignore the others.
     """
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         def merge(x: Any, y: Any, lanes: Sequence[int]) -> Any:
             return _shuffle(builder, x, y, lanes)
 
-        # Squares of 4 numbers within the quarters of vectors, then a square of 4 quarters: every
-        # step is one cheap instruction.
+        # First squares of 4 numbers within the quarters of vectors, then a square of 4 quarters:
+        # every step is one cheap instruction.
         quarters = range(0, NUM_LANES, 4)
         first_two, last_two = (
             [quarter + lane + side for quarter in quarters for lane in lanes for side in (0, 16)]
@@ -668,7 +669,7 @@ def transpose(typing_context: Any, rows: Any) -> Any:
     return _square(_square), emit
 
 
-# ---- whole numbers, for the decoding of JPEGs
+# ---- integers, for decoding JPEG files
 
 _WORD = ir.IntType(64)
 _BYTE = ir.IntType(8)
@@ -677,7 +678,7 @@ _SHORTS = ir.VectorType(ir.IntType(16), NUM_LANES)
 
 @_intrinsic
 def load_int(typing_context: Any, array: Any, index: Any) -> Any:
-    """load_int(array, index): the 16 int32 of `array`, an int32 array, from `index` on."""
+    """load_int(array, index): 16 int32 of an int32 array, from `index` on."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         source = _pointer(context, builder, sig.args[0], args[0], args[1], _INTS)
@@ -708,16 +709,16 @@ def _define_shift(name: str) -> Any:
 
 
 shift_left = _define_shift("shl")
-"""shift_left(int_lanes, int32): each lane times 2 to the power of that number."""
+"""shift_left(int_lanes, int32): each lane times 2 to the power of the number."""
 shift_right = _define_shift("ashr")
-"""shift_right(int_lanes, int32): each lane divided by 2 to the power of that number, floored."""
+"""shift_right(int_lanes, int32): each lane divided by 2 to the power of the number, floored."""
 
 
 @_intrinsic
 def store_bytes(typing_context: Any, array: Any, index: Any, values: Any) -> Any:
     """store_bytes(array, index, (a, b, c, d, e, f, g, h)): writes 128 uint8, a0 b0 ... h0 a1 b1 ...
 
-    Below 0 becomes 0, above 255 becomes 255.
+    Values below 0 become 0, and values above 255 become 255.
     """
 
     def interleaved(builder: Any, x: Any, y: Any) -> Any:
@@ -744,9 +745,9 @@ def store_bytes(typing_context: Any, array: Any, index: Any, values: Any) -> Any
 
 @_intrinsic
 def load_big_endian(typing_context: Any, array: Any, index: Any) -> Any:
-    """load_big_endian(array, index): 8 bytes of an uint8 array as a uint64, the first one highest.
+    """load_big_endian(array, index): 8 bytes of a uint8 array as a uint64, the first byte highest.
 
-    For processors that are little-endian, as all are that numba compiles for but two.
+    For little-endian processors: numba compiles for only two others.
     """
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:

@@ -1,19 +1,19 @@
 // TV-L1 on NVIDIA GPUs: all iterations of a warp in one launch, and the steps between the warps.
 //
 // The algorithm, its sources and its units are those of tvl1_level.py: flow is counted in units of
-// theta/tau px, and p stands for tau p. flowprep/flow/tvl1_cuda.py compiles and launches this file;
-// it says how the work is laid out and why. tests/flow/cuda_on_cpu.h runs it without a GPU.
+// theta/tau px, and p stands for tau p. flowprep/flow/tvl1_cuda.py compiles and launches this file,
+// and explains the layout of the work. tests/flow/cuda_on_cpu.h runs this file without a GPU.
 //
-// Planes in global memory have rows of `pitch` numbers, a multiple of 4. The pixels stand at their
-// right end; what is left of them, `pitch - width` < 4 numbers, is padding, of any content. A patch
-// is 4 x 4 px. Patches tile the plane from its right and lower border, so those at the left and the
-// upper border may stick out of the image. There the flow is 0, and p gets steps of length 0, so
-// that it is 0 as well: the border values of the divergence come about by themselves.
+// Planes in global memory have rows of `pitch` numbers, a multiple of 4. The pixels are at the end
+// of a row. The other `pitch - width` < 4 numbers are padding with any content. A patch is
+// 4 x 4 px. Patches tile the plane from its right and lower border, so patches at the left and the
+// upper border may extend beyond the image. There the flow is 0, and p takes steps of length 0, so
+// p is 0 too. This gives the border values of the divergence without special cases.
 
 constexpr int PATCH = 4;
-// Iterations between two exchanges with neighbouring tiles: the halo is one patch wide.
+// Iterations between two exchanges with neighboring tiles: the halo is one patch wide.
 constexpr int MAX_ITERATIONS = PATCH;
-// Threads of a block at most. What a thread has for itself in shared memory lies this far apart.
+// Most threads of a block. Values that a thread owns in shared memory are at this distance.
 constexpr int MAX_THREADS = 192;
 constexpr int NUM_STATE_PLANES = 6;
 constexpr int WARP_SIZE = 32;
@@ -27,7 +27,7 @@ constexpr float SLOWEST_DECAY = 0.005f;
 #ifndef CUDA_ON_CPU
 extern __shared__ float4 shared_memory[];
 
-// At most 2 units in the last place off; correct rounding would take six times as long.
+// At most 2 units in the last place off. Correct rounding would take six times as long.
 __device__ __forceinline__ float approximate_sqrt(float x) {
     float y;
     asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -64,15 +64,15 @@ struct Patch {
     float p11[PATCH][PATCH], p12[PATCH][PATCH], p21[PATCH][PATCH], p22[PATCH][PATCH];
 };
 
-// What the threads of a block tell each other of the borders of their patches, a slot for each
-// patch and a column and a row of slots more. Each is a line of four pixels.
+// The borders of patches, which the threads of a block exchange. There is a slot for each patch,
+// and one more column and one more row of slots. Each array holds lines of four pixels.
 struct Slots {
-    float4 *left_u1, *left_u2;      // the left column, for the left neighbour
-    float4 *top_u1, *top_u2;        // the top row, for the one above
-    float4 *right_p11, *right_p21;  // the right column: in the slot of the right neighbour
-    float4 *bottom_p12, *bottom_p22;  // the bottom row: in the slot of the one below
-    float4* data_term;              // 16 of each thread, MAX_THREADS apart
-    float* errors;                  // MAX_ITERATIONS of each thread, MAX_THREADS apart
+    float4 *left_u1, *left_u2;      // the left column, for the left neighbor
+    float4 *top_u1, *top_u2;        // the top row, for the upper neighbor
+    float4 *right_p11, *right_p21;  // the right column: in the slot of the right neighbor
+    float4 *bottom_p12, *bottom_p22;  // the bottom row: in the slot of the lower neighbor
+    float4* data_term;              // 16 per thread, MAX_THREADS apart
+    float* errors;                  // MAX_ITERATIONS per thread, MAX_THREADS apart
     float* sums;                    // MAX_ITERATIONS
     unsigned* field;
 };
@@ -95,16 +95,16 @@ __device__ __forceinline__ Slots place_slots(int num_slots) {
     return s;
 }
 
-// Where a thread's patch lies.
+// The position of a thread's patch.
 struct Place {
     int slot;
-    int offset;   // of its first pixel in a plane, counted from row 0: below 0 where that is above
+    int offset;   // of its first pixel in a plane, from row 0: negative above the image
     int first_y;  // may be negative
-    int num_pads_x;  // columns of it that are left of the image
+    int num_pads_x;  // number of its columns that are left of the image
     bool is_live;    // it has pixels of the image
-    bool is_owned;   // no other tile answers for its result
+    bool is_owned;   // its result comes from this tile, not from another
     bool is_strip;   // owned, and in the halo of another tile
-    bool is_right_end, is_bottom_end;  // of the tile or of the image
+    bool is_right_end, is_bottom_end;  // at the end of the tile or of the image
 };
 
 __device__ __forceinline__ Place place_patch(const SolveArguments& a, int tile) {
@@ -114,7 +114,7 @@ __device__ __forceinline__ Place place_patch(const SolveArguments& a, int tile) 
     const int num_columns = a.pitch / PATCH, num_rows = (a.height + PATCH - 1) / PATCH;
     const int x = tile_x * (a.tile_columns - 2) + column;
     const int y = tile_y * (a.tile_rows - 2) + row;
-    // The outermost patches of a tile are its halo, but for those at the border of the image.
+    // The outermost patches of a tile are its halo, except at the border of the image.
     const int from_left = column - (tile_x > 0), from_top = row - (tile_y > 0);
     const int to_right = a.tile_columns - 1 - (tile_x < a.tiles_x - 1) - column;
     const int to_bottom = a.tile_rows - 1 - (tile_y < a.tiles_y - 1) - row;
@@ -161,7 +161,7 @@ __device__ __forceinline__ void store_plane(
             );
 }
 
-// `flow` is the first of 2 planes, `dual` the first of 4.
+// `flow` is the first of 2 planes, `dual` is the first of 4.
 __device__ __forceinline__ void load_state(
     Patch& patch, const float* flow, const float* dual, const Place& place, int pitch,
     size_t plane_size, float flow_factor, float dual_factor
@@ -186,9 +186,9 @@ __device__ __forceinline__ void store_state(
     store_plane(patch.p22, dual + 3 * plane_size, place, pitch, dual_factor);
 }
 
-// Puts the data term of a patch into shared memory, as the primal step wants it. With
+// Writes the data term of a patch to shared memory, in the form for the primal step. With
 // G = 2 limit unit_px gradient and R = 2 limit residual, rho times 2 limit is G.U + R, and the step
-// of equation 12 is clamp(-(G.U + R) / |G|^2, -1/2, 1/2) G. Saturation clamps, and costs nothing.
+// of equation 12 is clamp(-(G.U + R) / |G|^2, -1/2, 1/2) G. Saturation does the clamp for free.
 __device__ __forceinline__ void load_data_term(
     const SolveArguments& a, const Slots& s, const Place& place, size_t field, size_t plane_size
 ) {
@@ -220,7 +220,7 @@ __device__ __forceinline__ void unpack(float (&values)[PATCH], const float4& lin
     values[0] = line.x, values[1] = line.y, values[2] = line.z, values[3] = line.w;
 }
 
-// Lays out the right and lower border of p for the neighbours.
+// Stores the right and lower border of p for the neighbors.
 __device__ __forceinline__ void publish_dual(
     const Patch& patch, const Slots& s, int slot, int slot_below
 ) {
@@ -278,7 +278,7 @@ __device__ __forceinline__ float primal_step(
         make_float4(patch.u1[0][0], patch.u1[0][1], patch.u1[0][2], patch.u1[0][3]);
     s.top_u2[place.slot] =
         make_float4(patch.u2[0][0], patch.u2[0][1], patch.u2[0][2], patch.u2[0][3]);
-    // Beyond the image the flow goes on as it is at its border.
+    // Beyond the image, the flow continues with its border values.
     if (place.is_right_end) {
         s.left_u1[place.slot + 1] =
             make_float4(patch.u1[0][3], patch.u1[1][3], patch.u1[2][3], patch.u1[3][3]);
@@ -327,8 +327,8 @@ __device__ __forceinline__ void dual_step(
     }
 }
 
-// Runs up to MAX_ITERATIONS iterations on a tile whose patches are valid as far as its halo. They
-// are valid without its halo then. The squared changes of owned patches go to s.errors.
+// Runs up to MAX_ITERATIONS iterations on a tile whose patches, including its halo, are valid.
+// Afterwards they are valid without the halo. The squared changes of owned patches go to s.errors.
 __device__ __forceinline__ void iterate(
     Patch& patch, const SolveArguments& a, const Slots& s, const Place& place, int count
 ) {
@@ -362,10 +362,10 @@ __device__ __forceinline__ void exchange(float& low, float& high) {
     low = least;
 }
 
-// Sorting networks as flowprep/flow/median.py builds them, without exchanges whose result is not
-// used. X(i, j) leaves the lesser number in place i. What is sorted lies in the places named.
+// Sorting networks as flowprep/flow/median.py builds them, without exchanges whose results are
+// unused. X(i, j) puts the smaller number into place i. Comments name the places of the results.
 
-// 16 numbers: ranks 3 to 12 lie in places 2, 12, 6, 1, 10, 5, 14, 9, 3, 13.
+// 16 numbers: ranks 3 to 12 are in places 2, 12, 6, 1, 10, 5, 14, 9, 3, 13.
 #define SORT_16(X)                                                                                \
     X(0, 1) X(2, 3) X(0, 2) X(1, 3) X(2, 1) X(4, 5) X(6, 7) X(4, 6) X(5, 7) X(6, 5) X(0, 4)       \
     X(1, 5) X(4, 1) X(2, 6) X(3, 7) X(6, 3) X(4, 2) X(1, 6) X(5, 3) X(8, 9) X(10, 11) X(8, 10)    \
@@ -373,16 +373,16 @@ __device__ __forceinline__ void exchange(float& low, float& high) {
     X(12, 9) X(10, 14) X(11, 15) X(14, 11) X(12, 10) X(9, 14) X(13, 11) X(0, 8) X(6, 14) X(8, 6)  \
     X(2, 10) X(3, 11) X(10, 3) X(8, 2) X(6, 10) X(14, 3) X(4, 12) X(5, 13) X(12, 5) X(1, 9)       \
     X(7, 15) X(9, 7) X(12, 1) X(5, 9) X(13, 7) X(2, 12) X(6, 1) X(10, 5) X(14, 9) X(3, 13)
-// 4 numbers: they lie in places 0, 2, 1, 3.
+// 4 numbers: sorted, they are in places 0, 2, 1, 3.
 #define SORT_4(X) X(0, 1) X(2, 3) X(0, 2) X(1, 3) X(2, 1)
-// 10 sorted and 4 sorted numbers: ranks 4 to 9 of all lie in places 2, 3, 4, 5, 13, 12.
+// 10 sorted and 4 sorted numbers: ranks 4 to 9 of all are in places 2, 3, 4, 5, 13, 12.
 #define MERGE_10_4(X)                                                                             \
     X(0, 11) X(11, 8) X(11, 4) X(2, 13) X(13, 6) X(11, 2) X(4, 13) X(1, 10) X(10, 9) X(10, 5)     \
     X(3, 12) X(12, 7) X(10, 3) X(5, 12) X(2, 3) X(4, 5) X(13, 12)
-// 6 sorted and 4 sorted numbers: ranks 4 and 5 of all lie in places 2, 3.
+// 6 sorted and 4 sorted numbers: ranks 4 and 5 of all are in places 2, 3.
 #define MERGE_6_4(X)                                                                              \
     X(0, 7) X(7, 4) X(2, 9) X(7, 2) X(1, 6) X(6, 5) X(3, 8) X(6, 3) X(2, 3)
-// 9 numbers: the median lies in place 4 (Smith, "Implementing median filters", 1996).
+// 9 numbers: the median is in place 4 (Smith, "Implementing median filters", 1996).
 #define MEDIAN_9(X)                                                                               \
     X(1, 2) X(4, 5) X(7, 8) X(0, 1) X(3, 4) X(6, 7) X(1, 2) X(4, 5) X(7, 8) X(0, 3) X(5, 8)       \
     X(4, 7) X(3, 6) X(1, 4) X(2, 5) X(4, 7) X(4, 2) X(6, 4) X(4, 2)
@@ -394,8 +394,8 @@ __device__ __forceinline__ void sort_4(float (&v)[4]) {
     v[2] = v[1], v[1] = second;
 }
 
-// The median of 25 numbers: `middle` are ranks 7 to 12 of 20 of them; `row`, sorted, and `corner`
-// are the others.
+// The median of 25 numbers. `middle` are ranks 7 to 12 of 20 of the numbers. `row` (sorted) and
+// `corner` are the others.
 __device__ __forceinline__ float median_25(
     const float (&middle)[6], const float (&row)[4], float corner
 ) {
@@ -405,7 +405,7 @@ __device__ __forceinline__ float median_25(
     return fmaxf(v[2], fminf(v[3], corner));
 }
 
-// Ranks 7 to 12 of 20 numbers: `core` are ranks 3 to 12 of 16 of them, `side`, sorted, the others.
+// Ranks 7 to 12 of 20 numbers. `core` are ranks 3 to 12 of 16 of them; `side` (sorted) the others.
 __device__ __forceinline__ void merge_side(
     float (&middle)[6], const float (&core)[10], const float (&side)[4]
 ) {
@@ -416,8 +416,8 @@ __device__ __forceinline__ void merge_side(
     middle[3] = v[5], middle[4] = v[13], middle[5] = v[12];
 }
 
-// The medians of 2 x 2 windows of 5 x 5, of the 6 x 6 pixels that they cover; as median.py, but
-// that nothing is shared with the next tile.
+// The medians of the 2 x 2 windows of 5 x 5 in 6 x 6 pixels. Same method as median.py, but nothing
+// is shared with the next tile.
 __device__ __forceinline__ void median_tile_5(const float (&in)[6][6], float (&out)[2][2]) {
     float v[16];
 #pragma unroll
@@ -454,15 +454,15 @@ __device__ __forceinline__ void median_tile_3(const float (&in)[6][6], float (&o
         }
 }
 
-// Sets one plane of a patch to the median of `plane`, whose border is replicated, times `factor`.
-// `scratch` are four slots of this thread alone.
+// Sets one plane of a patch to the median of `plane`, with a replicated border, times `factor`.
+// `scratch` is four slots that only this thread uses.
 __device__ __forceinline__ void filter_plane(
     float (&values)[PATCH][PATCH], const SolveArguments& a, const float* plane, const Place& place,
     float factor, float4* const (&scratch)[4]
 ) {
     const int first_x = (place.offset - place.first_y * a.pitch) - (a.pitch - a.width);
     const float* image = plane + (a.pitch - a.width);
-    // Not unrolled: the network is 256 minima and maxima.
+    // Not unrolled: the network has 256 minima and maxima.
 #pragma unroll 1
     for (int part = 0; part < 4; ++part) {
         const int x = first_x + part % 2 * 2 - 2, y = place.first_y + part / 2 * 2 - 2;
@@ -498,7 +498,7 @@ __device__ __forceinline__ void filter_plane(
         }
 }
 
-// Filters the flow of a patch. Only this thread uses its slots meanwhile.
+// Filters the flow of a patch. During the call, only this thread uses its slots.
 __device__ __forceinline__ void filter_flow(
     Patch& patch, const SolveArguments& a, const Slots& s, const Place& place, const float* flow,
     size_t plane_size, float factor
@@ -508,10 +508,10 @@ __device__ __forceinline__ void filter_flow(
     filter_plane(patch.u2, a, flow + plane_size, place, factor, scratch);
 }
 
-// ---- what the blocks of a group do together
+// ---- cooperation of the blocks of a group
 
-// Waits until all blocks of the group have come here, and sees what they have written. As
-// cooperative groups do it; all blocks run at once, because the launch is a cooperative one.
+// Waits until all blocks of the group are here, and makes their writes visible. Same method as
+// cooperative groups. All blocks run at once, because the launch is cooperative.
 __device__ __forceinline__ void wait_for_group(unsigned* arrivals, unsigned expected) {
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -531,7 +531,7 @@ __device__ __forceinline__ float sum_lanes(float value) {
     return value;
 }
 
-// Writes the sum of squared changes of each of the `count` iterations of a tile.
+// Writes the sum of squared changes of a tile for each of the `count` iterations.
 __device__ __forceinline__ void sum_tile_errors(const Slots& s, float* tile_errors, int count) {
     const int num_warps = blockDim.x / WARP_SIZE;
     const int lane = threadIdx.x % WARP_SIZE;
@@ -561,10 +561,10 @@ __device__ __forceinline__ void sum_field_errors(
 
 // Does all iterations of one warp of all fields: lines 6 to 13 of algorithm 1.
 //
-// The blocks form groups of blocks_per_group; what is left over ends at once. A group works on one
-// field at a time and takes another when it is done. Where it has a block for each tile, the state
-// stays in registers from the beginning to the end (`is_resident`), and only halos go through
-// memory; where it has not, tiles are read and written each time.
+// The blocks form groups of blocks_per_group; leftover blocks end at once. A group works on one
+// field at a time and then takes another. If the group has a block for each tile, the state stays
+// in registers from the beginning to the end (`is_resident`), and only halos go through memory.
+// Otherwise tiles are read and written each time.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 2) solve(const SolveArguments a) {
     const int group = blockIdx.x / a.blocks_per_group;
     const int rank = blockIdx.x % a.blocks_per_group;
@@ -583,7 +583,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 2) solve(const SolveAr
     const int longest = a.is_exact ? 1 : MAX_ITERATIONS;
     unsigned expected = 0;
 
-    // What is left of a tile and above it. Nobody writes there.
+    // Slots to the left of a tile and above the tile. Nobody writes there.
     for (int i = threadIdx.x; i < num_slots; i += blockDim.x) {
         const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         if (i % (a.tile_columns + 1) == 0) s.right_p11[i] = s.right_p21[i] = zero;
@@ -601,13 +601,13 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 2) solve(const SolveAr
         if (field >= static_cast<size_t>(a.num_fields)) return;
         float* const field_flow = a.flow + field * 2 * plane_size;
         float* const field_dual = a.dual + field * 4 * plane_size;
-        // Which half of the exchange planes holds the state, or -1 if it is still in its own.
+        // Which half of the exchange planes holds the state; -1 if the state is in its own planes.
         int half = -1;
         int total = 0;
         float error = 0.0f;
         for (int round = 0; round < a.outer_iterations; ++round) {
             if (round > 0 && is_resident && a.median > 1) {
-                // Only strips are there so far.
+                // So far the exchange planes hold only strips.
                 if (place.is_owned && !place.is_strip) {
                     float* const flow = exchange_planes + half * NUM_STATE_PLANES * plane_size;
                     store_plane(patch.u1, flow, place, a.pitch, 1.0f);
@@ -648,7 +648,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 2) solve(const SolveAr
                             plane_size, 1.0f, 1.0f
                         );
                     sum_tile_errors(s, next_errors + tile * MAX_ITERATIONS, batch);
-                    // The next tile's medians and errors take the place of this one's.
+                    // The next tile's medians and errors overwrite this tile's.
                     if (!is_resident) __syncthreads();
                 }
                 wait_for_group(arrivals, expected += a.blocks_per_group);
@@ -665,7 +665,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 2) solve(const SolveAr
                 }
                 done += batch;
                 total += batch;
-                // So turned round that what is no number ends it too.
+                // Written so that NaN also ends the field.
                 if (!(error > a.stop_error) || done == a.inner_iterations) break;
                 if (done > 1) {
                     const int span = min(3, done - 1);
@@ -702,15 +702,15 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 2) solve(const SolveAr
 // Mirrored by LinearizeArguments in tvl1_cuda.py.
 struct LinearizeArguments {
     const float* images;      // (frames, height, width)
-    const long long* first;   // (fields): which frame a field begins in
-    const long long* second;  // (fields): which one it leads to
+    const long long* first;   // (fields): index of each field's first frame
+    const long long* second;  // (fields): index of each field's second frame
     const float* flow;        // (fields, 2, height, pitch) px
     float* gradient;          // (fields, 2, height, pitch)
     float* residual;          // (fields, height, pitch)
     int num_fields, width, height, pitch;
 };
 
-// A block does 32 x 8 px, so that what its threads read overlaps.
+// A block covers 32 x 8 px, so that the reads of its threads overlap.
 constexpr int BLOCK_WIDTH = 32, BLOCK_HEIGHT = 8;
 
 struct Pixel {
@@ -718,7 +718,7 @@ struct Pixel {
     bool is_inside;
 };
 
-// The pixel of a thread in a grid over planes, which are rows of blocks.
+// The pixel of a thread in a grid over planes; each plane is rows of blocks.
 __device__ __forceinline__ Pixel place_pixel(int width, int height) {
     const int blocks_x = (width + BLOCK_WIDTH - 1) / BLOCK_WIDTH;
     const int blocks_y = (height + BLOCK_HEIGHT - 1) / BLOCK_HEIGHT;
@@ -731,7 +731,7 @@ __device__ __forceinline__ Pixel place_pixel(int width, int height) {
     return pixel;
 }
 
-// The weights of the pixels at -1, 0, 1 and 2 for a position `fraction` behind pixel 0 (OpenCV,
+// The weights of the pixels at -1, 0, 1 and 2 for a position `fraction` after pixel 0 (OpenCV,
 // modules/imgproc: interpolateCubic).
 __device__ __forceinline__ void cubic_weights(float (&weights)[4], float fraction) {
     constexpr float A = -0.75f;
@@ -752,7 +752,7 @@ __device__ __forceinline__ void difference_weights(
 }
 
 // Linearizes the data term around the flow so far: lines 3 to 5 of algorithm 1. The gradient is
-// half the difference of the two neighbours, replicated at the border; around the image lies 0.
+// half the difference of the two neighbors, with a replicated border. Around the image is 0.
 extern "C" __global__ void __launch_bounds__(BLOCK_WIDTH* BLOCK_HEIGHT)
     linearize(const LinearizeArguments a) {
     const Pixel pixel = place_pixel(a.width, a.height);
@@ -765,7 +765,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_WIDTH* BLOCK_HEIGHT)
     const float u1 = a.flow[field * 2 * plane_size + offset];
     const float u2 = a.flow[(field * 2 + 1) * plane_size + offset];
     const float* image = a.images + a.second[field] * frame_size;
-    // From two pixels outside the image on all is 0; the bounds also catch what is no number.
+    // From two pixels outside the image on, all is 0. The bounds also catch NaN.
     const float x = fminf(fmaxf(pixel.x + u1, -3.0f), a.width + 1.0f);
     const float y = fminf(fmaxf(pixel.y + u2, -3.0f), a.height + 1.0f);
     const float floor_x = floorf(x), floor_y = floorf(y);
@@ -834,8 +834,9 @@ struct EnlargeArguments {
     float factor;
 };
 
-// Between which pixels of a coarse line pixel `i` of a fine one lies, and how far, as cv2.resize
-// has it: at (i + 1/2) coarse / fine - 1/2, here over 2 fine, where it is whole and exact.
+// For pixel `i` of a fine line: the two pixels of the coarse line around it, and the fraction. As
+// in cv2.resize, it is at (i + 1/2) coarse / fine - 1/2. Here this is multiplied by 2 fine, which
+// makes it an exact integer.
 __device__ __forceinline__ void place_sample(
     int i, int coarse, int fine, int& before, int& after, float& weight
 ) {

@@ -1,4 +1,4 @@
-"""Native TV-L1 on the CPU: OpenCV's algorithm and OpenCV's numbers, at a fiftieth of the time."""
+"""Native TV-L1 on the CPU: OpenCV's algorithm and numbers, in a fiftieth of the time."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ MIN_LEVEL_SIDE_PX = 16
 
 
 class TVL1(VideoEstimator):
-    """TV-L1 (Zach et al. 2007; Sanchez et al., IPOL 2013), coarse to fine, at OpenCV's parameters.
+    """TV-L1 (Zach et al. 2007; Sanchez et al., IPOL 2013), coarse to fine, OpenCV's parameters.
 
-    Its fields are those of cv2.optflow.DualTVL1OpticalFlow of OpenCV 5 but for about a hundredth of
-    a pixel. They depend on their two frames alone, not on what came before.
+    Its fields equal those of OpenCV 5's cv2.optflow.DualTVL1OpticalFlow to within about a hundredth
+    of a pixel. They depend only on their two frames, not on earlier frames.
     """
 
     implementation = "flowprep-1"
 
     def __init__(self, parameters: TVL1Parameters) -> None:
-        # Not above: numba takes longer to import than commands that need no kernel take to run.
+        # Imported late: numba takes longer to import than commands without kernels take to run.
         from flowprep.flow import tvl1_level
 
         self._level_module = tvl1_level
         self._parameters = parameters
         self._levels: list[Level] = []
-        # Kernels are compiled, or read from the disk, at their first call: now, and not while the
-        # first pair of a video is timed.
+        # Kernels are compiled, or read from disk, at their first call. This call does it now, so
+        # that the time of a video's first pair does not include it.
         blank = np.zeros((self.min_side_px, self.min_side_px), np.uint8)
         with collector_paused():
             self(blank, blank)
@@ -52,16 +52,16 @@ class TVL1(VideoEstimator):
         step: int = 1,
         directions: Sequence[Direction] = DIRECTIONS,
     ) -> Iterator[FlowPair]:
-        """As the base class; a frame is prepared once for all of its up to four pairs."""
+        """Like the base class; each frame is prepared once for its up to four pairs."""
         window: deque[list[FrameLevel]] = deque()
         shape: tuple[int, ...] | None = None
         for number, frame in enumerate(frames):
             shape = shape or frame.shape
             if frame.shape != shape:
                 raise ValueError(f"all frames must be of one size, {shape}, got {frame.shape}")
-            # For every frame, because other videos may have had their turn in between.
+            # For every frame, because other videos may have used the estimator in between.
             self._set_size(frame.shape[1], frame.shape[0])
-            # A frame that has met all its partners leaves its memory to this one.
+            # A frame that has met all its partners gives its memory to the new frame.
             memory = window.popleft() if len(window) > step else self._new_frame()
             self._prepare(frame, memory)
             window.append(memory)
@@ -75,11 +75,11 @@ class TVL1(VideoEstimator):
 
     @property
     def num_iterations(self) -> list[list[int]]:
-        """Iterations that each warp of the last field took, level by level, finest first."""
+        """Iterations of each warp of the last field, level by level, finest first."""
         return [list(level.num_iterations) for level in self._levels]
 
     def _set_size(self, width: int, height: int) -> None:
-        """Allocates the levels, finest first; their sizes are those of cv2.resize by a factor."""
+        """Allocates the levels, finest first. Their sizes equal those of cv2.resize by a factor."""
         p = self._parameters
         if self._levels and (self._levels[0].width, self._levels[0].height) == (width, height):
             return
@@ -99,7 +99,7 @@ class TVL1(VideoEstimator):
         step = self._parameters.scale_step
         for number, level in enumerate(levels):
             if number > 0:
-                # By factor, not by size: the two place the pixels a little differently.
+                # By factor, not by size: the two sample at slightly different positions.
                 image = np.asarray(cv2.resize(image, None, fx=step, fy=step), np.float32)
             level.set(image)
 

@@ -1,47 +1,47 @@
 """TV-L1 on NVIDIA GPUs: the kernels of tvl1.cu, compiled on the user's machine and launched here.
 
-All iterations of a warp of all fields are one launch. It is a cooperative one: all its blocks run
-at the same time, so they may wait for each other, and where a field stops is nobody's business but
-that of the blocks that work on it. The host never waits, and launches nothing in vain.
+One launch does all iterations of a warp of all fields. It is a cooperative launch: all its blocks
+run at the same time, so they may wait for each other. Only the blocks that work on a field decide
+when the field stops. The host never waits, and never launches work that is not needed.
 
-**Tiles.** A field is cut into tiles, a block for each. A thread keeps a patch of 4 x 4 px in
-registers: u and p, 96 of them, from the beginning of a warp to its end. Four iterations run between
-two exchanges with the neighbors, on a tile with a halo of one patch; after that the blocks of the
-field write the patches beside the halos of others, wait for each other, and read their own halos.
-Through shared memory go the borders of the patches (two barriers an iteration, 16 bytes a pixel)
-and the data term, of which a thread reads what it has written itself (16 bytes a pixel). All of it
-is read and written 16 bytes at a time by threads side by side, without bank conflicts.
+**Tiles.** A field is cut into tiles, one block per tile. Each thread keeps a patch of 4 x 4 px in
+registers: u and p, 96 registers, from the beginning of a warp to its end. Between two exchanges
+with the neighbors, four iterations run on a tile with a halo of one patch. Then the blocks of the
+field write the patches next to other tiles' halos, wait for each other, and read their own halos.
+Shared memory carries the borders of the patches (two barriers per iteration, 16 bytes per pixel)
+and the data term, of which a thread reads only what it wrote itself (16 bytes per pixel). All
+shared memory is read and written 16 bytes at a time by neighboring threads, without bank conflicts.
 
-**Sizes.** A block has at most 192 threads, 3072 px. Two of them on a multiprocessor may have 168
-registers a thread each (65536 / 384 = 170, in steps of 8), and that is what the kernel takes; the
-iterations spill none of them. Its shared memory is
+**Sizes.** A block has at most 192 threads, 3072 px. With two blocks on a multiprocessor, a thread
+may have 168 registers (65536 / 384 = 170, in steps of 8). The kernel uses exactly that many, and
+the iterations spill none of them. Its shared memory is
 
     data term           16 x 16 bytes of 192 threads                49152 bytes
     borders of patches   8 x 16 bytes of at most 239 slots          30592 bytes
     sums of errors       4 x 4 bytes of 192 threads, and 32          3104 bytes
 
-together 82848, and 1024 of the system: two blocks fit into the 164 KiB of an A100 (an H100 has
-228). The other block is there to work while one waits, for its neighbors or at a barrier. GPUs
-with 100 KiB (from the RTX 30 on) run one block at a time, and those with 64 KiB (Turing) are
-refused. Tiles of 192 patches answer for about 70 % of their pixels, the others are halo; 384
-would have 79 %, but only one block would fit.
+in total 82848 bytes, and 1024 bytes for the system. Two blocks fit into the 164 KiB of an A100 (an
+H100 has 228 KiB). The second block works while the first waits, for its neighbors or at a barrier.
+GPUs with 100 KiB (from the RTX 30 on) run one block at a time. GPUs with 64 KiB (Turing) are
+refused. In a tile of 192 patches, about 70 % of the pixels are its own, and the others are halo.
+With 384 patches it would be 79 %, but only one block would fit.
 
-**Instructions.** An iteration of a patch is 730 machine instructions for compute capability 9.0,
-45.6 a pixel: 39 of them arithmetic (with 4 square roots and reciprocals, of which a multiprocessor
-does 16 in a cycle), 2.3 reads and writes of shared memory, and moves that gather columns. At 128
-a cycle that is 2.8 px in each multiprocessor. The 5 x 5 median of u takes 64 minima and maxima
-for a pixel and a component.
+**Instructions.** An iteration of a patch takes 730 machine instructions for compute capability 9.0,
+45.6 per pixel: 39 are arithmetic (including 4 square roots and reciprocals, of which a
+multiprocessor does 16 per cycle), 2.3 are accesses to shared memory, and the others move values to
+gather columns. At 128 instructions per cycle, this is 2.8 px per cycle and multiprocessor. The
+5 x 5 median of u takes 64 minima and maxima per pixel and component.
 
-**Numbers.** Those of `flowprep.flow.tvl1_level`, but that square root and reciprocal are the
-hardware's (at most 2 units in the last place off), and that under `stop="predicted"` up to 4
-iterations run at once instead of 12. `exact` exchanges halos after every iteration, and is so much
-slower. Errors are summed in an order that the frame's size alone decides, without atomic sums: a
-field is the same, bit for bit, whatever else is in its batch, and on all GPUs for which the
-compiler makes the same code.
+**Numbers.** They equal those of `flowprep.flow.tvl1_level`, with two differences. Square root and
+reciprocal are the hardware's (at most 2 units in the last place off). Under `stop="predicted"`, up
+to 4 iterations run at once instead of 12. `exact` exchanges halos after every iteration, which is
+much slower. Errors are summed without atomic sums, in an order that depends only on the frame's
+size. So a field is the same, bit for bit, whatever else is in its batch, and on all GPUs for which
+the compiler makes the same code.
 
-Why CUDA C++ through NVRTC: registers, barriers and what goes where decide the speed here. Triton
-takes them out of one's hands, and with CuPy or Warp one would write CUDA C++ too, and install one
-package more. NVRTC comes with PyTorch.
+Why CUDA C++ through NVRTC: registers, barriers and the placement of data decide the speed here.
+Triton does not let us control them. With CuPy or Warp we would write CUDA C++ too, and need one
+more package. NVRTC comes with PyTorch.
 """
 
 from __future__ import annotations
@@ -70,36 +70,36 @@ SOURCE = Path(__file__).with_name("tvl1.cu")
 
 
 PATCH = 4
-"""Side of a patch, px; also the iterations between two exchanges, and the alignment of rows."""
+"""Side of a patch, px. Also the iterations between two exchanges, and the alignment of rows."""
 MAX_THREADS = 192
 MAX_SLOTS = 239
-"""What two blocks on a multiprocessor of an A100 can have; see above."""
+"""Most slots for which two blocks fit on a multiprocessor of an A100; see above."""
 NUM_STATE_PLANES = 6
 COUNTER_STRIDE = 32
-"""Numbers between two groups' counters: a cache line, so that they do not wait for each other."""
+"""Numbers between two groups' counters: a cache line, so that groups do not delay each other."""
 WARP_SIZE = 32
 PIXEL_BLOCK = 32, 8
-"""Width and height of what a block of the other kernels does, px."""
+"""Width and height, px, of the area of one block of the other kernels."""
 
 
-# ---- how the work is laid out; tests run the kernels on the CPU by the same numbers
+# ---- the layout of the work; tests run the kernels on the CPU with the same layout
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a field of one size is cut into tiles."""
+    """How fields of one size are cut into tiles."""
 
     height: int
     width: int
     tile_columns: int
-    """Width of a tile with its halo, in patches."""
+    """Width of a tile including its halo, in patches."""
     tile_rows: int
     tiles_x: int
     tiles_y: int
 
     @property
     def pitch(self) -> int:
-        """Numbers of a row in memory."""
+        """Numbers per row in memory."""
         return padded_width(self.width)
 
     @property
@@ -108,19 +108,19 @@ class Tiling:
 
     @property
     def num_threads(self) -> int:
-        """Of a block."""
+        """Threads of a block."""
         return -(-self.tile_columns * self.tile_rows // WARP_SIZE) * WARP_SIZE
 
     @property
     def shared_bytes(self) -> int:
-        """Of a block."""
+        """Shared memory of a block."""
         return shared_bytes((self.tile_columns + 1) * (self.tile_rows + 1))
 
     def group(self, num_fields: int, num_resident_blocks: int) -> tuple[int, int]:
-        """Returns how many fields are worked on at a time, and the blocks of each.
+        """Returns how many fields are processed at a time, and the number of blocks for each.
 
-        A field has a block for each tile. Where the GPU cannot run so many at a time, it has all
-        that there are, and they do several tiles each.
+        A field has one block per tile. If the GPU cannot run that many blocks at a time, the field
+        gets all blocks of the GPU, and each block processes several tiles.
         """
         blocks = min(self.num_tiles, num_resident_blocks)
         return min(num_fields, num_resident_blocks // blocks), blocks
@@ -128,7 +128,7 @@ class Tiling:
 
 @functools.cache
 def make_tiling(height: int, width: int) -> Tiling:
-    """Cuts fields of a size into the least number of tiles, and these as small as they can be."""
+    """Cuts fields of a size into as few tiles as possible, and makes them as small as possible."""
     num_columns, num_rows = -(-width // PATCH), -(-height // PATCH)
     best: tuple[int, int, Tiling] | None = None
     for most_columns in range(3, 64):
@@ -145,9 +145,9 @@ def make_tiling(height: int, width: int) -> Tiling:
 
 
 def _divide(num_patches: int, most: int) -> tuple[int, int]:
-    """Returns into how many tiles of at most `most` patches a line is cut, and their length.
+    """Returns the number of tiles of at most `most` patches along a line, and their length.
 
-    Neighboring tiles overlap by two patches: the halo of each.
+    Neighboring tiles overlap by two patches: the halos of both tiles.
     """
     if num_patches <= most:
         return 1, num_patches
@@ -156,17 +156,17 @@ def _divide(num_patches: int, most: int) -> tuple[int, int]:
 
 
 def shared_bytes(num_slots: int) -> int:
-    """Returns what a block with so many slots for patches takes (tvl1.cu: place_slots)."""
+    """Returns the shared bytes of a block with this many slots (tvl1.cu: place_slots)."""
     return 16 * (8 * num_slots + 4 * PATCH * MAX_THREADS + MAX_THREADS * PATCH // 4 + 2)
 
 
 def padded_width(width: int) -> int:
-    """Returns the numbers of a row in memory: they begin at multiples of 16 bytes."""
+    """Returns the numbers per row in memory: rows begin at multiples of 16 bytes."""
     return -(-width // PATCH) * PATCH
 
 
 class SolveArguments(ctypes.Structure):
-    """As in tvl1.cu, which says what each is."""
+    """As in tvl1.cu, which explains each field."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("flow", "dual", "gradient", "residual")),
@@ -181,7 +181,7 @@ class SolveArguments(ctypes.Structure):
 
 
 class LinearizeArguments(ctypes.Structure):
-    """As in tvl1.cu, which says what each is."""
+    """As in tvl1.cu, which explains each field."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("images", "first", "second", "flow")),
@@ -191,7 +191,7 @@ class LinearizeArguments(ctypes.Structure):
 
 
 class EnlargeArguments(ctypes.Structure):
-    """As in tvl1.cu, which says what each is."""
+    """As in tvl1.cu, which explains each field."""
 
     _fields_ = [
         ("coarse", c_void_p),
@@ -205,7 +205,7 @@ class EnlargeArguments(ctypes.Structure):
 def solve_arguments(
     tiling: Tiling, parameters: TVL1Parameters, num_fields: int, blocks_per_group: int
 ) -> SolveArguments:
-    """Returns the arguments of `solve`, except for its memory."""
+    """Returns the arguments of `solve`, without its memory."""
     unit_px = parameters.theta / parameters.tau
     return SolveArguments(
         num_fields=num_fields,
@@ -229,7 +229,7 @@ def solve_arguments(
 
 
 def scratch_sizes(tiling: Tiling, num_groups: int) -> tuple[int, int, int]:
-    """Returns the numbers in `exchange`, `errors` and `counters`; the last begin as 0."""
+    """Returns the lengths of `exchange`, `errors` and `counters`. `counters` must begin as 0."""
     return (
         num_groups * 2 * NUM_STATE_PLANES * tiling.height * tiling.pitch,
         num_groups * 2 * tiling.num_tiles * PATCH,
@@ -238,7 +238,7 @@ def scratch_sizes(tiling: Tiling, num_groups: int) -> tuple[int, int, int]:
 
 
 def num_pixel_blocks(num_planes: int, height: int, width: int) -> int:
-    """Returns the blocks of `linearize` and `enlarge`."""
+    """Returns the number of blocks of `linearize` and `enlarge`."""
     return num_planes * -(-width // PIXEL_BLOCK[0]) * -(-height // PIXEL_BLOCK[1])
 
 
@@ -248,8 +248,8 @@ def num_pixel_blocks(num_planes: int, height: int, width: int) -> int:
 class Kernels:
     """The kernels of tvl1.cu on one GPU.
 
-    Fields and planes are in memory as tvl1.cu has it: the last axis of a tensor is `padded_width`
-    long, and the pixels stand at its end. All work goes to PyTorch's current stream.
+    Fields and planes have the memory layout of tvl1.cu: the last axis of a tensor is `padded_width`
+    long, and the pixels are at its end. All work goes to PyTorch's current stream.
     """
 
     def __init__(self, solve: Function, linearize: Function, enlarge: Function) -> None:
@@ -265,7 +265,7 @@ class Kernels:
         parameters: TVL1Parameters,
         num_iterations: Tensor,
     ) -> None:
-        """Does all iterations of one warp, as `flowprep.flow.tvl1_torch.solve_warp`."""
+        """Does all iterations of one warp, like `flowprep.flow.tvl1_torch.solve_warp`."""
         num_fields, _, height, pitch = flow.shape
         tiling = make_tiling(height, width)
         for tensor, num_planes in ((flow, 2), (dual, 4), (gradient, 2), (residual, 1)):
@@ -277,7 +277,7 @@ class Kernels:
             raise RuntimeError("CUDA: a multiprocessor of this GPU has no place for a block")
         num_groups, blocks_per_group = tiling.group(num_fields, num_resident)
         sizes = scratch_sizes(tiling, num_groups)
-        # Given back at the end of this function, to work that is launched later on this stream.
+        # At the end of this function, PyTorch reuses this memory for later work on this stream.
         exchange, errors = (torch.empty(size, device=flow.device) for size in sizes[:2])
         counters = torch.zeros(sizes[2], dtype=torch.int32, device=flow.device)
         arguments = solve_arguments(tiling, parameters, num_fields, blocks_per_group)
@@ -313,10 +313,10 @@ class Kernels:
         gradient: Tensor,
         residual: Tensor,
     ) -> None:
-        """Warps by the flow so far, and writes the gradient and what is left of rho without it.
+        """Warps by the flow so far, and writes the gradient and the part of rho without the flow.
 
-        `images` are (N, H, W) float32, contiguous; `first` and `second`, (B,) int64, number the
-        frames of each field in them.
+        `images` are (N, H, W) float32, contiguous. `first` and `second`, (B,) int64, are the
+        indices in `images` of each field's frames.
         """
         _, height, width = images.shape
         num_fields, pitch = len(flow), flow.shape[3]
@@ -349,7 +349,7 @@ class Kernels:
     def enlarge(
         self, coarse: Tensor, coarse_width: int, fine: Tensor, width: int, factor: float
     ) -> None:
-        """Writes `coarse` times `factor`, resized bilinearly, to `fine`: (B, 2, H, pitch) both."""
+        """Writes `coarse` times `factor`, resized bilinearly, to `fine`; both (B, 2, H, pitch)."""
         num_fields, num_planes, height, pitch = fine.shape
         for tensor in (coarse, fine):
             _check(tensor, fine.device, tensor.numel())
@@ -378,7 +378,7 @@ def _current_stream(device: torch.device) -> int:
 
 
 def _check(tensor: Tensor, device: torch.device, num_elements: int, alignment: int = 4) -> None:
-    """Refuses what a kernel would read wrongly, or beyond the end."""
+    """Refuses tensors that a kernel would read wrongly, or beyond their end."""
     if (
         tensor.dtype != torch.float32
         or tensor.device != device
@@ -395,9 +395,9 @@ def _check(tensor: Tensor, device: torch.device, num_elements: int, alignment: i
 
 @functools.cache
 def load_kernels(device_index: int) -> Kernels:
-    """Compiles the kernels for a GPU, which takes two seconds, and loads them, once in a process.
+    """Compiles the kernels for a GPU, which takes two seconds, and loads them, once per process.
 
-    Raises OSError or RuntimeError, with what is missing, where that cannot be done.
+    Raises OSError or RuntimeError, naming what is missing, if this is impossible.
     """
     if torch.version.cuda is None:
         raise RuntimeError(f"PyTorch {torch.__version__} must be built with CUDA, and is not")
@@ -408,9 +408,9 @@ def load_kernels(device_index: int) -> Kernels:
 
 
 def link_kernels(driver: Driver, module: bytes) -> Kernels:
-    """Loads the compiled kernels; raises RuntimeError where the GPU has too little of something."""
+    """Loads the compiled kernels; raises RuntimeError if the GPU lacks a resource."""
     solve, linearize, enlarge = driver.load(module, ("solve", "linearize", "enlarge"))
-    # Here and not at the first launch, so that it is known at once.
+    # Here and not at the first launch, so that a failure is known at once.
     solve.allow_shared_bytes(shared_bytes(MAX_SLOTS))
     return Kernels(solve, linearize, enlarge)
 
@@ -425,9 +425,10 @@ def solve_warp(
     *,
     kernels: Kernels | None = None,
 ) -> None:
-    """As `flowprep.flow.tvl1_torch.solve_warp`, on an NVIDIA GPU, and without the host waiting.
+    """Like `flowprep.flow.tvl1_torch.solve_warp`, on an NVIDIA GPU; the host does not wait.
 
-    Widths that are no multiple of 4 are copied there and back; `TVL1Cuda` never has such.
+    Tensors whose width is not a multiple of 4 are copied to padded memory and back. `TVL1Cuda`
+    never has such tensors.
     """
     width = u.shape[3]
     kernels = kernels or load_kernels(_device_index(u.device))
@@ -450,8 +451,8 @@ class TVL1Cuda(TVL1Torch):
     """TV-L1 on an NVIDIA GPU: the fields of `flowprep.flow.tvl1.TVL1` to within about .01 px."""
 
     batch_pixels = 2**23
-    """48 pairs of 340x256 px in both directions: with half of them, a third of an H200's
-    multiprocessors would have nothing to do at the coarse levels."""
+    """48 pairs of 340x256 px in both directions. With half as many, a third of an H200's
+    multiprocessors would be idle at the coarse levels."""
     bytes_per_pixel = 160
 
     def __init__(
@@ -467,9 +468,9 @@ class TVL1Cuda(TVL1Torch):
 
     @classmethod
     def create(cls, parameters: Any, device: str) -> FlowEstimator:
-        """Makes the estimator; without NVRTC, or with one that does not know this GPU, PyTorch's.
+        """Makes the estimator. Without an NVRTC that knows this GPU, makes PyTorch's instead.
 
-        That one computes the same, and says so in a warning.
+        PyTorch's estimator computes the same. A warning says that it is used.
         """
         try:
             return cls(parameters, device=device)
@@ -497,7 +498,7 @@ class TVL1Cuda(TVL1Torch):
     def _estimate(
         self, plan: list[_Level], prepared: list[Tensor], first: Tensor, second: Tensor
     ) -> Tensor:
-        """Goes from coarse to fine (IPOL 2013, algorithm 2)."""
+        """Works from coarse to fine (IPOL 2013, algorithm 2)."""
         p = self._parameters
         num_fields, device = len(first), self._device
         counts = torch.zeros((len(plan), p.warps, num_fields), dtype=torch.int32, device=device)

@@ -1,19 +1,19 @@
-"""One level of native TV-L1: its memory, and the kernels that work on it.
+"""One level of native TV-L1: its memory, and its kernels.
 
 The algorithm is that of Zach, Pock and Bischof (DAGM 2007) in the form of Sanchez, Meinhardt-Llopis
-and Facciolo (IPOL 2013, doi 10.5201/ipol.2013.26; "algorithm 1" below is theirs), with OpenCV's
+and Facciolo (IPOL 2013, doi 10.5201/ipol.2013.26; "algorithm 1" below is theirs). It has OpenCV's
 additions (opencv_contrib, modules/optflow/src/tvl1flow.cpp): a median filter of the flow, and a
-stop by the change that an iteration makes.
+stop criterion based on the change in an iteration.
 
 The work is arranged for one core and its caches:
 
-- All that an iteration needs of 16 neighboring pixels lies in one block of 10 x 16 numbers, so
-  that one address reaches it. A plane is one of the ten.
+- All data that an iteration needs for 16 neighboring pixels is in one block of 10 x 16 numbers, so
+  one address reaches all of it. A plane is one of the ten.
 - An iteration is one pass over the image: the flow of row r, then the dual variables of row r - 1.
-  Several iterations run at once, each one row behind the one before it, so that a row is updated as
-  often as possible while it is in the cache. The error that decides when to stop comes with it.
+  Several iterations run at once, each one row behind the iteration before. So a row is updated as
+  often as possible while it is in the cache. The pass also computes the error for the stop rule.
 - Flow is measured in units of theta/tau px, so that the dual step has no factor inside its norm.
-- The warp reads the next frame and its gradient from one array of four numbers a pixel.
+- The warp reads the next frame and its gradient from one array of four numbers per pixel.
 - The data term needs 1 / |gradient|^2, not the gradient's square; the threshold is then a clamp.
 """
 
@@ -52,31 +52,31 @@ __all__ = ["FrameLevel", "Level"]
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 
-# Where the planes of a block lie in it.
+# The positions of the planes within a block.
 GRADIENT_X, GRADIENT_Y, THRESHOLD, RESIDUAL, U1, U2, P11, P12, P21, P22 = range(0, 160, NUM_LANES)
 BLOCK = 10 * NUM_LANES
 
-# Three masks of one vector each: all lanes, those inside the image, those that have a right
-# neighbor inside it; the latter two for the last block of a row.
+# Three masks of one vector each: all lanes; lanes inside the image; lanes with a right neighbor
+# inside the image. The last two are for the last block of a row.
 INSIDE_IMAGE, INSIDE_GRADIENT = NUM_LANES, 2 * NUM_LANES
 
 FIRST_BATCH = 3
-"""Iterations after which the decay of the error is looked at."""
+"""Iterations after which the decay of the error is first measured."""
 DECAY_SPAN = 3
-"""Iterations over which the decay of the error is measured: it swings with this period."""
+"""Iterations over which the decay of the error is measured: the error oscillates at this period."""
 SLOWEST_DECAY = 0.005
-"""The least decay of the error's logarithm in an iteration that a prediction takes."""
+"""The smallest decay, of the error's logarithm per iteration, that a prediction assumes."""
 MAX_BATCH = 12
-"""Iterations of a batch; beyond it nothing is gained."""
+"""Largest number of iterations in a batch; more iterations gain nothing."""
 CACHED_BYTES = 16 * 2**20
-"""Planes up to this size mostly stay in the third-level cache from one batch to the next."""
+"""Planes up to this size mostly stay in the third-level cache between batches."""
 MAX_STRIP = 24 * BLOCK
-"""Longest part of a row, in numbers, that is worked on at a time. Two of them are read together and
-fit into the first-level cache (32 to 48 KiB); as many as a batch has iterations fit into the
-second. Strips have at least `MAX_BATCH` + 1 blocks."""
+"""Longest part of a row, in numbers, that is processed at a time. Two such parts are read together
+and fit into the first-level cache (32 to 48 KiB). One part for each iteration of a batch fits into
+the second-level cache. Strips have at least `MAX_BATCH` + 1 blocks."""
 
 FLOAT_EPSILON = 1.1920929e-07
-"""The least squared gradient that counts (tvl1flow.cpp, EstimateVBody: FLT_EPSILON)."""
+"""The smallest squared gradient that counts (tvl1flow.cpp, EstimateVBody: FLT_EPSILON)."""
 
 
 @inline
@@ -91,8 +91,8 @@ def _primal_step(
 ) -> tuple[Lanes, Lanes, Lanes, Lanes, Lanes]:
     """Moves the flow of the block at `i` by the data term and the divergence of p.
 
-    `above` is the block above it. Equations 12 (thresholding) and 11 of algorithm 1. Returns the
-    new flow, the p11 and p21 that the next block needs, and the sum of squared changes.
+    `above` is the block above. Equations 12 (thresholding) and 11 of algorithm 1. Returns the new
+    flow, the p11 and p21 that the next block needs, and the sum of squared changes.
     """
     gradient_x, gradient_y = load(planes, i + GRADIENT_X), load(planes, i + GRADIENT_Y)
     u1, u2 = load(planes, i + U1), load(planes, i + U2)
@@ -131,7 +131,7 @@ def _dual_step(
 
 @inline
 def _first_row(planes: FloatArray, spare: int, first: int, end: int, limit: Lanes) -> Any:
-    """The primal step of row 0, from place `first` to `end`; above and left of it is `spare`."""
+    """The primal step of row 0, from `first` to `end`. Above and left of the row is `spare`."""
     left = first - BLOCK if first > 0 else spare
     p11, p21 = load(planes, left + P11), load(planes, left + P21)
     squared_change = broadcast(np.float32(0))
@@ -157,15 +157,15 @@ def _middle_row(
     """The primal step of the row at `start` and the dual step of the row at `above`.
 
     The dual step of a block needs the new flow of the block itself, of its right neighbor and of
-    the one below. It comes one block after the primal step of the block below: so neither waits for
-    the other, and the processor has both to work on. The last block's is left to the caller, and
-    the flow that it takes is returned: of the block, and of that below it.
+    the block below. It runs one block after the primal step of the block below. So neither step
+    waits for the other, and the processor can work on both. The caller does the dual step of the
+    last block. This function returns the flow for that step: of the block, and of the block below.
     """
     left = start + first - BLOCK if first > 0 else spare
     p11, p21 = load(planes, left + P11), load(planes, left + P21)
     u1_above, u2_above = load(planes, above + first + U1), load(planes, above + first + U2)
     if first > 0:
-        # The strip before has left this block, because it had no flow to its right.
+        # The previous strip left this block, because the flow to its right was missing.
         i = above + first - BLOCK
         u1, u2 = load(planes, i + U1), load(planes, i + U2)
         u1_x, u2_x = right_neighbor(u1, u1_above) - u1, right_neighbor(u2, u2_above) - u2
@@ -193,7 +193,7 @@ def _middle_row(
 def _last_row(
     planes: FloatArray, start: int, first: int, end: int, row_end: int, tau: Lanes, inside: Lanes
 ) -> None:
-    """The dual step of the last row, below which the flow does not change."""
+    """The dual step of the last row; below it, the flow does not change."""
     zero = broadcast(np.float32(0))
     mask = broadcast(np.float32(1))
     for block in range(max(first - BLOCK, 0), end if end == row_end else end - BLOCK, BLOCK):
@@ -221,13 +221,13 @@ def iterate(
     masks: FloatArray,
     errors: FloatArray,
 ) -> None:
-    """Runs iterations of algorithm 1 over the blocks of a level, each one row behind the other.
+    """Runs iterations of algorithm 1 over the blocks of a level, each one row behind the previous.
 
     `errors[k]` becomes the sum of the squared changes of iteration k, in the units of the flow.
 
-    Wide levels are cut into strips, so that a row is still near when the next iteration comes to
-    it. An iteration needs what the one before it did one block to the right; so the strip of each
-    lies one block to the left of that of the one before:
+    Wide levels are cut into strips, so that a row is still in the cache for the next iteration. An
+    iteration needs the results of the previous iteration one block to the right. So each
+    iteration's strip is one block to the left of the previous iteration's strip:
 
         iteration 0   |11111111|22222222|333333
         iteration 1   |1111111|22222222|3333333
@@ -240,14 +240,14 @@ def iterate(
     strip = (row_end // BLOCK + num_strips - 1) // num_strips * BLOCK
     for k in range(num_iterations):
         errors[k] = 0
-    # The last block of a row, whose dual step waits for the next row: its place and flow, and the
-    # flow below it. Where none waits it is the spare one, and what is done to it leaves it at 0.
+    # The last block of a row, whose dual step waits for the next row: its place, its flow, and the
+    # flow below. If none waits, this is the spare block, whose values stay 0 in a dual step.
     zero = broadcast(np.float32(0))
     waiting, u1_above, u2_above, u1, u2 = spare, zero, zero, zero, zero
     for strip_start in range(0, row_end, strip):
         for front in range(height + num_iterations):
             for k in range(max(0, front - height), min(num_iterations, front + 1)):
-                # It has no right neighbor.
+                # This block has no right neighbor.
                 u1_x = (right_neighbor(u1_above, u1_above) - u1_above) * inside
                 u2_x = (right_neighbor(u2_above, u2_above) - u2_above) * inside
                 _dual_step(planes, waiting, u1_x, u1 - u1_above, u2_x, u2 - u2_above, wide_tau)
@@ -264,7 +264,7 @@ def iterate(
                 elif row == height:
                     _last_row(planes, above, first, end, row_end, wide_tau, inside)
                 else:
-                    # Meanwhile the next row comes from memory, two planes with each iteration.
+                    # Prefetches the next row meanwhile, two planes with each iteration.
                     ahead = min(front + 1, height - 1) * row_stride + min(k, 4) * 2 * NUM_LANES
                     u1_above, u2_above, u1, u2, squared_change = _middle_row(
                         planes, start, above, spare, first, end, ahead, wide_limit, wide_tau
@@ -272,7 +272,7 @@ def iterate(
                     errors[k] += sum_lanes(squared_change)
                     waiting = above + end - BLOCK
                     if end < row_end:
-                        # The next strip does it.
+                        # The next strip does this block's dual step.
                         waiting, u1_above, u2_above, u1, u2 = spare, zero, zero, zero, zero
 
 
@@ -292,8 +292,8 @@ def linearize(
 ) -> None:
     """Linearizes the data term around the flow so far: lines 3 to 5 of algorithm 1.
 
-    Fills the first four planes: the gradient of the warped next frame, -1 / |gradient|^2, and what
-    is left of rho without its term in the flow. `image` is the first frame, rows of whole blocks.
+    Fills the first four planes: the gradient of the warped next frame, -1 / |gradient|^2, and the
+    part of rho without the flow. `image` is the first frame, in rows of whole blocks.
     """
     unit = broadcast(unit_px)
     minus_one = broadcast(np.float32(-1))
@@ -302,12 +302,12 @@ def linearize(
     num_blocks = (width + NUM_LANES - 1) // NUM_LANES
     for row in range(height):
         y = broadcast(np.float32(row))
-        # Apart from the reading, so that no read has to wait for its place to be worked out.
+        # A separate loop, so that no read waits for the computation of its address.
         for block in range(num_blocks):
             i = row * row_stride + block * BLOCK
             x = broadcast(np.float32(block * NUM_LANES)) + lane_numbers()
             u1, u2 = load(planes, i + U1), load(planes, i + U2)
-            # The next row comes from memory while this one is worked on.
+            # The next row is prefetched while this one is processed.
             ahead = i + row_stride
             prefetch(planes, ahead + U1)
             prefetch(planes, ahead + U2)
@@ -326,7 +326,7 @@ def linearize(
             warped, gradient_x, gradient_y = read_taps(
                 packed, packed_row_stride, weights, starts, block
             )
-            # Pad lanes stay 0 in all planes, or the error would never go down.
+            # Padding lanes stay 0 in all planes. Otherwise the error would never decrease.
             mask = load(masks, INSIDE_IMAGE if block == num_blocks - 1 else 0)
             gradient_x, gradient_y = gradient_x * unit * mask, gradient_y * unit * mask
             squared_norm = maximum(fma(gradient_x, gradient_x, gradient_y * gradient_y), least)
@@ -375,37 +375,37 @@ def read_flow(
 
 
 class FrameLevel:
-    """What all pairs of a frame share at one level: its brightness, for either place in a pair."""
+    """What all pairs of a frame share at one level: its brightness, for both places in a pair."""
 
     def __init__(self, width: int, height: int) -> None:
         self.image = _aligned_zeros(height * -(-width // NUM_LANES) * NUM_LANES)
-        """As the first frame: flat, in rows of whole blocks."""
+        """For the first frame of a pair: flat, in rows of whole blocks."""
         self.packed = np.zeros(packed_shape(width, height), np.float32)
-        """As the second frame: brightness and gradient; see `flowprep.flow.warp`."""
+        """For the second frame of a pair: brightness and gradient; see `flowprep.flow.warp`."""
 
     def set(self, image: FloatArray) -> None:
-        """Takes over the frame at this level, (H, W) float32."""
+        """Stores the frame at this level, (H, W) float32."""
         height, width = image.shape
         self.image.reshape(height, -1)[:, :width] = image
         pack_frame(image, self.packed)
 
 
 class Level:
-    """The working memory of one level of the pyramid, and what is done there."""
+    """The working memory of one level of the pyramid, and the computation on this level."""
 
     def __init__(self, width: int, height: int, parameters: TVL1Parameters) -> None:
         self.width, self.height = width, height
         self._parameters = parameters
-        # In this unit tau / theta is 1: |gradient| needs no factor in the dual step's norm.
+        # In this unit, tau / theta is 1: |gradient| needs no factor in the dual step's norm.
         self._unit_px = parameters.theta / parameters.tau
         self._limit = np.float32(parameters.lambda_ * parameters.theta / self._unit_px**2)
         self._stop_error = parameters.epsilon**2 * width * height / self._unit_px**2
         num_blocks = -(-width // NUM_LANES)
-        # Rows a multiple of a page apart would all want the same places in the cache.
+        # Rows at multiples of a page would compete for the same places in the cache.
         padding = NUM_LANES if num_blocks * BLOCK * 4 % 4096 == 0 else 0
         self._row_stride = num_blocks * BLOCK + padding
         self._row_end = num_blocks * BLOCK
-        # Behind the rows lies the spare block of `iterate`.
+        # The spare block of `iterate` comes after the rows.
         self._planes = _aligned_zeros(height * self._row_stride + BLOCK)
         masks = np.zeros((3, NUM_LANES), np.float32)
         num_inside = width - (num_blocks - 1) * NUM_LANES
@@ -422,7 +422,7 @@ class Level:
         """Iterations of each warp of the last pair."""
 
     def begin(self, coarser: Level | None) -> None:
-        """Takes the flow of the coarser level, or 0, to begin with."""
+        """Starts with the flow of the coarser level, or with 0."""
         factor = 1.0
         if coarser is None:
             self._images[:] = 0
@@ -433,10 +433,10 @@ class Level:
         begin_level(self._planes, self._row_stride, *self._images, np.float32(factor))
 
     def solve(self, prev: FrameLevel, next: FrameLevel) -> None:
-        """Brings the flow to that from `prev` to `next` (IPOL 2013, algorithm 1).
+        """Computes the flow from `prev` to `next` (IPOL 2013, algorithm 1).
 
-        Iterations are counted and stopped as OpenCV does (tvl1flow.cpp, procOneScale): the outer
-        ones each begin with a median filter, and all end where the error reaches its threshold.
+        Iterations are counted and stopped as in OpenCV (tvl1flow.cpp, procOneScale). Each outer
+        iteration begins with a median filter. All end when the error reaches its threshold.
         """
         p = self._parameters
         for warp in range(p.warps):
@@ -481,12 +481,13 @@ class Level:
             )
 
     def _iterate(self, warp: int) -> float:
-        """Runs inner iterations until the error is small enough, and returns it.
+        """Runs inner iterations until the error is small enough, and returns the error.
 
-        Several at once take less time, but where OpenCV would stop among them they are too many.
-        So about half of those that are still to come, by the error's decay, are the next batch, and
-        the prediction is made again after it. Planes that do not fit into the cache take longer to
-        pass over than an iteration too many: there all of them are the next batch.
+        Several iterations at once take less time. But if OpenCV would stop within such a batch, the
+        rest of the batch is too many. So the next batch is about half of the remaining iterations,
+        predicted from the error's decay, and then the prediction is repeated. For planes that do
+        not fit into the cache, a pass takes longer than one iteration too many. There, the next
+        batch is all remaining iterations.
         """
         errors = self._errors
         done = 0
@@ -507,7 +508,7 @@ class Level:
             done += batch
             self.num_iterations[warp] += batch
             error = float(errors[done - 1])
-            # So turned round that NaN, which outlandish parameters give, ends it too.
+            # Written so that NaN, from extreme parameters, also ends the loop.
             if not error > self._stop_error or done == len(errors):
                 return error
             span = min(DECAY_SPAN, done - 1)
@@ -523,7 +524,7 @@ class Level:
 
 
 def _aligned_zeros(size: int) -> FloatArray:
-    """Returns `size` zeros that start at a cache line, so that no vector lies in two."""
+    """Returns `size` zeros that start at a cache line, so that no vector crosses a cache line."""
     line = 64 // 4
     memory = np.zeros(size + line, np.float32)
     start = -(memory.ctypes.data // 4) % line

@@ -1,9 +1,9 @@
-"""TV-L1 in PyTorch, for any torch device: many fields at once, each as native TV-L1 on the CPU.
+"""TV-L1 in PyTorch, for any torch device: many fields at once, each as in native TV-L1 on the CPU.
 
-The algorithm, its sources and "algorithm 1" are those of `flowprep.flow.tvl1_level`. A field stops
-where it stops there under `stop="exact"`, whatever `stop` says: a batch has no use for predictions,
-since its other fields go on. What has stopped takes steps of length 0, so that nobody has to know
-of it but the device.
+The algorithm, its sources and "algorithm 1" are those of `flowprep.flow.tvl1_level`. Each field
+stops where it stops there under `stop="exact"`, whatever `stop` is. A batch has no use for
+predictions, since its other fields continue. A field that has stopped takes steps of length 0, so
+that only the device needs to know about the stop.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from flowprep.flow.warp_torch import pack_frames, read_at
 __all__ = ["TVL1Torch", "WarpSolver", "solve_warp"]
 
 WarpSolver = Callable[[Tensor, Tensor, Tensor, Tensor, TVL1Parameters, Tensor], None]
-"""What `solve_warp` is, and what may take its place on a device."""
+"""The type of `solve_warp`, and of its replacements on some devices."""
 
 FLOAT_EPSILON = 1.1920929e-07
-"""The least squared gradient that counts (OpenCV, tvl1flow.cpp, EstimateVBody: FLT_EPSILON)."""
+"""The smallest squared gradient that counts (OpenCV, tvl1flow.cpp, EstimateVBody: FLT_EPSILON)."""
 POLL_INTERVAL = 4
-"""Iterations between two looks whether all fields have stopped, on CUDA."""
+"""Iterations between two checks, on CUDA, for whether all fields have stopped."""
 MAX_POLLS_UNDER_WAY = 2
-"""Looks whose answers have not arrived. While the host waits for the oldest one, that many times
-`POLL_INTERVAL` iterations lie before the device: it never waits, nor does it run far beyond the
-end."""
+"""Checks whose answers have not arrived. While the host waits for the oldest answer, the device
+has this many times `POLL_INTERVAL` iterations to do. So the device never waits, and does not run
+far beyond the end."""
 
 
 @dataclass
 class _Level:
-    """The size of a level of the pyramid, and how the levels beside it lead to it."""
+    """The size of a pyramid level, and how to get to it from its neighboring levels."""
 
     height: int
     width: int
     shrink: Resize | None
-    """Makes this level's image of the next finer one's; None at the finest."""
+    """Makes this level's image from the next finer level's; None at the finest."""
     enlarge: Resize | None
-    """Makes this level's flow of the next coarser one's, in that one's px; None at the coarsest."""
+    """Makes this level's flow from the next coarser level's, in its px; None at the coarsest."""
 
 
 class TVL1Torch(TorchEstimator[list[_Level]]):
     """TV-L1 on a torch device: the fields of `flowprep.flow.tvl1.TVL1` to within about .01 px.
 
-    Workers with and without a GPU may so fill one data set. The difference is that of the native
-    class's two values of `stop`: there, `predicted` now and then takes an iteration more, and
-    rounding moves where a field stops by as much.
+    So workers with and without a GPU may fill one data set. The difference is as large as between
+    the two values of `stop` in the native class: there, `predicted` sometimes takes one iteration
+    more. Here, rounding changes by as much where a field stops.
     """
 
     implementation = TVL1.implementation
@@ -77,7 +77,7 @@ class TVL1Torch(TorchEstimator[list[_Level]]):
 
     @property
     def num_iterations(self) -> list[list[int]]:
-        """Iterations that each warp of the last field took, level by level, finest first.
+        """Iterations of each warp of the last field, level by level, finest first.
 
         Waits for the device.
         """
@@ -98,7 +98,7 @@ class TVL1Torch(TorchEstimator[list[_Level]]):
         for number, size in enumerate(sizes):
             shrink = enlarge = None
             if number > 0:
-                # By factor, not by size: the two place the pixels a little differently.
+                # By factor, not by size: the two sample at slightly different positions.
                 shrink = Resize(sizes[number - 1], size, self._device, p.scale_step)
             if number + 1 < len(sizes):
                 enlarge = Resize(sizes[number + 1], size, self._device)
@@ -106,7 +106,7 @@ class TVL1Torch(TorchEstimator[list[_Level]]):
         return levels
 
     def _prepare(self, plan: list[_Level], frames: Tensor) -> list[Tensor]:
-        """Returns image and packed image of each level, finest first."""
+        """Returns the image and the packed image of each level, finest first."""
         image = frames.to(torch.float32)
         prepared = []
         for level in plan:
@@ -118,7 +118,7 @@ class TVL1Torch(TorchEstimator[list[_Level]]):
     def _estimate(
         self, plan: list[_Level], prepared: list[Tensor], first: Tensor, second: Tensor
     ) -> Tensor:
-        """Goes from coarse to fine (IPOL 2013, algorithm 2)."""
+        """Works from coarse to fine (IPOL 2013, algorithm 2)."""
         p = self._parameters
         num_fields = len(first)
         counts = torch.zeros(
@@ -142,10 +142,10 @@ class TVL1Torch(TorchEstimator[list[_Level]]):
 def linearize(flow: Tensor, image: Tensor, packed: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Linearizes the data term around the flow so far: lines 3 to 5 of algorithm 1.
 
-    `flow` is (B, 2, H, W) px, `image` (B, H, W) the first frames, `packed` what `pack_frames` makes
-    of all frames, and `second`, (B,) int64, the numbers of the second frames in it. Returns the
-    gradient of the warped second frame, (B, 2, H, W) per px, and the part of rho that does not
-    depend on the flow, (B, H, W): both float32 and contiguous.
+    `flow` is (B, 2, H, W) px, `image` (B, H, W) the first frames. `packed` is the result of
+    `pack_frames` for all frames, and `second`, (B,) int64, are the indices of the second frames in
+    `packed`. Returns the gradient of the warped second frame, (B, 2, H, W) per px, and the part of
+    rho that does not depend on the flow, (B, H, W): both float32 and contiguous.
     """
     warped = read_at(packed, flow, second)  # (B, 3, H, W): brightness, d/dx, d/dy
     gradient = warped[:, 1:].contiguous()
@@ -167,14 +167,14 @@ def solve_warp(
 
     All tensors are contiguous, on one device. `u`, (B, 2, H, W) float32, is the flow in px, and
     `p`, (B, 4, H, W) float32, the dual variables p11, p12, p21, p22; both are updated in place.
-    `gradient`, (B, 2, H, W) float32, is that of the warped second frame, per px, and `residual`,
-    (B, H, W) float32, what is left of rho where u is 0. `num_iterations`, (B,) int32, is written.
+    `gradient`, (B, 2, H, W) float32, is the gradient of the warped second frame, per px.
+    `residual`, (B, H, W) float32, is rho for u = 0. `num_iterations`, (B,) int32, is written.
 
-    Iterations are counted and stopped as in OpenCV (tvl1flow.cpp, procOneScale), each field by
-    itself: the outer ones each begin with a median filter, and all end after the one whose sum of
-    squared changes is at most epsilon^2 H W px^2. A field that has stopped stays as it is.
+    Iterations are counted and stopped as in OpenCV (tvl1flow.cpp, procOneScale), separately for
+    each field. Each outer iteration begins with a median filter. All end after the iteration whose
+    sum of squared changes is at most epsilon^2 H W px^2. A field that has stopped does not change.
     """
-    # The cache of a processor holds one field, and each may end where it stops.
+    # A processor's cache holds one field. One by one, each field can end where it stops.
     if u.device.type == "cpu":
         for k in range(len(u)):
             flow, dual, slope, rest, count = (
@@ -190,31 +190,31 @@ class _Watch(Protocol):
     """Tells the host when all fields have stopped, so that it launches no more iterations."""
 
     def sees_end(self, active: Tensor, ends_round: bool) -> bool:
-        """Returns, after an iteration, whether it is known that no field goes on.
+        """Returns, after an iteration, whether it is known that all fields have stopped.
 
-        `active`, (B,) float32, is 1 for fields that go on and 0 for others; `ends_round` tells that
-        a median filter is next.
+        `active`, (B,) float32, is 1 for fields that continue and 0 for others. `ends_round` means
+        that a median filter is next.
         """
 
 
 class _Direct:
-    """Looks after every iteration: for the CPU, where that is free."""
+    """Checks after every iteration: for the CPU, where a check is free."""
 
     def sees_end(self, active: Tensor, ends_round: bool) -> bool:
         return not active.any()
 
 
 class _ByRound:
-    """Looks before each median filter: for devices without events, where a look takes a while."""
+    """Checks before each median filter: for devices without events, where a check is slow."""
 
     def sees_end(self, active: Tensor, ends_round: bool) -> bool:
         return ends_round and not active.any()
 
 
 class _Delayed:
-    """Lets the answer come to the host's memory while the device works on, and looks there.
+    """Copies the answer to the host's memory while the device continues, and checks it there.
 
-    An answer may be overwritten by a later one at any time: once no field goes on, none will.
+    A later answer may overwrite an answer at any time: once all fields have stopped, none resumes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -243,27 +243,27 @@ def _iterate(
     num_iterations: Tensor,
     watch: _Watch,
 ) -> None:
-    """Does what `solve_warp` does, until `watch` knows that all fields have stopped."""
+    """Does the same as `solve_warp`, until `watch` knows that all fields have stopped."""
     tau, theta = parameters.tau, parameters.theta
     num_fields, _, height, width = u.shape
     limit = parameters.lambda_ * theta
     stop_change = parameters.epsilon * math.sqrt(height * width)
-    # With rho divided by -|gradient|^2 the threshold of equation 12 is a clamp.
+    # With rho divided by -|gradient|^2, the threshold of equation 12 is a clamp.
     weight = torch.mul(gradient[:, 0], gradient[:, 0])
     weight.addcmul_(gradient[:, 1], gradient[:, 1]).clamp_(min=FLOAT_EPSILON)
     weight.reciprocal_().neg_()
     slope_x, slope_y = gradient[:, 0] * weight, gradient[:, 1] * weight
     offset = weight.mul_(residual)
-    # theta p stands in for p, so that its divergence needs no factor.
+    # theta p replaces p, so that its divergence needs no factor.
     dual = p.view(num_fields, 2, 2, height, width).mul_(theta)  # of u1 and u2: x and y
     dual_x, dual_y = dual[:, :, 0], dual[:, :, 1]
     shift = torch.empty_like(offset)
     change = torch.empty_like(u)
-    # The last column has no slope along x, nor the last row along y.
+    # The last column has no slope along x, and the last row has none along y.
     slopes = torch.zeros_like(dual)
     slopes_x, slopes_y = slopes[:, :, 0], slopes[:, :, 1]
     shrinkage = torch.empty_like(u)
-    # Of each field: 1, tau and tau / theta, and once it has stopped, 0.
+    # For each field: 1, tau and tau / theta. All become 0 when the field has stopped.
     factors = torch.empty((3, num_fields), device=u.device)
     for factor, value in zip(factors, (1, tau, tau / theta), strict=True):
         factor.fill_(value)
@@ -291,7 +291,7 @@ def _iterate(
         shrinkage.addcmul_(slopes_y, slopes_y).sqrt_().mul_(scales).add_(1)
         dual.addcmul_(slopes, taus[..., None]).div_(shrinkage[:, :, None])
         count.add_(factors[0])
-        # What is no number, which outlandish parameters give, ends it too.
+        # Written so that NaN, from extreme parameters, also ends the field.
         factors.mul_(torch.linalg.vector_norm(change, dim=(1, 2, 3)) > stop_change)
         if watch.sees_end(factors[0], (number + 1) % parameters.inner_iterations == 0):
             break

@@ -1,9 +1,9 @@
-"""Warps a frame and its gradient by a flow field, bicubically, as cv2.remap of OpenCV 5 does.
+"""Warps a frame and its gradient by a flow field, bicubically, like cv2.remap of OpenCV 5.
 
-The three images that TV-L1 warps are read together: `pack_frame` puts brightness and gradient of a
-pixel into four neighboring numbers (the last is 0), so that one vector holds the four taps of a
-row, and one sum over four rows gives all three results. Around the image lie `MARGIN` pixels of 0,
-which is OpenCV's value outside (BORDER_CONSTANT); positions farther out read that margin.
+The three images that TV-L1 warps are read together. `pack_frame` puts brightness and gradient of a
+pixel into four neighboring numbers (the last is 0). So one vector holds the four taps of a row, and
+one sum over four rows gives all three results. Around the image are `MARGIN` pixels of 0, which is
+OpenCV's value outside (BORDER_CONSTANT). Positions farther out read that margin.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 
 MARGIN = 4
-"""Pixels of 0 on each side of a packed frame: the taps of one position."""
+"""Pixels of 0 on each side of a packed frame: as many as the taps of one position."""
 
 WEIGHTS_SIZE = 2 * 4 * NUM_LANES
-"""Weights of the taps of 16 positions: 4 columns of each, then 4 rows of each."""
+"""Weights of the taps of 16 positions: 4 column weights for each, then 4 row weights for each."""
 
 _CUBIC_A = np.float32(-0.75)
 """The cubic's free parameter (OpenCV, modules/imgproc: interpolateCubic)."""
@@ -56,7 +56,7 @@ def packed_shape(width: int, height: int) -> tuple[int, int, int]:
 
 @kernel
 def pack_frame(image: FloatArray, packed: FloatArray) -> None:
-    """Writes `image`, (H, W), and its gradient into `packed`, of `packed_shape`; its margin stays.
+    """Writes `image`, (H, W), and its gradient into `packed`, of `packed_shape`, inside the margin.
 
     The gradient is half the difference of the two neighbors, replicated at the border (OpenCV,
     tvl1flow.cpp: CentralGradientBody; IPOL 2013, section 2.3).
@@ -75,7 +75,7 @@ def pack_frame(image: FloatArray, packed: FloatArray) -> None:
 
 @inline
 def _cubic_weights(fraction: Lanes) -> tuple[Lanes, Lanes, Lanes, Lanes]:
-    """The weights of the pixels at -1, 0, 1 and 2 for a position `fraction` behind pixel 0."""
+    """The weights of the pixels at -1, 0, 1 and 2 for a position at distance `fraction` from 0."""
     a = broadcast(_CUBIC_A)
     one = broadcast(np.float32(1))
     inner_a = broadcast(_CUBIC_A + np.float32(2))
@@ -100,7 +100,7 @@ def _read_one(
 ) -> Lanes:
     """The four columns of taps of one position, each summed over its rows: 4 taps x 4 numbers.
 
-    The weights of its columns begin at `column`.
+    The position's column weights begin at `column` in `weights`.
     """
     start = starts[position]
     row = column + WEIGHTS_SIZE // 2
@@ -126,8 +126,8 @@ def _read_four(
     position: int,
     column: int,
 ) -> Lanes:
-    """The results of four positions from `position` on, four numbers each."""
-    # The row that the taps of the next row of positions have besides these.
+    """The results of the four positions from `position` on, four numbers each."""
+    # Prefetches the one row of taps that the next row of positions needs in addition.
     prefetch(packed, starts[position] + 4 * row_stride)
     return sum_quarters(
         _read_one(packed, row_stride, weights, starts, position, column),
@@ -148,10 +148,10 @@ def place_taps(
     starts: IntArray,
     block: int,
 ) -> None:
-    """Notes where the taps of 16 positions (x, y), px, lie in a packed frame, and their weights.
+    """Records where the taps of 16 positions (x, y), px, are in a packed frame, and their weights.
 
-    `row_stride` is the packed frame's numbers in a row. Block `block` of `weights`, of
-    `WEIGHTS_SIZE` numbers a block, and of `starts`, of 16, is written. Positions may lie anywhere.
+    `row_stride` is the numbers per row of the packed frame. This writes block `block` of `weights`,
+    with `WEIGHTS_SIZE` numbers per block, and of `starts`, with 16. Positions may be anywhere.
     """
     lowest = broadcast(np.float32(1 - MARGIN))
     x = minimum(maximum(x, lowest), broadcast(np.float32(width + 1)))
@@ -161,7 +161,7 @@ def place_taps(
     store_interleaved(weights, block * WEIGHTS_SIZE, a, b, c, d)
     a, b, c, d = _cubic_weights(y - row)
     store_interleaved(weights, block * WEIGHTS_SIZE + WEIGHTS_SIZE // 2, a, b, c, d)
-    # Whole numbers, because float32 cannot count the numbers of a large frame.
+    # Integers, because float32 cannot count the numbers of a large frame.
     margin = broadcast_int(np.int32(MARGIN - 1))
     first = (to_int(row) + margin) * broadcast_int(np.int32(row_stride)) + (
         to_int(column) + margin
@@ -173,9 +173,10 @@ def place_taps(
 def read_taps(
     packed: FloatArray, row_stride: int, weights: FloatArray, starts: IntArray, block: int
 ) -> tuple[Lanes, Lanes, Lanes]:
-    """Returns brightness, d/dx and d/dy of the packed frame where `place_taps` has placed `block`.
+    """Returns brightness, d/dx and d/dy of the packed frame at the positions of block `block`.
 
-    `packed` is flat. From two pixels outside the image on all three are 0.
+    `place_taps` has recorded the positions. `packed` is flat. From two pixels outside the image on,
+    all three results are 0.
     """
     first, column = block * NUM_LANES, block * WEIGHTS_SIZE
     a = _read_four(packed, row_stride, weights, starts, first, column)

@@ -1,9 +1,9 @@
-"""Warps frames and their gradients by flow fields on a torch device, as `flowprep.flow.warp`.
+"""Warps frames and their gradients by flow fields on a torch device, like `flowprep.flow.warp`.
 
-Brightness and gradient of a pixel lie in four neighboring numbers, with 0 around the image, which
-is OpenCV's value outside (BORDER_CONSTANT). So the 4 x 4 taps of a position are four runs of 16
-numbers, each read at once. grid_sample also does a bicubic warp, but not on every device, and
-its positions are relative to the frame's size, which rounds them.
+Brightness and gradient of a pixel are in four neighboring numbers. Around the image is 0, which is
+OpenCV's value outside (BORDER_CONSTANT). So the 4 x 4 taps of a position are four runs of 16
+numbers, and each run is one read. grid_sample also does a bicubic warp, but not on every device,
+and its positions are relative to the frame's size, which rounds them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 __all__ = ["pack_frames", "read_at"]
 
 MARGIN = 4
-"""Pixels of 0 on each side of a packed frame: the taps of one position."""
+"""Pixels of 0 on each side of a packed frame: as many as the taps of one position."""
 CUBIC_A = -0.75
 """The cubic's free parameter (OpenCV, modules/imgproc: interpolateCubic)."""
 
@@ -23,7 +23,7 @@ def pack_frames(images: Tensor) -> Tensor:
     """Returns brightness, d/dx, d/dy and 0 of each pixel of (N, H, W) float32 images.
 
     The result is (N, H + 8, W + 8, 4), with margins of 0. The gradient is half the difference of
-    the two neighbors, replicated at the border (OpenCV, tvl1flow.cpp: CentralGradientBody).
+    the two neighbors, with a replicated border (OpenCV, tvl1flow.cpp: CentralGradientBody).
     """
     num_frames, height, width = images.shape
     packed = images.new_zeros((num_frames, height + 2 * MARGIN, width + 2 * MARGIN, 4))
@@ -36,11 +36,11 @@ def pack_frames(images: Tensor) -> Tensor:
 
 
 def read_at(packed: Tensor, flow: Tensor, frame: Tensor) -> Tensor:
-    """Returns brightness, d/dx and d/dy of frames at the places that flow fields point to.
+    """Returns brightness, d/dx and d/dy of frames at the places to which flow fields point.
 
-    `packed` is what `pack_frames` returned for N frames, `flow` (B, 2, H, W) float32 px, and
-    `frame`, (B,) int64, numbers the frame that each field points into. The result is (B, 3, H, W).
-    Positions may lie anywhere: from two pixels outside the image on all three are 0.
+    `packed` is the result of `pack_frames` for N frames. `flow` is (B, 2, H, W) float32 px.
+    `frame`, (B,) int64, is the index of the frame into which each field points. The result is
+    (B, 3, H, W). Positions may be anywhere: from two pixels outside the image on, all three are 0.
     """
     num_fields, _, height, width = flow.shape
     row_length = width + 2 * MARGIN
@@ -51,15 +51,15 @@ def read_at(packed: Tensor, flow: Tensor, frame: Tensor) -> Tensor:
     left, top = x.floor(), y.floor()
     x_weights = _cubic_weights(x.sub_(left))  # (B, H, W, 4)
     y_weights = _cubic_weights(y.sub_(top))
-    # The pixel, of all frames, in the upper left corner of the taps. Whole numbers, because float32
-    # cannot count the pixels of large frames.
+    # The pixel, counted over all frames, in the upper left corner of the taps. An integer, because
+    # float32 cannot count the pixels of large frames.
     start = top.to(torch.int64).mul_(row_length).add_(left.to(torch.int64))
     start += (frame * ((height + 2 * MARGIN) * row_length)).view(-1, 1, 1)
     start += (MARGIN - 1) * (row_length + 1)
     num_pixels = packed.numel() // 4
-    # What is no number, which outlandish parameters give, may not point elsewhere.
+    # NaN, from extreme parameters, must not point outside of the frame.
     start = start.clamp_(0, num_pixels - 3 * row_length - 4).view(-1)
-    # Row i is pixel i and the three to its right.
+    # Row i is pixel i and the three pixels to its right.
     taps = packed.as_strided((num_pixels - 3, 16), (4, 1))
     line = None
     for row in range(4):
@@ -73,7 +73,7 @@ def read_at(packed: Tensor, flow: Tensor, frame: Tensor) -> Tensor:
 
 
 def _cubic_weights(fraction: Tensor) -> Tensor:
-    """Returns the weights, (..., 4), of the pixels at -1 ... 2 for positions behind pixel 0."""
+    """Returns the weights, (..., 4), of the pixels at -1 ... 2 for fractional positions."""
     a = CUBIC_A
     rest = 1 - fraction
     weights = fraction.new_empty((*fraction.shape, 4))

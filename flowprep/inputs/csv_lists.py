@@ -1,4 +1,4 @@
-"""Tables with a header: any of the columns path, label, split, start, end and fps.
+"""Reads tables with a header that has any of the columns path, label, split, start, end and fps.
 
 read_csv_list:  header -> COLUMNS -> a row -> its path, label, split and range -> place_entries
 """
@@ -50,12 +50,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "fps": ("fps", "frame_rate", "framerate"),
 }
-"""What each column may be called; where a header has several names, the first one here counts."""
+"""The possible names of each column. If a header has several of them, the first here counts."""
 
 SPLIT_NAMES = {"validate": "val", "validation": "val", "valid": "val", "training": "train"} | {
     "testing": "test"
 }
-"""Names of splits that mean another one."""
+"""Alternative names of splits, with the usual name of each."""
 
 _CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]{1,2}):([0-9]{1,2}(?:\.[0-9]*)?)")
 
@@ -152,7 +152,7 @@ def _entries(
             continue
         set_source(entry, kind, hit, finder)
         label = _cell(row, roles, "label")
-        if re.fullmatch(r"[0-9]+\.0+", label):  # as pandas writes integers beside empty cells
+        if re.fullmatch(r"[0-9]+\.0+", label):  # pandas writes integers so if a cell is empty
             decimals.append(f"{origin}, {label}")
             label = label.partition(".")[0]
         if (numbers := integers_in(label)) is not None:
@@ -197,7 +197,7 @@ def _entries(
 
 
 def _cell(row: Row, roles: Mapping[str, str], role: str) -> str:
-    # A column without a name, such as the index that pandas writes, is no column of any role.
+    # A column without a name, such as the index that pandas writes, has no role.
     return row.get(roles[role]) if role in roles else ""
 
 
@@ -229,7 +229,7 @@ def _set_range(entry: Entry, row: Row, roles: Mapping[str, str], origin: str) ->
 
 
 def parse_seconds(text: str) -> float | None:
-    """Returns the seconds of `12.5` or of `00:00:12.5`; None for text that is neither."""
+    """Returns the seconds of `12.5` or `00:00:12.5`, or None for any other text."""
     if match := _CLOCK.fullmatch(text):
         return int(match[1] or 0) * 3600 + int(match[2]) * 60 + float(match[3])
     try:
@@ -240,7 +240,7 @@ def parse_seconds(text: str) -> float | None:
 
 
 def _check_rate(entry: Entry, text: str, rates: set[float], request: Request) -> None:
-    """Holds the column fps against the one frame rate of a run's image folders."""
+    """Compares the column fps with the single frame rate of a run's image folders."""
     fps = parse_seconds(text)
     if fps is None or fps <= 0:
         raise InputError(f"{entry.origin}: fps must be a number > 0, got {text!r}")

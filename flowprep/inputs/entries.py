@@ -1,4 +1,4 @@
-"""What passes between `collect_videos` and the readers of its formats, and the words they share.
+"""The types and texts that `collect_videos` and the readers of its formats share.
 
 A reader is a function (path, Request) -> Found, with an Entry for each video.
 """
@@ -36,7 +36,7 @@ Difference = Literal["case", "unicode", "double", "extension", "folder", "backsl
 
 @dataclass(frozen=True)
 class Request:
-    """The options of `collect_videos` that readers look at."""
+    """The options of `collect_videos` that readers use."""
 
     annotations: str | None
     split: int | None
@@ -46,60 +46,62 @@ class Request:
     out: str | None
     """Absolute, or a URL; None if there is none."""
     class_level: int | None = None
-    """Which folder around a video is its class; None: as `classes_of_folders` finds."""
+    """The level of the folder that is a video's class. None: `classes_of_folders` finds it."""
     allow_missing: bool = False
-    """Whether a class may have no video on disk."""
+    """Whether a class without any video on disk is allowed."""
     image_fps: float | None = None
     """Frame rate of the folders of images."""
     charades: CharadesMode = "clips"
     stored_ranges: StoredRanges | None = None
-    """Of the data set at `out`, for the names of clips; None if there is none yet."""
+    """The ranges of the data set at `out`, for the names of clips. None without a data set."""
 
 
 @dataclass(slots=True)
 class Entry:
-    """One video as a reader found it; its label gets a number when all entries are known."""
+    """One video that a reader found. Its label gets a number when all entries are known."""
 
     source: str
     key: str
     origin: str = ""
-    """`line 3 of LIST`; empty for what was found on disk."""
+    """The place in a list, such as `line 3 of LIST`. Empty for videos found on disk."""
     labels: tuple[int, ...] = ()
     class_name: str | None = None
     split: str | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
     listed: str = ""
-    """The name as a list or an annotation has it."""
+    """The name in the list or annotation."""
     difference: Difference | None = None
-    """In what the name of the video that was found differs from the listed one."""
+    """How the name of the found video differs from the listed name."""
     is_missing: bool = False
     is_folder: bool = False
     """Whether a list names a folder of images."""
+    listed_bytes: int | None = None
+    """Size of the file, where a listing said it anyhow."""
 
     @property
     def is_guess(self) -> bool:
-        """Whether the video is another one, if a file of the listed name should turn up."""
+        """Whether this becomes another video if a file with the listed name appears later."""
         return self.difference not in (None, "extension", "backslash")
 
 
 @dataclass
 class Found:
-    """What one input gave."""
+    """The result of reading one input."""
 
     entries: list[Entry]
     class_names: tuple[str, ...] = ()
-    """In the order of the annotation; empty where labels have no names."""
+    """Class names in the order of the annotation. Empty if the classes have no names."""
     num_ignored_files: int = 0
     notes: list[str] = field(default_factory=list)
     empty_folders: list[str] = field(default_factory=list)
-    """Folders without a video, as paths that keys of videos in them would begin with."""
+    """Folders without a video, as the paths with which keys of their videos would begin."""
     numbers_names: bool = False
-    """Whether a list of paths gives names of classes, which get numbers here."""
+    """Whether a list of paths gives class names, which get their numbers from flowprep."""
 
 
 def path_below(path: str, base: str) -> str | None:
-    """Returns the path below `base`: empty if it is `base` itself, None if it lies outside."""
+    """Returns the path relative to `base`: empty for `base` itself, None if outside `base`."""
     if path == base:
         return ""
     prefix = base.rstrip("/") + "/"
@@ -107,13 +109,13 @@ def path_below(path: str, base: str) -> str | None:
 
 
 def check_split(split: str, what: str) -> None:
-    """Raises InputError for a split's name that is not UTF-8, which no sidecar holds."""
+    """Raises InputError for a split's name that is not UTF-8, because sidecars are UTF-8."""
     if split.encode("utf-8", "replace").decode() != split:
         raise InputError(f"{what} must be UTF-8, got {split!a}")
 
 
 def does_not_exist(what: str, path: str) -> InputError:
-    """Returns the error for a path that is not there, with the nearest name that is."""
+    """Returns the error for a path that does not exist, with the most similar existing name."""
     if is_url(path):
         return InputError(f"{what} does not exist: {path}; check the address")
     part = os.path.abspath(path)
@@ -134,7 +136,7 @@ def does_not_exist(what: str, path: str) -> InputError:
 def comment_notes(comments: Sequence[str], path: str) -> list[str]:
     """Returns the note on lines (`line 3, '# mine'`) that begin with # and name no video, if any.
 
-    Every reader of lines says of them that it took them for comments.
+    Every reader of lines says in this note that it treated them as comments.
     """
     if not comments:
         return []
@@ -146,5 +148,5 @@ def comment_notes(comments: Sequence[str], path: str) -> list[str]:
 
 
 def first_of(examples: Sequence[str], most: int = 3) -> str:
-    """Returns the first few of many names, as a note ends with them."""
+    """Returns the first few of many names, for the end of a note."""
     return ", ".join(examples[:most]) + (", ..." if len(examples) > most else "")

@@ -1,12 +1,12 @@
-"""What folders say of the videos in them: their classes and splits, and in which words.
+"""Finds the classes and splits of videos from their folders, and says so in notes.
 
     train/Archery/v1    split `train`, class `Archery`      Archery/v1         class `Archery`
     Archery/train/v1    split `train`, class `Archery`      UCF/Archery/v1     class `Archery`
     train/v1            split `train`, no class             subject1/walk/v1   class `walk`
 
-Levels count from 1, the first folder below VIDEOS (or below the root). What is understood is said
-in a note, unless it is classes at level 1 and nothing else. Where folders can be read in two ways,
-they give no classes, and the note says so.
+Levels count from 1, the first folder below VIDEOS (or below the root). A note says how the folders
+were understood, unless they are only classes at level 1. If folders can be read in two ways, they
+give no classes, and the note says so.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NUM_SHOWN = 4
 
 @dataclass(frozen=True)
 class FolderClasses:
-    """Class and split of each folder, and sentences on how they were understood."""
+    """Class and split of each folder, and sentences on how the folders were understood."""
 
     classes: dict[str, str | None]
     splits: dict[str, str | None]
@@ -49,7 +49,7 @@ class FolderClasses:
 
 
 def split_named(name: str) -> str | None:
-    """Returns the split that a folder's name is: `val` for `Validation`; None for other names."""
+    """Returns the split that a folder's name means, such as `val` for `Validation`, or None."""
     return _SPLITS.get(name.casefold())
 
 
@@ -62,11 +62,11 @@ def classes_of_folders(
 ) -> FolderClasses:
     """Finds classes and splits in the folders of videos.
 
-    `counts` has the number of videos in each folder, a path below VIDEOS. `class_level` chooses the
-    level of the classes: 1 is the first folder, without splits, as format version 1 had it; 0 takes
-    no classes. `empty` are folders without a video. With `by_input` the first component of every
-    path is the name of a folder in VIDEOS, and stands above level 1. Raises InputError where videos
-    lie above `class_level`.
+    `counts` has the number of videos in each folder, given as a path below VIDEOS. `class_level`
+    chooses the level of the classes. Level 1 is the first folder, without splits, as in format
+    version 1. Level 0 takes no classes. `empty` are folders without a video. With `by_input`, the
+    first component of every path is the name of a folder in VIDEOS, above level 1. Raises
+    InputError if there are videos above `class_level`.
     """
     tree = _Tree({folder: _parts(folder) for folder in counts}, counts, int(by_input))
     if class_level == 1:
@@ -79,7 +79,7 @@ def classes_of_folders(
     else:
         found = _chosen(tree, class_level)
     notes = found.notes
-    # Class folders in VIDEOS are no guess: that is what everybody calls a data set.
+    # Class folders directly in VIDEOS need no note, because this is the usual layout.
     is_plain = found.split_level is None and found.class_level == 0
     if (said := _what_was_understood(tree, found)) is not None and not is_plain:
         how = "" if class_level is not None else "; where that is wrong, give --class-level N"
@@ -131,7 +131,7 @@ class _Tree:
         return found
 
     def level(self, index: int) -> int:
-        """The number that users give a depth."""
+        """Returns the level by which users name a depth."""
         return index + 1 - self.offset
 
 
@@ -160,7 +160,7 @@ class _Found:
 
 
 def _first_folders(tree: _Tree) -> _Found:
-    """As data sets of format version 1 read every tree."""
+    """Reads a tree like data sets of format version 1."""
     num_above = tree.number(lambda parts: len(parts) <= tree.offset)
     if not num_above:
         return _Found(class_level=tree.offset)
@@ -216,7 +216,7 @@ def _understood(tree: _Tree) -> _Found:
 
 
 def _below_splits(tree: _Tree, split_level: int, splits: dict[str, str]) -> _Found:
-    """Finds the classes in the folders of the splits; a whole split may lie flat."""
+    """Finds the classes in the folders of the splits. A whole split may have no class folders."""
     found = _Found(split_level=split_level, splits=splits)
     depths: dict[str, set[bool]] = {}
     for parts in tree.folders.values():
@@ -246,7 +246,7 @@ def _below_splits(tree: _Tree, split_level: int, splits: dict[str, str]) -> _Fou
         ]
     within = _Tree(labeled, tree.counts, tree.offset)
     start = split_level + 1
-    # train/videos/CLASS, train/train/CLASS: a folder that every split has says nothing.
+    # In train/videos/CLASS or train/train/CLASS, a folder that every split has means nothing.
     while within.least_depth > start + 1 and (
         len(within.at(start)) == 1 or all(map(split_named, within.at(start)))
     ):
@@ -255,10 +255,10 @@ def _below_splits(tree: _Tree, split_level: int, splits: dict[str, str]) -> _Fou
 
 
 def _classes_from(tree: _Tree, level: int, found: _Found) -> _Found:
-    """Takes the classes from a depth that every folder has, or from the next if it numbers them.
+    """Takes the classes from the first depth of all folders, or from the next if it has numbers.
 
-    Names under one folder that recur under others are the classes of each subject, or the subjects
-    of each class; what is numbered is a subject.
+    If the names under one folder also occur under others, they are the classes of each subject, or
+    the subjects of each class. Numbered names are subjects.
     """
     found.class_level = level
     names, below = tree.at(level), tree.at(level + 1)
@@ -282,7 +282,7 @@ def _classes_from(tree: _Tree, level: int, found: _Found) -> _Found:
 
 
 def _end_of_chain(tree: _Tree) -> int:
-    """Returns the first depth at which folders differ, or split names stand."""
+    """Returns the first depth at which folders differ or have names of splits."""
     level = 0
     while tree.least_depth > level:
         names = tree.at(level)
@@ -301,9 +301,10 @@ def _exact_splits(names: Collection[str]) -> dict[str, str] | None:
 
 
 def _splits_in(names: Collection[str]) -> dict[str, str] | None:
-    """Returns the split of each name where all are splits: `train`, or `videos_train` and others.
+    """Returns the split of each name if all names are splits, such as `train` or `videos_train`.
 
-    A name of more words is a split only beside another one: `train_clips` alone may be anything.
+    A name of several words is a split only together with another split. `train_clips` alone may
+    mean anything.
     """
     if splits := _exact_splits(names):
         return splits
@@ -319,11 +320,11 @@ def _splits_in(names: Collection[str]) -> dict[str, str] | None:
 
 
 def _doubtful_splits(tree: _Tree, level: int) -> str | None:
-    """Returns why names at a depth are neither splits nor classes for sure; None if they are."""
+    """Returns why it is unclear whether names at a depth are splits or classes, or None."""
     names = tree.at(level)
     exact = sorted(name for name in names if split_named(name))
     others = sorted(names - set(exact))
-    # Three vehicles: bus, car, train.
+    # `train` may be a class of vehicles beside bus and car.
     if len(exact) == 1 and len(others) > 1 and tree.depth == level + 1:
         return None
     alike = [name for name in names if any(w.casefold() in _SPLITS for w in _WORDS.findall(name))]
@@ -344,7 +345,7 @@ def _doubtful_splits(tree: _Tree, level: int) -> str | None:
 
 
 def _are_numbered(names: Collection[str]) -> bool:
-    """Whether names differ in numbers alone: subject01, subject02; also 1, 2, 10."""
+    """Whether names differ only in numbers, such as subject01 and subject02, or 1, 2 and 10."""
     return len({re.sub(r"[0-9]+", "0", name.casefold()) for name in names}) == 1 and all(
         re.search(r"[0-9]", name) for name in names
     )
@@ -419,7 +420,7 @@ def _on_classes(tree: _Tree, found: _Found) -> list[str]:
 
 
 def _on_splits(tree: _Tree, found: _Found) -> list[str]:
-    """Says which splits lack classes of the others."""
+    """Says which splits do not have all classes of the other splits."""
     if found.split_level is None or found.class_level is None:
         return []
     classes: dict[str, set[str]] = {}
@@ -439,7 +440,7 @@ def _on_splits(tree: _Tree, found: _Found) -> list[str]:
 
 
 def _on_empty(tree: _Tree, found: _Found, empty: Sequence[Parts]) -> list[str]:
-    """Names folders where a class or a split should be, and no video is."""
+    """Names folders without a video that should be a class or a split."""
     notes = []
     for level, noun in ((found.split_level, "split"), (found.class_level, "class")):
         if level is None:

@@ -1,4 +1,4 @@
-"""Several lists become one: their labels mean the same classes, and no video stands twice.
+"""Joins several lists to one. Their labels mean the same classes, and no video occurs twice.
 
 split_lists: train=train.txt -> (train, train.txt)
 join_lists:  a Found for each list -> one
@@ -21,7 +21,7 @@ __all__ = ["join_lists", "split_lists"]
 def split_lists(
     lists: Sequence[str | os.PathLike[str]],
 ) -> list[tuple[str | None, str]]:
-    """Returns split and file of `train=train.txt`; of a plain file the split is None."""
+    """Returns split and file of `train=train.txt`. For a plain file, the split is None."""
     result: list[tuple[str | None, str]] = []
     for item in lists:
         given = os.fspath(item)
@@ -40,8 +40,8 @@ def split_lists(
 def join_lists(parts: Sequence[Found], splits: Sequence[str | None], request: Request) -> Found:
     """Returns the videos of all lists, each once, with the classes of all.
 
-    Raises InputError where one list has numbers and another has names, where a video stands twice
-    with other labels or splits, and where seconds are asked for of images without a frame rate.
+    Raises InputError if one list has numbers and another has names, if a video occurs twice with
+    different labels or splits, or if seconds are given for images without a frame rate.
     """
     joined = Found([], num_ignored_files=sum(part.num_ignored_files for part in parts))
     for part, split in zip(parts, splits, strict=True):
@@ -91,7 +91,7 @@ def _class_names(parts: Sequence[Found]) -> tuple[str, ...]:
 
 
 def _without_repeats(entries: Sequence[Entry], notes: list[str]) -> list[Entry]:
-    """Drops lines that say the same again; raises InputError where they say something else."""
+    """Drops repeated lines. Raises InputError if two lines on a video contradict each other."""
     first_of_key: dict[str, Entry] = {}
     kept, repeats = [], list[tuple[Entry, Entry]]()
     for entry in entries:
@@ -100,7 +100,7 @@ def _without_repeats(entries: Sequence[Entry], notes: list[str]) -> list[Entry]:
             kept.append(entry)
             continue
         if _clip(first) != _clip(entry):
-            kept.append(entry)  # two videos with one key, which is an error of its own
+            kept.append(entry)  # two videos with one key: `_check_unique` reports that error
             continue
         for what, one, other in (
             ("labels", _labels(first), _labels(entry)),

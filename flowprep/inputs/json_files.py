@@ -12,7 +12,7 @@ __all__ = ["read_json"]
 
 
 def read_json(path: str) -> Any:
-    """Returns what a JSON file holds; raises InputError where it is none."""
+    """Returns the content of a JSON file. Raises InputError if the file is not valid JSON."""
     try:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:

@@ -5,8 +5,8 @@
     talks/Dr. No (1962)                  talks/Dr%2E%20No%20%281962%29
     -abc/50%                             %2Dabc/50%25
 
-WebDataset splits member names at the first dot, tools take a leading dash for an option, and tar
-members may climb out of a folder by `..`: no key holds any of these.
+Keys contain no dots, no leading dash and no `..`. WebDataset splits member names at the first dot,
+tools take a leading dash for an option, and tar members could leave their folder with `..`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _ESCAPE = re.compile(rb"%([0-9A-F]{2})")
 
 
 def escape_key(relative_path_without_extension: str) -> str:
-    """Returns the key of a relative path: what is not a letter, digit, _, - or / as %XX.
+    """Returns the key of a relative path. Letters, digits, _, - and / stay; the rest becomes %XX.
 
-    The bytes are those of UTF-8; names that are not UTF-8 (surrogate escapes, as `os.fsdecode`
-    gives them) keep their bytes. A dash is encoded where it begins a component. Two different paths
-    never have the same key. Raises InputError for a path that is absolute, has an empty, `.` or
-    `..` component, a NUL, or is no possible file name.
+    The bytes are those of UTF-8. Names that are not UTF-8 (surrogate escapes, as `os.fsdecode`
+    gives them) keep their bytes. A dash at the start of a component is encoded. Two different paths
+    never have the same key. Raises InputError for a path that is absolute, that has a NUL or an
+    empty, `.` or `..` component, or that cannot be a file name.
     """
     path = relative_path_without_extension
     if _PLAIN_KEY.fullmatch(path):
@@ -49,14 +49,14 @@ def escape_key(relative_path_without_extension: str) -> str:
         data = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         data = b""
-    # Surrogates that together spell valid UTF-8 would take the key of the text that they spell.
+    # Surrogates that together form valid UTF-8 would get the key of the text that they form.
     if data.decode("utf-8", "surrogateescape") != path:
         raise InputError(f"a key needs a path that a file system can hold, got {path!r}")
     return _TO_ESCAPE.sub(lambda match: b"%%%02X" % match[0][0], data).decode("ascii")
 
 
 def unescape_key(key: str) -> str:
-    """Returns the relative path that `escape_key` made `key` from; raises as `check_key` does."""
+    """Returns the relative path of a key from `escape_key`. Raises the errors of `check_key`."""
     check_key(key)
     return _unescape(key)
 
@@ -64,8 +64,8 @@ def unescape_key(key: str) -> str:
 def check_key(key: str) -> None:
     """Raises DatasetError unless `key` is one that `escape_key` returns.
 
-    So a key from a hostile data set can neither leave a folder, as it stands or unescaped, nor
-    carry a dot, a control character or a second spelling of another key.
+    So a key from a hostile data set cannot lead out of a folder, escaped or unescaped. It cannot
+    contain a dot or a control character, or be a second spelling of another key.
     """
     if _PLAIN_KEY.fullmatch(key):
         return
@@ -74,7 +74,7 @@ def check_key(key: str) -> None:
             if escape_key(_unescape(key)) == key:
                 return
         except InputError:
-            pass  # '%2E%2E' and the like: reported below as every other malformed key
+            pass  # A key such as '%2E%2E' is reported below, like every other malformed key.
     raise DatasetError(
         f"malformed key {key!r}: a key has letters, digits, _, -, / and %XX escapes only, and no "
         "component that is empty, '.' or '..'; the data set is damaged or was not written by "
@@ -83,8 +83,8 @@ def check_key(key: str) -> None:
 
 
 def are_plain_keys(keys: Sequence[str]) -> bool:
-    """Whether all of many keys are well-formed and have no escapes, which is quickly said."""
-    # A key with a line feed in it would be two here, and one too many in the count.
+    """Whether all of many keys are well-formed and have no escapes. This check is fast."""
+    # A key with a line feed would count as two keys here, so the total would be wrong.
     text = "\n".join([*keys, ""])
     return text.count("\n") == len(keys) and _PLAIN_KEYS.fullmatch(text) is not None
 

@@ -1,6 +1,6 @@
-"""What every list of paths has in common, with a header or without one.
+"""The code that all lists of paths share, with or without a header.
 
-list_and_root, finder_of: where its paths start
+list_and_root, finder_of: the folder in which the paths of a list start
 place_entries:            missing videos, keys
 """
 
@@ -32,18 +32,18 @@ __all__ = [
 ]
 
 SEPARATORS = re.compile(r"[\s,;]+")
-"""What stands between the words of a line."""
+"""The separators between the words of a line."""
 
 
 def finder_of(path: str, request: Request) -> tuple[str, PathFinder]:
-    """Returns the list to read and what finds its paths, which start from root or its folder."""
+    """Returns the list to read and the finder of its paths, which start at root or its folder."""
     list_path, root = list_and_root(path, request)
     base = (root or os.path.dirname(absolute(list_path))).rstrip("/")
     return list_path, PathFinder(base, base_is_named=root is not None)
 
 
 def integers_in(text: str) -> tuple[int, ...] | None:
-    """Returns the integers >= 0 that a text consists of; None if it is anything else."""
+    """Returns the integers >= 0 in a text, or None if the text contains anything else."""
     if text.isdigit() and text.isascii() and len(text) < 19:
         return (int(text),)
     tokens = SEPARATORS.split(text) if text else []
@@ -53,7 +53,7 @@ def integers_in(text: str) -> tuple[int, ...] | None:
 
 
 def mixed_labels(number: str, name: str) -> InputError:
-    """Returns the error for labels of which some are numbers and some are names."""
+    """Returns the error for labels that are partly numbers and partly names."""
     return InputError(
         f"labels must be all integers >= 0 or all names of classes: {number}, and {name}; write "
         f"the same kind on every line"
@@ -61,7 +61,7 @@ def mixed_labels(number: str, name: str) -> InputError:
 
 
 def set_source(entry: Entry, kind: PlaceKind | None, hit: Hit | None, finder: PathFinder) -> None:
-    """Notes in an entry what its listed path is, and how it was found."""
+    """Stores in an entry what its listed path is, and how the path was found."""
     entry.is_missing = kind is None
     entry.is_folder = kind == "folder"
     if hit is None and entry.is_folder and (hit := finder.video_beside(entry.source)):
@@ -80,9 +80,9 @@ def place_entries(
 ) -> Found:
     """Gives keys to listed videos, and says which are missing.
 
-    A key comes from the path as the list has it, so it is the same on a disk that spells names in
-    another way; only a path outside the base takes that of the file. `clip_names` returns a name
-    for each path without extension, in order.
+    A key comes from the path in the list, so it is the same on a disk that spells names
+    differently. Only for a path outside the base, the key comes from the file. `clip_names` returns
+    a name for each path without extension, in order.
     """
     entries = list(found)
     for entry in drop_contested_guesses(entries):
@@ -98,7 +98,7 @@ def place_entries(
         source = entry.source
         if request.out is not None and not entry.is_missing and source in around_out:
             raise out_among_inputs(request.out, source, same=source == request.out)
-        # A path of another system (C:\\videos) is no path below the base.
+        # A path of another system (C:\\videos) is not below the base.
         if entry.is_guess and "\\" not in entry.listed:
             listed = join_path(base, entry.listed)
             source = listed if path_below(listed, base) else source

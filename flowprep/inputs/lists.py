@@ -1,10 +1,10 @@
-"""Text lists: one video a line, with labels, as SlowFast, TSN, TSM and mmaction2 write them.
+"""Text lists: one video per line, with labels, as SlowFast, TSN, TSM and mmaction2 write them.
 
 PATH                            PATH,LABEL      the same with tabs, commas or semicolons
 PATH LABEL ...                  PATH CLASS NAME
 FOLDER NUM_FRAMES LABEL ...     FOLDER 0 NUM_FRAMES LABEL
 
-read_list -> _cut (where the path of a line ends) -> _label (what stands after it)
+read_list -> _cut (finds the end of a line's path) -> _label (reads the rest of the line)
           -> listed.py (missing videos, keys)
 """
 
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 LineForm = Literal["list", "labels", "tsn"]
-"""What integers after a path are: `list` decides by what is there."""
+"""The meaning of integers after a path. `list` decides by the content of the list."""
 
 LIST_COLUMNS = frozenset([
     "path", "file", "filename", "file_name", "filepath", "video", "video_path", "name",
@@ -56,7 +56,7 @@ _QUOTES = "\"'"
 QUOTED_LINE = re.compile(r"""(["'])(.+?)\1(?:[\s,;]+(.*))?""", re.DOTALL)
 _ENDS = " \t,;"
 _MOST_CUTS = 24
-"""Places of a line where its path is tried to end; class names have fewer words."""
+"""Number of places in a line at which its path may end. Class names have fewer words."""
 
 _EXTENSIONS_PATTERN = "|".join(re.escape(extension) for extension in sorted(VIDEO_EXTENSIONS))
 NAME_AND_REST = re.compile(rf"(.*?(?:{_EXTENSIONS_PATTERN}))[\s,;]+(.+)", re.IGNORECASE)
@@ -66,7 +66,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?", re.IGNORECASE)
 
 @dataclass(slots=True)
 class _Line:
-    """A line, cut where its path ends."""
+    """A line that is cut at the end of its path."""
 
     number: int
     text: str
@@ -80,9 +80,10 @@ class _Line:
 def read_list(path: str, request: Request, form: LineForm = "list") -> Found:
     """Finds the videos that a list names.
 
-    A path ends where it names something that exists, the longest first; else at a video extension
-    or at the first of the integers that end the line. It may stand in quotes. A listed video that
-    does not exist stays, and fails by name when it is extracted.
+    The path is the longest beginning of a line that names something that exists. If there is none,
+    the path ends at a video extension, or before the integers that end the line. A path may be in
+    quotes. A listed video that does not exist stays in the list, and is reported as failed when it
+    is extracted.
     """
     list_path, finder = finder_of(path, request)
     lines: list[_Line] = []
@@ -121,7 +122,7 @@ def _cut(number: int, text: str, finder: PathFinder, list_path: str) -> _Line:
         listed = match[2].replace('""', '"') if match[1] == '"' else match[2]
         quoted = _found(number, text, listed, match[3] or "", finder)
         if quoted.kind is None and not match[3] and listed[0] not in _QUOTES:
-            # A spreadsheet with one column puts the label into the quotes too.
+            # A spreadsheet with one column also puts the label into the quotes.
             inside = _cut(number, listed, finder, list_path)
             return quoted if inside.kind is None else inside
         return quoted
@@ -150,12 +151,12 @@ def _cut(number: int, text: str, finder: PathFinder, list_path: str) -> _Line:
             f"line {number} of {list_path}: a path that begins with a quote must end with the same "
             f"quote, and a space must stand before the label, got {text!r}"
         )
-    # Nothing of that very name exists: another spelling does, or the video is missing.
+    # Nothing has exactly this name. Either another spelling exists, or the video is missing.
     named = NAME_AND_REST.fullmatch(line)
     if named is not None:
         return _looked_for(number, text, named[1], named[2], finder)
     cuts = [before_integers, *(line[:end] for end in reversed(ends))]
-    # All folders are searched for what may be a path, and not for the words of every comment.
+    # All folders are searched only for likely paths, and not for the words of every comment.
     is_comment = re.match(r"#\s|#[^\s,;]*$", line) is not None
     if is_comment:
         del cuts[1:]
@@ -164,7 +165,7 @@ def _cut(number: int, text: str, finder: PathFinder, list_path: str) -> _Line:
             if hit := finder.find(path, deep=searches_deep):
                 rest = line[len(path) :].strip(_ENDS)
                 return _Line(number, text, path, rest, hit.source, hit.kind, hit)
-    # Tabs, commas and semicolons end a path; a space may belong to it, but not before integers.
+    # Tabs, commas and semicolons end a path. A space may belong to it, except before integers.
     path = re.split(r"[\t,;]", before_integers, maxsplit=1)[0].strip() or before_integers
     source = join_path(base, path)
     return _Line(number, text, path, line[len(path) :].strip(_ENDS), source, None, None)
@@ -178,15 +179,15 @@ def _found(number: int, text: str, listed: str, rest: str, finder: PathFinder) -
 
 
 def _looked_for(number: int, text: str, listed: str, rest: str, finder: PathFinder) -> _Line:
-    """Returns the line of a path under which nothing stands."""
+    """Returns the line for a path that does not exist."""
     rest = rest.strip(_ENDS)
-    # '#old/a.mp4' is a comment on old/a.mp4, and no path that a flat folder's a.mp4 could be.
+    # '#old/a.mp4' is a comment on old/a.mp4. It must not match a.mp4 in a flat folder.
     if hit := finder.find(listed, deep=listed[0] != "#" or "/" not in listed):
         return _Line(number, text, listed, rest, hit.source, hit.kind, hit)
     return _Line(number, text, listed, rest, join_path(finder.base, listed), None, None)
 
 
-# ---- what stands after a path
+# ---- the rest of a line, after the path
 
 _Label = tuple[tuple[int, ...], "str | None"]
 """Integers, or the name of a class."""
@@ -201,7 +202,7 @@ def _label(line: _Line, form: LineForm, list_path: str) -> _Label:
         return _numbers(line, integers, form, list_path), None
     if rest[0] in _QUOTES and len(rest) > 2 and rest[-1] == rest[0]:
         name = rest[1:-1].replace('""', '"')
-        number = integers_in(name)  # programs quote every cell, and an integer stays one
+        number = integers_in(name)  # some programs quote every cell, even integers
         return (number, None) if number else ((), name)
     origin = f"line {line.number} of {list_path}"
     first, _, name = rest.partition(" ")
@@ -233,7 +234,7 @@ def _numbers(
     if form == "labels" or (form == "list" and len(integers) < 2):
         return integers
     origin = f"line {line.number} of {list_path}"
-    # A missing path without an extension is a folder's.
+    # A missing path without an extension means a folder.
     is_folder = line.kind == "folder" or (
         line.kind is None and extension_of(line.listed) not in VIDEO_EXTENSIONS
     )
@@ -249,7 +250,7 @@ def _numbers(
             f"frame count and a label, or {len(integers)} labels; give --format tsn for PATH "
             "NUM_FRAMES LABEL, or --format labels for several labels"
         )
-    # 'DIR 0 5 127' has an offset: a count of no frames makes no sense.
+    # In 'DIR 0 5 127', 0 is an offset, because a number of 0 frames makes no sense.
     has_offset = integers[0] == 0 and len(integers) > 2
     listed, labels = (integers[1], integers[2:]) if has_offset else (integers[0], integers[1:])
     if line.kind == "folder":
@@ -260,13 +261,13 @@ def _numbers(
 def _fits(line: _Line, listed: int) -> bool:
     if line.kind != "folder":
         return False
-    # Lists for flow count the flows, one fewer than the frames.
+    # Lists for flow give the number of flows, which is one fewer than the frames.
     num_frames = sum(map(is_frame_image, names_in(line.source)))
     return listed in (num_frames, num_frames - 1)
 
 
 def _check_count(line: _Line, listed: int, label: str, origin: str, given: str = "") -> None:
-    """Raises InputError where a folder of images is to be taken in part."""
+    """Raises InputError if only a part of a folder of images is to be used."""
     if line.kind != "folder" or _fits(line, listed):
         return
     folder, name = line.source, os.path.basename(line.source)
@@ -289,7 +290,7 @@ def _is_header(lines: Sequence[_Line]) -> bool:
     words = SEPARATORS.split(first.text.lower().strip("\"'"))
     if LIST_COLUMNS.issuperset(words):
         return True
-    # Words over a column of numbers.
+    # A header is a line of words above columns of numbers.
     has_numbers = len(words) < 2 or any(map(_NUMBER.fullmatch, words))
     return not has_numbers and all(integers_in(line.rest) for line in lines[1:])
 

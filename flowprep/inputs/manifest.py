@@ -1,10 +1,10 @@
-"""From what the user names (folders, files, patterns, lists, known data sets) to a list of videos.
+"""Turns the user's inputs (folders, files, patterns, lists, known data sets) into a list of videos.
 
     collect_videos -> FORMATS[name] for each input -> entries -> unique keys, labels -> Manifest
                       tree.py, lists.py, csv_lists.py, annotations/ -> join_lists
                       folder_classes.py
 
-A reader turns one input into entries and looks at the disk no more than it must.
+A reader turns one input into entries, and accesses the disk as little as possible.
 """
 
 from __future__ import annotations
@@ -77,22 +77,22 @@ FORMATS: dict[str, Callable[[str, Request], Found]] = {
     "ava": read_ava,
     "something": read_something,
 }
-"""The readers by name; each takes one input and returns what it found there."""
+"""The readers by name. Each takes one input and returns the videos that it found."""
 
 _PATH_FORMATS = frozenset({"folder", "file", "glob"})
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The videos of a run, in the order of the plan: folders by key, lists by line."""
+    """The videos of a run in the order of the plan: folders by key, lists by line."""
 
     videos: tuple[Video, ...]
     class_names: tuple[str, ...]
-    """The index is the label; empty where labels have no names."""
+    """The index of a name is its label. Empty if the labels have no names."""
     num_ignored_files: int
-    """Files in the searched folders that are no videos, hidden ones not counted."""
+    """Number of files in the searched folders that are not videos, without hidden files."""
     notes: tuple[str, ...]
-    """Sentences for the user on what was left out and why."""
+    """Sentences that tell the user what was left out and why."""
 
 
 def collect_videos(
@@ -113,28 +113,35 @@ def collect_videos(
 ) -> Manifest:
     """Lists the videos that `inputs` names, each with a unique key.
 
-    `inputs` is a folder, a video, a glob pattern, a list, or several of these, on disk or as URLs
-    of an object store (`s3://bucket/videos`); a list may name URLs too. With `annotations` (a list,
-    or the folder of UCF101's or HMDB51's lists) it is the folder of the videos, and with `lists`
-    too: several lists, each `FILE` or `SPLIT=FILE`. `auto` goes by what exists and by the first
-    lines of a list: a known header, AVA's columns, or else paths and labels; `annotations` with
-    classInd.txt is UCF101, with *_test_split*.txt HMDB51. `split` is UCF101's or HMDB51's, 1 to 3
-    (None is 1). `charades` makes a clip of each action, or one video with all its labels.
+    `inputs` is a folder, a video, a glob pattern, a list, or several of these. Each is a path or a
+    URL of an object store (`s3://bucket/videos`), and a list may name URLs too. If `annotations` (a
+    list, or the folder with the lists of UCF101 or HMDB51) or `lists` is given, `inputs` is the
+    folder of the videos. `lists` are several lists, each `FILE` or `SPLIT=FILE`.
 
-    Keys, and the paths in a list, are relative to `root`; without it to the folder, to the fixed
-    beginning of the pattern, or to the list's own folder (if a listed video lies outside of that
-    one, keys are relative to the common folder of all). Listed videos that are not on disk are left
-    out with a note (known data sets), or stay and fail by name when they are extracted (lists of
-    paths); `strict` makes them an error. A class without any video on disk is an error unless
-    `allow_missing`. `out` is where the data set will be written: it may not lie among the inputs.
-    `stored_ranges`, which `flowprep.dataset.plan.stored_ranges(out)` returns, lets clips that are
-    stored there keep their names. Seconds of a folder of images need `image_fps`, its frame rate.
+    The format `auto` looks at what exists and at the first lines of a list: a known header, the
+    columns of AVA, or else paths and labels. `annotations` with classInd.txt are those of UCF101,
+    with *_test_split*.txt those of HMDB51. `split` is the split of UCF101 or HMDB51, 1 to 3 (None
+    means 1). `charades` makes a clip of each action, or one video with all its labels.
 
-    Folders give classes and splits (`folder_classes.py` says how). `class_level` chooses which: 1
-    is the first folder of each key, as format version 1 had it, 0 gives no classes.
+    Keys, and the paths in a list, are relative to `root`. Without `root`, they are relative to the
+    folder, to the fixed beginning of the pattern, or to the folder of the list. If a listed video
+    is outside the folder of the list, keys are relative to the common folder of all videos.
 
-    Raises ConfigError for options that do not go together and InputError for inputs that do not
-    exist, hold no video, cannot be parsed, or give two videos one key.
+    Known data sets leave out listed videos that are not on disk, with a note. In a list of paths
+    such videos stay, and are reported as failed when they are extracted. With `strict` they are an
+    error. A class without any video on disk is an error unless `allow_missing` is set.
+
+    `out` is the place of the new data set. Neither `out` nor an input may contain the other.
+    `stored_ranges` comes from `flowprep.dataset.plan.stored_ranges(out)`. With it, the clips that
+    `out` already contains keep their names. A range in seconds of a folder of images needs the
+    frame rate of the folder, `image_fps`.
+
+    Folders give classes and splits (see `folder_classes.py`). `class_level` chooses the level of
+    the class folders: 1 is the first folder of each key, as in format version 1, and 0 gives no
+    classes.
+
+    Raises ConfigError for options that cannot be combined. Raises InputError for inputs that do not
+    exist, contain no video, cannot be parsed, or give two videos the same key.
     """
     if format != "auto" and format not in FORMATS:
         raise ConfigError(f"format must be one of auto, {', '.join(FORMATS)}, got {format!r}")
@@ -289,10 +296,10 @@ def _absolute(place: str | os.PathLike[str] | None) -> str | None:
 
 
 def _read_folders(found: Sequence[Found], inputs: Sequence[str], request: Request) -> None:
-    """Gives the videos of each input the classes and splits that their folders say."""
+    """Gives the videos of each input the classes and splits of their folders."""
     names = [os.path.basename(path) for path in inputs]
-    # `extract data/train data/val OUT`: keys begin below these folders, which are splits all the
-    # same.
+    # In `extract data/train data/val OUT`, keys begin below the two folders. Even so, the names of
+    # the folders are the splits.
     by_input = request.root is None and len(inputs) > 1 and all(split_named(name) for name in names)
     folder_of: list[list[str]] = []
     counts = Counter[str]()
@@ -321,7 +328,7 @@ def _folder_of(key: str) -> str:
 
 
 def _on_inputs(found: Sequence[Found], inputs: Sequence[str]) -> list[str]:
-    """Says what is lost where keys begin below a folder that could be a class or a split."""
+    """Says which class or split is lost because keys begin below the folder with its name."""
     if len(inputs) == 1:
         if split := split_named(os.path.basename(inputs[0])):
             return [
@@ -365,6 +372,7 @@ def _finish(found: Sequence[Found]) -> Manifest:
             split=entry.split,
             start_seconds=entry.start_seconds,
             end_seconds=entry.end_seconds,
+            listed_bytes=entry.listed_bytes,
         )
         for entry in entries
     )
@@ -373,7 +381,7 @@ def _finish(found: Sequence[Found]) -> Manifest:
 
 def _check_unique(entries: Iterable[Entry]) -> None:
     by_key: dict[str, Entry] = {}
-    # Kinetics cuts one file into many clips, and gives some clips two classes.
+    # Kinetics cuts many clips from one file, and lists some clips in two classes.
     by_source: dict[tuple[object, ...], Entry] = {}
     for entry in entries:
         clip = (entry.source, entry.start_seconds, entry.end_seconds, entry.class_name)

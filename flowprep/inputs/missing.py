@@ -1,4 +1,4 @@
-"""Listed videos that are not on disk: which those are, and what is said of them."""
+"""Finds listed videos that are not on disk, and writes the notes about them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from flowprep.words import format_count
 __all__ = ["drop_contested_guesses", "missing_examples", "refuse_missing_classes"]
 
 Suggest = Callable[[str], Sequence[str]]
-"""Names that are there, nearest to one that is not."""
+"""A function that returns the existing names most similar to a missing name."""
 
 _MOST_EXAMPLES = 3
 
 
 def drop_contested_guesses(entries: Iterable[Entry]) -> list[Entry]:
-    """Makes videos missing that were found as a guess, where the list names that file itself.
+    """Marks a guessed video as missing if another line of the list names the guessed file exactly.
 
-    Returns them.
-
-    If `A.mp4` is not there, `a.mp4` is no `A.mp4` as long as the list has an `a.mp4` of its own.
+    Returns the entries that it marked. For example, the file `a.mp4` is not taken for a missing
+    `A.mp4` if the list also names `a.mp4`.
     """
     entries = list(entries)
     guesses = [entry for entry in entries if entry.is_guess]
@@ -36,7 +35,7 @@ def drop_contested_guesses(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def missing_examples(names: Sequence[str], suggest: Suggest, used: Container[str]) -> str:
-    """Returns the first missing names, each with the nearest one that no line has found."""
+    """Returns the first missing names, each with the most similar name that no entry uses."""
     examples = []
     for name in names[:_MOST_EXAMPLES]:
         close = next((near for near in suggest(name) if near not in used), None)
@@ -53,10 +52,10 @@ def refuse_missing_classes(
     suggest: Suggest,
     used: Container[str],
 ) -> None:
-    """Raises InputError where every listed video of a class is missing, unless that is allowed.
+    """Raises InputError if every listed video of a class is missing, unless the user allowed it.
 
-    A class without videos is nearly always a folder under another name, or one that was never
-    unpacked; a network that is trained without it never gives it.
+    The usual cause is a class folder that has another name or that was never unpacked. A network
+    that is trained without the videos of a class never predicts this class.
     """
     if request.allow_missing:
         return

@@ -1,11 +1,12 @@
-"""How the videos that a list names are found, whatever the list is.
+"""Finds the videos that a list of any kind names.
 
-    Names        file names -> what a listed name may mean, best first
+    Names        file names -> the files that a listed name may mean, best first
     VideoIndex   the videos below a folder, by listed name and class folder
 
-A name is found as it stands, then by its stem, whatever the extension. Only if that finds nothing,
-a name counts that differs in upper and lower case, in its Unicode form (macOS decomposes what it
-stores), or by a second extension (yt-dlp leaves `ID.mp4.mkv`): a guess, so a note says it.
+A name is first looked up unchanged, then by its stem with any extension. Only if both find nothing,
+a name also matches if it differs in upper and lower case, in its Unicode form (macOS stores names
+decomposed), or by a second extension (yt-dlp leaves `ID.mp4.mkv`). This is a guess, so a note says
+it.
 """
 
 from __future__ import annotations
@@ -51,24 +52,25 @@ _NOTES: dict[Difference, tuple[str, str]] = {
     "folder": ("in another folder than the list names", "in other folders than the list names"),
     "backslash": ("by reading \\ in the list as /", "by reading \\ in the list as /"),
 }
-"""What a note says of one name, and of several."""
+"""The words of a note on one name, and on several names."""
 
 _MOST_COMPARED = 20_000
-"""Names that a suggestion is sought among; with more, only those that begin alike."""
+"""The most names that a suggestion compares. If there are more, only names that begin with the same
+two characters are compared."""
 
 
 _MOST_SUGGESTED = 5
-"""More than one, because the nearest name may be that of another listed video."""
+"""More than one, because the most similar name may belong to another listed video."""
 
 
 def fold(name: str) -> str:
-    """Returns what names have in common that differ in case, Unicode form or encoding alone."""
+    """Returns a form that is equal for names that differ only in case, Unicode form or encoding."""
     if name.isascii():
         return name.lower()
     try:
         name.encode()
     except UnicodeEncodeError:
-        # Bytes that are not UTF-8 are nearly always Latin-1, of an old list or an old disk.
+        # Bytes that are not UTF-8 are nearly always Latin-1, from an old list or an old disk.
         try:
             name = name.encode("utf-8", "surrogateescape").decode("latin-1")
         except UnicodeEncodeError:
@@ -78,14 +80,14 @@ def fold(name: str) -> str:
 
 
 def without_extensions(name: str) -> str:
-    """Returns a name without extensions of videos, however many stand one after another."""
+    """Returns a name without its video extensions, even if there are several in a row."""
     while (shorter := without_extension(name)) != name:
         name = shorter
     return name
 
 
 def difference_of(listed: str, found: str) -> Difference | None:
-    """Returns in what a listed path differs from the one that was found; None for the extension."""
+    """Returns how a listed path differs from the found path. None if only the extension differs."""
     if (
         "." not in listed
         and found.startswith(listed)
@@ -119,10 +121,10 @@ def ambiguous(listed: str, paths: Sequence[str], origin: str = "") -> InputError
 
 
 class Names(Generic[T]):
-    """Values by file name, found by the name itself, by its stem, or by a looser spelling."""
+    """Values by file name. Finds them by the exact name, by the stem, or by a similar spelling."""
 
     def __init__(self, items: Iterable[tuple[str, bool, T]]) -> None:
-        """Takes name, whether it is a folder, and value of each."""
+        """Each item is a name, whether the name is that of a folder, and a value."""
         self._items = list(items)
         self._by_name: dict[str, list[T]] = {}
         self._by_stem: dict[str, list[T]] = {}
@@ -134,7 +136,7 @@ class Names(Generic[T]):
                 self._by_name.setdefault(name, []).append(value)
 
     def levels(self, name: str) -> Iterator[list[T]]:
-        """Yields what `name` may mean: the very file, its stem, a looser spelling."""
+        """Yields the values of the exact name, then of its stem, then of similar spellings."""
         has_dot = "." in name
         stem = without_extension(name) if has_dot else name
         if same := self._by_name.get(name):
@@ -145,7 +147,7 @@ class Names(Generic[T]):
             yield same
 
     def suggest(self, name: str) -> list[T]:
-        """Returns the values whose names are nearest to one that is not there, best first."""
+        """Returns the values whose names are most similar to a missing name, best first."""
         by_fold = self._folded()
         wanted = fold(without_extensions(name))
         among: Iterable[str] = by_fold
@@ -202,10 +204,10 @@ class VideoIndex:
         )
 
     def find(self, name: str, folders: Sequence[str]) -> tuple[str, bool] | None:
-        """Returns path below the tree's top, and whether it is a folder of images.
+        """Returns the path of a video below the top, and whether it is a folder of images.
 
-        The video lies in `folders` at best, and never in the folder of another class. Raises
-        InputError where two fit equally well.
+        Prefers a video inside `folders`, and never returns one in the folder of another class.
+        Raises InputError if two videos fit equally well.
         """
         wanted = _folded(tuple(folders))
         for level in self._names.levels(name):
@@ -227,10 +229,11 @@ class VideoIndex:
         return folder in self._class_folders and folder not in wanted
 
     def find_path(self, path: str) -> tuple[str, bool] | None:
-        """Returns the video whose path ends like `path`, or that `path` ends like.
+        """Returns the video whose path ends with `path`, or whose path is the end of `path`.
 
-        So a name without a folder is found in whatever folder, and a path in a flat folder or below
-        another top. Raises InputError where two fit equally well.
+        So a name without a folder matches a video in any folder. A path with folders also matches a
+        video in a flat folder or below another top. Raises InputError if two videos fit equally
+        well.
         """
         parent, _, name = path.rpartition("/")
         for level in self._names.levels(name):
@@ -247,7 +250,7 @@ class VideoIndex:
         return None
 
     def suggest(self, name: str) -> list[str]:
-        """Returns the paths below the top that are nearest to a name that is not there."""
+        """Returns the paths below the top that are most similar to a missing name."""
         return [relative for relative, _ in self._names.suggest(name.rpartition("/")[2])]
 
     def path_of(self, relative: str) -> str:

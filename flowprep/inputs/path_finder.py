@@ -1,10 +1,10 @@
-"""What the paths in a list name on disk or on an object store.
+"""Finds the paths of a list on disk or on an object store.
 
-    PathFinder.find:  the path itself -> its folder, looked through for other spellings
+    PathFinder.find:  the path itself -> other spellings in its folder
                       -> every folder below the base
 
-A list costs one listing for each folder that it names files in, and no look at single files; the
-base is searched only where a path is not there.
+A list costs one listing for each folder with listed files, and no access to single files. The base
+is searched only if a path does not exist.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from flowprep.urls import is_url, without_query
 __all__ = ["Hit", "PathFinder", "join_path"]
 
 _MOST_FOLDERS = 2_000
-"""How many folders around a list are searched, unless the user named the folder of the videos."""
+"""The most folders below a list's folder to search, if the user did not name the videos' folder."""
 
 _DRIVE = re.compile(r"[A-Za-z]:(?=/)")
 _VIDEO_AND_MORE = re.compile(
@@ -46,12 +46,12 @@ _VIDEO_AND_MORE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A listed video that is there."""
+    """An existing file or folder that a listed path means."""
 
     source: str
     kind: PlaceKind
     difference: Difference | None = None
-    """In what it differs from what is listed; a guess, unless that is the extension alone."""
+    """How the path differs from the listed path. A hit is a guess unless only extensions differ."""
 
 
 class PathFinder:
@@ -68,9 +68,9 @@ class PathFinder:
         self._is_indexed = False
 
     def kind(self, path: str) -> PlaceKind | None:
-        """Returns what stands under that very path."""
+        """Returns what exists at exactly this path."""
         if path.startswith(("http://", "https://")):
-            # A web server lists nothing; what is not there fails by name when it is extracted.
+            # A web server lists nothing. A video that is not there fails when it is extracted.
             is_video = extension_of(without_query(path)) in VIDEO_EXTENSIONS
             return "file" if is_video and " " not in path and "\t" not in path else None
         parent, _, name = path.rpartition("/")
@@ -78,9 +78,10 @@ class PathFinder:
         return (self._listing(parent) if folder is None else folder).get(name)
 
     def find(self, listed: str, *, deep: bool = True) -> Hit | None:
-        """Returns the video that a listed path means under which nothing stands.
+        """Returns the video that a listed path means if nothing exists at exactly this path.
 
-        Raises InputError where two fit equally. `deep` searches the folders below the base too.
+        `deep` also searches the folders below the base. Raises InputError if two videos fit equally
+        well.
         """
         known = self._found.get(listed)
         if known is None and (listed not in self._found or deep):
@@ -88,9 +89,10 @@ class PathFinder:
         return known
 
     def video_beside(self, folder: str) -> Hit | None:
-        """Returns the video file that a listed name without extension means rather than `folder`.
+        """Returns the video file beside `folder` that a listed name without extension means.
 
-        That is so where a folder of the name holds no images.
+        Returns None if `folder` contains images, because then the name means the folder. Raises
+        InputError if two files fit.
         """
         parent, _, name = folder.rpartition("/")
         of_stem = next(self._names_in(parent).levels(name), [])
@@ -102,7 +104,7 @@ class PathFinder:
         return Hit(f"{parent}/{files[0]}", "file")
 
     def suggest(self, path: str) -> list[str]:
-        """Returns the nearest paths to one that is not there."""
+        """Returns the existing paths that are most similar to a missing path."""
         parent, _, name = path.rpartition("/")
         near = []
         if (real := self._real_folder(parent)) is not None:
@@ -132,7 +134,7 @@ class PathFinder:
         return None
 
     def _near(self, path: str) -> Hit | None:
-        """Looks for other spellings of a path, folder by folder."""
+        """Looks for a video whose path is another spelling of this path, folder by folder."""
         parent, _, name = path.rpartition("/")
         real = self._real_folder(parent)
         if real is None:
@@ -156,7 +158,7 @@ class PathFinder:
         return None
 
     def _real_folder(self, folder: str) -> str | None:
-        """Returns a folder, or the one folder whose path has another spelling."""
+        """Returns the folder itself, or the only folder whose path is another spelling of it."""
         if folder not in self._real_folders:
             self._real_folders[folder] = self._look_for_folder(folder)
         return self._real_folders[folder]
@@ -165,7 +167,7 @@ class PathFinder:
         if self._listing(folder) or folder in ("", self.base):
             return folder
         if is_url(folder) and path_below(folder, self.base) is None:
-            return None  # a store is listed where the user said, and nowhere above
+            return None  # Of a store, only the folders below the base are listed.
         parent, _, name = folder.rpartition("/")
         real = self._real_folder(parent)
         if real is None:
@@ -188,7 +190,7 @@ class PathFinder:
         return self._names[folder]
 
     def _searched(self) -> VideoIndex | None:
-        """Returns every video below the base; None where it cannot be searched."""
+        """Returns every video below the base, or None if the base cannot be searched."""
         if not self._is_indexed:
             self._is_indexed = True
             num_folders = 0
@@ -199,7 +201,7 @@ class PathFinder:
                 return self.base_is_named or num_folders <= _MOST_FOLDERS
 
             if not self.base.startswith(("http://", "https://")):
-                # Of a folder that may not be read, what is missing stays so.
+                # If a folder cannot be read, the missing videos stay missing.
                 with contextlib.suppress(InputError, StorageError):
                     tree = walk(self.base or "/", None, enters)
                     self._index = VideoIndex(tree) if tree.videos else None
@@ -212,7 +214,7 @@ class PathFinder:
 
 
 def join_path(base: str, path: str) -> str:
-    """Returns a listed path from the root, without `.`, `..` and slashes at its end."""
+    """Returns the absolute form of a listed path, without `.`, `..` and slashes at its end."""
     if is_url(path):
         return path
     joined = path if path[0] == "/" else f"{base}/{path}"
@@ -234,7 +236,7 @@ def _holds_images(folder: str) -> bool:
 
 def _list_folder(folder: str) -> dict[str, PlaceKind]:
     if is_url(folder):
-        # No folder of a store is called `a.mp4 walk`: such a path is a line with a label's slash.
+        # No store has a folder named `a.mp4 walk`. Such a path is a line whose label has a slash.
         if _VIDEO_AND_MORE.search(folder):
             return {}
         entries = storage_of(folder).list_entries()

@@ -1,4 +1,4 @@
-"""What a path or a URL of the inputs names, asked in one way."""
+"""Functions on the inputs' files and folders that treat paths and URLs alike."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def storage_of(folder: str) -> Storage:
 
 
 def kind_of(place: str) -> PlaceKind | None:
-    """Returns what a path or URL names; None where it names nothing."""
+    """Returns what a path or a URL names, or None if nothing exists there."""
     if not is_url(place):
         return "folder" if os.path.isdir(place) else "file" if os.path.exists(place) else None
     folder, name = parent_url(place.rstrip("/"))
@@ -35,12 +35,12 @@ def kind_of(place: str) -> PlaceKind | None:
 
 
 def names_in(folder: str) -> list[str]:
-    """Returns the names in a folder; raises OSError or StorageError where it cannot be read."""
+    """Returns the names in a folder. Raises OSError or StorageError if it cannot be read."""
     return storage_of(folder).list_names() if is_url(folder) else os.listdir(folder)
 
 
 def read_place(place: str) -> bytes:
-    """Returns a file; raises OSError or StorageError where it cannot be read."""
+    """Returns the bytes of a file. Raises OSError or StorageError if it cannot be read."""
     if is_url(place):
         folder, name = parent_url(place)
         return storage_of(folder).read_bytes(name)
@@ -49,7 +49,7 @@ def read_place(place: str) -> bytes:
 
 
 def common_folder(folders: Iterable[str]) -> str | None:
-    """Returns the deepest folder that holds all of `folders`; None for paths beside URLs."""
+    """Returns the deepest folder that contains all `folders`. None for a mix of paths and URLs."""
     folders = list(folders)
     if not any(map(is_url, folders)):
         return os.path.commonpath(folders)
@@ -58,5 +58,5 @@ def common_folder(folders: Iterable[str]) -> str | None:
         if len(set(parts)) > 1:
             break
         shared.append(parts[0])
-    # The scheme and the bucket at least.
+    # A common folder has at least the scheme and the bucket.
     return "/".join(shared) if len(shared) > 2 else None

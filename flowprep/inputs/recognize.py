@@ -1,4 +1,4 @@
-"""What kind of list a file is, by its first lines."""
+"""Recognizes the kind of a list by the first lines of its file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from flowprep.inputs.tree import VIDEO_EXTENSIONS, extension_of
 __all__ = ["LIST_EXTENSIONS", "format_of_list"]
 
 LIST_EXTENSIONS = frozenset([".csv", ".json", ".list", ".lst", ".tsv", ".txt"])
-"""Files that are lists, and no videos of an unknown kind."""
+"""The extensions of lists. A file with any other unknown extension counts as a video."""
 
 _BY_COLUMNS = {
     "kinetics": KINETICS_COLUMNS,
     "charades": CHARADES_COLUMNS,
     "epic": EPIC_COLUMNS,
 }
-"""Formats by the columns that their header has at least."""
+"""The columns that the header of each format has at least."""
 
 
 def format_of_list(path: str) -> str:
-    """Returns the name of the format of a list: `list` for what has no header that is known."""
+    """Returns the name of a list's format: `list` if the list has no known header.
+
+    Raises InputError for JSON of an unknown form.
+    """
     if extension_of(path) == ".json":
         return _format_of_json(path)
     first = next((text for _, text in read_lines(path) if text[0] != "#"), "")

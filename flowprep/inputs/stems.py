@@ -1,4 +1,4 @@
-"""Keys of files that differ in their extension alone: they keep it.
+"""Keys of files that differ only in their extension: such keys keep the extension.
 
 IMG_1.MOV, IMG_1.mp4   IMG_1%2EMOV, IMG_1%2Emp4
 IMG_1.mp4, IMG_1/      IMG_1%2Emp4, IMG_1%2Eframes     (a folder of frames)
@@ -27,7 +27,7 @@ def file_name(source: str) -> str:
 
 
 def key_forms(key: str, source: str) -> tuple[str, str] | None:
-    """Returns the key of a source without and with its extension; None for a key of other shape."""
+    """Returns the key of a source without and with its extension. None for any other key."""
     name = file_name(source)
     head, slash, last = key.rpartition("/")
     stem = without_extension(name)
@@ -37,7 +37,7 @@ def key_forms(key: str, source: str) -> tuple[str, str] | None:
 
 
 def keep_extensions(entries: Sequence[Entry]) -> list[str]:
-    """Gives files of one folder that have one key their extensions back; returns notes on it."""
+    """Adds extensions to the keys of files in one folder that share a key. Returns notes on it."""
     changed: set[str] = set()
     while groups := list(_collisions(entries)):
         num_before = len(changed)
@@ -65,7 +65,7 @@ def keep_extensions(entries: Sequence[Entry]) -> list[str]:
 
 
 def _collisions(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
-    """Yields different files of one folder that have one key."""
+    """Yields groups of different files in one folder that share a key."""
     first: dict[str, Entry] = {}
     groups: dict[str, list[Entry]] = {}
     for entry in entries:

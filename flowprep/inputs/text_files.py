@@ -17,7 +17,7 @@ from flowprep.inputs.places import read_place
 
 __all__ = ["Row", "Table", "column_name", "header_of", "read_lines", "read_table", "read_text"]
 
-# The longest first: UTF-32's little-endian mark begins with UTF-16's.
+# UTF-32 comes first, because its little-endian mark begins with the mark of UTF-16.
 _WIDE_ENCODINGS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -28,14 +28,17 @@ _DELIMITERS = (",", "\t", ";")
 
 
 def read_lines(path: str) -> Iterator[tuple[int, str]]:
-    """Yields number and text of the lines that are not blank."""
+    """Yields the number and the text of each line that is not blank."""
     for number, line in enumerate(_unix_lines(read_text(path)).split("\n"), start=1):
         if text := line.strip(" \t\r"):
             yield number, text
 
 
 def read_text(path: str) -> str:
-    """Returns the text of a list in UTF-8; bytes that are none stay, as `os.fsdecode` has them."""
+    """Returns the text of a list in UTF-8. Other bytes become surrogates, as in `os.fsdecode`.
+
+    Raises InputError for a file that cannot be read or that is not text in UTF-8.
+    """
     try:
         data = read_place(path)
     except OSError as error:
@@ -61,7 +64,7 @@ def read_text(path: str) -> str:
 
 
 def _unix_lines(text: str) -> str:
-    # Files of old Macs end their lines with CR alone.
+    # In files of old Macs, lines end with CR alone.
     return text.replace("\r", "\n") if "\r" in text and "\n" not in text else text
 
 
@@ -69,7 +72,7 @@ def _unix_lines(text: str) -> str:
 
 
 def column_name(cell: str) -> str:
-    """Returns a column's name as it is compared: `Start Time` is `start_time`."""
+    """Returns the form of a column's name for comparison: `start_time` for `Start Time`."""
     return "_".join(cell.strip().lower().replace("-", " ").split())
 
 
@@ -88,9 +91,9 @@ class Row:
     """A row of a table."""
 
     number: int
-    """Number of its (last) line in the file."""
+    """Number of the row's (last) line in the file."""
     cells: Mapping[str, str]
-    """Stripped text by the name of the column."""
+    """Stripped text by column name."""
     text: str
 
     def get(self, column: str) -> str:
@@ -105,13 +108,13 @@ class Table:
     path: str
     columns: tuple[str, ...]
     rows: Iterator[Row]
-    """To be read once; raises InputError for a row that has not as many cells as the header."""
+    """Can be read once. Raises InputError for a row whose cells are not as many as the header's."""
     comments: list[str]
-    """`line 1, '# mine'`: lines above the header that begin with #."""
+    """Lines above the header that begin with #, such as `line 1, '# mine'`."""
 
 
 def read_table(path: str) -> Table:
-    """Reads a CSV (commas, tabs or semicolons) with a header; comments below that are rows.
+    """Reads a CSV (commas, tabs or semicolons) with a header. Comments below the header are rows.
 
     Raises InputError for a file that cannot be read, and for a header that names a column twice.
     """

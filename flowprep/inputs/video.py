@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Video"]
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One input: a video file, a range of one, or a folder of frame images."""
+    """One input: a video file, a range of a video file, or a folder of frame images."""
 
     key: str
-    """Its name in the data set: escaped, unique, `/` between folders, no dots."""
+    """The name in the data set: escaped, unique, without dots, with `/` between folders."""
     source: str
-    """Path of the file or folder, absolute, or its URL."""
+    """The absolute path or the URL of the file or folder."""
     labels: tuple[int, ...] = ()
-    """Class numbers, 0-based; empty where the input has none."""
+    """Class numbers, 0-based. Empty if the input has no labels."""
     split: str | None = None
-    """`train`, `test`, `val` or what the annotation says; None where it says nothing."""
+    """`train`, `test`, `val` or another name from the annotation. None if there is none."""
     start_seconds: float | None = None
-    """Begin of the range to cut from an untrimmed file, in seconds from its first frame."""
+    """The start of the range to cut from an untrimmed file, in seconds from its first frame."""
     end_seconds: float | None = None
-    """End of the range, exclusive."""
+    """The end of the range in seconds, exclusive."""
+    listed_bytes: int | None = field(default=None, compare=False)
+    """The size of the file, if the listing of a store contains it. The plan does not store it."""

@@ -1,15 +1,15 @@
-"""A checkpoint: the weights, and everything that says what they are weights of.
+"""A checkpoint: the weights, and everything that is needed to understand them.
 
     format, format_version   "flowprep-checkpoint", 1
     config                   JSON: the whole TrainConfig
-    tasks                    JSON: of each data set its name, classes and the flow it was made with
+    tasks                    JSON: name, classes and flow extraction of each data set
     versions                 JSON: library versions of the run that wrote it
-    step                     training steps behind these weights
+    step                     number of training steps that produced these weights
     model                    the state dict of `build_model`'s network
-    training                 what going on needs: optimizer, scaler, best result; None in an export
+    training                 what a resumed run needs: optimizer, scaler, best result; or None
 
-The file is one that `torch.load(weights_only=True)` reads: it holds tensors, numbers and texts, and
-no code can hide in it.
+`training` is None in an exported checkpoint. The file can be read with
+`torch.load(weights_only=True)`: it holds only tensors, numbers and text, so no code can hide in it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -57,21 +57,24 @@ __all__ = [
 
 FORMAT_VERSION = 1
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Task:
-    """What a network learned from one data set: its classes, and the flow that it was shown."""
+    """What a network learned from one data set: its classes, and how its flow was extracted."""
 
     name: str
-    """Of the data set: the last part of its location."""
+    """The name of the data set: the last part of its location."""
     class_names: tuple[str, ...]
-    """Index = label = place of the logit; numbers where the data set has no names."""
+    """Ordered by label, which is also the logit's index. Numbers if the data set has no names."""
     extract: dict[str, Any]
     """`ExtractConfig.to_dict()` of the data set."""
     implementation: str
     """The flow estimator's implementation (`opencv-5`)."""
     labels: str | None = None
-    """The name that its labels were read under; None, as in all of version 1: its own labels."""
+    """The name under which the labels were read. None, as in all of version 1, means the data set's
+    own labels."""
 
     @property
     def config(self) -> ExtractConfig:
@@ -101,16 +104,16 @@ class Checkpoint:
     config: TrainConfig
     tasks: tuple[Task, ...]
     step: int
-    """Training steps that these weights have behind them."""
+    """Number of training steps that produced these weights."""
     model: dict[str, torch.Tensor]
     """State dict of the network that `build_model` makes."""
     training: TrainState | None = None
-    """What a training needs to go on; None where the weights are all there is."""
+    """What a resumed training needs. None for a checkpoint that holds only weights."""
     versions: dict[str, str] = field(default_factory=dict)
 
 
 def describe_task(dataset: FlowDataset) -> Task:
-    """Returns what a checkpoint has to know of a data set that it was trained on."""
+    """Returns what a checkpoint must record about a data set that it was trained on."""
     names = dataset.class_names
     if not names:
         highest = max((label for video in dataset.videos for label in video.labels), default=-1)
@@ -126,9 +129,9 @@ def describe_task(dataset: FlowDataset) -> Task:
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint atomically: `path` is the old file or the whole new one at any moment.
+    """Writes a checkpoint atomically: at any moment `path` is the old file or the whole new one.
 
-    Raises StorageError where it cannot be written.
+    Raises StorageError if the file cannot be written.
     """
     path = Path(path)
     content = {
@@ -142,14 +145,40 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         "training": None if checkpoint.training is None else checkpoint.training.to_dict(),
     }
     with Storage(path.parent).atomic_file(path.name) as file:
-        torch.save(content, file)
+        writer: Any = _Writer(file)
+        try:
+            torch.save(content, writer)
+        except Exception as error:
+            # For a full disk, torch itself says "unexpected pos 64 vs 0".
+            raise writer.error or error from error
+
+
+class _Writer:
+    """The file that torch writes a checkpoint to. It remembers the first error of the file."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        return self._kept(lambda: int(self._file.write(data)))
+
+    def flush(self) -> None:
+        self._kept(self._file.flush)
+
+    def _kept(self, do: Callable[[], T]) -> T:
+        try:
+            return do()
+        except OSError as error:
+            self.error = self.error or error
+            raise
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Reads a checkpoint; tensors come to the CPU.
+    """Reads a checkpoint. Its tensors are on the CPU.
 
-    Raises WeightsError where the file is missing, damaged (every byte is under a checksum), not one
-    of flowprep's checkpoints, or of a newer version. Nothing in the file is ever executed.
+    Raises WeightsError if the file is missing, damaged (a checksum covers every byte), not a
+    flowprep checkpoint, or written in a newer format. Nothing in the file is ever executed.
     """
     path = Path(path)
     try:
@@ -159,7 +188,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"cannot read {path}: {error.strerror or error}; check the path and its permissions"
         ) from error
     except Exception as error:
-        # A damaged directory of the zip fails in many ways: as an encryption, a compression, ...
+        # A damaged zip directory fails in many ways: it may claim encryption, compression, ...
         raise WeightsError(
             f"{path} is not a checkpoint of flowprep, or it is damaged or cut off "
             f"({_first_line(error)}); give last.pt or best.pt of a folder that `flowprep train` "
@@ -172,7 +201,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         content = load_zip(path)
     except Exception as error:
-        # Unpickling foreign bytes can fail in any way at all.
+        # Unpickling bytes that others wrote can raise any exception.
         raise WeightsError(
             f"{path} is not a checkpoint of flowprep: {_first_line(error)}; give last.pt or "
             "best.pt of a folder that `flowprep train` wrote"
@@ -226,10 +255,11 @@ def _told(error: Exception) -> str:
 
 
 def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | MultiTask:
-    """Makes the network of a configuration, one head for each number of classes.
+    """Makes the network of a configuration, with one head for each number of classes.
 
-    Its first weights come from torch's global generator; `config.model.weights` is for whoever
-    begins a training. Raises ConfigError for options that the model does not have.
+    The initial weights are drawn with torch's global generator. `config.model.weights` is not read
+    here: the code that starts a training loads it. Raises ConfigError for options that the model
+    does not have.
     """
     spec, clip = config.model, config.clip
     joins = find_network(spec.model).sees == "segments"
@@ -251,7 +281,7 @@ def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | 
 def restore_model(checkpoint: Checkpoint) -> ClipModel | MultiTask:
     """Makes the checkpoint's network with its weights, on the CPU, in eval mode.
 
-    Raises WeightsError where they do not fit the configuration beside them.
+    Raises WeightsError if the weights do not fit the configuration that is stored with them.
     """
     counts = [len(task.class_names) for task in checkpoint.tasks]
     try:
@@ -300,7 +330,7 @@ def _not_its_own(checkpoint: Checkpoint, error: Exception) -> WeightsError:
     )
 
 
-# Where the values of a difference are.
+# The two columns of a difference.
 _PLACES = ("in training", "here")
 _MAX_SHOWN_CLASSES = 10
 
@@ -313,13 +343,14 @@ def check_data(
     force: bool = False,
     labels: bool = True,
 ) -> list[str]:
-    """Checks that a data set shows a network what it was trained on; returns notes for the user.
+    """Checks that a data set matches a network's training data. Returns notes for the user.
 
-    For streams flow and both that is: frame rate, size and shape of the pixels, algorithm with all
-    parameters, step and bound; for rgb: frame rate, size and shape. The quantizer does not count,
-    as networks get px or levels made from px. Another implementation of the same algorithm is only
-    noted. Raises ConfigMismatchError with both values of every difference unless `force`; with
-    `labels`, also for other class names or another order of them, whatever `force` says.
+    For the streams flow and both, these must match: frame rate, size and shape of the pixels,
+    algorithm with all parameters, step and bound. For rgb: frame rate, size and shape. The
+    quantizer may differ, because networks get px, or levels made from px. A different
+    implementation of the same algorithm only adds a note. Raises ConfigMismatchError with both
+    values of every difference, unless `force` is set. With `labels`, it also raises for other class
+    names or another order of the class names, even with `force`.
     """
     stored = {
         **{f"decode.{name}": value for name, value in VERSION_1_VALUES["DecodeSpec"].items()},

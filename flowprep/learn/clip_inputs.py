@@ -1,4 +1,4 @@
-"""What a network takes of each clip, in words that loader, test, loop and network share."""
+"""What a network takes from each clip. The loader, test, training loop and networks share this."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ InputStream = Literal["flow", "rgb"]
 StreamName = Literal["flow", "rgb", "both"]
 """What a user chooses. `both` is for networks that take flow and RGB together."""
 ClipForm = Literal["stack", "volume"]
-"""`stack`: a clip is (C * L, H, W), its time in the channels; `volume`: it is (C, L, H, W)."""
+"""`stack`: a clip is (C * L, H, W), with time in the channels. `volume`: it is (C, L, H, W)."""
 NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
 ConsensusName = Literal["avg", "max", "weighted"]
-"""How the scores of a video's segments become the video's."""
+"""How the scores of a video's segments become the scores of the video."""
 
 _CHANNELS: dict[InputStream, int] = {"flow": 2, "rgb": 3}
-"""x and y; red, green and blue."""
+"""Flow has x and y. RGB has red, green and blue."""
 
 
 @dataclass(frozen=True)
 class ClipInput:
-    """One tensor that a network takes of each clip."""
+    """One tensor that a network takes from each clip."""
 
     name: str
     """Its key in a batch, unique within the network: `flow`, `rgb`, `slow`, ..."""
     stream: InputStream
     form: ClipForm
     num_frames: int
-    """Flow fields or RGB frames, L."""
+    """L, the number of flow fields or RGB frames."""
     frame_stride: int = 1
-    """Distance between two of them, in stored fields or frames."""
+    """Distance between neighbors, in stored fields or frames."""
 
     def __post_init__(self) -> None:
         check_choice("stream", self.stream, InputStream)

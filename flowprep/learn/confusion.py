@@ -1,4 +1,4 @@
-"""Confusions as a table and as a picture."""
+"""Confusion counts as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 __all__ = ["confusion_csv", "confusion_png"]
 
 _MOST_PRINTED_SHARES = 20
-"""With more classes the shares would not fit into their cells."""
+"""With more classes, the shares would not fit into their cells."""
 
 
 def confusion_csv(counts: NDArray[np.int64], names: Sequence[str]) -> str:
@@ -30,8 +30,8 @@ def confusion_csv(counts: NDArray[np.int64], names: Sequence[str]) -> str:
 def confusion_png(counts: NDArray[np.int64], names: Sequence[str], title: str) -> bytes:
     """Returns a picture of (K, K) counts as PNG: each row is a label, and its shares sum to 1.
 
-    Rows without a video are gray. Few classes have their shares, in %, printed into the cells; of
-    many, the colors rise with the square root of the shares, so that rare confusions show.
+    Rows without a video are gray. With few classes, each cell shows its share in %. With many
+    classes, the colors rise with the square root of the shares, so that rare confusions show.
     """
     # Imported late: only the picture needs it, and it takes a second.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -42,7 +42,7 @@ def confusion_png(counts: NDArray[np.int64], names: Sequence[str], title: str) -
     totals = counts.sum(axis=1, keepdims=True)
     is_absent = np.repeat(totals == 0, num_classes, axis=1)
     shares = np.ma.masked_array(counts / np.maximum(totals, 1), is_absent)
-    # Inches a cell, wide enough for a line of text of the font below (72 points an inch).
+    # Inches per cell. A cell fits a line of text in the font below (72 points per inch).
     few = num_classes <= _MOST_PRINTED_SHARES
     cell = 0.45 if few else 0.16 if num_classes <= 150 else 0.1
     font_points = 9.0 if few else 7.0 if num_classes <= 150 else 4.5
@@ -50,7 +50,7 @@ def confusion_png(counts: NDArray[np.int64], names: Sequence[str], title: str) -
     figure = Figure(figsize=(side + 1.2, side + 1.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    # One hue from white to dark: legible without colors, and nothing shouts where nothing is.
+    # One hue from white to dark: readable without color vision, and empty cells stay white.
     norm = Normalize(0, 1) if few else PowerNorm(0.5, 0, 1)
     image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     axes.set_facecolor("0.93")
@@ -87,7 +87,7 @@ def confusion_png(counts: NDArray[np.int64], names: Sequence[str], title: str) -
         bar.outline.set_visible(False)
     png = io.BytesIO()
     with warnings.catch_warnings():
-        # Names in a script that the font lacks are drawn as boxes, which says enough.
+        # A script that the font lacks is drawn as boxes, which is good enough.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(png, format="png")
     return png.getvalue()

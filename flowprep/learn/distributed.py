@@ -1,16 +1,19 @@
-"""The processes of one training: this one's place among them, and what they tell each other.
+"""The processes of one training: the rank of this process, and how processes exchange values.
 
-One process is the plain case. Several are started by torchrun, or by Ray Train (ray_train.py), and
-meet in a torch.distributed group: nccl between GPUs, gloo between CPUs. Each has its own part of
-every batch, so a training is the same for any number of them, up to the order of sums; but batch
-norm in training mode sees a process's own part only, and dropout is drawn by each for itself.
+Usually there is one process. If there are several, torchrun or Ray Train (ray_train.py) starts
+them, and they form a torch.distributed group: nccl between GPUs, gloo between CPUs. Each process
+takes its own part of every batch. The result is the same for any number of processes, up to the
+order of sums, with two exceptions. Batch norm in training mode sees only the part of its own
+process, and each process draws its own dropout.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,7 +36,7 @@ class Process:
     rank: int = 0
     world_size: int = 1
     group: Any = None
-    """What CPU tensors and objects go through, gloo; None for a single process."""
+    """The gloo group that carries CPU tensors and objects. None for a single process."""
 
     @property
     def is_main(self) -> bool:
@@ -48,7 +51,7 @@ class Process:
         return values
 
     def share(self, value: T) -> T:
-        """Returns the main process's `value` to each."""
+        """Returns the main process's `value` in every process."""
         if self.group is None:
             return value
         box = [value]
@@ -56,7 +59,7 @@ class Process:
         return box[0]
 
     def gather(self, value: T) -> list[T]:
-        """Returns every process's `value` to each, by rank."""
+        """Returns the `value` of every process, by rank, in every process."""
         if self.group is None:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -64,7 +67,7 @@ class Process:
         return values
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Gives every process the main one's buffers: the running means of batch norms."""
+        """Copies the main process's buffers (the running means of batch norms) to every process."""
         if self.group is not None:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
@@ -72,21 +75,23 @@ class Process:
 
 @contextmanager
 def join_processes(device_name: str) -> Iterator[Process]:
-    """Gives this process's place among those of the training.
+    """Yields this process's place among the processes of the training.
 
-    Where a group exists already it is used (Ray Train made it); where torchrun's environment says
-    that there are others, they are met and left again; otherwise there is only this one.
+    An existing group is used: Ray Train made it. If torchrun's environment variables are set, this
+    joins torchrun's group and leaves it at the end. Otherwise this is the only process.
     """
     in_group = dist.is_available() and dist.is_initialized()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = choose_device(device_name, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Slurm sets some of these too, for its own ends; torchrun sets all.
+    # Slurm sets some of these too, for its own purposes. Only torchrun sets all of them.
     is_started = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
     if not in_group and not (is_started and os.environ["WORLD_SIZE"] != "1"):
         yield Process(device)
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _end_with_torchrun()
     if not in_group:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -95,3 +100,10 @@ def join_processes(device_name: str) -> Iterator[Process]:
     finally:
         if not in_group:
             dist.destroy_process_group()
+
+
+def _end_with_torchrun() -> None:
+    """Lets Linux send this process SIGTERM when torchrun ends, also if torchrun is killed."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)

@@ -1,10 +1,10 @@
-"""Testing: a network looks at several views of each video, and its scores are averaged.
+"""Testing: a network scores several views of each video, and the scores are averaged.
 
     checkpoint, data set -> evaluate -> Scores -> flowprep.learn.scores.write_scores -> files
     network, views       -> score_videos -> Scores
 
-A view is one crop of one clip; published tests average 25 clips x 10 crops or 10 x 3. A network
-that joins segments sees a crop of several clips at once, as in training.
+A view is one crop of one clip. Published tests average 25 clips x 10 crops or 10 x 3. For a network
+that joins segments, a view is the same crop of several clips together, as in training.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,11 @@ __all__ = [
 ]
 
 _CHUNK_VALUES = 2**24
-"""Input numbers of one pass, 64 MB: 16 stacks of 20 x 224 x 224, or 2 volumes of 64 fields."""
+"""Input values per pass, 64 MB: 16 stacks of 20 x 224 x 224, or 2 volumes of 64 fields."""
 
 
 Chunks = Iterable[tuple[list[torch.Tensor], torch.Tensor]]
-"""Views (N, S, C, ...) of each input, and the places of their videos (N,)."""
+"""Views (N, S, C, ...) of each input, and the indices of their videos (N,)."""
 
 
 def score_videos(
@@ -74,16 +74,19 @@ def score_videos(
     world_size: int = 1,
     chunk_size: int | None = None,
     progress: bool | None = False,
+    on_chunk: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """Scores the videos of `views`, each by the mean over its views, summed in float64.
+    """Scores each video of `views` by the mean over the video's views, summed in float64.
 
-    The model must be on `device`; it is put into eval mode and back into its own. Of a network that
-    joins segments a view is a group of clips in one crop; `views.group_size` must be what
-    `group_size` says of the model. Logits and their softmax are averaged apart. A model of several
-    tasks is asked for the head `task`. Process `rank` of `world_size` scores videos rank, rank +
-    world_size, ...; `Scores.interleave` joins them. `chunk_size` views go through the network at
-    once, where it is not given as many as 64 MB of input hold; the scores do not depend on it but
-    for rounding. `progress` draws a bar on stderr; None does so on a terminal only.
+    The model must be on `device`. It is put into eval mode, and afterwards back into its own mode.
+    For a network that joins segments, a view is a group of clips in one crop, and
+    `views.group_size` must be the result of `group_size(model)`. Logits and probabilities are
+    averaged separately. A model of several tasks uses the head `task`. Process `rank` of
+    `world_size` scores the videos rank, rank + world_size, ...; `Scores.interleave` joins the
+    results. `chunk_size` views go through the network at once. The default is as many views as fit
+    into 64 MB of input. The chunk size changes the scores only by rounding. `progress`
+    draws a bar on stderr; None draws it only on a terminal. `on_chunk` is called after each pass
+    through the network.
     """
     if views.group_size != group_size(model):
         raise ValueError(f"group_size must be {group_size(model)}, got {views.group_size}")
@@ -113,6 +116,7 @@ def score_videos(
                 if sums is None:
                     sums = torch.zeros((2, views.num_videos, logits.shape[1]), dtype=torch.float64)
                 sums.index_add_(1, owners, scores)
+                on_chunk()
     finally:
         model.train(was_training)
     class_names = views.dataset.class_names
@@ -132,7 +136,7 @@ def score_videos(
 
 @dataclass(frozen=True)
 class _Network:
-    """A network on its device, and which of its heads is asked."""
+    """A network on its device, and the index of the head to use."""
 
     model: ClipModel | MultiTask
     device: torch.device
@@ -140,7 +144,7 @@ class _Network:
     task: int
 
     def score_apart(self, chunks: Chunks) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields (N, K) logits of views, and the places of their videos."""
+        """Yields (N, K) logits of views, and the indices of their videos."""
         for clips, owners in chunks:
             with autocast(self.device, self.precision):
                 logits = forward_clips(self.model, self.model, self._placed(clips))
@@ -149,9 +153,9 @@ class _Network:
     def score_joined(
         self, chunks: Chunks, num_clips: int, num_crops: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields (num_crops, K) logits of a video, all of whose clips are joined, and its place.
+        """Yields (num_crops, K) logits of a video, and its index. All its clips are joined.
 
-        Clips go through the network chunk by chunk; what is kept of them is features.
+        Clips go through the network chunk by chunk. Only their features are kept.
         """
         waiting: list[torch.Tensor] = []
         owners: list[int] = []
@@ -176,7 +180,7 @@ class _Network:
         return [tensor.to(self.device, non_blocking=True) for tensor in clips]
 
     def _own(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Returns the logits of the task, float64 on the CPU."""
+        """Returns the logits of the task, as float64 on the CPU."""
         return logits[self.task].float().cpu().double()
 
 
@@ -194,14 +198,14 @@ def evaluate(
     progress: bool | None = None,
     origin: str | None = None,
 ) -> tuple[Scores, list[str]]:
-    """Scores the videos of a split by a checkpoint; returns the scores, and notes for the user.
+    """Scores the videos of a split with a checkpoint. Returns the scores, and notes for the user.
 
-    `split` is `train`, `test`, ..., or `all`; `task` names the data set whose classes are meant,
-    where the checkpoint was trained on several; `num_loaders` processes read clips, as many as
-    there are cores but one where it is not given. `origin` is noted in `Scores.source` as the
-    checkpoint's path. Raises ConfigError for a task or device that is not there, DatasetError for a
-    split without videos, ConfigMismatchError where the data set is not like the training data (but
-    not with `force`).
+    `split` is `train`, `test`, ..., or `all`. If the checkpoint was trained on several data sets,
+    `task` names the one whose classes to use. `num_loaders` processes read clips. The default is
+    the number of cores minus one. `origin` is recorded in `Scores.source` as the path of the
+    checkpoint. Raises ConfigError for a task or device that does not exist, DatasetError for a
+    split without videos, and ConfigMismatchError if the data set differs from the training data
+    (but not with `force`).
     """
     place = task_place(checkpoint, task)
     chosen = checkpoint.tasks[place]
@@ -245,7 +249,7 @@ def evaluate(
 
 
 def clips_notes(tested: TestViews) -> list[str]:
-    """Says where a test takes another number of clips than the user named."""
+    """Returns notes for a test that uses another number of clips than the user asked for."""
     wanted, taken = tested.views.num_clips, tested.num_clips
     if taken == wanted:
         return []
@@ -257,13 +261,13 @@ def clips_notes(tested: TestViews) -> list[str]:
 
 
 def checkpoint_file(path: str | os.PathLike[str]) -> Path:
-    """Returns the checkpoint that a user means: a file, or the best.pt of a run's folder."""
+    """Returns the checkpoint that a user means: the file itself, or best.pt of a run's folder."""
     path = Path(path)
     return path / "best.pt" if path.is_dir() else path
 
 
 def _labels_notes(task: Task, dataset: FlowDataset) -> list[str]:
-    """Says that the split under test may hold videos that the network was trained on."""
+    """Returns a note if the tested split may hold videos that the network was trained on."""
     own = describe_task(dataset)
     if task.labels == own.labels or task.name not in (own.name, dataset.location):
         return []
@@ -285,7 +289,7 @@ def default_folder(
     task: str | None = None,
     labels: str | None = None,
 ) -> Path:
-    """Returns where scores are written unless the user says so: `RUN/test-250` and the like."""
+    """Returns the default folder for scores, such as `RUN/test-250`."""
     name = next((name for name, spec in VIEWS.items() if spec == views), None)
     parts = [
         *([] if checkpoint.name == "best.pt" else [checkpoint.stem]),
@@ -298,7 +302,7 @@ def default_folder(
 
 
 def task_place(checkpoint: Checkpoint, name: str | None) -> int:
-    """Returns the place of a task among the checkpoint's; the only one needs no name."""
+    """Returns the index of a task in the checkpoint. If there is only one, `name` may be None."""
     names = [task.name for task in checkpoint.tasks]
     if name is None and len(names) == 1:
         return 0
@@ -314,12 +318,12 @@ def task_place(checkpoint: Checkpoint, name: str | None) -> int:
 def _groups(
     loader: Iterable[Mapping[str, Any]], bar: tqdm[Any], names: Sequence[str], size: int
 ) -> Iterator[tuple[list[torch.Tensor], int]]:
-    """Yields the views of `size` clips that go together, (num_crops, size, C, ...), and a video."""
+    """Yields `size` clips that belong together, (num_crops, size, C, ...), and their video."""
     waiting: list[Mapping[str, torch.Tensor]] = []
     for item in loader:
         waiting.append(item["views"])
         if len(waiting) == size:
-            # A clip alone is not copied.
+            # A single clip needs no copy.
             yield (
                 [
                     waiting[0][name].unsqueeze(1)
@@ -336,7 +340,7 @@ def _groups(
 def _chunks(
     groups: Iterable[tuple[list[torch.Tensor], int]], size: int | None
 ) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
-    """Yields views and the places of their videos, `size` at a time and the rest at last."""
+    """Yields views and the indices of their videos, `size` at a time; the last chunk is smaller."""
     waiting: list[list[torch.Tensor]] = []
     owners: list[int] = []
     for views, video in groups:

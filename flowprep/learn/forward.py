@@ -1,4 +1,4 @@
-"""Clips through a network, be it one of single clips or one that joins segments."""
+"""Passes clips through a network, which may take single clips or join segments."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def forward_clips(
     *,
     channels_last: bool = True,
 ) -> tuple[torch.Tensor, ...]:
-    """Returns (N, K) logits for each task from clips (N, S, C, ...), a tensor for each input.
+    """Returns (N, K) logits for each task from clips (N, S, C, ...), one tensor for each input.
 
-    A network that joins segments joins the S clips of a video itself; of other networks the mean of
-    their scores is taken. `runner` is `model`, or what has been wrapped around it.
+    A network that joins segments joins the S clips of a video itself. For other networks, the
+    scores of the S clips are averaged. `runner` is `model`, or a wrapper around `model`.
     """
     num_videos, num_segments = clips[0].shape[:2]
     output = runner(*arrange_clips(model, clips, channels_last=channels_last))
@@ -37,10 +37,10 @@ def forward_clips(
 def arrange_clips(
     model: ClipModel | MultiTask, clips: Sequence[torch.Tensor], *, channels_last: bool = True
 ) -> list[torch.Tensor]:
-    """Returns clips (N, S, C, ...) as the network takes them.
+    """Returns clips (N, S, C, ...) in the shape that the network takes.
 
-    That is (N, S, C, ...) for one that joins segments and (N S, C, ...) for others, with
-    `channels_last` their channels innermost in memory.
+    That shape is (N, S, C, ...) for a network that joins segments, and (N S, C, ...) for others.
+    With `channels_last`, the channels are innermost in memory.
     """
     arranged = []
     for tensor in clips:
@@ -52,5 +52,5 @@ def arrange_clips(
 
 
 def group_size(model: ClipModel | MultiTask) -> int | None:
-    """Returns how many clips of a video a test shows the network together; None is all of them."""
+    """Returns how many clips of a video the network sees together in a test; None means all."""
     return model.num_segments if model.joins_segments else 1

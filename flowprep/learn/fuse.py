@@ -1,4 +1,4 @@
-"""Late fusion: the scores of several streams become one, by the published rules."""
+"""Late fusion: joins the scores of several streams into one, with the published rules."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from flowprep.learn.scores import Scores, softmax
 
 __all__ = ["align_scores", "default_weights", "fuse_scores"]
 
-# Wang et al. 2016, section 4.1: 1 for RGB and 1.5 for flow, when the scores are those before
-# softmax.
+# Wang et al. 2016, section 4.1: 1 for RGB and 1.5 for flow, applied to the scores before softmax.
 _TSN_WEIGHTS = {"rgb": 1.0, "flow": 1.5}
 
 _NUM_NAMED = 5
@@ -28,17 +27,18 @@ def fuse_scores(
     weights: Sequence[float] | None = None,
     train: Sequence[Scores] | None = None,
 ) -> Scores:
-    """Joins the scores of the same videos by several networks.
+    """Joins the scores that several networks gave to the same videos.
 
-    `mean` averages probabilities, with `weights` a weighted average. `weighted` and `logits` add up
-    logits, times `weights` and as they are; the softmax of the sum gives the probabilities. `svm`
-    trains a linear SVM (one against the rest, squared hinge, C = 1) on `train`, scores of labeled
-    training videos by the same networks in the same order; its margins become the logits, and
-    their softmax the probabilities, which are good for ranking only.
+    `mean` averages probabilities; with `weights` the average is weighted. `weighted` sums the
+    logits times `weights`, and `logits` sums the logits unchanged. For both, the softmax of the sum
+    gives the probabilities. `svm` trains a linear SVM (one against the rest, squared hinge, C = 1)
+    on `train`: the scores of labeled training videos, from the same networks in the same order.
+    The SVM's margins become the logits. Their softmax becomes the probabilities, which are useful
+    only for ranking.
 
-    Videos are matched by key and come in the order of the first stream. Raises ConfigError for
-    weights or training scores that do not fit, DatasetError for streams that do not hold the same
-    videos with the same labels and classes.
+    Videos are matched by key and keep the order of the first stream. Raises ConfigError for weights
+    or training scores that do not fit, and DatasetError if the streams do not hold the same videos
+    with the same labels and classes.
     """
     if method not in FUSION_METHODS:
         choices = ", ".join(get_args(FusionMethod))
@@ -58,7 +58,7 @@ def fuse_scores(
         source["weights"] = shares.tolist()
         stacked = np.stack([scores.probabilities for scores in streams])
         probabilities = np.tensordot(shares / shares.sum(), stacked, 1)
-        # What softmax turns back into the probabilities; a score that underflowed stays finite.
+        # Softmax turns these back into the probabilities. A score that underflowed stays finite.
         logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     else:
         if method == "logits":
@@ -80,10 +80,10 @@ def fuse_scores(
 
 
 def align_scores(streams: Sequence[Scores]) -> list[Scores]:
-    """Returns the streams with their videos in the order of the first.
+    """Returns the streams with their videos in the order of the first stream.
 
-    Raises ConfigError for fewer than two, DatasetError where they differ in videos, labels or
-    classes.
+    Raises ConfigError for fewer than two streams, and DatasetError if their videos, labels or
+    classes differ.
     """
     if len(streams) < 2:
         raise ConfigError(f"a fusion needs the scores of two streams or more, got {len(streams)}")
@@ -111,7 +111,7 @@ def align_scores(streams: Sequence[Scores]) -> list[Scores]:
 
 
 def default_weights(streams: Sequence[Scores]) -> list[float]:
-    """Returns TSN's weights, 1 for rgb and 1.5 for flow; ConfigError for other streams."""
+    """Returns TSN's weights: 1 for rgb, 1.5 for flow. Raises ConfigError for other streams."""
     names = [scores.stream for scores in streams]
     if sorted(names) != ["flow", "rgb"]:
         raise ConfigError(
@@ -133,8 +133,8 @@ def _checked_weights(weights: Sequence[float], num_streams: int) -> NDArray[np.f
 
 
 def _svm_margins(streams: Sequence[Scores], train: Sequence[Scores] | None) -> NDArray[np.float64]:
-    """Returns (N, K) distances from the planes of a linear SVM, positive on a class's own side."""
-    # Imported late: it is slow to import, and of the extra.
+    """Returns (N, K) distances from the planes of a linear SVM, positive on the class's side."""
+    # Imported late: the import is slow, and scikit-learn belongs to an extra.
     from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
 
     if not train:
@@ -166,20 +166,20 @@ def _svm_margins(streams: Sequence[Scores], train: Sequence[Scores] | None) -> N
         raise DatasetError(
             f"an SVM needs training scores of two classes or more, got {len(present)}"
         )
-    # The primal problem: it has one solution, and takes no random numbers.
+    # The primal problem has one solution and uses no random numbers.
     svm = LinearSVC(dual=False, max_iter=10000)
     svm.fit(_svm_features(train)[known], labels)
     margins = svm.decision_function(_svm_features(streams))
     if margins.ndim == 1:
         margins = np.stack((-margins, margins), axis=1)
-    # A class without examples: all that its SVM would have learned is -1 everywhere.
+    # For a class without examples, an SVM would learn only the answer -1.
     scores_of_all = np.full((len(margins), streams[0].num_classes), -1.0)
     scores_of_all[:, present] = margins
     return scores_of_all
 
 
 def _svm_features(streams: Sequence[Scores]) -> NDArray[np.float64]:
-    """Stacks each stream's probabilities, made 1 long: (N, streams * K)."""
+    """Stacks each stream's probabilities, scaled to length 1: (N, streams * K)."""
     return np.concatenate(
         [
             scores.probabilities / np.linalg.norm(scores.probabilities, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Steps, learning rates, optimizers and losses: what follows from an OptimizationSpec alone."""
+"""Steps, learning rates, optimizers and losses: everything that OptimizationSpec alone decides."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from flowprep.learn.config import OptimizationSpec
 __all__ = ["WARMUP_START", "count_steps", "learning_rate", "make_optimizer", "task_loss"]
 
 WARMUP_START = 0.1
-"""Share of the learning rate that warm-up begins with."""
+"""Share of the learning rate at the start of the warm-up."""
 
 
 def count_steps(spec: OptimizationSpec, num_videos: int) -> int:
-    """Returns the steps of a whole training over `num_videos` videos, at least one."""
+    """Returns the number of steps of a whole training over `num_videos` videos, at least one."""
     if spec.num_steps is not None:
         return spec.num_steps
     return max(1, math.ceil(spec.num_epochs * num_videos / spec.batch_size))
 
 
 def learning_rate(spec: OptimizationSpec, step: int, num_steps: int) -> float:
-    """Returns the learning rate of step `step` of [0, num_steps).
+    """Returns the learning rate of step `step`, with 0 <= step < num_steps.
 
-    It rises in a straight line from a tenth over the share `warmup` of the steps; beyond that it is
-    constant, or multiplied by `decay` at every milestone that is reached (milestones are shares of
-    all steps), or half a cosine from the end of the warm-up down to 0 after the last step.
+    During the share `warmup` of the steps, it rises linearly from a tenth. After that it depends on
+    the schedule. `constant`: it stays the same. `step`: it is multiplied by `decay` at every
+    milestone (milestones are shares of all steps). `cosine`: it follows half a cosine from the end
+    of the warm-up down to 0 after the last step.
     """
     done = step / num_steps
     if done < spec.warmup:
@@ -43,10 +44,10 @@ def learning_rate(spec: OptimizationSpec, step: int, num_steps: int) -> float:
 
 
 def make_optimizer(spec: OptimizationSpec, model: nn.Module) -> torch.optim.Optimizer:
-    """Makes the optimizer of a model's parameters that are not frozen.
+    """Makes the optimizer of the model's parameters that are not frozen.
 
-    SGD decays all of them, as the published trainings do; AdamW spares vectors, which are biases
-    and the weights of norms.
+    SGD decays all of them, as the published trainings do. AdamW does not decay vectors: these are
+    biases and the weights of norms.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if spec.optimizer == "sgd":
@@ -76,13 +77,13 @@ def task_loss(
     *,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Returns the part that these samples have in the loss of the step's whole batch, a scalar.
+    """Returns the contribution of these samples to the loss of the step's whole batch, a scalar.
 
-    The loss is summed over tasks (data sets), and is for each the mean cross-entropy of its own
-    samples: `logits` holds (n, K) for each task, `labels` and `tasks` are (n,), and `counts` says
-    how many samples of each task the whole batch has, over all its parts and processes. The parts'
-    losses add up to that of the batch, however it is parted. Samples do not reach the logits of
-    other tasks.
+    The loss is the sum over tasks (data sets). For each task it is the mean cross-entropy of the
+    task's own samples. `logits` holds (n, K) for each task; `labels` and `tasks` are (n,). `counts`
+    is the number of samples of each task in the whole batch, over all its parts and processes. The
+    losses of the parts add up to the loss of the batch, however the batch is divided. Samples do
+    not influence the logits of other tasks.
     """
     total = logits[0].new_zeros((), dtype=torch.float32)
     for task, (scores, count) in enumerate(zip(logits, counts, strict=True)):

@@ -1,4 +1,4 @@
-"""Where a network computes: device, memory layout, precision, and how many processes load."""
+"""Where a network runs: device, memory layout and precision. Also the number of loaders."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _AUTOCAST: dict[PrecisionName, torch.dtype] = {"bf16": torch.bfloat16, "fp16": t
 
 
 def resolve_device(name: str) -> torch.device:
-    """Returns the device that `cpu`, `cuda:1`, ... names, or ConfigError where it is not there.
+    """Returns the device with a name such as `cpu` or `cuda:1`; ConfigError if it does not exist.
 
-    `auto` is a GPU if there is one.
+    `auto` is a GPU if the machine has one.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -37,7 +37,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # Torch without CUDA asserts; its first line says why, the others are for its developers.
+        # Torch without CUDA raises AssertionError. Only its first line is meant for users.
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"device must be auto, cpu, cuda or cuda:N, got {name!r}: {reason}"
@@ -46,12 +46,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def place_model(model: ClipModel | MultiTask, device: torch.device) -> nn.Module:
-    """Moves a network to a device, its channels innermost in memory, which convolutions like."""
+    """Moves a network to a device, with channels innermost in memory: convolutions are faster."""
     model.to(device)
     for tensor in (*model.parameters(), *model.buffers()):
         # A network of several inputs may have 2D and 3D convolutions.
-        # Not `contiguous`, which leaves kernels of one pixel as they are: convolutions would take
-        # another algorithm for them, and round otherwise.
+        # Not `contiguous`: it leaves kernels of one pixel unchanged. For these, convolutions would
+        # use another algorithm and round differently.
         if tensor.dim() == 4:
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
         elif tensor.dim() == 5:
@@ -66,22 +66,22 @@ def with_channels_last(clips: torch.Tensor) -> torch.Tensor:
 
 
 def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[Any]:
-    """Returns the context in which a network computes in a precision."""
+    """Returns the context in which a network computes with a precision."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, _AUTOCAST[precision])
 
 
 def default_loaders() -> int:
-    """Returns the number of cores that this process may use, but one."""
+    """Returns the number of cores that this process may use, minus one."""
     return usable_cores() - 1
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Returns the device called `name`; `auto` is a GPU if there is one.
+    """Returns the device called `name`; `auto` is a GPU if the machine has one.
 
-    Of several processes on a machine each takes the GPU of its number. Raises ConfigError for a
-    device that is not there.
+    With several processes on a machine, each takes the GPU with its local rank. Raises ConfigError
+    for a device that does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""From a raw video to its classes: extract as for training, score with each network, fuse."""
+"""From a raw video to its classes: extract as in training, score with each network, fuse."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ __all__ = ["Prediction", "Predictor", "plan_extractions"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found out about one video: its scores, or why there are none."""
+    """The result for one video: its scores, or why there are none."""
 
     video: str
-    """As the user named it; the path of a video in a folder or list that the user named."""
+    """The name that the user gave, or the path of a video in a folder or list."""
     scores: Scores | None = None
-    """Of this video alone, fused where there are several networks."""
+    """Scores of this video alone, fused if there are several networks."""
     error: str | None = None
     """Why the video could not be read."""
 
@@ -52,7 +52,7 @@ class Prediction:
 
 
 class Predictor:
-    """Networks that were trained with flowprep, ready for raw videos."""
+    """Networks that were trained with flowprep, ready to classify raw videos."""
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class Predictor:
         device: str = "auto",
         precision: PrecisionName = "fp32",
     ) -> None:
-        """Raises ConfigError for options that do not go together, DatasetError for other classes.
+        """Raises ConfigError for options that do not fit, DatasetError for other classes.
 
-        `task` names the data set whose classes are meant, for checkpoints of several.
+        For checkpoints of several data sets, `task` names the data set whose classes to use.
         """
         if not checkpoints:
             raise ConfigError("checkpoint must be given once or more")
@@ -93,7 +93,7 @@ class Predictor:
         ]
         self._check_classes()
         self.notes: list[str] = []
-        """Sentences for the user, such as that the flow is another implementation's."""
+        """Sentences for the user, for example about a different flow implementation."""
         clips = [checkpoint.config.clip for checkpoint in checkpoints]
         self.extractions, self._extraction_of = plan_extractions(
             [
@@ -105,7 +105,7 @@ class Predictor:
         for model in models:
             place_model(model, self.device)
         self._models = models
-        # To find out about wrong weights before any work.
+        # Finds wrong weights before any work starts.
         self._fuse(
             [
                 _no_scores(task.class_names, clip.stream)
@@ -114,9 +114,9 @@ class Predictor:
         )
 
     def predict(self, video: str | os.PathLike[str]) -> Iterator[Prediction]:
-        """Predicts a video file or a folder of images, or each video that a folder or list names.
+        """Predicts a video file, a folder of images, or each video in a folder or list.
 
-        What cannot be read is a Prediction with an error, and stops nothing.
+        A video that cannot be read becomes a Prediction with an error. The others continue.
         """
         name = os.fspath(video)
         try:
@@ -134,7 +134,7 @@ class Predictor:
             datasets = []
             for number, config in enumerate(self.extractions):
                 out = os.path.join(folder, str(number))
-                # The flow of a network on the CPU is left there too.
+                # If the network runs on the CPU, its flow is computed there too.
                 device = "cpu" if self.device.type == "cpu" else "auto"
                 options = RunOptions(executor="inline", device=device, progress=False)
                 report = run_extract(Manifest((video,), (), 0, ()), out, config, options)
@@ -156,7 +156,7 @@ class Predictor:
     def _score(self, number: int, dataset: FlowDataset) -> Scores:
         clip, task = self.checkpoints[number].config.clip, self.tasks[number]
         for note in check_data(task, dataset, stream=clip.stream, labels=False):
-            # The data set is gone before anybody could look at it, so its name says nothing.
+            # The data set is temporary, so its path would tell the user nothing.
             self._note([note.replace(dataset.location, "these videos")])
         model = self._models[number]
         size = group_size(model)
@@ -193,11 +193,11 @@ class Predictor:
 def plan_extractions(
     wanted: Sequence[tuple[ExtractConfig, StreamName, StackName]],
 ) -> tuple[list[ExtractConfig], list[int]]:
-    """Returns the extractions that serve all networks, and the place of each network's.
+    """Returns the extractions that serve all networks, and the index of each network's extraction.
 
-    `wanted` says of each network how its training data were extracted, and what it looks at. Only
-    the streams that are looked at are made. Networks share an extraction where all that decides
-    their numbers is equal. RGB alone is extracted with DIS, the fastest flow, which nobody sees.
+    `wanted` says for each network how its training data was extracted and what it sees. Only the
+    streams that a network sees are made. Networks share an extraction if all options that decide
+    their numbers are equal. For RGB alone, the flow is DIS, which is the fastest; nothing reads it.
     """
     configs: list[ExtractConfig] = []
     places = [-1] * len(wanted)
@@ -227,9 +227,9 @@ def _needed(config: ExtractConfig, stream: StreamName, stack: StackName) -> Extr
 
 
 def _join(old: ExtractConfig, new: ExtractConfig, stream: StreamName) -> ExtractConfig | None:
-    """Returns an extraction that serves as both, or None where one number would differ.
+    """Returns an extraction that serves as both, or None if any number would differ.
 
-    `old` may hold both streams and is of networks that see flow first; `new` is for `stream`.
+    `old` may hold both streams and belongs to networks that see flow first; `new` is for `stream`.
     """
     if old.decode != new.decode:
         return None
@@ -240,7 +240,7 @@ def _join(old: ExtractConfig, new: ExtractConfig, stream: StreamName) -> Extract
         directions = (*encode.directions, *new.encode.directions)
         encode = dataclasses.replace(encode, directions=directions)
     elif old.flow.step > new.flow.step:
-        # A video may be too short for the flow and long enough for the frames.
+        # A video may be too short for the flow but long enough for the frames.
         return None
     if stream != "flow":
         quality = new.encode.rgb_jpeg_quality

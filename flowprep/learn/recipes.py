@@ -1,4 +1,4 @@
-"""Published trainings and tests, and what a training starts from without a recipe."""
+"""Published trainings and tests, and the defaults of a training without a recipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VIEWS: dict[str, ViewSpec] = {
 _TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
 
 
-# Parts of a batch, here and below, are ours: for GPUs of 24 GB.
+# The number of parts per batch, here and below, is our choice for GPUs of 24 GB.
 _TWO_STREAM = OptimizationSpec(
     256,
     accumulate=4,
@@ -117,9 +117,9 @@ RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
 
 
 def default_config(model: str, stream: StreamName) -> TrainConfig:
-    """Returns what a training of `model` starts from where no recipe is named.
+    """Returns the default configuration of `model` if the user names no recipe.
 
-    The clips are the published ones of its kind; the schedule is one that suits small data sets.
+    Its clips are the published ones for this kind of network. Its schedule suits small data sets.
     """
     network = find_network(model)
     first, *_ = clip_inputs(model, stream)

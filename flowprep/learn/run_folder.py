@@ -2,13 +2,13 @@
 
     RUN/
       config.json     the whole configuration, the data sets, library versions
-      metrics.csv     a line every so many steps, and one for each test
-      last.pt         the checkpoint that the same command goes on from
+      metrics.csv     a line every `log_every` steps, and one for each test
+      last.pt         the checkpoint from which the same command continues
       best.pt         the weights with the best top-1 on the test split
       tensorboard/    the numbers of metrics.csv for TensorBoard
 
-A checkpoint is written after the lines of its step, and a training that goes on from it drops the
-lines behind it: metrics.csv reads as if there had been no interruption.
+A checkpoint is written after the lines of its step. A training that continues from the checkpoint
+removes all later lines, so metrics.csv reads as if there had been no interruption.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import ConfigError, StorageError, WeightsError
 from flowprep.learn.checkpoint import Checkpoint, Task, library_versions, load_checkpoint
 from flowprep.learn.config import TrainConfig
+from flowprep.learn.tensorboard import Events, open_events
 from flowprep.local_files import TEMPORARY_MARK
 from flowprep.locks import locked_file
 from flowprep.storage import Storage
@@ -51,46 +51,46 @@ class MetricsRow:
     """A line of metrics.csv."""
 
     step: int
-    """Steps done."""
+    """Number of steps done."""
     epoch: float
-    """How often every training video was looked at."""
+    """How often the network has seen every training video."""
     split: str
-    """`train` for the means over the steps since the last such line, or the split of a test."""
+    """`train` for means over the steps since the last such line, otherwise the tested split."""
     data: str
-    """The data sets' names, joined by `+` in the lines of training."""
+    """Names of the data sets, joined by `+` in the lines of training."""
     loss: float
     top1: float
-    """Share of samples, or of tested videos, whose class is right."""
+    """Share of samples, or of tested videos, that are classified correctly."""
     learning_rate: float | None = None
-    """Of the last step."""
+    """Learning rate of the last step."""
     clips_per_second: float | None = None
-    """Training samples times their segments."""
+    """Training samples times their segments, per second."""
     seconds: float | None = None
-    """Spent training since step 0, in all runs together."""
+    """Time spent training since step 0, over all runs together."""
 
 
 _COLUMNS = [item.name for item in dataclasses.fields(MetricsRow)]
 
 
 class RunFolder:
-    """The files of one training; only its main process makes one."""
+    """The files of one training. Only the main process makes a RunFolder."""
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
-        """Takes the folder, which need not exist; raises ConfigError for a URL."""
+        """Takes the folder, which need not exist yet. Raises ConfigError for a URL."""
         if is_url(os.fspath(location)):
             raise ConfigError(
                 "run must be a folder of this machine, got "
                 f"{redacted(os.fspath(location))}; data sets may be read from a URL"
             )
         self.path = Path(as_path(os.fspath(location)))
-        self._tensorboard: Any = None
+        self._events: Events | None = None
         self._num_tasks = 1
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder's lock, so that two trainings never write into it.
 
-        Raises StorageError where another process has it, or where nothing can be written.
+        Raises StorageError if another process holds the lock, or if nothing can be written.
         """
         Storage(self.path).make_folder()
         taken = f"another training is writing to {self.path}"
@@ -99,14 +99,14 @@ class RunFolder:
             try:
                 yield
             finally:
-                if self._tensorboard is not None:
-                    self._tensorboard.close()
+                if self._events is not None:
+                    self._events.close()
 
     def last(self, config: TrainConfig) -> Checkpoint | None:
-        """Returns the checkpoint to go on from; None if there is none.
+        """Returns the checkpoint to continue from; None if there is none.
 
-        Raises ConfigMismatchError with both values where it was trained with another
-        configuration, WeightsError where it cannot be read.
+        Raises ConfigMismatchError, with both values, if it was trained with another configuration,
+        and WeightsError if it cannot be read.
         """
         path = self.path / LAST_FILE
         if not path.exists():
@@ -138,9 +138,13 @@ class RunFolder:
     def begin(
         self, config: TrainConfig, tasks: Sequence[Task], step: int, *, tensorboard: bool
     ) -> None:
-        """Writes config.json, and cuts the metrics back to those of the first `step` steps."""
+        """Writes config.json, and cuts metrics.csv back to the lines of the first `step` steps."""
         storage = Storage(self.path)
         self._check_own(storage)
+        # Unfinished files of a killed run. They go first, because they may have filled the disk.
+        for name in storage.list_names():
+            if TEMPORARY_MARK in name:
+                storage.remove(name)
         values = {
             "format": _FORMAT,
             "config": config.to_dict(),
@@ -153,13 +157,10 @@ class RunFolder:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([_COLUMNS, *kept])
         storage.write_bytes(METRICS_FILE, text.getvalue().encode())
-        # What a killed run was about to write.
-        for name in storage.list_names():
-            if TEMPORARY_MARK in name:
-                storage.remove(name)
         self._num_tasks = len(tasks)
         if tensorboard:
-            self._tensorboard = _summary_writer(self.path / TENSORBOARD_FOLDER, step)
+            # Hides what a killed run wrote after its last checkpoint.
+            self._events = open_events(self.path / TENSORBOARD_FOLDER, purge_step=step + 1)
 
     def add(self, row: MetricsRow) -> None:
         """Appends a line to metrics.csv, and the same numbers for TensorBoard."""
@@ -171,15 +172,14 @@ class RunFolder:
             open(self.path / METRICS_FILE, "a", encoding="utf-8", newline="") as file,
         ):
             csv.writer(file, lineterminator="\n").writerow(map(_format, values.values()))
-        if self._tensorboard is None:
+        if self._events is None:
             return
         place = row.split
         if row.split != "train" and self._num_tasks > 1:
             place = f"{row.split}/{shown}"
-        for name in ("loss", "top1", "learning_rate", "clips_per_second"):
-            if values[name] is not None:
-                self._tensorboard.add_scalar(f"{place}/{name}", values[name], row.step)
-        self._tensorboard.flush()
+        names = ("loss", "top1", "learning_rate", "clips_per_second")
+        numbers = {f"{place}/{name}": values[name] for name in names if values[name] is not None}
+        self._events.add(row.step, numbers)
 
     def _check_own(self, storage: Storage) -> None:
         if not storage.exists(CONFIG_FILE):
@@ -210,15 +210,6 @@ class RunFolder:
 
 def _is_step(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19
-
-
-def _summary_writer(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    # Hides what a killed run wrote after the checkpoint.
-    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def _format(value: float | str | None) -> str:

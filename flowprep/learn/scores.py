@@ -1,4 +1,4 @@
-"""What a test found: scores of every video, how good they are, and the files that hold them."""
+"""The result of a test: scores of every video, measures of quality, and the files."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Scores:
     """The scores of N videos for K classes."""
 
     keys: tuple[str, ...]
-    """Of the videos, each once."""
+    """Keys of the videos, each once."""
     labels: NDArray[np.int64]
-    """(N,) class numbers, 0-based; -1 where a video has no label or several."""
+    """(N,) class numbers, 0-based; -1 for a video without a label or with several."""
     logits: NDArray[np.float64]
     """(N, K) scores before softmax, averaged over a video's views."""
     probabilities: NDArray[np.float64]
-    """(N, K) softmax of each view's logits, averaged over the views; what is measured."""
+    """(N, K) softmax of each view's logits, averaged over the views. Measures use these."""
     class_names: tuple[str, ...]
-    """The index is the class number; empty where classes have no names."""
+    """The index is the class number. Empty if the classes have no names."""
     stream: str
-    """`flow`, `rgb`, `both` of a network that sees both, or what a fusion joined: `flow+rgb`."""
+    """`flow`, `rgb`, `both` for a network that sees both, or a fusion's streams: `flow+rgb`."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """Where the scores come from, as JSON values: checkpoint, views, split, versions, ..."""
 
@@ -78,30 +78,30 @@ class Scores:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return int(self.logits.shape[1])
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A name for each class; its number where it has none."""
+        """A name for each class; its number if the class has no name."""
         return self.class_names or tuple(map(str, range(self.num_classes)))
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
-        """(N,) bool: the videos that can be measured."""
+        """(N,) bool: the videos that have one label and can be measured."""
         return self.labels >= 0
 
     @property
     def predictions(self) -> NDArray[np.int64]:
-        """(N,) the most probable class of each video; the lower number of two alike."""
+        """(N,) the most probable class of each video; the lower number if two are equal."""
         return np.asarray(np.argmax(self.probabilities, axis=1), np.int64)
 
     def metrics(self) -> dict[str, float]:
         """Returns `top1`, `top5` and `mean_class_accuracy` of the labeled videos, from 0 to 1.
 
-        The third is the mean over classes of the share of their videos that are right, which counts
-        small classes as much as large ones; classes without a video do not count. Raises
-        DatasetError where no video has a label.
+        The mean class accuracy is the mean over classes of the share of correctly classified
+        videos, so small classes count as much as large ones. Classes without a video do not count.
+        Raises DatasetError if no video has a label.
         """
         ranks = self._ranks()
         accuracies = self._class_accuracies()
@@ -112,7 +112,7 @@ class Scores:
         }
 
     def confusion(self) -> NDArray[np.int64]:
-        """Returns (K, K) counts of labeled videos: rows are labels, columns predictions."""
+        """Returns (K, K) counts of labeled videos: rows are labels, columns are predictions."""
         counts = np.zeros((self.num_classes, self.num_classes), np.int64)
         known = self.is_labelled
         np.add.at(counts, (self.labels[known], self.predictions[known]), 1)
@@ -154,7 +154,7 @@ class Scores:
         return "\n".join(lines)
 
     def select(self, places: Sequence[int] | NDArray[np.int64]) -> Scores:
-        """Returns the scores of the videos at `places`, in that order."""
+        """Returns the scores of the videos at the indices `places`, in that order."""
         rows = np.asarray(places, np.int64)
         return Scores(
             tuple(self.keys[place] for place in rows),
@@ -168,7 +168,7 @@ class Scores:
 
     @classmethod
     def interleave(cls, parts: Sequence[Scores]) -> Scores:
-        """Joins the scores of processes that took every so manieth video, in the videos' order."""
+        """Joins the scores of processes that each took every n-th video, in the videos' order."""
         full = [part for part in parts if part.keys] or list(parts[:1])
         places = [rank + len(full) * np.arange(len(part.keys)) for rank, part in enumerate(full)]
         joined = cls(
@@ -185,7 +185,7 @@ class Scores:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an .npz file atomically: keys, labels, logits, probabilities, a JSON header.
 
-        Raises StorageError where it cannot be written.
+        Raises StorageError if the file cannot be written.
         """
         header = {
             "format": _FORMAT,
@@ -208,9 +208,9 @@ class Scores:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scores:
-        """Reads what `save` wrote; a folder stands for the `scores.npz` in it.
+        """Reads a file that `save` wrote; a folder stands for the `scores.npz` in it.
 
-        Raises DatasetError where nothing is there, or a file that is damaged or another's.
+        Raises DatasetError if the file is missing, damaged, or was not written by `save`.
         """
         path = os.fspath(path)
         folder, name = os.path.split(path)
@@ -261,7 +261,7 @@ class Scores:
             ) from error
 
     def _ranks(self) -> NDArray[np.int64]:
-        """Returns how many classes stand before the label of each labeled video."""
+        """Returns how many classes rank above the label, for each labeled video."""
         known = self.is_labelled
         if not known.any():
             raise DatasetError(
@@ -271,7 +271,7 @@ class Scores:
         return np.asarray(np.argmax(order == self.labels[known, None], axis=1), np.int64)
 
     def _class_accuracies(self) -> NDArray[np.float64]:
-        """Returns (K,) shares of each class's videos that are right; NaN for a class without."""
+        """Returns (K,) the share of each class's videos that is correct; NaN without videos."""
         counts = self.confusion()
         totals = counts.sum(axis=1)
         return np.where(totals > 0, counts.diagonal() / np.maximum(totals, 1), np.nan)
@@ -286,8 +286,8 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 def write_scores(scores: Scores, folder: str | os.PathLike[str]) -> None:
     """Writes scores.npz, scores.csv, confusion.csv and confusion.png into `folder`.
 
-    Those of the confusions only where videos have labels. Raises StorageError where they cannot be
-    written.
+    The confusion files are written only if videos have labels. Raises StorageError if the files
+    cannot be written.
     """
     storage = Storage(folder)
     storage.make_folder()
@@ -309,7 +309,7 @@ def _as_utf8(text: str) -> bytes:
 
 
 def _scores_csv(scores: Scores) -> str:
-    """A line for each video: its label, the most probable class, and how probable both are."""
+    """Returns a line per video: its label, the most probable class, and both probabilities."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("key", "label", "prediction", "probability", "label_probability"))

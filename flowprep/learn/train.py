@@ -1,14 +1,14 @@
-"""Training: one loop, read from top to bottom, the same in one process and in many.
+"""Training: one loop, read from top to bottom, the same for one process and for many.
 
     data sets -> TrainingClips -> batches -> network -> loss -> step of the optimizer
-                                                           every so often: a line of metrics.csv,
+                                                           at intervals: a line of metrics.csv,
                                                            a test, a checkpoint
 
-What a step computes follows from the configuration, the data and the number of the step: samples
-from (seed, position), dropout from (seed, step, rank), the learning rate from the step. So a run
-that was killed goes on from its checkpoint and ends in the same weights, bit for bit, as one that
-was not: on CPUs with the same number of threads and processes. On GPUs some kernels of cuDNN sum
-in an order of their own, and two runs agree but for rounding.
+The configuration, the data and the number of a step decide what the step computes: samples come
+from (seed, position), dropout from (seed, step, rank), the learning rate from the step. A killed
+run continues from its checkpoint. On CPUs with the same number of threads and processes, it ends
+with bit for bit the weights of an uninterrupted run. On GPUs, some cuDNN kernels sum in an
+unspecified order, so two runs agree only up to rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,11 @@ from tqdm import tqdm
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import TrainingError
 from flowprep.learn.checkpoint import Checkpoint, build_model, load_model, save_checkpoint
-from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process, join_processes
 from flowprep.learn.evaluate import score_videos
 from flowprep.learn.forward import forward_clips
-from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer, task_loss
 from flowprep.learn.placement import autocast, place_model
@@ -51,6 +49,7 @@ from flowprep.learn.train_setup import (
     count_loaders,
     data_notes,
     digest_videos,
+    long_step_note,
     make_tests,
     name_tasks,
 )
@@ -59,7 +58,7 @@ from flowprep.learn.weights.load import load_weights_into
 
 __all__ = ["train"]
 
-# Tells the seeds of dropout from those of samples.
+# Separates the seeds of dropout from the seeds of samples.
 _DROPOUT = 2
 
 
@@ -71,32 +70,41 @@ def train(
     *,
     is_stop_asked: Callable[[], bool] = lambda: False,
     on_note: Callable[[str], None] = lambda note: None,
+    on_interrupt: Callable[[int], None] = lambda count: None,
 ) -> TrainReport:
-    """Trains a network on data sets into the folder `run`, and goes on where a run left off.
+    """Trains a network on data sets into the folder `run`, and continues an interrupted run.
 
-    With several data sets the network has a head for each, and their losses are summed. Under
-    torchrun, or with a torch.distributed group that exists already, this process takes its part of
-    the training; `options.num_workers` does not count here (`ray_train.train_on_ray` starts them).
-    `is_stop_asked` is asked after every step; `on_note` is told, before the first one, what the
-    user should know of data and weights, which the report has too.
+    With several data sets, the network has a head for each, and their losses are summed. Under
+    torchrun, or in an existing torch.distributed group, this process does its part of the training.
+    `options.num_workers` is ignored here (`ray_train.train_on_ray` starts the workers).
+    `is_stop_asked` is called after every step, and during tests. `on_note` gets the notes for the
+    user before the first step or right after it; the report holds the same notes.
 
-    Ctrl-C and SIGTERM end the training after the step at hand: a checkpoint is written and
-    KeyboardInterrupt raised. Raises ConfigError for options that cannot be, ConfigMismatchError
-    where `run` was trained with another configuration or on other data, DatasetError for data that
-    is damaged or has no labels, WeightsError for a checkpoint that cannot be read, TrainingError
-    where the loss is no number any more.
+    Ctrl-C and SIGTERM end the training after the current step: it writes a checkpoint and raises
+    KeyboardInterrupt. A second Ctrl-C raises it at once. `watched_signals` describes
+    `on_interrupt`. Raises ConfigError for options that are impossible, ConfigMismatchError if `run`
+    was trained with another configuration or on other data, DatasetError for data that is damaged
+    or has no labels, WeightsError for a checkpoint that cannot be read, TrainingError if the loss
+    is no longer a finite number, and StorageError if a file cannot be written.
     """
     options = options or TrainOptions()
     folder = RunFolder(run)
     with join_processes(options.device) as process:
         lock = folder.locked() if process.is_main else nullcontext()
-        with lock, watched_signals() as signals:
-            training = _Training(datasets, folder, config, options, process, signals, on_note)
-            return training.run(is_stop_asked)
+        with lock, watched_signals(on_interrupt) as signals:
+            training = _Training(
+                datasets, folder, config, options, process, signals, is_stop_asked, on_note
+            )
+            with signals.kept():
+                return training.run()
+
+
+class _StopAskedError(Exception):
+    """Ends a test early, to stop the training."""
 
 
 class _Training:
-    """A process's part of a training: what it is made of, where it stands, and the loop."""
+    """One process's part of a training: its components, its state, and the loop."""
 
     def __init__(
         self,
@@ -106,6 +114,7 @@ class _Training:
         options: TrainOptions,
         process: Process,
         signals: Signals,
+        is_stop_asked: Callable[[], bool],
         on_note: Callable[[str], None],
     ) -> None:
         self.began = time.monotonic()
@@ -114,9 +123,11 @@ class _Training:
         self.options = options
         self.process = process
         self.signals = signals
+        self.is_stop_asked = is_stop_asked
+        self.on_note = on_note if process.is_main else lambda note: None
         self.num_loaders = count_loaders(options)
 
-        # ---- where the training stands
+        # ---- the state of the training
         checkpoint = process.share(folder.last(config) if process.is_main else None)
         self.tasks = name_tasks(datasets)
         torch.manual_seed(config.seed)
@@ -133,10 +144,9 @@ class _Training:
             trunk = self.network.model if isinstance(self.network, MultiTask) else self.network
             loaded = load_weights_into(trunk, config.model.weights)
             self.notes = (*self.notes, loaded.summary())
-        if process.is_main:
-            for note in self.notes:
-                on_note(note)
-        self.step = 0  # steps that are done
+        for note in self.notes:
+            self.on_note(note)
+        self.step = 0  # number of steps done
         self.state = TrainState(digest)
         if checkpoint is not None:
             assert checkpoint.training is not None
@@ -151,7 +161,7 @@ class _Training:
         self._place()
 
     def _place(self) -> None:
-        """Brings the network to its device, and makes what changes its weights."""
+        """Moves the network to its device, and makes the optimizer and the gradient scaler."""
         config, options, device, state = self.config, self.options, self.process.device, self.state
         if options.channels_last:
             place_model(self.network, device)
@@ -161,7 +171,7 @@ class _Training:
         self.scaler = torch.amp.GradScaler(device.type, enabled=is_scaled)
         if state.optimizer:
             restore_optimizer(self.optimizer, self.scaler, state)
-            # They have it now; two would take twice the memory.
+            # The optimizer and the scaler hold these now. A second copy would double the memory.
             state.optimizer, state.scaler = {}, {}
         self.runner: Any = self.network
         self.distributed: DistributedDataParallel | None = None
@@ -173,8 +183,8 @@ class _Training:
 
     # ---- the loop
 
-    def run(self, is_stop_asked: Callable[[], bool]) -> TrainReport:
-        """Trains to the last step; raises KeyboardInterrupt where it is asked to stop before."""
+    def run(self) -> TrainReport:
+        """Trains to the last step; raises KeyboardInterrupt if it is asked to stop earlier."""
         state, options, process = self.state, self.options, self.process
         if self.step == state.tested_step == self.num_steps:
             return self._report()
@@ -189,13 +199,16 @@ class _Training:
                     self._test_and_save()
                 if self.step == self.num_steps:
                     return self._report()
+                began = time.monotonic()
                 rate = self._take_step(batches)
-
-                # What one process wants, all do, after the same step.
                 now = time.monotonic()
+                # The first step of a compiled network compiles it.
+                if self.step == self.first_step + 1 + options.compile:
+                    self._note_long_step(now - began)
+
+                # A request from one process stops all processes after the same step.
                 is_save_due = process.is_main and now - self.saved_at >= options.checkpoint_seconds
-                wishes = torch.tensor([self.signals.is_raised or is_stop_asked(), is_save_due])
-                wishes = wishes.int()
+                wishes = torch.tensor([self._is_stopped(), is_save_due]).int()
                 stops, saves = process.sum(wishes).tolist() if process.world_size > 1 else wishes
                 is_log_due = self.step % options.log_every == 0 or self._is_test_due()
                 if not (stops or saves or is_log_due):
@@ -210,11 +223,17 @@ class _Training:
                 if stops:
                     raise KeyboardInterrupt
 
+    def _note_long_step(self, seconds: float) -> None:
+        note = long_step_note(seconds)
+        if note is not None:
+            self.notes = (*self.notes, note)
+            self.on_note(note)
+
     def _batches(self) -> Iterator[dict[str, Any]]:
         spec = self.config.optimization
         loader = training_loader(
             self.clips,
-            # Part by part, so that no more of a large batch is in memory than the network takes.
+            # Part by part: memory never holds more of a large batch than the network takes.
             batch_size=spec.batch_size // spec.accumulate,
             first_step=self.step * spec.accumulate,
             num_steps=self.num_steps * spec.accumulate,
@@ -232,7 +251,7 @@ class _Training:
             unit="step",
             dynamic_ncols=True,
             file=sys.stderr,
-            # tqdm's None means: quiet where stderr is no terminal.
+            # None tells tqdm to be quiet if stderr is not a terminal.
             disable=(None if progress is None else not progress) if self.process.is_main else True,
         )
 
@@ -261,7 +280,7 @@ class _Training:
         return rate
 
     def _take_part(self, batch: dict[str, Any], counts: list[int], *, is_last: bool) -> None:
-        """Adds the gradients of a part of a step's batch."""
+        """Adds the gradients of one part of a step's batch."""
         spec, device, totals = self.config.optimization, self.process.device, self.state.totals
         clips = [
             batch["clips"][one.name].to(device, non_blocking=True)  # (n, S, C, ...)
@@ -274,7 +293,7 @@ class _Training:
                 self.runner, self.network, clips, channels_last=self.options.channels_last
             )
             loss = task_loss(logits, labels, owners, counts, label_smoothing=spec.label_smoothing)
-        # DistributedDataParallel takes the mean over processes; the parts are to be summed.
+        # DistributedDataParallel averages over processes, but the parts must be summed.
         self.scaler.scale(loss * self.process.world_size).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             right = sum(
@@ -285,12 +304,12 @@ class _Training:
             totals[1] += right
             totals[2] += len(labels)
 
-    # ---- every so often
+    # ---- at intervals
 
     def _join_totals(self) -> torch.Tensor:
-        """Returns all processes' totals, which the main one keeps from now on.
+        """Returns the summed totals of all processes. The main process keeps the sums.
 
-        Raises TrainingError where the loss is no number.
+        Raises TrainingError if the loss is not a finite number.
         """
         state, process = self.state, self.process
         joined = process.sum(state.totals)
@@ -306,7 +325,7 @@ class _Training:
         return joined
 
     def _log(self, joined: torch.Tensor, rate: float, now: float) -> None:
-        """Writes a line of metrics.csv, the means since the last one."""
+        """Writes a line of metrics.csv: the means since the last line."""
         state, config = self.state, self.config
         state.loss, top1 = float(joined[0] / joined[3]), float(joined[1] / joined[2])
         num_videos = (self.step - self.logged_step) * config.optimization.batch_size
@@ -335,17 +354,14 @@ class _Training:
         return step == self.num_steps or (bool(self.tests) and step % steps_per_test == 0)
 
     def _test_and_save(self) -> None:
-        """Measures on the test splits, and writes the checkpoints."""
+        """Tests on the test splits, and writes the checkpoints."""
         state, is_main = self.state, self.process.is_main
-        try:
-            with self.signals.at_once():
-                measured = _test(
-                    self.network, self.tests, self.config, self.process, self.num_loaders
-                )
-        except KeyboardInterrupt:
+        measured = self._test()
+        if measured is None:
+            # The same command will begin with this test.
             if is_main:
                 self._save()
-            raise
+            raise KeyboardInterrupt
         state.tested_step = self.step
         if is_main:
             for task, (loss, top1) in zip(self.tasks, measured, strict=False):
@@ -363,8 +379,48 @@ class _Training:
         self.saved_at = self.logged_at = time.monotonic()
         self.logged_step = self.step
 
+    def _test(self) -> list[tuple[float, float]] | None:
+        """Returns (loss, top-1) for each data set's test split, from the center of each video.
+
+        Returns None if a process is asked to stop during the test.
+        """
+        process = self.process
+        process.share_buffers(self.network)
+        measured = []
+        for number, views in enumerate(self.tests):
+            own: Scores | None = None
+            with suppress(_StopAskedError):
+                own = score_videos(
+                    self.network,
+                    views,
+                    device=process.device,
+                    precision=self.config.optimization.precision,
+                    num_loaders=self.num_loaders,
+                    task=number,
+                    rank=process.rank,
+                    world_size=process.world_size,
+                    on_chunk=self._raise_if_stopped,
+                )
+            # All processes agree on it before they wait for each other's scores.
+            if process.sum(torch.tensor(own is None).int()).item():
+                return None
+            assert own is not None
+            scores = Scores.interleave(process.gather(own))
+            known = np.flatnonzero(scores.is_labelled)
+            likelihoods = scores.probabilities[known, scores.labels[known]]
+            loss = float(-np.log(np.maximum(likelihoods, 1e-12)).mean())
+            measured.append((loss, scores.metrics()["top1"]))
+        return measured
+
+    def _is_stopped(self) -> bool:
+        return self.signals.is_raised or self.is_stop_asked()
+
+    def _raise_if_stopped(self) -> None:
+        if self._is_stopped():
+            raise _StopAskedError
+
     def _save(self, name: str = LAST_FILE, *, is_whole: bool = True) -> None:
-        """Writes a checkpoint: one to go on from, or the weights alone."""
+        """Writes a checkpoint: one to continue from, or only the weights."""
         state, network = self.state, self.network
         whole = dataclasses.replace(
             state,
@@ -396,39 +452,10 @@ class _Training:
         )
 
 
-def _test(
-    network: ClipModel | MultiTask,
-    tests: Sequence[TestViews],
-    config: TrainConfig,
-    process: Process,
-    num_loaders: int,
-) -> list[tuple[float, float]]:
-    """Returns (loss, top-1) of each data set's test split, by the center of each video."""
-    process.share_buffers(network)
-    measured = []
-    for number, views in enumerate(tests):
-        own = score_videos(
-            network,
-            views,
-            device=process.device,
-            precision=config.optimization.precision,
-            num_loaders=num_loaders,
-            task=number,
-            rank=process.rank,
-            world_size=process.world_size,
-        )
-        scores = Scores.interleave(process.gather(own))
-        known = np.flatnonzero(scores.is_labelled)
-        likelihoods = scores.probabilities[known, scores.labels[known]]
-        loss = float(-np.log(np.maximum(likelihoods, 1e-12)).mean())
-        measured.append((loss, scores.metrics()["top1"]))
-    return measured
-
-
 def _gradients_kept(
     distributed: DistributedDataParallel | None, is_last_part: bool
 ) -> AbstractContextManager[Any]:
-    """Lets processes add up their gradients after the last part of a batch only."""
+    """Lets processes add up their gradients only after the last part of a batch."""
     if distributed is None or is_last_part:
         return nullcontext()
     return distributed.no_sync()

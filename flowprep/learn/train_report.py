@@ -1,4 +1,4 @@
-"""What a training came to, for the user."""
+"""The report on a training, for the user."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["TrainReport"]
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a training came to."""
+    """The report on a training."""
 
     run: str
-    """The folder."""
+    """The folder of the training."""
     num_steps: int
-    """Of the whole training."""
+    """Steps of the whole training."""
     num_new_steps: int
-    """Of this run; 0 where the training had been finished before."""
+    """Steps of this run; 0 if the training was already finished."""
     num_videos: int
-    """Training videos."""
+    """Number of training videos."""
     seconds: float
-    """Of this run."""
+    """Duration of this run."""
     loss: float | None = None
-    """The last line's of the training split."""
+    """Training loss in the last line of metrics.csv."""
     top1: float | None = None
-    """Of the last test, the mean over data sets; None where there is no test split."""
+    """Top-1 of the last test, averaged over data sets; None without a test split."""
     best_top1: float | None = None
     best_step: int | None = None
     notes: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class TrainReport:
 
     @property
     def exit_code(self) -> int:
-        """0, as an unfinished training raises."""
+        """Always 0, because an unfinished training raises an exception."""
         return 0
 
     def summary(self) -> str:

@@ -1,4 +1,4 @@
-"""Before the first step: what a training is made of, and whether it can go on with that."""
+"""Before the first step: checks the data and options, and whether a run can continue with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.placement import default_loaders
 from flowprep.learn.recipes import VIEWS
-from flowprep.words import format_count
+from flowprep.words import format_count, format_duration
 
 __all__ = [
     "check_parts",
@@ -29,13 +29,17 @@ __all__ = [
     "count_loaders",
     "data_notes",
     "digest_videos",
+    "long_step_note",
     "make_tests",
     "name_tasks",
 ]
 
+# Batch systems send SIGTERM a minute or two before they kill, torchrun 30 s.
+_LONG_STEP_SECONDS = 60.0
+
 
 def name_tasks(datasets: Sequence[FlowDataset]) -> tuple[Task, ...]:
-    """Describes the data sets; those with the same name are called by their whole location."""
+    """Describes the data sets. Data sets with the same name get their whole location as name."""
     if not datasets:
         raise ConfigError("datasets must be one or more, got none")
     tasks = [describe_task(dataset) for dataset in datasets]
@@ -51,7 +55,7 @@ def make_tests(
 ) -> list[TestViews]:
     """Returns the center views of each data set's labeled test videos; none without a split.
 
-    That is one clip, and of a network that joins segments as many as it was trained with.
+    That is one clip per video. A network that joins segments gets as many clips as in training.
     """
     if config.test_split == "none":
         return []
@@ -82,7 +86,7 @@ def make_tests(
 
 
 def digest_videos(datasets: Sequence[FlowDataset], config: TrainConfig) -> str:
-    """Returns a checksum of the training videos: their order decides which sample is where."""
+    """Returns a checksum of the training videos: their order decides the sample at a position."""
     digest = hashlib.sha256()
     for dataset in datasets:
         for place in select_videos(dataset, config.train_split).tolist():
@@ -92,7 +96,7 @@ def digest_videos(datasets: Sequence[FlowDataset], config: TrainConfig) -> str:
 
 
 def check_parts(config: TrainConfig, process: Process, network: ClipModel | MultiTask) -> None:
-    """Raises ConfigError for a batch that cannot be parted, and for a precision that is not had."""
+    """Raises ConfigError for a batch that cannot be divided or a precision that is unsupported."""
     spec = config.optimization
     parts = process.world_size * spec.accumulate
     if spec.batch_size % parts:
@@ -106,8 +110,8 @@ def check_parts(config: TrainConfig, process: Process, network: ClipModel | Mult
         )
     has_volumes = any(one.form == "volume" for one in network.inputs)
     if spec.precision == "bf16" and has_volumes and process.device.type == "cpu":
-        # oneDNN's gradient for maps of two frames holds memory that nobody wrote (torch 2.13 on
-        # AVX512-BF16), and a loss of NaN is the best that can come of it.
+        # oneDNN's gradient for maps of two frames reads uninitialized memory (torch 2.13 on
+        # AVX512-BF16). A loss of NaN is the best possible outcome.
         raise ConfigError(
             f"precision of {config.model.model} must be fp32 on a CPU, where PyTorch gets the "
             "gradients of 3D convolutions in bf16 wrong; take fp32, or a GPU"
@@ -132,13 +136,21 @@ def data_notes(
     digest: str,
     options: TrainOptions,
 ) -> tuple[str, ...]:
-    """Returns what the user should know; raises where the data is not that of the checkpoint."""
+    """Returns notes for the user; raises if the data differs from the checkpoint's data."""
     notes = []
     if clips.num_skipped:
         skipped = format_count(clips.num_skipped, "video")
         notes.append(
             f"left out {skipped} of the training split without a label or with several; give one "
             "label to each with `flowprep label`, and train with --labels"
+        )
+    batch_size = config.optimization.batch_size
+    if batch_size > clips.num_videos:
+        num_videos = format_count(clips.num_videos, "video")
+        notes.append(
+            f"a batch of {batch_size:,} is larger than the training set of {num_videos}: one step "
+            f"shows each video {batch_size / clips.num_videos:.1f} times. A smaller --batch-size "
+            "gives more steps"
         )
     for dataset in datasets:
         notes += dataset.notes
@@ -173,6 +185,24 @@ def data_notes(
             {"videos": (checkpoint.training.videos, digest)},
         )
     return tuple(notes)
+
+
+def long_step_note(seconds: float) -> str | None:
+    """Returns a note on the cost of an interruption, or None if a step takes few `seconds`."""
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if seconds <= (_LONG_STEP_SECONDS / 3 if by_torchrun else _LONG_STEP_SECONDS):
+        return None
+    note = (
+        f"one step takes {format_duration(seconds)}. Ctrl-C and SIGTERM write a checkpoint only "
+        "after the current step. Give the training this much time before you kill it, or the steps "
+        "since the last checkpoint are computed again. A smaller --batch-size makes steps shorter"
+    )
+    if by_torchrun:
+        note += (
+            "; torchrun kills its processes 30 s after SIGTERM: set "
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT to more seconds"
+        )
+    return note
 
 
 def count_loaders(options: TrainOptions) -> int:

@@ -1,4 +1,4 @@
-"""Where a training stands, beside weights and step: what a checkpoint's `training` holds."""
+"""The state of a training besides weights and step: the `training` entry of a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ __all__ = ["TrainState", "restore_optimizer"]
 
 @dataclass
 class TrainState:
-    """What a training needs to go on, and its loop keeps up to date."""
+    """What a training needs to continue. The training loop keeps it up to date."""
 
     videos: str
-    """Checksum of the training videos, whose order decides which sample is where."""
+    """Checksum of the training videos, whose order decides the sample at a position."""
     tested_step: int = 0
     """Step of the last test."""
     best: tuple[float, int] | None = None
     """Top-1 and step of the best test."""
     loss: float | None = None
-    """The last one that was logged, of the training split."""
+    """The training loss that was logged last."""
     top1: float | None = None
-    """Of the last test, the mean over data sets."""
+    """Top-1 of the last test, averaged over data sets."""
     totals: torch.Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
-    """Since the last line of the metrics: loss, right samples, samples, steps."""
+    """Sums since the last line of metrics.csv: loss, correct samples, samples, steps."""
     seconds: float = 0.0
-    """That the training took."""
+    """Time spent training."""
     optimizer: dict[str, Any] = field(default_factory=dict)
     """The optimizer's state dict."""
     scaler: dict[str, Any] = field(default_factory=dict)
-    """That of the gradients' scaler."""
+    """State dict of the gradient scaler."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint stores; `from_dict` is its inverse."""

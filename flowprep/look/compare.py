@@ -1,4 +1,4 @@
-"""How far two flows of the same videos are apart, in numbers and in pictures of the worst fields.
+"""Compares two flows of the same videos, in numbers and in pictures of the worst fields.
 
 compare_datasets, compare_algorithms -> Comparison -> summary(), to_dict(), write_pictures()
 """
@@ -39,10 +39,10 @@ def compare_datasets(
 ) -> Comparison:
     """Compares two data sets of the same videos, matched by key.
 
-    `num_sampled` fields of each video are compared, evenly over its length; all of them where it is
-    None. Levels are compared where bound and quantizer are the same. Raises InputError where the
-    two have no video in common, or differ in the step or a video's size; ConfigError for a
-    direction that one of them lacks.
+    `num_sampled` fields of each video are compared, spread evenly over its length; None compares
+    all fields. Levels are compared if bound and quantizer are the same. Raises InputError if the
+    two data sets have no video in common, or differ in the step or in a video's size; ConfigError
+    for a direction that one of them does not have.
     """
     _check_counts(num_sampled, num_worst)
     one, other = (x if isinstance(x, FlowDataset) else open_dataset(x) for x in (a, b))
@@ -96,7 +96,7 @@ def compare_datasets(
     for key in keys:
         count = min(one.videos[key].num_flows, other.videos[key].num_flows)
         sampled = count if num_sampled is None else min(count, num_sampled)
-        # From the middle of equal parts, so that one field is the middle one.
+        # Each field is the middle one of equal parts, so that a single field is the middle one.
         for part in range(sampled):
             index = (2 * part + 1) * count // (2 * sampled)
             levels = [d.quantized(key, index, 1, direction)[0] for d in (one, other)]
@@ -117,11 +117,11 @@ def compare_algorithms(
     num_worst: int = 8,
     device: str = "auto",
 ) -> Comparison:
-    """Computes the flow of one video in two ways and compares it before it is stored.
+    """Computes the flow of one video in two ways, and compares the flows without storing them.
 
-    Both decode alike: `configs` may differ in the flow alone. `num_sampled` fields are computed,
-    evenly over the video; all of them where it is None. Raises ConfigError for configurations that
-    do not fit, and VideoError for what is wrong with the video.
+    Both ways decode alike, so `configs` may differ only in the flow. `num_sampled` fields are
+    computed, spread evenly over the video; None computes all fields. Raises ConfigError for
+    configurations that do not fit together, and VideoError if something is wrong with the video.
     """
     from flowprep.flow import build_estimator
     from flowprep.inputs.video import Video
@@ -138,7 +138,8 @@ def compare_algorithms(
     estimators = [build_estimator(spec.algorithm, spec.parameters, device) for spec in specs]
     count = 0
     if num_sampled is not None:
-        # The container's own count is a guess: decoding twice costs less than needless flow.
+        # The number of frames in the container may be wrong. So the video is decoded twice, which
+        # costs less than flow that is not needed.
         with named_video(video), open_video(item, configs[0].decode) as reader:
             count = max(0, sum(1 for _ in reader) - step)
     wanted = None
@@ -168,7 +169,7 @@ def compare_algorithms(
 
 @dataclass(frozen=True)
 class _Reread:
-    """Reads a field of two data sets again, so that only the worst are drawn, and none is kept."""
+    """Reads a field of two data sets again, so that no field is kept until the worst are drawn."""
 
     one: FlowDataset
     other: FlowDataset
@@ -191,7 +192,7 @@ class _Reread:
 
 @dataclass(frozen=True)
 class _Held:
-    """A field that was computed, and cannot be read again."""
+    """A computed field that is kept, because it cannot be read again."""
 
     frame: RGB
     one: NDArray[np.float32]
@@ -229,7 +230,7 @@ class _Tally:
         levels: tuple[NDArray[np.uint8], NDArray[np.uint8]],
         read: Callable[[], tuple[RGB | None, NDArray[np.float32], NDArray[np.float32]]],
     ) -> None:
-        """Counts a field of a video; those of one video come together."""
+        """Counts a field of a video. All fields of one video must come one after the other."""
         if key != self._key:
             self._close_video()
             self._key = key
@@ -237,7 +238,7 @@ class _Tally:
         for sums in (self._sums, self._total):
             sums.add(error, levels if self._same_levels else None)
         mean_px = float(error.mean())
-        # Of equal ones the first stays.
+        # Among equal fields, the first one stays.
         entry = mean_px, -next(self._order), WorstField(key, index, mean_px, read)
         if len(self._heap) < self._num_worst:
             heapq.heappush(self._heap, entry)
@@ -299,6 +300,9 @@ def _check_counts(num_sampled: int | None, num_worst: int) -> None:
 
 
 def _differing(one: ExtractConfig, other: ExtractConfig) -> Differences:
-    """Fields with other values; of parameters that only one of them has, the algorithm says it."""
+    """Returns the fields of the configurations with different values.
+
+    A parameter that only one algorithm has is left out, because the algorithm's name says it.
+    """
     config_a, config_b = flatten(one.to_dict()), flatten(other.to_dict())
     return find_differences(config_a, config_b, [name for name in config_a if name in config_b])

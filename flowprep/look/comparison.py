@@ -1,4 +1,4 @@
-"""What a comparison of two flows found: text, JSON values, and pictures of the worst fields."""
+"""The result of comparing two flows, as text, JSON values and pictures of the worst fields."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ class WorstField:
     read: Callable[[], tuple[RGB | None, NDArray[np.float32], NDArray[np.float32]]] = field(
         repr=False
     )
-    """Gives the frame on whose grid the flows are, and both flows, (H, W, 2) px."""
+    """Returns the frame whose grid the flows use, and both flows, (H, W, 2) px."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     names: tuple[str, str]
     specs: tuple[FlowSpec, FlowSpec]
     direction: Direction
     differing: Differences
-    """Fields of the configuration that differ, with both values."""
+    """The fields of the configuration that differ, with both values."""
     only_in: tuple[tuple[str, ...], tuple[str, ...]]
-    """Keys of the videos that only one of the two has."""
+    """Keys of the videos that only the first has, and of those that only the second has."""
     videos: dict[str, DifferenceStatistics]
     total: DifferenceStatistics
     worst: tuple[WorstField, ...]
@@ -125,7 +125,7 @@ class Comparison:
     def write_pictures(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Writes the worst fields as PNGs, worst first: frame, A, B and their difference.
 
-        All have one scale of flow and one of differences. The folder is made where it is missing.
+        All pictures share one scale for flow and one for differences. Creates a missing folder.
         """
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)

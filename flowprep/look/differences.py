@@ -1,4 +1,4 @@
-"""How far fields of two flows are apart, summed up without keeping them."""
+"""Sums up the differences between the fields of two flows without keeping the fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["DifferenceStatistics", "DifferenceSums"]
 
 _BIN_PX = 0.01
 _NUM_BINS = 20_000
-"""Differences up to 200 px are told apart to 0.01 px, without keeping them."""
+"""Bins of 0.01 px for differences up to 200 px."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class DifferenceStatistics:
     p99_px: float
     max_px: float
     equal_share: float | None
-    """Share of equal 8-bit values; None where the two mean different things."""
+    """Share of equal 8-bit values. None if the values of the two flows have different meanings."""
     within_one_share: float | None
-    """Share of 8-bit values that are a level apart at most."""
+    """Share of 8-bit values that differ by at most one level."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the statistics as JSON values."""
@@ -40,7 +40,7 @@ class DifferenceStatistics:
 
 
 class DifferenceSums:
-    """What statistics are made of; much larger than they are, so only two of it are ever kept."""
+    """Sums from which statistics are made. They are large, so at most two of them are kept."""
 
     def __init__(self) -> None:
         self.num_fields = 0
@@ -57,7 +57,7 @@ class DifferenceSums:
         error: NDArray[np.float64],
         levels: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None,
     ) -> None:
-        """Counts the differences of one field, (H, W) px, and of its levels if they compare."""
+        """Counts the differences of one field, (H, W) px, and of its levels if comparable."""
         self.num_fields += 1
         self._num_px += error.size
         self._sum_px += float(error.sum())
@@ -71,7 +71,7 @@ class DifferenceSums:
             self._num_within_one += int((difference <= 1).sum())
 
     def statistics(self) -> DifferenceStatistics:
-        """Returns what was counted so far."""
+        """Returns the statistics of everything counted so far."""
         cumulated = np.cumsum(self._histogram)
         shares = np.array([0.5, 0.9, 0.99]) * self._num_px
         places = np.searchsorted(cumulated, shares) * _BIN_PX

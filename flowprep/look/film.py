@@ -1,6 +1,6 @@
-"""The films and pictures that pages are written to.
+"""Writes pages to films and pictures.
 
-write_film      MP4, animated WebP or GIF, by the ending
+write_film      MP4, animated WebP or GIF, chosen by the file's ending
 write_picture   PNG
 """
 
@@ -46,11 +46,11 @@ FILM_SUFFIXES = (".mp4", ".webp", ".gif")
 
 
 def write_film(path: str | os.PathLike[str], pages: Iterable[RGB], fps: float) -> int:
-    """Writes pages of one size as MP4 (H.264), animated WebP or GIF, by the path's ending.
+    """Writes pages of one size as MP4 (H.264), animated WebP or GIF. The path's ending decides.
 
-    Pages are (H, W, 3) uint8 RGB with even sides; the film appears when it is complete. Returns how
-    many there were. Raises ConfigError for another ending and a rate that is not > 0, and
-    StorageError where the file cannot be written.
+    Pages are (H, W, 3) uint8 RGB with even sides. The film appears when it is complete. Returns the
+    number of pages. Raises ConfigError for another ending or a rate that is not > 0, and
+    StorageError if the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -73,20 +73,20 @@ def write_film(path: str | os.PathLike[str], pages: Iterable[RGB], fps: float) -
 
 
 def write_picture(path: str | os.PathLike[str], page: RGB) -> None:
-    """Writes a page, (H, W, 3) uint8 RGB, as PNG; it appears when it is complete."""
+    """Writes a page, (H, W, 3) uint8 RGB, as PNG. The file appears when it is complete."""
     with _published(Path(path)) as partial:
         Image.fromarray(page).save(partial, format="PNG")
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Raises StorageError where the folder that `path` is to be written to does not exist."""
+    """Raises StorageError if the folder in which `path` is to be written does not exist."""
     if not Path(path).parent.is_dir():
         raise StorageError(f"the folder of {path} does not exist; make it first")
 
 
 @contextmanager
 def _published(path: Path) -> Iterator[str]:
-    """Yields the path of a file beside `path` that takes its place when all went well."""
+    """Yields the path of a file beside `path`, which replaces `path` if no error occurs."""
     check_folder(path)
     try:
         with partial_file(path) as partial:
@@ -110,8 +110,8 @@ def _write_mp4(path: str, pages: Iterator[RGB], fps: float) -> None:
         )
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 0
-        # BT.601, limited range: what FFmpeg makes of RGB. Said, so that no player takes large
-        # pictures for those of high definition.
+        # FFmpeg converts RGB to BT.601 with limited range. The file says so, because players would
+        # otherwise use the color space of high definition for large pictures.
         stream.codec_context.colorspace = _BT601
         stream.codec_context.color_range = _LIMITED_RANGE
         for number, page in enumerate(pages):
@@ -137,7 +137,8 @@ def write_webp(target: str | IO[bytes], pages: Iterator[RGB], fps: float) -> Non
 
 
 def _write_gif(path: str, pages: Iterator[RGB], fps: float) -> None:
-    # One palette for the film, from its first pages: one for each page would make colors flicker.
+    # The whole film has one palette, made from its first pages. One palette per page would make
+    # colors flicker.
     begin = list(itertools.islice(pages, 12))
     palette = _gif_palette(np.concatenate(begin[:: max(1, len(begin) // 3)]))
 
@@ -150,14 +151,14 @@ def _write_gif(path: str, pages: Iterator[RGB], fps: float) -> None:
         format="GIF",
         save_all=True,
         append_images=rest,
-        # GIF counts in hundredths of a second, and viewers slow down what is below two.
+        # GIF counts in hundredths of a second, and viewers slow down pages shorter than two.
         duration=max(20, 10 * round(100 / fps)),
         loop=0,
     )
 
 
 def _gif_palette(sample: RGB) -> Image.Image:
-    """Half of the 256 colors are of paper, ink, wheel and errors; half are the picture's own."""
+    """Returns 256 colors: half for paper, ink, wheel and errors, and half for the pictures."""
     angle = np.linspace(-np.pi, np.pi, 30, endpoint=False)
     rays = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     hues = [flow_to_color(speed * rays, 1.0) for speed in (0.25, 0.5, 0.75, 0.999)]
@@ -165,7 +166,7 @@ def _gif_palette(sample: RGB) -> Image.Image:
     fixed = np.concatenate([*hues, grays, error_ramp()[::28], [INK, FAINT]]).astype(np.uint8)
     own = Image.fromarray(sample).quantize(256 - len(fixed), Image.Quantize.MEDIANCUT)
     rest = np.array(own.getpalette(), np.uint8).reshape(-1, 3)
-    # Pillow compares in steps of four levels, and would take another near white for paper.
+    # Pillow compares in steps of four levels, and would take a color near white for paper.
     rest[rest.min(axis=1) >= 246] = PAPER
     colors = np.concatenate([fixed, rest]).ravel().tolist()
     palette = Image.new("P", (1, 1))

@@ -1,4 +1,4 @@
-"""What a picture of flow may show, by name; apart, so that a command's help needs no numpy."""
+"""The names of the panels of a picture. This file is separate, so that help needs no numpy."""
 
 from __future__ import annotations
 

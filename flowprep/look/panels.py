@@ -1,8 +1,8 @@
-"""The panels of a picture of flow: what each needs of a video, and how it is drawn.
+"""The panels of a picture of flow: the data that each panel needs, and how it is drawn.
 
-moments   which levels and frames the panels need, field by field
-paint     one panel of one moment
-legend    what stands under it
+moments   the levels and frames that the panels need, field by field
+paint     draws one panel of one moment
+legend    the legend under a panel
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ __all__ = [
 ]
 
 
-# The same in every film, so that two can be compared; beyond 3 px KITTI counts an outlier.
+# The same in every film, so that two films can be compared. KITTI counts errors beyond 3 px as
+# outliers.
 CONSISTENCY_PX = 3.0
 WARP_LEVELS = 64.0
 ARROW_SPACING_PX = 24
 
-# Moments that are read at once.
+# Number of moments that are read at once.
 _CHUNK = 16
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One field, and what is drawn with it; None where no panel asks for it."""
+    """One field and the data that is drawn with it. Data that no panel needs is None."""
 
     index: int
     levels: NDArray[np.uint8]  # (H, W, 2)
@@ -81,7 +82,7 @@ def moments(
     with_frame = not {"rgb", "arrows", "warp"}.isdisjoint(panels)
     for begin in range(0, len(fields), _CHUNK):
         chunk = list(fields[begin : begin + _CHUNK])
-        # A sheet's fields lie far apart, and are read one by one.
+        # The fields of a sheet are far apart, so they are read one by one.
         runs = [chunk] if chunk[-1] - chunk[0] == len(chunk) - 1 else [[one] for one in chunk]
         for run in runs:
             start, count = run[0], len(run)
@@ -114,7 +115,7 @@ def paint(
         assert moment.frame is not None
         return fit(moment.frame, size)
     if panel == "flow":
-        # Levels are linear in px: their mean is the mean flow, and there are fewer to color.
+        # Levels are linear in px, so their mean is the mean flow. Fewer of them need coloring.
         if shrinks:
             levels = fit(levels, size)
         return fit(levels_to_color(levels, spec, max_flow_px), size)

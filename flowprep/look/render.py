@@ -46,28 +46,28 @@ MOST_PANEL_PX = 640
 
 @dataclass(frozen=True)
 class Ramp:
-    """The legend of one quantity: a strip of its colors, and what its ends stand for."""
+    """The legend of one quantity: a strip of its colors, and the meaning of both ends."""
 
     colors: NDArray[np.uint8]  # (256, 3)
     low: str
     high: str
     outside: str = ""
-    """What a gray place means; empty if there is none."""
+    """The meaning of gray pixels. Empty if there are none."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What stands under one picture: a title, and a legend that is a ramp or a wheel."""
+    """The text under one picture: a title, and a legend that is a ramp or a wheel."""
 
     title: str
     ramp: Ramp | None = None
     wheel: str = ""
-    """What the rim of the color wheel stands for; empty for no wheel."""
+    """The flow at the rim of the color wheel. Empty for no wheel."""
     note: str = ""
 
 
 class Page:
-    """A page of panels of one size, in rows; what does not change is drawn once."""
+    """A page of panels of one size, in rows. Unchanging parts are drawn only once."""
 
     def __init__(
         self,
@@ -78,10 +78,11 @@ class Page:
         name: str = "",
         num_rows: int | None = None,
     ) -> None:
-        """Lays the page out; `size` is the (width, height) of a picture in px.
+        """Lays out the page. `size` is the (width, height) of a picture in px.
 
-        Without `num_rows`, it holds one moment, whose panels flow into rows of `columns`. With it,
-        it is a sheet: each row is a moment, under its own label, and the legends stand below all.
+        Without `num_rows`, the page holds one moment, and its panels fill rows of `columns`. With
+        `num_rows`, the page is a sheet: each row is one moment under its own label, and the legends
+        stand at the bottom.
         """
         self.panels = tuple(panels)
         self.width, self.height = size
@@ -95,7 +96,7 @@ class Page:
             pitch, tail = self.height + LEGEND_PX, 0
         width = 2 * MARGIN_PX + self.columns * (self._cell + GAP_PX) - GAP_PX
         height = MARGIN_PX + HEADING_PX + rows * pitch + tail + MARGIN_PX // 2
-        # H.264 at 4:2:0 takes even sides.
+        # H.264 at 4:2:0 needs even sides.
         self.size = (width + width % 2, height + height % 2)
         if max(self.size) > MAX_SIDE_PX:
             raise ConfigError(
@@ -107,10 +108,10 @@ class Page:
         self._paper = self._draw_paper(rows)
 
     def draw(self, moments: Sequence[Sequence[RGB]], labels: Sequence[str], name: str = "") -> RGB:
-        """Returns the page, (H, W, 3) uint8: a picture for each panel, for each moment.
+        """Returns the page, (H, W, 3) uint8, with a picture for each panel of each moment.
 
-        A film's page has one moment, whose label stands in the heading; a sheet's has one a row.
-        Pictures smaller than the panel are centered in it.
+        The page of a film has one moment, with its label in the heading. A sheet has one moment per
+        row. A picture that is smaller than its panel is centered.
         """
         page: RGB = self._paper.copy()
         heading = (name or self._name, "" if self._is_sheet else labels[0])
@@ -128,7 +129,7 @@ class Page:
         return page
 
     def _place(self, number: int, row: int) -> tuple[int, int]:
-        """The upper left corner of a picture."""
+        """Returns the upper left corner of a picture."""
         row += number // self.columns
         top = MARGIN_PX + HEADING_PX + (ROW_LABEL_PX if self._is_sheet else 0)
         return (
@@ -183,7 +184,7 @@ class Page:
     def _paste_text(
         self, page: RGB, texts: tuple[str, str], top: int, height: int, *, faint: bool = False
     ) -> None:
-        """Writes a line with a text at its left and one at its right end."""
+        """Writes one line with a text at its left end and another at its right end."""
         width = self.size[0] - 2 * MARGIN_PX
         line = _text_line(*texts, width, height, faint)
         page[top : top + height, MARGIN_PX : MARGIN_PX + width] = line
@@ -194,8 +195,8 @@ def panel_size(
 ) -> tuple[int, int]:
     """Returns the (width, height) at which pictures of width x height px are drawn.
 
-    Small ones grow by a whole factor, so that each px stays one square; large ones shrink to at
-    most `most` px across, and tall ones too. `wanted_width` decides instead where it is given.
+    Small pictures grow by a whole factor, so that each px becomes one square. Wide or tall pictures
+    shrink to at most `most` px. If `wanted_width` is given, it decides instead.
     """
     if wanted_width is not None:
         if not 16 <= wanted_width <= 8192:
@@ -209,9 +210,9 @@ def panel_size(
 
 
 def largest_inside(own: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Returns the largest (width, height) of `own`'s shape in `size`; `size` itself up to rounding.
+    """Returns the largest (width, height) inside `size` with the aspect ratio of `own`.
 
-    An exact fit of one side leaves the other to rounding.
+    If the ratios are equal up to rounding, the result is `size` itself.
     """
     factor = min(size[0] / own[0], size[1] / own[1])
     width, height = (
@@ -222,10 +223,10 @@ def largest_inside(own: tuple[int, int], size: tuple[int, int]) -> tuple[int, in
 
 
 def fit(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Returns (H, W, ...) resized to `size`, (width, height) px; of another shape, inside of it.
+    """Returns an image (H, W, ...) resized to fit inside `size`, (width, height) px.
 
-    It averages where it shrinks, repeats px where it grows by a whole factor, and is bilinear
-    where it grows by another one.
+    The image keeps its aspect ratio. Shrinking averages. Growing by a whole factor repeats px, and
+    growing by any other factor is bilinear.
     """
     height, width = image.shape[:2]
     wanted = largest_inside((width, height), size)
@@ -241,7 +242,7 @@ def fit(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def arrow_factor(max_flow_px: float, scale: float, spacing_px: int) -> float:
-    """How many times longer than the flow its arrows are, so that the fastest show well."""
+    """Returns the length of arrows relative to the flow, so that the fastest show well."""
     factor = 2 * spacing_px / (max_flow_px * scale)
     rounded = [f for f in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100) if f <= factor]
     return rounded[-1] if rounded else 0.1
@@ -250,10 +251,11 @@ def arrow_factor(max_flow_px: float, scale: float, spacing_px: int) -> float:
 def draw_arrows(
     frame: RGB, flow: NDArray[np.float32], *, scale: float, factor: float, spacing_px: int
 ) -> RGB:
-    """Returns a paled frame with an arrow every `spacing_px`: where what is there goes.
+    """Returns a paled frame with an arrow every `spacing_px` that shows the motion there.
 
-    `frame` is (H, W, 3) uint8 RGB as drawn; `flow` is (H, W, 2) float32 px of the video, of which
-    one is `scale` px here; arrows are `factor` times as long. A dot is a motion below .25 px.
+    `frame` is (H, W, 3) uint8 RGB as drawn. `flow` is (H, W, 2) float32 px of the video. One px of
+    the video is `scale` px of the drawing. Arrows are `factor` times as long as the flow. A dot
+    means a motion below .25 px.
     """
     gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     paled = np.asarray(np.rint(gray * 0.62 + 82), np.uint8)
@@ -262,7 +264,7 @@ def draw_arrows(
     first = spacing_px // 2
     y, x = np.mgrid[first:height:spacing_px, first:width:spacing_px]
     shift = flow[y, x] * (scale * factor)
-    # In sixteenths of a px: whole ones would make arrows tremble from frame to frame.
+    # In sixteenths of a px. Whole px would make arrows tremble from frame to frame.
     bits = 4
     starts = np.stack([x, y], axis=-1).reshape(-1, 2) * (1 << bits)
     ends = np.rint(starts + shift.reshape(-1, 2) * (1 << bits)).astype(int)
@@ -297,7 +299,7 @@ def _columns(num_panels: int) -> int:
 
 @functools.cache
 def _font(size_px: int) -> Any:
-    # Pillow's own, so that pictures are the same on a machine without fonts.
+    # Pillow's own font, so that pictures are the same on a machine without fonts.
     return ImageFont.load_default(size_px)
 
 

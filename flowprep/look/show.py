@@ -1,4 +1,4 @@
-"""Flow in a notebook: a moving picture that a cell displays by itself."""
+"""Flow in a notebook: a moving picture that a cell displays automatically."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = ["Animation", "show"]
 
 @dataclass(frozen=True)
 class Animation:
-    """An animated WebP that a notebook displays; `save` writes it to a file."""
+    """An animated WebP that a notebook displays. `save` writes it to a file."""
 
     data: bytes
     width: int
     height: int
     num_pages: int
     max_flow_px: float
-    """Flow at the rim of the wheel."""
+    """Flow at the rim of the color wheel, px."""
     title: str
 
     def __repr__(self) -> str:
@@ -55,7 +55,7 @@ class Animation:
         return {"text/html": self._repr_html_(), "text/plain": repr(self)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the animation as it is; the path must end in .webp."""
+        """Writes the animation unchanged. The path must end in .webp."""
         if Path(path).suffix.lower() != ".webp":
             raise ConfigError(f"path must end in .webp, got {path}")
         path = Path(path)
@@ -77,14 +77,15 @@ def show(
     flow: FlowSpec | None = None,
     device: str = "auto",
 ) -> Animation:
-    """Draws flow beside its frames; the last line of a notebook's cell displays it.
+    """Draws flow beside its frames. A notebook displays the result of a cell's last line.
 
-    `source` is a data set with the video `key` (its first one where that is None), or frames, (N,
-    H, W, 3) uint8 RGB, whose flow is computed by `flow` (FlowSpec() where that is None) on
-    `device`. `panels` are of `flowprep.look.panels.PANELS`; `length` fields from `start` are drawn,
-    all where it is None; `max_flow_px` is the flow at the rim of the wheel, which covers 99 % of
-    the video where it is None; `width` is that of a panel in px. Raises ConfigError for what does
-    not fit the source and DatasetError for an unknown key.
+    `source` is a data set or frames. Of a data set, the video `key` is drawn, or the first video if
+    `key` is None. For frames, (N, H, W, 3) uint8 RGB, the flow is computed by `flow` on `device`;
+    None means FlowSpec(). `panels` are names from `flowprep.look.panels.PANELS`. `length` fields
+    from `start` are drawn, or all if `length` is None. `max_flow_px` is the flow at the rim of the
+    wheel; None chooses a value that covers 99 % of the video. `width` is the width of a panel in
+    px. Raises ConfigError for arguments that do not fit the source and DatasetError for an unknown
+    key.
     """
     spec = DrawingSpec(
         panels=None if panels is None else tuple(panels),

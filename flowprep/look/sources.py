@@ -1,8 +1,8 @@
-"""What a picture of flow is made of: levels and frames of one video, stored or computed now.
+"""The levels and frames of one video for a picture of flow, stored or computed now.
 
 StoredFlow      a video of a data set
-ComputedFlow    flow that was computed for this
-compute_video   the same of a video file or a folder of images
+ComputedFlow    flow that is computed for the picture
+compute_video   computed flow of a video file or a folder of images
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
     "named_video",
 ]
 
-# Of the speeds in a video, the share that the automatic scale covers; the fastest are darkened.
+# The automatic scale covers this share of the speeds in a video. Faster flow is darkened.
 _SCALE_SHARE = 0.99
 
 
@@ -51,7 +51,7 @@ class FlowSource(ABC):
     fps: float | None
     num_flows: int
     first: int
-    """The number of its first frame in the video."""
+    """The number of the source's first frame in the video."""
     spec: FlowSpec
     directions: tuple[Direction, ...]
     has_rgb: bool
@@ -66,7 +66,7 @@ class FlowSource(ABC):
 
     @abstractmethod
     def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
-        """Returns the histogram of the flow's lengths, and the width of its bins in px."""
+        """Returns the histogram of the flow's vector lengths, and the width of its bins in px."""
 
     def suggest_scale(self, direction: Direction) -> float:
         """Returns the scale in px that covers 99 % of the speeds, rounded up; at least 1 px."""
@@ -96,13 +96,13 @@ class StoredFlow(FlowSource):
         return self._dataset.frames(self.name, indices)
 
     def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
-        """Returns the histogram that extraction kept, of the flow before it was cut."""
+        """Returns the histogram that extraction stored, of the flow before clipping."""
         summary = self._dataset.metadata(self.name).flow[direction]
         return summary.magnitude_histogram, summary.histogram_bin_px
 
 
 class ComputedFlow(FlowSource):
-    """Flow that was computed now, kept as JPEGs like in a data set: memory stays small."""
+    """Flow that is computed now. It is kept as JPEGs, as in a data set, to use little memory."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class ComputedFlow(FlowSource):
         return np.stack([cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB) for bgr in images])
 
     def speeds(self, direction: Direction) -> tuple[Sequence[int], float]:
-        """Returns the histogram of what was computed, before it was cut."""
+        """Returns the histogram of the computed flow before clipping."""
         summary = FlowSummary.of(self._computed.statistics[direction])
         return summary.magnitude_histogram, summary.histogram_bin_px
 
@@ -186,7 +186,7 @@ def compute_video(
 ) -> ComputedFlow:
     """Computes the flow of `length` fields from `start` of a video file or a folder of images.
 
-    All of them where `length` is None. Raises VideoError for what is wrong with the video.
+    None for `length` means all fields. Raises VideoError if something is wrong with the video.
     """
     from flowprep.inputs.video import Video
     from flowprep.video.decode import open_video
@@ -202,7 +202,7 @@ def compute_video(
 
 @contextlib.contextmanager
 def named_video(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Names the video in a VideoError, which in a run is said beside it."""
+    """Adds the video's name to a VideoError, which by itself does not name the video."""
     try:
         yield
     except VideoError as error:
@@ -216,9 +216,9 @@ def is_dataset(source: str | os.PathLike[str]) -> bool:
 
 
 def histogram_quantile(counts: Sequence[int], bin_px: float, share: float) -> float:
-    """Returns the upper end in px of the bin in which the `share` quantile lies; 0 for no counts.
+    """Returns the upper end in px of the bin that holds the `share` quantile; 0 for no counts.
 
-    `counts` are of bins of `bin_px` from 0, as data sets keep them.
+    `counts` belong to bins of width `bin_px` from 0, as stored in data sets.
     """
     total = np.cumsum(counts, dtype=np.int64)
     if not len(total) or not total[-1]:

@@ -1,7 +1,7 @@
-"""Films and sheets of flow: beside its frames, as colors, levels and arrows, and what it misses.
+"""Films and sheets of flow: beside its frames, as colors, levels and arrows, and with its errors.
 
 draw_pages   Moment -> panels -> page, page, ...
-view         the whole way from a data set or a video to a file
+view         all steps from a data set or a video to a file
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ __all__ = ["Drawing", "DrawingSpec", "ViewReport", "draw_pages", "view"]
 PICTURE_SUFFIX = ".png"
 
 DEFAULT_NUM_FIELDS = 300
-"""Fields that are computed of a video where no length is given."""
+"""Number of fields of a video that are computed if no length is given."""
 
-# Pillow holds all pages of a WebP or GIF until it writes them; an MP4 is written as it is drawn.
+# Pillow holds all pages of a WebP or GIF until it writes them. An MP4 is written page by page.
 _MOST_HELD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class DrawingSpec:
-    """What of the flow is drawn, and how."""
+    """Which part of the flow is drawn, and how."""
 
     panels: tuple[str, ...] | None = None
-    """Which panels, in their order; rgb and flow, or flow alone without RGB frames."""
+    """Panels to draw, in this order. The default is rgb and flow, or only flow without RGB."""
     start: int = 0
     """The first field."""
     length: int | None = None
-    """How many fields, as far as the video goes."""
+    """Number of fields, or fewer if the video ends earlier."""
     direction: Direction = "forward"
     """`backward` draws the flow from frame t + step to t."""
     max_flow_px: float | None = None
-    """Flow at the rim of the wheel, one for all pictures; 99 % of the video where not given."""
+    """Flow at the rim of the color wheel in px. The default covers 99 % of the video."""
     width: int | None = None
-    """Width of each panel in px; its own up to 640, small ones grow by a whole factor."""
+    """Width of each panel in px. The default is the video's width, up to 640, or a multiple."""
     play_fps: float | None = None
-    """Pages a second; the video's own rate."""
+    """Pages per second. The default is the video's own rate."""
     num_pictures: int = 6
-    """Rows of a PNG sheet, evenly from the range."""
+    """Number of rows of a PNG sheet, spread evenly over the range."""
 
     def __post_init__(self) -> None:
         for name in self.panels or ():
@@ -90,13 +90,13 @@ class DrawingSpec:
 
 @dataclass(frozen=True)
 class ViewReport:
-    """What was drawn."""
+    """A report of what was drawn."""
 
     path: str
     num_pages: int
     """Pages of a film, rows of a sheet."""
     names: tuple[str, ...]
-    """The videos, in order."""
+    """The names of the videos, in order."""
     max_flow_px: float
     width: int
     height: int
@@ -117,7 +117,7 @@ class ViewReport:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Pages that are drawn as they are asked for."""
+    """Pages that are drawn only when they are needed."""
 
     pages: Iterator[RGB]
     num_pages: int
@@ -129,9 +129,9 @@ class Drawing:
 
 
 def draw_pages(sources: Sequence[FlowSource], spec: DrawingSpec, *, sheet: bool = False) -> Drawing:
-    """Draws videos one after the other at one scale: a page a field, or all on one sheet.
+    """Draws videos one after the other with one scale: one page per field, or all on one sheet.
 
-    The panels are as large as those of the first video. Raises ConfigError for panels that the
+    All panels have the size of the first video's panels. Raises ConfigError for panels that the
     videos cannot give, and for a start past the end.
     """
     panels = spec.panels or (("rgb", "flow") if sources[0].has_rgb else ("flow",))
@@ -220,12 +220,12 @@ def view(
     config: ExtractConfig | None = None,
     device: str = "auto",
 ) -> ViewReport:
-    """Draws the flow of a data set's videos, or of a video, to a film or a sheet.
+    """Draws the flow of a data set's videos, or of one video, as a film or a sheet.
 
-    `source` is a data set with the videos `keys` (its first one if there are none), or a video
-    file or folder of images, whose flow is computed by `config` on `device`. `to` ends in .mp4,
-    .webp, .gif or .png (a sheet). Raises InputError for a source that is neither, and ConfigError
-    for options that do not fit it.
+    `source` is a data set, or a video file or folder of images. Of a data set, the videos `keys`
+    are drawn, or the first video if there are no keys. For a video file or folder, the flow is
+    computed by `config` on `device`. `to` ends in .mp4, .webp, .gif or .png (a sheet). Raises
+    InputError for any other source, and ConfigError for options that do not fit the source.
     """
     began = time.perf_counter()
     spec = spec or DrawingSpec()
@@ -233,7 +233,7 @@ def view(
     if suffix not in (*FILM_SUFFIXES, PICTURE_SUFFIX):
         endings = f"{', '.join(FILM_SUFFIXES)} or {PICTURE_SUFFIX}"
         raise ConfigError(f"to must end in {endings}, got {os.fspath(to)}")
-    # Said before the flow of a video is computed for nothing.
+    # The folder is checked first, so that no flow is computed for nothing.
     check_folder(to)
     with contextlib.ExitStack() as stack:
         sources, spec, notes = _open(source, keys, spec, config, device, stack)

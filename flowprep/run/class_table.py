@@ -10,7 +10,7 @@ from flowprep.inputs.video import Video
 __all__ = ["count_classes", "table_lines"]
 
 ClassCounts = Mapping[str, Counter[str]]
-"""Videos of each class, by split; the empty name is no class, the empty split no split."""
+"""Number of videos for each class and split. An empty name means no class or no split."""
 
 _MAX_ROWS = 20
 _NUM_SHOWN = 12
@@ -18,7 +18,7 @@ _NAME_WIDTH = 32
 
 
 def count_classes(videos: Iterable[Video], class_names: Sequence[str]) -> ClassCounts:
-    """Counts videos by class and split; a video of several classes counts in each."""
+    """Counts videos by class and split. A video with several classes counts in each of them."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in class_names}
     for video in videos:
         for label in video.labels or (None,):
@@ -31,7 +31,7 @@ def count_classes(videos: Iterable[Video], class_names: Sequence[str]) -> ClassC
 
 
 def table_lines(counts: ClassCounts) -> list[str]:
-    """Returns the table as lines; none if there are neither classes nor splits."""
+    """Returns the lines of the table, or none if the videos have neither classes nor splits."""
     found = {split for count in counts.values() for split in count}
     splits = sorted(found, key=lambda split: (not split, split))
     if set(counts) <= {""} and splits in ([], [""]):

@@ -1,6 +1,6 @@
-"""What runs on a Ray cluster that others started: flowprep's code there, and its nodes as they are.
+"""A Ray cluster that others started: its nodes, and how flowprep's code gets to them.
 
-Nodes come and go: an autoscaler adds them, a spot market takes them away.
+Nodes come and go. An autoscaler adds them and a spot market takes them away.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from flowprep.run.workers import Machine
 
 __all__ = [
     "job_runtime_env",
-    "living_machines",
+    "machines_of",
     "parse_runtime_env",
 ]
 
@@ -27,10 +27,9 @@ _JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where `ray job submit` leaves the job's own runtime environment for its driver."""
 
 
-def living_machines(ray: Any) -> list[Machine]:
-    """Returns what the cluster's nodes have at this moment."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in alive]
+def machines_of(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:
+    """Returns the CPUs and GPUs of each node, from the resources that Ray reports for it."""
+    return [Machine(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in nodes]
 
 
 def job_runtime_env(
@@ -38,11 +37,11 @@ def job_runtime_env(
 ) -> dict[str, Any] | None:
     """Returns Ray's runtime environment for a run on the cluster at `address`.
 
-    It holds what the user gives, and flowprep as this process has it: so nodes without it, or with
-    another version, work as well, those that join later too. The same goes for the module of a
-    user's own estimator; on this machine (no address) workers find it where this process did. A
-    submitted job that brings Python modules of its own is left as it is. Raises ConfigError for one
-    that cannot be read.
+    The environment holds the user's own settings and this process's copy of flowprep. So a node
+    works even if it has no flowprep or another version, or joins later. The module of a user's own
+    estimator is sent in the same way. On this machine (no address), workers find that module where
+    this process found it. A submitted job that brings its own Python modules gets none from us.
+    Raises ConfigError for a runtime environment that cannot be read.
     """
     env = parse_runtime_env(options.runtime_env) if options.runtime_env else {}
     own: Path | None = None
@@ -50,7 +49,7 @@ def job_runtime_env(
         from flowprep.flow.own import load_own
 
         own = load_own(algorithm).place
-    # Installed packages are found anyway; on PYTHONPATH they would come before Python's own.
+    # Installed packages are found anyway. On PYTHONPATH they would hide Python's own modules.
     if address is None and own is not None and str(own.parent) not in _installed_places():
         variables = env.setdefault("env_vars", {})
         path = variables.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
@@ -68,12 +67,12 @@ def _installed_places() -> set[str]:
 
 def parse_runtime_env(text: str) -> dict[str, Any]:
     """Reads a runtime environment: JSON, or the name of a JSON or YAML file."""
-    # Ray itself needs it for its own configuration files.
+    # Ray itself needs PyYAML for its own configuration files.
     import yaml
 
     is_name = not text.lstrip().startswith("{")
     try:
-        # JSON is YAML.
+        # Any JSON is also YAML.
         values = yaml.safe_load(Path(text).read_text(encoding="utf-8") if is_name else text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(
@@ -89,7 +88,7 @@ def parse_runtime_env(text: str) -> dict[str, Any]:
 
 
 def _submitted_runtime_env() -> Mapping[str, Any]:
-    """Returns the runtime environment of the job that this process is the driver of."""
+    """Returns the runtime environment of the submitted job whose driver is this process."""
     try:
         config = json.loads(os.environ.get(_JOB_CONFIG_VARIABLE, "{}"))
         env = config.get("runtime_env") or {}

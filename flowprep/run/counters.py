@@ -1,4 +1,4 @@
-"""A run's counters: for Prometheus as text, and for Ray's own exporter and dashboard."""
+"""A run's counters: as text for Prometheus, and for Ray's own exporter and dashboard."""
 
 from __future__ import annotations
 
@@ -28,12 +28,18 @@ class Sample:
 
 
 def counter_samples(progress: RunProgress) -> list[Sample]:
-    """Returns a run's counters and gauges, those of one name one after the other."""
+    """Returns a run's counters and gauges. Samples with the same name follow each other."""
     run = progress
     samples = [
         Sample("flowprep_videos", "gauge", "Videos of the manifest.", run.num_videos),
         Sample("flowprep_videos_remaining", "gauge", "Videos still to do.", run.num_remaining),
         Sample("flowprep_videos_failed", "gauge", "Videos that gave nothing.", run.num_failed),
+        Sample(
+            "flowprep_videos_failed_by_node",
+            "gauge",
+            "Videos that gave nothing by the fault of a node.",
+            sum(run.node_failures.values()),
+        ),
         Sample("flowprep_workers", "gauge", "Workers of the run.", run.num_workers),
         Sample("flowprep_pairs_per_second", "gauge", "Recent rate.", run.pairs_per_second),
         Sample(
@@ -89,10 +95,10 @@ def prometheus_text(samples: Sequence[Sample]) -> str:
 
 
 class RayCounters:
-    """Keeps Ray's counters and gauges of a run up to date, where this process is connected to Ray.
+    """Keeps a run's counters and gauges in Ray up to date, if this process is connected to Ray.
 
-    Ray exports them with its own, in Prometheus' format, at the port and in the service discovery
-    file that its documentation describes; its dashboard's Grafana shows them.
+    Ray exports them together with its own counters in Prometheus' format. Ray's documentation
+    describes the port and the service discovery file. The Grafana of Ray's dashboard shows them.
     """
 
     def __init__(self) -> None:
@@ -108,7 +114,7 @@ class RayCounters:
             if counter is None:
                 kind: Any = Counter if sample.kind == "counter" else Gauge
                 counter = self._counters[sample.name] = kind(
-                    # Ray adds the suffix to a counter's name itself.
+                    # Ray itself adds this suffix to the name of a counter.
                     sample.name.removesuffix("_total"),
                     description=sample.description,
                     tag_keys=tuple(sample.labels),

@@ -1,8 +1,8 @@
-"""A run: a manifest becomes a plan, videos go to workers, shards are published, a report is made.
+"""A run: it makes a plan from a manifest, gives videos to workers, publishes shards and reports.
 
-The driver holds names and counts, never frames. What it knows it can always read again: a finished
-video is a part with a record in `.parts`, a finished shard has a sidecar. So the same command goes
-on after any crash, and computes again only what was in flight.
+The driver holds names and counts, never frames. It can always read its state again from storage: a
+finished video has a part and a record in `.parts`, and a finished shard has a sidecar. So the same
+command continues after any crash. It computes again only the videos that were in flight.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
+import msgspec
+
 from flowprep.config import ExtractConfig, RunOptions
+from flowprep.dataset.failures import failure_of
 from flowprep.dataset.foreign import foreign_notes
 from flowprep.dataset.layout import (
+    Failure,
     ManifestEntry,
     VideoRecord,
     shard_name,
@@ -50,10 +54,12 @@ from flowprep.run.job import (
 from flowprep.run.options import check_options
 from flowprep.run.plan import make_plan, with_all_parameters
 from flowprep.run.progress import Progress, RunReport
-from flowprep.run.recovery import Recovered, failure_of, recover
+from flowprep.run.recovery import Recovered, recover
+from flowprep.run.retries import Retries
 from flowprep.run.run_log import run_log
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
+from flowprep.run.worker_memory import MEMORY_MARK
 from flowprep.run.worker_process import WorkerProcess
 from flowprep.storage import Storage
 from flowprep.video.segments import Segment
@@ -64,8 +70,8 @@ __all__ = ["run_extract"]
 log = logging.getLogger("flowprep.run")
 
 _WAIT_SECONDS = 1.0
-MAX_LOST_NODES = 10
-"""So many machines may go away under one video before it counts as what brings them down."""
+_HELD_SECONDS = 0.2
+"""Time between two looks at the jobs if all of them wait to be tried again."""
 
 
 def run_extract(
@@ -76,14 +82,14 @@ def run_extract(
     *,
     worker: WorkerProcess | None = None,
 ) -> RunReport:
-    """Extracts the videos of `manifest` into the data set `out`, and goes on where a run left off.
+    """Extracts the videos of `manifest` into the data set `out`, or continues an earlier run.
 
-    `worker` has been started already, by `early_worker`, for a run that needs no more than one.
-    Returns the report; videos that failed are in it and in `failures.jsonl`, and stop nothing.
-    Raises ConfigMismatchError where `out` was made with another configuration, InputError or
-    DatasetError where the plan cannot be extended, StorageError where `out` cannot be written (what
-    is published stays whole), ConfigError for a device that is not there, ExecutorError where there
-    are no workers, or where the first videos all fail with the same internal error.
+    `worker` is a worker that `early_worker` has already started, for a run that needs only one.
+    Returns the report. Failed videos are listed in it and in `failures.jsonl`, and do not stop the
+    run. Raises ConfigMismatchError if `out` was made with another configuration, InputError or
+    DatasetError if the plan cannot be extended, StorageError if `out` cannot be written (published
+    shards stay whole), ConfigError for a device that does not exist, ExecutorError if there are no
+    workers, or if the first videos all fail with the same internal error.
     """
     options = options or RunOptions()
     config = with_all_parameters(config)
@@ -123,12 +129,15 @@ class _Run:
         self.options = options
         self.worker = worker
         self.waiting: deque[Job] = deque()
+        self.retries = Retries(options.max_attempts)
+        self.failures_of_nodes: dict[str, Failure] = {}
+        """Failures of videos that this run could not finish, by no fault of theirs."""
         self.unfinished: Counter[int] = Counter()
         self.cuts = CutVideos(storage)
         self.report = RunReport(storage.location, len(entries))
         self.first_videos = FirstVideos()
         self.held_shards: list[int] = []
-        """Finished, but not to be published before it is known that extraction works."""
+        """Finished shards that are not published until it is known that extraction works."""
         found = recover(storage, config, options, entries, self.cuts)
         self.entries = found.entries
         self.failures = found.failures
@@ -143,6 +152,7 @@ class _Run:
         self.recorder = ProgressRecorder(storage, self.report, found.num_remaining)
 
     def _report_recovered(self, found: Recovered) -> None:
+        self.report.notes += found.notes
         if number := found.num_found_again:
             self.report.notes.append(
                 f"tried {format_count(number, 'video')} again that failed as missing and "
@@ -174,10 +184,16 @@ class _Run:
                 log.info("%s with %d workers", type(executor).__name__, executor.num_workers)
                 self.recorder.num_workers = executor.num_workers
                 self._work(executor, progress)
-            # Another driver that took over may need the parts.
+            # If another driver has taken over, it may need the parts.
             self.lease.confirm()
-            remove_parts(self.storage)
-            # Of workers that went away while they joined a shard.
+            if self.failures_of_nodes:
+                # Their shards are not published. So the next run ends in the same shards as a run
+                # that nothing happened to.
+                every = self.failures | self.failures_of_nodes
+                write_failures(self.storage, every.values())
+            else:
+                remove_parts(self.storage)
+            # These are left by workers that went away while they joined a shard.
             remove_temporary_files(self.storage)
             state = "complete" if self.report.is_complete else "incomplete"
         except KeyboardInterrupt:
@@ -198,19 +214,26 @@ class _Run:
         self, executor: Executor, progress: Progress, raise_if_interrupted: Callable[[], None]
     ) -> None:
         in_flight = 0
-        while self.waiting or in_flight:
+        while self.waiting or self.retries or in_flight:
             raise_if_interrupted()
             self.lease.check()
-            while self.waiting and in_flight < executor.window:
+            self._take_back(executor.window)
+            is_held = self.retries.holds(executor.is_short_of_memory)
+            while self.waiting and not is_held and in_flight < executor.window:
                 job = self.waiting.popleft()
                 executor.submit(job)
                 in_flight += 1
                 if isinstance(job, ExtractJob):
                     self.recorder.submitted(job.name)
+            if not in_flight:
+                time.sleep(_HELD_SECONDS)
             for job, outcome in executor.wait(_WAIT_SECONDS):
                 in_flight -= 1
-                if isinstance(outcome, JobResult) and outcome.error is not None:
-                    raise outcome.error
+                if isinstance(outcome, JobResult):
+                    if outcome.error is not None:
+                        raise outcome.error
+                    if outcome.record is None or outcome.record.status != "failed":
+                        self.retries.note_success()
                 if isinstance(job, PublishJob):
                     self._after_publication(job, outcome)
                     continue
@@ -224,22 +247,28 @@ class _Run:
                 if record is not None:
                     is_joined = isinstance(job, JoinJob)
                     self._finish(job, record, is_joined=is_joined)
-                    # Where a joined video was computed, its segments have said.
+                    # For a joined video, its segments have already named their machines.
                     self.recorder.finished(record, "" if is_joined else outcome.node)
                     progress.advance()
-            self._check_first_videos(is_end=not (self.waiting or in_flight))
+            self._check_first_videos(is_end=not (self.waiting or self.retries or in_flight))
             self.recorder.num_workers = executor.num_workers
             if (written := self.recorder.write()) is not None:
                 executor.show(counter_samples(written))
 
+    def _take_back(self, window: int) -> None:
+        """Queues the jobs whose pause is over."""
+        for job in self.retries.due():
+            # Another video may need less memory. So as many others as are in hand come first.
+            self.waiting.insert(0 if job.short_since is None else window, job)
+
     def _check_first_videos(self, *, is_end: bool) -> None:
-        """Raises ExecutorError where extraction does not work here at all."""
+        """Raises ExecutorError if extraction does not work here at all."""
         error = self.first_videos.error(self.report.log_name, is_end=is_end)
         if error is not None:
             failed = self.first_videos.failed
             log.error("%s", error)
-            # As if they had never been tried. Others may still fail in the same way meanwhile, and
-            # are tried again as well.
+            # The next run sees these videos as never tried. Other videos may still fail in the same
+            # way in the meantime. The next run tries them again as well.
             for shard, index in failed:
                 remove_part_record(self.storage, shard, index)
                 del self.failures[self.entries[index].video.key]
@@ -254,7 +283,7 @@ class _Run:
     def _after_extraction(
         self, job: ExtractJob, outcome: JobResult | WorkerLost
     ) -> VideoRecord | None:
-        """Returns the record of a video that is finished, or None where it is to be tried again."""
+        """Returns the record of a finished video, or None if the video is to be tried again."""
         if isinstance(outcome, JobResult):
             if outcome.traceback is not None:
                 reason = outcome.record and outcome.record.reason
@@ -268,14 +297,14 @@ class _Run:
             return outcome.record
         error = self._note_loss(job, outcome)
         if self.storage.exists(part_name(job.shard, job.index, "json")):
-            # The worker had finished the video and went before it could say so.
+            # The worker had finished the video, but went away before it could say so.
             return read_part_record(self.storage, job.shard, job.index)
         return self._try_again_or_fail(job, outcome, error)
 
     def _after_segment(
         self, job: ExtractJob, segment: Segment, outcome: JobResult | WorkerLost
     ) -> VideoRecord | None:
-        """Returns the record of a video that has failed with its segment, and None otherwise."""
+        """Returns the record of the video if it failed because of this segment, otherwise None."""
         record: VideoRecord | None
         if isinstance(outcome, JobResult):
             record = outcome.record
@@ -284,7 +313,7 @@ class _Run:
             record = read_segment_record(self.storage, job.shard, job.index, segment)
         self.recorder.lost(job.name)
         if job.index not in self.cuts:
-            # Its video was taken back while it was at work.
+            # The driver gave up cutting the video while a worker computed this segment.
             self.cuts.remove_files(job.shard, job.index, segment)
             return None
         if record is not None:
@@ -304,7 +333,7 @@ class _Run:
         return record
 
     def _after_join(self, job: JoinJob, outcome: JobResult | WorkerLost) -> VideoRecord | None:
-        """Returns the record of a video that is joined, or None where it is to be tried again."""
+        """Returns the record of a joined video, or None if the video is to be tried again."""
         if isinstance(outcome, WorkerLost):
             self._after_lost_join(job, job.video.key, outcome)
             return None
@@ -315,7 +344,7 @@ class _Run:
         return outcome.record
 
     def _extract_uncut(self, job: ExtractJob | JoinJob, name: str, outcome: JobResult) -> None:
-        """Gives up a video's segments: whatever is wrong, reading it whole says what it is."""
+        """Gives up a video's segments. Reading the whole video will show what is wrong."""
         log.warning("%s: %s; the video is extracted uncut", name, outcome.refusal)
         if outcome.traceback is not None:
             log.error("%s: internal error\n%s", name, outcome.traceback)
@@ -330,9 +359,10 @@ class _Run:
             for other in self.waiting
             if not (isinstance(other, ExtractJob) and other.index == job.index)
         )
+        self.retries.drop(job.index)
 
     def _note_loss(self, job: ExtractJob, outcome: WorkerLost) -> VideoError:
-        """Counts and logs a lost worker; returns what its video's failure would be."""
+        """Counts and logs a lost worker. Returns the error that its video would fail with."""
         self.report.num_lost_workers += 1
         error = self._why_lost(job, outcome)
         log.warning(
@@ -349,30 +379,30 @@ class _Run:
         self, job: ExtractJob, outcome: WorkerLost, error: VideoError
     ) -> VideoRecord | None:
         self.recorder.lost(job.name)
-        if self._goes_again(job, outcome):
+        if self.retries.goes_again(job, outcome, others_wait=bool(self.waiting)):
+            return None
+        if outcome.is_short_of_memory or outcome.fault == "node":
+            self._note_failure_of_node(job, error)
             return None
         record = failed_record(job, error)
         write_part_record(self.storage, job.shard, job.index, record)
         return record
 
-    def _goes_again(self, job: Job, lost: WorkerLost) -> bool:
-        """Queues a job that lost its worker, unless that has happened too often."""
-        if lost.node_died:
-            # A machine that is taken away says nothing about its videos.
-            if job.num_lost_nodes + 1 >= MAX_LOST_NODES:
-                return False
-            job = dataclasses.replace(job, num_lost_nodes=job.num_lost_nodes + 1)
-        else:
-            if job.attempt >= self.options.max_attempts:
-                return False
-            job = dataclasses.replace(job, attempt=job.attempt + 1)
-        self.waiting.appendleft(job)
-        return True
+    def _note_failure_of_node(self, job: ExtractJob, error: VideoError) -> None:
+        """Leaves a video to the next run. Its shard waits for it."""
+        key = job.video.key
+        if key not in self.failures_of_nodes:
+            record = msgspec.structs.replace(failed_record(job, error), fault="node")
+            self.failures_of_nodes[key] = failure_of(record, job.video.source)
+            self.report.node_failures[error.reason] += 1
+            log.warning("%s: left to the next run: %s: %s", key, error.reason, error.message)
 
     def _why_lost(self, job: ExtractJob, lost: WorkerLost) -> VideoError:
         if self.storage.exists(job.stall_name):
             trace = self.storage.read_bytes(job.stall_name).decode(errors="replace")
             self.storage.remove(job.stall_name)
+            if trace.startswith(MEMORY_MARK):
+                return VideoError("out-of-memory", trace.removeprefix(MEMORY_MARK))
             if trace:
                 log.warning("%s: stalled\n%s", job.name, trace)
                 seconds = job.stall_timeout_seconds or 0
@@ -389,7 +419,7 @@ class _Run:
     def _after_lost_join(self, job: JoinJob | PublishJob, name: str, outcome: WorkerLost) -> None:
         self.report.num_lost_workers += 1
         log.warning("%s lost the worker that joins it: %s", name, outcome.message)
-        if not self._goes_again(job, outcome):
+        if not self.retries.goes_again(job, outcome):
             raise ExecutorError(
                 f"{name} could not be joined in {job.attempt} attempts: {outcome.message}; run the "
                 f"same command to try again"
@@ -400,7 +430,7 @@ class _Run:
     ) -> None:
         self.report.add(record, is_joined=is_joined)
         if record.status == "failed":
-            failure = failure_of(self.entries[job.index].video, record)
+            failure = failure_of(record, self.entries[job.index].video.source)
             self.failures[record.key] = failure
             log.warning("%s: failed: %s: %s", record.key, failure.reason, failure.message)
         else:
@@ -411,15 +441,15 @@ class _Run:
             self.held_shards.append(job.shard)
 
     def _queue_publication(self, shard: int) -> None:
-        # Before the sidecar says that the shard is public, so that no failed video is ever in
-        # neither.
+        # The failures are written before the sidecar makes the shard public, so that every failed
+        # video is recorded at any time.
         keys = {self.entries[index].video.key for index in self.indices[shard]}
         if keys & self.failures.keys():
             write_failures(self.storage, self.failures.values())
         self.waiting.appendleft(PublishJob(self.storage, shard, tuple(self.indices[shard])))
 
     def _jobs_of(self, index: int) -> list[Job]:
-        """Returns what is to do for a video that is not finished."""
+        """Returns the jobs that an unfinished video still needs."""
         whole = self._extract_job(index)
         if index not in self.cuts:
             return [whole]
@@ -437,9 +467,11 @@ class _Run:
             shard=entry.shard,
             index=index,
             attempt=1,
-            # The watchdog ends the process, which must then be a worker's own.
+            # The watchdog ends its whole process, so that process must belong to a worker alone.
             stall_timeout_seconds=(
                 None if self.options.executor == "inline" else self.options.stall_timeout_seconds
             ),
             segment_frames=self.options.segment_frames,
+            worker_memory=self.options.worker_memory,
+            num_workers=self.options.num_workers,
         )

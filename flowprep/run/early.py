@@ -1,4 +1,4 @@
-"""A worker that begins to import what it needs while the driver still lists videos and plans."""
+"""A worker that starts its imports while the driver still lists videos and makes the plan."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ __all__ = ["early_worker"]
 def early_worker(
     options: RunOptions, flow: FlowSpec, videos: Sequence[str | os.PathLike[str]]
 ) -> Iterator[WorkerProcess | None]:
-    """Starts the worker of a run that surely needs no more than one, for a `with` block.
+    """Starts the worker of a run that certainly needs only one, for a `with` block.
 
-    Gives None where the run may be Ray's: `videos`, as the user named them, are many, or not known
-    to be one; and if there are none. Raises ConfigError for a device that is not there.
+    `videos` are the names that the user gave. Gives None if there are none, or if the run may need
+    Ray, for example because the names may stand for more than one video. Raises ConfigError for a
+    device that does not exist.
     """
     names = [os.fspath(name) for name in videos]
     is_one = len(names) == 1 and extension_of(names[0]) in VIDEO_EXTENSIONS

@@ -1,4 +1,4 @@
-"""A dry run: the plan, and time and bytes estimated from a short probe of real videos."""
+"""A dry run: it makes the plan and estimates time and bytes from a short probe of real videos."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, replace
 import cv2
 
 from flowprep.config import ExtractConfig, RunOptions
-from flowprep.dataset.layout import (
-    RGB_STREAM,
-    read_failures,
-)
+from flowprep.dataset.failures import published_failures, stored_failures
+from flowprep.dataset.layout import RGB_STREAM
 from flowprep.dataset.parts import list_parts, recorded_parts
 from flowprep.dataset.plan import Plan
 from flowprep.dataset.read import published_shards
@@ -24,9 +22,10 @@ from flowprep.flow import build_estimator
 from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.tree import is_frame_image
 from flowprep.inputs.video import Video
+from flowprep.run.changed import find_changed
 from flowprep.run.class_table import count_classes, table_lines
 from flowprep.run.extract import extract_video
-from flowprep.run.found_again import FolderNames, found_again
+from flowprep.run.found_again import FolderNames, failed_by_node, found_again
 from flowprep.run.options import check_options
 from flowprep.run.plan import make_plan
 from flowprep.run.ray_start import cluster_address
@@ -39,46 +38,46 @@ from flowprep.words import format_bytes, format_count, format_duration
 
 __all__ = ["PairCost", "RunEstimate", "count_frames", "estimate_run", "measure_cost", "spread"]
 
-# Headers tell how long videos are; a few pairs of three of them tell the rest.
+# The headers of some videos give their lengths. Timing a few pairs of three videos gives the rest.
 _NUM_HEADERS = 30
 _NUM_TIMED = 3
 _NUM_TIMED_PAIRS = 3
-# On a GPU: a batch and more, after a first one for which memory is taken and code is loaded.
+# On a GPU, more than one batch is timed, after a first batch that allocates memory and loads code.
 _NUM_TIMED_PAIRS_GPU = 48
 _PROBE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What a run would do. Time and bytes are None where no video could be probed."""
+    """What a run would do. Time and bytes are None if no video could be probed."""
 
     location: str
     config: ExtractConfig
     num_videos: int
     num_to_do: int
     num_shards: int
-    """In the whole plan."""
+    """Number of shards in the whole plan."""
     num_workers: int
     class_names: tuple[str, ...]
     splits: Counter[str]
     num_pairs: float | None
-    """Of the videos to do."""
+    """Frame pairs of the videos that are still to do."""
     num_bytes: float | None
-    """Of the JPEGs that these will give."""
+    """Bytes of the JPEGs that these pairs will give."""
     seconds_per_pair: float | None
-    """On one worker."""
+    """Time for one frame pair on one worker."""
     probe_failures: tuple[str, ...]
-    """What was wrong with probed videos, a sentence each."""
+    """One sentence for each probed video that failed."""
     num_gpus: int = 0
-    """That the workers share."""
+    """Number of GPUs that the workers share."""
     gpu_seconds_per_pair: float = 0.0
-    """Of `seconds_per_pair`, what a GPU spends."""
+    """The part of `seconds_per_pair` that a GPU spends."""
     num_segments: int = 0
-    """Of the videos to do, a short one counted as one."""
+    """Segments of the videos that are still to do. A short video counts as one segment."""
     class_counts: Mapping[str, Counter[str]] = field(default_factory=dict)
-    """Videos in the whole plan by class and split; empty names for none."""
+    """Videos in the whole plan by class and split. An empty name means no class or no split."""
     notes: tuple[str, ...] = ()
-    """What a run would say of itself."""
+    """Notes that the run would print."""
 
     def summary(self) -> str:
         """Returns the estimate as lines of text."""
@@ -111,11 +110,11 @@ class RunEstimate:
         elif self.num_pairs is None or self.num_bytes is None or self.seconds_per_pair is None:
             lines.append("  estimate    none: no video could be probed")
         else:
-            # A video is the work of one worker, or each of its segments is.
+            # One worker computes a short video. Each segment of a long video may have its own.
             num_busy = min(self.num_workers, max(self.num_to_do, self.num_segments))
             seconds = self.num_pairs * self.seconds_per_pair / num_busy
             if self.num_gpus:
-                # Workers wait for the GPU that they share.
+                # Workers wait for the GPUs that they share.
                 num_gpus = min(self.num_gpus, num_busy)
                 seconds = max(seconds, self.num_pairs * self.gpu_seconds_per_pair / num_gpus)
             lines.append(
@@ -135,11 +134,11 @@ class RunEstimate:
 def estimate_run(
     manifest: Manifest, out: str, config: ExtractConfig, options: RunOptions
 ) -> RunEstimate:
-    """Probes some of the videos that a run would extract; writes nothing.
+    """Probes some of the videos that a run would extract. Writes nothing.
 
-    What a cluster has is not asked: the estimate is for this machine. Raises ConfigError for a
-    device that is not there, and ConfigMismatchError, InputError and DatasetError as the run itself
-    would.
+    The estimate is for this machine, and no cluster is asked what it has. Raises ConfigError for a
+    device that does not exist, and ConfigMismatchError, InputError and DatasetError as the run
+    itself would.
     """
     check_options(options, config.flow.algorithm)
     if cluster_address(options.address) is not None:
@@ -190,12 +189,15 @@ def estimate_run(
 
 
 def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str]:
-    """Returns the keys of videos that a run would not compute again, published or not yet."""
+    """Returns the keys of the videos that are finished, in published shards and in parts."""
     published = set(published_shards(storage))
     known = plan.known
     done = {entry.video.key for entry in known if entry.shard in published}
-    failures = read_failures(storage)
-    done -= failures.keys() if options.retry_failed else found_again(failures, plan.entries)
+    failures = published_failures(storage, known, published, stored_failures(storage) or {})
+    if options.redo_changed:
+        done -= find_changed(storage, plan.entries, published, redo=True).keys
+    again = found_again(failures, plan.entries) | failed_by_node(failures)
+    done -= failures.keys() if options.retry_failed else again
     names = FolderNames()
     for shard in {entry.shard for entry in known} - published:
         for index, record in recorded_parts(storage, shard, list_parts(storage, shard)):
@@ -203,7 +205,8 @@ def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str
                 continue
             source = plan.entries[index].video.source
             is_there_now = record.reason == "missing" and names.holds(source)
-            if record.status == "failed" and (options.retry_failed or is_there_now):
+            is_again = options.retry_failed or is_there_now or record.fault == "node"
+            if record.status == "failed" and is_again:
                 continue
             done.add(known[index].video.key)
     return done
@@ -212,7 +215,7 @@ def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str
 def count_frames(
     videos: Sequence[Video], config: ExtractConfig, failures: list[str]
 ) -> list[float]:
-    """Returns the frames of each video, as headers say; adds a sentence for each without one."""
+    """Returns each video's number of frames from its header; adds a sentence if that fails."""
     counts = []
     for video in videos:
         try:
@@ -221,7 +224,7 @@ def count_frames(
             failures.append(f"{video.key}: {error.message}")
             continue
         if info.codec == "images" and info.fps is None:
-            # Without a clock a folder has no range, and is taken whole.
+            # A folder of images without a frame rate has no time range, so it is taken whole.
             fps, length = 1.0, float(sum(map(is_frame_image, os.listdir(video.source))))
         elif info.fps is None or (info.duration_seconds is None and video.end_seconds is None):
             failures.append(f"{video.key}: its header does not say how long it is")
@@ -237,23 +240,23 @@ def count_frames(
 
 @dataclass(frozen=True)
 class PairCost:
-    """What a frame pair costs, all stages and both directions, on one worker."""
+    """What a frame pair costs on one worker, over all stages and both directions."""
 
     seconds_per_pair: float
     bytes_per_pair: float
-    """Of the JPEGs of its flow."""
+    """Bytes of the flow JPEGs of one pair."""
     bytes_per_frame: float
-    """Of the JPEGs of the RGB frames."""
+    """Bytes of the JPEG of one RGB frame."""
     pixels_per_pair: float
-    """Of a stored frame."""
+    """Pixels of one stored frame."""
     flow_seconds_per_pair: float = 0.0
-    """Of `seconds_per_pair`, what the flow took."""
+    """The part of `seconds_per_pair` that the flow took."""
 
 
 def measure_cost(
     videos: Sequence[Video], config: ExtractConfig, failures: list[str], *, device: str = "cpu"
 ) -> PairCost | None:
-    """Measures the first pairs of some videos; adds a sentence for each that gives none."""
+    """Measures the first pairs of some videos. Adds a sentence for each video that gives none."""
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     estimator = build_estimator(config.flow.algorithm, config.flow.parameters, device)
@@ -270,7 +273,7 @@ def measure_cost(
                 info = probe_video(video, config.decode)
                 fps = config.decode.fps or info.fps or 1.0
                 if info.fps is None and info.codec == "images":
-                    # Images without a clock get one, so that the first of them can be cut out.
+                    # Images without a frame rate get one, so that the first ones can be cut out.
                     config = replace(config, decode=replace(config.decode, image_fps=fps))
                 start = video.start_seconds or 0.0
                 end = start + (config.flow.step + num_timed + 0.5) / fps
@@ -306,7 +309,7 @@ def measure_cost(
 
 
 def spread(videos: Sequence[Video], count: int) -> list[Video]:
-    """Returns up to `count` videos, equally far apart in the plan."""
+    """Returns up to `count` videos, spaced evenly over the plan."""
     if len(videos) <= count:
         return list(videos)
     return [videos[(2 * i + 1) * len(videos) // (2 * count)] for i in range(count)]

@@ -1,4 +1,4 @@
-"""Where jobs are carried out: the interface of all executors, and the one without any worker."""
+"""Executors carry out jobs: their common interface, and the executor without a worker process."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from flowprep.run.run_job import run_job
 __all__ = ["MAX_FAILED_STARTS", "Executor", "InlineExecutor"]
 
 MAX_FAILED_STARTS = 3
-"""Workers that end while they start, one after the other, before it counts as a failure."""
+"""The run fails after this many workers in a row have ended while they started."""
 
 
 class Executor(ABC):
-    """Takes jobs and gives their results back in the order in which they end."""
+    """Takes jobs and returns their results in the order in which the jobs end."""
 
     num_workers: int
-    """Jobs that run at the same time."""
+    """Number of jobs that run at the same time."""
     window: int
-    """Jobs to have in hand, so that no worker waits for the driver."""
+    """Number of jobs that the driver should have submitted, so that no worker waits for it."""
 
     @abstractmethod
     def submit(self, job: Job) -> None:
@@ -32,19 +32,23 @@ class Executor(ABC):
 
     @abstractmethod
     def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
-        """Returns jobs that have ended, after at most `timeout_seconds` if there are none."""
+        """Returns the jobs that have ended. Waits for the first at most `timeout_seconds`."""
+
+    def is_short_of_memory(self) -> bool:
+        """Returns whether this machine is so short of memory that its workers would be ended."""
+        return False
 
     @abstractmethod
     def show(self, samples: Sequence[Sample]) -> None:
-        """Shows a run's numbers, if there is a place for it."""
+        """Shows a run's numbers if the executor has a place to show them."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends the workers; jobs in flight are dropped."""
+        """Ends the workers. Jobs in flight are dropped."""
 
 
 class InlineExecutor(Executor):
-    """Carries every job out at once in this process, where a debugger reaches it."""
+    """Carries out every job immediately in this process, so that a debugger can reach it."""
 
     num_workers = 1
     window = 1

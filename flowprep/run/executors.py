@@ -1,4 +1,4 @@
-"""The executors by name, and which one a run gets."""
+"""The executors by name, and the choice of the executor for a run."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ EXECUTORS: dict[ExecutorName, Callable[[RunOptions, FlowSpec], Executor]] = {
     "process": ProcessExecutor,
     "inline": InlineExecutor,
 }
-"""The executor class of each name; `auto` is one of them, see `start_executor`."""
+"""The executor class for each name. `auto` means one of them, see `start_executor`."""
 
 
 def start_executor(
     options: RunOptions, flow: FlowSpec, num_jobs: int, worker: WorkerProcess | None = None
 ) -> Executor:
-    """Starts the executor of a run that begins with so many jobs, on `worker` where it needs one.
+    """Starts the executor of a run that begins with `num_jobs` jobs; uses `worker` if it can.
 
-    Raises what its class raises: ConfigError for a device, ExecutorError where there are no
+    Raises what the executor's class raises: ConfigError for a device, ExecutorError if there are no
     workers.
     """
     name = chosen_executor(options, flow.algorithm, num_jobs)
@@ -46,7 +46,7 @@ def start_executor(
 
 
 class AutoExecutor(Executor):
-    """One process for the one video of a run, and Ray as soon as that is cut into segments."""
+    """One process for a run of one video, and Ray as soon as the video is cut into segments."""
 
     def __init__(
         self, options: RunOptions, flow: FlowSpec, worker: WorkerProcess | None = None
@@ -57,7 +57,7 @@ class AutoExecutor(Executor):
         self._work_by(ProcessExecutor(options, flow, worker))
 
     def submit(self, job: Job) -> None:
-        # The first of them comes when the only video has said how it is to be cut.
+        # The first segment comes once the worker has said how to cut the only video.
         if isinstance(job, ExtractJob) and job.segment is not None and not self._has_grown:
             log.info("the video is long: several workers share its segments, by Ray")
             self._executor.close()
@@ -67,6 +67,9 @@ class AutoExecutor(Executor):
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
         return self._executor.wait(timeout_seconds)
+
+    def is_short_of_memory(self) -> bool:
+        return self._executor.is_short_of_memory()
 
     def show(self, samples: Sequence[Sample]) -> None:
         self._executor.show(samples)

@@ -1,4 +1,4 @@
-"""One video: decode -> flow -> quantize -> JPEG. No Ray, no files but its own temporary ones."""
+"""One video: decode -> flow -> quantize -> JPEG. Uses no Ray and writes only temporary files."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ __all__ = [
 
 @dataclass
 class ExtractedVideo:
-    """What one video gave: its metadata and its streams, which a `with` block frees."""
+    """The result for one video: its metadata and its streams. A `with` block frees the streams."""
 
     status: VideoStatus
     metadata: VideoMetadata
     statistics: dict[Direction, FlowStatistics]
-    """Those of `metadata`, and nothing rounded."""
+    """The statistics that `metadata` holds, but not rounded."""
     edges: EdgeDigests | None
-    """What a segment shares with its neighbors; None of a whole video."""
+    """Digests of the frames that a segment shares with its neighbors. None for a whole video."""
     streams: dict[str, JpegStream]
-    """`flow_x`, `flow_y`, `back_x`, `back_y`, `rgb`: those that the configuration asks for."""
+    """Those of `flow_x`, `flow_y`, `back_x`, `back_y` and `rgb` that the configuration wants."""
     seconds: dict[str, float]
     """Seconds spent in `decode`, `flow` and `encode`."""
 
@@ -72,12 +72,13 @@ def extract_video(
     reader: FrameReader | None = None,
     on_progress: Callable[[], None] | None = None,
 ) -> ExtractedVideo:
-    """Computes the flow of one video, as `config` says, in memory that its length does not change.
+    """Computes the flow of one video as `config` says. Memory use does not grow with its length.
 
-    Of a `segment` it gives that part: its streams are that part of the video's streams, and it is
-    described as a video of its own. `reader` is the video's own, opened and not yet read.
-    `on_progress` is called for every frame and pair. Raises VideoError with the reason why the
-    video gives nothing; under `on_damage` `cut` a damaged one gives what came before the damage.
+    For a `segment`, the streams are only that part of the video's streams, and the metadata
+    describes the segment as if it were a video. `reader` is an open reader of the video that has
+    read nothing yet. `on_progress` is called for every frame and pair. Raises VideoError with the
+    reason if the video gives nothing. If `on_damage` is `cut`, a damaged video gives the part
+    before the damage.
     """
     tick = on_progress or no_progress
     streams = FlowStreams(config.flow, config.encode, estimator)
@@ -85,7 +86,7 @@ def extract_video(
         if reader is None:
             with streams.clock.spent("decode"):
                 reader = open_video(video, config.decode)
-        # A segment that is damaged is given up: reading the video whole says what can be kept.
+        # A damaged segment is given up. Reading the whole video shows which part can be kept.
         keeps_begin = config.decode.on_damage == "cut" and segment is None
         with reader:
             source = _Source(reader, segment, config.flow.step, keeps_begin, tick)
@@ -103,7 +104,8 @@ def extract_video(
             num_frames_decoded=reader.num_frames_decoded,
             num_frames=streams.num_frames,
             num_flows=streams.num_flows,
-            step=config.flow.step,
+            config=config,
+            implementation=_implementation(config),
             versions=library_versions(config),
             statistics=streams.statistics,
             sizes={name: stream.sizes for name, stream in streams.streams.items()},
@@ -112,7 +114,7 @@ def extract_video(
                 num_irregular_stamps=reader.num_irregular_stamps,
                 num_damaged=reader.num_damaged,
                 notes=reader.notes,
-                # Two of these may fill one data set: they agree, but not bit by bit.
+                # Several devices may fill one data set. Their results agree, but not bit by bit.
                 device=estimator.device_name,
                 estimator=type(estimator).__name__,
                 damage=None if damage is None else damage.message,
@@ -132,7 +134,7 @@ def extract_video(
 
 
 class _Source:
-    """The frames of a video, or of a segment, up to its end or to damage; read once."""
+    """The frames of a video or segment, up to its end or to damage. They can be read only once."""
 
     def __init__(
         self,
@@ -143,7 +145,7 @@ class _Source:
         on_progress: Callable[[], None],
     ) -> None:
         self.damage: VideoError | None = None
-        """What ended it early, if `keeps_begin`."""
+        """The damage that ended the frames early, if `keeps_begin`."""
         self.edges = None if segment is None else SegmentEdges(segment.num_frames, step)
         self.keeps_frame = None if segment is None else segment.keeps_frame
         self._keeps_begin = keeps_begin
@@ -160,7 +162,7 @@ class _Source:
         except VideoError as error:
             if not (self._keeps_begin and error.reason == "damaged"):
                 raise
-            # Ended here and not raised, so that the estimator gives the pairs it holds.
+            # Ends without raising, so that the estimator still gives the pairs that it holds.
             self.damage = error
 
 
@@ -174,15 +176,20 @@ def _too_few_frames(num_frames: int, step: int) -> VideoError:
 
 
 @functools.cache
-def library_versions(config: ExtractConfig) -> dict[str, str]:
-    """Returns the versions of the libraries that take part in the numbers, and of the user's code.
+def _implementation(config: ExtractConfig) -> str:
+    return implementation_of(config.flow.algorithm, config.flow.parameters)
 
-    Raises ConfigError where the estimator that the user names cannot be had.
+
+@functools.cache
+def library_versions(config: ExtractConfig) -> dict[str, str]:
+    """Returns the versions of the libraries that affect the numbers, and of the user's own code.
+
+    Raises ConfigError if the estimator that the user names cannot be loaded.
     """
     package = {"pyav": "av", "decord": "decord"}[config.decode.decoder]
     flow, own = config.flow, {}
     if is_own(flow.algorithm):
-        own["estimator"] = implementation_of(flow.algorithm, flow.parameters)
+        own["estimator"] = _implementation(config)
     return {
         "flowprep": flowprep._version.__version__,
         "numpy": np.__version__,

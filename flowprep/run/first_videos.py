@@ -1,7 +1,7 @@
-"""Whether extraction works here at all: what becomes of the first videos of a run.
+"""Tells from the first videos of a run whether extraction works here at all.
 
-An error in flowprep itself, or in a library of a version that it does not know, may end every video
-in the same way. Then the videos are not to blame, and the run stops before all of them have failed.
+An error in flowprep itself, or in an unknown version of a library, may make every video fail in the
+same way. Then the videos are not to blame, and the run stops before all of them have failed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from flowprep.run.job import internal_error_site
 __all__ = ["MAX_SAME_ERRORS", "FirstVideos"]
 
 MAX_SAME_ERRORS = 8
-"""So many videos may fail with one internal error, before any gives flow, until the run stops."""
+"""The run stops if this many videos fail with the same internal error before any gives flow."""
 
 
 @dataclass(frozen=True)
 class _Fault:
-    """An internal error and the videos that it ended: shard and index of each."""
+    """An internal error, and the shard and index of each video that failed with it."""
 
     site: str
     reason: FailureReason | None
@@ -29,23 +29,23 @@ class _Fault:
 
 
 class FirstVideos:
-    """Watches a run until a video gives flow, or two of them fail by different internal errors.
+    """Watches a run until a video gives flow, or two videos fail with different internal errors.
 
-    A video that fails by its own fault, such as a file that is no video, says nothing.
+    A video that fails by its own fault, such as a file that is no video, does not count.
     """
 
     def __init__(self) -> None:
         self.is_open = True
-        """Whether extraction may not work at all, as far as is known."""
+        """Whether it is still unknown that extraction works."""
         self._fault: _Fault | None = None
 
     def give_up_watching(self) -> None:
-        """Notes that something was computed: extraction works."""
+        """Notes that something was computed, which shows that extraction works."""
         self.is_open = False
         self._fault = None
 
     def add(self, shard: int, index: int, record: VideoRecord) -> None:
-        """Notes what became of a video."""
+        """Notes the record of a finished or failed video."""
         if not self.is_open:
             return
         site = internal_error_site(record)
@@ -61,11 +61,11 @@ class FirstVideos:
 
     @property
     def failed(self) -> tuple[tuple[int, int], ...]:
-        """Shard and index of the videos that failed by the same internal error."""
+        """Shard and index of each video that failed with the same internal error."""
         return () if self._fault is None else self._fault.videos
 
     def error(self, log_name: str, *, is_end: bool) -> ExecutorError | None:
-        """Returns why the run must stop; `is_end` says that no video of it is left to try."""
+        """Returns why the run must stop, if it must; `is_end` means no video is left to try."""
         if self._fault is None or (len(self.failed) < MAX_SAME_ERRORS and not is_end):
             return None
         count = len(self.failed)

@@ -1,9 +1,10 @@
-"""Frames of one video -> flow -> levels -> JPEG: what extract, view and compare do alike.
+"""Frames of one video -> flow -> levels -> JPEG: the part that extract, view and compare share.
 
     FlowStreams.compute   frames -> images -> estimator.pairs -> quantize -> JPEG streams
     flow_between          one field of two frames
 
-A frame's image is what the estimator takes of it, gray or RGB. Memory does not grow with the video.
+The image of a frame is the input that the estimator takes, gray or RGB. Memory use does not grow
+with the length of the video.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = ["FlowStreams", "flow_between", "no_progress"]
 
 
 def no_progress() -> None:
-    """Does nothing: nobody follows the progress."""
+    """Does nothing. It stands for a progress callback if nobody follows the progress."""
 
 
 class FlowStreams:
@@ -44,7 +45,7 @@ class FlowStreams:
             name: JpegStream(encode.rgb_jpeg_quality if name == RGB_STREAM else encode.jpeg_quality)
             for name in stream_names(encode)
         }
-        """`flow_x`, `flow_y`, `back_x`, `back_y`, `rgb`: those that `encode` asks for."""
+        """Those of `flow_x`, `flow_y`, `back_x`, `back_y` and `rgb` that `encode` asks for."""
         self.clock = _Clock()
         self.num_frames = 0
         self.num_flows = 0
@@ -62,11 +63,12 @@ class FlowStreams:
         keeps_frame: Callable[[int], bool] | None = None,
         on_progress: Callable[[], None] = no_progress,
     ) -> None:
-        """Adds the flow of all `frames`, and the frames themselves where `encode` keeps RGB.
+        """Adds the flow of all `frames`, and the frames themselves if `encode` keeps RGB.
 
-        `keeps_frame` says by its number, from 0, which frames are kept; the default is all.
-        `on_progress` is called for every frame and pair. Raises what reading the frames raises, and
-        VideoError for frames that are too small and for fields that cannot be stored.
+        `keeps_frame` takes the number of a frame, from 0, and says whether to keep that frame. The
+        default keeps all frames. `on_progress` is called for every frame and pair. Raises what
+        reading the frames raises, and VideoError for frames that are too small and for fields that
+        cannot be stored.
         """
         images = self._images(iter(frames), keeps_frame, on_progress)
         pairs = self._estimator.pairs(
@@ -82,7 +84,7 @@ class FlowStreams:
             self.num_flows += 1
             on_progress()
         if self._frame_error is not None:
-            # An estimator that takes an error for the end of the video does not make it one.
+            # An estimator may have swallowed the error and ended as if the video were over.
             raise self._frame_error
         if self.num_flows != max(0, self.num_frames - self._flow.step):
             raise VideoError(
@@ -99,7 +101,7 @@ class FlowStreams:
 
     @property
     def statistics(self) -> dict[Direction, FlowStatistics]:
-        """Of the fields of each direction, before they were quantized."""
+        """Statistics of the fields of each direction, before quantization."""
         return {name: one.statistics for name, one in self._quantizers.items()}
 
     def close(self) -> None:
@@ -113,7 +115,7 @@ class FlowStreams:
         keeps_frame: Callable[[int], bool] | None,
         on_progress: Callable[[], None],
     ) -> Iterator[NDArray[np.uint8]]:
-        """Gives the estimator its images, and keeps the frames on the way."""
+        """Gives the estimator its images, and stores the RGB frames on the way."""
         try:
             while True:
                 with self.clock.spent("decode"):
@@ -130,7 +132,7 @@ class FlowStreams:
                 on_progress()
                 yield image
         except Exception as error:
-            # It passes through the estimator, whose fault it is not.
+            # This error passes through the estimator, but is not the estimator's fault.
             self._frame_error = error
             raise
 
@@ -173,7 +175,7 @@ def flow_between(
 
 
 def _image_of(frame: Frame, estimator: FlowEstimator) -> NDArray[np.uint8]:
-    """Returns what an estimator takes of a frame: (H, W), or (H, W, 3) RGB.
+    """Returns the image of a frame that an estimator takes: (H, W), or (H, W, 3) RGB.
 
     Raises VideoError for a frame that is too small.
     """
@@ -190,10 +192,10 @@ def _image_of(frame: Frame, estimator: FlowEstimator) -> NDArray[np.uint8]:
 def _checked(
     field: object, size: tuple[int, ...], algorithm: str, *, is_first: bool
 ) -> NDArray[np.float32]:
-    """Returns what an estimator gave, if it is a field for frames of `size`, (H, W).
+    """Returns the field that an estimator gave, if it fits frames of `size`, (H, W).
 
-    Of the fields of a user's own estimator the first of a video must be finite, too. Raises
-    VideoError for what is none.
+    With a user's own estimator, the first field of each video must also be finite. Raises
+    VideoError for anything else.
     """
     wanted = (*size, 2)
     if not isinstance(field, np.ndarray):
@@ -212,7 +214,7 @@ def _checked(
 
 
 def _raise_as_own(error: Exception, algorithm: str) -> None:
-    """Raises VideoError where an error is that of a user's own estimator; otherwise returns."""
+    """Raises VideoError if an error comes from a user's own estimator; otherwise returns."""
     passes = isinstance(error, (FlowprepError, MemoryError)) or is_device_failure(error)
     if is_own(algorithm) and not passes:
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -223,7 +225,7 @@ def _raise_as_own(error: Exception, algorithm: str) -> None:
 
 
 class _Clock:
-    """Sums up seconds by stage; a stage entered inside another one counts for itself alone."""
+    """Sums up seconds by stage. The time of a nested stage is not counted in the outer stage."""
 
     def __init__(self) -> None:
         self.seconds = {"decode": 0.0, "flow": 0.0, "encode": 0.0}

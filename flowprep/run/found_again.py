@@ -1,26 +1,28 @@
-"""Videos that failed as missing and are there now: a wrong root corrected, a disk mounted again."""
+"""Finds videos that failed as missing and exist now, for example on a disk mounted again."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from flowprep.dataset.layout import Failure, ManifestEntry
 from flowprep.errors import StorageError
 from flowprep.inputs.places import names_in
 from flowprep.urls import is_url, parent_url, redacted
 
-__all__ = ["FolderNames", "found_again", "with_new_sources"]
+__all__ = ["FolderNames", "failed_by_node", "found_again", "with_new_sources"]
 
 
 class FolderNames:
-    """The names in folders, each folder listed once, on disk or on an object store."""
+    """The names in folders, on disk or on an object store. Each folder is listed only once."""
 
     def __init__(self) -> None:
         self._names: dict[str, frozenset[str]] = {}
 
     def holds(self, source: str) -> bool:
-        """Whether a source can be read now, as far as a listing says."""
+        """Whether a source can be read now, judged by the listing of its folder."""
         if source.startswith(("http://", "https://")):
             return False  # A web server lists nothing.
         folder, name = parent_url(source) if is_url(source) else os.path.split(source)
@@ -33,9 +35,9 @@ class FolderNames:
 
 
 def found_again(failures: Mapping[str, Failure], entries: Iterable[ManifestEntry]) -> set[str]:
-    """Returns the keys of failed videos that were missing and are worth another try.
+    """Returns the keys of videos that failed as missing and are worth another try.
 
-    Their source is there now, or it is another URL than it was.
+    Such a video's source exists now, or its URL has changed.
     """
     names = FolderNames()
     found = set()
@@ -44,7 +46,7 @@ def found_again(failures: Mapping[str, Failure], entries: Iterable[ManifestEntry
         if failure is None or failure.reason != "missing":
             continue
         if is_url(source):
-            # What is listed and may not be read would be tried in every run.
+            # A file that is listed but may not be read would be tried again in every run.
             is_new = failure.source != redacted(source) or (
                 "may not be read" not in failure.message and names.holds(source)
             )
@@ -55,19 +57,19 @@ def found_again(failures: Mapping[str, Failure], entries: Iterable[ManifestEntry
     return found
 
 
+def failed_by_node(failures: Mapping[str, Failure]) -> set[str]:
+    """Returns the keys of videos whose failure was no fault of theirs."""
+    return {key for key, failure in failures.items() if failure.fault == "node"}
+
+
 def with_new_sources(
     failures: Mapping[str, Failure], entries: Iterable[ManifestEntry]
 ) -> dict[str, Failure]:
-    """Returns the failures, each missing video's with the source where it is looked for now."""
+    """Returns the failures; a missing video's failure gets the source that is tried now."""
     result = dict(failures)
     for entry in entries:
         failure = failures.get(entry.video.key)
         if failure is not None and failure.reason == "missing":
-            result[failure.key] = Failure(
-                failure.key,
-                redacted(entry.video.source),
-                failure.reason,
-                failure.message,
-                failure.attempts,
-            )
+            source = redacted(entry.video.source)
+            result[failure.key] = msgspec.structs.replace(failure, source=source)
     return result

@@ -1,4 +1,4 @@
-"""What is given to a worker, and what comes back."""
+"""The jobs that workers get, and the results that they send back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import VideoRecord
 from flowprep.dataset.parts import part_name
-from flowprep.errors import FlowprepError, VideoError
+from flowprep.errors import FailureFault, FlowprepError, VideoError
 from flowprep.inputs.video import Video
 from flowprep.run.segments import segment_name
 from flowprep.storage import Storage
@@ -40,24 +40,30 @@ class ExtractJob:
     """The video's line in the manifest."""
     attempt: int
     stall_timeout_seconds: float | None
-    """None leaves the watchdog off: it ends the process, which must then not be the user's own."""
+    """None leaves the watchdog off. The watchdog ends its process, so the user's own has none."""
     num_lost_nodes: int = 0
-    """Machines that went away while they worked on it."""
+    """Number of machines that went away while they worked on this job."""
+    short_since: float | None = None
+    """When other programs first left no memory for this job, by the driver's clock."""
     segment_frames: int = 0
-    """A video of more than twice so many frames is not extracted: the result says how to cut it."""
+    """For a video with more than twice this many frames, the result only says how to cut it."""
     segment: Segment | None = None
-    """The part of the video to extract; None is all of it."""
+    """The part of the video to extract. None means the whole video."""
+    worker_memory: str = "none"
+    """How much memory its worker may hold, as in the option of this name."""
+    num_workers: int | None = None
+    """Number of workers of the run. None means the number of cores."""
 
     @property
     def name(self) -> str:
-        """Of the video, and of its segment, for people."""
+        """The name of the video and its segment, for people to read."""
         if self.segment is None:
             return self.video.key
         return f"{self.video.key} (flows {self.segment.start} to {self.segment.stop - 1})"
 
     @property
     def stall_name(self) -> str:
-        """Name of the file that says where a worker stalled."""
+        """The name of the file that says where a worker stalled."""
         if self.segment is None:
             return part_name(self.shard, self.index, "stall")
         return segment_name(self.shard, self.index, self.segment, "stall")
@@ -65,7 +71,7 @@ class ExtractJob:
 
 @dataclass(frozen=True, slots=True)
 class JoinJob:
-    """One video to join from its segments."""
+    """One video to be joined from its segments."""
 
     storage: Storage
     video: Video
@@ -74,18 +80,20 @@ class JoinJob:
     cut: VideoCut
     attempt: int = 1
     num_lost_nodes: int = 0
+    short_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PublishJob:
-    """One shard to join from its parts."""
+    """One shard to be joined from its parts."""
 
     storage: Storage
     shard: int
     indices: tuple[int, ...]
-    """The manifest's lines in this shard, in order."""
+    """The manifest's lines that belong to this shard, in order."""
     attempt: int = 1
     num_lost_nodes: int = 0
+    short_since: float | None = None
 
 
 Job = ExtractJob | JoinJob | PublishJob
@@ -93,42 +101,46 @@ Job = ExtractJob | JoinJob | PublishJob
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a worker sends back: small, for the bytes went to storage."""
+    """The result that a worker sends back. It is small, because the frames went to storage."""
 
     record: VideoRecord | None = None
-    """Of an ExtractJob or a JoinJob; of a segment as if it were a video."""
+    """The record of the video of an ExtractJob or JoinJob. A segment's record looks the same."""
     cut: VideoCut | None = None
-    """How to cut a video that was too long to be extracted at once."""
+    """How to cut a video that is too long to be extracted at once."""
     refusal: str | None = None
-    """Why a segment, or the join, gave nothing: the video is to be extracted uncut."""
+    """Why a segment or the join gave nothing. The video is then extracted uncut."""
     error: FlowprepError | None = None
-    """What stops the whole run: storage that fails. A video's own failure is in its record."""
+    """An error that stops the whole run, such as failing storage. A video's own is in `record`."""
     traceback: str | None = None
-    """Of an internal error, for the log."""
+    """The traceback of an internal error, for the log."""
     node: str = field(default_factory=socket.gethostname)
-    """The machine that the worker is on."""
+    """The machine on which the worker runs."""
 
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """A worker went away with its job, or its GPU can do no more."""
+    """The worker went away with its job, or its GPU cannot compute any more."""
 
     reason: Literal["crashed", "out-of-memory"]
     message: str
     node_died: bool = False
-    """Its whole machine went away, which is hardly the job's doing."""
+    """Whether its whole machine went away, which is hardly the fault of the job."""
+    is_short_of_memory: bool = False
+    """Whether its machine's memory ran out while the worker held no more than it may."""
+    fault: FailureFault = "video"
+    """Whose fault it is if it happens in every attempt."""
     node: str = ""
-    """Not known: what could have said it is gone."""
+    """Always empty: the machine is not known, because the worker can no longer name it."""
 
 
 @dataclass(frozen=True)
 class PreparedWorker:
-    """What a worker with a device of its own says before it takes jobs."""
+    """The first message of a worker with its own device, before it takes jobs."""
 
     estimator: str = ""
-    """Its class and device."""
+    """The class and the device of the estimator."""
     error: FlowprepError | None = None
-    """Why it cannot work."""
+    """Why the worker cannot work."""
     notes: tuple[str, ...] = ()
     """Warnings, for the log."""
     node: str = field(default_factory=socket.gethostname)
@@ -144,15 +156,16 @@ def failed_record(job: ExtractJob, error: VideoError) -> VideoRecord:
         reason=error.reason,
         message=error.message,
         attempts=job.attempt,
+        fault="video",
     )
 
 
 def internal_error_site(record: VideoRecord) -> str | None:
-    """Returns what failed and where, such as `TypeError at reader.py:12`; None for other failures.
+    """Returns the error and its place, such as `TypeError at reader.py:12`, of an internal error.
 
-    An error of a user's own estimator counts as one: it is no fault of the video either.
-
-    Of one fault it is the same for each video, while the rest of the message may name the video.
+    Returns None for other failures. An error of a user's own estimator counts as an internal error,
+    because the video is not to blame either. One fault gives the same text for each video. Only the
+    rest of the message may name the video.
     """
     if record.status != "failed" or record.reason not in ("internal-error", "estimator-error"):
         return None

@@ -1,4 +1,4 @@
-"""What of a run's options is refused before it begins, and which executor they mean."""
+"""Checks of a run's options before the run begins, and the executor that they mean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_options", "chosen_executor"]
 
 
 def check_options(options: RunOptions, algorithm: str) -> None:
-    """Raises ConfigError for a device that cannot be had, as far as it is known before a run."""
+    """Raises ConfigError for a device or runtime environment that is known to be unusable."""
     name = options.device.removesuffix("+cpu")
     device = check_device(name, algorithm)
     if options.runtime_env is not None:
@@ -34,10 +34,10 @@ def check_options(options: RunOptions, algorithm: str) -> None:
 
 
 def chosen_executor(options: RunOptions, algorithm: str, num_jobs: int) -> ExecutorName:
-    """Returns the executor that `auto` means for a run that begins with so many jobs.
+    """Returns the executor that `auto` means for a run that begins with `num_jobs` jobs.
 
-    One job at a time needs no Ray, which takes seconds to start: one process does it. A cluster, a
-    GPU and a runtime environment are Ray's.
+    A run with one job at a time uses one process, because Ray takes seconds to start. A cluster, a
+    GPU or a runtime environment needs Ray.
     """
     if options.executor != "auto":
         return options.executor

@@ -1,4 +1,4 @@
-"""Planning a run: what a data set holds, and what is to be added to it."""
+"""Planning a run: which videos a data set holds, and which are to be added."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import DATASET_FILE, MANIFEST_FILE, DatasetHeader, read_manifest
+from flowprep.dataset.lost_plan import lost_header, named_classes, read_lost_plan
 from flowprep.dataset.plan import (
     Plan,
     assign_shards,
@@ -27,7 +28,7 @@ __all__ = ["make_plan", "with_all_parameters"]
 def with_all_parameters(config: ExtractConfig) -> ExtractConfig:
     """Returns the configuration with the defaults of a user's own estimator filled in.
 
-    Raises ConfigError for an estimator that cannot be had, and for parameters that it refuses.
+    Raises ConfigError for an estimator that cannot be loaded, and for parameters that it refuses.
     """
     flow = config.flow
     if not isinstance(flow.parameters, OwnParameters):
@@ -37,31 +38,48 @@ def with_all_parameters(config: ExtractConfig) -> ExtractConfig:
 
 
 def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Plan:
-    """Returns the plan for `manifest` in a new data set, or added to the one that is there.
+    """Returns the plan for `manifest` in a new data set, or for adding it to an existing one.
 
-    Writes nothing. Raises ConfigMismatchError where the stored configuration gives other numbers,
-    InputError where a known video has got other labels, DatasetError where the folder holds
-    something else.
+    Writes nothing. Raises ConfigMismatchError if the stored configuration gives other numbers,
+    InputError if a known video now has other labels, DatasetError if the folder holds something
+    else.
     """
     config = with_all_parameters(config)
     implementation = implementation_of(config.flow.algorithm, config.flow.parameters)
-    if not storage.exists(DATASET_FILE):
-        refuse_foreign_files(storage)
-        header = DatasetHeader(
-            config, implementation, manifest.class_names, library_versions(config)
-        )
-        return Plan(header, [], assign_shards(manifest.videos, 0, config.encode.videos_per_shard))
-    header = DatasetHeader.read(storage)
-    header.check_same(config, implementation, storage.location)
-    known = read_manifest(storage) if storage.exists(MANIFEST_FILE) else []
+    notes: list[str] = []
+    if storage.exists(DATASET_FILE):
+        header = DatasetHeader.read(storage)
+        header.check_same(config, implementation, storage.location)
+        is_lost = False
+    else:
+        found = lost_header(storage, config, implementation)
+        if found is None:
+            refuse_foreign_files(storage)
+            header = DatasetHeader(
+                config, implementation, manifest.class_names, library_versions(config)
+            )
+            entries = assign_shards(manifest.videos, 0, config.encode.videos_per_shard)
+            return Plan(header, [], entries)
+        header, is_lost = found, True
+        notes.append(f"{DATASET_FILE} was lost; made anew from this command")
+    per_shard = header.config.encode.videos_per_shard
+    lost = None if storage.exists(MANIFEST_FILE) else read_lost_plan(storage)
+    known = read_manifest(storage) if lost is None else lost.entries
+    videos, key_notes = with_stored_keys(known, manifest.videos)
+    if is_lost:
+        names = named_classes(known, videos, manifest.class_names)
+        header = dataclasses.replace(header, class_names=names)
     class_names, labels = merge_class_names(header.class_names, manifest.class_names)
-    videos, notes = with_stored_keys(known, manifest.videos)
     if labels is not None:
         videos = tuple(
             dataclasses.replace(video, labels=tuple(labels[label] for label in video.labels))
             for video in videos
         )
+    if lost is not None:
+        known = lost.known(videos, per_shard)
+        if known:
+            notes.append(f"{MANIFEST_FILE} was lost; made anew from the shards and the inputs")
     header = dataclasses.replace(header, class_names=class_names)
     stored_names = dict(enumerate(class_names))
     entries = extend_plan(known, videos, config.encode.videos_per_shard, stored_names)
-    return Plan(header, known, entries, tuple(map(redacted, notes)))
+    return Plan(header, known, entries, tuple(map(redacted, (*notes, *key_notes))))

@@ -1,4 +1,4 @@
-"""What a large collection will cost: hours, bytes and shards, from a probe of a few videos."""
+"""Estimates the hours, bytes and shards of a large collection from a probe of a few videos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flowprep.words import format_bytes, format_count, format_duration
 __all__ = ["COLLECTIONS", "Collection", "CostEstimate", "CostRow", "estimate_cost"]
 
 REFERENCE_PIXELS = 340 * 256
-"""The size that rates of a whole node are given for: TSN's."""
+"""Frame size at which the rate of a whole node is given. It is TSN's size."""
 _NUM_HEADERS = 30
 _NUM_TIMED = 6
 
@@ -33,22 +33,22 @@ class Collection:
     mean_seconds: float
     fps: float
     width: int
-    """Of the source; so is the height."""
+    """Width of the source videos, px. `height` is theirs as well."""
     height: int
 
 
 COLLECTIONS: dict[str, Collection] = {
     # Soomro, Zamir and Shah 2012, table 2: 13,320 clips, 1,600 minutes, 25 fps, 320x240.
     "ucf101": Collection("UCF101", 13_320, 7.21, 25.0, 320, 240),
-    # Kay et al. 2017, table 2: 306,245 clips of 10 s. Rate and size vary; these are common.
+    # Kay et al. 2017, table 2: 306,245 clips of 10 s. Rate and size vary; these ones are common.
     "kinetics-400": Collection("Kinetics-400", 306_245, 10.0, 25.0, 1280, 720),
     # Carreira et al. 2019, table 1: 650,317 clips of 10 s.
     "kinetics-700": Collection("Kinetics-700", 650_317, 10.0, 25.0, 1280, 720),
     # Karpathy et al. 2014: 1,133,158 videos; 5 min 36 s on average.
     "sports-1m": Collection("Sports-1M", 1_133_158, 336.0, 25.0, 640, 360),
 }
-"""The collections that plans are made for; of each the video count and mean length are published
-ones."""
+"""The collections that can be planned. Their numbers of videos and mean lengths are published
+values."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class CostRow:
     num_videos: int
     num_pairs: float
     width: int
-    """As stored; 0 for the user's own videos, which may differ."""
+    """Stored width, px. It is 0 for the user's own videos, which may differ in size."""
     height: int
     seconds: float
-    """On all nodes together, none idle."""
+    """Wall time if all nodes work together and none is idle."""
     num_bytes: float
     num_shards: int
 
@@ -73,16 +73,16 @@ class CostEstimate:
 
     config: ExtractConfig
     cost: PairCost
-    """Of a worker, as probed."""
+    """Probed cost of a frame pair on one worker."""
     num_nodes: int
     num_workers_per_node: int
     pairs_per_second_per_node: float
-    """At 340x256."""
+    """Frame pairs per second of one node, at 340x256."""
     is_measured: bool
-    """Whether that rate is the probe's, or was given."""
+    """Whether the rate comes from the probe, or was given."""
     rows: tuple[CostRow, ...]
     probe_failures: tuple[str, ...]
-    """What was wrong with probed videos, a sentence each."""
+    """One sentence for each probed video that failed."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the estimate as JSON values."""
@@ -123,12 +123,12 @@ def estimate_cost(
     num_workers_per_node: int = 1,
     pairs_per_second_per_node: float | None = None,
 ) -> CostEstimate:
-    """Probes some videos of `manifest`, and says what it and the named collections would cost.
+    """Probes some videos of `manifest`; estimates the cost of it and of the named collections.
 
-    Time and bytes go with the stored pixels. `pairs_per_second_per_node` is a node's rate at
-    340x256, which somebody measured; without it the probe's is multiplied by the workers. Raises
-    ConfigError for an unknown collection or a number out of range, InputError where no video could
-    be probed.
+    Time and bytes are proportional to the stored pixels. `pairs_per_second_per_node` is a node's
+    rate at 340x256 that somebody has measured. Without it, the rate is the probe's rate times the
+    number of workers. Raises ConfigError for an unknown collection or a number out of range,
+    InputError if no video could be probed.
     """
     for name in collections:
         if name not in COLLECTIONS:

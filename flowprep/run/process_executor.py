@@ -1,4 +1,4 @@
-"""Jobs one after the other in one process, which may crash, hang and be ended as one of Ray's."""
+"""Runs jobs one after the other in one process, which may crash or hang without ending the run."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from flowprep.machine import memory_in_use, usable_memory_bytes
 from flowprep.run.counters import Sample
 from flowprep.run.executor import MAX_FAILED_STARTS, Executor
 from flowprep.run.job import Job, JobResult, WorkerLost
+from flowprep.run.worker_memory import blamed_bytes
 from flowprep.run.worker_process import READY, WorkerEndedError, WorkerProcess
+from flowprep.words import format_bytes
 
 __all__ = ["ProcessExecutor"]
 
 log = getLogger("flowprep.run")
 
 LOOK_SECONDS = 0.25
-"""Between two looks at the memory in use; Ray's monitor takes as long."""
+"""Time between two looks at the memory in use. Ray's monitor uses the same time."""
 MAX_MEMORY_SHARE = 0.95
-"""Of the memory of the machine or the container; above it the worker is ended, as Ray does."""
+"""Share of the memory of the machine or container. Above it, the worker is ended, as Ray does."""
 MIN_WORKER_SHARE = 0.1
-"""A worker that holds less of it is not to blame, and its end would free too little."""
+"""A worker that holds a smaller share is not to blame, and ending it would free too little."""
 
 
 class ProcessExecutor(Executor):
-    """Carries jobs out in a process of its own, which a new one replaces where it is lost."""
+    """Carries out jobs in a separate process. If that process is lost, a new one replaces it."""
 
     num_workers = 1
     window = 2
@@ -37,9 +39,10 @@ class ProcessExecutor(Executor):
     def __init__(
         self, options: RunOptions, flow: FlowSpec, worker: WorkerProcess | None = None
     ) -> None:
-        """`worker` is one that has been started already, and is ended with the others."""
+        """`worker` is a process that has already been started. The executor uses and ends it."""
         name = options.device.removesuffix("+cpu")
         self._flow = flow
+        self._worker_memory = options.worker_memory
         self._device = str(resolve_device(name, flow.algorithm))
         self._waiting: deque[Job] = deque()
         self._current: Job | None = None
@@ -64,6 +67,9 @@ class ProcessExecutor(Executor):
             if left <= 0:
                 break
         return []
+
+    def is_short_of_memory(self) -> bool:
+        return memory_in_use() >= MAX_MEMORY_SHARE
 
     def show(self, samples: Sequence[Sample]) -> None:
         pass
@@ -94,7 +100,7 @@ class ProcessExecutor(Executor):
             self._worker = None
 
     def _outcome(self, timeout_seconds: float) -> JobResult | WorkerLost | None:
-        """Returns what became of the current job; None where it is still at work."""
+        """Returns the outcome of the current job, or None if it is still at work."""
         assert self._worker is not None
         assert self._current is not None
         try:
@@ -106,8 +112,8 @@ class ProcessExecutor(Executor):
             if end.words:
                 log.warning("a worker process wrote before it ended:\n%s", end.words)
             if end.ran_out_of_memory:
-                return WorkerLost(
-                    "out-of-memory", "the system ended the worker because memory ran out"
+                return self._out_of_memory(
+                    "the system ended the worker because memory ran out", end.held_bytes
                 )
             if not self._is_ready:
                 self._start_again(self._current, end)
@@ -119,12 +125,12 @@ class ProcessExecutor(Executor):
             return None
         assert isinstance(message, JobResult | WorkerLost)
         if isinstance(message, WorkerLost):
-            # Its GPU can do no more, and a process stays on its GPU.
+            # Its GPU cannot compute any more, and a process stays on its GPU.
             self._end_worker()
         return message
 
     def _start_again(self, job: Job, end: WorkerEndedError) -> None:
-        """Gives a job to a new worker, as it has nothing to do with the end of the last one."""
+        """Gives a job to a new worker, because the job did not cause the end of the last one."""
         self._num_failed_starts += 1
         if self._num_failed_starts == MAX_FAILED_STARTS:
             last = end.words.rpartition("\n")[2]
@@ -135,16 +141,19 @@ class ProcessExecutor(Executor):
         self._send(job)
 
     def _without_memory(self) -> WorkerLost | None:
-        """Ends a worker that takes the last memory, before the system ends what it likes."""
+        """Ends a worker that takes the last memory, before the system ends any other process."""
         worker, total = self._worker, usable_memory_bytes()
-        if worker is None or total is None or memory_in_use() < MAX_MEMORY_SHARE:
+        if worker is None or total is None or not self.is_short_of_memory():
             return None
         held = worker.memory_bytes()
         if held < MIN_WORKER_SHARE * total:
             return None
         self._end_worker()
-        return WorkerLost(
-            "out-of-memory",
-            f"the worker was ended because memory ran out; it held {held / 1e9:.1f} GB of "
-            f"{total / 1e9:.1f} GB",
-        )
+        return self._out_of_memory("the worker was ended because memory ran out", held)
+
+    def _out_of_memory(self, what: str, held_bytes: int) -> WorkerLost:
+        total = usable_memory_bytes() or 0
+        message = f"{what}; it held {format_bytes(held_bytes)} of {format_bytes(total)}"
+        if held_bytes > blamed_bytes(self._worker_memory, total, self.num_workers):
+            return WorkerLost("out-of-memory", message)
+        return WorkerLost("out-of-memory", message, is_short_of_memory=True, fault="node")

@@ -1,4 +1,4 @@
-"""What a run shows while it works, and what it says at its end."""
+"""The progress bar that a run shows while it works, and the report at its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from flowprep.dataset.layout import VideoRecord
-from flowprep.errors import FAILURE_REASONS, VIDEO_NOTES, FailureReason, NoteCode
+from flowprep.errors import (
+    FAILURE_REASONS,
+    NODE_FAILURES,
+    VIDEO_NOTES,
+    FailureReason,
+    NoteCode,
+)
 from flowprep.words import format_bytes, format_count, format_duration
 
 __all__ = ["Progress", "RunReport", "VideoNote"]
@@ -18,7 +24,7 @@ __all__ = ["Progress", "RunReport", "VideoNote"]
 
 @dataclass
 class VideoNote:
-    """A note of one kind: on how many videos, and what it says of the first."""
+    """A note of one kind: the number of its videos, and its text for the first of them."""
 
     first_key: str
     first_text: str
@@ -31,24 +37,24 @@ class RunReport:
 
     location: str
     num_videos: int
-    """In the data set's manifest."""
+    """Number of videos in the data set's manifest."""
     num_done_before: int = 0
     """Videos that earlier runs had finished."""
     num_complete: int = 0
     """Videos that this run extracted whole."""
     num_partial: int = 0
-    """Damaged videos of which this run kept the part before the damage."""
+    """Damaged videos for which this run kept the part before the damage."""
     num_failed: int = 0
-    """Videos in failures.jsonl, of this run and of earlier ones."""
+    """Videos in failures.jsonl, from this run and from earlier runs."""
     num_failed_before: int = 0
-    """Of these, videos that earlier runs tried and this one did not."""
+    """The part of `num_failed` that earlier runs tried and this run did not."""
     num_pairs: int = 0
     """Frame pairs that this run computed (one for both directions)."""
     num_bytes: int = 0
-    """Of JPEGs and metadata that this run stored."""
+    """Bytes of the JPEGs and metadata that this run stored."""
     num_values: int = 0
     num_clipped: int = 0
-    """Flow components of this run beyond the bound, of `num_values`."""
+    """Number of flow components of this run that exceed the bound, out of `num_values`."""
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("decode", "flow", "encode", "write"), 0.0)
     )
@@ -56,14 +62,16 @@ class RunReport:
     wall_seconds: float = 0.0
     failures: Counter[FailureReason] = field(default_factory=Counter)
     """Failed videos by reason."""
+    node_failures: Counter[FailureReason] = field(default_factory=Counter)
+    """Videos of this run that failed by no fault of theirs, by reason; the next run tries them."""
     num_concealed: int = 0
-    """Stored videos of this run with damaged pictures in them, as the decoder concealed them."""
+    """Stored videos of this run with damaged pictures that the decoder concealed."""
     video_notes: dict[NoteCode, VideoNote] = field(default_factory=dict)
-    """What somebody should look at in this run's videos."""
+    """Notes on this run's videos that somebody should look at."""
     num_lost_workers: int = 0
     log_name: str = ""
     notes: list[str] = field(default_factory=list)
-    """Sentences on what the run did otherwise than its inputs alone would say."""
+    """Sentences on decisions of the run that its inputs alone do not explain."""
 
     @property
     def is_complete(self) -> bool:
@@ -76,13 +84,13 @@ class RunReport:
         return 0 if self.is_complete else 1
 
     def add_work(self, record: VideoRecord) -> None:
-        """Adds the work on a video, or on a segment of one that is not finished."""
+        """Adds the work on a video, or on a segment of an unfinished video."""
         self.num_pairs += record.num_flows
         for stage, seconds in record.seconds.items():
             self.seconds[stage] += seconds
 
     def add(self, record: VideoRecord, *, is_joined: bool = False) -> None:
-        """Adds a video that this run finished; one joined from segments without their work."""
+        """Adds a video that this run finished. For a joined video, the work is not added again."""
         if record.status == "failed":
             assert record.reason is not None
             self.num_failed += 1
@@ -101,7 +109,7 @@ class RunReport:
             self.add_work(record)
 
     def note_lines(self, width: int) -> list[str]:
-        """Returns a line for each kind of note; its first word takes `width` columns."""
+        """Returns one line for each kind of note. Its first word takes `width` columns."""
         return [
             f"  {'note':{width}}{format_count(note.num_videos, 'video')}: {VIDEO_NOTES[code]} "
             f"(first {note.first_key}: {note.first_text})"
@@ -152,6 +160,14 @@ class RunReport:
                 f"  not tried     {failed} that failed in an earlier run; "
                 f"--retry-failed tries {them} again"
             )
+        if self.node_failures:
+            count = self.node_failures.total()
+            lines.append(
+                f"  node's fault  {format_count(count, 'video')}, listed in failures.jsonl; the "
+                f"same command tries {'it' if count == 1 else 'them'} again:"
+            )
+            for reason, count in self.node_failures.most_common():
+                lines.append(f"    {count:6d}  {reason}: {NODE_FAILURES.get(reason, '')}")
         lines += [f"  note          {note}" for note in self.notes]
         lines += self.note_lines(14)
         if self.log_name:
@@ -171,7 +187,7 @@ class Progress:
             unit="video",
             dynamic_ncols=True,
             file=sys.stderr,
-            # tqdm's None means: quiet where stderr is no terminal.
+            # For tqdm, None means: disabled unless stderr is a terminal.
             disable=None if enabled is None else not enabled,
         )
 
@@ -181,7 +197,7 @@ class Progress:
         self._bar.update()
 
     def refresh(self) -> None:
-        """Shows what was done on videos that are not finished."""
+        """Shows the work done on unfinished videos."""
         self._show_rate()
         self._bar.refresh()
 

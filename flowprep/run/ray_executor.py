@@ -1,4 +1,4 @@
-"""Jobs by Ray, on this machine or on a cluster."""
+"""Runs jobs with Ray, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from flowprep.errors import ExecutorError
 from flowprep.flow.devices import Device
 from flowprep.flow.estimators import check_device, has_gpu_version
 from flowprep.flow.parameters import is_own
-from flowprep.run.cluster import job_runtime_env, living_machines
+from flowprep.machine import memory_in_use
+from flowprep.run.cluster import job_runtime_env, machines_of
 from flowprep.run.counters import RayCounters, Sample
 from flowprep.run.executor import MAX_FAILED_STARTS, Executor
 from flowprep.run.extract import library_versions
 from flowprep.run.job import ExtractJob, Job, JobResult, PreparedWorker, WorkerLost
 from flowprep.run.options import check_options
+from flowprep.run.ray_losses import loss_of, memory_threshold, summary
 from flowprep.run.ray_start import cluster_address, is_connected, only_gpu, start_ray, stop_ray
+from flowprep.run.ray_watch import LOOK_SECONDS, RayWatch
 from flowprep.run.run_job import DeviceWorker, run_job
+from flowprep.run.worker_process import num_oom_kills
 from flowprep.run.workers import JobQueue, WorkerKind, WorkerPlan, own_machine, plan_workers
 
 __all__ = ["RayExecutor"]
@@ -29,45 +33,45 @@ __all__ = ["RayExecutor"]
 log = getLogger("flowprep.run")
 
 BACKLOG_PER_GPU = 32
-"""Jobs in hand beyond those at work, by which the end of a mixed run is seen coming."""
+"""Waiting jobs per GPU. They show in time that a run on GPUs and cores comes to its end."""
 QUIET_START_SECONDS = 60.0
-LOOK_SECONDS = 5.0
-"""Between two looks at which nodes a cluster has."""
+GET_SECONDS = 60.0
+"""Longest time to fetch a result that is there. After it, Ray has failed."""
 MIN_PENDING = 8
-"""Jobs beyond a small cluster's cores, so that its autoscaler sees that it is too small."""
+"""Jobs beyond the number of a small cluster's cores. They tell its autoscaler to add nodes."""
 MAX_EMPTY_SECONDS = 900.0
-"""A cluster may lack the cores or GPUs of a run for so long: a new machine takes minutes."""
+"""Longest time that a cluster may lack the cores or GPUs of a run: a new machine takes minutes."""
 
 
 @dataclass(eq=False)
 class _Task:
-    """What was given to Ray and has not ended."""
+    """Work that was given to Ray and has not ended."""
 
     job: Job | None
     """None while a GPU worker starts."""
     actor: Any
-    """The GPU worker; None is a task on a core."""
+    """The GPU worker. None means a task on a core."""
     began: float
 
     @property
     def kind(self) -> WorkerKind:
-        """Of its worker."""
+        """The kind of the task's worker."""
         return "cpu" if self.actor is None else "gpu"
 
 
 class RayExecutor(Executor):
-    """Carries jobs out by Ray: tasks of one core each, and workers that stay on their GPU.
+    """Carries out jobs with Ray: in tasks of one core each, and in workers that stay on their GPU.
 
-    Ray's own retries are off (`max_retries=0`): attempts are counted by the driver, so that a video
-    which kills its worker is tried a bounded number of times and then named.
+    Ray's own retries are off (`max_retries=0`). The driver counts the attempts. So a video that
+    kills its worker is tried only a limited number of times, and is then named as failed.
 
-    A GPU worker is an actor, because a process stays on the GPU that it first computed on, while
-    Ray gives a task's process the next task of any GPU. It says first whether its GPU works, and
-    gets jobs from then on. Where there are workers of both kinds they take jobs from one queue, as
-    soon as they are free, GPU workers first.
+    A GPU worker is an actor. A process stays on the GPU on which it first computed, but Ray would
+    give a task's process the next task of any GPU. A GPU worker first says whether its GPU works,
+    and gets jobs from then on. If a run has workers of both kinds, free workers take jobs from the
+    same queue, GPU workers first.
 
-    The nodes of a cluster come and go, and the workers with them. What a node took along was not
-    its jobs' fault, and is told apart from a worker that ended alone.
+    The nodes of a cluster come and go, and their workers with them. A job is not to blame if its
+    node goes away, so this case is told apart from a worker that ends alone.
     """
 
     def __init__(self, options: RunOptions, flow: FlowSpec) -> None:
@@ -80,8 +84,10 @@ class RayExecutor(Executor):
         self._num_failed_setups = 0
         self._counters = RayCounters()
         self._notes: set[str] = set()
+        self._num_oom_kills = num_oom_kills()
+        self._memory_threshold = memory_threshold()
         self._address = cluster_address(options.address)
-        # Before Ray starts, which takes seconds.
+        # The options are checked before Ray starts, because its start takes seconds.
         check_options(options, flow.algorithm)
         runtime_env = job_runtime_env(options, self._address, flow.algorithm)
         self._is_own = self._address is None and not is_connected()
@@ -95,17 +101,19 @@ class RayExecutor(Executor):
                     num_gpus=machine.num_gpus,
                     runtime_env=runtime_env,
                 )
+            self._watch = RayWatch(self._ray, is_cluster=False)
         else:
             self._ray, self._owns_ray = start_ray(
                 self._address, num_cpus=1, runtime_env=runtime_env
             )
+            self._watch = RayWatch(self._ray, is_cluster=True)
             try:
                 plan = self._plan_cluster(options)
             except BaseException:
                 self.close()
                 raise
         self._plan = plan
-        # A GPU that nobody asked for by its name may fail, and the CPU takes its place.
+        # If the user did not ask for a GPU by name and it fails, the CPU takes its place.
         self._gpu_is_required = options.device != "auto"
         self.num_workers = plan.num_workers
         self._task: Any = self._ray.remote(num_cpus=1, max_retries=0)(run_job)
@@ -120,8 +128,8 @@ class RayExecutor(Executor):
 
     def submit(self, job: Job) -> None:
         if not isinstance(job, ExtractJob):
-            # It moves bytes, on whatever machine: it waits for no GPU, and has no core of its own
-            # where all of them feed GPUs.
+            # This job only moves bytes, on any machine. It does not wait for a GPU, and takes no
+            # core of its own if all cores feed GPUs.
             has_core = self._plan.num_cpu_workers or not self._plan.num_gpu_workers
             task = self._task if has_core else self._task.options(num_cpus=0)
             self._in_flight[task.remote(job)] = _Task(job, None, time.monotonic())
@@ -129,6 +137,7 @@ class RayExecutor(Executor):
             self._queue.add(job)
 
     def wait(self, timeout_seconds: float) -> list[tuple[Job, JobResult | WorkerLost]]:
+        self._watch.check()
         self._follow_cluster()
         self._hand_out()
         if not self._in_flight:
@@ -142,7 +151,7 @@ class RayExecutor(Executor):
         ended: list[tuple[Job, JobResult | WorkerLost]] = []
         for ref in ready:
             task = self._in_flight.pop(ref)
-            outcome = self._outcome(ref)
+            outcome = self._outcome(ref, task.began)
             if task.job is None:
                 self._after_start(task.actor, outcome)
             else:
@@ -151,10 +160,14 @@ class RayExecutor(Executor):
                 ended.append((task.job, outcome))
         return ended
 
+    def is_short_of_memory(self) -> bool:
+        return self._is_own and memory_in_use() >= self._memory_threshold
+
     def show(self, samples: Sequence[Sample]) -> None:
         self._counters.show(samples)
 
     def close(self) -> None:
+        self._watch.close()
         if self._owns_ray:
             stop_ray(self._ray)
             return
@@ -166,8 +179,8 @@ class RayExecutor(Executor):
         self._in_flight.clear()
 
     def _plan_cluster(self, options: RunOptions) -> WorkerPlan:
-        """Plans the workers of a cluster, whose GPUs are tried when their workers start."""
-        machines = living_machines(self._ray)
+        """Plans the workers of a cluster. Its GPUs are tried only when their workers start."""
+        machines = machines_of(self._watch.nodes())
         name = options.device.removesuffix("+cpu")
         device = check_device(name, self._flow.algorithm)
         if device is None and has_gpu_version(self._flow.algorithm):
@@ -189,27 +202,27 @@ class RayExecutor(Executor):
         # A second job in hand for each worker hides the driver's latency.
         if self._is_own:
             return 2 * plan.num_workers
-        # Where the user caps the workers of a shared cluster, only the window does so.
+        # Only the window limits the workers if the user caps them on a shared cluster.
         return self._options.num_workers or plan.num_workers + max(plan.num_workers, MIN_PENDING)
 
     def _cpu_slots_of(self, plan: WorkerPlan) -> int:
-        """Jobs that Ray may have for its cores at a time."""
+        """Returns the number of jobs for cores that Ray may have at the same time."""
         return plan.num_cpu_workers if plan.num_gpu_workers else self._window_of(plan)
 
     def _follow_cluster(self) -> None:
-        """Takes up nodes that have come, and lets go of those that have gone."""
+        """Adds the workers of new nodes to the plan, and drops those of nodes that have gone."""
         now = time.monotonic()
         if self._is_own or now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        machines = living_machines(self._ray)
+        machines = machines_of(self._watch.nodes())
         needs_gpu = self._gpu_is_required and self._plan.num_gpu_workers > 0
         if any(one.num_gpus if needs_gpu else one.num_cpus for one in machines):
             self._empty_since = None
         else:
             self._wait_for_nodes("GPU" if needs_gpu else "CPU", now)
             if needs_gpu:
-                # Cores do not take the place of what was asked for by its name.
+                # Cores do not take the place of a GPU that the user asked for by name.
                 return
         if machines == self._machines:
             return
@@ -277,13 +290,13 @@ class RayExecutor(Executor):
             self._ray.kill(actor)
 
     def _note(self, message: str) -> None:
-        """Logs what several workers say but once."""
+        """Logs a message once, even if several workers send it."""
         if message not in self._notes:
             self._notes.add(message)
             log.warning("%s", message)
 
     def _say_if_none_starts(self) -> None:
-        """Says once why nothing happens where others use the cluster's GPUs."""
+        """Says once why nothing happens while others use the cluster's GPUs."""
         if self._began and time.monotonic() - self._began > QUIET_START_SECONDS:
             self._began = 0.0
             if self._actors and all(task.job is None for task in self._in_flight.values()):
@@ -304,8 +317,8 @@ class RayExecutor(Executor):
         while (chosen := self._queue.take(free, at_work)) is not None:
             kind, job = chosen
             actor = self._idle.pop() if kind == "gpu" else None
-            # Where Ray is our own, its workers have the driver's libraries. A user's own file may
-            # be another one by now.
+            # If we started Ray, its workers have the driver's libraries. But the file of a user's
+            # own estimator may have changed since.
             is_same = self._is_own and not is_own(self._flow.algorithm)
             versions = None if is_same else library_versions(job.config)
             if actor is None:
@@ -331,39 +344,57 @@ class RayExecutor(Executor):
             if len(self._actors) < self._plan.num_gpu_workers:
                 self._start_gpu_worker()
 
-    def _outcome(self, ref: Any) -> PreparedWorker | JobResult | WorkerLost:
+    def _outcome(self, ref: Any, began: float) -> PreparedWorker | JobResult | WorkerLost:
         errors = self._ray.exceptions
         try:
-            result: PreparedWorker | JobResult | WorkerLost = self._ray.get(ref)
-        except errors.OutOfMemoryError:
-            return WorkerLost("out-of-memory", "Ray ended the worker because memory ran out")
+            result: PreparedWorker | JobResult | WorkerLost = self._ray.get(
+                ref, timeout=GET_SECONDS
+            )
         except errors.RayTaskError as error:
-            # run_job returns every error of a job, so this is the worker's own: it cannot import
-            # flowprep, or has another version of it.
+            # run_job returns every error of a job. So this error comes from the worker, which
+            # cannot import flowprep or has another version of it.
             raise ExecutorError(
                 f"a worker cannot run flowprep: {error}\nEvery node needs what flowprep needs, "
                 "installed there or by --runtime-env"
             ) from error
         except errors.RuntimeEnvSetupError as error:
-            # It may be one node's trouble; if nobody can set it up, it stays so.
+            # Only this node may have the problem. The run stops if it happens again and again.
             self._num_failed_setups += 1
             if self._num_failed_setups == MAX_FAILED_STARTS:
                 raise ExecutorError(
                     f"workers cannot set up their runtime environment: {error}\n"
                     "Correct what --runtime-env asks for, or leave it out"
                 ) from error
-            return WorkerLost("crashed", _summary("no worker could start", error), node_died=True)
-        except errors.NodeDiedError as error:
-            return WorkerLost("crashed", _summary("its node went away", error), node_died=True)
+            return WorkerLost("crashed", summary("no worker could start", error), node_died=True)
         except errors.RayError as error:
-            # Of an actor's end Ray tells the cause in words alone.
-            node_died = "its node has died" in str(error)
-            what = "its node went away" if node_died else "the worker process ended"
-            return WorkerLost("crashed", _summary(what, error), node_died=node_died)
+            return self._loss(error, began)
         self._num_failed_setups = 0
         return result
 
+    def _loss(self, error: Exception, began: float) -> WorkerLost:
+        """Returns what an error of Ray's means; raises ExecutorError where Ray itself has ended."""
+        errors = self._ray.exceptions
+        if isinstance(error, errors.LocalRayletDiedError):
+            raise self._watch.ended("its raylet died") from error
+        self._watch.check_after_loss()
+        lost = loss_of(
+            *(errors, error),
+            worker_memory=self._options.worker_memory,
+            num_workers=self._plan.num_workers if self._is_own else self._least_cores(),
+        )
+        if self._is_own:
+            if lost.node_died and isinstance(error, errors.NodeDiedError):
+                raise self._watch.ended(lost.message) from error
+            if num_oom_kills() > self._num_oom_kills and lost.reason == "crashed":
+                # What it held is not known, but its own watch would have ended it before.
+                self._num_oom_kills = num_oom_kills()
+                message = "the system ended the worker because memory ran out"
+                return WorkerLost("out-of-memory", message, is_short_of_memory=True, fault="node")
+            return lost
+        is_alone = not (lost.node_died or lost.is_short_of_memory)
+        if is_alone and self._watch.has_lost_node_since(began):
+            return WorkerLost(lost.reason, f"a node went away: {lost.message}", node_died=True)
+        return lost
 
-def _summary(what: str, error: Exception) -> str:
-    first_line = str(error).strip().partition("\n")[0]
-    return f"{what} ({type(error).__name__}: {first_line})"
+    def _least_cores(self) -> int:
+        return min((one.num_cpus for one in self._machines if one.num_cpus), default=1)

@@ -1,6 +1,6 @@
-"""Where Ray on this machine keeps its sockets: a path that is short enough, and can be written to.
+"""The folder of Ray's sockets on this machine: it must be writable and its path must be short.
 
-The path of a Unix socket has at most 107 bytes (Linux' unix(7): sun_path of 108 with its NUL), and
+The path of a Unix socket has at most 107 bytes (Linux' unix(7): sun_path of 108 with its NUL).
 Ray's sockets lie deep in its folder:
 
     /tmp/ray/session_2026-01-31_12-59-59_123456_1234567/sockets/plasma_store.1
@@ -28,9 +28,9 @@ _LOCK = ".lock"
 
 
 def check_temporary_folder() -> str | None:
-    """Returns the folder for Ray's files, None for /tmp; raises ExecutorError for one of no use."""
+    """Returns the folder for Ray's files, or None for /tmp; raises ExecutorError if unusable."""
     for variable in ("RAY_TMPDIR", "TMPDIR"):
-        # As Ray has it: the first that is set, even to nothing.
+        # Ray takes the first variable that is set, even if it is empty.
         if (folder := os.environ.get(variable)) is not None:
             break
     else:
@@ -52,13 +52,14 @@ def check_temporary_folder() -> str | None:
 
 
 class RayFolder:
-    """A folder of its own for a Ray whose sockets would have too long paths in the usual one.
+    """A separate folder for Ray, for when socket paths in the usual folder would be too long.
 
-    Only its owner may enter it. One that a killed process left is removed by the next process.
+    Only its owner may enter the folder. If a killed process leaves its folder behind, the next
+    process removes it.
     """
 
     def __init__(self) -> None:
-        """Raises ExecutorError where no folder with a short path can be written to."""
+        """Raises ExecutorError if there is no writable folder with a short path."""
         folder = check_temporary_folder()
         self.path: str | None = None
         if folder is None or _is_short(folder):
@@ -80,12 +81,12 @@ class RayFolder:
         new = tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent)
         self._lock = open(f"{new}/{_LOCK}", "w")  # noqa: SIM115
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        # Under this name only what is locked is to be seen.
+        # A folder gets its final name only after it is locked, so that nobody removes it before.
         self.path = os.path.join(parent, os.path.basename(new).removeprefix("."))
         os.rename(new, self.path)
 
     def remove(self) -> None:
-        """Removes the folder; Ray has to be shut down before."""
+        """Removes the folder. Ray must be shut down first."""
         if self.path is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             self._lock.close()
@@ -98,7 +99,7 @@ def _is_short(folder: str) -> bool:
 
 def _remove_leftovers(parent: str) -> None:
     for folder in Path(parent).glob(f"{_PREFIX}*"):
-        # Another process may be removing it, or another user's it may be.
+        # Another process may be removing the folder, or it may belong to another user.
         with suppress(OSError), open(folder / _LOCK) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)

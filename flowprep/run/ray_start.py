@@ -1,14 +1,17 @@
-"""Ray, started on this machine or reached on a cluster, and ended again."""
+"""Starts Ray on this machine or connects to a cluster, and ends Ray again."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from flowprep.errors import ExecutorError
@@ -18,8 +21,12 @@ from flowprep.run.ray_folder import RayFolder
 __all__ = ["cluster_address", "is_connected", "only_gpu", "start_ray", "stop_ray"]
 
 
+ANSWER_SECONDS = 15.0
+"""A cluster's head that has not answered after this time is taken for dead."""
+
+
 def cluster_address(address: str | None) -> str | None:
-    """Returns the cluster to work on; None where Ray is to start on this machine."""
+    """Returns the address of the cluster, or None if Ray is to start on this machine."""
     # `ray job submit` names the cluster in the environment.
     return address or os.environ.get("RAY_ADDRESS")
 
@@ -31,12 +38,13 @@ def start_ray(
     num_gpus: int = 0,
     runtime_env: Mapping[str, Any] | None = None,
 ) -> tuple[Any, bool]:
-    """Returns the module `ray`, connected, and whether the caller is to end it by `stop_ray`.
+    """Returns the connected module `ray`, and whether the caller must end it with `stop_ray`.
 
-    Ray is taken as it is where this process is connected already; otherwise it joins the cluster at
-    `address`, or starts on this machine with so many CPUs and GPUs. `runtime_env` is what its
-    workers get beside what their nodes have. Raises ExecutorError where Ray is not installed, does
-    not start or cannot be reached, or where TMPDIR is of no use.
+    An existing connection of this process is used unchanged. Otherwise this process joins the
+    cluster at `address`, or starts Ray on this machine with the given numbers of CPUs and GPUs.
+    `runtime_env` is the environment that workers get in addition to what their nodes have. Raises
+    ExecutorError if Ray is not installed, does not start or cannot be reached, or if TMPDIR is
+    unusable.
     """
     ray = _import_ray(starts_here=address is None)
     if ray.is_initialized():
@@ -44,15 +52,16 @@ def start_ray(
     folder = RayFolder() if address is None else None
     try:
         if address is not None:
-            _check_reachable(address)
-            ray.init(
-                address=address,
+            _init(
+                ray,
+                address=_reachable(ray, address),
                 runtime_env=runtime_env,
                 log_to_driver=False,
                 logging_level="error",
             )
             return ray, True
-        ray.init(
+        _init(
+            ray,
             address="local",
             num_cpus=num_cpus,
             num_gpus=num_gpus,
@@ -60,7 +69,7 @@ def start_ray(
             include_dashboard=False,
             log_to_driver=False,
             logging_level="error",
-            # Results are a few hundred bytes: the frames never pass through Ray.
+            # Results have a few hundred bytes, because frames never pass through Ray.
             object_store_memory=100 << 20,
             _temp_dir=folder.path if folder is not None else None,
         )
@@ -69,7 +78,9 @@ def start_ray(
             folder.remove()
         where = address or "this machine"
         hint = ""
-        if address is not None and os.environ.get("RAY_AUTH_MODE") != "token":
+        if address is not None and isinstance(error, ConnectionError):
+            hint = "; start the cluster's head, or leave out --address and RAY_ADDRESS"
+        elif address is not None and os.environ.get("RAY_AUTH_MODE") != "token":
             hint = (
                 "; where the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
                 "or RAY_AUTH_TOKEN_PATH"
@@ -77,13 +88,29 @@ def start_ray(
         raise ExecutorError(f"cannot reach or start Ray on {where}: {error}{hint}") from error
     if folder is not None and folder.path is not None:
         _folders.append(folder)
-        # Where nobody stops it, as in a notebook.
+        # This ends Ray if nobody else does, for example in a notebook.
         atexit.register(stop_ray, ray)
     return ray, True
 
 
+def _init(ray: Any, **options: Any) -> None:
+    """Calls `ray.init`, and restores the handler of SIGTERM that Ray replaces."""
+    before = signal.getsignal(signal.SIGTERM)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before in (signal.SIG_DFL, None):
+        ray.init(**options)
+        return
+    try:
+        ray.init(**options)
+    except SystemExit as error:
+        # Ray's own handler exits like this.
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 _folders: list[RayFolder] = []
-"""Of the Ray that this process started, if its sockets needed one."""
+"""The folder of the Ray that this process started, if its sockets needed one."""
 
 
 def stop_ray(ray: Any) -> None:
@@ -94,14 +121,14 @@ def stop_ray(ray: Any) -> None:
 
 
 def is_connected() -> bool:
-    """Whether this process is connected to a Ray already."""
+    """Whether this process is already connected to Ray."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
 
 @contextmanager
 def only_gpu(device: Device | None) -> Iterator[None]:
-    """Shows the Ray that starts within only the GPU that was asked for by its number."""
+    """Hides all GPUs but the requested one from a Ray that starts inside this `with` block."""
     if device is None or device.index is None:
         yield
         return
@@ -118,32 +145,71 @@ def only_gpu(device: Device | None) -> Iterator[None]:
             os.environ[variable] = before
 
 
-def _check_reachable(address: str) -> None:
-    """Raises ConnectionError where nothing listens at HOST:PORT; Ray would try for a minute."""
+def _reachable(ray: Any, address: str) -> str:
+    """Returns the address of a cluster's head that answers, as HOST:PORT for `auto`.
+
+    Raises OSError, RuntimeError or one of Ray's errors if there is none. Ray itself would try for a
+    quarter of an hour.
+    """
+    is_client = "://" in address
+    if not is_client:
+        # ray.init does the same: it looks for `auto` on this machine, and resolves localhost.
+        address = ray._private.services.canonicalize_bootstrap_address_or_die(address)
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
-            pass
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(f"no head answers at {address} ({error})") from error
+    if not is_client:
+        _ask(ray, address)
+    return address
+
+
+def _ask(ray: Any, address: str) -> None:
+    """Asks a cluster's head for its ID, in a thread, because the call may hang."""
+    outcome: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            ray._raylet.GcsClient(address=address)
+        except Exception as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        error = outcome.get(timeout=ANSWER_SECONDS)
+    except Empty:
+        raise ConnectionError(
+            f"the head at {address} has not answered for {ANSWER_SECONDS:.0f} s"
+        ) from None
+    if error is not None:
+        raise error
 
 
 def _import_ray(*, starts_here: bool) -> Any:
-    # Read by Ray when it is imported or started; what the user has set stays.
+    # Ray reads these settings when it is imported or started. The user's own settings stay.
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Without a bound a task that runs out of memory is retried for ever.
+        # Without a limit, a task that runs out of memory is retried forever.
         "RAY_task_oom_retries": "0",
-        # The driver says itself which video lost its worker; this line would go to stdout.
+        # The driver itself says which video lost its worker. Ray's line would go to stdout.
         "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|workers? .*killed due to memory"
         "|Raylet is terminated|has been marked dead",
-        # Ray announces that CPU tasks will see their machine's GPUs; ours do not look.
+        # Ray announces that CPU tasks will see their machine's GPUs. Our tasks do not use them.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
     if starts_here:
-        # Ray would keep what became of the last 100,000 tasks, 4 kB each, for a dashboard that is
-        # not there.
+        # Ray would keep the outcome of the last 100,000 tasks, 4 kB each, for a dashboard that
+        # does not run.
         settings["RAY_task_events_report_interval_ms"] = "0"
+    else:
+        # The driver itself says that a head is gone, before Ray ends the process for it.
+        settings["RAY_gcs_rpc_server_reconnect_timeout_s"] = "300"
     if starts_here and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        # Ray's ports listen on all interfaces; a token made for this process shuts them to others.
+        # Ray's ports listen on all interfaces. A token made for this process keeps others out.
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for name, value in settings.items():
         os.environ.setdefault(name, value)

@@ -1,21 +1,27 @@
-"""What earlier runs have done with the videos of a plan, and what is left to do.
+"""Finds out which videos of a plan earlier runs have finished, and which are left to do.
 
-A finished video is a part with a record in `.parts`, a finished shard has a sidecar; whatever else
-a run knew, this one finds out again.
+A finished video has a part and a record in `.parts`, and a finished shard has a sidecar. A new run
+finds out everything else again.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flowprep.config import ExtractConfig, RunOptions
+from flowprep.dataset.failures import (
+    failure_of,
+    lost_records,
+    published_failures,
+    stored_failures,
+)
 from flowprep.dataset.layout import (
     FAILURES_FILE,
     Failure,
     ManifestEntry,
     VideoRecord,
-    read_failures,
     read_sidecar,
     shard_name,
     sidecar_name,
@@ -33,37 +39,40 @@ from flowprep.dataset.parts import (
 from flowprep.dataset.plan import move_to_new_shards
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.rebuild import rebuild_lost_sidecars
+from flowprep.dataset.write import reopen_shards
 from flowprep.errors import DatasetError
-from flowprep.inputs.video import Video
-from flowprep.run.found_again import FolderNames, found_again, with_new_sources
+from flowprep.run.changed import find_changed
+from flowprep.run.found_again import FolderNames, failed_by_node, found_again, with_new_sources
 from flowprep.run.job import internal_error_site
 from flowprep.run.segments import CutVideos
 from flowprep.storage import Storage
-from flowprep.urls import redacted
+from flowprep.words import format_count
 
-__all__ = ["Recovered", "failure_of", "recover"]
+__all__ = ["Recovered", "recover"]
 
 log = logging.getLogger("flowprep.run")
 
 
 @dataclass
 class Recovered:
-    """How far a data set is when a run begins."""
+    """The state of a data set when a run begins."""
 
     entries: list[ManifestEntry]
-    """The manifest; videos that are tried again have moved to new shards."""
+    """The entries of the manifest. Videos that are tried again have moved to new shards."""
     failures: dict[str, Failure]
-    """Of videos that are not tried again, by key."""
+    """Failures of the videos that are not tried again, by key."""
     num_found_again: int = 0
-    """Videos that failed as missing, are there now, and are tried again for that."""
+    """Number of videos that failed as missing, exist now and are therefore tried again."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what was lost and was restored, and on sources that changed."""
     indices: dict[int, list[int]] = field(default_factory=dict)
-    """The manifest's lines of each shard that is not published."""
+    """For each shard that is not published, the lines of its videos in the manifest."""
     remaining: dict[int, list[int]] = field(default_factory=dict)
-    """Those of them whose videos are not finished; none where the shard is to be published."""
+    """The part of `indices` whose videos are not finished; none if a shard can be published."""
 
     @property
     def num_remaining(self) -> int:
-        """Videos that are left to do."""
+        """Number of videos that are left to do."""
         return sum(map(len, self.remaining.values()))
 
 
@@ -74,30 +83,45 @@ def recover(
     entries: list[ManifestEntry],
     cuts: CutVideos,
 ) -> Recovered:
-    """Finds out what earlier runs have done, and mends what they left behind.
+    """Finds out what earlier runs have done, and repairs what they left behind.
 
-    `cuts` gets the segments that are finished. Failed videos are tried again where `options` say
-    so, and where they were missing and are there now.
+    `cuts` gets the finished segments. A failed video is tried again if `options` say so, or if it
+    was missing and exists now.
     """
-    stored_failures = read_failures(storage)
+    stored = stored_failures(storage)
     published = set(published_shards(storage))
-    published |= rebuild_lost_sidecars(storage, entries, config, published, stored_failures)
-    failures = {
-        entry.video.key: stored_failures[entry.video.key]
-        for entry in entries
-        if entry.shard in published and entry.video.key in stored_failures
-    }
+    rebuilt = rebuild_lost_sidecars(storage, entries, config, published, stored)
+    notes = [f"{sidecar_name(shard)} was lost; made anew from its tar" for shard in sorted(rebuilt)]
+    published |= rebuilt
+    if stored is None and published:
+        notes.append(f"{FAILURES_FILE} was lost or damaged; made anew from the shards' indexes")
+    failures = published_failures(storage, entries, published, stored or {})
     retried = set(failures)
     num_found_again = 0
     if not options.retry_failed:
         retried = found_again(failures, entries)
         num_found_again = len(retried)
+        retried |= failed_by_node(failures)
     if retried:
         log.info("trying %d failed videos again", len(retried))
         entries = move_to_new_shards(entries, retried, config.encode.videos_per_shard)
         write_manifest(storage, entries)
+    changed = find_changed(storage, entries, published, redo=options.redo_changed)
+    notes += changed.notes()
     kept = {key: failure for key, failure in failures.items() if key not in retried}
-    found = Recovered(entries, with_new_sources(kept, entries), num_found_again)
+    reopened = lost_records(kept, entries)
+    if reopened:
+        count = format_count(sum(map(len, reopened.values())), "video")
+        notes.append(f"tried {count} again that failed for a reason that was lost")
+    if options.redo_changed:
+        for shard, keys in changed.by_shard.items():
+            reopened.setdefault(shard, set()).update(keys)
+    published -= reopen_shards(storage, entries, reopened)
+    # The failed videos of these shards are parts again, like their stored videos.
+    for entry in entries:
+        if entry.shard in reopened:
+            kept.pop(entry.video.key, None)
+    found = Recovered(entries, with_new_sources(kept, entries), num_found_again, notes)
     _remove_emptied_shards(storage, entries, published)
     for index, entry in enumerate(entries):
         if entry.shard not in published:
@@ -108,7 +132,7 @@ def recover(
         found.remaining[shard] = [index for index in indices if index not in finished]
     for shard in shards_with_parts(storage) & published:
         remove_parts(storage, shard)
-    if found.failures != stored_failures or not storage.exists(FAILURES_FILE):
+    if found.failures != stored:
         write_failures(storage, found.failures.values())
     return found
 
@@ -120,11 +144,11 @@ def _remove_emptied_shards(
     for shard in sorted(published - {entry.shard for entry in entries}):
         try:
             videos = read_sidecar(storage, shard).videos
-        except DatasetError:  # whatever it is, `verify` names it
+        except DatasetError:  # `verify` names what is wrong
             continue
         if all(video.status == "failed" for video in videos):
             log.info("removing %s: its videos all failed and moved", shard_name(shard))
-            # The sidecar goes last: without it the tar would count as one that lost its own.
+            # The sidecar is removed last. A tar without a sidecar would look as if it had lost it.
             storage.remove(shard_name(shard))
             storage.remove(sidecar_name(shard))
             published.remove(shard)
@@ -138,7 +162,7 @@ def _finished_parts(
     options: RunOptions,
     cuts: CutVideos,
 ) -> set[int]:
-    """Returns the manifest's lines of the videos that have a part; failed ones join `found`."""
+    """Returns the manifest's lines of the videos with a part; adds failed videos to `found`."""
     finished = set()
     planned = set(found.indices[shard])
     names = [name for name in list_parts(storage, shard) if part_index(name) in planned]
@@ -147,24 +171,35 @@ def _finished_parts(
             log.warning("%s; its video is extracted again", record)
             remove_part_record(storage, shard, index)
             continue
+        if not _is_part_of(found.entries, shard, index, record) or (
+            record.status != "failed" and f"{index:08d}.tar" not in names
+        ):
+            log.warning("%s: its part is lost; it is extracted again", record.key)
+            remove_part_record(storage, shard, index)
+            continue
         video = found.entries[index].video
-        # An internal error counts once its shard is public, so not in a run that was stopped.
+        # An internal error counts only once its shard is published. So if the run was stopped
+        # before that, the video is tried again.
         is_internal = internal_error_site(record) is not None
         is_there_now = record.reason == "missing" and folder_names.holds(video.source)
-        tries_again = options.retry_failed or is_internal or is_there_now
+        is_node_fault = record.fault == "node"
+        tries_again = options.retry_failed or is_internal or is_there_now or is_node_fault
         if record.status == "failed" and tries_again:
             found.num_found_again += is_there_now
             remove_part_record(storage, shard, index)
             continue
         if record.status == "failed":
-            found.failures[record.key] = failure_of(video, record)
+            found.failures[record.key] = failure_of(record, video.source)
         finished.add(index)
     cuts.recover(shard, names, finished)
     return finished
 
 
-def failure_of(video: Video, record: VideoRecord) -> Failure:
-    """Returns what `failures.jsonl` says of a video whose record has failed."""
-    assert record.reason is not None
-    source = redacted(video.source)
-    return Failure(record.key, source, record.reason, record.message or "", record.attempts)
+def _is_part_of(
+    entries: Sequence[ManifestEntry], shard: int, index: int, record: VideoRecord
+) -> bool:
+    """Whether a part is of the video that the manifest has on its line: it may be a new one."""
+    if index >= len(entries):
+        return False
+    entry = entries[index]
+    return (entry.shard, entry.video.key) == (shard, record.key)

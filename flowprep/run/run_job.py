@@ -1,7 +1,8 @@
-"""What a worker does: extract a video or a part of it, join segments, join a shard. No Ray here."""
+"""The work of a worker: extract a video or a segment, join segments, join a shard. Uses no Ray."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import logging
@@ -38,6 +39,7 @@ from flowprep.run.job import (
 )
 from flowprep.run.segments import join_segments, write_segment
 from flowprep.run.watchdog import watchdog
+from flowprep.video.contents import source_sha256
 from flowprep.video.cut import is_long, plan_cut
 from flowprep.video.decode import open_video
 from flowprep.video.fetch import FetchedVideo, fetched
@@ -49,9 +51,9 @@ __all__ = ["DeviceWorker", "prepare", "run_job"]
 def run_job(
     job: Job, device: str = "cpu", versions: Mapping[str, str] | None = None
 ) -> JobResult | WorkerLost:
-    """Carries a job out, its flow on `device`; every error comes back as a value.
+    """Carries out a job and computes flow on `device`. Returns every error as a value.
 
-    With `versions`, the driver's `library_versions`, a worker that has others refuses the job.
+    `versions` are the driver's `library_versions`. A worker with other versions refuses the job.
     """
     try:
         if isinstance(job, PublishJob):
@@ -68,26 +70,26 @@ def run_job(
 
 
 def prepare(flow: FlowSpec, device: str = "cpu") -> None:
-    """Makes what every video needs, for which much is compiled or read, before there is one."""
+    """Makes the estimator that every video needs before the first video comes, as it takes long."""
     _estimator(flow, device)
 
 
 class DeviceWorker:
-    """A worker that stays, and keeps its device and an estimator on it from job to job."""
+    """A lasting worker that keeps its device and the estimator on it from job to job."""
 
     def __init__(self, flow: FlowSpec, device: str) -> None:
         self._flow = flow
         self._device = device
 
     def prepare(self) -> PreparedWorker:
-        """Makes the estimator, and computes a first field with it, for which much is compiled."""
+        """Makes the estimator and computes a first field, so that everything is compiled."""
         notes: list[str] = []
         handler = _NoteHandler(notes)
         logger = logging.getLogger("flowprep")
         logger.addHandler(handler)
         try:
             estimator = _estimator(self._flow, self._device)
-            # As for OpenCV: what PyTorch does on the CPU it does in one thread.
+            # PyTorch's work on the CPU uses one thread, like OpenCV's.
             importlib.import_module("torch").set_num_threads(1)
             side, colors = 4 * estimator.min_side_px, (3,) if estimator.frames == "rgb" else ()
             blank = np.zeros((side, side, *colors), np.uint8)
@@ -105,7 +107,7 @@ class DeviceWorker:
     def run_job(
         self, job: Job, versions: Mapping[str, str] | None = None
     ) -> JobResult | WorkerLost:
-        """Carries a job out as `run_job` does."""
+        """Carries out a job as the function `run_job` does."""
         return run_job(job, self._device, versions)
 
 
@@ -132,22 +134,23 @@ class _NoteHandler(logging.Handler):
 
 
 def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
-    # A worker owns one core; without this OpenCV takes them all, in every worker.
+    # A worker owns one core. Without this call, OpenCV in every worker would use all cores.
     cv2.setNumThreads(1)
     trace: str | None = None
     try:
-        # Before the watchdog starts: what is compiled here gives no sign of life meanwhile.
+        # The estimator is made before the watchdog starts, because compiling gives no sign of life.
         estimator = _estimator(job.config.flow, device)
         began = time.perf_counter()
         with fetched(job.video) as source:
             extracted = _extract_part(job, source, estimator, began)
-        if isinstance(extracted, VideoCut):
-            return JobResult(cut=extracted)
+            if isinstance(extracted, VideoCut):
+                sha256 = source_sha256(source.video)
+                return JobResult(cut=dataclasses.replace(extracted, source_sha256=sha256))
         record = extracted
     except VideoError as error:
         if device != "cpu" and error.reason == "out-of-memory":
-            # Others share the GPU's memory, so that another time or place may have enough.
-            return WorkerLost("out-of-memory", error.message)
+            # Others share the GPU's memory. There may be enough at another time or place.
+            return WorkerLost("out-of-memory", error.message, fault="node")
         if error.reason == "estimator-error":
             trace = traceback.format_exc()
         record = failed_record(job, error)
@@ -189,15 +192,16 @@ def _device_lost(error: Exception) -> WorkerLost:
     message = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     if "out of memory" in str(error).lower():
         hint = "take fewer --workers-per-gpu, or --device cpu for this video"
-        return WorkerLost("out-of-memory", f"the GPU's memory ran out ({message}); {hint}")
-    return WorkerLost("crashed", f"the GPU failed ({message})")
+        words = f"the GPU's memory ran out ({message}); {hint}"
+        return WorkerLost("out-of-memory", words, fault="node")
+    return WorkerLost("crashed", f"the GPU failed ({message})", fault="node")
 
 
 def _extract_part(
     job: ExtractJob, source: FetchedVideo, estimator: FlowEstimator, began: float
 ) -> VideoRecord | VideoCut:
-    # Storage that makes a worker wait is no fault of its video: the watchdog sees neither the
-    # fetching nor the writing.
+    # If storage makes a worker wait, its video is not to blame. So the watchdog watches neither
+    # fetching nor writing.
     with watchdog(job) as on_progress:
         reader = open_video(source.video, job.config.decode)
         is_whole = job.segment is None
@@ -235,6 +239,7 @@ def _extract_part(
                 extracted.seconds,
                 job.attempt,
             )
+        metadata = metadata.with_source_sha256(source_sha256(source.video))
         began = time.perf_counter()
         with job.storage.atomic_file(part_name(job.shard, job.index, "tar")) as file:
             members = write_sample(file, metadata, extracted.streams)
@@ -245,7 +250,7 @@ def _extract_part(
 
 @functools.lru_cache(maxsize=2)
 def _estimator(spec: FlowSpec, device: str) -> FlowEstimator:
-    """One estimator serves all the videos of a worker; all that it needs is compiled."""
+    """Returns the estimator that serves all videos of a worker, with everything compiled."""
     estimator = build_estimator(spec.algorithm, spec.parameters, device)
     FieldQuantizer(spec)
     return estimator

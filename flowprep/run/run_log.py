@@ -35,7 +35,7 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def run_log(storage: Storage) -> Iterator[str]:
-    """Writes what flowprep logs to `logs/run-TIME.log`, whose name it yields."""
+    """Writes flowprep's log to `logs/run-TIME.log`. Yields the name of that file."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     name = f"{LOGS_FOLDER}/run-{stamp}-{os.getpid()}.log"
     storage.make_folder(LOGS_FOLDER)

@@ -1,8 +1,8 @@
-"""Long videos in segments: what is stored of each, joining them, and which are still to do.
+"""Long videos are cut into segments: how segments are stored, joined and found again.
 
 driver    CutVideos            .parts/SHARD/INDEX.cut
 worker    write_segment        .parts/SHARD/INDEX.START-STOP.mjpg, then INDEX.START-STOP.segment
-worker    join_segments        .parts/SHARD/INDEX.tar, as of any video
+worker    join_segments        .parts/SHARD/INDEX.tar, as for any video
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET
@@ -20,7 +20,7 @@ from flowprep.dataset.layout import Count, Seconds, VideoRecord
 from flowprep.dataset.metadata import SegmentMetadata, VideoMetadata, read_histogram
 from flowprep.dataset.parts import part_index, part_name, parts_folder
 from flowprep.dataset.rebuild import record_from_metadata
-from flowprep.dataset.write import COPY_BYTES, WritableStream, write_sample
+from flowprep.dataset.write import COPY_BYTES, ByteSink, WritableStream, write_sample
 from flowprep.errors import VideoError
 from flowprep.storage import Storage
 from flowprep.video.segments import Segment, VideoCut
@@ -33,7 +33,7 @@ __all__ = [
     "write_segment",
 ]
 
-# What the segments of one video need not have in common.
+# The fields of the metadata that may differ between the segments of one video.
 _MAY_DIFFER = frozenset(
     [
         *("num_frames", "num_flows", "num_frames_decoded", "num_damaged", "frame_counts", "notes"),
@@ -55,7 +55,7 @@ class _StoredSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def from_json(cls, content: bytes) -> _StoredSegment:
-        """Raises ValueError where it is damaged."""
+        """Raises ValueError if the content is damaged."""
         return msgspec.convert(json.loads(content), cls, dec_hook=read_histogram)
 
     def record(self) -> VideoRecord:
@@ -64,17 +64,17 @@ class _StoredSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class _JoinedStream:
-    """A stream whose bytes lie in the files of segments."""
+    """A stream whose bytes are spread over the files of several segments."""
 
     storage: Storage
     places: list[tuple[str, int, int]]
-    """Name, offset and size."""
+    """Name of the file, offset and size of each piece, in order."""
 
     @property
     def num_bytes(self) -> int:
         return sum(size for _, _, size in self.places)
 
-    def copy_to(self, file: IO[bytes]) -> None:
+    def copy_to(self, file: ByteSink) -> None:
         for name, offset, size in self.places:
             for begin in range(0, size, COPY_BYTES):
                 length = min(COPY_BYTES, size - begin)
@@ -84,7 +84,10 @@ class _JoinedStream:
 def segment_name(
     shard: int, index: int, segment: Segment, suffix: Literal["mjpg", "segment", "stall"]
 ) -> str:
-    """Name of a file of a segment until its video is joined; frames name it, and no number."""
+    """Returns the name of a segment's file, which exists until the video is joined.
+
+    The name holds the first and the end frame of the segment.
+    """
     part = part_name(shard, index, "cut").removesuffix("cut")
     return f"{part}{segment.start:09d}-{segment.stop:09d}.{suffix}"
 
@@ -99,7 +102,7 @@ def write_segment(
     seconds: Mapping[str, float],
     attempt: int,
 ) -> VideoRecord:
-    """Stores what a segment gave: its streams, then the record which says that they are whole."""
+    """Stores a segment: first its streams, then the record that says that they are whole."""
     began = time.perf_counter()
     members = {}
     with storage.atomic_file(segment_name(shard, index, segment, "mjpg")) as file:
@@ -115,7 +118,7 @@ def write_segment(
 def read_segment_record(
     storage: Storage, shard: int, index: int, segment: Segment
 ) -> VideoRecord | None:
-    """Returns the record of a segment as if it were a video; None where it is not finished."""
+    """Returns a segment's record, as if it were a video's, or None if it is not finished."""
     content = storage.read_if_there(segment_name(shard, index, segment, "segment"))
     try:
         return None if content is None else _StoredSegment.from_json(content).record()
@@ -124,9 +127,9 @@ def read_segment_record(
 
 
 def join_segments(storage: Storage, *, shard: int, index: int, cut: VideoCut) -> VideoRecord:
-    """Joins the segments of a video into its part, as an uncut extraction would have written it.
+    """Joins a video's segments into its part. An uncut extraction would write the same part.
 
-    Raises VideoError where they do not fit together, StorageError where storage fails.
+    Raises VideoError if the segments do not fit together, StorageError if storage fails.
     """
     began = time.perf_counter()
     found = []
@@ -163,7 +166,7 @@ def join_segments(storage: Storage, *, shard: int, index: int, cut: VideoCut) ->
 def _joined_metadata(parts: Sequence[SegmentMetadata], cut: VideoCut) -> VideoMetadata:
     """Returns the video's metadata from that of its segments; raises VideoError."""
     first = parts[0]
-    # Some may be of an earlier version than the others.
+    # Some segments may come from an earlier version of flowprep than others.
     is_new = first.frame_counts is not UNSET
     fields = first.stored_fields()
     if any(part.stored_fields() != fields for part in parts) or (
@@ -188,11 +191,12 @@ def _joined_metadata(parts: Sequence[SegmentMetadata], cut: VideoCut) -> VideoMe
         num_frames_decoded=cut.num_frames_decoded,
         frame_counts=cut.frame_counts,
         notes=cut.notes,
+        source_sha256=cut.source_sha256,
     )
 
 
 class CutVideos:
-    """The videos of a run that are cut into segments, and which of these are still to do."""
+    """The videos of a run that are cut, and the segments of them that are still to do."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -206,19 +210,19 @@ class CutVideos:
         return self._cuts[index]
 
     def remaining(self, index: int) -> list[Segment]:
-        """Returns the segments of a video that are not finished, in order."""
+        """Returns the unfinished segments of a video, in order."""
         starts = self._remaining[index]
         return [segment for segment in self._cuts[index].segments if segment.start in starts]
 
     def add(self, shard: int, index: int, cut: VideoCut) -> None:
-        """Takes up a video, and stores how it is cut, so that another run goes on with it."""
+        """Adds a video, and stores how it is cut, so that another run can continue with it."""
         content = json.dumps(cut.to_dict()).encode()
         self._storage.write_bytes(part_name(shard, index, "cut"), content)
         self._cuts[index] = cut
         self._remaining[index] = {segment.start for segment in cut.segments}
 
     def finish(self, index: int, segment: Segment) -> bool:
-        """Notes that a segment is finished; returns whether all of its video's are."""
+        """Notes that a segment is finished. Returns whether all segments of its video are."""
         self._remaining[index].discard(segment.start)
         return not self._remaining[index]
 
@@ -231,14 +235,15 @@ class CutVideos:
             self.remove_files(shard, index, segment)
 
     def remove_files(self, shard: int, index: int, segment: Segment) -> None:
-        """Removes what is stored of a segment."""
+        """Removes the stored files of a segment."""
         self._storage.remove(segment_name(shard, index, segment, "segment"))
         self._storage.remove(segment_name(shard, index, segment, "mjpg"))
 
     def recover(self, shard: int, names: Collection[str], finished: Collection[int]) -> None:
-        """Takes up the videos of a shard that an earlier run has cut; removes what is left over.
+        """Adds the videos of a shard that an earlier run has cut. Removes leftover files.
 
-        `names` are the files in the shard's folder, `finished` the videos that need nothing more.
+        `names` are the files in the shard's folder. `finished` are the videos that need no more
+        work.
         """
         kept: set[str] = set()
         for name in names:
@@ -249,15 +254,16 @@ class CutVideos:
             try:
                 cut = VideoCut.from_dict(json.loads(content))
             except (ValueError, KeyError, TypeError):
-                # Of another version, perhaps: the video is begun anew.
+                # Perhaps another version of flowprep wrote this file. The video starts again.
                 continue
             self._cuts[index] = cut
             self._remaining[index] = set()
             kept.add(name)
             for segment in cut.segments:
                 record = segment_name(shard, index, segment, "segment").rpartition("/")[2]
-                if record in names:
-                    kept |= {record, record.removesuffix("segment") + "mjpg"}
+                files = {record, record.removesuffix("segment") + "mjpg"}
+                if files <= set(names):
+                    kept |= files
                 else:
                     self._remaining[index].add(segment.start)
         for name in names:

@@ -1,7 +1,7 @@
-"""How far a run is, from the data set's files alone: on any machine that reads them, at any time.
+"""Tells how far a run is from the data set's files alone, on any machine that can read them.
 
-The driver keeps `logs/progress.json` up to date while it works; how many videos are finished is
-counted from the manifest, the shards and the parts themselves, which never lie.
+The driver keeps `logs/progress.json` up to date while it works. The number of finished videos is
+counted from the manifest, the shards and the parts themselves, which are always right.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -32,7 +32,7 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.parts import list_parts, shards_with_parts
 from flowprep.dataset.read import published_shards
-from flowprep.errors import DatasetError, StorageError
+from flowprep.errors import DatasetError, FailureFault, StorageError
 from flowprep.run.progress import RunReport
 from flowprep.storage import Storage
 from flowprep.words import format_bytes, format_count, format_duration
@@ -51,13 +51,13 @@ PROGRESS_FILE = f"{LOGS_FOLDER}/progress.json"
 RunState = Literal["running", "complete", "incomplete", "interrupted", "failed"]
 
 WRITE_SECONDS = 10.0
-"""Between two writes of the file: seldom enough for an object store, often enough to watch."""
+"""Time between two writes of the file: rare enough for an object store, often enough to watch."""
 RATE_SECONDS = 600.0
-"""The rate that the estimated finish follows is that of the last ten minutes."""
+"""The estimated finish follows from the rate of the last ten minutes."""
 NUM_SLOWEST = 10
 NUM_IN_FLIGHT = 20
 SILENT_SECONDS = 60.0
-"""A driver that has not written for so long is called silent."""
+"""A driver that has not written for this time is called silent."""
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=10**15)]
@@ -65,16 +65,16 @@ _Number = Annotated[float, msgspec.Meta(ge=0, lt=1e15)]
 
 
 class NodeProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the workers of one machine have done in this run."""
+    """The work of the workers of one machine in this run."""
 
     num_videos: _Count = 0
     num_pairs: _Count = 0
     busy_seconds: _Number = 0.0
-    """Summed over its workers."""
+    """Working time, summed over the workers of this machine."""
 
 
 class SlowVideo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of the videos that took longest, or one that is being worked on."""
+    """One of the videos that took longest, or a video that is being worked on."""
 
     key: str
     seconds: _Number
@@ -83,7 +83,7 @@ class SlowVideo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The content of `logs/progress.json`: what the driver knows of its run."""
+    """The content of `logs/progress.json`: the driver's knowledge about its run."""
 
     run: str
     """A random name of this run."""
@@ -91,36 +91,39 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The driver's process and machine."""
     state: RunState
     num_updates: _Count
-    """Grows with every write: whoever sees it stand still knows that the driver is gone."""
+    """Grows with every write. If it stands still, the driver is gone."""
     began: str
-    """UTC by the driver's clock, as ISO 8601; so are the other times."""
+    """Time in UTC by the driver's clock, as ISO 8601, like the other times here."""
     updated: str
     estimated_finish: str | None
-    """At the rate of the last minutes; None if there is none yet."""
+    """Computed from the rate of the last minutes. None if there is no rate yet."""
     wall_seconds: _Number
     num_workers: _Count
     num_videos: _Count
-    """In the manifest."""
+    """Number of videos in the manifest."""
     num_remaining: _Count
-    """Neither finished nor failed."""
+    """Number of videos that are neither finished nor failed."""
     num_done_before: _Count
     num_complete: _Count
     num_partial: _Count
     num_failed: _Count
+    """By a fault of their own."""
     num_lost_workers: _Count
     num_pairs: _Count
     num_bytes: _Count
     pairs_per_second: _Number
-    """Of the last minutes; so is the next."""
+    """Rate of the last minutes, like `videos_per_second`."""
     videos_per_second: _Number
     stage_seconds: dict[str, _Number] = {}
     """Seconds by stage, over all workers of this run."""
     failures: dict[str, _Count] = {}
     """Failed videos by reason."""
+    node_failures: dict[str, _Count] = {}
+    """Videos that failed by the fault of a node, by reason; they are among the remaining."""
     nodes: dict[str, NodeProgress] = {}
     slowest: tuple[SlowVideo, ...] = ()
     in_flight: tuple[SlowVideo, ...] = ()
-    """Those that have been worked on for the longest time."""
+    """The videos that have been worked on for the longest time."""
     log_name: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,7 +133,7 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunProgress:
-        """Rebuilds a stored progress; raises ValueError where it is none: it may be anybody's."""
+        """Rebuilds a stored progress. Raises ValueError for anything else: anybody may write it."""
         progress = msgspec.convert(values, cls)
         if datetime.fromisoformat(progress.updated).tzinfo is None:
             raise ValueError("updated must be in UTC")
@@ -138,7 +141,7 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProgressRecorder:
-    """Counts what a run does, and publishes it every few seconds."""
+    """Counts the work of a run, and publishes the counts every few seconds."""
 
     def __init__(self, storage: Storage, report: RunReport, num_remaining: int) -> None:
         self.num_workers = 0
@@ -161,14 +164,14 @@ class ProgressRecorder:
         self._in_flight[key] = time.monotonic()
 
     def lost(self, key: str) -> None:
-        """Notes that a video's worker went away and it waits for another."""
+        """Notes that a video's worker went away and that the video waits for another worker."""
         self._in_flight.pop(key, None)
 
     def finished(self, record: VideoRecord, node: str) -> None:
         """Notes that a video was finished, or has failed for good, on the machine `node`.
 
-        `node` is empty where the worker went away and nobody knows, and of a video joined from
-        segments, which several did.
+        `node` is empty if the worker went away and its machine is unknown. It is also empty for a
+        video joined from segments, which several machines may have computed.
         """
         self._in_flight.pop(record.key, None)
         self._num_finished += 1
@@ -195,9 +198,9 @@ class ProgressRecorder:
         counts[2] += sum(record.seconds.values())
 
     def write(self, state: RunState = "running") -> RunProgress | None:
-        """Publishes the progress if it is time to, or if the run has ended; returns what it wrote.
+        """Publishes the progress when it is due or the run has ended. Returns what it wrote.
 
-        Storage that fails is no reason to end a run that it lets work: the file is left as it is.
+        If this write fails, the old file stays and the run continues.
         """
         now = time.monotonic()
         if state == "running" and now - self._written < WRITE_SECONDS:
@@ -251,6 +254,7 @@ class ProgressRecorder:
             videos_per_second=round(videos_per_second, 4),
             stage_seconds={name: round(value, 3) for name, value in report.seconds.items()},
             failures=dict(report.failures.most_common()),
+            node_failures=dict(report.node_failures.most_common()),
             nodes={
                 name: NodeProgress(int(videos), int(pairs), round(busy, 3))
                 for name, (videos, pairs, busy) in sorted(self._nodes.items())
@@ -266,34 +270,39 @@ class ProgressRecorder:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a data set is."""
+    """The state of a data set: how far its extraction is."""
 
     location: str
     num_videos: int
-    """In the manifest."""
+    """Number of videos in the manifest."""
     num_published: int
-    """Videos in published shards, failed ones among them."""
+    """Videos in published shards, including failed ones."""
     num_waiting: int
     """Finished or failed videos whose shard is not published yet."""
     num_failed: int
-    """Videos that `failures.jsonl` names; it is written as shards are published."""
+    """Videos in `failures.jsonl` that failed by a fault of their own. The file is written when
+    shards are published."""
+    num_failed_by_node: int
+    """Videos in `failures.jsonl` that failed by the fault of a node. The next run tries them."""
     num_shards: int
     num_published_shards: int
     failures: dict[str, int]
-    """Failed videos by reason."""
+    """Videos that failed by a fault of their own, by reason."""
+    node_failures: dict[str, int]
+    """Videos that failed by the fault of a node, by reason."""
     num_concealed: int | None
-    """Published videos with damaged pictures in them, as the decoder concealed them; None on an
-    object store, where looking would take as many requests as there are shards."""
+    """Published videos with damaged pictures that the decoder concealed. None on an object store,
+    where counting them would take one request for each shard."""
     progress: RunProgress | None
-    """Of the last run; None where there was none, or its file is damaged."""
+    """Progress of the last run. None if there was no run, or if its file is damaged."""
     silent_seconds: float | None
-    """Since the driver wrote, by this machine's clock; None where no run says that it works."""
+    """Seconds since the driver's last write, by this machine's clock. None if no run is working."""
     notes: tuple[str, ...] = ()
-    """What else lies among shards and parts, a sentence each."""
+    """One sentence for what else lies among shards and parts."""
 
     @property
     def num_done(self) -> int:
-        """Videos that need no work any more."""
+        """Number of videos that need no more work."""
         return self.num_published + self.num_waiting
 
     @property
@@ -303,7 +312,8 @@ class RunStatus:
             silent = self.silent_seconds is not None and self.silent_seconds > SILENT_SECONDS
             return "silent" if silent else "running"
         if self.num_published == self.num_videos:
-            return "incomplete" if self.num_failed else "complete"
+            has_failed = self.num_failed or self.num_failed_by_node
+            return "incomplete" if has_failed else "complete"
         return "incomplete" if self.progress is None else self.progress.state
 
     def to_dict(self) -> dict[str, Any]:
@@ -321,8 +331,16 @@ class RunStatus:
             f"{format_count(self.num_waiting, 'video')} finished in others",
         ]
         if self.num_failed:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.failures.items())
-            lines.append(f"  failed        {format_count(self.num_failed, 'video')}: {reasons}")
+            lines.append(
+                f"  failed        {format_count(self.num_failed, 'video')}: "
+                f"{_reasons(self.failures)}"
+            )
+        if self.num_failed_by_node:
+            them = "it" if self.num_failed_by_node == 1 else "them"
+            lines.append(
+                f"  node's fault  {format_count(self.num_failed_by_node, 'video')}: "
+                f"{_reasons(self.node_failures)}; the same extract tries {them} again"
+            )
         if self.num_concealed:
             count = format_count(self.num_concealed, "video")
             lines.append(
@@ -375,14 +393,14 @@ class RunStatus:
 
 
 def read_status(out: str | os.PathLike[str]) -> RunStatus:
-    """Returns how far the data set `out` is; reads names and counts, and parses no shard.
+    """Returns how far the data set `out` is. Reads names and counts, and parses no shard.
 
-    Raises DatasetError where it is not a flowprep data set.
+    Raises DatasetError if `out` is not a flowprep data set.
     """
     storage = Storage(out)
     DatasetHeader.read(storage)
-    # The plan's lines end in their shard; a whole parse of a million lines would take ten times as
-    # long.
+    # Each line of the plan ends with its shard. Parsing a million whole lines would take ten times
+    # as long.
     planned: Counter[int] = Counter()
     if storage.exists(MANIFEST_FILE):
         manifest = storage.read_bytes(MANIFEST_FILE)
@@ -395,7 +413,11 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
     num_waiting = 0
     for shard in shards_with_parts(storage) - published:
         num_waiting += sum(name.endswith(".json") for name in list_parts(storage, shard))
-    failures = read_failures(storage)
+    failures = read_failures(storage).values()
+    by_fault = {
+        fault: Counter(one.reason for one in failures if one.fault == fault)
+        for fault in get_args(FailureFault)
+    }
     progress = _read_progress(storage)
     silent = None
     if progress is not None and progress.state == "running":
@@ -406,10 +428,12 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
         num_videos=sum(planned.values()),
         num_published=sum(planned[shard] for shard in published),
         num_waiting=num_waiting,
-        num_failed=len(failures),
+        num_failed=by_fault["video"].total(),
+        num_failed_by_node=by_fault["node"].total(),
         num_shards=len(planned),
         num_published_shards=len(published),
-        failures=dict(Counter(failure.reason for failure in failures.values()).most_common()),
+        failures=dict(by_fault["video"].most_common()),
+        node_failures=dict(by_fault["node"].most_common()),
         num_concealed=_num_concealed(storage, published) if storage.is_local else None,
         progress=progress,
         silent_seconds=silent,
@@ -417,8 +441,12 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
     )
 
 
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
+
+
 def _num_concealed(storage: Storage, shards: Iterable[int]) -> int:
-    """Counts the records that name damaged pictures; none is parsed, as there may be a million."""
+    """Counts the records with damaged pictures without parsing them: there may be a million."""
     return sum(storage.read_bytes(sidecar_name(shard)).count(b'"num_damaged":') for shard in shards)
 
 
@@ -428,5 +456,5 @@ def _read_progress(storage: Storage) -> RunProgress | None:
     try:
         return RunProgress.from_dict(json.loads(storage.read_bytes(PROGRESS_FILE)))
     except (ValueError, OverflowError, RecursionError):
-        # It says how a run went, and nothing of what the data set holds.
+        # This file only says how a run went. The data set does not depend on it.
         return None

@@ -1,4 +1,4 @@
-"""A key that is stored never changes, whatever files come or go beside its video."""
+"""A stored key never changes, whatever files come or go beside its video."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ __all__ = ["with_stored_keys"]
 def with_stored_keys(
     known: Sequence[ManifestEntry], videos: Sequence[Video]
 ) -> tuple[Sequence[Video], list[str]]:
-    """Returns the videos with the keys that the data set has for them, and notes on new ones.
+    """Returns the videos with the keys that the data set has for them, and notes on new keys.
 
-    A stored key is of the file whose name its source has. IMG_1.mp4, stored as IMG_1, stays IMG_1
-    when IMG_1.MOV comes, which is IMG_1%2EMOV; and both keep their keys when the other goes. A file
-    that has replaced the stored one (the folder holds that no more) takes its key, as a converted
-    collection does. Raises InputError where two videos end with one key.
+    A stored key belongs to the file name of its source. For example, IMG_1.mp4 is stored as IMG_1
+    and stays IMG_1 when IMG_1.MOV is added, which becomes IMG_1%2EMOV. Each of them keeps its key
+    when the other is removed. A file takes the stored key if it replaces the stored file, that is,
+    if the folder no longer holds the stored file. This happens in a converted collection. Raises
+    InputError if two videos would get the same key.
     """
     stored = {entry.video.key: file_name(entry.video.source) for entry in known}
     changed: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""The worker's side of `worker_process.py`: takes jobs from the driver until that is gone."""
+"""The worker's side of `worker_process.py`: takes jobs until the driver ends."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["main"]
 
 
 def main(descriptor: int) -> None:
-    """Carries out what comes through the socket, one job after the other."""
+    """Carries out the jobs that come through the socket, one after the other."""
     os.set_inheritable(descriptor, False)
-    # A crash in native code says in which line of Python it was called.
+    # After a crash in native code, this shows the line of Python that called it.
     faulthandler.enable()
-    # Where memory runs out, Linux is to end the worker and not the driver.
+    # If memory runs out, Linux should end the worker and not the driver.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     connection = Connection(descriptor)
@@ -33,10 +33,10 @@ def main(descriptor: int) -> None:
     while True:
         flow, device, job = pickle.loads(tasks.get())
         if job is None:
-            # Whatever is wrong, the first job says it.
+            # If something is wrong, the first job will report it.
             with suppress(Exception):
                 prepare(flow, device)
-            # It was off while all this was imported, which stays as it is.
+            # The garbage collector was off during the imports. The imported objects stay for good.
             gc.freeze()
             gc.enable()
         else:
@@ -44,7 +44,7 @@ def main(descriptor: int) -> None:
 
 
 def _receive(connection: Connection, tasks: SimpleQueue[bytes]) -> None:
-    """Passes on what comes, also while a job is at work; ends the process with its driver."""
+    """Passes on messages, even while a job runs. Ends the process when its driver ends."""
     while True:
         try:
             tasks.put(connection.recv_bytes())

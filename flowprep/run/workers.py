@@ -1,4 +1,4 @@
-"""How cores and GPUs become workers, and which of them takes the next job."""
+"""Divides cores and GPUs among workers, and chooses the worker for the next job."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ __all__ = ["JobQueue", "Machine", "WorkerKind", "WorkerPlan", "own_machine", "pl
 WorkerKind = Literal["cpu", "gpu"]
 
 MOST_WORKERS_PER_GPU = 8
-"""Each holds a CUDA context and a batch of its own; and what one more hides is less each time."""
+"""Each worker holds its own CUDA context and batch, and each further worker helps less."""
 GPU_BYTES_PER_WORKER = 3 << 30
-"""A context and PyTorch's kernels take about 0.8 GB, a batch of TV-L1 1.7 GB (`base_torch`)."""
+"""A CUDA context and PyTorch's kernels take about 0.8 GB. A TV-L1 batch takes 1.7 GB
+(`base_torch`)."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine has for workers."""
+    """The cores and GPUs that a machine has for workers."""
 
     num_cpus: int
     num_gpus: int = 0
@@ -37,19 +38,19 @@ class Machine:
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """How many workers of each kind there are, and what each takes of its machine."""
+    """The number of workers of each kind, and each worker's share of its machine."""
 
     num_cpu_workers: int
     num_gpu_workers: int = 0
     device: str = "cpu"
-    """Of the GPU workers, as each of them sees it."""
+    """The device of the GPU workers, as each of them sees it."""
     cpus_per_gpu_worker: float = 0
     gpus_per_worker: float = 0
-    """Ray's share of a GPU for each of its workers."""
+    """Share of a GPU that Ray gives to each worker."""
 
     @property
     def num_workers(self) -> int:
-        """Of both kinds."""
+        """Number of workers of both kinds."""
         return self.num_cpu_workers + self.num_gpu_workers
 
 
@@ -60,13 +61,14 @@ def plan_workers(
     *,
     gpu_memory_bytes: int | None = None,
 ) -> WorkerPlan:
-    """Divides cores and GPUs among workers; `device` is that of the GPU workers, if there are any.
+    """Divides cores and GPUs among workers. `device` is the device of the GPU workers, if any.
 
-    Each GPU is shared by several workers, each with a video of its own: while one's fields are
-    computed, others decode and encode. All cores of a machine with a GPU are for that work, because
-    a CPU worker there would take them from a GPU that is as fast as tens of cores; machines without
-    a GPU get a CPU worker a core. A device that is asked for by its name stands alone, and with
-    `+cpu` CPU workers get every core that feeds no GPU, at least half of them.
+    Several workers share each GPU, and each has its own video. While the GPU computes the fields of
+    one worker, the others decode and encode. All cores of a machine with a GPU do that work,
+    because a CPU worker would take cores away from a GPU that is as fast as tens of cores. A
+    machine without a GPU gets one CPU worker per core. If the user names a device, only that device
+    computes flow. With `+cpu`, CPU workers also get every core that feeds no GPU, at least half of
+    the cores.
     """
     num_cpus = sum(one.num_cpus for one in machines)
     num_gpus = sum(one.num_gpus for one in machines)
@@ -82,11 +84,11 @@ def plan_workers(
             per_gpu = min(per_gpu, gpu_memory_bytes // GPU_BYTES_PER_WORKER)
         per_gpu = max(1, per_gpu)
     if options.num_workers is not None:
-        # Ray fills one GPU after the other: with smaller shares the last ones would stay idle.
+        # Ray fills one GPU after the other. With smaller shares the last GPUs would stay idle.
         per_gpu = min(per_gpu, math.ceil(options.num_workers / num_gpus))
     num_gpu_workers = min(num_gpus * per_gpu, options.num_workers or num_gpus * per_gpu)
     cpus = min(one.num_cpus / (one.num_gpus * per_gpu) for one in with_gpus)
-    # Ray takes whole numbers, or parts of one in ten-thousandths.
+    # Ray takes whole numbers of CPUs, or fractions of one CPU in steps of 1/10,000.
     cpus = float(math.floor(cpus)) if cpus >= 1 else math.floor(cpus * 10000) / 10000
     if is_mixed:
         cpus = min(cpus, 1.0)
@@ -100,7 +102,7 @@ def plan_workers(
     return WorkerPlan(
         num_cpu_workers=num_cpu_workers,
         num_gpu_workers=num_gpu_workers,
-        # Ray shows each worker its own GPU alone, which is then the first.
+        # Ray shows each worker only its own GPU, which is then the first one.
         device=device.kind,
         cpus_per_gpu_worker=cpus,
         gpus_per_worker=math.floor(10000 / per_gpu) / 10000,
@@ -110,11 +112,11 @@ def plan_workers(
 def own_machine(options: RunOptions, algorithm: str) -> tuple[Machine, Device | None, WorkerPlan]:
     """Returns this machine, the device that its GPU workers would use, and the workers of a run.
 
-    Raises ConfigError for a GPU that is asked for and cannot be used.
+    Raises ConfigError for a requested GPU that cannot be used.
     """
     device = resolve_device(options.device.removesuffix("+cpu"), algorithm)
     if device.kind == "cpu":
-        # More workers than cores are the user's wish, if a strange one.
+        # The user may ask for more workers than cores, even if this is strange.
         machine = Machine(options.num_workers or usable_cores())
         return machine, None, plan_workers(options, [machine], None)
     gpus = cuda_state().gpus if device.kind == "cuda" else ()
@@ -127,11 +129,11 @@ def own_machine(options: RunOptions, algorithm: str) -> tuple[Machine, Device | 
 
 
 class JobQueue:
-    """Jobs that wait, and the kind of worker that the next one goes to."""
+    """The waiting jobs, and the choice of the kind of worker for the next job."""
 
     def __init__(self, window: int) -> None:
         self.window = window
-        """Jobs that are waiting or at work as long as there are more to come."""
+        """Number of jobs that are waiting or at work as long as more jobs are to come."""
         self._jobs: deque[ExtractJob] = deque()
         self._seconds: dict[WorkerKind, float] = {"cpu": 0.0, "gpu": 0.0}
         self._num_pixels: dict[WorkerKind, int] = {"cpu": 0, "gpu": 0}
@@ -144,7 +146,7 @@ class JobQueue:
         self._jobs.append(job)
 
     def count(self, kind: WorkerKind, record: VideoRecord | None, seconds: float) -> None:
-        """Counts what a worker did in so many seconds, from which its speed is known."""
+        """Counts the work that a worker did in `seconds`, to measure the speed of its kind."""
         if record is not None:
             self._seconds[kind] += seconds
             self._num_pixels[kind] += record.num_flows * record.width * record.height
@@ -152,13 +154,13 @@ class JobQueue:
     def take(
         self, free: Mapping[WorkerKind, int], at_work: Mapping[WorkerKind, int]
     ) -> tuple[WorkerKind, ExtractJob] | None:
-        """Returns the next job and the kind of worker for it; None where it is to wait.
+        """Returns the next job and the kind of worker for it, or None if the job must wait.
 
         `free` and `at_work` count the workers of each kind.
         """
         if not self._jobs:
             return None
-        # What failed on a GPU, for want of its memory perhaps, may do better on a core.
+        # A job that failed on a GPU, perhaps because memory ran out, may succeed on a core.
         if free["cpu"] > 0 and self._jobs[0].attempt > 1:
             return "cpu", self._jobs.popleft()
         if free["gpu"] > 0:
@@ -168,9 +170,9 @@ class JobQueue:
         return None
 
     def _gpus_end_first(self, at_work: Mapping[WorkerKind, int]) -> bool:
-        """Whether GPU workers will be through with all that is left before a CPU worker with one.
+        """Whether GPU workers will finish all remaining jobs before a CPU worker finishes one.
 
-        At the end of a run everyone would wait for that one.
+        In that case, a job on a CPU worker would only delay the end of the run.
         """
         if not at_work["gpu"] or sum(at_work.values()) + len(self._jobs) >= self.window:
             return False  # more are to come

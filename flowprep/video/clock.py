@@ -1,9 +1,9 @@
-"""Time stamps: corrected as ffmpeg's command corrects them, and counted where they are irregular.
+"""Corrects time stamps as ffmpeg's command does, and counts irregular ones.
 
     packet -> PacketClock -> decoder -> frame -> FrameClock -> Stamp
 
-No frame is ever left out because of its stamp: frames keep the order in which the decoder gives
-them. Only sampling at a rate and ranges in seconds look at the clock.
+No frame is ever left out because of its time stamp. Frames keep the order in which the decoder
+gives them. Only sampling at a rate and ranges in seconds use the clock.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from av.video.frame import VideoFrame
 __all__ = ["JUMP_SECONDS", "FrameClock", "PacketClock", "Stamp"]
 
 JUMP_SECONDS = 10
-"""A clock that goes ahead by more jumps. FFmpeg, fftools/ffmpeg_demux.c: dts_delta_threshold."""
+"""A clock that goes ahead by more than this jumps. FFmpeg, fftools/ffmpeg_demux.c:
+dts_delta_threshold."""
 
 _BACK_SECONDS = Fraction(1, 10)
-"""A decoding time that goes back by more is another clock. FFmpeg, ts_discontinuity_detect."""
+"""A decoding time that goes back by more than this belongs to another clock. FFmpeg,
+ts_discontinuity_detect."""
 
 _ERROR_SECONDS = 3600 * 30
-"""A stamp that is so far away is none. FFmpeg, fftools/ffmpeg_demux.c: dts_error_threshold."""
+"""A stamp that is this far away is invalid. FFmpeg, fftools/ffmpeg_demux.c:
+dts_error_threshold."""
 
 # libavformat/avformat.h: AVFMT_TS_DISCONT and AVFMT_NOTIMESTAMPS.
 _MAY_JUMP_FLAG = 0x0200
@@ -33,16 +36,16 @@ _NO_STAMPS_FLAG = 0x0080
 
 
 class PacketClock:
-    """Takes the jumps out of the stamps of a stream's packets, as ffmpeg's own command does.
+    """Removes jumps from the stamps of a stream's packets, as ffmpeg's own command does.
 
-    Files that may be joined from several recordings (MPEG-TS, VOB, ...) get one clock: where it
-    jumps by more than `JUMP_SECONDS` or goes back, the packets go on where the last one ended.
-    In other files only stamps that are more than 30 hours away are dropped. (FFmpeg,
+    Files that may be joined from several recordings (MPEG-TS, VOB, ...) get one clock. If the clock
+    jumps by more than `JUMP_SECONDS` or goes back, the next packet starts at the end of the last
+    one. In other files, only stamps that are more than 30 hours away are dropped. (FFmpeg,
     fftools/ffmpeg_demux.c: ts_discontinuity_detect, ist_dts_update.)
     """
 
     num_corrected: int
-    """Places so far at which the clock was corrected, or a stamp dropped."""
+    """Number of places so far at which the clock was corrected or a stamp was dropped."""
 
     def __init__(self, stream: Stream, format_flags: int) -> None:
         self.num_corrected = 0
@@ -56,11 +59,11 @@ class PacketClock:
 
     @staticmethod
     def may_jump(format_flags: int) -> bool:
-        """Whether files of a format may be joined from recordings with clocks of their own."""
+        """Whether files of a format may be joined from recordings with different clocks."""
         return bool(format_flags & _MAY_JUMP_FLAG)
 
     def correct(self, packet: Packet[Any]) -> None:
-        """Changes the stamps of the next packet where they need it."""
+        """Corrects the stamps of the next packet if necessary."""
         if self._offset:
             if packet.pts is not None:
                 packet.pts += self._offset
@@ -113,20 +116,20 @@ class PacketClock:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """When a frame is shown, as far as its file says so."""
+    """The time at which a frame is shown, as far as its file says it."""
 
     value: int | None
-    """In units of the frame's time base; None where the file says nothing."""
+    """Time in units of the frame's time base. None if the file gives none."""
     disorder: str | None = None
-    """What is wrong with it, if a range in seconds has no meaning there."""
+    """What is wrong with the stamp, if a range in seconds has no meaning here."""
     is_irregular: bool = False
-    """Whether it goes back, repeats, jumps ahead or is missing."""
+    """Whether the stamp goes back, repeats, jumps ahead or is missing."""
 
 
 class FrameClock:
-    """Gives frames the stamps that ffmpeg's command gives them, and finds the irregular ones.
+    """Gives frames the same stamps as ffmpeg's command does, and finds the irregular stamps.
 
-    Of presentation and decoding times those are taken that have been in order more often. (FFmpeg,
+    It uses presentation or decoding times, whichever have been in order more often. (FFmpeg,
     libavcodec/decode.c: guess_correct_pts.)
     """
 
@@ -140,14 +143,14 @@ class FrameClock:
         self._num_corrected = 0
 
     def stamp(self, frame: VideoFrame, num_corrected: int, *, is_last: bool) -> Stamp:
-        """Returns the stamp of the next frame; `num_corrected` is that of its PacketClock.
+        """Returns the stamp of the next frame. `num_corrected` comes from its PacketClock.
 
-        `is_last` says that the decoder gave it after the last packet: AVI has no stamp for it then.
+        `is_last` says that the decoder gave the frame after the last packet. AVI then has no stamp.
         """
         is_joined = num_corrected > self._num_corrected
         self._num_corrected = num_corrected
         value = self._guess(frame.pts, frame.dts)
-        # What the file says, whether ffmpeg would follow it or not.
+        # This is the file's own stamp, even if ffmpeg would not use it.
         raw = frame.pts if frame.pts is not None else frame.dts
         previous, self._last_raw = self._last_raw, raw if raw is not None else self._last_raw
         if is_joined:

@@ -1,4 +1,4 @@
-"""Where a long video is cut into segments, so that each has the frames that an uncut read gives.
+"""Cuts a long video into segments, so that each has the same frames as an uncut read.
 
 plan_cut(reader, ...) -> VideoCut -> Segment, Segment, ...                   segments.py
 """
@@ -19,17 +19,17 @@ from flowprep.video.segments import PictureCheck, Segment, VideoCut
 
 __all__ = ["count_segments", "is_long", "plan_cut"]
 
-# How many key frames before a segment's first picture decoding begins, and where it is tried next
-# if it does not come by that one. Never the nearest: what follows an open group's key frame in the
-# file may be shown before it and lack its references, and an encoder that refreshes its picture bit
-# by bit has a sound one only a while after its key frame.
+# Decoding begins this many key frames before a segment's first picture: 2, or the next number if
+# decoding does not pass that key frame. The nearest key frame is never used. In an open group,
+# pictures after the key frame in the file may be shown before it and lack their references. And an
+# encoder that refreshes its picture bit by bit has a sound picture only a while after a key frame.
 _KEY_FRAMES_BACK = (2, 3, 5, 9)
 
 
 def count_segments(num_flows: float, segment_frames: int) -> int:
-    """Returns into how many segments a video of so many flows is cut; 1 where it stays whole.
+    """Returns the number of segments of a video with `num_flows` flows. 1 means it stays whole.
 
-    `segment_frames` is the most that a segment has; 0 leaves every video whole.
+    A segment has at most `segment_frames` flows. 0 leaves every video whole.
     """
     if not 0 < 2 * segment_frames < num_flows:
         return 1
@@ -37,9 +37,9 @@ def count_segments(num_flows: float, segment_frames: int) -> int:
 
 
 def is_long(reader: FrameReader, segment_frames: int) -> bool:
-    """Whether a video may have more than two segments' frames, as its header says.
+    """Whether a video may have more frames than two segments, judged by its header.
 
-    Where that says nothing it may.
+    If the header says nothing, the answer is yes.
     """
     estimate = reader.estimate_num_frames()
     return estimate is None or count_segments(estimate, segment_frames) > 1
@@ -50,14 +50,14 @@ def plan_cut(
 ) -> VideoCut | None:
     """Returns the segments of a video, of at most `segment_frames` flows each, or None.
 
-    None leaves it uncut: it has no more than two segments' flows, or reading it whole is the only
-    way to know its frames, as it is damaged or its clock is irregular. After that `reader` gives no
-    frames. `on_progress` is called for each picture.
+    None leaves the video uncut. Either it has at most the flows of two segments, or its frames are
+    only known by reading it whole, because it is damaged or its clock is irregular. After this call
+    `reader` gives no frames. `on_progress` is called for each picture.
     """
     try:
         scan = reader.scan(on_progress)
     except VideoError:
-        # Reading it uncut says what is wrong, and keeps what can be kept.
+        # Reading the video uncut says what is wrong, and keeps as much as possible.
         return None
     if any(not 0 < b - a <= JUMP_SECONDS for a, b in itertools.pairwise(scan.times)):
         return None
@@ -69,7 +69,7 @@ def plan_cut(
             num_read += 1
             yield reader.scanned_picture(scan.times[number], scan.durations[number], number)
 
-    # The picture that each frame shows, by the very code that reading goes through.
+    # The picture that each frame shows, computed by the same code that reading uses.
     in_range = list(reader.cut_range(pictures()))
     shown = [picture.number for picture in reader.sampled(iter(in_range))]
     num_flows = len(shown) - step
@@ -84,7 +84,7 @@ def plan_cut(
         first = shown[start]
         end = in_range[-1].number + 1 if is_last else shown[stop + step - 1] + 1
         check = PictureCheck()
-        # Of several pictures on the first tick sampling shows the last.
+        # If several pictures are on the first tick, sampling shows the last of them.
         begin = first if start else offset
         for picture in in_range[begin - offset : end - offset]:
             check.add(picture.time)

@@ -29,8 +29,8 @@ DECODERS: dict[str, type[FrameReader]] = {"pyav": PyAVReader, "decord": DecordRe
 def open_video(video: Video, spec: DecodeSpec) -> FrameReader:
     """Opens a video file or a folder of images and decodes its first frame.
 
-    Raises VideoError (missing, unreadable, no-video-stream, no-frames) for what is wrong with the
-    source, and ConfigError where the decoder that `spec` names is not installed.
+    Raises VideoError (missing, unreadable, no-video-stream, no-frames) if something is wrong with
+    the source, and ConfigError if the decoder that `spec` names is not installed.
     """
     if os.path.isdir(video.source):
         return ImageFolderReader(video, spec)
@@ -38,9 +38,9 @@ def open_video(video: Video, spec: DecodeSpec) -> FrameReader:
 
 
 def probe_video(video: Video, spec: DecodeSpec | None = None) -> VideoInfo:
-    """Returns what a source says of itself; decodes one frame at most. Raises VideoError.
+    """Returns the properties of a source. Decodes at most one frame. Raises VideoError.
 
-    `spec` says which stream to take, and what folders of images are; not which decoder.
+    `spec` says which stream to take and how to read folders of images. Its decoder is not used.
     """
     spec = dataclasses.replace(spec or DecodeSpec(), decoder="pyav")
     with open_video(video, spec) as reader:

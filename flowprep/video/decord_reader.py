@@ -1,6 +1,6 @@
-"""Decoding with decord: its pixels, for the frames that PyAV finds (how many, when, how large).
+"""Decodes with decord. decord gives the pixels; PyAV gives the number, times and sizes of frames.
 
-decord is there on x86-64 Linux only, so it is imported when a first video is opened with it.
+decord exists only for x86-64 Linux, so it is imported when the first video is opened with it.
 """
 
 from __future__ import annotations
@@ -22,32 +22,33 @@ from flowprep.video.reader import RGB
 __all__ = ["DecordReader"]
 
 DECORD_CHUNK_BYTES = 64 << 20
-"""How much decord reads before it is stopped; see `DecordReader`."""
+"""Number of bytes that decord reads before it is stopped; see `DecordReader`."""
 
 MAX_DIFFERENCE_LEVELS = 32
-"""If a pixel of decord's is farther from PyAV's, it shows another picture. Those of UCF101 (MPEG-4
-part 2) differ by 2; the mean alone does not see that a dark scene is upside down."""
+"""If a pixel of decord differs more than this from PyAV's, decord shows another picture. Pixels of
+UCF101 (MPEG-4 part 2) differ by 2. A mean difference would not detect a dark scene that is upside
+down."""
 
-# decord turns by the header of these alone, and mirrors nothing.
+# decord turns pictures only by the header of these formats, and never mirrors them.
 _TURNED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2"})
 
 
 class DecordReader(PyAVReader):
     """Takes the pixels from decord, in one thread, and everything else from PyAV.
 
-    decord 0.6 does not tell the truth about a file: it overstates lengths and repeats the last
-    frame, hides a change of size, and shows a neighbor in the place of a frame that it could not
-    decode (most of an MPEG-TS file). So PyAV decodes along: its frames say how many there are, when
-    and how large, and each of decord's is held against it. What decord shows wrongly, or in more
-    than 8 bits (it converts chroma otherwise), is `unreadable`.
+    decord 0.6 gives wrong information about a file. It overstates lengths and repeats the last
+    frame. It hides a change of size. It shows a neighbor in place of a frame that it could not
+    decode (most of an MPEG-TS file). So PyAV decodes the file, too. PyAV's frames give the number,
+    times and sizes, and each frame of decord is compared with PyAV's. A video is `unreadable` if
+    decord shows it wrongly, or if it has more than 8 bits (decord converts its chroma differently).
 
-    decord also decodes ahead without bound while nobody reads. Here it reads up to
-    `DECORD_CHUNK_BYTES` at once and is then stopped, which costs a seek back to a key frame per
-    chunk: 460 MB and half of PyAV's speed at 1080p, where decord alone held 1.5 GB after 4 s of
-    rest, and rising. A range is reached by decoding from the begin. Of a damaged file decord gives
-    fewer frames than PyAV, and not always as many. MPEG-4 part 2 (old AVI files) differs from PyAV
-    by a few levels in single pixels, as decord carries an older FFmpeg; other codecs are equal bit
-    by bit.
+    decord also decodes ahead without limit while nobody reads. Here it reads up to
+    `DECORD_CHUNK_BYTES` at once and is then stopped, which costs one seek back to a key frame per
+    chunk. This takes 460 MB and has half of PyAV's speed at 1080p; decord alone held 1.5 GB after
+    4 s without reading, and more later. A range is reached by decoding from the start. For a
+    damaged file, decord gives fewer frames than PyAV, and the number varies. MPEG-4 part 2 (old AVI
+    files) differs from PyAV by a few levels in single pixels, because decord contains an older
+    FFmpeg. Other codecs are equal bit by bit.
     """
 
     seeks = False
@@ -74,9 +75,9 @@ class DecordReader(PyAVReader):
         self._decord = None
 
     def _check_shown_alike(self) -> None:
-        """Raises VideoError where decord is known to show another picture."""
-        # decord cannot be told which stream to take, and lets an older FFmpeg choose. That one does
-        # not heed default flags yet, so pictures may still be of another stream: see _read.
+        """Raises VideoError if decord is known to show another picture."""
+        # decord lets an older FFmpeg choose the stream. This FFmpeg does not consider default flags
+        # yet, so pictures may still come from another stream: see _read.
         best = self._container.streams.best("video")
         if best is None or best.index != self.info.video_stream:
             raise self._refusal_of_stream()

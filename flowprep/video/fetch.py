@@ -1,10 +1,10 @@
-"""Videos on an object store: fetched to this machine for as long as they are decoded.
+"""Fetches videos from an object store to this machine while they are decoded.
 
     with fetched(video) as local:
         open_video(local.video, spec)
 
-A decoder seeks, and a store answers each seek in tens of milliseconds; so a video is copied whole,
-in pieces that are asked for again where they fail, one video at a time.
+A decoder seeks, and a store takes tens of milliseconds to answer each seek. So each video is copied
+whole, one video at a time. A piece that fails is requested again.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from flowprep.video.types import Provenance
 __all__ = ["FetchedVideo", "fetched", "fetched_sample"]
 
 _PIECE_BYTES = 8 << 20
-# Frames of a folder are small: what they cost is the way to the store and back.
+# The frames of a folder are small, so most of their time is waiting for the store.
 _FRAMES_AT_ONCE = 8
-# Of videos that are only probed.
+# Number of videos that are fetched for a probe.
 _SAMPLE = 3
 _PREFIX = "flowprep-source-"
 _LOCK = "lock"
@@ -48,16 +48,16 @@ class FetchedVideo:
 
     video: Video
     provenance: Provenance | None = None
-    """What the store says of it; None of a video that was here already."""
+    """The store's information about the video. None for a video that was already here."""
 
 
 @contextmanager
 def fetched(video: Video) -> Iterator[FetchedVideo]:
-    """Yields a video with a source that decoders read; a copy is gone after the block.
+    """Yields a video with a source that decoders can read. A copy is removed after the block.
 
-    Raises VideoError `missing` for what does not exist or may not be read, and StorageError where
-    the store cannot be reached, does not accept the credentials, or the copy has no place in the
-    temporary folder.
+    Raises VideoError `missing` if the source does not exist or may not be read, and StorageError if
+    the store cannot be reached or does not accept the credentials, or if the temporary folder has
+    no space for the copy.
     """
     if not is_url(video.source):
         yield FetchedVideo(video)
@@ -84,9 +84,10 @@ def fetched(video: Video) -> Iterator[FetchedVideo]:
 
 @contextmanager
 def fetched_sample(videos: Sequence[Video], failures: list[str]) -> Iterator[list[Video]]:
-    """Yields videos to probe: all that are on this machine, or a few of a store, fetched.
+    """Yields videos to probe: all videos on this machine, or a few that are fetched from a store.
 
-    Adds a sentence to `failures` for each that cannot be fetched; raises StorageError as `fetched`.
+    Adds a sentence to `failures` for each video that cannot be fetched. Raises the StorageError of
+    `fetched`.
     """
     if any(is_url(video.source) for video in videos):
         videos = [videos[(2 * i + 1) * len(videos) // (2 * _SAMPLE)] for i in range(_SAMPLE)]
@@ -109,7 +110,7 @@ def _look_up(storage: Storage, name: str) -> FileInfo:
     except StorageError as error:
         if error.reason != "forbidden":
             raise
-        # Told of without a reason; wrong credentials are no fault of this one video.
+        # The store gives no reason. Wrong credentials are not the fault of this one video.
         with _missing_if_forbidden():
             storage.read_range(name, 0, 1)
         raise VideoError("missing", "the object may not be read") from error
@@ -167,14 +168,14 @@ def _fetch_frames(storage: Storage, path: str) -> str:
 
 @contextmanager
 def _scratch_folder() -> Iterator[str]:
-    """Yields a temporary folder; one that a killed process left is removed by the next process."""
+    """Yields a temporary folder. A folder of a killed process is removed by the next process."""
     _remove_leftovers()
     with translated_errors("write", tempfile.gettempdir()):
         new = tempfile.mkdtemp(prefix=f".new-{_PREFIX}")
         lock = open(f"{new}/{_LOCK}", "w")  # noqa: SIM115
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Under this name only what is locked is to be seen.
+        # A folder gets its final name only after it is locked, so that nobody removes it before.
         folder = os.path.join(os.path.dirname(new), os.path.basename(new).removeprefix(".new-"))
         os.rename(new, folder)
         try:
@@ -186,7 +187,7 @@ def _scratch_folder() -> Iterator[str]:
 @functools.cache
 def _remove_leftovers() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        # Another process may be removing it, or another user's it may be.
+        # Another process may be removing the folder, or it may belong to another user.
         with suppress(OSError), open(folder / _LOCK) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""Folders of frame images in the place of a video.
+"""Reads folders of frame images as videos.
 
     ImageFolderReader:  names -> one series in natural order -> Pictures
 
-What is a frame image is said in one place, `tree.parse_frame_name`, so that a folder that is taken
-for a video is read as one.
+Only `tree.parse_frame_name` decides which files are frame images, so that a folder that counts as a
+video is also read as a video.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ __all__ = ["ImageFolderReader"]
 class ImageFolderReader(FrameReader):
     """Reads a folder of frame images in natural order (img_2 before img_10).
 
-    A folder has no clock unless `image_fps` gives it one: `seconds` is then the frame's index, and
-    a range and sampling by `fps` are refused. Flow images and images without a number beside the
-    frames are left aside. Gray images become RGB, 16 bits become 8, transparency is dropped, and
-    the camera's orientation (EXIF) is applied.
+    A folder has no clock unless `image_fps` gives it one. Without a clock, `seconds` is the frame's
+    index, and a range and sampling by `fps` are refused. Flow images and images without a number
+    beside the frames are ignored. Gray images become RGB, 16 bits become 8, transparency is
+    dropped, and the camera's orientation (EXIF) is applied.
 
-    Numbers that are missing are `gaps`, unless `on_gaps` says otherwise; they may begin anywhere,
-    and all of them may rise by the same step, as of every 30th frame of a film. An image that is
-    cut, or of which the decoder says that pixels are lost, is `damaged`; to conceal it means to
-    take what OpenCV makes of it.
+    Missing numbers are `gaps`, unless `on_gaps` says otherwise. Numbers may begin anywhere, and may
+    all rise by the same step, for example for every 30th frame of a film. An image is `damaged` if
+    it is cut off, or if the decoder says that pixels are lost. Concealing the damage means using
+    the picture that OpenCV makes.
     """
 
     def __init__(self, video: Video, spec: DecodeSpec) -> None:
@@ -54,7 +54,7 @@ class ImageFolderReader(FrameReader):
             raise VideoError("missing", f"the folder may not be read: {error.strerror}") from error
         self._check_numbers(images)
         self._names = [name for _, name in images]
-        # 29.97 is meant as 2997/100.
+        # 29.97 means 2997/100.
         self._fps = Fraction(spec.image_fps or 1).limit_denominator(1_001_000)
         height, width = self._read(0)[0].shape[:2]
         has_clock = spec.image_fps is not None
@@ -70,7 +70,7 @@ class ImageFolderReader(FrameReader):
         self.size = self._stored_size()
 
     def estimate_num_frames(self) -> int | None:
-        """Returns how many images there are, or how many frames their range gives."""
+        """Returns the number of images, or of the frames that their range gives."""
         return len(self._names) if self.info.fps is None else super().estimate_num_frames()
 
     def scan(self, on_progress: Callable[[], None]) -> Scan:
@@ -81,7 +81,7 @@ class ImageFolderReader(FrameReader):
 
     @property
     def _first(self) -> int:
-        """The first image of the range; none before it is read."""
+        """Returns the first image of the range. No image before it is read."""
         return max(0, math.ceil(self._start * self._fps))
 
     def _pictures(self) -> Iterator[Picture]:
@@ -95,7 +95,7 @@ class ImageFolderReader(FrameReader):
             time, duration = index / self._fps, 1 / self._fps
             damage = ""
             if self._end is not None and time >= self._end:
-                # It shows that the range ends here, and need not be sound.
+                # This image only shows that the range ends here, so it may be damaged.
                 read_rgb = functools.partial(self._read_rgb, index)
             else:
                 rgb, damage = self._read(index)
@@ -119,7 +119,7 @@ class ImageFolderReader(FrameReader):
         return self._read(index)[0]
 
     def _read(self, index: int) -> tuple[RGB, str]:
-        """Returns the image and, where damage was concealed, what is wrong with it."""
+        """Returns the image and, if damage was concealed, what is wrong with the image."""
         name = self._names[index]
         path = os.path.join(self.video.source, name)
         try:
@@ -131,9 +131,9 @@ class ImageFolderReader(FrameReader):
         why = find_damage(lines)
         damage = ""
         if bgr is None or why:
-            # What a log says in front of its message says nothing to a user.
+            # The prefix of a log message means nothing to a user.
             why = "is cut or damaged" if bgr is None else f"is damaged: {why.split('] ')[-1]}"
-            # A damaged segment is given up: reading the folder whole says what can be kept.
+            # A damaged segment is given up. Reading the whole folder shows what can be kept.
             conceals = self.spec.on_damage == "conceal" and not self._is_segment
             if conceals and bgr is None and data:
                 bgr = conceal_image(path, cv2.IMREAD_COLOR)
@@ -143,7 +143,7 @@ class ImageFolderReader(FrameReader):
         return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), damage
 
     def _check_numbers(self, images: Sequence[tuple[int, str]]) -> None:
-        """Raises VideoError for gaps in the numbers, or notes what was made of them."""
+        """Raises VideoError for gaps in the numbers, or adds a note on how they were handled."""
         steps = [later - number for (number, _), (later, _) in itertools.pairwise(images)]
         if not steps or max(steps) == 1:
             return
@@ -167,7 +167,7 @@ class ImageFolderReader(FrameReader):
 
 
 def _refuse_clock(video: Video, spec: DecodeSpec) -> None:
-    """Raises VideoError where seconds are asked for: they are never taken for frame numbers."""
+    """Raises VideoError if the user gave seconds, which never count as frame numbers."""
     if spec.fps is not None:
         what = f"sampling at {spec.fps:g} fps"
     elif video.start_seconds is not None or video.end_seconds is not None:
@@ -186,7 +186,7 @@ def _same(rgb: RGB) -> RGB:
 
 
 def _frame_images(names: Iterable[str]) -> list[tuple[int, str]]:
-    """Returns the one series of frame images among file names, by number."""
+    """Returns the only series of frame images among the file names, ordered by number."""
     series: dict[str, list[tuple[int, str]]] = {}
     for name in sorted(names):
         if (parsed := parse_frame_name(name)) is not None:

@@ -1,6 +1,6 @@
-"""From a file to decoded frames with PyAV's FFmpeg: opening it safely, finding what is damaged.
+"""Opens a file safely with PyAV's FFmpeg, decodes its frames and finds damage.
 
-Which stream is taken is said in streams.py, how time stamps are mended in clock.py.
+streams.py chooses the stream, and clock.py corrects the time stamps.
 """
 
 from __future__ import annotations
@@ -29,40 +29,41 @@ from flowprep.video.streams import StreamChoice, choose_stream
 __all__ = ["FILE_ERRORS", "Decoded", "PyAVDecoder"]
 
 MAX_DECODED_PIXELS = 8192 * 8192
-"""Larger pictures are refused before there is memory for them: a header costs nothing to forge."""
+"""Larger pictures are refused before memory is allocated, because a header is easy to forge."""
 
 MAX_AVERAGE_FPS = 1000
-"""An average above this is believed only if FFmpeg's guess is no lower: for raw DV it is 60,000,
-the ticks of the clock."""
+"""An average above this counts only if FFmpeg's guess is not lower. For raw DV the average is
+60,000, which is the ticks of the clock."""
 
-# Formats that name other files, in whose place a hostile one could put any file of the machine.
+# Formats that name other files. A hostile file could name any file of the machine.
 _PLAY_LISTS = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
 
-# Where a JPEG breaks off these show what an earlier picture left in memory, and flag nothing.
+# If a JPEG breaks off, these decoders show leftovers of an earlier picture without a flag.
 _CONCEALING_DECODERS = frozenset({"amv", "mjpeg", "mjpegb"})
 
 _DECODER_OPTIONS = {"max_pixels": str(MAX_DECODED_PIXELS)}
 
-# What FFmpeg raises, and what PyAV adds: UnicodeDecodeError (a ValueError) for names in a broken
-# file, IndexError where a stream is not there, ValueError for a picture format that has no name.
+# The errors of FFmpeg and of PyAV: UnicodeDecodeError (a ValueError) for names in a broken file,
+# IndexError for a missing stream, ValueError for a picture format without a name.
 FILE_ERRORS = (av.FFmpegError, ValueError, IndexError)
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A frame as the decoder gave it."""
+    """A frame in the form in which the decoder gave it."""
 
     frame: VideoFrame
     stamp: Stamp
 
 
 class PyAVDecoder(FrameReader):
-    """Opens a video and decodes it in one thread; gives each frame that ffmpeg itself gives.
+    """Opens a video and decodes it in one thread. Gives every frame that ffmpeg itself gives.
 
-    A packet that does not decode, a picture that the decoder had to conceal, and an AVI file that
-    ends before its header says are damage: frames are never left out in silence. (Concealed
-    pictures before the first sound one are kept and counted, as FFmpeg keeps them: recordings may
-    begin between key frames.) Under `on_damage` `conceal` decoding goes on, and they are counted.
+    Frames are never left out silently. It is damage if a packet does not decode, if the decoder had
+    to conceal a picture, or if an AVI file ends earlier than its header says. (Concealed pictures
+    before the first sound picture are kept and counted, as FFmpeg keeps them, because recordings
+    may begin between key frames.) If `on_damage` is `conceal`, decoding continues and damaged
+    pictures are counted.
     """
 
     def __init__(self, video: Video, spec: DecodeSpec) -> None:
@@ -83,9 +84,9 @@ class PyAVDecoder(FrameReader):
         if os.path.getsize(path) == 0:
             raise VideoError("unreadable", "the file is empty")
         try:
-            # `file:` keeps names with a colon or a leading dash from being read as something else;
-            # the white list keeps play lists from fetching anything over a network. PyAV by itself
-            # has time stamps invented (genpts), which run out of order on AVI with B-frames.
+            # `file:` is needed for names with a colon or a leading dash. The white list keeps play
+            # lists from fetching anything over a network. By default, PyAV makes FFmpeg invent time
+            # stamps (genpts), which are out of order on AVI with B-frames.
             self._container: InputContainer = open_container(
                 "file:" + path,
                 {"protocol_whitelist": "file", "fflags": "-genpts", **_DECODER_OPTIONS},
@@ -106,7 +107,7 @@ class PyAVDecoder(FrameReader):
             self._check_pixels()
             self._stream.codec_context.thread_count = 1
             context = self._stream.codec_context
-            # A stream may ask for more than its container says.
+            # A stream may need more than its container says.
             context.options = _DECODER_OPTIONS
             self._checker: VideoCodecContext | None = None
             if context.codec.name in _CONCEALING_DECODERS:
@@ -144,14 +145,14 @@ class PyAVDecoder(FrameReader):
             )
 
     def _rate(self) -> Fraction | None:
-        """Returns the average frame rate, or the one that FFmpeg guesses; None for neither."""
+        """Returns the average frame rate or FFmpeg's guess, or None if both are unknown."""
         average, guessed = self._stream.average_rate, self._stream.guessed_rate
         if average and guessed and average > MAX_AVERAGE_FPS:
             return min(average, guessed)
         return average or guessed
 
     def _decode(self) -> Iterator[Decoded]:
-        """Yields the frames from where the container stands; raises VideoError."""
+        """Yields the frames from the container's current position. Raises VideoError."""
         size: tuple[int, int] | None = None
         num_sound = num_hidden = num_shown = 0
         reached: int | None = None  # time stamp at which the last packet ends
@@ -190,10 +191,10 @@ class PyAVDecoder(FrameReader):
         self._check_end(reached)
 
     def _hidden(self, num_marked: int, num_shown: int) -> int:
-        """Returns how many frames an edit list hides, of a stream that is read to its end.
+        """Returns the number of frames that an edit list hides in a stream read to its end.
 
-        FFmpeg marks packets before an edit, and leaves out those after its end. Of a damaged file
-        some are lost as well, and nobody can tell.
+        FFmpeg marks packets before an edit, and leaves out packets after its end. In a damaged
+        file, packets may also be lost, and nobody can tell these apart.
         """
         is_damaged = self._num_lost or self.num_damaged
         if is_damaged or "mov" not in self._container.format.name.split(","):
@@ -201,7 +202,7 @@ class PyAVDecoder(FrameReader):
         return max(num_marked, self._stream.frames - num_shown, 0)
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
-        """Yields the stream's packets, and an empty one that flushes the decoder at the end."""
+        """Yields the stream's packets, and at the end an empty packet that flushes the decoder."""
         try:
             yield from self._container.demux(self._stream)
         except av.FFmpegError:
@@ -224,15 +225,15 @@ class PyAVDecoder(FrameReader):
         except av.FFmpegError:
             if not self._conceals:
                 raise
-            # As ffmpeg's command does: the next packet may be whole again.
+            # Like ffmpeg's command, decoding continues, because the next packet may be whole.
             frames, is_broken = [], True
         self._num_lost += is_broken
         return frames
 
     def _check_end(self, reached: int | None) -> None:
-        # AVI counts its frames in the header and gives no error when the file is cut. One or two
-        # frames too many are ordinary there. MP4 reports the cut itself, and its count is no
-        # measure: an edit list may leave frames out.
+        # AVI has the number of frames in its header and gives no error if the file is cut off. Its
+        # number is often one or two too high. MP4 itself reports that it is cut off. Its number
+        # cannot be used, because an edit list may leave out frames.
         declared = self._stream.duration
         if self._container.format.name != "avi" or reached is None or not declared:
             return
@@ -257,5 +258,5 @@ class PyAVDecoder(FrameReader):
 
 
 def _reason(error: Exception) -> str:
-    # FFmpeg's own words, without the path and the numbers that PyAV puts round them.
+    # FFmpeg's own words, without the path and the numbers that PyAV adds.
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,7 +1,7 @@
-"""Decoding with PyAV's FFmpeg: file -> packets -> VideoFrames -> Pictures.
+"""Decodes with PyAV's FFmpeg: file -> packets -> VideoFrames -> Pictures.
 
-Reading times, seeking to a range or a segment. How a file is opened and its damage is found is in
-pyav_decoder.py, how its pictures are shown in orientation.py.
+This module reads times and seeks to a range or a segment. pyav_decoder.py opens files and finds
+their damage. orientation.py turns pictures.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from flowprep.words import format_count
 __all__ = ["PyAVReader"]
 
 SEEK_FROM_SECONDS = 5
-"""A range that begins earlier than this is reached by decoding, which costs less than it saves."""
+"""A range that begins earlier than this is reached by decoding, because seeking saves nothing."""
 
-# So many frames are held against what the packets say: enough to see the frames of VP8 that are
-# never shown, the fields of MPEG-TS that make one frame, and the times that AVI does not have.
+# This many frames are compared with the packets. It is enough to find frames of VP8 that are never
+# shown, fields of MPEG-TS that make one frame, and times that AVI does not have.
 _NUM_COMPARED = 100
 
 
 class PyAVReader(PyAVDecoder):
-    """Takes time and pixels of each frame from PyAV; seeks to ranges and segments."""
+    """Takes the time and the pixels of each frame from PyAV. Seeks to ranges and segments."""
 
     seeks = True
 
@@ -57,7 +57,7 @@ class PyAVReader(PyAVDecoder):
             self._orientation = orientation_of_frame(first.frame) or AS_DECODED
             self.info = self._describe()
             self._settle_range()
-            # FFmpeg counts from the start of the container, which may lie before the first frame.
+            # FFmpeg counts from the start of the container, which may be before the first frame.
             begin = self._container.start_time
             if not self._start and begin is not None and first.stamp.value is not None:
                 self._grid_start = Fraction(begin, av.time_base) - self._first_time
@@ -132,11 +132,11 @@ class PyAVReader(PyAVDecoder):
         return self.seeks and self._start >= SEEK_FROM_SECONDS and stamped
 
     def _seek(self, target: Fraction) -> Iterable[Decoded]:
-        """Goes to a key frame at or before `target` (container seconds), or else to the begin."""
+        """Seeks to a key frame at or before `target` (container seconds), or to the start."""
         assert self._stream.time_base is not None
         self._check_clock_until(target)
-        # Containers seek by decoding time or by rough tables, so a key frame may be shown after the
-        # target although the seek went "backward"; then the one before is wanted.
+        # Containers seek by decoding time or by rough tables. So even a "backward" seek may find a
+        # key frame that is shown after the target. Then the key frame before it is needed.
         for margin_seconds in (0, 1, 10, 60):
             stamp = math.floor((target - margin_seconds) / self._stream.time_base)
             self.num_frames_decoded = 0
@@ -154,10 +154,10 @@ class PyAVReader(PyAVDecoder):
         return self._rewind()
 
     def _check_clock_until(self, target: Fraction) -> None:
-        """Raises VideoError where a file of joined recordings has another clock before `target`.
+        """Raises VideoError if a file of joined recordings has another clock before `target`.
 
-        Seeking would end in whichever of them has the time. Packets alone are read, no picture is
-        decoded.
+        Seeking could end in any recording that has this time. Only packets are read, and no picture
+        is decoded.
         """
         flags = self._container.format.flags
         if not PacketClock.may_jump(flags):
@@ -185,7 +185,7 @@ class PyAVReader(PyAVDecoder):
     # ---- segments
 
     def scan(self, on_progress: Callable[[], None]) -> Scan:
-        """Takes the times from the packets or, if those do not tell them, from all frames."""
+        """Takes the times from the packets or, if the packets do not give them, from all frames."""
         self._conceals = False
         begin: Fraction | None = None
         if self._reaches_by_seeking():
@@ -199,7 +199,7 @@ class PyAVReader(PyAVDecoder):
         return dataclasses.replace(scan, first_number=scan.times.index(begin))
 
     def _scan_packets(self, on_progress: Callable[[], None]) -> Scan | None:
-        """Returns what the packets say; None where it is not what the first frames say."""
+        """Returns the scan of the packets, or None if the first frames do not agree with it."""
         self._rewind()
         time_base = self._stream.time_base
         found: list[tuple[int, int, bool]] = []
@@ -233,7 +233,7 @@ class PyAVReader(PyAVDecoder):
         if not time_base or not found:
             return None
         self._num_hidden = self._hidden(num_hidden, len(found))
-        # One object for each duration: there may be millions of frames.
+        # Equal durations share one object, because there may be millions of frames.
         durations = {one: self._duration(one, time_base) for one in {item[1] for item in found}}
         return Scan(
             times=[stamp * time_base - self._first_time for stamp, _, _ in found],
@@ -277,10 +277,10 @@ class PyAVReader(PyAVDecoder):
     def _seek_segment(
         self, segment: Segment, target: Fraction, on_progress: Callable[[], None]
     ) -> Iterable[Decoded] | None:
-        """Returns the frames from the segment's first one on, or None where it is not found so.
+        """Returns the frames from the segment's first frame on, or None if seeking fails.
 
-        Decoding must come by the segment's key frame, and find it to be one: containers seek by
-        rough tables or land anywhere, and the times of AVI are no more than counts.
+        Decoding must pass the segment's key frame, and this frame must really be a key frame.
+        Containers seek by rough tables or land anywhere, and the times of AVI are only counts.
         """
         assert self._stream.time_base is not None
         stamp = math.floor((self._first_time + target) / self._stream.time_base)
@@ -305,7 +305,7 @@ class PyAVReader(PyAVDecoder):
 
     def note_what_became_of_frames(self, num_frames: int) -> None:
         super().note_what_became_of_frames(num_frames)
-        # Of a range only a part of the file is read.
+        # For a range, only a part of the file is read.
         if self._num_hidden and not self._has_range:
             self.notes["edit-list"] = (
                 f"its edit list hides {format_count(self._num_hidden, 'frame')}"
@@ -319,7 +319,7 @@ class PyAVReader(PyAVDecoder):
     # ---- times and pixels
 
     def _time_of(self, decoded: Decoded, previous: Picture | None) -> Fraction:
-        """Returns the container's time of a frame in s; without a stamp, where the last ended."""
+        """Returns a frame's container time in s, or the last frame's end if it has no stamp."""
         stamp, time_base = decoded.stamp.value, decoded.frame.time_base
         if stamp is not None and time_base:  # PyAV 19 has a zero for what is not known
             return stamp * time_base
@@ -341,7 +341,7 @@ class PyAVReader(PyAVDecoder):
         return lambda: self._rgb_of(frame, orientation)
 
     def _orient(self, frame: VideoFrame) -> Orientation:
-        """Returns how to show the frame; one that does not say is shown as the one before."""
+        """Returns the orientation of a frame, or the previous frame's if it has none."""
         self._orientation = orientation_of_frame(frame) or self._orientation
         return self._orientation
 
@@ -353,7 +353,7 @@ class PyAVReader(PyAVDecoder):
                 "the picture turns in the middle of the video, from "
                 f"{self.info.width}x{self.info.height} to {size[0]}x{size[1]}",
             )
-        # Bicubic is FFmpeg's own default; it counts where chroma of more than 8 bits is enlarged.
+        # Bicubic is FFmpeg's own default. It matters if chroma of more than 8 bits is enlarged.
         rgb = frame.to_ndarray(format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
         return orientation.apply(np.asarray(rgb, np.uint8))
 

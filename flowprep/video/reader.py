@@ -1,10 +1,10 @@
-"""What every backend shares: from decoded pictures to the frames that flow is computed on.
+"""The steps that all backends share, from decoded pictures to the frames for the flow.
 
     Picture, Picture, ... -> cut the range -> sample by timestamps -> resize -> gray -> Frame
 
-Without a range and a rate, every picture becomes a frame, in the order in which it is decoded.
+Without a range and a rate, every picture becomes a frame, in decoding order.
 
-All but the decoding is done here, so that a data set does not depend on which backend made it.
+Everything except decoding is done here, so that a data set does not depend on the backend.
 """
 
 from __future__ import annotations
@@ -40,19 +40,21 @@ _INTERPOLATION = {
 }
 
 MAX_STILL_SECONDS = 600
-"""Sampling repeats no picture for longer: a damaged time stamp may lie a thousand years ahead."""
+"""Sampling repeats no picture longer than this, because a damaged time stamp may be a thousand
+years ahead."""
 
 TRIM_TOLERANCE = 0.05
-"""A file whose length differs by less from that of its range, as a share of it, may be what was cut
-out before: ffmpeg's `-c copy` cuts at key frames, so that lengths are not exact."""
+"""If the length of a file differs from the length of its range by less than this share, the file
+may already be the cut range. Lengths are not exact, because ffmpeg's `-c copy` cuts at key frames.
+"""
 
 MAX_DROPPED_SHARE = 0.05
-"""Of the frames, at a rate that is not below the source's own: past it a note says so."""
+"""If more than this share of frames is dropped at a rate not below the source's, a note says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One decoded source frame whose RGB is only made if the frame is wanted."""
+    """One decoded source frame. Its RGB is only made if the frame is needed."""
 
     time: Fraction  # seconds from the first frame of the file
     duration: Fraction  # seconds, as the file says
@@ -63,9 +65,9 @@ class Picture:
 
 
 class FrameReader:
-    """Yields the frames of one source in order, once; a context manager.
+    """Yields the frames of one source in order, and only once. It is a context manager.
 
-    Iterating raises VideoError: `damaged` where decoding breaks off (`num_frames` then counts the
+    Iterating raises VideoError: `damaged` if decoding breaks off (`num_frames` then counts the
     frames yielded before), `size-change`, and `no-frames` for a range without frames.
     """
 
@@ -73,15 +75,15 @@ class FrameReader:
     size: tuple[int, int]
     """Stored (width, height) in px."""
     num_frames_decoded: int
-    """Source frames decoded so far, including those that sampling or the range leaves out."""
+    """Source frames decoded so far, including frames that sampling or the range leaves out."""
     counts: FrameCounts
-    """What became of them so far."""
+    """Counts of what happened to the source frames so far."""
     num_damaged: int
-    """Pictures so far that the decoder concealed or lost, in what is kept."""
+    """Number of kept pictures so far that the decoder concealed or lost."""
     num_irregular_stamps: int
-    """Source frames so far whose time stamp goes back, repeats, jumps or is missing."""
+    """Number of source frames so far whose time stamp goes back, repeats, jumps or is missing."""
     notes: dict[NoteCode, str]
-    """What somebody should look at; grows until the last frame is read."""
+    """Notes that somebody should look at. They grow until the last frame is read."""
 
     def __init__(self, video: Video, spec: DecodeSpec) -> None:
         self.video = video
@@ -111,7 +113,7 @@ class FrameReader:
         self.close()
 
     def close(self) -> None:
-        """Frees the file; more calls do nothing."""
+        """Frees the file. Further calls do nothing."""
 
     def __iter__(self) -> Iterator[Frame]:
         self._begin()
@@ -120,10 +122,10 @@ class FrameReader:
     def read_segment(
         self, segment: Segment, on_progress: Callable[[], None] = lambda: None
     ) -> Iterator[Frame]:
-        """Yields the frames of one segment, the same as an uncut read gives there.
+        """Yields the frames of one segment. They equal the same frames of an uncut read.
 
-        `on_progress` is called for pictures that are decoded on the way to the first one. Raises
-        VideoError as an uncut read does, and where the source is not what `segment` says.
+        `on_progress` is called for pictures that are decoded before the first one. Raises the
+        VideoErrors of an uncut read, and VideoError if the source does not match `segment`.
         """
         self._begin()
         self._is_segment = True
@@ -133,7 +135,7 @@ class FrameReader:
             itertools.islice(
                 self.sampled(_checked(self.cut_range(pictures), segment, check)),
                 segment.num_skipped,
-                # The last segment finds the end of the source itself, and what may be wrong there.
+                # The last segment itself finds the end of the source and errors there.
                 None if segment.is_last else segment.num_skipped + segment.num_frames,
             )
         )
@@ -149,7 +151,7 @@ class FrameReader:
             )
 
     def estimate_num_frames(self) -> int | None:
-        """Returns how many frames will be read, as the header says; None where it does not."""
+        """Returns the number of frames to read by the header, or None if the header lacks it."""
         duration = self._estimate_duration()
         rate = self.spec.fps or self.info.fps
         if duration is None or rate is None:
@@ -158,18 +160,18 @@ class FrameReader:
         return math.ceil(max(0.0, end - float(self._start)) * rate)
 
     def scan(self, on_progress: Callable[[], None]) -> Scan:
-        """Returns the times of all pictures of the source; raises VideoError where it is damaged.
+        """Returns the times of all pictures of the source. Raises VideoError if it is damaged.
 
-        The reader gives no frames after that.
+        After this call, the reader gives no frames.
         """
         raise NotImplementedError
 
     def scanned_picture(self, time: Fraction, duration: Fraction, number: int) -> Picture:
-        """Returns a picture that has no RGB, to find out which ones are shown."""
+        """Returns a picture without RGB, to find out which pictures are shown."""
         return Picture(time, duration, _no_rgb, number)
 
     def _settle_range(self) -> None:
-        """Takes a file whole that is as long as its range: it was cut out of a longer one before.
+        """Uses a whole file if it is as long as its range, as it was cut from a longer file before.
 
         Called when `info` is known.
         """
@@ -187,7 +189,7 @@ class FrameReader:
             self._grid_start = Fraction(0)
 
     def _frame_seconds(self) -> float:
-        """A time that two clocks may differ by and mean the same frame."""
+        """Returns the largest time difference at which two clocks may mean the same frame."""
         return 1.5 / self.info.fps if self.info.fps else 0.1
 
     def _describe_range(self) -> str:
@@ -207,7 +209,7 @@ class FrameReader:
         last: tuple[Picture, Frame] | None = None
         try:
             for picture in pictures:
-                # A sampling rate above the source's own shows one picture several times.
+                # If the sampling rate is above the source's own, a picture is shown several times.
                 if last is None or picture is not last[0]:
                     last = picture, self._frame(picture)
                 yield last[1]
@@ -220,7 +222,7 @@ class FrameReader:
             self.note_what_became_of_frames(num_frames)
 
     def note_what_became_of_frames(self, num_frames: int) -> None:
-        """Adds the notes that are known at the end; `num_frames` is the number of those kept."""
+        """Adds the notes that are known at the end. `num_frames` is the number of kept frames."""
         if self.num_irregular_stamps:
             number = format_count(self.num_irregular_stamps, "time stamp")
             self.notes["irregular-stamps"] = f"{number} out of order"
@@ -236,7 +238,7 @@ class FrameReader:
                 )
 
     def _pictures(self) -> Iterator[Picture]:
-        """Decodes in display order; may leave out what comes before the range."""
+        """Decodes in display order. May leave out pictures before the range."""
         raise NotImplementedError
 
     def _pictures_of(self, segment: Segment, on_progress: Callable[[], None]) -> Iterator[Picture]:
@@ -246,8 +248,8 @@ class FrameReader:
     def cut_range(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
         """Leaves out pictures before and after the range, and ends at the first one after it.
 
-        Raises VideoError `irregular-clock` for a range where the time stamps are not in order: no
-        place in such a file can be told by its seconds.
+        Raises VideoError `irregular-clock` for a range whose time stamps are not in order, because
+        seconds do not identify a place in such a file.
         """
         if not self._has_range:
             for picture in pictures:
@@ -283,7 +285,7 @@ class FrameReader:
                 )
 
     def _reaches_by_seeking(self) -> bool:
-        """Whether decoding begins at a key frame before the range and not at the file's begin."""
+        """Whether decoding begins at a key frame before the range, not at the start of the file."""
         return False
 
     def sampled(self, pictures: Iterator[Picture]) -> Iterator[Picture]:
@@ -295,9 +297,9 @@ class FrameReader:
     def _sample(self, pictures: Iterable[Picture], fps: Fraction) -> Iterator[Picture]:
         """Samples as FFmpeg's `fps` filter does at its default rounding (libavfilter/vf_fps.c).
 
-        Each picture moves to the nearest tick and stays until the next one's; of several on one
-        tick the last counts. The last picture stays for its duration. A video shorter than half a
-        tick, of which FFmpeg makes nothing, gives its last picture.
+        Each picture moves to the nearest tick and stays until the tick of the next picture. If
+        several pictures are on one tick, the last one counts. The last picture stays for its
+        duration. A video shorter than half a tick gives its last picture, but none with FFmpeg.
         """
 
         def tick_of(time: Fraction) -> int:
@@ -318,7 +320,7 @@ class FrameReader:
                     yield from itertools.repeat(shown, num_ticks)
                 shown = picture
         except VideoError:
-            # How long the last picture before the damage would stay, nobody knows.
+            # Nobody knows how long the last picture before the damage would stay.
             self.counts.dropped += shown is not None
             raise
         if shown is None:
@@ -351,11 +353,11 @@ class FrameReader:
     def _frame(self, picture: Picture) -> Frame:
         rgb = picture.read_rgb()
         height, width = rgb.shape[:2]
-        # Pixels become square in the same step.
+        # The same step makes pixels square.
         if (width, height) != self.size:
             grows = self.size[0] > width or self.size[1] > height
             name = self.spec.interpolation
-            # Averaging areas can only shrink.
+            # Averaging over areas can only shrink a picture.
             interpolation = _INTERPOLATION["bilinear" if name == "area" and grows else name]
             rgb = np.asarray(cv2.resize(rgb, self.size, interpolation=interpolation), np.uint8)
         rgb = np.ascontiguousarray(rgb)
@@ -363,7 +365,7 @@ class FrameReader:
         return Frame(rgb, np.ascontiguousarray(gray), float(picture.time))
 
     def _stored_size(self) -> tuple[int, int]:
-        """Returns (width, height) in px of the frames; notes pixels that are kept not square."""
+        """Returns (width, height) in px of the frames. Adds a note if pixels are not square."""
         size = self.info.width, self.info.height
         aspect = self.info.pixel_aspect
         if aspect != 1:
@@ -386,12 +388,12 @@ class FrameReader:
 def _checked(
     pictures: Iterator[Picture], segment: Segment, check: PictureCheck
 ) -> Iterator[Picture]:
-    """Adds the pictures that a segment needs to `check`."""
+    """Yields the pictures, and adds those that a segment needs to `check`."""
     num_wanted = int(segment.digest.partition("-")[0])
     last: Picture | None = None
     for picture in pictures:
         last = picture
-        # Sampling asks for one more, to see when the last one ends.
+        # Sampling reads one more picture to find the end of the last one.
         if segment.is_last or check.num_pictures < num_wanted:
             check.add(picture.time)
         yield picture
@@ -404,16 +406,16 @@ def _no_rgb() -> RGB:
 
 
 def _exact(seconds: float) -> Fraction:
-    # 0.2 is meant as 1/5 and 29.97 as 2997/100; as binary fractions they would miss a frame.
+    # 0.2 means 1/5 and 29.97 means 2997/100. As binary fractions, they would miss a frame.
     return Fraction(seconds).limit_denominator(1_001_000)
 
 
 def target_size(width: int, height: int, spec: DecodeSpec) -> tuple[int, int]:
     """Returns the stored (width, height) in px of a picture of width x height px, as displayed.
 
-    Sides are rounded half up and are at least 1 px. Unless `spec.allow_upscale`, a picture keeps
-    its own size wherever the wanted one is larger; for `exact`, where either side would grow,
-    because shrinking the other one alone would distort the picture for nothing.
+    Sides are rounded half up and are at least 1 px. Unless `spec.allow_upscale` is true, a picture
+    keeps its own size if the wanted size is larger. For `exact`, it keeps its size if either side
+    would grow, because shrinking only the other side would distort the picture for nothing.
     """
     resize = spec.resize
     if resize.mode == "none":

@@ -1,19 +1,19 @@
-"""Segments of a long video: what each holds, and how it is held against the plan.
+"""Segments of a long video: the content of each segment, and how it is checked with the plan.
 
     plan_cut(reader, ...) -> VideoCut -> Segment, Segment, ...              cut.py
     reader.read_segment(segment) -> Frame, Frame, ...                       reader.py
 
-Frames are counted as they are sampled. A segment has the flows `start` to `stop`, for which it
-reads the frames up to `stop + step`; those from `stop` on are those that the next one begins with:
+Frames are counted after sampling. A segment has the flows `start` to `stop`, and reads the frames
+up to `stop + step` for them. The next segment begins with the frames from `stop` on:
 
-    frames   0 1 2 3 4 5 6 7 8 9        step = 1, 9 flows, 3 a segment
+    frames   0 1 2 3 4 5 6 7 8 9        step = 1, 9 flows, 3 per segment
     first    f f f +                    f: begin of a flow; its RGB is kept
                    f f f +              +: end of a flow; the last segment keeps its RGB too
     last                 f f f +
 
-Nothing that is planned here is believed: a segment holds the time of every frame that it decodes
-against the plan, and who joins the segments holds the frames that two of them read against one
-another. Whatever does not agree is read uncut.
+The plan is always checked. A segment compares the time of every decoded frame with the plan. The
+joining of segments compares the frames that two segments have both read. If anything does not
+agree, the video is read uncut.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ __all__ = ["EdgeDigests", "PictureCheck", "Scan", "Segment", "SegmentEdges", "Vi
 
 @dataclass(frozen=True)
 class Scan:
-    """The pictures of a source, in the order in which decoding it from its begin shows them."""
+    """The pictures of a source, in the order of decoding from its start."""
 
     times: list[Fraction]
-    """In seconds from the first picture."""
+    """Times in seconds from the first picture."""
     durations: list[Fraction]
-    """In seconds."""
+    """Durations in seconds."""
     keys: list[int]
     """Numbers of the key frames."""
     first_number: int = 0
-    """The picture at which uncut reading begins, if it reaches its range by seeking."""
+    """The picture at which uncut reading begins if it seeks to its range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +53,28 @@ class Segment:
     """A part of a video that one worker extracts."""
 
     start: int
-    """Its first frame and flow."""
+    """The first frame and flow of the segment."""
     stop: int
-    """After its last flow; the next segment's first."""
+    """The flow after its last one, which is the first flow of the next segment."""
     num_frames: int
-    """That it reads: step more than it has flows."""
+    """Number of frames that it reads: `step` more than its flows."""
     is_first: bool
     is_last: bool
     first_picture: int
     """Number of the source's picture that frame `start` shows."""
     first_time: Fraction
-    """Of that picture, in seconds from the source's first."""
+    """Time of that picture, in seconds from the source's first picture."""
     num_skipped: int
-    """How often sampling shows that picture before frame `start`."""
+    """Number of times that sampling shows that picture before frame `start`."""
     seek_times: tuple[Fraction, ...]
-    """Where to seek, the best first, and after them the source's begin; of the first of these
-    decoding must find the key frame, so that whole groups of pictures lie before `first_time`."""
+    """Times to seek to, the best first. If all of them fail, decoding begins at the source's start.
+    It must always pass the key frame at the first of these times, so that whole groups of pictures
+    precede `first_time`."""
     digest: str
-    """Of the times of the pictures that it needs: see PictureCheck."""
+    """Digest of the times of the pictures that the segment needs; see PictureCheck."""
 
     def keeps_frame(self, number: int) -> bool:
-        """Whether the RGB of the frame that it reads as `number`, from 0, is its own."""
+        """Whether the segment stores the RGB of the frame that it reads as `number`, from 0."""
         return self.is_last or number < self.stop - self.start
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,15 +103,17 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class VideoCut:
-    """How a video is cut; stored as long as its segments are."""
+    """How a video is cut. It is stored as long as the segments are."""
 
     segments: tuple[Segment, ...]
     num_frames_decoded: int
-    """Source frames that an uncut read decodes."""
+    """Number of source frames that an uncut read decodes."""
     frame_counts: FrameCounts | None = None
-    """What becomes of them; None in a cut of version 1."""
+    """Counts of what happens to these frames. None in a cut of version 1."""
     notes: Mapping[NoteCode, str] = field(default_factory=dict)
-    """What an uncut read notes."""
+    """The notes of an uncut read."""
+    source_sha256: str | None = None
+    """SHA-256 of the file. None for a range of a file."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the cut as JSON values; `from_dict` is its inverse."""
@@ -119,6 +122,7 @@ class VideoCut:
             "num_frames_decoded": self.num_frames_decoded,
             "frame_counts": msgspec.to_builtins(self.frame_counts),
             "notes": dict(self.notes),
+            "source_sha256": self.source_sha256,
         }
 
     @classmethod
@@ -130,37 +134,38 @@ class VideoCut:
             values["num_frames_decoded"],
             msgspec.convert(values.get("frame_counts"), FrameCounts | None),
             values.get("notes", {}),
+            values.get("source_sha256"),
         )
 
 
 @dataclass
 class PictureCheck:
-    """Sums up the times of the pictures that a segment needs; two that differ never agree."""
+    """Makes a digest of the times of the pictures that a segment needs."""
 
     num_pictures: int = 0
     _hash: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
 
     def add(self, time: Fraction) -> None:
-        """Counts a picture, or the duration of the last one."""
+        """Adds the time of a picture, or the duration of the last picture."""
         self.num_pictures += 1
         self._hash.update(f"{time}\n".encode())
 
     @property
     def digest(self) -> str:
-        """Of all that was added, in its order."""
+        """Returns the digest of everything that was added, in order."""
         return f"{self.num_pictures}-{self._hash.hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeDigests:
-    """Of the frames that a segment shares: one segment's tail is the head of the next."""
+    """Digests of the frames that segments share. A segment's tail is the head of the next."""
 
     head: str
     tail: str
 
 
 class SegmentEdges:
-    """Sums up the frames that a segment shares with the ones before and after it."""
+    """Makes digests of the frames that a segment shares with the segments before and after it."""
 
     def __init__(self, num_frames: int, step: int) -> None:
         self._step = step

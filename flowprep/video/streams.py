@@ -1,10 +1,11 @@
-"""Which video stream of a file is the one that a player shows.
+"""Chooses the video stream of a file that a player would show.
 
-FFmpeg's command scores the streams (fftools/ffmpeg_mux_init.c, map_auto_video): one whose packets
-come while the file is probed is worth 100,000,000 px more, one with the default flag 5,000,000, and
-the largest picture wins; the first of equals. Two rules are stricter here. A cover picture is never
-taken, and a stream that FFmpeg does not decode only if all others are cover pictures too. And a
-stream of a single picture gives way to one of more: it has no flow.
+FFmpeg's command gives each stream a score (fftools/ffmpeg_mux_init.c, map_auto_video). The score is
+the size of the picture in px, plus 100,000,000 if packets of the stream come while the file is
+probed, plus 5,000,000 for the default flag. The highest score wins, and the first stream among
+equals. Two rules are stricter here. First, a cover picture is never taken, and a stream that FFmpeg
+cannot decode only if all others are cover pictures. Second, a stream with more pictures is
+preferred to a stream with a single picture, which has no flow.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from flowprep.errors import VideoError
 __all__ = ["StreamChoice", "choose_stream", "decoder_of"]
 
 PROBED_BYTES = 5_000_000
-"""So much of the candidates is read to see which of them has packets: FFmpeg's `probesize`."""
+"""Bytes that are read to see which streams have packets. It is FFmpeg's `probesize`."""
 
 PACKETS_SCORE_PX = 100_000_000
 DEFAULT_SCORE_PX = 5_000_000
@@ -30,17 +31,17 @@ DEFAULT_SCORE_PX = 5_000_000
 
 @dataclass(frozen=True, slots=True)
 class StreamChoice:
-    """The stream that was chosen, by FFmpeg's number."""
+    """The chosen stream, by FFmpeg's number."""
 
     number: int
     has_read: bool
     """Whether packets were read, so that the file must be opened again."""
     note: str | None
-    """Which stream was taken and which others there are; None where nothing was guessed."""
+    """Names the chosen stream and the others. None if nothing was guessed."""
 
 
 def choose_stream(container: InputContainer, wanted: int | None) -> StreamChoice:
-    """Returns stream `wanted`, or the best one where that is None.
+    """Returns stream `wanted`, or the best stream if `wanted` is None.
 
     Raises VideoError (no-video-stream, unreadable) if there is none.
     """
@@ -64,13 +65,13 @@ def choose_stream(container: InputContainer, wanted: int | None) -> StreamChoice
 
 
 def decoder_of(stream: Stream) -> str | None:
-    """Returns the name of the decoder; None where FFmpeg has none."""
+    """Returns the name of the decoder, or None if FFmpeg has no decoder."""
     context = getattr(stream, "codec_context", None)
     return None if context is None else context.name
 
 
 def _is_cover(stream: Stream) -> bool:
-    # The cover of a song, or the thumbnails of a film's chapters.
+    # This is the cover of a song, or thumbnails of a film's chapters.
     return bool(stream.disposition & Disposition.attached_pic)
 
 
@@ -99,7 +100,7 @@ def _check_wanted(container: InputContainer, wanted: int) -> None:
 
 
 def _count_packets(container: InputContainer, candidates: Sequence[VideoStream]) -> dict[int, int]:
-    """Counts the packets that say that a stream is there, up to two of each."""
+    """Counts the packets of each stream, up to two, to see which streams have content."""
     found = {stream.index: 0 for stream in candidates}
     num_bytes = 0
     try:

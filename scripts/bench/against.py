@@ -1,10 +1,10 @@
-"""Is this checkout as fast as an earlier commit? Both do the same work, by turns, in one run.
+"""Is this checkout as fast as an earlier commit? Both do the same work in turns, in one run.
 
   loader    scripts/bench/loader.py of each side: clips that a core loads per second
-  pipeline  `flowprep extract --executor inline`, in each side's code: processor time
+  pipeline  `flowprep extract --executor inline` with the code of each side: processor time
 
-Ratios are this checkout's speed by the commit's, pair by pair of runs next to each other in time;
-the median stands first. Above 1 this checkout is faster.
+A ratio is the speed of this checkout divided by the speed of the commit, for two runs that follow
+each other. The first number is the median. Above 1 this checkout is faster.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 Rates = dict[str, dict[str, float]]
-"""Side -> what was measured -> how many per second."""
+"""Side -> name of the measurement -> rate per second."""
 
 
 def _load(sides: dict[str, Path], rounds: int) -> Iterator[Rates]:
@@ -81,7 +81,7 @@ def _load(sides: dict[str, Path], rounds: int) -> Iterator[Rates]:
 
 
 def _rates(output: str) -> dict[str, float]:
-    """Returns the rates of flowprep's own rows, by part and row."""
+    """Returns the rates in the rows of flowprep itself, by part and row."""
     rates = {}
     for part in re.split(r"\n(?=\w+\n\|)", output):
         title = part.strip().partition("\n")[0]
@@ -114,7 +114,7 @@ def _extract(sides: dict[str, Path], rounds: int, work: Path) -> Iterator[Rates]
                 if child.returncode:
                     raise SystemExit(f"extract ended with exit code {child.returncode}")
                 found[side][f"extract {algorithm}"] = 1 / (usage.ru_utime + usage.ru_stime)
-        if number:  # the first turn fills caches
+        if number:  # The first turn only fills caches.
             yield found
 
 

@@ -1,18 +1,18 @@
 """The native flow estimators against OpenCV's: speed, agreement and true accuracy, side by side.
 
-Two pairs of frames of one clip of each UCF101 class (in FLOWPREP_TEST_DATA; 12 pairs of 6 clips),
-gray and resized, one core, OpenCV at one thread. Each pair is computed by both in turn, and the
-ratio is taken pair by pair, so that a machine whose speed drifts does not favour either.
+Measures two pairs of frames from one clip of each UCF101 class (in FLOWPREP_TEST_DATA; 12 pairs of
+6 clips), gray and resized, on one core, with OpenCV on one thread. Both compute each pair in turn,
+and the ratio is taken for each pair. So a machine whose speed drifts favors neither.
 
-  speed         TV-L1 at several sizes, parameters and stop rules; bidirectional Farneback
-  warps         what fewer warps give away
-  truth         mean endpoint error where the true flow is known
+  speed         TV-L1 with several sizes, parameters and stop rules; bidirectional Farneback
+  warps         the loss of accuracy with fewer warps
+  truth         mean endpoint error if the true flow is known
   cores         throughput of two cores against that of one
-  start         the first field of a process: with nothing compiled yet, and from the disk cache
-  instructions  TV-L1 at OpenCV's defaults, compiled for older processors
+  start         the first field of a process: with nothing compiled, and from the disk cache
+  instructions  TV-L1 with OpenCV's defaults, compiled for older processors
 
-Native times are of a whole call: both frames prepared, one field. In a video a frame's preparation
-is shared by its pairs, which saves a few per cent more.
+Native times are of a whole call, which prepares both frames and computes one field. In a video, the
+pairs of a frame share its preparation, which saves a few percent more.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ Flow = NDArray[np.float32]
 
 DATA = Path(os.environ.get("FLOWPREP_TEST_DATA", "../shared/data"))
 FRAMES = (10, 40)
-"""Where in its clip a pair begins."""
+"""The frame of a clip at which each pair begins."""
 NUM_VIDEO_FRAMES = 12
 REPEATS = 5
 SECONDS = 6.0
-"""How long the throughput of cores is measured."""
+"""How long to measure the throughput of cores."""
 CORES = sorted(os.sched_getaffinity(0))
 CUDA = {"inner_iterations": 300, "outer_iterations": 1, "median_filtering": 1}
-"""What OpenCV's CUDA class does: denseflow's parameters."""
+"""The parameters of OpenCV's CUDA class, and so of denseflow."""
 
-# Levels of x86-64: what their compilers may use, as numba takes it.
+# Levels of x86-64: the instructions that a compiler may use, in numba's notation.
 _SSE = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt"
 INSTRUCTIONS = {
     "AVX2": ("x86-64-v3", f"{_SSE},+avx,+avx2,+fma,+bmi,+bmi2,+f16c,+lzcnt"),
@@ -64,15 +64,15 @@ INSTRUCTIONS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """A native estimator against OpenCV's on the same pairs."""
+    """A native estimator against OpenCV's estimator on the same pairs."""
 
     name: str
     opencv_ms: NDArray[np.float64]
     native_ms: NDArray[np.float64]
     error_px: NDArray[np.float64]
-    """Mean endpoint error to OpenCV, of each pair."""
+    """Mean endpoint difference from OpenCV in px, for each pair."""
     within_one: NDArray[np.float64]
-    """Share of the 8-bit levels (bound 20) that differ by at most 1, of each pair."""
+    """Share of the 8-bit levels (bound 20) that differ by at most 1, for each pair."""
 
     @property
     def ratio(self) -> NDArray[np.float64]:
@@ -92,7 +92,7 @@ HEADER = """\
 
 
 def main() -> None:
-    """Runs the parts that are asked for and prints their tables."""
+    """Runs the requested parts and prints their tables."""
     parts: dict[str, Callable[[], None]] = {
         "speed": show_speed,
         "warps": show_warps,
@@ -105,7 +105,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; or all")
-    # What the processes that it starts itself are for.
+    # The tasks of the processes that this script starts itself.
     parser.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--throughput-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -126,7 +126,7 @@ def main() -> None:
 
 
 def show_speed() -> None:
-    """TV-L1 at several sizes and parameters, then Farneback."""
+    """Prints TV-L1 with several sizes and parameters, then Farneback."""
     print(HEADER)
     print(compare_defaults("TV-L1, OpenCV's defaults, 340x256").row(), flush=True)
     for name, size, native, opencv in (
@@ -154,7 +154,7 @@ def show_speed() -> None:
 
 
 def show_warps() -> None:
-    """TV-L1 with fewer warps, against its own five."""
+    """Prints TV-L1 with fewer warps, against TV-L1 with five."""
     pairs = real_pairs((340, 256))
     scenes = true_pairs()
     print("| warps | speed | EPE to 5 warps, px | within 1 | true EPE, synthetic, px |")
@@ -172,7 +172,7 @@ def show_warps() -> None:
 
 
 def show_truth() -> None:
-    """Errors of the native estimators and of OpenCV's, where the true flow is known."""
+    """Prints the errors of the native and of OpenCV's estimators for pairs with known flow."""
     print("| scene | pairs | OpenCV, px | native, px | native : OpenCV |")
     print("|---|---|---|---|---|")
     cases = {"synthetic actions": true_pairs(), "RubberWhale (Middlebury)": rubber_whale()}
@@ -188,7 +188,7 @@ def show_truth() -> None:
 
 
 def show_cores() -> None:
-    """Two processes, each on its own core with its own video, against one."""
+    """Prints two processes, each on its own core with its own video, against one process."""
     if len(CORES) < 2:
         print("this machine has one core")
         return
@@ -209,7 +209,7 @@ def show_cores() -> None:
 
 
 def throughput(core: int) -> float:
-    """Returns the fields per second of a core on a video of its own, forward and backward."""
+    """Returns the fields per second of a core on its own video, forward and backward."""
     os.sched_setaffinity(0, {core})
     frames = real_clips((340, 256), 12)[0]
     estimator = create_estimator("tvl1")
@@ -221,7 +221,7 @@ def throughput(core: int) -> float:
 
 
 def show_start() -> None:
-    """The time to the first field in a new process, its imports left out."""
+    """Prints the time to the first field in a new process, without the imports."""
     code = (
         "import time, numpy as np\nfrom flowprep.flow import create_estimator\n"
         "frame = np.random.default_rng(0).integers(0, 255, (256, 340), dtype=np.uint8)\n"
@@ -239,7 +239,7 @@ def show_start() -> None:
 
 
 def show_instructions() -> None:
-    """The default case for older processors, each in a process of its own."""
+    """Prints the default case for older processors, each in its own process."""
     print(HEADER)
     for name, (processor, features) in INSTRUCTIONS.items():
         print(
@@ -253,7 +253,7 @@ def show_instructions() -> None:
 
 
 def compare_defaults(name: str) -> Comparison:
-    """The native TV-L1 against OpenCV's, both at OpenCV's defaults."""
+    """Compares the native TV-L1 with OpenCV's TV-L1, both with OpenCV's defaults."""
     return compare(
         name, real_pairs((340, 256)), create_estimator("tvl1"), create_estimator("tvl1-opencv")
     )
@@ -266,7 +266,7 @@ def compare(
     opencv: FlowEstimator,
     known: Sequence[Flow] | None = None,
 ) -> Comparison:
-    """Computes all pairs by both in turn; `known` are fields that `opencv` need not give again."""
+    """Computes all pairs with both in turn. `known` are fields of `opencv` from an earlier call."""
     opencv_ms, native_ms, error_px, within_one = [], [], [], []
     for number, pair in enumerate(pairs):
         before = [timed(native, pair)[0] for _ in range(REPEATS)]
@@ -287,7 +287,7 @@ def compare(
 def compare_videos(
     name: str, videos: Sequence[list[Gray]], native: FlowEstimator, opencv: FlowEstimator
 ) -> Comparison:
-    """Computes all fields of some videos, both directions, by both in turn; ms are of a field."""
+    """Computes all fields of some videos, both directions, with both in turn. ms are per field."""
     opencv_ms, native_ms, error_px, within_one = [], [], [], []
     for frames in videos:
         timings: list[list[float]] = [[], []]
@@ -325,14 +325,14 @@ def share_within_one(a: Flow, b: Flow) -> float:
 
 
 def timed(estimator: FlowEstimator, pair: tuple[Gray, Gray]) -> tuple[float, Flow]:
-    """Returns the milliseconds of one call, and its field."""
+    """Returns the milliseconds of one call, and the field."""
     began = time.perf_counter()
     flow = estimator(*pair)
     return 1000 * (time.perf_counter() - began), flow
 
 
 def endpoint_error(flow: Flow, truth: Flow, known: NDArray[np.bool_] | None = None) -> float:
-    """Returns the mean distance of two fields, px."""
+    """Returns the mean endpoint distance of two fields in px."""
     error = np.linalg.norm(flow - truth, axis=-1)
     return float(error[known].mean() if known is not None else error.mean())
 
@@ -352,7 +352,7 @@ def real_clips(size: tuple[int, int], num_frames: int) -> list[list[Gray]]:
 
 
 def real_pairs(size: tuple[int, int]) -> list[tuple[Gray, Gray]]:
-    """Returns two pairs of neighbouring frames of each clip."""
+    """Returns two pairs of neighboring frames of each clip."""
     return [
         (frames[first], frames[first + 1])
         for frames in real_clips(size, max(FRAMES) + 2)
@@ -361,7 +361,7 @@ def real_pairs(size: tuple[int, int]) -> list[tuple[Gray, Gray]]:
 
 
 def true_pairs() -> list[tuple[Gray, Gray, Flow, NDArray[np.bool_]]]:
-    """Returns pairs of synthetic scenes with their true flow, and where it is known."""
+    """Returns pairs of synthetic scenes with their true flow, and a mask of its known pixels."""
     pairs = []
     for seed, action in enumerate(list(ACTIONS) * 2):
         scene = action_scene(action, width=160, height=120, seed=seed)
@@ -373,7 +373,7 @@ def true_pairs() -> list[tuple[Gray, Gray, Flow, NDArray[np.bool_]]]:
 
 
 def rubber_whale() -> list[tuple[Gray, Gray, Flow, NDArray[np.bool_]]]:
-    """Returns Middlebury's RubberWhale, where it is there."""
+    """Returns Middlebury's RubberWhale, or an empty list if it is not on disk."""
     folder = DATA / "groundtruth" / "RubberWhale"
     if not folder.is_dir():
         return []
@@ -386,7 +386,7 @@ def rubber_whale() -> list[tuple[Gray, Gray, Flow, NDArray[np.bool_]]]:
 
 
 def run(command: list[str], **environment: Any) -> str:
-    """Returns what a process prints."""
+    """Returns the output of a process."""
     return subprocess.run(
         command, check=True, capture_output=True, text=True, env=os.environ | environment
     ).stdout

@@ -1,22 +1,22 @@
 """TV-L1 on the GPU against plain PyTorch and against all cores: speed, agreement, end to end.
 
-Without a GPU that works it says why and exits with code 2. Frames are those of UCF101's clips (in
-FLOWPREP_TEST_DATA; synthetic ones without it), gray, 340x256, OpenCV's parameters, forward and
-backward. All is measured in one run on one machine.
+Without a working GPU, the script says why and exits with code 2. Frames are from UCF101's clips (in
+FLOWPREP_TEST_DATA; synthetic without it), gray, 340x256, with OpenCV's parameters, forward and
+backward. Everything is measured in one run on one machine.
 
-  ceilings    what the GPU can do: bytes/s of a copy, multiply-adds/s of a float32 product of
+  ceilings    the limits of the GPU: bytes/s of a copy, multiply-adds/s of a float32 product of
               matrices
-  speed       pairs/s of the CPU's kernels on all cores (a process each), of the PyTorch version
-              and of the CUDA version; and how much of the ceilings the iterations take
+  speed       pairs/s of the CPU's kernels on all cores (one process per core), of the PyTorch
+              version and of the CUDA version, and the share of the ceilings that iterations use
   agreement   endpoint error and 8-bit levels (bound 20) of each against the CPU
   end-to-end  `flowprep extract` of .avi files to shards: pairs/s of the whole command and of the
-              work without the start of Python and Ray, seconds by stage, and how busy the GPU was
-              as nvidia-smi sees it; by the number of workers that share the GPU, and on the CPU
+              work without the start of Python and Ray, seconds by stage, and the GPU's utilization
+              (nvidia-smi), for each number of workers that share the GPU, and for the CPU
 
-Shares of the ceilings count iterations of pixels: 45.6 instructions each, as the CUDA kernel has
-them (flowprep/flow/tvl1_cuda.py), and 60 bytes, which they would move if nothing stayed in
-registers and caches (read u, p, gradient and residual, write u and p, in float32). More than 100 %
-of the copy's bytes means that they do not go through memory.
+The shares of the ceilings count pixel iterations. One pixel iteration is 45.6 instructions in the
+CUDA kernel (flowprep/flow/tvl1_cuda.py). It would move 60 bytes if nothing stayed in registers and
+caches (read u, p, gradient and residual, write u and p, in float32). More than 100 % of the copy's
+bytes/s means that these bytes do not go through memory.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from flowprep.synthetic import ACTIONS, action_scene, write_video
 from flowprep.video.decode import open_video
 
 Frames = list[NDArray[np.uint8]]
-"""Of one video, (H, W) each."""
+"""The frames of one video, (H, W) each."""
 
 SIZE = 340, 256
 DATA = Path(os.environ.get("FLOWPREP_TEST_DATA", "../shared/data"), "ucf101", "videos")
@@ -68,7 +68,7 @@ NUM_COMPARED_PAIRS = 12
 
 
 def main() -> None:
-    """Runs the parts that are asked for and prints their tables."""
+    """Runs the requested parts and prints their tables."""
     parts = ("ceilings", "speed", "agreement", "end-to-end")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; or all")
     parser.add_argument("--quick", action="store_true", help="a few minutes: less of everything")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
-    # What the processes that it starts itself are for.
+    # The tasks of the processes that this script starts itself.
     parser.add_argument("--core", nargs=2, metavar=("FILE", "SECONDS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -100,7 +100,7 @@ def main() -> None:
                 "agreement": bench.show_agreement,
                 "end-to-end": bench.show_end_to_end,
             }[name]()
-        # What the other parts have measured is not lost with this one.
+        # If one part fails, the measurements of the others are not lost.
         except Exception as error:
             print(f"FAILED: {type(error).__name__}: {error}", flush=True)
             bench.numbers[f"{name} failed"] = repr(error)
@@ -110,14 +110,14 @@ def main() -> None:
 
 @dataclass
 class Bench:
-    """What is measured once and needed several times."""
+    """Measurements that are made once and needed several times."""
 
     seconds: float
     is_quick: bool
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def say_machine(self) -> None:
-        """Prints what it runs on."""
+        """Prints the machine that the script runs on."""
         import torch
 
         print(f"{machine()}; OpenCV {cv2.__version__}")
@@ -130,7 +130,7 @@ class Bench:
     # ---- ceilings
 
     def show_ceilings(self) -> None:
-        """Prints the GPU's own speed."""
+        """Prints the speed of the GPU itself."""
         copy, fma = self.ceilings()
         print(f"copy             {copy / 1e9:10.0f} GB/s, read and written")
         print(f"multiply-adds    {fma / 1e12:10.2f} T/s, float32")
@@ -184,7 +184,7 @@ class Bench:
     # ---- agreement
 
     def show_agreement(self) -> None:
-        """Prints how far each is from the CPU."""
+        """Prints how much each version differs from the CPU."""
         videos = real_videos(6, 1 + NUM_COMPARED_PAIRS // 6)
         reference = fields(create_estimator("tvl1"), videos)
         spec = FlowSpec("tvl1")
@@ -264,7 +264,7 @@ def gpu_estimators() -> Iterator[tuple[str, FlowEstimator]]:
 
 def throughput(estimator: FlowEstimator, videos: list[Frames], seconds: float) -> float:
     """Returns pairs/s, forward and backward."""
-    # The first time memory is taken and code is loaded.
+    # The first call allocates memory and loads code, so it is not timed.
     count_pairs(estimator, videos[:1])
     times: list[float] = []
     while not times or sum(times) < seconds:
@@ -275,7 +275,7 @@ def throughput(estimator: FlowEstimator, videos: list[Frames], seconds: float) -
 
 
 def count_pairs(estimator: FlowEstimator, videos: list[Frames]) -> int:
-    """Computes all pairs of some videos, and returns how many there were."""
+    """Computes all pairs of some videos, and returns the number of pairs."""
     return sum(1 for frames in videos for _ in estimator.pairs(frames))
 
 
@@ -284,7 +284,7 @@ def core_throughput(path: Path, seconds: float) -> float:
     videos = [list(frames) for frames in np.load(path)]
     estimator = create_estimator("tvl1")
     count_pairs(estimator, [videos[0][:2]])
-    # All processes begin together.
+    # All processes start to measure together.
     print("ready", flush=True)
     sys.stdin.readline()
     began, num_pairs = time.perf_counter(), 0
@@ -297,8 +297,8 @@ def core_throughput(path: Path, seconds: float) -> float:
 
 
 def all_cores_throughput(videos: list[Frames], seconds: float) -> float:
-    """Returns pairs/s of a process on each core, all at the same time."""
-    # Compiled once, for all to read.
+    """Returns pairs/s of all cores, with one process on each core, all at the same time."""
+    # Compile the kernels once. All processes read them from the cache.
     create_estimator("tvl1")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "frames.npy")
@@ -332,7 +332,7 @@ def fields(estimator: FlowEstimator, videos: list[Frames]) -> NDArray[np.float32
 
 
 def iterated_pixels(videos: list[Frames]) -> float:
-    """Returns iterations times pixels of a pair in both directions, over all levels and warps."""
+    """Returns the pixel iterations of a pair in both directions, over all levels and warps."""
     estimator: Any = create_estimator("tvl1", stop="exact")
     scale_step = TVL1Parameters().scale_step
     pairs = [pair for frames in videos for pair in pairwise(frames)]
@@ -368,12 +368,12 @@ def gpu_seconds(work: Any, repeats: int = 10) -> float:
 
 
 def ucf101() -> list[Path]:
-    """Returns UCF101's clips, as far as they are there."""
+    """Returns UCF101's clips that are on disk."""
     return sorted(DATA.glob("*/*.avi"))
 
 
 def real_videos(num_videos: int, num_frames: int) -> list[Frames]:
-    """Returns videos of so many frames of 340x256; synthetic ones where there are too few."""
+    """Returns videos of this many frames, 340x256. Adds synthetic videos if there are too few."""
     spec = DecodeSpec(resize=Resize.parse(f"{SIZE[0]}x{SIZE[1]}"), allow_upscale=True)
     videos: list[Frames] = []
     for source in ucf101()[::3]:
@@ -393,11 +393,11 @@ def real_videos(num_videos: int, num_frames: int) -> list[Frames]:
 
 
 def clips(folder: Path, count: int) -> tuple[int, str]:
-    """Fills a folder with .avi files, and returns how many and where they are from."""
+    """Fills a folder with .avi files. Returns their number and their source."""
     folder.mkdir(parents=True)
     found = ucf101()
     if found:
-        # Several times over where there are few.
+        # If there are too few clips, repeat them.
         for number in range(count):
             source = found[number % len(found)]
             (folder / f"{number:04d}-{source.name}").symlink_to(source.resolve())
@@ -422,10 +422,10 @@ class Run:
     num_pairs: int
     wall_seconds: float
     working_seconds: float
-    """From the first video that was finished to the last shard, and as much for the first."""
+    """From the start of the work (see `extract`) to the last shard."""
     stages: dict[str, float]
     gpu_busy: float | None
-    """Mean utilisation while videos were worked on, per cent."""
+    """Mean utilization in percent during the work on videos."""
 
     @property
     def busy_text(self) -> str:
@@ -447,8 +447,8 @@ def extract(videos: Path, out: Path, arguments: list[str]) -> Run:
     log = next((out / "logs").glob("run-*.log")).read_text()
     stamps = re.findall(r"^(\S+ \S+) INFO (?:\S+: complete|published)", log, re.MULTILINE)
     times = [datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f") for stamp in stamps]
-    # GPU workers start by importing PyTorch and compiling: the work begins with the first worker
-    # that is ready, or with the run where none says so.
+    # GPU workers first import PyTorch and compile. So the work begins when the first worker is
+    # ready, or at the start of the run if no worker logs this.
     start = re.search(r"^(\S+ \S+) INFO (?:GPU worker on|\w+Executor with)", log, re.MULTILINE)
     assert start is not None
     first = datetime.strptime(start[1], "%Y-%m-%d %H:%M:%S,%f")
@@ -458,7 +458,7 @@ def extract(videos: Path, out: Path, arguments: list[str]) -> Run:
     description = describe_dataset(out)
     busy = None
     if samples:
-        # The last of them: the start of Python, Ray and PyTorch lies before.
+        # Only the last samples count, because Python, Ray and PyTorch start before them.
         count = max(1, round(len(samples) * min(1.0, working / wall)))
         busy = statistics.mean(samples[-count:])
     return Run(description.num_flows, wall, working, dict(description.seconds), busy)
@@ -466,7 +466,7 @@ def extract(videos: Path, out: Path, arguments: list[str]) -> Run:
 
 @contextmanager
 def utilisation() -> Iterator[list[float]]:
-    """Gives a list that grows by the GPU's utilisation, per cent, several times a second."""
+    """Yields a list. The GPU's utilization in percent is added several times per second."""
     samples: list[float] = []
     command = [
         "nvidia-smi",

@@ -1,20 +1,20 @@
-"""How fast clips come from shards, against loose files, Pillow and webdataset, side by side.
+"""How fast shards give clips, compared with loose files, Pillow and webdataset.
 
-UCF101's clips (in FLOWPREP_TEST_DATA; synthetic ones without it) become a data set of TV-L1 flow at
-340x256, kept in a temporary folder for the next time, and the same JPEGs loose files. One core,
-OpenCV at one thread, everything in the page cache. All loaders are given the same random clips and
-crops by turns, and must give the same numbers: float32, 224x224, mirrored with u negated,
-normalised. Freed memory stays with the process for all of them (`keep_memory`).
+UCF101's clips (in FLOWPREP_TEST_DATA; synthetic without it) become a data set of TV-L1 flow at
+340x256, which stays in a temporary folder for the next time. The same JPEGs are also written as
+loose files. One core, OpenCV on one thread, everything in the page cache. All loaders get the same
+random clips and crops in turns, and must return the same numbers: float32, 224x224, mirrored with u
+negated, normalized. For all loaders, the process keeps freed memory (`keep_memory`).
 
   decoders   one JPEG of flow, 340x256
   stacks     clips of 10 fields: 20 JPEGs
   volumes    clips of 64 fields: 128 JPEGs
-  samples    what training takes: drawn, or of three segments, or resampled; and tests of ten crops
-  processes  the same handed over by loader processes
-  size       what 100,000 videos weigh in a process
+  samples    samples for training (drawn, of three segments, or resampled) and tests of ten crops
+  processes  the same samples from loader processes
+  size       the memory of 100,000 videos in a process
 
-Rates are per second of processor time, which other processes on the machine change least; then per
-second on the clock.
+Rates are first per second of processor time, which other processes on the machine affect least, and
+then per second of wall time.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ VOLUME = ClipSpec("flow", 64)
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """One clip that every loader is asked for."""
+    """One clip that every loader must return."""
 
     video: StoredVideo
     indices: NDArray[np.int64]
@@ -87,7 +87,7 @@ class Wanted:
 
 
 def main() -> None:
-    """Runs the parts that are asked for and prints their tables."""
+    """Runs the requested parts and prints their tables."""
     parts: dict[str, Callable[[Bench], None]] = {
         "decoders": show_decoders,
         "stacks": show_stacks,
@@ -147,7 +147,7 @@ class Bench:
         if not (folder / "complete").exists():
             write_loose(self.dataset, self.loose)
             (folder / "complete").touch()
-        # Two loaders that look at one data set would warm its caches for each other.
+        # Each loader opens its own data set, so that none profits from the caches of another.
         self.mean_jpeg_bytes = statistics.mean(
             path.stat().st_size for path in sorted(self.loose.rglob("*.jpg"))[::7]
         )
@@ -167,12 +167,12 @@ class Bench:
 
 
 def flow_input(clip: ClipSpec, form: ClipForm = "stack") -> ClipInput:
-    """Returns the input of a network of flow alone."""
+    """Returns the input of a network that uses only flow."""
     return ClipInput("flow", "flow", form, clip.num_frames, clip.frame_stride)
 
 
 def videos(folder: Path) -> Path:
-    """Returns the folder of the videos: UCF101's, or synthetic ones."""
+    """Returns the folder of the videos: UCF101's videos or synthetic videos."""
     found = DATA / "ucf101" / "videos"
     if found.is_dir():
         return found
@@ -188,7 +188,7 @@ def loose_path(folder: Path, key: str, stream: str, index: int) -> str:
 
 
 def write_loose(dataset: FlowDataset, folder: Path) -> None:
-    """Writes every JPEG of a data set to a file of its own, as denseflow names them."""
+    """Writes every JPEG of a data set to its own file, with denseflow's file names."""
     for video in dataset.videos:
         (folder / video.key).mkdir(parents=True, exist_ok=True)
         for stream in FLOW_STREAMS["forward"]:
@@ -198,11 +198,11 @@ def write_loose(dataset: FlowDataset, folder: Path) -> None:
                 path.write_bytes(data[offsets[index] : offsets[index + 1]])
 
 
-# ---- loaders: (what is wanted) -> (2L, 224, 224) or (2, L, 224, 224) float32
+# ---- loaders: Wanted -> (2L, 224, 224) or (2, L, 224, 224) float32
 
 
 class Shards:
-    """flowprep."""
+    """flowprep's shards."""
 
     def __init__(self, bench: Bench, form: ClipForm) -> None:
         self._dataset = flowprep.open_dataset(bench.dataset.location)
@@ -220,7 +220,7 @@ class Shards:
 
 
 class FirstVisits(Shards):
-    """The same where every video is a new one, whose `KEY.json` must be read."""
+    """flowprep's shards, if every video is new and its `KEY.json` must be read."""
 
     def __call__(self, wanted: Wanted, clip: ClipSpec) -> Numbers:
         self._dataset._offsets.clear()
@@ -229,7 +229,7 @@ class FirstVisits(Shards):
 
 
 class Loose:
-    """Loose files, otherwise flowprep's: its decoder for no more than the crop, its one pass."""
+    """Loose files with the rest from flowprep: its decoder, only for the crop, and its one pass."""
 
     def __init__(self, bench: Bench, form: ClipForm) -> None:
         self._folder, self._form = bench.loose, form
@@ -247,7 +247,7 @@ class Loose:
 
 
 class LooseOpenCV(Loose):
-    """Loose files decoded by OpenCV; the crop and the rest in flowprep's one pass."""
+    """Loose files decoded by OpenCV. The crop and the rest are flowprep's one pass."""
 
     def __call__(self, wanted: Wanted, clip: ClipSpec) -> Numbers:
         x, y = int(wanted.crop.x), int(wanted.crop.y)
@@ -260,7 +260,7 @@ class LooseOpenCV(Loose):
 
 
 class LoosePillow(Loose):
-    """A loader as one writes it: Pillow, then numpy."""
+    """A loader as users write it: Pillow, then numpy."""
 
     def __call__(self, wanted: Wanted, clip: ClipSpec) -> Numbers:
         crop = wanted.crop
@@ -284,7 +284,7 @@ class LoosePillow(Loose):
 
 
 class WholeVideos:
-    """webdataset on the shards as they lie: a sample is a video, of which one clip is decoded."""
+    """webdataset directly on the shards. A sample is a video, and one clip of it is decoded."""
 
     def __init__(self, bench: Bench, form: ClipForm) -> None:
         storage = Path(bench.dataset.location)
@@ -312,9 +312,9 @@ class WholeVideos:
 
 
 class Members:
-    """webdataset at its best: clips chosen beforehand, a member for each of their JPEGs, in order.
+    """webdataset at its best: clips chosen in advance, with their JPEGs as members in order.
 
-    It has no choice of clips any more, and one tar holds each field as often as clips do.
+    It cannot choose clips any more, and the tar holds a field once for each clip with this field.
     """
 
     def __init__(self, bench: Bench, form: ClipForm) -> None:
@@ -346,7 +346,7 @@ class Members:
 
 
 def decode(files: list[bytes], crop: Crop) -> Gray:
-    """Decodes the crop of JPEGs that are not in one piece: (n, 224, 224) uint8."""
+    """Decodes the crop of JPEGs that are separate bytes objects: (n, 224, 224) uint8."""
     ends = np.cumsum([len(data) for data in files])
     starts = np.concatenate(([0], ends[:-1]))
     planes = np.empty((len(files), 224, 224), np.uint8)
@@ -358,7 +358,7 @@ def decode(files: list[bytes], crop: Crop) -> Gray:
 
 
 def finish(planes: Gray, wanted: Wanted, clip: ClipSpec, form: ClipForm) -> Numbers:
-    """The rest of the way, as flowprep does it: (2L, 224, 224) uint8 to a clip."""
+    """Makes a clip of (2L, 224, 224) uint8, as flowprep does."""
     length = len(wanted.indices)
     shape = (2, length, 224, 224) if form == "volume" else (2 * length, 224, 224)
     out = np.empty(shape, np.float32)
@@ -389,7 +389,7 @@ LOADERS: dict[str, Any] = {
 
 
 def show_decoders(bench: Bench) -> None:
-    """Microseconds of one JPEG, of the decoders that there are."""
+    """Prints microseconds per JPEG for each installed decoder."""
     files = [
         one for wanted in bench.wanted(STACK, 10) for one in Loose(bench, "stack")._read(wanted)
     ]
@@ -440,19 +440,19 @@ def show_decoders(bench: Bench) -> None:
 
 
 def show_stacks(bench: Bench) -> None:
-    """Clips of 10 fields by all loaders."""
+    """Prints all loaders on clips of 10 fields."""
     compare(bench, STACK, "stack", 40)
 
 
 def show_volumes(bench: Bench) -> None:
-    """Clips of 64 fields by all loaders."""
+    """Prints all loaders on clips of 64 fields."""
     compare(bench, VOLUME, "volume", 8)
 
 
 def compare(bench: Bench, clip: ClipSpec, form: ClipForm, count: int) -> None:
     """Prints the rates of all loaders on the same clips."""
     drawn = bench.wanted(clip, count)
-    # A sample of the shards is a video, so that there each is wanted once.
+    # For webdataset on the shards, a sample is a video. So each video is wanted once.
     once = list({one.video.key: one for one in bench.wanted(clip, 400, seed=1)}.values())
     loaders = {name: kind(bench, form) for name, kind in LOADERS.items()}
     runs: dict[str, Callable[[], Any]] = {}
@@ -488,7 +488,7 @@ def compare(bench: Bench, clip: ClipSpec, form: ClipForm, count: int) -> None:
 
 
 def show_samples(bench: Bench) -> None:
-    """Whole samples, as training and tests take them."""
+    """Prints whole samples, as training and tests use them."""
     jitter = AugmentSpec("corners-13", (1.0, 0.875, 0.75))
     segments = ClipSpec("flow", 5, num_segments=3, normalization="tsn-resnet")
     cases: dict[str, tuple[ClipSpec, AugmentSpec, ClipForm]] = {
@@ -521,7 +521,7 @@ def show_samples(bench: Bench) -> None:
 
 
 def show_processes(bench: Bench) -> None:
-    """Batches of 16 handed over by loader processes, on the clock, on all cores."""
+    """Prints batches of 16 from loader processes, in wall time, on all cores."""
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     config = TrainConfig(clip=STACK, train_split="all")
     samples = TrainingClips([bench.dataset], config, config.inputs)
@@ -549,7 +549,7 @@ def show_processes(bench: Bench) -> None:
 
 
 def show_size(bench: Bench) -> None:
-    """Memory of a large data set's list, in this process and as it is sent to others."""
+    """Prints the memory of a large list of videos, in this process and as sent to others."""
     code = (
         "import sys, pickle; from processes import *; sys.path.insert(0, sys.argv[1]);"
         "from loader import large_list, resident_mb; before = resident_mb();"
@@ -567,7 +567,7 @@ def show_size(bench: Bench) -> None:
 
 
 def large_list(location: str, count: int) -> VideoList:
-    """Returns a list of so many videos, made of those of a data set."""
+    """Returns a list of this many videos, made from the videos of a data set."""
     known = list(flowprep.open_dataset(location).videos)
     return VideoList(
         dataclasses.replace(known[n % len(known)], key=f"class_{n % 400}/v_{n:011d}_000010_000020")
@@ -576,7 +576,7 @@ def large_list(location: str, count: int) -> VideoList:
 
 
 def resident_mb() -> float:
-    """Returns this process's resident memory."""
+    """Returns the resident memory of this process in MB."""
     text = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in text.splitlines() if "VmRSS" in line) / 1000
 
@@ -602,13 +602,13 @@ def call_positions(samples: Any, positions: range) -> None:
 def by_turns(
     runs: dict[str, Callable[[], Any]], rounds: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """Returns processor and clock seconds of each run, every one once a round."""
+    """Returns the processor and wall seconds of each run. Every run runs once per round."""
     timings: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
             cpu, wall = time.process_time(), time.perf_counter()
             run()
-            if number:  # the first fills caches
+            if number:  # The first round only fills caches.
                 timings[name].append((time.process_time() - cpu, time.perf_counter() - wall))
     return timings
 

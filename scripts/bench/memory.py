@@ -1,8 +1,8 @@
 """Peak memory of a worker on a long, large video.
 
 Makes a 1080p H.264 video with ffmpeg's test picture, extracts its flow with one worker, and prints
-the largest resident memory of any worker process, for each decoder and length: a worker streams, so
-that length must not count.
+the largest resident memory of any worker process, for each decoder and length. A worker streams, so
+the memory must not depend on the length.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""What the pipeline costs beside flow, and how throughput grows with workers.
+"""The cost of the pipeline apart from flow, and how throughput grows with workers.
 
-Without --end-to-end: cuts equally long clips out of real videos (UCF101's, in FLOWPREP_TEST_DATA;
-synthetic ones without it), extracts them with each algorithm by one worker and by two, and prints
-  outside     the share of all CPU time that did not go into flow: what follows, added up
-  jobs        of it in the workers' jobs: decode, encode (quantise and JPEG) and write
-  start       of it the rest: Python, Ray, imports and the driver, as much in an hour's run as here
+Without --end-to-end: cuts clips of equal length from real videos (UCF101's in FLOWPREP_TEST_DATA,
+synthetic videos without it), extracts them with each algorithm by one worker and by two, and prints
+  outside     the share of all CPU time that did not go into flow: the sum of jobs and start
+  jobs        the part in the workers' jobs: decode, encode (quantize and JPEG) and write
+  start       the rest: Python, Ray, imports and the driver, as much in a run of an hour as here
   2 : 1       throughput of two workers against that of one, from the first job to the last shard
 
 With --end-to-end: extracts UCF101's own .avi files by two workers, and compares the algorithms by
-the pairs of a second of the whole command, from its start to its end, nothing left out. A slow one
-can be given less to do: `--clips tvl1-opencv=4` (of each class as many, as far as they go), or
-`--frames tvl1-opencv=20` (the first ones of each clip, cut without decoding). With less to do, the
-start of Python and Ray weighs more, and so does the end, where one worker waits for the other.
+the pairs per second of the whole command, from start to end. A slow algorithm can get less work:
+`--clips tvl1-opencv=4` (at most 4 clips of each class) or `--frames tvl1-opencv=20` (the first 20
+frames of each clip, cut without decoding). With less work, the start of Python and Ray counts more,
+and so does the end, when one worker waits for the other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from flowprep.synthetic import action_scene, write_video
 from flowprep.video.decode import open_video
 
 COPIES = 4
-# Half a second and more a pair; the others take a few hundredths.
+# At least half a second per pair. The others take a few hundredths of a second.
 SLOW = {"tvl1-opencv"}
 
 
@@ -54,11 +54,11 @@ class Run:
     """From the start of the workers to the last shard."""
     usage: Usage
     stages: dict[str, float]
-    """Seconds by the workers' clocks: decode, flow, encode, write."""
+    """Seconds by the workers' clocks for decode, flow, encode and write."""
 
     @property
     def pairs_per_second(self) -> float:
-        """Throughput of all workers, the start left out."""
+        """Throughput of all workers, without the start."""
         return self.num_pairs / self.working_seconds
 
     @property
@@ -67,17 +67,17 @@ class Run:
         return self.num_pairs / self.usage.wall_seconds
 
     def share(self, stage: str) -> float:
-        """Per cent of all CPU time that jobs spent in a stage."""
-        # The workers' clocks show time, of which they had the CPU for the busy share.
+        """Percent of all CPU time that jobs spent in a stage."""
+        # The workers' clocks show wall time. During the busy share of it, workers had the CPU.
         return 100 * self.stages[stage] * self.usage.busy_share / self.usage.cpu_seconds
 
     @property
     def start_share(self) -> float:
-        """Per cent of all CPU time that no stage of a job had."""
+        """Percent of all CPU time that was spent in no stage of a job."""
         return 100 - sum(map(self.share, self.stages))
 
     def outside(self) -> str:
-        """The share outside flow, and what it consists of."""
+        """The share outside flow, and its parts."""
         jobs = ", ".join(f"{self.share(stage):.1f}" for stage in ("decode", "encode", "write"))
         return f"{100 - self.share('flow'):7.1f} %   {jobs}; {self.start_share:.1f} %"
 
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def _by_algorithm(values: list[str]) -> dict[str, int]:
-    """Reads `N` and `NAME=N`; the key of the first is empty."""
+    """Reads `N` and `NAME=N`. The key for `N` is empty."""
     pairs = (value.rpartition("=") for value in values)
     return {name: int(number) for name, _, number in pairs}
 
@@ -157,8 +157,9 @@ def scale(
 def cut_clips(folder: Path, num_clips: int, num_frames: int) -> Path:
     """Writes equally long clips, each `COPIES` times in a row, and returns their folder.
 
-    With copies side by side two workers do the same work at the same time, and neither waits at the
-    end: what is left of a difference to twice the throughput is the pipeline's.
+    The copies are side by side, so two workers do the same work at the same time, and neither waits
+    at the end. If the throughput is then less than twice that of one worker, the cause is the
+    pipeline.
     """
     clips = folder / f"clips-{num_clips}-{num_frames}"
     if clips.exists():
@@ -186,7 +187,7 @@ def cut_clips(folder: Path, num_clips: int, num_frames: int) -> Path:
 def compare(
     folder: Path, algorithms: list[str], clips: dict[str, int], frames: dict[str, int]
 ) -> None:
-    """Prints a row for each algorithm, and how the others' throughputs compare with the last's."""
+    """Prints a row for each algorithm, and compares each throughput with that of the last one."""
     print("UCF101, .avi to published shards, 2 workers, both directions, RGB kept\n")
     print(
         f"{'algorithm':12} {'clips':>5} {'pairs':>6} {'wall s':>7} {'pairs/s':>8} {'CPU s':>7}"
@@ -214,8 +215,8 @@ def compare(
 
 
 def link_clips(folder: Path, algorithm: str, num_clips: int | None, num_frames: int | None) -> Path:
-    """Makes a folder of UCF101's clips, whole or their first frames, and returns it."""
-    # In turns from each class, so that a few clips are as mixed as all.
+    """Makes a folder of UCF101's clips, or of their first frames, and returns the folder."""
+    # Take clips from each class in turn, so that a few clips are as mixed as all clips.
     classes: dict[str, list[Path]] = {}
     for source in ucf101():
         classes.setdefault(source.parent.name, []).append(source)
@@ -240,7 +241,7 @@ def link_clips(folder: Path, algorithm: str, num_clips: int | None, num_frames: 
 
 
 def ucf101() -> list[Path]:
-    """Returns UCF101's clips, as far as they are there."""
+    """Returns UCF101's clips that are on disk."""
     data = Path(os.environ.get("FLOWPREP_TEST_DATA", "../shared/data"), "ucf101", "videos")
     return sorted(data.glob("*/*.avi"))
 
@@ -251,7 +252,7 @@ def extract(clips: Path, out: Path, algorithm: str, num_workers: int) -> Run:
         [
             *(sys.executable, "-m", "flowprep", "extract", str(clips), str(out)),
             *("--algorithm", algorithm, "--workers", str(num_workers), "--device", "cpu"),
-            # Of one worker, too: what more of them give is compared with it.
+            # Also for one worker, because the others are compared with it.
             *("--executor", "ray"),
         ]
     )

@@ -1,4 +1,4 @@
-"""CPU time and memory of a process and everything under it, from /proc."""
+"""CPU time and memory of a process and all its descendants, from /proc."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Usage:
-    """What a command used."""
+    """The CPU time and the memory that a command used."""
 
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
-    """Of all processes, as far as they were seen."""
+    """CPU seconds of all processes that were seen."""
     busy_share: float = 1.0
-    """CPU seconds per second of a worker in its jobs: below 1 where others use the cores too."""
+    """CPU seconds per second of a worker in its jobs. Below 1 if others use the cores too."""
     peak_worker_mb: float = 0.0
     """Largest resident memory of one worker."""
 
 
 def watch(command: list[str], *, interval_seconds: float = 0.5) -> Usage:
-    """Runs a command to its end and sums up its process tree; raises CalledProcessError.
+    """Runs a command to its end and adds up its process tree. Raises CalledProcessError.
 
-    It looks twice a second: at 50 times it would itself take a sixth of a core from the command.
+    Reads /proc twice per second. At 50 times per second this would take a sixth of a core from the
+    command.
     """
     usage = Usage()
     cpu: dict[int, float] = {}
-    # When a worker was last seen in a job, and its CPU seconds then.
+    # The time at which each worker was last seen in a job, and its CPU seconds at that time.
     in_job: dict[int, tuple[float, float]] = {}
     job_seconds = job_cpu_seconds = 0.0
     began = time.monotonic()
@@ -84,7 +85,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the name, which may hold anything."""
+    """Returns the fields of /proc/PID/stat after the name. The name may contain any character."""
     return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
@@ -95,7 +96,7 @@ def _cpu_seconds(pid: int) -> float:
 
 def _peak_mb(pid: int) -> float:
     text = Path(f"/proc/{pid}/status").read_text()
-    # A process that has ended but was not waited for has no memory any more.
+    # A process that has ended, but was not waited for, has no memory any more.
     return next((int(line.split()[1]) for line in text.splitlines() if "VmHWM" in line), 0) / 1000
 
 

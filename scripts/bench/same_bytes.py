@@ -1,9 +1,9 @@
 """Does this checkout store the same bytes as an earlier commit? Both extract the same videos.
 
-Each of six configurations is extracted by the commit's code and by this checkout's, in one run and
-with the same libraries. Every stream of every video must have the same SHA-256; `KEY.json` may
-have fields that the commit does not know, and no other difference. Sources are made here (drawn
-actions), and real clips are taken from FLOWPREP_TEST_DATA where it exists.
+The code of the commit and of this checkout extract each of six configurations, in one run and with
+the same libraries. Every stream of every video must have the same SHA-256. `KEY.json` may have
+fields that the commit does not know, but no other difference. The videos are made here (drawn
+actions). Real clips from FLOWPREP_TEST_DATA are added if it exists.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SUFFIXES = {".avi", ".mkv", ".mov", ".mp4"}
 
 
 def main() -> int:
-    """Runs it; returns 1 where anything differs."""
+    """Runs the comparison. Returns 1 if anything differs."""
     parser = argparse.ArgumentParser(
         prog="scripts/check_bytes",
         description=__doc__,
@@ -86,7 +86,7 @@ def _compare(title: str, arguments: list[str], before: Path, videos: Path, work:
         if done.returncode not in (0, 1) or not (out / "dataset.json").exists():
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     old, new = map(open_dataset, outs)
-    # A video that was refused before or is now: by name, as that is meant.
+    # A video that only one side stores is printed by name, because the change may be intended.
     one, other = ({video.key for video in dataset.videos} for dataset in (old, new))
     differing = [key for key in sorted(one & other) if not _is_same(old, new, key)]
     print(

@@ -1,10 +1,10 @@
-"""What 650,000 videos cost beside decoding and flow: plan, driver, index, other labels, status.
+"""The cost of 650,000 videos apart from decoding and flow: plan, driver, index, labels, status.
 
-Writes a list of videos that are not there, plans it, and runs the real driver over workers that
-answer at once with a record as long as a real one, and publish sidecars without their bytes. Then
-it opens the finished index, gives it other labels, opens it with those, and asks how far the run
-is. Each step has a process of its own, whose
-time and largest memory are printed.
+Writes a list of videos that do not exist, plans it, and runs the real driver. Its workers answer at
+once with records as long as real ones, and publish sidecars without the bytes of the videos. Then
+the script opens the finished index, gives it other labels, opens it with those labels, and asks for
+the status of the run. Each step has its own process, and the script prints its time and its largest
+memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STREAMS = ("json", "flow_x", "flow_y", "back_x", "back_y", "rgb")
 
 
 class AnsweringExecutor(Executor):
-    """Workers that have finished as soon as they are asked, 64 of them, two jobs ahead."""
+    """64 workers that finish each job at once, with two jobs per worker."""
 
     num_workers = 64
     window = 128
@@ -84,7 +84,7 @@ class AnsweringExecutor(Executor):
         return [(job, JobResult(record=record))]
 
     def show(self, samples: Sequence[Sample]) -> None:
-        """Shows nobody the run's numbers."""
+        """Does nothing, because nobody watches the run."""
 
     def close(self) -> None:
         """Ends the workers."""
@@ -113,7 +113,7 @@ def write_list(path: Path, num_videos: int) -> None:
 
 
 def step(name: str, folder: Path) -> None:
-    """Carries out one step in this process, and prints what it took."""
+    """Carries out one step in this process, and prints its time and memory."""
     from flowprep.inputs.manifest import collect_videos
     from flowprep.run.driver import run_extract
     from flowprep.run.plan import make_plan

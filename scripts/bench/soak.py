@@ -1,9 +1,9 @@
-"""A long run of many videos: is the memory of driver, workers and Ray's store flat?
+"""A long run of many videos: is the memory of driver, workers and Ray's store constant?
 
-Extracts one clip under thousands of names, a broken file among every fifty, for the given time, and
-then ends the run as Ctrl-C does. Every few seconds it reads the memory of each part of the run from
-/proc; the last third of the time is compared with the third before it. Exit code 1 where a part has
-grown by more than 3 % and 10 MB.
+Extracts one clip under thousands of names, with one broken file per fifty, for the given time. Then
+the script ends the run like Ctrl-C. Every few seconds it reads the memory of each part of the run
+from /proc. It compares the last third of the time with the second third. The exit code is 1 if a
+part has grown by more than 3 % and 10 MB.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PARTS = ("driver", "workers", "Ray", "store")
 
 
 def memory_mb(driver: int) -> dict[str, float]:
-    """Returns the resident memory of each part, in MB; shared pages count for the store alone."""
+    """Returns the resident memory of each part in MB. Shared pages count only for the store."""
     found = dict.fromkeys(PARTS, 0.0)
     for pid in [driver, *descendants(driver)]:
         with contextlib.suppress(OSError):
@@ -44,7 +44,7 @@ def memory_mb(driver: int) -> dict[str, float]:
             if pid == driver:
                 found["driver"] += own
             elif command.startswith(b"ray::"):
-                # The largest one: how many there are changes as they are replaced.
+                # Only the largest worker counts, because their number changes when one is replaced.
                 found["workers"] = max(found["workers"], own)
             else:
                 found["Ray"] += own
@@ -64,7 +64,7 @@ def main() -> int:
     )
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    # A shell starts what runs in the background deaf to Ctrl-C, and that is handed down.
+    # A shell makes background commands ignore Ctrl-C, and their child processes inherit this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     print(f"flowprep {flowprep.__version__} on {machine()}; {options.workers} workers\n")
     with tempfile.TemporaryDirectory() as name:

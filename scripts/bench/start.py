@@ -1,8 +1,8 @@
-"""How long commands take to begin, and a run of one short video, by executor.
+"""How long commands take to start, and how long a run of one short video takes, by executor.
 
-Each command runs several times, in turn with the others, so that what else the machine does meets
-all of them alike. Prints the median and the least seconds, and how many times as long as the first
-row each takes. The kernels are compiled, and all files read, before anything is measured.
+Each command runs several times, in turn with the others. So other work on the machine affects all
+commands alike. Prints the median and the smallest seconds, and the ratio of each row to the first
+row. Before the measurement, the kernels are compiled and all files are read once.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
 def measure(
     commands: dict[str, list[str]], num_runs: int, prepare: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
-    """Returns the seconds of each run of each command; the first round is not counted."""
+    """Returns the seconds of each run of each command, without the first round."""
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(num_runs + 1):
         for name, command in commands.items():

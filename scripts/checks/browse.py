@@ -16,7 +16,7 @@ def main(out: str) -> None:
         [program, "browse", out, "--port", "0"],
         stdout=subprocess.PIPE,
         text=True,
-        # What was started in the background may have been told to ignore it.
+        # A process that a shell started in the background may ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:

@@ -1,4 +1,4 @@
-"""Runs what is too long for CI, part by part, and prints a table of what came of it.
+"""Runs the checks that take too long for CI, part by part, and prints a table of the results.
 
 Without PART it runs all parts, which takes some hours. A part that fails does not stop the others.
 The output of each part is shown, and kept in a file. The exit code is 1 when a part failed.
@@ -24,7 +24,7 @@ from flowprep.machine import cpu_model, cpu_vectors, usable_cores
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "COMMIT"
-"""Stands in a command for the commit whose bytes and speed the present ones are held against."""
+"""In a command, a placeholder for the commit whose bytes and speed are compared with this one."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Part:
     """Says why this machine cannot run the part, or None."""
 
     def typed(self) -> str:
-        """Returns the command as one types it in the checkout."""
+        """Returns the command as a user would type it in the checkout."""
         return " ".join(
             [*(f"{k}={v}" for k, v in self.variables.items()), shlex.join(self.command)]
         )
@@ -66,6 +66,9 @@ PARTS: dict[str, Part] = {
         ("scripts/test", "tests/run/test_cluster.py", "-k", "random_losses"),
         {"FLOWPREP_FAULT_RUNS": "10"},
     ),
+    "chaos": Part(
+        "runs that lose processes, nodes, memory, disk and files", ("scripts/chaos", "--runs", "40")
+    ),
     "bytes": Part("the bytes of an earlier commit", ("scripts/check_bytes", COMMIT)),
     "against": Part("the speed of an earlier commit", ("scripts/bench_against", COMMIT)),
     "flow": Part("estimators against OpenCV's", ("scripts/bench_flow",)),
@@ -80,7 +83,7 @@ PARTS: dict[str, Part] = {
 
 
 def main(arguments: Sequence[str] | None = None, parts: Mapping[str, Part] = PARTS) -> int:
-    """Runs the parts; returns 1 where one failed."""
+    """Runs the parts. Returns 1 if a part failed."""
     options = _read_options(arguments, parts)
     chosen = {name: parts[name] for name in parts if not options.parts or name in options.parts}
     if options.list:
@@ -135,13 +138,13 @@ def _read_options(arguments: Sequence[str] | None, parts: Mapping[str, Part]) ->
 
 
 def _git(*arguments: str) -> str:
-    """Returns what a git command prints; nothing where it fails."""
+    """Returns the output of a git command, or an empty string if it fails."""
     ran = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return ran.stdout.strip()
 
 
 def _run(name: str, part: Part, log: Path) -> str:
-    """Runs a part, shows its output and keeps it; returns what the table says of it."""
+    """Runs a part, shows its output and keeps it. Returns its entry in the table."""
     if (problem := part.problem()) is not None:
         return f"not run: {problem}"
     print(f"\n== {name}: {part.typed()}", flush=True)

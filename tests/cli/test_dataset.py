@@ -56,6 +56,45 @@ def test_lost_sidecar_is_a_problem_until_repaired(flowprep: Command, out: Path) 
     assert flowprep("verify", out).code == 0
 
 
+def test_a_lost_list_of_failures_is_a_problem_until_repaired(flowprep: Command, out: Path) -> None:
+    (out / "failures.jsonl").unlink()
+    result = flowprep("verify", out)
+    assert (result.code, result.stderr) == (1, "")
+    assert result.stdout.splitlines()[0] == (
+        "problem: failures.jsonl is missing; `flowprep verify --repair` makes failures.jsonl anew "
+        "from the indexes"
+    )
+    result = flowprep("verify", "--repair", out)
+    assert result.code == 0
+    assert result.stdout.splitlines()[0] == "rebuilt failures.jsonl"
+    assert flowprep("verify", out).code == 0
+
+
+def test_sources_are_looked_at_when_asked(flowprep: Command, out: Path, clips: Path) -> None:
+    assert flowprep("verify", "--sources", "--hash", out).stderr == ""
+    manifest = out / "manifest.jsonl"
+    text = manifest.read_text()
+    first = json.loads(text.splitlines()[0])["source"]
+    manifest.write_text(text.replace(first, f"{first}.gone"))
+    result = flowprep("verify", "--sources", out)
+    assert result.code == 0
+    assert result.stderr.startswith("note: the sources of 1 video are not there any more (first: ")
+    sources = sorted(path for path in clips.rglob("*") if path.is_file())
+    other = next(str(path) for path in sources if str(path) != first)
+    manifest.write_text(text.replace(first, other))
+    result = flowprep("verify", "--sources", "--hash", out)
+    assert result.code == 1
+    assert "problem: 1 video changed after it was extracted (" in result.stdout
+    assert "extract with --redo-changed, which computes them again" in result.stdout
+    assert flowprep("verify", out).code == 0
+
+
+def test_hash_needs_sources(flowprep: Command, out: Path) -> None:
+    result = flowprep("verify", "--hash", out)
+    assert result.code == 2
+    assert "--hash compares sources; give --sources too." in result.stderr
+
+
 def test_flipped_bit(flowprep: Command, out: Path) -> None:
     tar = out / "shards/000000.tar"
     data = bytearray(tar.read_bytes())

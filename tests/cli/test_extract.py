@@ -87,6 +87,7 @@ RUN_OPTIONS = [
     ("--no-ship-code", "ship_code=False"),
     ("--max-attempts 2", "max_attempts=2"),
     ("--stall-timeout 7.5", "stall_timeout_seconds=7.5"),
+    ("--worker-memory 2GB", "worker_memory='2GB'"),
     ("--segment-frames 50", "segment_frames=50"),
     ("--retry-failed", "retry_failed=True"),
     ("--no-progress", "progress=False"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,24 +12,46 @@ from pathlib import Path
 
 import pytest
 
+from flowprep.run.status import read_status
 from tests.cli.conftest import NUM_FRAMES, Command
 from tests.run.faults import wait_until
 
 NUM_VIDEOS = 24
 
 
+def slow_extract(clips: Path, root: Path, executor: str) -> list[str]:
+    """A command that makes `root / "out"`, slow enough to be interrupted: by OpenCV's TV-L1."""
+    (root / "videos").mkdir()
+    for number in range(NUM_VIDEOS):
+        shutil.copy(clips / "zoom_in/a.mp4", root / f"videos/{number:02d}.mp4")
+    command = [sys.executable, "-m", "flowprep", "extract", str(root / "videos"), str(root / "out")]
+    command += ["--algorithm", "tvl1-opencv", "--workers", "1", "--shard-size", "2"]
+    return [*command, "--executor", executor]
+
+
+@pytest.mark.parametrize(("executor", "number"), [("ray", "TERM"), ("auto", "INT")])
+def test_a_batch_scripts_background_job_ends_in_order(
+    executor: str, number: str, clips: Path, tmp_path: Path
+) -> None:
+    # Without job control bash lets what is in the background ignore SIGINT.
+    line = shlex.join(slow_extract(clips, tmp_path, executor))
+    line += (
+        f" & until [ -e out/shards/000000.json ]; do sleep .05; done; kill -{number} $!; wait $!"
+    )
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "\nInterrupted; the same command goes on where this one stopped.\n"
+    assert read_status(tmp_path / "out").state == "interrupted"
+
+
 @pytest.mark.parametrize("executor", ["auto", "ray"])
 def test_ctrl_c_and_the_same_command_again(
     executor: str, flowprep: Command, clips: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "videos").mkdir()
-    for number in range(NUM_VIDEOS):
-        shutil.copy(clips / "zoom_in/a.mp4", tmp_path / f"videos/{number:02d}.mp4")
     out = tmp_path / "out"
-    # OpenCV's TV-L1 is slow enough to be interrupted.
-    command = [sys.executable, "-m", "flowprep", "extract", str(tmp_path / "videos"), str(out)]
-    command += ["--algorithm", "tvl1-opencv", "--workers", "1", "--shard-size", "2"]
-    command += ["--executor", executor]
+    command = slow_extract(clips, tmp_path, executor)
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -270,7 +270,10 @@ def test_ctrl_c_and_the_same_command_again(flow: Path, tmp_path: Path) -> None:
         finally:
             process.kill()
     assert (process.returncode, stdout) == (1, "")
-    assert stderr == "\nInterrupted; the same command goes on where this one stopped.\n"
+    assert stderr == (
+        "\nFinishing this step; press Ctrl-C again to stop at once.\n"
+        "\nInterrupted; the same command goes on where this one stopped.\n"
+    )
     assert (tmp_path / "last.pt").exists()
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stderr) == (0, "")

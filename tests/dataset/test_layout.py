@@ -236,7 +236,8 @@ def test_a_missing_manifest_is_a_dataset_error(storage: Storage) -> None:
     with pytest.raises(DatasetError) as caught:
         read_manifest(storage)
     assert str(caught.value) == (
-        f"{storage.location} has no manifest.jsonl; restore it from a copy"
+        f"{storage.location} has no manifest.jsonl; run the same command that made the data set "
+        "again, which makes it anew"
     )
 
 

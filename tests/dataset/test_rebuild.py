@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import flowprep
 from flowprep.dataset.layout import (
     DatasetHeader,
     Sidecar,
@@ -16,8 +18,11 @@ from flowprep.dataset.layout import (
     read_manifest,
     read_sidecar,
     shard_name,
+    sidecar_name,
 )
-from flowprep.dataset.rebuild import rebuild_sidecar
+from flowprep.dataset.metadata import read_stored_config
+from flowprep.dataset.rebuild import read_shard, rebuild_sidecar
+from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import DatasetError
 from flowprep.storage import Storage
 
@@ -107,7 +112,7 @@ def test_a_video_without_all_its_members_is_refused(copied: Path) -> None:
     ("old", "new"),
     [
         (b'"num_frames":', b'"num_framez":'),
-        (b'"flow":{', b'"flew":{'),
+        (b',"flow":{"forward"', b',"flew":{"forward"'),
         (b'"labels":', b'"label5":'),
     ],
 )
@@ -120,3 +125,48 @@ def test_damaged_metadata_is_refused(copied: Path, old: bytes, new: bytes) -> No
         DatasetError, match=r"^shards/000000\.tar: jump/a\.json is damaged: ValidationErr"
     ):
         rebuilt(copied, 0)
+
+
+def pixel_place(out: Path, stream: str) -> tuple[Path, int]:
+    """A byte in the middle of the entropy-coded data of a JPEG of shard 1's first video."""
+    video = read_sidecar(Storage(out), 1).videos[0]
+    tar = out / shard_name(1)
+    data = tar.read_bytes()
+    begin, size = video.members[stream]
+    # After the header of the scan of the last JPEG.
+    scan = data.rindex(b"\xff\xda", begin, begin + size) + 14
+    return tar, (scan + begin + size) // 2
+
+
+@pytest.mark.parametrize("stream", ["flow_x", "rgb"])
+def test_a_pixel_that_changed_is_seen_without_the_sidecar(copied: Path, stream: str) -> None:
+    tar, place = pixel_place(copied, stream)
+    data = bytearray(tar.read_bytes())
+    # Another bit of a coefficient: the JPEG decodes all the same, mostly without a complaint.
+    data[place] ^= 0x01
+    tar.write_bytes(data)
+    (copied / sidecar_name(1)).unlink()
+    report = verify_dataset(copied, repair=True)
+    assert report.repaired == []
+    (problem,) = [one for one in report.problems if "cannot be rebuilt" in one]
+    assert f"shards/000001.tar: walk/b.{stream} has another SHA-256 than its metadata" in problem
+    assert not (copied / sidecar_name(1)).exists()
+
+
+def test_each_stream_has_its_checksum(made_once: Path) -> None:
+    dataset = flowprep.open_dataset(made_once)
+    for video in dataset.videos:
+        stored = dataset.metadata(video.key).stream_sha256
+        assert stored == {
+            name: hashlib.sha256(dataset.member_bytes(video.key, name, 0, size)).hexdigest()
+            for name, (_, size) in video.members.items()
+            if name != "json"
+        }
+
+
+def test_a_shard_says_alone_how_it_was_made(made_once: Path) -> None:
+    content = read_shard(Storage(made_once), 0)
+    header = DatasetHeader.read(Storage(made_once))
+    for metadata in content.metadata.values():
+        assert read_stored_config(metadata.config, header.config) == header.config
+        assert metadata.implementation == header.implementation

@@ -88,7 +88,7 @@ def test_a_folder_without_a_data_set_is_refused(tmp_path: Path) -> None:
 
 def test_a_set_without_its_plan_is_refused(copied: Path) -> None:
     (copied / "manifest.jsonl").unlink()
-    with pytest.raises(DatasetError, match=r" has no manifest\.jsonl; restore"):
+    with pytest.raises(DatasetError, match=r" has no manifest\.jsonl; run the same"):
         verify_dataset(copied)
 
 
@@ -419,19 +419,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a failure that is not listed": (
         lambda out: (out / "failures.jsonl").write_bytes(b""),
-        r"jump/broken is in no shard and not in failures\.jsonl; run the same extract again",
+        r"failures\.jsonl does not name jump/broken, which failed; `flowprep verify --repair` .*",
     ),
     "no list of failures": (
         lambda out: (out / "failures.jsonl").unlink(),
-        r"jump/broken is in no shard and not in failures\.jsonl; run the same extract again",
+        r"failures\.jsonl is missing; `flowprep verify --repair` .*",
     ),
     "a video failed and stored": (
         fail_a_stored_video,
-        r"walk/d is in a shard and in failures\.jsonl",
+        r"walk/d is in a shard and in failures\.jsonl; `flowprep verify --repair` .*",
     ),
     "a failure of an unknown video": (
         fail_an_unknown_video,
-        r"failures\.jsonl names walk/z, which is not in manifest\.jsonl",
+        r"failures\.jsonl names walk/z, which is not in manifest\.jsonl; `flowprep verify .*",
     ),
     "a key that climbs out of its folder": (
         climb_out,

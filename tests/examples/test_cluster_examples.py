@@ -18,7 +18,9 @@ import pytest
 import yaml
 
 from flowprep.dataset.verify import verify_dataset
+from flowprep.learn.checkpoint import load_checkpoint
 from flowprep.synthetic import action_scene, write_video
+from tests.learn.conftest import extract_actions
 from tests.run.faults import descendants, kill, wait_until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "cluster"
@@ -106,16 +108,16 @@ def slurm(tmp_path: Path, environment: dict[str, str]) -> dict[str, str]:
     }
 
 
-def sbatch(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+def sbatch(
+    environment: dict[str, str], *arguments: str, script: str = "slurm.sh"
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        ["bash", str(EXAMPLES / "slurm.sh"), *arguments],
+        ["bash", str(EXAMPLES / script), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd="/",
         env=environment,
-        # A shell that puts pytest in the background lets it ignore Ctrl-C, and all that it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -159,10 +161,51 @@ def test_slurm_script_goes_back_into_the_queue_when_its_time_is_up(
     assert not list(home.iterdir())
 
 
-def test_slurm_script_says_how_it_is_used(slurm: dict[str, str]) -> None:
-    process = sbatch(slurm, "only-one")
+def test_slurm_training_writes_a_checkpoint_and_goes_on_when_it_is_its_turn(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    data, run = extract_actions(tmp_path, "data", seed=0), tmp_path / "run"
+    num_steps = 300
+    options = "--model cnn-m-2048 --width 0.05 --crop 42 --frames 3 --batch-size 8 --device cpu "
+    options += f"--log-every 1 --steps {num_steps} --test-split none --loaders 1 --no-tensorboard"
+    arguments = [str(data), "--run", str(run), *options.split()]
+
+    def last_step() -> int:
+        path = run / "metrics.csv"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return int(lines[-1].partition(",")[0]) if len(lines) > 1 else 0
+
+    threads = {"OMP_NUM_THREADS": "1"}
+    process = sbatch(
+        slurm | threads | {"SLURM_GPUS_ON_NODE": "2"}, *arguments, script="slurm-train.sh"
+    )
+    wait_until(lambda: last_step() >= 3, process)
+    # To the script alone, as --signal=B: asks for.
+    process.send_signal(signal.SIGTERM)
     text, _ = process.communicate()
-    assert (process.returncode, text.startswith("usage: sbatch slurm.sh")) == (2, True)
+    assert process.returncode == 1, text
+    assert "goes on when it is its turn again" in text
+    requeue = f"scontrol requeue {slurm['SLURM_JOB_ID']}\n"
+    assert (tmp_path / "log").read_text() == requeue
+    done = load_checkpoint(run / "last.pt").step
+    assert 3 <= done == last_step() < num_steps
+    process = sbatch(slurm | threads, *arguments, script="slurm-train.sh")
+    text, _ = process.communicate()
+    assert process.returncode == 0, text
+    assert f"trained: {num_steps} steps" in text
+    assert re.search(r"this run +(\d+) steps", text)[1] == str(num_steps - done)  # type: ignore[index]
+    assert (tmp_path / "log").read_text() == requeue
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"), [("slurm.sh", ["only-one"]), ("slurm-train.sh", [])]
+)
+def test_slurm_scripts_say_how_they_are_used(
+    slurm: dict[str, str], script: str, arguments: list[str]
+) -> None:
+    process = sbatch(slurm, *arguments, script=script)
+    text, _ = process.communicate()
+    assert (process.returncode, text.startswith(f"usage: sbatch {script}")) == (2, True)
 
 
 # ---- by hand
@@ -339,6 +382,8 @@ def test_scripts_are_sound_and_name_known_options(script: str) -> None:
     assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
     text = path.read_text()
     assert "set -euo pipefail" in text
+    if script == "slurm-train.sh":
+        return  # starts no Ray
     started = "".join(re.findall(r"(?s)(?:ray start|^options=\().*?(?:[^\\]\n|\)\n)", text, re.M))
     flags = set(re.findall(r"--[a-z-]+", started))
     assert flags

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -502,6 +503,37 @@ def test_a_lost_sidecar_is_rebuilt(tmp_path: Path) -> None:
     assert report.num_done_before == 2
     assert (out / "shards/000000.tar").read_bytes() == tar
     assert_whole(out)
+
+
+FILES = ["dataset.json", "manifest.jsonl", "failures.jsonl", "shards/000000.json"]
+
+
+@pytest.mark.parametrize(
+    "lost", [*itertools.combinations(FILES, 1), *itertools.combinations(FILES, 2)]
+)
+def test_the_same_import_brings_back_what_is_lost(tmp_path: Path, lost: tuple[str, ...]) -> None:
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    readers.write_tree(tree, {"a": 3, "bad": 2, "c": 2})
+    (tree / "bad/flow_x_00002.jpg").unlink()
+    run(tree, out, videos_per_shard=2)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for name in lost:
+        (out / name).unlink()
+    report = run(tree, out, videos_per_shard=2)
+    # Without both records of the failure its shard is published again, with the stored part.
+    assert (report.num_complete + report.num_done_before, report.num_failed) == (2, 1)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert_whole(out)
+
+
+def test_another_bound_is_refused_where_the_header_is_lost(tmp_path: Path) -> None:
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    readers.write_tree(tree, {"a": 3})
+    run(tree, out)
+    (out / "dataset.json").unlink()
+    with pytest.raises(ConfigMismatchError, match="bound_px: 20"):
+        run(tree, out, bound_px=32.0)
+    assert not (out / "dataset.json").exists()
 
 
 # ---- statistics

@@ -115,7 +115,10 @@ def test_ray_train_trains_as_one_process_whatever_happens(
             process.kill()
     assert (process.returncode, stdout) == (1, "")
     # Neither a bar nor a word of Ray's, as stderr is no terminal.
-    assert stderr == "\nInterrupted; the same command goes on where this one stopped.\n"
+    assert stderr == (
+        "\nFinishing this step; press Ctrl-C again to stop at once.\n"
+        "\nInterrupted; the same command goes on where this one stopped.\n"
+    )
     assert not (tmp_path / ".ray").exists()
     num_done = load_checkpoint(tmp_path / "last.pt").step
     assert num_done == _steps(tmp_path)[-1] < NUM_STEPS

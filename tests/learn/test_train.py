@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import VideoList
@@ -42,6 +43,7 @@ from flowprep.learn.evaluate import score_videos
 from flowprep.learn.networks import find_network, make_options
 from flowprep.learn.recipes import VIEWS
 from flowprep.learn.train import train
+from flowprep.learn.train_setup import long_step_note
 from tests.torch_devices import one_thread
 
 __all__ = ["one_thread"]
@@ -103,8 +105,17 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 
 def stop_after(num_steps: int) -> Callable[[], bool]:
-    counted = iter(range(1, num_steps))
-    return lambda: next(counted, None) is None
+    """Asks to stop once so many steps are done; it is asked in the tests between them too."""
+    done: list[object] = []
+    hook = register_optimizer_step_post_hook(lambda *step: done.append(step))
+
+    def is_stop_asked() -> bool:
+        if len(done) < num_steps:
+            return False
+        hook.remove()
+        return True
+
+    return is_stop_asked
 
 
 # ---- what it computes
@@ -254,6 +265,64 @@ def test_a_finished_training_is_left_alone(dataset: FlowDataset, tmp_path: Path)
 
 
 # ---- interruptions
+
+
+def test_a_large_batch_and_a_long_step_are_said_at_the_start(
+    dataset: FlowDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowprep.learn.train_setup._LONG_STEP_SECONDS", 0.0)
+    told: list[tuple[str, bool]] = []
+    tell = lambda note: told.append((note, (tmp_path / "last.pt").exists()))  # noqa: E731
+    config = change(SMALL, batch_size=24, num_steps=2)
+    report = train([dataset], tmp_path, config, QUIET, on_note=tell)
+    assert [note for note, _ in told] == list(report.notes)
+    (large, _), (long, is_late) = told
+    assert large.startswith("a batch of 24 is larger than the training set of 16 videos: one step ")
+    assert "shows each video 1.5 times" in large
+    assert long.startswith("one step takes ")
+    assert not is_late
+
+
+def test_how_long_a_step_may_be_depends_on_who_kills(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert long_step_note(59) is None
+    note = long_step_note(95)
+    assert note is not None
+    assert note.startswith("one step takes 1 min 35 s.")
+    assert "TORCH_ELASTIC" not in note
+    # Torchrun kills its processes 30 s after SIGTERM.
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT" in str(long_step_note(25))
+
+
+def test_a_stop_within_a_test_is_heeded(dataset: FlowDataset, tmp_path: Path) -> None:
+    train([dataset], tmp_path / "whole", change(SMALL, num_steps=3), QUIET)
+    steps: list[object] = []
+    asked: list[None] = []
+    hook = register_optimizer_step_post_hook(lambda *step: steps.append(step))
+
+    def is_stop_asked() -> bool:
+        asked.append(None)
+        # It is asked once after each step; one time more is within a test.
+        return len(asked) > len(steps)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(
+                [dataset],
+                tmp_path / "parts",
+                change(SMALL, num_steps=3),
+                QUIET,
+                is_stop_asked=is_stop_asked,
+            )
+    finally:
+        hook.remove()
+    stopped = load_checkpoint(tmp_path / "parts/last.pt")
+    assert stopped.training is not None
+    assert stopped.training.tested_step < stopped.step == len(steps)
+    train([dataset], tmp_path / "parts", change(SMALL, num_steps=3), QUIET)
+    assert_equal(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("stops", [(1,), (2, 1, 2), (5,)])

@@ -44,6 +44,11 @@ class LocalCluster:
         )
         self.address: str = self._answer()
 
+    @property
+    def pid(self) -> int:
+        """Of the program whose descendants are the cluster's processes."""
+        return self._process.pid
+
     def add(self, name: str, *, num_cpus: int = 1) -> None:
         """Adds a node, and returns when it is there."""
         self._say(f"add {name} {num_cpus}")

@@ -15,6 +15,7 @@ __all__ = [
     "descendants",
     "kill",
     "kill_job_holding",
+    "ray_process",
     "start_extract",
     "wait_until",
     "workers_of",
@@ -54,6 +55,16 @@ def workers_of(pid: int) -> list[int]:
             if Path("/proc", str(child), "cmdline").read_bytes().startswith(b"ray::run_job"):
                 found.append(child)
     return found
+
+
+def ray_process(driver: int, name: str) -> int | None:
+    """Returns the `raylet` or the `gcs_server` that a driver started; None where there is none."""
+    for child in descendants(driver):
+        with contextlib.suppress(OSError):
+            program = Path("/proc", str(child), "cmdline").read_bytes().partition(b"\0")[0]
+            if os.path.basename(program) == name.encode():
+                return child
+    return None
 
 
 def kill_job_holding(path: Path, driver: int) -> bool:

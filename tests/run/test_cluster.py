@@ -30,11 +30,12 @@ from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import read_failures
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError
+from flowprep.run import retries
 from flowprep.run.cluster import job_runtime_env, parse_runtime_env
-from flowprep.run.driver import MAX_LOST_NODES
 from flowprep.run.executor import InlineExecutor
 from flowprep.run.executors import EXECUTORS
 from flowprep.run.job import ExtractJob, Job, WorkerLost
+from flowprep.run.retries import MAX_LOST_NODES
 from flowprep.run.status import read_status
 from flowprep.storage import Storage
 from flowprep.synthetic import action_scene, write_video
@@ -131,6 +132,7 @@ def test_a_video_under_which_nodes_keep_going_away_is_named(
                 super().submit(job)
 
     monkeypatch.setitem(EXECUTORS, "inline", Doomed)
+    monkeypatch.setattr(retries, "MAX_PAUSE_SECONDS", 0.01)
     options = RunOptions(progress=False, max_attempts=1)
     config = ExtractConfig(flow=FlowSpec("farneback"))
     out = tmp_path / "out"

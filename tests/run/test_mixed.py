@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigMismatchError, ExecutorError
 from flowprep.flow.devices import Device, cuda_state, why_no_cuda
 from flowprep.run import ray_executor
-from flowprep.run.cluster import living_machines
+from flowprep.run.cluster import machines_of
 from flowprep.run.executors import EXECUTORS
 from flowprep.run.progress import RunReport
 from flowprep.run.ray_executor import RayExecutor
@@ -183,10 +183,10 @@ def test_a_gpu_that_does_not_work_leaves_its_cores_to_a_run_that_does_not(
 def test_a_cluster_without_gpus_is_said_at_once(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_gpus(ray: Any) -> list[Machine]:
-        return [Machine(one.num_cpus) for one in living_machines(ray)]
+    def without_gpus(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:
+        return [Machine(one.num_cpus) for one in machines_of(nodes)]
 
-    monkeypatch.setattr(ray_executor, "living_machines", without_gpus)
+    monkeypatch.setattr(ray_executor, "machines_of", without_gpus)
     with pytest.raises(ExecutorError, match=r"device 'cuda' needs a GPU, and the Ray cluster has"):
         run(clips, tmp_path / "out", device="cuda")
 
@@ -200,7 +200,7 @@ class Witness:
 
 def test_workers_spread_over_the_gpus_that_they_may_have(ray: Any) -> None:
     options = RunOptions(device="cuda", workers_per_gpu=2)
-    plan = plan_workers(options, living_machines(ray), Device("cuda"))
+    plan = plan_workers(options, [Machine(3, 2)], Device("cuda"))
     assert plan.num_gpu_workers == 4
     kind = ray.remote(num_cpus=plan.cpus_per_gpu_worker, num_gpus=plan.gpus_per_worker)(Witness)
     actors = [kind.remote() for _ in range(plan.num_gpu_workers)]

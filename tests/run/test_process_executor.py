@@ -348,9 +348,11 @@ def test_a_worker_that_takes_the_last_memory_is_ended(
         assert isinstance(lost, WorkerLost)
         assert lost.reason == "out-of-memory"
         assert re.fullmatch(
-            r"the worker was ended because memory ran out; it held \d+\.\d GB of \d+\.\d GB",
+            r"the worker was ended because memory ran out; it held [0-9.]+ [kMG]?B of [0-9.]+ GB",
             lost.message,
         )
+        # It held no more than it may.
+        assert (lost.is_short_of_memory, lost.fault) == (True, "node")
         # A small one is left alone, for others fill the machine; and a new one is there.
         monkeypatch.setattr(process_executor, "MIN_WORKER_SHARE", 0.9)
         done = outcome_of(executor, job)

@@ -20,22 +20,22 @@ from flowprep.inputs.text_files import read_text
 __all__ = ["is_ava_line", "read_ava"]
 
 _HALF_CLIP_SECONDS = 1.5
-"""A key frame stands for the three seconds around it (AVA, 3.1: annotations at 1 Hz in clips of
-3 s)."""
+"""A key frame represents the three seconds around the frame (AVA, section 3.1: annotations at 1 Hz
+in clips of 3 s)."""
 
 _BOX = r"(?:[01](?:\.[0-9]*)?)?"
 _LINE = re.compile(rf"[^,]+,[0-9]+(?:\.[0-9]+)?(?:,{_BOX}){{4}},[0-9]*(?:,[0-9.]*)*")
 
 
 def is_ava_line(line: str) -> bool:
-    """Whether a line is one of AVA's: an id, a second, a box, an action."""
+    """Whether a line has the form of AVA: an id, a second, a box, an action."""
     return _LINE.fullmatch(line) is not None
 
 
 def read_ava(path: str, request: Request) -> Found:
-    """Finds a clip of three seconds for each key frame, with the actions of everyone in it.
+    """Finds a clip of three seconds for each key frame, with the actions of all its people.
 
-    Labels are the numbers of actions, from 1 to 80.
+    Labels are the numbers of the actions, from 1 to 80.
     """
     csv_path, tree = file_and_videos(path, request)
     reader = csv.reader(io.StringIO(read_text(csv_path), newline=""))

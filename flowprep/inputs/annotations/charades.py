@@ -1,4 +1,4 @@
-"""Charades: long videos with actions in them, `c092 11.90 21.20;c147 0.00 12.60`.
+"""Charades: long videos that contain several actions, `c092 11.90 21.20;c147 0.00 12.60`.
 
 By default each action is a clip; `charades="video"` makes one video with all its labels.
 """
@@ -21,13 +21,13 @@ __all__ = ["CHARADES_COLUMNS", "read_charades"]
 CHARADES_COLUMNS = frozenset(["id", "actions"])
 
 _NUM_CLASSES = 157
-"""c000 to c156, Charades_v1_classes.txt; Charades-Ego has the same."""
+"""c000 to c156 (Charades_v1_classes.txt). Charades-Ego has the same classes."""
 _CLASS_NAMES = tuple(f"c{number:03d}" for number in range(_NUM_CLASSES))
 _ACTION = re.compile(r"c([0-9]{3})\s+([0-9]+\.?[0-9]*)\s+([0-9]+\.?[0-9]*)")
 
 
 def read_charades(path: str, request: Request) -> Found:
-    """Finds the videos of Charades' CSV; labels are the numbers of its classes, c092 is 92."""
+    """Finds the videos of Charades' CSV. Labels are the numbers of its classes: 92 for c092."""
     table, search = open_table(path, request, CHARADES_COLUMNS, "Charades", "id and actions")
     entries: list[Entry] = []
     clips: list[tuple[str, int, float, float, str]] = []

@@ -19,9 +19,10 @@ EPIC_COLUMNS = frozenset(["video_id", "start_timestamp", "stop_timestamp"])
 
 
 def read_epic(path: str, request: Request) -> Found:
-    """Finds the segments of EPIC-Kitchens' CSV; the label is verb_class, which tests lack.
+    """Finds the segments of EPIC-Kitchens' CSV. The label is verb_class; test lists have none.
 
-    A key is the narration's id (`P01_01_0`), which EPIC-55 has as a uid of its own.
+    A key is the id of the narration (`P01_01_0`). EPIC-55 has a uid instead, and the key is then
+    the id of the video and the uid.
     """
     header = "video_id,start_timestamp,stop_timestamp (and narration_id, verb_class)"
     table, search = open_table(path, request, EPIC_COLUMNS, "EPIC-Kitchens", header)

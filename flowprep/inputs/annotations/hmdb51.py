@@ -40,7 +40,7 @@ def hmdb51_lists(folder: str, split: int) -> SplitLists:
             origin = f"line {number} of {list_path}"
             file_name, *flag = line.rsplit(None, 1)
             if flag not in (["0"], ["1"], ["2"]):
-                if line[0] == "#":  # '#20_Rhythm_clap.avi 1' is a video
+                if line[0] == "#":  # Not always a comment: '#20_Rhythm_clap.avi 1' is a video.
                     comments.append(f"{origin}, {line!r}")
                     continue
                 raise InputError(f"{origin} must be 'NAME.avi 0', 1 or 2, got {line!r}")
@@ -51,7 +51,9 @@ def hmdb51_lists(folder: str, split: int) -> SplitLists:
 
 
 def _classes(folder: str, split: int) -> list[str]:
-    """Returns the classes in order; a class that only other splits have would shift the labels."""
+    """Returns the classes of a split in order. All splits must have the same classes, because a
+    class that only other splits have would shift the labels.
+    """
     classes: dict[int, set[str]] = {}
     for name in names_in(folder):
         if match := re.fullmatch(r"(?!\.)(.+)_test_split([0-9]+)\.txt", name, re.DOTALL):

@@ -1,6 +1,6 @@
 """Kinetics: clips of YouTube's videos, as CSV (400, 600, 700, 700-2020, CVDF's) or JSON.
 
-label,youtube_id,time_start,time_end,split     label and split may lack; other columns may stand
+label,youtube_id,time_start,time_end,split     label and split are optional; other columns may exist
 {ID: {"annotations": {"label": ..., "segment": [START, END]}, "subset": ...}}
 """
 
@@ -24,7 +24,7 @@ from flowprep.inputs.text_files import read_table
 __all__ = ["KINETICS_COLUMNS", "KineticsClip", "kinetics_clips", "read_kinetics"]
 
 KINETICS_COLUMNS = frozenset(["youtube_id", "time_start", "time_end"])
-"""What the header has in every edition."""
+"""The columns that the header has in every edition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class KineticsClip:
     end: float
     label: str
     split: str
-    """As the list has it; both are empty where it says nothing."""
+    """As in the list. Label and split are empty if the list has none."""
     origin: str
     """`line 3 of LIST`."""
 
@@ -44,7 +44,7 @@ class KineticsClip:
 def read_kinetics(path: str, request: Request) -> Found:
     """Finds the clips of a list: trimmed files by id and times, or ranges of whole videos by id.
 
-    With annotations `path` is the folder of the videos, without them it is the list.
+    If the request has annotations, `path` is the folder of the videos. Otherwise it is the list.
     """
     list_path, tree = file_and_videos(path, request)
     clips, notes = kinetics_clips(list_path)
@@ -83,7 +83,7 @@ def read_kinetics(path: str, request: Request) -> Found:
 
 
 def kinetics_clips(path: str) -> tuple[list[KineticsClip], list[str]]:
-    """Returns the clips of a CSV or a JSON file, and notes; raises InputError for another form."""
+    """Returns the clips of a CSV or JSON file, and notes. Raises InputError for any other form."""
     notes: list[str] = []
     is_json = path.lower().endswith(".json")
     return list(_of_json(path) if is_json else _of_table(path, notes)), notes

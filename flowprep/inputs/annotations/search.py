@@ -1,7 +1,7 @@
-"""How the annotations of a known data set find their videos.
+"""Finds the videos that the annotations of a known data set name.
 
-    Search.find, find_clip:  a listed name -> its video, in whatever layout
-    Search.finish:           what was missing, and what no line names -> Found
+    Search.find, find_clip:  a listed name -> its video, in any layout of folders
+    Search.finish:           notes on missing and on unlisted videos -> Found
 
 A listed name finds its video in class folders or flat, converted to another container, or as a
 folder of frames. Listed videos that are not on disk are left out with a note.
@@ -34,12 +34,12 @@ _TIMES = re.compile(r"(?:_[0-9]{6,9}){2}$")
 
 
 def file_and_videos(path: str, request: Request) -> tuple[str, Tree]:
-    """Returns the file of annotations, and the videos below the folder that belongs to it."""
+    """Returns the file of annotations, and the tree of the videos that it describes."""
     annotations, root = list_and_root(path, request)
     top = root or os.path.dirname(absolute(annotations))
     if request.annotations is not None:
         check_out(top, request)
-    # Beside its list OUT does no harm: only listed names are taken, and shards have none of them.
+    # OUT may be beside the list. Only listed names become videos, and no shard has a listed name.
     return annotations, walk(top, None)
 
 
@@ -48,8 +48,8 @@ def open_table(
 ) -> tuple[Table, Search]:
     """Reads the CSV of a known data set, and finds the videos that belong to it.
 
-    Raises InputError for a file without `columns`; `name` is what the data set is called, `header`
-    what its first line is.
+    `name` is the name of the data set, and `header` is its first line, both for the error. Raises
+    InputError for a file without `columns`.
     """
     csv_path, tree = file_and_videos(path, request)
     table = read_table(csv_path)
@@ -65,7 +65,7 @@ def open_table(
 
 
 class Search:
-    """Looks the names of annotations up among the videos of a tree."""
+    """Looks up the names of annotations among the videos of a tree."""
 
     def __init__(
         self, tree: Tree, annotations: str, request: Request, class_folders: Iterable[str] = ()
@@ -76,7 +76,7 @@ class Search:
         self.notes: list[str] = []
 
     def find(self, entry: Entry, name: str, folders: Sequence[str] = ()) -> bool:
-        """Gives an entry the video of a name; makes it missing if there is none."""
+        """Gives an entry the video of a name and returns True, or marks the entry as missing."""
         found = self._index.find(name, folders)
         entry.is_missing = found is None
         if found is None:
@@ -101,9 +101,10 @@ class Search:
     ) -> bool:
         """Gives an entry a file that is trimmed to the clip, or a range of the whole video.
 
-        `short` is the name of the trimmed file, where that is known already, and `names` are other
-        names of it; `is_shared` says that other clips of the video have the same whole seconds, so
-        a file with that name could be any of them.
+        `short` is the name of the trimmed file, if it is already known. `names` are other possible
+        names of the trimmed file. `is_shared` says that other clips of the video have the same
+        whole seconds, so a file with the short name could be any of these clips. Returns whether a
+        video was found. Raises InputError if the only file found could be several clips.
         """
         short = short or short_name(video, *times)
         if not is_shared and self.find(entry, short, folders):
@@ -129,7 +130,7 @@ class Search:
         return near if video == name else near + self._index.suggest(video)
 
     def finish(self, entries: Sequence[Entry], class_names: Sequence[str] = ()) -> Found:
-        """Returns the entries whose videos are there, with notes on the others."""
+        """Returns the entries whose videos exist, with notes on the other entries."""
         tree, annotations = self._index.tree, self._annotations
         drop_contested_guesses(entries)
         if not entries:

@@ -23,14 +23,15 @@ _NUMBERS_FILES = (
     "labels.json",
     "something-something-v2-labels.json.txt",
 )
-"""What the file of the classes' numbers is called."""
+"""The possible names of the file with the numbers of the classes."""
 
 
 def read_something(path: str, request: Request) -> Found:
-    """Finds the videos of a list; classes are the templates, in sorted order or as a file has them.
+    """Finds the videos of a list. The classes are the templates.
 
-    A file of numbers beside the list (`labels.json`, `something-something-v2-labels.json`) gives
-    names, without brackets, and numbers of the classes. Test lists have ids alone.
+    A file beside the list (`labels.json`, `something-something-v2-labels.json`) gives the names of
+    the classes, without brackets, and their numbers. Without such a file, the classes are numbered
+    in sorted order. Test lists have only ids.
     """
     json_path, tree = file_and_videos(path, request)
     items = read_json(json_path)
@@ -76,7 +77,11 @@ def read_something(path: str, request: Request) -> Found:
 
 
 def _numbers_beside(json_path: str) -> tuple[str, tuple[str, ...]]:
-    """Returns the file of the classes' numbers, and the classes in their order."""
+    """Returns the file with the numbers of the classes, and the classes in order.
+
+    Returns an empty name and no classes if there is no such file. Raises InputError if the numbers
+    have gaps.
+    """
     folder = os.path.dirname(json_path)
     for name in _NUMBERS_FILES:
         path = os.path.join(folder, name)

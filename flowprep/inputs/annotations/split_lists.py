@@ -1,4 +1,4 @@
-"""What the lists of UCF101 and HMDB51 have in common: videos by class, in one of three splits."""
+"""The code that UCF101 and HMDB51 share: lists of videos by class, in one of three splits."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["SplitLine", "SplitLists", "find_listed", "no_split_file"]
 
 @dataclass(frozen=True, slots=True)
 class SplitLine:
-    """A video that the lists of a split name."""
+    """A video that the lists of one split name."""
 
     origin: str
     """`line 3 of LIST`."""
     listed: str
-    """The path as the list has it, or would have."""
+    """The path as in the list, or as the list would have it."""
     file_name: str
     class_name: str
     split: str | None
     """None for a video that the split does not use."""
     folders: tuple[str, ...]
-    """Folders that the video may lie in."""
+    """Names of the folders that may contain the video."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class SplitLists:
 
     folder: str
     number: int
-    """Of the split."""
+    """The number of the split."""
     class_names: list[str]
-    """In the order of their numbers."""
+    """The classes in the order of their numbers."""
     lines: list[SplitLine]
     notes: list[str]
 
 
 def find_listed(path: str, request: Request, lists: SplitLists) -> Found:
-    """Finds the videos that the lists of a split name below the folder `path`."""
+    """Finds the videos below the folder `path` that the lists of a split name."""
     search = Search(list_videos(path, request), lists.folder, request, lists.class_names)
     search.notes += lists.notes
     entries, num_unused = [], 0
@@ -72,7 +72,7 @@ def find_listed(path: str, request: Request, lists: SplitLists) -> Found:
 
 
 def no_split_file(folder: str, name: str, split: int, there: str) -> InputError:
-    """Returns the error for a split that a folder of annotations lacks."""
+    """Returns the error for a split that a folder of annotations does not have."""
     return InputError(
         f"annotations {folder} has no file {name}, which split {split} needs; the split files "
         f"there: {there or 'none'}"

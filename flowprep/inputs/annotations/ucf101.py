@@ -20,7 +20,7 @@ from flowprep.inputs.text_files import read_lines
 __all__ = ["read_ucf101", "ucf101_lists"]
 
 _LINE = re.compile(r"(.+?)(?:\s+([0-9]+))?")
-"""CLASS/VIDEO.avi NUMBER; names of classes may hold spaces, and lists of tests lack the number."""
+"""CLASS/VIDEO.avi NUMBER. Class names may contain spaces, and test lists have no number."""
 
 
 def read_ucf101(path: str, request: Request) -> Found:
@@ -37,7 +37,7 @@ def ucf101_lists(folder: str, split: int) -> SplitLists:
     index_path = os.path.join(folder, "classInd.txt")
     class_names = _read_class_index(index_path)
     numbers = {name: str(number) for number, name in enumerate(class_names, start=1)}
-    # Copies of UCF101 spell HandstandPushups in two ways, in lists, class index and folders.
+    # Copies of UCF101 spell HandstandPushups in two ways, in lists, in classInd.txt and in folders.
     by_fold = {fold(name): name for name in class_names}
     lists = {part: f"{part}list{split:02d}.txt" for part in ("train", "test")}
     there = sorted(n for n in names_in(folder) if re.fullmatch(r"(train|test)list\d+\.txt", n))

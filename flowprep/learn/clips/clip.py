@@ -1,10 +1,10 @@
-"""One input of a clip of a video, from what is stored to what a network takes.
+"""One input of a clip of a video: from the stored data to the network's tensor.
 
     load_clip     a clip, cropped, normalized and arranged
-    load_views    several crops of one clip, by one decoding
-    fill_views    the same, into an array that is there already
+    load_views    several crops of one clip, decoded once
+    fill_views    the same, written into an existing array
 
-Nothing is random here; indices and crops are the caller's.
+Nothing is random here: the caller chooses indices and crops.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def load_clip(
 ) -> NDArray[np.float32]:
     """Returns an input of a clip as a network takes it: float32, in `clip.normalization`.
 
-    `indices` are those of `clips.indices`: (L,) fields or frames, whose number counts, not that of
-    `clip_input`. The result is (C, H, W) for the form `stack`, (C, L, H, W) for `volume`, with
-    H = W = clip.crop_px; x points right, y down, also of a mirrored clip. Raises DatasetError for
-    indices outside of the video and for damaged data, ConfigError where the data set lacks what
-    the clip is made of.
+    `indices` come from `clips.indices`: (L,) fields or frames. L is their own number, whatever
+    `clip_input` says. The result is (C, H, W) for the form `stack`, (C, L, H, W) for `volume`, with
+    H = W = clip.crop_px. x points right and y down, also in a mirrored clip. Raises DatasetError
+    for indices outside of the video and for damaged data, and ConfigError if the data set lacks a
+    stream that the clip needs.
     """
     clips = load_views(dataset, video, indices, [crop], clip, clip_input)
     return clips.reshape(clips.shape[1:])
@@ -67,7 +67,7 @@ def load_views(
 ) -> NDArray[np.float32]:
     """Returns crops of one clip, (len(crops), C, H, W) or (len(crops), C, L, H, W) float32.
 
-    Each is what `load_clip` returns; all of them together take one decoding.
+    Each crop equals the result of `load_clip`, but the clip is decoded only once.
     """
     if len(indices) != clip_input.num_frames:
         clip_input = dataclasses.replace(clip_input, num_frames=len(indices))
@@ -86,7 +86,7 @@ def fill_views(
     clip_input: ClipInput,
     views: NDArray[np.float32],
 ) -> None:
-    """Writes what `load_views` returns."""
+    """Writes the result of `load_views` into `views`."""
     if clip_input.stream == "rgb":
         frames = dataset.frames(video.key, indices)
         for view, crop in zip(views, crops, strict=True):
@@ -97,7 +97,7 @@ def fill_views(
     corners = [_corner(crop, clip) for crop in crops]
     box = None
     if len(crops) == 1 and corners[0] is not None and not clip.subtract_mean_flow:
-        # Nothing outside of the crop is needed, so that less is decoded.
+        # Only the crop is needed, so less is decoded.
         box = (*corners[0], clip.crop_px, clip.crop_px)
         corners = [(0, 0)]
     planes = _planes(dataset, video, indices, clip, box)
@@ -123,7 +123,7 @@ def fill_views(
 
 
 def _flow(planes: NDArray[np.uint8], clip: ClipSpec, spec: FlowSpec) -> NDArray[np.float32]:
-    """Returns a clip's fields in px, (L, 2, H, W) float32, as they are before they are cropped."""
+    """Returns a clip's whole fields in px, before the crop, as (L, 2, H, W) float32."""
     flow = levels.to_px(planes, spec)
     if clip.stack == "trajectory":
         flow = trajectory_stack(flow)
@@ -131,7 +131,7 @@ def _flow(planes: NDArray[np.uint8], clip: ClipSpec, spec: FlowSpec) -> NDArray[
 
 
 def _corner(crop: Crop, clip: ClipSpec) -> tuple[int, int] | None:
-    """Returns the upper left corner of a crop that is not resampled; None for one that is."""
+    """Returns the upper left corner of a crop that needs no resampling; None for other crops."""
     side = clip.crop_px
     is_slice = (crop.width, crop.height) == (side, side)
     if is_slice and clip.stack != "trajectory" and crop.x == int(crop.x) and crop.y == int(crop.y):
@@ -146,7 +146,7 @@ def _planes(
     clip: ClipSpec,
     box: tuple[int, int, int, int] | None,
 ) -> NDArray[np.uint8]:
-    """Returns the fields of a clip as stored, (L, 2, H, W) uint8, or a box of them."""
+    """Returns the stored fields of a clip, or a box of them, as (L, 2, H, W) uint8."""
     if clip.stack != "bidirectional":
         return dataset.planes(video.key, indices, box=box)
     forward, backward = bidirectional_indices(indices[None], video.num_flows)

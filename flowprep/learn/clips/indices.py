@@ -1,13 +1,13 @@
-"""Which fields or frames make a clip, in training and in tests, as arrays of indices.
+"""Which fields or frames make a clip, in training and in tests, as index arrays.
 
     training_indices        a random clip in each segment of a video        (S, L) of each input
-    test_indices            clips at fixed places of a video                (num_clips, L) of each
+    test_indices            clips at fixed positions in a video             (num_clips, L) of each
     bidirectional_indices   the forward and the backward half of clips      (S, L/2) twice
 
-An index t of flow is the stored field t, from frame t to frame t + step; of RGB, frame t. Clips
-that run over the end of a video go on at its beginning, however often that takes: index modulo
-length, as I3D repeats short videos (Carreira and Zisserman 2017, section 3). (TSN repeats the last
-field instead.)
+A flow index t means the stored field t, from frame t to frame t + step. An RGB index t means frame
+t. A clip that runs past the end of a video continues at its beginning, as often as needed: index
+modulo length, as I3D repeats short videos (Carreira and Zisserman 2017, section 3). (TSN repeats
+the last field instead.)
 
     num_fields = 12, 4 fields of stride 2, span = 7: starts 0 to 5
 
@@ -15,16 +15,16 @@ field instead.)
     x     x     x     x                     start 0
                    x     x     x     x      start 5
 
-A network may take several inputs of each clip. The one that lasts longest is placed as if it were
-alone, and the middles of the others coincide with its middle, to within half a frame. L fields last
-from their first frame to the second frame of the last field, L frames from the first to the last:
+A network may take several inputs from each clip. The longest input is placed as if it were alone.
+The other inputs share its middle, to within half a frame. L fields last from their first frame to
+the second frame of the last field. L frames last from the first frame to the last:
 
     frames        0  1  2  3  4  5  6
     4 fields         >--o--o--o--<          1 to 5
     1 frame                o                3
 
-Where such a clip is longer than the video, all of its inputs go on at the beginning at the same
-frame, which is that of the first field where one of them is flow.
+If such a clip is longer than the video, all of its inputs return to the beginning at the same
+frame. If any of the inputs is flow, this is the first frame that has no field.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from flowprep.learn.config import ClipSpec
 
 __all__ = ["bidirectional_indices", "test_indices", "training_indices"]
 
-# Fields that dense clips spread over: TSM's ops/dataset.py (dense_sample), mmaction2's
+# Number of fields in the window of dense clips: TSM's ops/dataset.py (dense_sample), mmaction2's
 # DenseSampleFrames (sample_range).
 _DENSE_WINDOW = 64
 
@@ -53,22 +53,25 @@ def training_indices(
     clip: ClipSpec,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], ...]:
-    """Draws a clip in each segment of a video of so many frames and fields of flow.
+    """Draws a clip in each segment of a video with the given numbers of frames and flow fields.
 
-    Returns (S, L) int64 for each input; S is `clip.num_segments`, L the input's `num_frames`, one
-    index every `frame_stride`; the clips come in the order of their starts. The sampling `segments`
-    is TSN's (yjxiong/tsn-pytorch, dataset.py): the places where a clip can start are cut into S
-    equal parts, each gives one, and the fewer than S places that are over at the end give none;
-    with fewer places than segments they are drawn from all of them (TSN takes the first where there
-    are not more fields than segments). `dense` is TSM's: starts 64 // S apart in a window of 64,
-    which may lie anywhere. Raises ConfigError for a video without fields or frames.
+    Returns (S, L) int64 for each input. S is `clip.num_segments`. L is the input's `num_frames`;
+    neighboring indices are `frame_stride` apart. Clips are ordered by their starts.
+
+    The sampling `segments` is TSN's (yjxiong/tsn-pytorch, dataset.py). The possible starts of a
+    clip are divided into S equal parts, and each part gives one clip. The remainder of fewer than S
+    starts at the end is not used. If there are fewer starts than segments, the clips are drawn from
+    all starts (TSN takes the first start if there are no more fields than segments).
+
+    The sampling `dense` is TSM's: starts are 64 // S apart in a window of 64, and the window lies
+    at a random position. Raises ConfigError for a video without fields or frames.
     """
     window = _Window.of(num_frames, num_flows, inputs)
     segments = clip.num_segments
     num_starts = window.num_starts
     starts: NDArray[np.int64]
     if clip.sampling == "dense":
-        # Both sources never draw the last place; here every one can come.
+        # TSM and mmaction2 never draw the last position. Here every position is possible.
         first = rng.integers(_num_dense_windows(window, segments))
         starts = first + np.arange(segments) * _dense_interval(segments)
     elif (length := num_starts // segments) > 0:
@@ -81,15 +84,17 @@ def training_indices(
 def test_indices(
     num_frames: int, num_flows: int, inputs: Sequence[ClipInput], clip: ClipSpec, num_clips: int
 ) -> tuple[NDArray[np.int64], ...]:
-    """Returns the clips of a video that a test looks at, (num_clips, L) int64 for each input.
+    """Returns the clips of a video for a test, (num_clips, L) int64 for each input.
 
-    They come in the order of time, `dense` ones window by window. With one segment, starts are
-    equally spaced from the first place to the last, and one clip is in the middle (Simonyan and
-    Zisserman 2014, section 4; rounded as mmaction2's SampleFrames). With more, one is in the middle
-    of each of `num_clips` equal parts (TSN's test). `dense` takes windows of 64 with equally spaced
-    starts, and in each of them `clip.num_segments` clips (TSM: ten windows, so num_clips = 10 x
-    num_segments); where that makes more than `num_clips`, equally spaced ones of them. Raises
-    ConfigError for a video without fields or frames, and for num_clips < 1.
+    Clips are in time order; `dense` clips are in time order within each window. With one segment,
+    starts are equally spaced from the first possible start to the last, and a single clip is in the
+    middle (Simonyan and Zisserman 2014, section 4; rounded as in mmaction2's SampleFrames). With
+    several segments, one clip is in the middle of each of `num_clips` equal parts (TSN's test).
+
+    `dense` takes windows of 64 with equally spaced starts, and `clip.num_segments` clips in each
+    window (TSM: ten windows, so num_clips = 10 x num_segments). If that makes more than `num_clips`
+    clips, equally spaced ones are kept. Raises ConfigError for a video without fields or frames,
+    and for num_clips < 1.
     """
     window = _Window.of(num_frames, num_flows, inputs)
     if num_clips < 1:
@@ -99,7 +104,7 @@ def test_indices(
         num_windows = -(-num_clips // segments)
         window_starts = _spread(_num_dense_windows(window, segments) - 1, num_windows)
         offsets = np.arange(segments) * _dense_interval(segments)
-        # Cut down, as the sources' np.linspace(..., dtype=int) does.
+        # Truncated, as np.linspace(..., dtype=int) does in TSM and mmaction2.
         starts = (window_starts.astype(np.int64)[:, None] + offsets).ravel()
         starts = starts[_spread(len(starts) - 1, num_clips).astype(np.int64)]
     elif segments > 1:
@@ -112,14 +117,14 @@ def test_indices(
 def bidirectional_indices(
     indices: NDArray[np.int64], num_fields: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Splits clips (S, L) of following fields into halves: forward (S, L/2), backward (S, L/2).
+    """Splits clips (S, L) of consecutive fields: forward (S, L/2), backward (S, L/2).
 
-    The clip of the fields a to a + L - 1 is centered on frame tau = a + L/2. Its forward half are
-    the stored forward fields tau, tau + 1, ..., its backward half the stored backward fields
-    tau - 1, tau - 2, ...: outwards both, so that a video played backwards swaps the halves
-    (Simonyan and Zisserman 2014, section 3.1). Stored backward field t goes from frame t + step to
-    frame t; at step 1 both halves begin at frame tau, at larger ones the backward half step - 1
-    frames after it.
+    The clip of the fields a to a + L - 1 is centered on frame tau = a + L/2. Its forward half is
+    the stored forward fields tau, tau + 1, ... Its backward half is the stored backward fields
+    tau - 1, tau - 2, ... Both halves lead away from the center, so a video played backwards swaps
+    the halves (Simonyan and Zisserman 2014, section 3.1). Stored backward field t goes from frame
+    t + step to frame t. At step 1 both halves begin at frame tau. At larger steps the backward half
+    begins step - 1 frames later.
 
     indices     a ... tau-1 tau ... a+L-1
     forward               -> -> ->
@@ -131,27 +136,27 @@ def bidirectional_indices(
     return (center + steps) % num_fields, (center - 1 - steps) % num_fields
 
 
-# ---- where the inputs lie beside each other
+# ---- how the inputs are aligned with each other
 
 
 @dataclass(frozen=True)
 class _Window:
-    """The longest input's window in a video, and where those of all inputs begin in it."""
+    """The window of the longest input in a video, and where the other inputs begin in it."""
 
     num_fields: int
-    """Fields or frames of the video, those that the longest input is made of."""
+    """Number of fields or frames in the video, of the kind that the longest input uses."""
     span: int
-    """Fields or frames from the longest input's first to its last."""
+    """Number of fields or frames from the longest input's first to its last, both included."""
     inputs: tuple[ClipInput, ...]
     offsets: tuple[int, ...]
-    """Of each input's first index from the longest one's."""
+    """For each input: the distance from the first index of the longest input to its own."""
     period: int
-    """Where clips that are too long for the video begin again."""
+    """Length after which a clip that is too long for the video starts again at the beginning."""
 
     @classmethod
     def of(cls, num_frames: int, num_flows: int, inputs: Sequence[ClipInput]) -> _Window:
-        """Raises ConfigError where the video has no field or frame."""
-        # How many fields or frames there are to choose from, and how long each lasts in frames.
+        """Raises ConfigError if the video has no field or no frame."""
+        # How many fields or frames are available, and how many frames each one spans.
         counts = {"flow": num_flows, "rgb": num_frames}
         lasts = {"flow": num_frames - num_flows, "rgb": 0}
         spans = [(one.num_frames - 1) * one.frame_stride + 1 for one in inputs]
@@ -166,11 +171,11 @@ class _Window:
 
     @property
     def num_starts(self) -> int:
-        """How many places a clip can start at; one for a video that is too short for a clip."""
+        """Number of possible starts of a clip; one for a video that is too short for a clip."""
         return max(1, self.num_fields - self.span + 1)
 
     def clips_at(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        """Returns the indices of each input, (len(starts), L), of clips that start there."""
+        """Returns the indices of each input, (len(starts), L), for clips with these starts."""
         is_too_long = (starts + self.span > self.num_fields)[:, None]
         clips = []
         for one, offset in zip(self.inputs, self.offsets, strict=True):
@@ -185,15 +190,15 @@ def _dense_interval(segments: int) -> int:
 
 
 def _num_dense_windows(window: _Window, segments: int) -> int:
-    # The sources' window is 64 whatever it holds, and long clips loop at the end of videos that
-    # have room for them; where its clips need more, the window is longer here.
+    # In TSM and mmaction2 the window is always 64, so long clips wrap around at the end of a video
+    # even if the video has enough room. Here the window grows if its clips need more.
     needed = (segments - 1) * _dense_interval(segments) + window.span
     return max(1, window.num_fields - max(_DENSE_WINDOW, needed) + 1)
 
 
 def _spread(last: int, count: int) -> NDArray[np.float64]:
-    """Returns `count` equally spaced numbers from 0 to `last`; one is the middle, rounded down."""
+    """Returns `count` equally spaced numbers from 0 to `last`; if 1, the middle, rounded down."""
     if count == 1:
         return np.array([last // 2], np.float64)
-    # Divided last, so that numbers that ought to be whole are.
+    # The division comes last, so that exact integers stay exact.
     return np.arange(count) * last / (count - 1)

@@ -1,11 +1,11 @@
-"""Stored levels to a network's numbers: cropped, mirrored, dequantized and normalized in one pass.
+"""Turns stored levels into network input in one pass: crop, mirror, dequantize and normalize.
 
-    fill_crop    (L, 2, H, W) uint8 -> one crop of it, as a network takes it
+    fill_crop    (L, 2, H, W) uint8 -> one crop, as a network takes it
     mean_px      (L, 2, H, W) uint8 -> the mean vector of each field
     to_px        (L, 2, H, W) uint8 -> the same fields in px
 
-That is what `dequantize`, `subtract_mean_flow`, `crop_flow` and `normalize_flow` do one after the
-other, for crops that are not resampled; each of them alone takes longer than all of it here.
+The result equals `dequantize`, `subtract_mean_flow`, `crop_flow` and `normalize_flow` one after the
+other, for crops that need no resampling. Each of those functions alone takes longer than this pass.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ def fill_crop(
     flip: bool,
     means_px: NDArray[np.float64] | None = None,
 ) -> None:
-    """Fills `out` with the crop of its size whose upper left corner is `place`, (x, y) px.
+    """Fills `out` with the crop whose upper left corner is `place`, (x, y) px.
 
-    `planes` is (L, 2, H, W) uint8 levels of `spec`; `out` is C-contiguous float32, (2L, h, w) for
-    `stack`, (2, L, h, w) for `volume`. `flip` mirrors it and negates u. `means_px`, (L, 2), is
-    subtracted from the fields; see `mean_px`.
+    The size of `out` is the size of the crop. `planes` is (L, 2, H, W) uint8 levels of `spec`.
+    `out` is C-contiguous float32: (2L, h, w) for `stack`, (2, L, h, w) for `volume`. `flip` mirrors
+    the crop and negates u. `means_px`, (L, 2), is subtracted from the fields; see `mean_px`.
     """
     assert out.flags.c_contiguous
     length = len(planes)
     zero, per_px = _line(normalization, spec.bound_px)
-    # u of a mirrored clip is negated.
+    # Mirroring negates u.
     signs = np.array([-per_px if flip else per_px, per_px])
     scales = np.empty((length, 2), np.float32)
     offsets = np.empty((length, 2), np.float32)
     scales[:] = signs * spec.px_per_level
-    # In double precision, and about the middle level: so single precision is lost least.
+    # In double precision and relative to the middle level: this loses the least precision.
     middle_px = (_MIDDLE_LEVEL - spec.center_level) * spec.px_per_level
     offsets[:] = zero + signs * (middle_px if means_px is None else middle_px - means_px)
     order = np.arange(2 * length)
@@ -78,7 +78,7 @@ def to_px(planes: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
 
 
 def mean_px(planes: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float64]:
-    """Returns the mean vector of each field, (L, 2) float64, px, of (L, 2, H, W) uint8 levels."""
+    """Returns the mean vector of each field in px, (L, 2) float64, from (L, 2, H, W) levels."""
     length, _, height, width = planes.shape
     sums = np.empty(2 * length)
     _sum_levels(planes.reshape(2 * length, height * width), _top_level(spec), sums)
@@ -96,14 +96,14 @@ def prepare() -> None:
 
 @functools.cache
 def _line(normalization: NormalizationName, bound_px: float) -> tuple[float, float]:
-    """Returns the number of 0 px, and how much it grows with each px."""
+    """Returns the value of 0 px, and the increase per px."""
     ends = np.array([0, bound_px], np.float32)
     zero, at_bound = normalize_flow(ends, normalization, FlowSpec(bound_px=bound_px)).tolist()
     return zero, (at_bound - zero) / bound_px
 
 
 def _top_level(spec: FlowSpec) -> float:
-    """Returns the level of the bound, which `floor` has half a level below its highest."""
+    """Returns the level of the bound. For `floor`, it is half a level below the highest level."""
     return min(255.0, spec.center_level + spec.bound_px / spec.px_per_level)
 
 
@@ -114,13 +114,13 @@ def _top_level(spec: FlowSpec) -> float:
 def _convert(  # type: ignore[no-untyped-def]
     levels, left, upper, scales, offsets, top, flip, order, out
 ):
-    """out[order[p]] = crop of levels[p] * scales[p] + offsets[p], levels cut to `top`.
+    """out[order[p]] = crop of levels[p] * scales[p] + offsets[p]; levels are limited to `top`.
 
-    Levels count from the middle one.
+    Levels are relative to the middle level.
     """
     middle = np.float32(_MIDDLE_LEVEL)
     height, width = out.shape[1:]
-    # Without a sign: other numbers would each be asked whether they count from the end.
+    # Unsigned: for signed indices, each access would also test for a negative index.
     columns, last = np.uint64(width), np.uint64(width - 1)
     for plane in range(levels.shape[0]):
         scale, offset = scales[plane], offsets[plane]
@@ -139,14 +139,14 @@ def _convert(  # type: ignore[no-untyped-def]
 
 @kernel
 def _sum_levels(levels, top_level, sums):  # type: ignore[no-untyped-def]
-    """Adds up each row of (P, N) uint8 levels, those of 255 as `top_level`."""
+    """Sums each row of (P, N) uint8 levels; a level of 255 counts as `top_level`."""
     for plane in range(levels.shape[0]):
         total = np.int64(0)
         num_highest = np.int64(0)
         begin = 0
         row = levels[plane]
         while begin < row.size:
-            # So many numbers add up to less than 2^24, so that lanes of 32 bits do.
+            # The sum of 65536 levels is below 2^24, so 32-bit lanes are enough.
             part, highest = np.uint32(0), np.uint32(0)
             for i in range(begin, min(begin + 65536, row.size)):
                 part += np.uint32(row[i])

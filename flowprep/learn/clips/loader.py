@@ -1,9 +1,8 @@
-"""Loader processes, which write clips where the training process reads them.
+"""Loader processes that write clips directly into memory of the training process.
 
-They are started by a fork server: a plain fork of a process that has threads (of torch, OpenCV or
-Ray) may copy a lock that nobody will ever open, and a fresh interpreter for each would import torch
-again. As with any process that is not forked, a script that trains needs its
-`if __name__ == "__main__":`.
+A fork server starts them. A plain fork of a process with threads (of torch, OpenCV or Ray) may copy
+a lock that is never released, and a fresh interpreter for each process would import torch again. As
+with every start method except fork, a training script needs `if __name__ == "__main__":`.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ import multiprocessing
 import os
 import shutil
 import signal
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
@@ -33,10 +31,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from flowprep.dataset import jpeg
 from flowprep.errors import ConfigError, FlowprepError, TrainingError
 from flowprep.learn.clips import levels
+from flowprep.run.interrupts import ENDING_SIGNALS
 
 __all__ = ["Loader", "PlainLoader", "keep_memory", "loader_options"]
 
-# What loader processes unpickle first; the fork server imports it once for all of them.
+_NOT_FOR_LOADERS = (*ENDING_SIGNALS, signal.SIGHUP)
+
+# The first imports of a loader process. The fork server imports them once for all processes.
 _PRELOADED = ["flowprep.learn.clips.training", "flowprep.learn.clips.testing"]
 
 
@@ -44,10 +45,10 @@ Reader = Callable[[Any, "Mapping[str, NDArray[np.float32]] | None"], dict[str, A
 
 
 class PlainLoader(DataLoader[Any]):
-    """A DataLoader that has as many processes as it is told, without a word.
+    """A DataLoader that starts the requested number of processes without a warning.
 
-    Their number is the user's, or `default_loaders` counted the cores. torch warns of more of them
-    than cores, but they also wait for storage, and results do not depend on them.
+    The user chose the number, or `default_loaders` counted the cores. torch warns if there are more
+    processes than cores, but the processes also wait for storage, and results do not depend on it.
     """
 
     def check_worker_number_rationality(self) -> None:
@@ -65,7 +66,6 @@ class PlainLoader(DataLoader[Any]):
                 "with fewer --loaders"
             ) from error
 
-
     def _is_end_of_process(self, error: Exception) -> bool:
         """Whether an error says that a process is gone; torch has no class of its own for it."""
         if isinstance(error, RuntimeError):
@@ -76,14 +76,14 @@ class PlainLoader(DataLoader[Any]):
 
 
 class Loader(PlainLoader):
-    """A DataLoader whose processes write clips where this one reads them.
+    """A DataLoader whose processes write clips into memory that this process reads.
 
     DataLoader's own processes put every batch into fresh shared memory, page by page, which takes
-    longer than decoding it. Here there are places for a few batches, used again and again: one is
-    free as soon as nothing refers to the tensor that was handed out for it. Whoever keeps more
-    batches than there are places gets them in memory of their own.
+    longer than decoding the batch. Here there is space for a few batches, which is reused. A place
+    is free again once nothing refers to the tensor that was handed out for it. A caller that keeps
+    more batches than there are places gets the other batches in separate memory.
 
-    Errors arrive as they were raised, where torch would bury their message in a traceback.
+    Errors arrive as they were raised. torch alone would bury their message in a traceback.
     """
 
     def __init__(
@@ -94,11 +94,11 @@ class Loader(PlainLoader):
         shapes: Mapping[str, tuple[int, ...]],
         num_loaders: int,
     ) -> None:
-        """Yields read(item, None) for each of `items`; its large tensors, float32, are `name`.
+        """Yields read(item, None) for each of `items`. Its large float32 tensors are under `name`.
 
-        These are a dict with a tensor of each of the `shapes`. `read` leaves them out where it is
-        given arrays to write them to.
-        Raises ConfigError where there is not enough shared memory for `num_loaders` processes.
+        The entry `name` is a dict with one tensor for each of the `shapes`. If `read` is given
+        arrays, it writes the tensors there and leaves them out of its result.
+        Raises ConfigError if there is not enough shared memory for `num_loaders` processes.
         """
         self._name = name
         self._shapes = dict(shapes)
@@ -106,7 +106,7 @@ class Loader(PlainLoader):
         options = loader_options(num_loaders)
         self._num_places = 0
         if num_loaders:
-            # What each process has begun or finished, and two that are in use here.
+            # The batches that each process has begun or finished, and two in use here.
             ahead = _batches_ahead(size * 4, num_loaders)
             self._num_places = num_loaders * ahead + 2
             options["prefetch_factor"] = ahead
@@ -133,7 +133,7 @@ class Loader(PlainLoader):
         if not self._num_places:
             return ()
         shape = (self._num_places, sum(map(math.prod, self._shapes.values())))
-        # Not `share_memory_`, which copies what is in it, and so touches all of it.
+        # Not `share_memory_`: it copies the content and so touches all of the memory.
         storage: Any = torch.UntypedStorage._new_shared(math.prod(shape) * 4)  # type: ignore[no-untyped-call]
         return torch.empty(0, dtype=torch.float32).set_(storage).view(shape)
 
@@ -141,12 +141,12 @@ class Loader(PlainLoader):
         self, tensor: torch.Tensor, place: int, free: deque[int]
     ) -> dict[str, torch.Tensor]:
         if self.pin_memory:
-            # The copy is torch's to manage: a device may still be reading it when nobody else is.
+            # torch manages the copy: a device may still read it after all references are gone.
             pinned = tensor.pin_memory()
             free.append(place)
             return _parts_of(pinned, self._shapes)
         array = tensor.numpy()
-        # It is gone when the last tensor is that shares its memory, any view of this one too.
+        # The place is free once the last tensor that shares this memory is gone, views included.
         weakref.finalize(array, free.append, place).atexit = False
         return _parts_of(torch.from_numpy(array), self._shapes)
 
@@ -155,7 +155,7 @@ Block = TypeVar("Block", NDArray[np.float32], torch.Tensor)
 
 
 def _parts_of(block: Block, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Block]:
-    """Returns views of a row of numbers, one behind the other, in the shapes of the inputs."""
+    """Returns views of a row of numbers, one after the other, in the shapes of the inputs."""
     parts, begin = {}, 0
     for name, shape in shapes.items():
         end = begin + math.prod(shape)
@@ -165,7 +165,7 @@ def _parts_of(block: Block, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
 
 
 class _Tasks(Sampler[tuple[Any, "int | None"]]):
-    """What a loader reads one after the other, each with a place that is free as it is begun."""
+    """The items that a loader reads in order. Each gets a place that is free when it begins."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         self._items = items
@@ -180,7 +180,7 @@ class _Tasks(Sampler[tuple[Any, "int | None"]]):
 
 
 class _Reader(Dataset[Any]):
-    """What loader processes run."""
+    """The data set that loader processes run."""
 
     def __init__(self, read: Reader, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._read = read
@@ -205,7 +205,7 @@ def _as_it_is(item: Any) -> Any:
 
 
 def _batches_ahead(size: int, num_loaders: int) -> int:
-    """Returns how many batches of `size` bytes each process may be ahead: 2, or 1 if need be."""
+    """Returns how many batches of `size` bytes each process may be ahead: 2, or 1 if needed."""
     folder = "/dev/shm"
     if not os.path.isdir(folder):
         return 2
@@ -222,21 +222,21 @@ def _batches_ahead(size: int, num_loaders: int) -> int:
 
 
 def loader_options(num_loaders: int) -> dict[str, Any]:
-    """Returns the options that all loaders have in common."""
+    """Returns the options that all loaders share."""
     options: dict[str, Any] = {
-        # An item is what is handed over: a batch, or the views of a clip.
+        # Each item is already a whole batch, or the views of a clip.
         "batch_size": None,
         "num_workers": num_loaders,
         "pin_memory": torch.cuda.is_available(),
-        # Its own, or each loader would draw a number from the one that dropout draws from.
+        # A separate generator: otherwise each loader would draw from the generator of dropout.
         "generator": torch.Generator().manual_seed(0),
     }
     if num_loaders:
-        # Compiled once, before processes that all need it start.
+        # Compiled once, before the processes that need it start.
         jpeg.prepare()
         levels.prepare()
         options["multiprocessing_context"] = _context()
-        # The fork server keeps the environment that it was started in; credentials may be newer.
+        # The fork server keeps the environment of its start. Credentials may be newer.
         options["worker_init_fn"] = functools.partial(_start_loader, environment=dict(os.environ))
     return options
 
@@ -246,30 +246,22 @@ def _context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
-    with _deaf_to_hangup():
+    # To end a job, Slurm and torchrun signal all its processes. The training needs its loaders to
+    # finish the current step. The fork server inherits this mask; it and the loaders end when this
+    # process ends. A signal to this process is delayed until the mask is restored.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_LOADERS)
+    try:
         forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
-@contextlib.contextmanager
-def _deaf_to_hangup() -> Iterator[None]:
-    """Lets what is started in the block outlive a closed terminal: it ends with this process.
-
-    Else it would be gone before the step at hand is finished and a checkpoint written.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 def _start_loader(number: int, environment: Mapping[str, str]) -> None:
-    """Prepares a loader process: one core for each, and the parent alone decides upon Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepares a loader process: it uses one core, and only its parent decides when it ends."""
+    for ending in _NOT_FOR_LOADERS:
+        signal.signal(ending, signal.SIG_IGN)
     os.environ.update(environment)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -277,10 +269,10 @@ def _start_loader(number: int, environment: Mapping[str, str]) -> None:
 
 
 def keep_memory() -> None:
-    """Keeps memory that is freed for the next clip, where the C library is GNU's.
+    """Makes GNU's C library keep freed memory for the next clip.
 
-    It would give clips back to the system, and get zeroed pages for the next: of a clip of 10
-    fields that is a thousand pages, which take longer than to decode it.
+    By default it returns the memory to the system and gets zeroed pages for the next clip. For a
+    clip of 10 fields these are a thousand pages, which take longer than decoding the clip.
     """
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     with contextlib.suppress(OSError, AttributeError):

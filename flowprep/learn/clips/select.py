@@ -1,4 +1,4 @@
-"""Which videos are read: those of a split, those with one label, and whether clips can be made."""
+"""Selects videos by split and label, and checks that clips can be made of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["check_clip", "select_labelled", "select_videos"]
 def select_videos(dataset: FlowDataset, split: str) -> NDArray[np.int64]:
     """Returns the positions in `dataset.videos` of a split; `all` takes every video.
 
-    Raises DatasetError where there is none.
+    Raises DatasetError if the split has no video.
     """
     videos = dataset.videos
     chosen = [n for n, video in enumerate(videos) if split in ("all", video.split)]
@@ -38,11 +38,11 @@ def select_videos(dataset: FlowDataset, split: str) -> NDArray[np.int64]:
 def select_labelled(
     dataset: FlowDataset, config: TrainConfig, inputs: Sequence[ClipInput]
 ) -> tuple[dict[int, int], int]:
-    """Returns the videos to train on, position in `dataset.videos` -> label, and how many of the
-    split are skipped, which have no label, or several.
+    """Returns the videos to train on (position in `dataset.videos` -> label), and the number of
+    skipped videos of the split, which have no label or several.
 
-    Raises DatasetError where there is none, ConfigError where the data set lacks the streams that
-    clips are made of, or where frames are too small for the crops.
+    Raises DatasetError if no video is left, and ConfigError if the data set lacks the streams that
+    clips need or if frames are too small for the crops.
     """
     check_clip(dataset, config.clip, inputs)
     positions = select_videos(dataset, config.train_split)
@@ -65,9 +65,9 @@ def select_labelled(
 
 
 def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]) -> None:
-    """Raises ConfigError where a data set lacks what one of the inputs of clips is made of.
+    """Raises ConfigError if a data set lacks a stream that one of the inputs needs.
 
-    Also for a stack that cannot be made of an input's fields.
+    It also raises if a stack cannot be made of an input's fields.
     """
     encode = dataset.config.encode
     for one in inputs:

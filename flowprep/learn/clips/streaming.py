@@ -1,8 +1,8 @@
-"""Training clips from an object store, by few long reads.
+"""Training clips from an object store, with few long reads.
 
-`TrainingClips` reads two short ranges for each clip, which a disk answers at once, and an object
-store after some tens of milliseconds each. Here videos that lie next to each other are read by one
-request, while the clips of the ones before are decoded, and mixed in a buffer:
+`TrainingClips` reads two short ranges for each clip. A disk answers these at once, but an object
+store needs tens of milliseconds for each. Here one request reads several neighboring videos while
+earlier clips are decoded. A buffer mixes the videos:
 
     clips = StreamingClips("s3://bucket/kinetics-flow", config, config.inputs)
     for batch in streaming_loader(clips, batch_size=32, num_loaders=4):
@@ -34,22 +34,22 @@ from flowprep.storage import Storage
 
 __all__ = ["StreamingClips", "streaming_loader"]
 
-# What the second number of a random generator's seed says that it is for; `data` has 0 and 1.
+# The second number of a random generator's seed names its purpose; `data` uses 0 and 1.
 _SHUFFLE, _MIX, _SAMPLE = 2, 3, 4
 
 _LARGEST_READ = 32 << 20
-# What lies between two members that are wanted is read too where it is no longer than this: an
-# object store sends so much in the time that another request takes.
+# A gap between two wanted members is read too, up to this size: an object store sends that much in
+# the time of another request.
 _LARGEST_GAP = 1 << 20
 
 
 class StreamingClips(IterableDataset[dict[str, Any]]):
     """Samples as `TrainingClips` gives them, in the order in which they are read.
 
-    Every video of the split with exactly one label comes once an epoch, over all ranks and loader
-    processes together. Which clip of it, and which crop, follows from the seed, the epoch and the
-    video alone; the order also depends on how many ranks and processes there are. They share the
-    videos out by reads, so that they may get a few more or less than each other. Pickles.
+    Every video of the split with exactly one label comes once per epoch, over all ranks and loader
+    processes together. The seed, the epoch and the video alone decide the clip and the crop. The
+    order also depends on the number of ranks and processes. Each process gets whole reads, so the
+    processes may get slightly different numbers of videos. Instances can be pickled.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """`out` is a data set or where it is, a folder or an fsspec URL.
+        """`out` is a data set, or its location: a folder or an fsspec URL.
 
-        `seed` is `config.seed` where it is not given. `buffer` is how many videos of a process
-        wait, still compressed, until chance takes them; 1 keeps the order of the shards. Without
-        `num_epochs` it goes on for ever. Raises as `TrainingClips` does, and ConfigError for a rank
-        that is not one of `world_size` and for a buffer without a place.
+        The default of `seed` is `config.seed`. `buffer` is the number of videos per process that
+        wait, still compressed, to be drawn at random; 1 keeps the order of the shards. If
+        `num_epochs` is None, the samples never end. Raises as `TrainingClips` does, and ConfigError
+        for a rank outside of `world_size` and for a buffer smaller than 1.
         """
         if buffer < 1:
             raise ConfigError(f"buffer must be >= 1, got {buffer}")
@@ -100,7 +100,7 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
         epoch, num_epochs = self.epochs
         last = None if num_epochs is None else epoch + num_epochs
         reads = self._plan()
-        # Shared by the videos one after the other.
+        # One storage serves the videos one after the other.
         storage = _HeldStorage(self.dataset.location)
         held = self.dataset.read_through(storage)
         while last is None or epoch < last:
@@ -115,7 +115,7 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
             epoch += 1
 
     def _plan(self) -> list[_Read]:
-        """Returns the reads of an epoch: of videos that follow each other, as long as is good."""
+        """Returns the reads of an epoch: groups of neighboring videos, up to a useful length."""
         reads: list[_Read] = []
         for place, position in enumerate(self._positions.tolist()):
             video = self.dataset.videos[position]
@@ -133,10 +133,10 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
         return reads
 
     def _fetch(self, reads: list[_Read]) -> Iterator[_HeldVideo]:
-        """Yields the videos of some reads; the next one is under way while they are used."""
+        """Yields the videos of some reads. The next read runs while the videos are used."""
         if not reads:
             return
-        # A storage of its own, which no other thread has.
+        # A separate storage, which no other thread uses.
         storage = Storage(self.dataset.location)
 
         def fetch(read: _Read) -> bytes:
@@ -156,7 +156,7 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
                 for place in read.places:
                     video = self.dataset.videos[int(self._positions[place])]
                     begin, end = _span(video, self.config.clip, self.inputs)
-                    # Copied, for one video in the buffer would keep the whole read in memory.
+                    # Copied: otherwise one video in the buffer would keep the whole read in memory.
                     yield _HeldVideo(place, begin, data[begin - read.begin : end - read.begin])
 
     def _sample(self, dataset: FlowDataset, held: _HeldVideo, epoch: int) -> dict[str, Any]:
@@ -176,10 +176,10 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
 def streaming_loader(
     clips: StreamingClips, *, batch_size: int, num_loaders: int = 0
 ) -> DataLoader[Any]:
-    """Returns batches of `batch_size` samples; `num_loaders` processes read them, 0 in this one.
+    """Returns batches of `batch_size` samples. `num_loaders` processes read; 0 reads in this one.
 
     Each is {"clips": {input: (n, S, C, ...) float32}, "label", "task", "video": (n,) int64};
-    "video" is a position in the data set's videos. The last ones of the processes may be smaller.
+    "video" is a position in the data set's videos. The last batch of each process may be smaller.
     """
     options = loader_options(num_loaders) | {"batch_size": batch_size}
     return _Loader(_Guarded(clips), collate_fn=_collate, **options)
@@ -187,18 +187,18 @@ def streaming_loader(
 
 @dataclass(frozen=True)
 class _Read:
-    """One request: the bytes from `begin` to before `end` of a shard."""
+    """One request: the bytes of a shard from `begin` up to but not including `end`."""
 
     shard: int
     begin: int
     end: int
     places: tuple[int, ...]
-    """Of the videos in it, in `_positions`."""
+    """The videos in this read, as indices into `_positions`."""
 
 
 @dataclass(frozen=True)
 class _HeldVideo:
-    """A video's bytes, from `begin` on in its shard."""
+    """A video's bytes. They start at `begin` in the shard."""
 
     place: int
     begin: int
@@ -206,7 +206,7 @@ class _HeldVideo:
 
 
 class _HeldStorage(Storage):
-    """Reads from the video that is held, as if from its shard."""
+    """Reads from the bytes of one video, as if from its shard."""
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
@@ -214,14 +214,14 @@ class _HeldStorage(Storage):
         self.held = _HeldVideo(0, 0, b"")
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Returns `length` bytes from `offset` of the shard."""
+        """Returns `length` bytes at `offset` of the shard."""
         begin = offset - self.held.begin
         assert 0 <= begin <= begin + length <= len(self.held.data)
         return self.held.data[begin : begin + length]
 
 
 def _span(video: StoredVideo, clip: ClipSpec, inputs: Sequence[ClipInput]) -> tuple[int, int]:
-    """Returns where in its shard what clips are made of begins, and where it ends."""
+    """Returns the begin and the end of the bytes in its shard that clips of a video need."""
     names = ["json"]
     streams = {one.stream for one in inputs}
     if "rgb" in streams:
@@ -237,7 +237,7 @@ def _span(video: StoredVideo, clip: ClipSpec, inputs: Sequence[ClipInput]) -> tu
 def _mixed(
     videos: Iterator[_HeldVideo], size: int, rng: np.random.Generator
 ) -> Iterator[_HeldVideo]:
-    """Yields all videos, each drawn from the next `size` that have not been yet."""
+    """Yields all videos. Each is drawn from the next `size` videos that are left."""
     waiting: list[_HeldVideo] = []
     for video in videos:
         waiting.append(video)
@@ -251,7 +251,7 @@ def _mixed(
 
 
 class _Guarded(IterableDataset[Any]):
-    """Hands over an error as the last item, for torch would bury its message in a traceback."""
+    """Returns an error as the last item, because torch would bury its message in a traceback."""
 
     def __init__(self, clips: StreamingClips) -> None:
         self._clips = clips
@@ -264,7 +264,7 @@ class _Guarded(IterableDataset[Any]):
 
 
 class _Loader(PlainLoader):
-    """A DataLoader that raises the errors that it is handed."""
+    """A DataLoader that raises the errors that its processes return."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():

@@ -1,4 +1,4 @@
-"""The views of a test, clip by clip; a rank's videos."""
+"""The views of a test, clip by clip, and each rank's share of the videos."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ __all__ = ["TestViews", "test_loader"]
 class TestViews(Dataset[dict[str, Any]]):
     """The views of a test: item i is clip i % num_clips of video i // num_clips, in all crops.
 
-    A network that joins segments is tested with groups of clips. Those of a group follow each
-    other, and there is one of each of as many equal segments of the video as the group has clips.
+    A network that joins segments is tested with groups of clips. The clips of a group follow each
+    other. The video is divided into as many equal segments as a group has clips, and each segment
+    gives one clip to the group.
     """
 
     __test__ = False  # not a class of tests, whatever its name
@@ -44,12 +45,12 @@ class TestViews(Dataset[dict[str, Any]]):
     ) -> None:
         """Takes the videos of `split`, or those with the keys `videos`.
 
-        `inputs` are what the network takes of each clip, and `group_size` is how many clips of a
-        video it looks at together: 1 for networks of single clips; for others ClipModel's
-        `num_segments`, where None makes one group of all clips. Then there are at least as many
-        clips as segments in training; otherwise the number of clips is rounded up to whole groups.
-        Raises DatasetError where there is no video, ConfigError where the data set lacks the
-        streams or where its frames are too small for the crops.
+        `inputs` are what the network takes from each clip. `group_size` is the number of clips of a
+        video that the network sees together: 1 for networks of single clips, otherwise ClipModel's
+        `num_segments`. If that is None, all clips form one group, and there are at least as many
+        clips as segments in training. Otherwise the number of clips is rounded up to whole groups.
+        Raises DatasetError if there is no video, and ConfigError if the data set lacks the streams
+        or if its frames are too small for the crops.
         """
         check_clip(dataset, clip, inputs)
         self.dataset = dataset
@@ -69,7 +70,7 @@ class TestViews(Dataset[dict[str, Any]]):
             self._positions = np.array([dataset.videos.position(key) for key in videos], np.int64)
         chosen = [dataset.videos[position] for position in self._positions.tolist()]
         self.labels = np.array([-1 if v.label is None else v.label for v in chosen], np.int64)
-        """(num_videos,) int64; -1 where a video has no label, or several."""
+        """(num_videos,) int64; -1 for a video without a label or with several."""
         for width, height in sorted({(video.width, video.height) for video in chosen}):
             test_crops(width, height, clip, views.num_crops)
 
@@ -89,14 +90,14 @@ class TestViews(Dataset[dict[str, Any]]):
     def __getitem__(self, item: int) -> dict[str, Any]:
         """Returns {"views": {input: (num_crops, C, ...) float32}, "video": its number, "label"}.
 
-        The label is -1 where the video has none, or several.
+        The label is -1 for a video without a label or with several.
         """
         return self.read(item)
 
     def read(
         self, item: int, out: Mapping[str, NDArray[np.float32]] | None = None
     ) -> dict[str, Any]:
-        """Returns an item; with `out`, arrays of `shapes`, views are written there instead."""
+        """Returns an item. With `out`, arrays of `shapes`, it writes the views there instead."""
         if not 0 <= item < len(self):
             raise IndexError(f"item must be from 0 to {len(self) - 1}, got {item}")
         number, place = divmod(item, self.num_clips)
@@ -116,9 +117,9 @@ class TestViews(Dataset[dict[str, Any]]):
         return found | {"video": number, "label": int(self.labels[number])}
 
     def _clip_in_time(self, place: int) -> int:
-        """Returns which of the clips, in the order of `test_indices`, a video's item is."""
+        """Returns the index in time order (`test_indices`) of a video's item `place`."""
         if self.clip.sampling == "dense":
-            return place  # window by window, and a group is the clips of a window
+            return place  # in order of windows: the clips of a window form a group
         group, segment = divmod(place, self.num_clips // self.num_groups)
         return segment * self.num_groups + group
 
@@ -136,7 +137,7 @@ def test_loader(
     rank: int = 0,  # noqa: PT028
     world_size: int = 1,  # noqa: PT028
 ) -> DataLoader[Any]:
-    """Returns the items of whole videos, numbers rank, rank + world_size, ...; one item a batch."""
+    """Returns the items of the videos rank, rank + world_size, ...; each item is one batch."""
     items = [
         item
         for number in range(rank, views.num_videos, world_size)

@@ -1,9 +1,9 @@
-"""Training samples, each of which follows from the seed and its position, and nothing else.
+"""Training samples. The seed and the position of a sample decide its content, nothing else does.
 
     TrainingClips, training_loader   an endless stream of training samples; a rank's share of it
     fill_sample                      one sample of a video
 
-Which process reads a sample, and which of several trains on it, makes no difference to it.
+A sample does not depend on the process that reads it or on the rank that trains on it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flowprep.learn.config import ClipSpec, TrainConfig
 
 __all__ = ["TrainingClips", "fill_sample", "sample_shapes", "training_loader"]
 
-# What the second number of a random generator's seed says that it is for.
+# The second number of a random generator's seed names its purpose.
 _ORDER, _SAMPLE = 0, 1
 
 
@@ -48,7 +48,7 @@ def fill_sample(
 ) -> None:
     """Draws a training sample of a video and writes it to `out`, arrays of `sample_shapes`.
 
-    All inputs are of the same moments, in the same crop, mirrored or not.
+    All inputs show the same moments in the same crop, and all are mirrored or none.
     """
     clip = config.clip
     indices = training_indices(video.num_frames, video.num_flows, inputs, clip, rng)
@@ -61,9 +61,9 @@ def fill_sample(
 class TrainingClips(Dataset[dict[str, Any]]):
     """Training samples by their position in an endless stream.
 
-    Epoch e is positions e * num_videos up to (e + 1) * num_videos: every video once, in an order of
-    its own. A sample follows from the configuration's seed and its position alone. Pickles; holds
-    three numbers a video.
+    Epoch e is the positions from e * num_videos up to but not including (e + 1) * num_videos. It
+    has every video once, in its own order. The configuration's seed and the position alone decide a
+    sample. Instances can be pickled and hold three numbers per video.
     """
 
     def __init__(
@@ -71,21 +71,21 @@ class TrainingClips(Dataset[dict[str, Any]]):
     ) -> None:
         """Takes the videos of `config.train_split` that have exactly one label.
 
-        `inputs` are what the network takes of each clip: `config.inputs`, or those of a network.
-        Raises DatasetError where a data set has no such video, ConfigError where a data set lacks
-        the streams or where its frames are too small for the crops.
+        `inputs` are what the network takes from each clip: `config.inputs`, or a network's own.
+        Raises DatasetError if a data set has no such video, and ConfigError if a data set lacks
+        the streams or if its frames are too small for the crops.
         """
         self.datasets = tuple(datasets)
         self.config = config
         self.inputs = tuple(inputs)
         rows: list[tuple[int, int, int]] = []
         self.num_skipped = 0
-        """Videos of the split without a label, or with several."""
+        """Number of videos in the split without a label, or with several."""
         for task, dataset in enumerate(self.datasets):
             labels, num_skipped = select_labelled(dataset, config, self.inputs)
             rows += [(task, position, label) for position, label in labels.items()]
             self.num_skipped += num_skipped
-        # As an array, not as objects: what loaders look at, they would otherwise copy one by one.
+        # An array instead of objects: loader processes would copy each object that they read.
         self._rows = np.array(rows, np.int64)
         self._orders: dict[int, NDArray[np.int64]] = {}
 
@@ -106,7 +106,7 @@ class TrainingClips(Dataset[dict[str, Any]]):
         return task, self.datasets[task].videos[place]
 
     def count_tasks(self, first: int, count: int) -> list[int]:
-        """Returns how many of `count` positions from `first` on are videos of each data set."""
+        """Returns how many of the `count` positions from `first` on belong to each data set."""
         if len(self.datasets) == 1:
             return [count]
         owners = [self._row(position)[0] for position in range(first, first + count)]
@@ -115,7 +115,7 @@ class TrainingClips(Dataset[dict[str, Any]]):
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Returns {"clips": {input: (S, C, ...) float32}, "label": int, "task": data set's number}.
 
-        `batch` says more of it.
+        See `batch` for details.
         """
         sample = self.batch([position])
         return {
@@ -129,8 +129,8 @@ class TrainingClips(Dataset[dict[str, Any]]):
     ) -> dict[str, Any]:
         """Returns the samples of n positions together.
 
-        "clips" are a tensor (n, S, C, ...) float32 for each input by its name, "label" and "task"
-        (n,) int64. With `out`, clips are written there and not returned.
+        "clips" holds a tensor (n, S, C, ...) float32 for each input, by name. "label" and "task"
+        are (n,) int64. With `out`, the clips are written there and not returned.
         """
         clips = out
         if clips is None:
@@ -174,12 +174,12 @@ def training_loader(
     world_size: int = 1,
     num_loaders: int = 0,
 ) -> DataLoader[Any]:
-    """Returns a rank's batches of the steps from `first_step` up to and without `num_steps`.
+    """Returns a rank's batches for the steps from `first_step` up to but not including `num_steps`.
 
-    Step s of all ranks together is positions s * batch_size up to (s + 1) * batch_size of `clips`,
-    and rank r has the r-th of `world_size` equal parts of them: {"clips": {input: (n, S, C, ...)
-    float32}, "label": (n,) int64, "task": (n,) int64}. `num_loaders` processes read them; 0 reads
-    in this one. Raises ConfigError where the batch cannot be parted.
+    Step s covers the positions of `clips` from s * batch_size up to but not including
+    (s + 1) * batch_size. Rank r takes the r-th of `world_size` equal parts: {"clips": {input:
+    (n, S, C, ...) float32}, "label": (n,) int64, "task": (n,) int64}. `num_loaders` processes read
+    the batches; 0 reads in this process. Raises ConfigError if the batch cannot be divided.
     """
     if batch_size % world_size:
         raise ConfigError(
@@ -196,7 +196,7 @@ def training_loader(
 
 
 class _Parts(Sampler[list[int]]):
-    """The positions of each batch: `length` in a row from each start."""
+    """The positions of each batch: `length` consecutive positions from each start."""
 
     def __init__(self, starts: range, length: int) -> None:
         self._starts = starts

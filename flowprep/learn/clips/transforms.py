@@ -1,18 +1,18 @@
-"""Crops, flips, stacks and ranges: from stored fields and frames to what a network is given.
+"""Crops, flips, stacks and ranges: from stored fields and frames to a network's input.
 
     training_crop, test_crops                     boxes in the stored frame
-    crop_flow, crop_frames, resize_flow           one resampling of such a box, and its mirroring
-    subtract_mean_flow, trajectory_stack          what is done to flow in px, before it is cropped
-    normalize_flow, normalize_frames              the ranges of numbers that networks know
+    crop_flow, crop_frames, resize_flow           resample such a box once, and mirror it
+    subtract_mean_flow, trajectory_stack          change flow in px, before the crop
+    normalize_flow, normalize_frames              the ranges of numbers that networks expect
     to_stack, to_volume                           the order of the channels
 
-Flow is planar here, (L, 2, H, W) float32 in px, u to the right and v down; frames are (n, H, W, 3)
-uint8 RGB. Nothing changes its input.
+Flow is planar here: (L, 2, H, W) float32 in px, u to the right and v down. Frames are (n, H, W, 3)
+uint8 RGB. No function changes its input.
 
-A box (x, y, width, height) covers [x, x + width) of the stored frame's px, in which pixel k covers
-[k, k + 1). It is resampled once, by bilinear interpolation between pixel centers, or by areas where
-it shrinks much. What lies next to the box takes part in the interpolation at its edges, as if the
-whole frame had been resized before it was cropped.
+A box (x, y, width, height) covers [x, x + width) of the stored frame's px, and pixel k covers
+[k, k + 1). It is resampled once: by bilinear interpolation between pixel centers, or by area
+averaging if it shrinks much. Pixels next to the box take part in the interpolation at its edges, as
+if the whole frame had been resized before the crop.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ __all__ = [
 
 Scalar = TypeVar("Scalar", np.float32, np.uint8)
 
-# TSN takes a crop as it is where its side is nearly the network's (yjxiong/tsn-pytorch,
+# TSN takes a crop without resizing if its side is nearly the network's (yjxiong/tsn-pytorch,
 # transforms.py, GroupMultiScaleCrop).
 _SNAP_PX = 3
-# Bilinear interpolation between two px passes over others where a box shrinks more than this, and
-# fine texture becomes noise; areas then take part as a whole.
+# If a box shrinks more than this, bilinear interpolation would skip px, and fine texture would
+# become noise. Area averaging then uses all px.
 _AREA_SCALE = 1.5
 _BY_AREAS = cv2.INTER_AREA
 
@@ -65,7 +65,7 @@ _BY_AREAS = cv2.INTER_AREA
 
 @dataclass(frozen=True)
 class Crop:
-    """A box in the stored frame, px: what a network sees, once resampled to its size."""
+    """A box in the stored frame, px. The network sees this box, resampled to the network's size."""
 
     x: float
     """Left edge."""
@@ -74,7 +74,7 @@ class Crop:
     width: float
     height: float
     flip: bool = False
-    """Mirror what the box holds; u is negated with it."""
+    """Mirror the content of the box, and negate u."""
 
 
 def training_crop(
@@ -82,10 +82,11 @@ def training_crop(
 ) -> Crop:
     """Draws a box in a stored frame of width x height px, the same for all fields of a clip.
 
-    The frame counts as resized to `clip.resize_short_px`. With scales (1,) the box is crop_px of
-    that on each side; with more, width and height are shares of the short side, at most one step
-    apart, every such pair as likely (yjxiong/tsn-pytorch, GroupMultiScaleCrop: 256, 224, 192, 168
-    of 340x256). Raises ConfigError where the network's square is larger than the frame.
+    The box refers to the frame resized to `clip.resize_short_px`. With scales (1,), the box has
+    crop_px on each side of the resized frame. With several scales, width and height are shares of
+    the short side, at most one step apart, and all such pairs are equally likely
+    (yjxiong/tsn-pytorch, GroupMultiScaleCrop: 256, 224, 192, 168 of 340x256). Raises ConfigError if
+    the network's square is larger than the frame.
     """
     frame = _resized_size(width, height, clip)
     pairs = _crop_sizes(min(frame), clip.crop_px, augment.scales)
@@ -101,13 +102,13 @@ def training_crop(
 
 
 def test_crops(width: int, height: int, clip: ClipSpec, num_crops: int) -> list[Crop]:
-    """Returns the boxes that a test looks at in a stored frame of width x height px.
+    """Returns the boxes for a test in a stored frame of width x height px.
 
-    1 is the center; 3 are left, center and right of a wide frame, top, center and bottom of a high
-    one; 5 are the four corners (upper left, upper right, lower left, lower right) and the center;
-    10 are those, then the same mirrored. Each is crop_px on each side of the frame as
-    `clip.resize_short_px` resizes it. Raises ConfigError for another number, or where that is
-    larger than the frame.
+    1: the center. 3: left, center and right of a wide frame; top, center and bottom of a high
+    frame. 5: the four corners (upper left, upper right, lower left, lower right) and the center.
+    10: the same five, then the same five mirrored. Each box has crop_px on each side of the frame
+    after the resize to `clip.resize_short_px`. Raises ConfigError for another number, or if a box
+    is larger than the frame.
     """
     frame = _resized_size(width, height, clip)
     (size,) = _crop_sizes(min(frame), clip.crop_px, (1.0,))
@@ -131,10 +132,10 @@ def test_crops(width: int, height: int, clip: ClipSpec, num_crops: int) -> list[
 
 
 def _resized_size(width: int, height: int, clip: ClipSpec) -> tuple[int, int]:
-    """Returns width and height of the frame as resized; raises ConfigError if it is too small."""
+    """Returns width and height of the resized frame; raises ConfigError if it is too small."""
     short = clip.resize_short_px
     if short is not None:
-        # Whole px, as if the frame were resized before it is cropped; half up, as `extract` does.
+        # Whole px, as if the frame were resized before the crop. Half rounds up, as in `extract`.
         side = min(width, height)
         width, height = ((2 * long * short + side) // (2 * side) for long in (width, height))
     if clip.crop_px > min(width, height):
@@ -147,7 +148,7 @@ def _resized_size(width: int, height: int, clip: ClipSpec) -> tuple[int, int]:
 
 
 def _crop_sizes(short_px: int, crop_px: int, scales: tuple[float, ...]) -> list[tuple[int, int]]:
-    """Returns every width and height that a crop may have, px of the resized frame."""
+    """Returns every width and height that a crop may have, in px of the resized frame."""
     if scales == (1.0,):
         return [(crop_px, crop_px)]
     sides = [int(short_px * scale) for scale in scales]
@@ -160,10 +161,10 @@ def _crop_sizes(short_px: int, crop_px: int, scales: tuple[float, ...]) -> list[
 
 
 def _offsets(room_x: int, room_y: int, crop: CropName) -> list[tuple[int, int]]:
-    """Returns the left upper corners of the places `center`, `corners` or `corners-13`.
+    """Returns the upper left corners of the places `center`, `corners` or `corners-13`.
 
-    `room` is what the frame is larger than the crop. In the order of TSN's `fill_fix_offset`, whose
-    right and lower places are up to 3 px short of the edge where the room is no multiple of 4.
+    `room` is the frame's size minus the crop's size. The order is that of TSN's `fill_fix_offset`.
+    Its right and lower places are up to 3 px short of the edge if the room is no multiple of 4.
     """
     x = (0, room_x // 4, room_x // 2, room_x - room_x // 4, room_x)
     y = (0, room_y // 4, room_y // 2, room_y - room_y // 4, room_y)
@@ -185,7 +186,7 @@ def _stored_crop(
     stored: tuple[int, int],
     flip: bool,
 ) -> Crop:
-    # Multiplied first, so that a frame that is not resized gives whole numbers.
+    # Multiplied before the division, so that a frame that is not resized gives whole numbers.
     x, width = (value * stored[0] / frame[0] for value in (offset[0], size[0]))
     y, height = (value * stored[1] / frame[1] for value in (offset[1], size[1]))
     return Crop(x, y, width, height, flip)
@@ -199,10 +200,10 @@ def crop_flow(
 ) -> NDArray[np.float32]:
     """Resamples a box of fields (L, 2, H, W) to (L, 2, out_px, out_px) float32, px.
 
-    A box of whole px and of the wanted size is copied bit by bit. `scale_vectors` multiplies u by
-    out_px / crop.width and v by out_px / crop.height, so that they are px of the result; the
-    published recipes leave them px of the stored frame. `crop.flip` mirrors, and negates u. Raises
-    ConfigError for a box that is not within the frame.
+    A box of whole px that already has the wanted size is copied exactly. `scale_vectors` multiplies
+    u by out_px / crop.width and v by out_px / crop.height, so that the vectors are px of the
+    result. The published recipes leave them in px of the stored frame. `crop.flip` mirrors the
+    fields and negates u. Raises ConfigError for a box that is not within the frame.
     """
     planes = _resample(flow.reshape(-1, *flow.shape[2:]), crop, out_px, out_px)
     result = planes.reshape(-1, 2, out_px, out_px)
@@ -212,7 +213,7 @@ def crop_flow(
 
 
 def crop_frames(frames: NDArray[np.uint8], crop: Crop, out_px: int) -> NDArray[np.uint8]:
-    """Resamples a box of frames (n, H, W, 3) to (n, out_px, out_px, 3) uint8; else as `crop_flow`.
+    """Resamples a box of frames (n, H, W, 3) as `crop_flow` does: (n, out_px, out_px, 3) uint8.
 
     Raises ConfigError for a box that is not within the frame.
     """
@@ -225,7 +226,7 @@ def resize_flow(
 ) -> NDArray[np.float32]:
     """Resamples whole fields (L, 2, H, W) to (L, 2, height, width) float32, px.
 
-    `scale_vectors` makes them px of the new size; otherwise they stay px of the old one.
+    `scale_vectors` makes the vectors px of the new size. Otherwise they stay px of the old size.
     """
     old_height, old_width = flow.shape[2:]
     whole = Crop(0, 0, old_width, old_height)
@@ -237,7 +238,7 @@ def resize_flow(
 
 
 def flip_flow(flow: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mirrors fields (L, 2, H, W) left to right, as those of the mirrored video: u is negated."""
+    """Mirrors fields (L, 2, H, W) left to right and negates u, as if the video were mirrored."""
     flipped = np.ascontiguousarray(flow[..., ::-1])
     np.negative(flipped[:, 0], out=flipped[:, 0])
     return flipped
@@ -247,7 +248,7 @@ def flip_frames(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Mirrors frames (n, H, W, 3) left to right."""
     flipped = np.empty(frames.shape, np.uint8)
     for frame, mirrored in zip(frames, flipped, strict=True):
-        # NumPy moves px of three bytes one by one: 3.4 ms for 16 frames of 224x224, against .3.
+        # NumPy moves 3-byte px one by one: 3.4 ms for 16 frames of 224x224, against 0.3 ms.
         cv2.flip(frame, 1, dst=mirrored)
     return flipped
 
@@ -269,8 +270,8 @@ def _resample(images: NDArray[Scalar], crop: Crop, width: int, height: int) -> N
         return np.array(box)
     shrunk = None
     if max(crop.width / width, crop.height / height) > _AREA_SCALE:
-        # The whole frame by areas, to the whole px that are nearest; the place of the box and what
-        # little scale is left are interpolated, and one axis all by itself where it is enlarged.
+        # First the whole frame is resized by area averaging, to the nearest whole px. Then bilinear
+        # interpolation does the remaining shift and scale, and all of an axis that is enlarged.
         shrunk = (
             min(old_width, max(1, round(old_width * width / crop.width))),
             min(old_height, max(1, round(old_height * height / crop.height))),
@@ -281,7 +282,7 @@ def _resample(images: NDArray[Scalar], crop: Crop, width: int, height: int) -> N
         _sample_points(crop.x, crop.width, width), _sample_points(crop.y, crop.height, height)
     )
     results = np.empty((len(images), height, width, *images.shape[3:]), images.dtype)
-    # OpenCV is quicker plane by plane than with the fields as channels: it need not reorder them.
+    # OpenCV is faster plane by plane than with the fields as channels: it need not reorder them.
     for image, result in zip(images, results, strict=True):
         source = image if shrunk is None else cv2.resize(image, shrunk, interpolation=_BY_AREAS)
         _interpolate(source, map_x, map_y, result)
@@ -289,25 +290,25 @@ def _resample(images: NDArray[Scalar], crop: Crop, width: int, height: int) -> N
 
 
 def _sample_points(start: float, length: float, count: int) -> NDArray[np.float32]:
-    """Returns where the centers of `count` px that cover a length lie, from pixel center 0."""
+    """Returns the centers of `count` px that cover a length; pixel center 0 is at 0."""
     points = start - 0.5 + (np.arange(count) + 0.5) * length / count
-    # Far finer than it matters; so that what rounding adds to places on pixel centers goes.
+    # Rounding at 1e-6 px removes floating-point noise from points that lie on pixel centers.
     return np.asarray(np.round(points, 6), np.float32)
 
 
 def _interpolate(
     image: NDArray[Any], map_x: NDArray[np.float32], map_y: NDArray[np.float32], out: NDArray[Any]
 ) -> None:
-    """Samples an image bilinearly at points, px from the first pixel's center, into `out`.
+    """Samples an image bilinearly at points, into `out`. Points are px from the first px's center.
 
-    Points beyond the outermost centers get the border's values. OpenCV before 5 rounds points to
-    1/32 px.
+    Points beyond the outermost centers get the border's values. OpenCV before version 5 rounds
+    points to 1/32 px.
     """
     cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _check_within(crop: Crop, width: int, height: int) -> None:
-    # A thousandth of a px is for what rounding adds to boxes at the edge.
+    # A thousandth of a px allows for rounding in boxes at the edge.
     right, bottom = crop.x + crop.width, crop.y + crop.height
     if not (-1e-3 <= crop.x < right <= width + 1e-3 and -1e-3 <= crop.y < bottom <= height + 1e-3):
         raise ConfigError(f"a crop must lie within the frame of {width}x{height} px, got {crop}")
@@ -317,10 +318,10 @@ def _check_within(crop: Crop, width: int, height: int) -> None:
 
 
 def subtract_mean_flow(flow: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Subtracts from each field of (L, 2, H, W) its mean vector, px.
+    """Subtracts the mean vector from each field of (L, 2, H, W), px.
 
-    That takes out most of a camera's motion (Simonyan and Zisserman 2014, section 3.1). The mean is
-    of the whole field: subtract before cropping.
+    This removes most of the camera's motion (Simonyan and Zisserman 2014, section 3.1). The mean is
+    over the whole field, so subtract before cropping.
     """
     mean = flow.mean(axis=(2, 3), keepdims=True, dtype=np.float64)
     centered: NDArray[np.float32] = flow - mean.astype(np.float32)
@@ -332,8 +333,8 @@ def trajectory_stack(flow: NDArray[np.float32]) -> NDArray[np.float32]:
 
     p_1 is the pixel, p_k = p_(k-1) + d_(k-1)(p_(k-1)), and field k of the result is d_k(p_k),
     interpolated bilinearly (Simonyan and Zisserman 2014, equation 2). A point that leaves the frame
-    stays on its border, where the flow there may carry it on. Fields must follow each other from
-    frame to frame; do it before the mean is subtracted, for what moves with the camera goes along.
+    stays on its border, and the flow there may move it on. Fields must be consecutive, frame to
+    frame. Call this before the mean is subtracted, because the paths include the camera's motion.
     """
     height, width = flow.shape[2:]
     map_x, map_y = np.meshgrid(
@@ -353,10 +354,10 @@ def trajectory_stack(flow: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Normalization:
-    """The numbers that a network is given, as (level - mean) / std.
+    """The numbers that a network gets, as (level - mean) / std.
 
-    A level of flow is 127.5 + 127.5 px / bound, not rounded: that of the quantizer `round`,
-    whatever the data's own is. A level of RGB is the stored one, 0 to 255.
+    A flow level is 127.5 + 127.5 px / bound, not rounded. This is the level of the quantizer
+    `round`, whatever quantizer the data has. An RGB level is the stored value, 0 to 255.
     """
 
     flow_mean: float
@@ -366,20 +367,20 @@ class Normalization:
     rgb_std: tuple[float, float, float]
     """In the order of `rgb_order`."""
     rgb_order: tuple[int, int, int] = (0, 1, 2)
-    """The channels that the network is given, as places in RGB."""
+    """The order of the network's channels, as indices into RGB."""
 
 
 _MIDDLE = (127.5, 127.5, 127.5)
 
 NORMALIZATIONS: dict[NormalizationName, Normalization | None] = {
-    # Flow stays px.
+    # Flow stays in px.
     "px": None,
     "unit": Normalization(127.5, 127.5, _MIDDLE, _MIDDLE),
     # yjxiong/temporal-segment-networks, the BN-Inception train_val files: mean_value 128 for flow,
     # 104, 117, 123 for BGR.
     "tsn": Normalization(128, 1, (104, 117, 123), (1, 1, 1), (2, 1, 0)),
-    # yjxiong/tsn-pytorch, models.py, resnet: of levels / 255, .5 and the mean of RGB's deviations
-    # for flow, ImageNet's for RGB.
+    # yjxiong/tsn-pytorch, models.py, resnet. Flow: levels / 255, with .5 and the mean of RGB's
+    # standard deviations. RGB: ImageNet's mean and standard deviation.
     "tsn-resnet": Normalization(
         0.5 * 255,
         0.226 * 255,
@@ -391,7 +392,7 @@ NORMALIZATIONS: dict[NormalizationName, Normalization | None] = {
     # piergiaj/pytorch-i3d, charades_dataset.py: level / 255 * 2 - 1 for both.
     "pytorch-i3d": Normalization(127.5, 127.5, _MIDDLE, _MIDDLE),
 }
-"""What the names of `ClipSpec.normalization` stand for."""
+"""The meaning of the names of `ClipSpec.normalization`."""
 
 
 def normalize_flow(
@@ -399,9 +400,9 @@ def normalize_flow(
 ) -> NDArray[np.float32]:
     """Returns flow in px as the numbers of a normalization: same shape, float32.
 
-    `flow` may have any shape. `spec` is the data's own; only its bound counts: 0 px and +-bound
-    become 0 and +-1 for `unit`, -.5 and -128 to 127 for `tsn`, and so on, whatever the quantizer.
-    Raises ConfigError for an unknown name.
+    `flow` may have any shape. `spec` is the data's own, and only its bound counts. With `unit`, 0
+    px and +-bound become 0 and +-1. With `tsn`, they become -.5 and -128 to 127, and so on. The
+    quantizer makes no difference. Raises ConfigError for an unknown name.
     """
     if (numbers := _normalization(name)) is None:
         return np.array(flow)
@@ -415,8 +416,8 @@ def normalize_flow(
 def normalize_frames(frames: NDArray[np.uint8], name: NormalizationName) -> NDArray[np.float32]:
     """Returns frames (n, H, W, 3) uint8 RGB as (n, 3, H, W) float32 of a normalization.
 
-    The channels come in the normalization's order: BGR for `tsn`, RGB for the others. Raises
-    ConfigError for an unknown name, and for `px`, which is for flow.
+    The channels are in the normalization's order: BGR for `tsn`, RGB for the others. Raises
+    ConfigError for an unknown name, and for `px`, which exists only for flow.
     """
     if (numbers := _normalization(name)) is None:
         raise ConfigError(f"normalization {name} is for stream flow; take another one for rgb")
@@ -445,5 +446,5 @@ def to_stack(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def to_volume(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns (L, C, H, W) as a volume (C, L, H, W), contiguous: channels outside, time within."""
+    """Returns (L, C, H, W) as a contiguous volume (C, L, H, W): channels outside, time inside."""
     return np.ascontiguousarray(x.swapaxes(0, 1))

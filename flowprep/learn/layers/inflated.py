@@ -1,4 +1,4 @@
-"""Convolutions over time that are inflated from those over images."""
+"""Convolutions over time, inflated from convolutions over images."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn import functional as F  # noqa: N812
 __all__ = ["InflatedConv3d", "TimePadding"]
 
 TimePadding = Literal["zeros", "replicate"]
-"""What stands before the first frame and after the last: zeros, or copies of them."""
+"""The padding before the first frame and after the last: zeros, or copies of these frames."""
 
 
 class InflatedConv3d(nn.Conv3d):
-    """A convolution without bias that keeps T, and H and W but for its stride."""
+    """A convolution without bias. Its padding keeps T, H and W, apart from the stride."""
 
     def __init__(
         self,

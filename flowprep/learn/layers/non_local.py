@@ -10,11 +10,11 @@ __all__ = ["NonLocal"]
 
 
 class NonLocal(nn.Module):
-    """Each position plus what it attends to over all others: x + BN(W softmax(theta phi) g).
+    """Adds to each position what it attends to over all others: x + BN(W softmax(theta phi) g).
 
-    The embedded Gaussian of section 3.2, in half the channels; phi and g see maps halved in H and W
-    by max pooling (section 3.3). Products are divided by the root of their length, as SlowFast's
-    are (models/nonlocal_helper.py) and the paper's are not.
+    This is the embedded Gaussian of section 3.2, with half the channels. phi and g see maps that
+    max pooling halves in H and W (section 3.3). Products are divided by the square root of their
+    length, as in SlowFast (models/nonlocal_helper.py) but not in the paper.
     """
 
     def __init__(self, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""Convolution and pooling that pad as TensorFlow's SAME does."""
+"""Convolution and pooling with TensorFlow's SAME padding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["SameConv3d", "SameMaxPool3d"]
 
 
 class SameConv3d(nn.Conv3d):
-    """A convolution that pads as TensorFlow's SAME does: by the size at hand, more at the end."""
+    """A convolution with SAME padding: it depends on the input size, and is larger at the end."""
 
     time_padding: TimePadding = "zeros"
 
@@ -26,7 +26,7 @@ class SameConv3d(nn.Conv3d):
 
 
 class SameMaxPool3d(nn.Module):
-    """A max pooling that pads as TensorFlow's SAME does, for maps that are nowhere negative."""
+    """A max pooling with TensorFlow's SAME padding, for maps without negative values."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
         super().__init__()
@@ -41,9 +41,9 @@ class SameMaxPool3d(nn.Module):
 def _same_padding(
     x: torch.Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]
 ) -> list[tuple[int, int]]:
-    """Returns what comes (before, after) each of T, H, W so that the output is size / stride, up.
+    """Returns the padding (before, after) of T, H, W for an output of size / stride, rounded up.
 
-    The lesser half comes before: 7 at stride 2 over an even size pads (2, 3).
+    The smaller half comes before: kernel 7 with stride 2 over an even size pads (2, 3).
     """
     pads = []
     for size, window, step in zip(x.shape[2:], kernel, stride, strict=True):
@@ -56,7 +56,7 @@ def _same_padding(
 def _pad_uneven(
     x: torch.Tensor, pads: list[tuple[int, int]]
 ) -> tuple[torch.Tensor, tuple[int, int, int]]:
-    """Returns `x` with zeros for what is uneven, and the even padding that is left to the layer."""
+    """Returns `x` with the uneven part padded by zeros, and the even padding for the layer."""
     even = [min(pad) for pad in pads]
     (t0, t1), (y0, y1), (x0, x1) = (
         (before - least, after - least) for (before, after), least in zip(pads, even, strict=True)

@@ -1,1 +1,1 @@
-"""The networks, one a file; `flowprep.learn.networks` says what there is."""
+"""The networks, one per file; `flowprep.learn.networks` lists them."""

@@ -1,4 +1,4 @@
-"""What every network here is: a trunk that ends in features, and a classifier upon them."""
+"""The base of every network here: a trunk that computes features, and a classifier on top."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["ClipModel"]
 class ClipModel(nn.Module, ABC):
     """A network that turns a batch of clips into a score for each class.
 
-    `forward` takes a tensor for each of its inputs, in their order.
+    `forward` takes one tensor for each of the network's inputs, in their order.
     """
 
     inputs: tuple[ClipInput, ...]
-    """What it takes of each clip."""
+    """What the network takes from each clip."""
     joins_segments: bool = False
-    """What each tensor is: (N, C, ...), N clips; or (N, S, C, ...), S clips of each of N videos,
-    one from each of S segments, whose scores the network joins."""
+    """Whether the network joins the scores of segments. If False, each tensor is (N, C, ...), N
+    clips. If True, it is (N, S, C, ...), one clip from each of S segments of N videos."""
     num_segments: int | None = None
-    """How many clips of a video it joins; None where any number will do, as of an average.
+    """How many clips of a video the network joins. None means any number, as for an average.
 
-    With None, `extract_features` looks at each clip by itself and returns (N, S, ...), and
-    `classify` joins them: so a test of many clips need not have them in memory at once."""
+    With None, `extract_features` treats each clip separately and returns (N, S, ...), and
+    `classify` joins the clips. So a test of many clips need not hold them all in memory."""
 
     def __init__(self, inputs: Sequence[ClipInput]) -> None:
         super().__init__()
@@ -37,20 +37,20 @@ class ClipModel(nn.Module, ABC):
 
     @abstractmethod
     def extract_features(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Returns what the classifier looks at, before its dropout; its shape is the model's.
+        """Returns the classifier's input, before dropout. Each network has its own shape.
 
-        It takes what `forward` takes.
+        Takes the same arguments as `forward`.
         """
 
     @abstractmethod
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """Returns (N, num_classes) logits from what `extract_features` gave."""
+        """Returns (N, num_classes) logits from the result of `extract_features`."""
 
     @abstractmethod
     def replace_classifier(self, num_classes: int) -> None:
-        """Puts a new, freshly initialized classifier in the place of the old one.
+        """Replaces the classifier with a new, freshly initialized one.
 
-        Its names, device and dtype are the old one's.
+        It keeps the names, device and dtype of the old classifier.
         """
 
     def forward(self, *clips: torch.Tensor) -> torch.Tensor:

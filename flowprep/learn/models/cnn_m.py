@@ -1,8 +1,8 @@
 """CNN-M-2048, the network of both streams in Simonyan and Zisserman, "Two-Stream Convolutional
-Networks for Action Recognition in Videos" (NIPS 2014), figure 1; first described by Chatfield et
-al., "Return of the Devil in the Details" (BMVC 2014), table 1.
+Networks for Action Recognition in Videos" (NIPS 2014), figure 1. Chatfield et al. describe it
+first, "Return of the Devil in the Details" (BMVC 2014), table 1.
 
-Layers, paddings and the names conv1 ... fc8 are those of the authors' Caffe release
+Layers, paddings and the names conv1 ... fc8 follow the authors' Caffe release
 (VGG_CNN_M_2048). At 224 px a map is 109 -> 54 -> 26 -> 13 -> 6 px wide.
 """
 
@@ -22,9 +22,9 @@ __all__ = ["CNNM"]
 
 
 class CNNM(ClipModel):
-    """CNN-M-2048 over (N, C, crop_px, crop_px), `crop_px` being fixed by its fc6.
+    """CNN-M-2048 over (N, C, crop_px, crop_px). Its fc6 fixes `crop_px`.
 
-    Over RGB conv2 is normalized too: the paper's temporal net leaves that out to save memory
+    For RGB, conv2 is normalized too. The paper's temporal net leaves this out to save memory
     (section 3). `width` multiplies every layer's channels.
     """
 
@@ -37,7 +37,7 @@ class CNNM(ClipModel):
         width: float = 1.0,
         crop_px: int = 224,
     ) -> None:
-        """`dropout` is the paper's .9 on fc6 and fc7 (section 5, Training)."""
+        """`dropout` applies to fc6 and fc7; the default is the paper's .9 (section 5, Training)."""
         super().__init__(inputs)
         (clip,) = self.inputs
         conv = [max(1, round(channels * width)) for channels in (96, 256, 512, 512, 512)]
@@ -50,9 +50,9 @@ class CNNM(ClipModel):
         self.conv3 = nn.Conv2d(conv[1], conv[2], 3, padding=1)
         self.conv4 = nn.Conv2d(conv[2], conv[3], 3, padding=1)
         self.conv5 = nn.Conv2d(conv[3], conv[4], 3, padding=1)
-        # n = 5, k = 2, beta = .75 as AlexNet (Krizhevsky et al. 2012, section 3.3), which Chatfield
-        # took over. Its alpha = 1e-4 multiplies a sum; PyTorch and Caffe multiply a mean of n,
-        # hence the release's 5e-4.
+        # n = 5, k = 2, beta = .75 as in AlexNet (Krizhevsky et al. 2012, section 3.3), from which
+        # Chatfield took them. AlexNet's alpha = 1e-4 multiplies a sum. PyTorch and Caffe multiply a
+        # mean over n, so the release has 5e-4.
         self.norm = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
         self.norm2 = self.norm if clip.stream == "rgb" else nn.Identity()
         self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # Caffe rounds up
@@ -60,8 +60,8 @@ class CNNM(ClipModel):
         self.fc7 = nn.Linear(fc6, fc7)
         self.dropout = nn.Dropout(dropout)
         self.fc8 = nn.Linear(fc7, num_classes)
-        # Chatfield draws weights with one fixed deviation, and trains for weeks; He et al. (2015)
-        # keeps the activations of eight layers alive at any width.
+        # Chatfield draws all weights with one fixed deviation and trains for weeks. He et al.
+        # (2015) keeps the activations of eight layers alive at any width.
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -84,7 +84,7 @@ class CNNM(ClipModel):
         return logits
 
     def replace_classifier(self, num_classes: int) -> None:
-        """Puts a new fc8 in the place of the old one."""
+        """Replaces fc8."""
         self.fc8 = nn.Linear(self.fc8.in_features, num_classes).to(self.fc8.weight)
         _init_classifier(self.fc8)
 

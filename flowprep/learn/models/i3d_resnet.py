@@ -1,9 +1,9 @@
-"""I3D on ResNet-50, and with the non-local blocks of Wang et al., "Non-local Neural Networks"
-(CVPR 2018).
+"""I3D on ResNet-50, optionally with the non-local blocks of Wang et al., "Non-local Neural
+Networks" (CVPR 2018).
 
-The network is SlowFast's I3D 8x8 (configs/Kinetics/I3D_8x8_R50.yaml, I3D_NLN_8x8_R50.yaml) and
-pytorchvideo's i3d_r50. Parameters are named as torchvision's resnet50 names them, so that its
-weights inflate by name; a non-local block belongs to the block it follows, as in
+The network equals SlowFast's I3D 8x8 (configs/Kinetics/I3D_8x8_R50.yaml, I3D_NLN_8x8_R50.yaml) and
+pytorchvideo's i3d_r50. Parameters have the names of torchvision's resnet50, so that its weights
+inflate by name. A non-local block belongs to the block before it, as in
 layer2.1.non_local.theta.weight.
 """
 
@@ -29,18 +29,18 @@ TIME_KERNELS: dict[str, tuple[int, ...]] = {
     "layer3": (3, 1, 3, 1, 3, 1),
     "layer4": (1, 3, 1),
 }
-"""Frames under each block's first convolution (SlowFast, models/video_model_builder.py, `i3d`)."""
+"""Time size of each block's first kernel (SlowFast, models/video_model_builder.py, `i3d`)."""
 
 NON_LOCAL_BLOCKS: dict[str, tuple[int, ...]] = {"layer2": (1, 3), "layer3": (1, 3, 5)}
-"""The blocks that a non-local block follows: Wang et al.'s five, every other one of two stages."""
+"""The blocks before a non-local block: Wang et al.'s five, every other block of two stages."""
 
 
 class I3DResNet(ClipModel):
-    """An inflated ResNet-50 over (N, C, T, H, W): 8 frames of 224 x 224, 8 apart.
+    """An inflated ResNet-50 over (N, C, T, H, W), published for 8 frames of 224 x 224, stride 8.
 
-    Any T, H and W do. `time_padding` says what stands before the first frame and after the last:
-    zeros, or copies of them, with which a still video scores as its one frame would. `width`
-    multiplies the channels of every layer.
+    Any T, H and W are allowed. `time_padding` is the padding before the first frame and after the
+    last: zeros, or copies of these frames. With copies, a still video scores the same as its single
+    frame. `width` multiplies the channels of every layer.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class I3DResNet(ClipModel):
         self._init_weights()
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the averaged last map, (N, 2048 * width)."""
+        """Returns the average of the last map, (N, 2048 * width)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))  # (N, 64, T, H/4, W/4)
         x = self.layer1(x)  # (N, 256, T, H/4, W/4)
         if x.shape[2] > 1:
@@ -86,15 +86,15 @@ class I3DResNet(ClipModel):
         return logits
 
     def replace_classifier(self, num_classes: int) -> None:
-        """Puts a new fc in the place of the old one."""
+        """Replaces fc."""
         self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
         _init_classifier(self.fc)
 
     def _init_weights(self) -> None:
-        """Draws as SlowFast does (utils/weight_init_helper.py): He et al. (2015) by fan-out.
+        """Initializes as SlowFast does (utils/weight_init_helper.py): He et al. (2015) by fan-out.
 
-        The last batch norm of each block, residual or non-local, begins at 0, so that the block
-        begins as its shortcut (ZERO_INIT_FINAL_BN in the configs).
+        The last batch norm of each block, residual or non-local, starts at 0, so that the block
+        starts as its shortcut (ZERO_INIT_FINAL_BN in the configs).
         """
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
@@ -156,7 +156,7 @@ def _stage(
     non_local: bool,
     time_padding: TimePadding,
 ) -> nn.Sequential:
-    """Returns the blocks of a stage, of which the first strides and widens."""
+    """Returns the blocks of a stage. The first block has the stride and changes the channels."""
     followed = NON_LOCAL_BLOCKS.get(name, ()) if non_local else ()
     blocks = []
     for index, time_kernel in enumerate(TIME_KERNELS[name]):

@@ -1,5 +1,5 @@
 """Multi-task learning over data sets (Simonyan and Zisserman, NIPS 2014, section 6): one trunk, a
-head and a loss for each data set, the losses summed.
+head and a loss for each data set, and the sum of the losses.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["MultiTask"]
 class MultiTask(nn.Module):
     """A network whose classifier is divided among data sets, which the paper calls tasks.
 
-    The heads are blocks of rows of the model's own classifier, which gets sum(num_classes) rows:
-    they share its dropout and whatever it averages, and every model can have them. A loss over
-    one head's logits has a gradient of exactly zero in the rows of the others.
+    The heads are blocks of rows of the model's own classifier, which gets sum(num_classes) rows. So
+    the heads share its dropout and averaging, and every model can have several heads. A loss over
+    one head's logits has a gradient of exactly zero in the rows of the other heads.
     """
 
     inputs: tuple[ClipInput, ...]
@@ -29,7 +29,7 @@ class MultiTask(nn.Module):
     num_segments: int | None
 
     def __init__(self, model: ClipModel, num_classes: Sequence[int]) -> None:
-        """Replaces the classifier of `model`; `num_classes` counts those of each data set."""
+        """Replaces the classifier of `model`; `num_classes` has one number for each data set."""
         super().__init__()
         if not num_classes or min(num_classes) < 1:
             raise ConfigError(f"num_classes must hold positive counts, got {list(num_classes)}")
@@ -49,7 +49,7 @@ class MultiTask(nn.Module):
         return self.model.extract_features(*clips)
 
     def classify(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Returns what `forward` returns, of what `extract_features` gave."""
+        """Returns the result of `forward`, from the result of `extract_features`."""
         return self._split(self.model.classify(features))
 
     def _split(self, logits: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -2,8 +2,8 @@
 table 1, over images or stacks of flow fields.
 
 Every name, shape, stride and initial value is torchvision's (torchvision/models/resnet.py), so that
-its files load: a bottleneck strides in its 3x3 convolution ("v1.5"), where the paper does so in
-the first 1x1.
+torchvision's files load. A bottleneck has its stride in the 3x3 convolution ("v1.5"); the paper has
+it in the first 1x1.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, the last four times as wide, and a shortcut."""
+    """1x1, 3x3 and 1x1 convolutions, the last with four times the channels, and a shortcut."""
 
     expansion: ClassVar[int] = 4
 
@@ -66,7 +66,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(ClipModel):
-    """A residual network over (N, C, H, W), H and W of any size."""
+    """A residual network over (N, C, H, W), with H and W of any size."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ResNet(ClipModel):
         dropout: float = 0.0,
         width: float = 1.0,
     ) -> None:
-        """`depths` counts the blocks of each stage; `width` multiplies the channels of all."""
+        """`depths` is the number of blocks in each stage; `width` multiplies all channels."""
         super().__init__(inputs)
         (clip,) = self.inputs
         base = max(1, round(64 * width))
@@ -98,7 +98,7 @@ class ResNet(ClipModel):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the averaged last map, (N, 512 * expansion * width)."""
+        """Returns the average of the last map, (N, 512 * expansion * width)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))  # (N, 64, H/4, W/4)
         x = self.layer1(x)  # (N, 64e, H/4, W/4)
         x = self.layer2(x)  # (N, 128e, H/8, W/8)
@@ -113,7 +113,7 @@ class ResNet(ClipModel):
         return logits
 
     def replace_classifier(self, num_classes: int) -> None:
-        """Puts a new fc in the place of the old one."""
+        """Replaces fc."""
         self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
 
 
@@ -146,14 +146,14 @@ def _stage(
     *,
     stride: int,
 ) -> nn.Sequential:
-    """Returns `depth` blocks, of which the first strides and changes the number of channels."""
+    """Returns `depth` blocks. The first has the stride and changes the number of channels."""
     wide = channels * block.expansion
     rest = [block(wide, channels, 1) for _ in range(depth - 1)]
     return nn.Sequential(block(in_channels, channels, stride), *rest)
 
 
 def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """Returns the shortcut's 1x1 convolution, or None where shapes agree and it is the identity."""
+    """Returns the shortcut's 1x1 convolution, or None if the shortcut is the identity."""
     if stride == 1 and in_channels == out_channels:
         return None
     conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)

@@ -1,6 +1,6 @@
 """Temporal segment networks: Wang et al., "Temporal Segment Networks: Towards Good Practices for
-Deep Action Recognition" (ECCV 2016), section 3; the consensus functions are compared in its longer
-version (TPAMI 2019, section 3.2).
+Deep Action Recognition" (ECCV 2016), section 3. The paper's longer version compares the consensus
+functions (TPAMI 2019, section 3.2).
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ __all__ = ["TSN", "tsn_over"]
 
 
 class TSN(ClipModel):
-    """One 2D network over each of S snippets of a video, and a consensus of their logits.
+    """Applies one 2D network to each of S snippets of a video, and joins their logits.
 
-    It takes (N, S, C, H, W), a snippet from each of S segments, or (N, C, H, W) as S = 1. For
-    `avg` and `max` S is any number (3 in the paper's training and 25 in its tests), for `weighted`
-    it is `num_segments`.
+    It takes (N, S, C, H, W), one snippet from each of S segments, or (N, C, H, W) for S = 1. For
+    `avg` and `max`, S may be any number (3 in the paper's training and 25 in its tests). For
+    `weighted`, S should be `num_segments`.
 
-    `weighted` multiplies segment k's logits by softmax(w)_k, w learned and 0 at first, which is the
-    average. The paper's weights are free; these stay an average, so that their logits have the
-    scale of `avg`, to which the consensus falls back wherever S is not `num_segments`.
+    `weighted` multiplies segment k's logits by softmax(w)_k. w is learned and starts at 0, which
+    gives the average. The paper's weights are free. Here the result stays an average, so its logits
+    have the scale of `avg`. If S differs from `num_segments`, the consensus falls back to `avg`.
 
-    `partial_bn` freezes every batch norm but the first (section 3.2 of 2016): they normalize with
-    the statistics they have, also in training, and their weights and biases take no gradient.
+    `partial_bn` freezes every batch norm except the first (section 3.2 of 2016). Frozen norms
+    normalize with their stored statistics, also in training, and their weights and biases get no
+    gradient.
     """
 
     joins_segments = True
@@ -60,19 +61,19 @@ class TSN(ClipModel):
         self.train(self.training)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns (N, S, F), the base's features of each snippet."""
+        """Returns (N, S, F), the base network's features of each snippet."""
         if x.dim() == 4:
             x = x.unsqueeze(1)  # (N, 1, C, H, W)
         features = self.base.extract_features(x.flatten(0, 1))  # (N S, F)
         return features.reshape(*x.shape[:2], -1)  # (N, S, F)
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """Returns (N, num_classes) logits, the consensus of the snippets'."""
+        """Returns (N, num_classes) logits, the consensus of the snippets' logits."""
         snippets = self.base.classify(features.flatten(0, 1))  # (N S, K)
         return self.agree(snippets.reshape(*features.shape[:2], -1))  # (N, K)
 
     def agree(self, snippets: torch.Tensor) -> torch.Tensor:
-        """Returns the consensus, (N, K), of the logits (N, S, K) of snippets."""
+        """Returns the consensus (N, K) of the snippets' logits (N, S, K)."""
         if self.consensus == "max":
             return snippets.amax(1)
         if self.consensus == "weighted" and snippets.shape[1] == self.num_segments:
@@ -81,11 +82,11 @@ class TSN(ClipModel):
         return snippets.mean(1)
 
     def replace_classifier(self, num_classes: int) -> None:
-        """Puts a new classifier in the place of the base's."""
+        """Replaces the base network's classifier."""
         self.base.replace_classifier(num_classes)
 
     def train(self, mode: bool = True) -> TSN:
-        """Sets the mode of all but the frozen batch norms, which stay in evaluation."""
+        """Sets the mode of everything except the frozen batch norms, which stay in eval mode."""
         super().train(mode)
         for norm in self._frozen_norms():
             norm.eval()
@@ -98,7 +99,7 @@ class TSN(ClipModel):
 
 
 def tsn_over(base: Callable[..., ClipModel]) -> Callable[..., TSN]:
-    """Returns what makes a TSN whose snippets go through a network that `base` makes."""
+    """Returns a function that makes a TSN over the network that `base` makes."""
 
     def build(
         inputs: Sequence[ClipInput],

@@ -1,7 +1,7 @@
 """Files of weights, read and written: names -> tensors.
 
 .safetensors             https://github.com/huggingface/safetensors
-.pt .pth .tar .bin       PyTorch's, of which only tensors and plain containers are believed
+.pt .pth .tar .bin       PyTorch's; only tensors and plain containers are accepted
 PREFIX, PREFIX.index     a TensorFlow V2 checkpoint (`flowprep.learn.weights.tensorflow`)
 """
 
@@ -42,16 +42,16 @@ TENSORFLOW_SUFFIX = ".index"
 CHECKPOINT_FORMAT = "flowprep-checkpoint"
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
-"""Where training scripts keep the state dict in what they save."""
+"""Keys under which training scripts store the state dict in their files."""
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Reads all tensors of a file, on the CPU, under the names and in the shapes they have there.
+    """Reads all tensors of a file onto the CPU, with the names and shapes that they have there.
 
-    What training scripts wrap around a state dict is taken off (the rest of their checkpoint, and
-    `module.` of DataParallel before each name). Raises WeightsError where the file is missing,
-    damaged or of another format, and where it is a pickle that holds more than tensors: nothing in
-    a file is ever executed.
+    Removes what training scripts wrap around a state dict: the rest of their checkpoint, and
+    DataParallel's `module.` before each name. Raises WeightsError if the file is missing, damaged
+    or of another format, and if it is a pickle that holds more than tensors: nothing in a file is
+    ever executed.
     """
     path = Path(path)
     prefix = tensorflow_prefix(path)
@@ -76,9 +76,9 @@ _FORMATS = (
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Writes a model's state dict as .safetensors; `path` is never half a file.
+    """Writes a model's state dict as .safetensors. `path` never holds half a file.
 
-    Raises WeightsError for another suffix, StorageError where it cannot be written.
+    Raises WeightsError for another suffix, and StorageError if the file cannot be written.
     """
     path = Path(path)
     if path.suffix != SAFETENSORS_SUFFIX:
@@ -87,7 +87,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
             f"{path.with_suffix(SAFETENSORS_SUFFIX).name!r}"
         )
     state = {
-        # safetensors refuses tensors that share memory, as tied weights do
+        # safetensors refuses tensors that share memory, such as tied weights
         name: value.detach().cpu().contiguous().clone()
         for name, value in model.state_dict().items()
     }
@@ -112,7 +112,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     except OSError as error:
         raise cannot_read(path, error) from error
     except Exception as error:
-        # A header can claim anything: types that torch lacks, shapes that overflow.
+        # A header can claim anything: types that torch lacks, or shapes that overflow.
         raise WeightsError(
             f"{path} is damaged or not {SAFETENSORS_SUFFIX}: {_one_line(error)}; copy or download "
             "it again"
@@ -129,7 +129,7 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     except OSError as error:
         raise cannot_read(path, error) from error
     except Exception as error:
-        # Unpickling foreign bytes can fail in any way at all.
+        # Unpickling bytes that others wrote can raise any exception.
         if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
             raise WeightsError(
                 f"{path} must hold only tensors and plain containers, got more, or is damaged "
@@ -145,9 +145,9 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_zip(path: Path) -> None:
-    """Raises WeightsError where a checksum in a zip is wrong: torch writes them, but never looks.
+    """Raises WeightsError if a checksum in a zip is wrong: torch writes them but never checks them.
 
-    Files from before PyTorch 1.6 are no zips and have none.
+    Files from before PyTorch 1.6 are not zips and have no checksums.
     """
     try:
         if not zipfile.is_zipfile(path):
@@ -156,7 +156,7 @@ def _check_zip(path: Path) -> None:
     except OSError as error:
         raise cannot_read(path, error) from error
     except Exception as error:
-        # zipfile lets through what zlib, struct and its own assumptions raise on damaged bytes.
+        # On damaged bytes, zipfile passes on errors of zlib, of struct and of its own assumptions.
         raise WeightsError(
             f"{path} is damaged: {_one_line(error)}; copy or download it again"
         ) from error
@@ -168,7 +168,7 @@ def _check_zip(path: Path) -> None:
 
 
 def _find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """Returns the state dict in what `torch.load` gave."""
+    """Returns the state dict in the result of `torch.load`."""
     if isinstance(content, Mapping):
         keys = ("model",) if content.get("format") == CHECKPOINT_FORMAT else STATE_DICT_KEYS
         for key in keys:
@@ -201,7 +201,7 @@ def _find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
 
 
 def _one_line(error: Exception) -> str:
-    """Returns what an error of a library says, without the advice of many lines that follows."""
+    """Returns the message of a library's error, without the lines of advice that follow."""
     text = str(error) or type(error).__name__
     match = re.search(r"WeightsUnpickler error: (.+)", text)
     return (match[1] if match else text).strip().splitlines()[0][:300]

@@ -1,6 +1,6 @@
-"""Weights of image networks made into those of flow networks and of 3D networks.
+"""Turns weights of image networks into weights of flow networks and of 3D networks.
 
-The first is cross-modality initialization (Wang et al., TSN, ECCV 2016, section 3.2), the second
+For flow: cross-modality initialization (Wang et al., TSN, ECCV 2016, section 3.2). For 3D:
 bootstrapping by inflation (Carreira and Zisserman, I3D, CVPR 2017, section 2.4).
 """
 
@@ -15,20 +15,22 @@ __all__ = ["cross_modality", "inflate_conv", "inflate_state_dict"]
 
 
 def cross_modality(weight: torch.Tensor, in_channels: int) -> torch.Tensor:
-    """Returns a first layer's weight for other inputs: its mean over the old ones, repeated.
+    """Returns a first layer's weight for other input channels: the mean over the old channels,
+    repeated.
 
     `weight` is (out, in, ...), of 2D or 3D convolutions; the result is (out, in_channels, ...).
-    Nothing is divided, as in TSN: a constant input is answered in_channels / in times as strongly.
+    As in TSN, nothing is divided: the response to a constant input is multiplied by
+    in_channels / in.
     """
     mean = weight.mean(1, keepdim=True)
     return mean.repeat_interleave(in_channels, 1)
 
 
 def inflate_conv(weight: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """Returns a 3D kernel that answers a still video as `weight` answers its frame.
+    """Returns a 3D kernel that responds to a still video as `weight` responds to its frame.
 
-    `weight` is (out, in, H, W); the result, (out, in, num_frames, H, W), repeats it over time,
-    divided by `num_frames`.
+    `weight` is (out, in, H, W). The result, (out, in, num_frames, H, W), repeats it over time and
+    divides it by `num_frames`.
     """
     return weight.unsqueeze(2).repeat_interleave(num_frames, 2) / num_frames
 
@@ -36,12 +38,12 @@ def inflate_conv(weight: torch.Tensor, num_frames: int) -> torch.Tensor:
 def inflate_state_dict(
     state2d: Mapping[str, torch.Tensor], model3d: nn.Module
 ) -> dict[str, torch.Tensor]:
-    """Returns the weights of a 2D network in the shapes of its 3D counterpart, by equal names.
+    """Returns the weights of a 2D network in the shapes of its 3D counterpart, matched by name.
 
-    Kernels are inflated to as many frames as `model3d`'s have; where `model3d`'s is over another
-    number of channels than a kernel, as flow is, the kernel goes through `cross_modality` first.
-    All else is returned as it is (batch norms, which are alike in 2D and 3D; names that `model3d`
-    lacks; a classifier of other classes), for whoever loads the result to judge.
+    Each kernel is inflated to the number of frames of `model3d`'s kernel. If `model3d`'s kernel has
+    another number of input channels, as for flow, `cross_modality` is applied first. All other
+    tensors are returned unchanged: batch norms, which are the same in 2D and 3D; names that
+    `model3d` lacks; a classifier of other classes. The caller decides what to do with these.
     """
     wanted = model3d.state_dict()
     state: dict[str, torch.Tensor] = {}

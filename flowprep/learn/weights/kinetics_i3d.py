@@ -1,4 +1,4 @@
-"""The names of google-deepmind/kinetics-i3d's TensorFlow checkpoints, and what becomes of them."""
+"""The names in google-deepmind/kinetics-i3d's TensorFlow checkpoints, and their conversion."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _I3D_NORM = {
 def tensorflow_i3d_names(scope: str = "") -> dict[str, str]:
     """Returns the 230 variables of DeepMind's I3D checkpoints -> our names (pytorch-i3d's).
 
-    `scope` comes before each: `RGB/inception_i3d/`, `Flow/inception_i3d/`, or nothing, as in the
-    checkpoint of 600 classes. The names are those of google-deepmind/kinetics-i3d's i3d.py under
-    Sonnet 1's names of modules (`conv_3d` with w and b, `batch_norm` with beta, moving_mean and
-    moving_variance, but no gamma), and those in the index files beside it, with the shapes of ours
-    but for the order of axes. Mixed_5b's Branch_2 has its second convolution named 0a_3x3,
-    where all others' is 0b_3x3.
+    `scope` comes before each name: `RGB/inception_i3d/`, `Flow/inception_i3d/`, or nothing, as in
+    the checkpoint of 600 classes. The names are those of google-deepmind/kinetics-i3d's i3d.py with
+    Sonnet 1's module names (`conv_3d` with w and b; `batch_norm` with beta, moving_mean and
+    moving_variance, but no gamma). They also match the index files in that repository, whose shapes
+    equal ours up to the order of axes. In Branch_2 of Mixed_5b, the second convolution is named
+    0a_3x3. All other modules name it 0b_3x3.
     """
     units = {unit: unit for unit in _I3D_UNITS}
     for module in _I3D_MODULES:
@@ -67,7 +67,7 @@ def tensorflow_i3d_names(scope: str = "") -> dict[str, str]:
 def offer_tensorflow(
     bundle: TensorBundle, model: ClipModel
 ) -> tuple[dict[str, Offer], tuple[str, ...]]:
-    """Turns I3D's variables into our tensors; reads no others (an optimizer's), but names them."""
+    """Converts I3D's variables to our tensors. Lists others (an optimizer's) without reading."""
     source = f"{bundle.prefix}{TENSORFLOW_SUFFIX}"
     if f"{_I3D_FIRST}.conv3d.weight" not in model.state_dict():
         raise WeightsError(
@@ -92,7 +92,7 @@ def offer_tensorflow(
             continue
         scale = ours.removesuffix("bias") + "weight"
         gamma = name.removesuffix("beta") + "gamma"
-        if gamma in available:  # not in DeepMind's, but Sonnet can
+        if gamma in available:  # DeepMind's files have none, but Sonnet can write it
             used.append(gamma)
             offers[scale] = Offer((gamma,), _as_vector(torch.from_numpy(bundle.read(gamma))))
         else:
@@ -103,12 +103,12 @@ def offer_tensorflow(
 
 
 def _as_vector(value: torch.Tensor) -> torch.Tensor:
-    """Returns (C,) for (1, 1, 1, 1, C), in which the checkpoint of 600 classes has its norms."""
+    """Returns (C,) for (1, 1, 1, 1, C), the shape of norms in the checkpoint of 600 classes."""
     return value.flatten() if max(value.shape, default=1) == value.numel() else value
 
 
 def _i3d_scope(bundle: TensorBundle, in_channels: int, source: str) -> str:
-    """Returns what comes before I3D's names; of several networks, the one with these channels."""
+    """Returns the prefix of I3D's names; with several networks, the one with these channels."""
     first = f"{_I3D_FIRST}/conv_3d/w"
     scopes = [name.removesuffix(first) for name in bundle.names if name.endswith(first)]
     if not scopes:

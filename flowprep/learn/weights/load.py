@@ -1,9 +1,9 @@
-"""Loads weights that others trained, or we, into our networks.
+"""Loads weights, from others or from us, into our networks.
 
-`load_weights_into` compares the file's names and shapes with the model's, and knows what turns one
-into the other: ImageNet's ResNets of torchvision into ours over flow (cross-modality), into those
-of TSN and into 3D ones (inflation); pytorch-i3d's files and DeepMind's own into I3D. It either
-takes all that the model needs, and says what became of each tensor, or leaves the model untouched.
+`load_weights_into` compares the file's names and shapes with the model's and converts if needed:
+torchvision's ImageNet ResNets into ours over flow (cross-modality), into TSN's and into 3D networks
+(inflation); pytorch-i3d's files and DeepMind's own into I3D. It either fills everything that the
+model needs and reports what became of each tensor, or leaves the model unchanged.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from flowprep.learn.weights.tensorflow import TensorBundle
 __all__ = ["LoadReport", "load_weights_into"]
 
 FOREIGN_PREFIXES = ("", "model.", "base.", "model.base.")
-"""What may come before a network's own names in a file: our MultiTask's and TSN's."""
+"""Possible prefixes of a network's own names in a file: those of our MultiTask and TSN."""
 OWN_PREFIXES = ("", "base.")
-"""The same in the model that is loaded into."""
+"""The same prefixes in the model that is loaded into."""
 
 RGB_CHANNELS = 3
 
 _COUNTER = "num_batches_tracked"
 _NUM_BATCHES = 1000
-"""What a batch norm counts whose averages come from a file without a count: many."""
+"""The batch count of a batch norm whose averages come from a file without a count: many."""
 
 _NEUTRAL = (
     (
@@ -48,26 +48,26 @@ _NEUTRAL = (
     (re.compile(r"\.non_local\."), "a non-local block, which begins as the identity"),
     (re.compile(r"(^|\.)segment_weight$"), "TSN's weighted consensus, which begins as the average"),
 )
-"""Tensors that a model does not need from a file where the file has none of their kind."""
+"""Tensors that a model does not need from a file if the file has none of their kind."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of each tensor of a file, and of each of the model that it was loaded into."""
+    """What became of each tensor of a file, and of each tensor of the model."""
 
     source: str
-    """The path that was loaded."""
+    """The path of the loaded file."""
     loaded: tuple[str, ...]
-    """Tensors of the model that the file has under the same name and in the same shape and type."""
+    """Tensors of the model that the file has with the same name, shape and type."""
     converted: Mapping[str, str]
-    """Other tensors of the model that were filled -> from what, and how."""
+    """Other tensors of the model that were filled -> their source and conversion."""
     missing: Mapping[str, str]
-    """Tensors of the model that were left as they were -> why; among them a new classifier."""
+    """Tensors of the model that stayed unchanged -> the reason. Includes a new classifier."""
     unexpected: tuple[str, ...]
-    """Tensors of the file that the model has no place for."""
+    """Tensors of the file for which the model has no place."""
 
     def summary(self) -> str:
-        """Returns a few lines for people: counts, and the first names of each kind."""
+        """Returns a few lines for the user: counts, and the first names of each kind."""
         lines = [
             f"{self.source}: {len(self.loaded)} tensors taken as they are, {len(self.converted)} "
             f"converted, {len(self.missing)} of the model left as they were, "
@@ -88,13 +88,13 @@ class LoadReport:
 def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadReport:
     """Fills a model with a file's weights, and reports what became of every tensor.
 
-    Taken are: equal names and shapes; a 2D network into TSN's base or a 3D network (kernels
-    inflated); a first convolution over RGB into one over other channels (cross-modality); the
-    variables of kinetics-i3d's TensorFlow checkpoints into I3D. A classifier that the file lacks or
-    has for other classes stays as it was initialized.
+    It accepts equal names and shapes; a 2D network for TSN's base or for a 3D network (kernels are
+    inflated); a first convolution over RGB for one over other channels (cross-modality); the
+    variables of kinetics-i3d's TensorFlow checkpoints for I3D. If the file lacks the classifier or
+    has one for other classes, the model keeps its initial classifier.
 
-    Raises WeightsError, and leaves the model as it was, where anything else that the model needs is
-    missing or has another shape, and where `read_weights` does.
+    Raises WeightsError, and leaves the model unchanged, if anything else that the model needs is
+    missing or has another shape, and in all cases in which `read_weights` raises it.
     """
     path = Path(path)
     targets: dict[str, torch.Tensor] = model.state_dict()
@@ -136,7 +136,7 @@ def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadRep
         for name, offer in filled.items():
             targets[name].copy_(offer.value)
         for name in missing:
-            # A norm that counts none takes its moving averages for those of no batch at all.
+            # With a count of zero, a norm would treat its moving averages as those of no batch.
             if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in filled:
                 targets[name].fill_(_NUM_BATCHES)
     told = {name: _tell(name, offer) for name, offer in filled.items()}
@@ -170,11 +170,11 @@ def _check_absent(
 
 
 class _MisfitError(Exception):
-    """What keeps a tensor of a file from being one of the model."""
+    """Why a tensor of a file cannot become a tensor of the model."""
 
 
 def _fit(offer: Offer, target: torch.Tensor, *, is_input: bool) -> Offer:
-    """Returns the offer as the target has to be; raises _MisfitError where no way is known."""
+    """Returns the offer in the target's shape and type; raises _MisfitError if this fails."""
     value, how = offer.value, list(offer.how)
     if value.dtype != target.dtype:
         if value.is_floating_point() != target.is_floating_point() or value.is_complex():
@@ -198,7 +198,7 @@ def _fit(offer: Offer, target: torch.Tensor, *, is_input: bool) -> Offer:
 def _offer_state_dict(
     state: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, Offer], tuple[str, ...]]:
-    """Pairs names by the prefixes under which the most agree; returns the rest of the file too."""
+    """Matches names under the prefixes with the most matches; also returns the unmatched names."""
     pairs = max(
         (
             {own + name.removeprefix(foreign): name for name in state if name.startswith(foreign)}
@@ -215,9 +215,9 @@ def _offer_state_dict(
 
 
 def _classifier_names(model: ClipModel) -> frozenset[str]:
-    """Returns the names of what `replace_classifier` replaces, in the model as it is."""
+    """Returns the names of the tensors that `replace_classifier` would replace."""
     before = dict(_named_tensors(model))
-    # A copy of the modules that shares the tensors: whatever is another tensor then, was replaced.
+    # The copy shares all tensors with the model. A tensor that differs afterwards was replaced.
     probe = copy.deepcopy(model, {id(tensor): tensor for tensor in before.values()})
     with torch.random.fork_rng(devices=[]):
         probe.replace_classifier(1)
@@ -231,8 +231,8 @@ def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _input_conv_names(model: ClipModel) -> frozenset[str]:
-    """Returns the names of the weights that see the clip: of each input, the first convolution
-    over so many channels."""
+    """Returns the names of the weights that see the clip: for each input, the first convolution
+    with that number of channels."""
     left = [one.num_channels for one in model.inputs]
     found = set()
     for name, module in model.named_modules():
@@ -243,5 +243,5 @@ def _input_conv_names(model: ClipModel) -> frozenset[str]:
 
 
 def _tell(name: str, offer: Offer) -> str:
-    """Returns what was done to a tensor, empty where it was taken as it is."""
+    """Returns what was done to a tensor; empty if the tensor was taken unchanged."""
     return ", ".join([*(f"from {source}" for source in offer.source if source != name), *offer.how])

@@ -12,17 +12,17 @@ __all__ = ["Offer", "listed"]
 
 @dataclass(frozen=True)
 class Offer:
-    """What a file has for a tensor of the model."""
+    """What a file offers for one tensor of the model."""
 
     source: tuple[str, ...]
-    """Names in the file; none where the value follows from the format."""
+    """Names in the file; empty if the value follows from the format."""
     value: torch.Tensor
     how: tuple[str, ...] = ()
-    """What was done to it."""
+    """The conversions that were applied."""
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:
-    """Lists the first few of many."""
+    """Lists the first names of many."""
     items = list(names)
     if not items:
         return "nothing"

@@ -3,9 +3,9 @@
     PREFIX.index                 a table: name -> type, shape, file, offset, size and checksum
     PREFIX.data-00000-of-00001   the values, one tensor after another, little-endian, row-major
 
-The index is a table (`tensorflow_table`). The value of the empty key is a BundleHeaderProto, every
-other one a BundleEntryProto (`tensorflow_entries`). All of it is checked before it is believed:
-bounds and sizes against the files, checksums of blocks and tensors.
+The index is a table (`tensorflow_table`). The value of the empty key is a BundleHeaderProto; every
+other value is a BundleEntryProto (`tensorflow_entries`). Everything is checked before use: bounds
+and sizes against the files, and checksums of blocks and tensors.
 
 Source: tensorflow/core/util/tensor_bundle/tensor_bundle.cc in tensorflow/tensorflow.
 """
@@ -41,7 +41,7 @@ from flowprep.learn.weights.tensorflow_table import (
 __all__ = ["TensorBundle", "read_checkpoint"]
 
 _FORMAT_VERSION = 1
-"""What TensorFlow calls kTensorBundleVersion; a newer file says if such a reader will not do."""
+"""TensorFlow's kTensorBundleVersion. A newer file states whether older readers can read it."""
 
 _OTHER_DTYPES = {
     7: "string",
@@ -59,16 +59,16 @@ _OTHER_DTYPES = {
 
 
 def read_checkpoint(prefix: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    """Reads every tensor of a checkpoint; raises WeightsError as `TensorBundle` does."""
+    """Reads every tensor of a checkpoint. Raises WeightsError as `TensorBundle` does."""
     bundle = TensorBundle(prefix)
     return {name: bundle.read(name) for name in bundle.names}
 
 
 class TensorBundle:
-    """A checkpoint whose index is read at once, and whose tensors are read when asked for.
+    """A checkpoint. The index is read at once, and each tensor when it is requested.
 
-    `prefix` is the path up to `.index` (`.../model.ckpt`). Raises WeightsError where the index is
-    missing, damaged, compressed, big-endian or too new, or has partitioned variables.
+    `prefix` is the path without `.index` (`.../model.ckpt`). Raises WeightsError if the index is
+    missing, damaged, compressed, big-endian or too new, or if it has partitioned variables.
     """
 
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
@@ -86,7 +86,7 @@ class TensorBundle:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all tensors, in the index' order (that of their bytes)."""
+        """The names of all tensors, in the order of the index (byte order)."""
         return tuple(self._entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -94,10 +94,10 @@ class TensorBundle:
         return self._entry(name).shape
 
     def read(self, name: str) -> NDArray[Any]:
-        """Returns a tensor's values, checked; bfloat16 comes as float32, which holds it exactly.
+        """Returns a tensor's checked values. bfloat16 becomes float32, which is exact.
 
-        Raises WeightsError where its type is not a float or an integer (strings, resources), where
-        the data file is missing or ends too early, or where the values' checksum is another.
+        Raises WeightsError if the type is not a float or an integer (strings, resources), if the
+        data file is missing or too short, or if the checksum of the values is wrong.
         """
         entry = self._entry(name)
         if entry.dtype not in DTYPES:
@@ -189,7 +189,7 @@ def _read_whole_index(path: Path) -> bytes:
 
 
 def _read_range(path: Path, offset: int, size: int, what: str) -> bytes:
-    """Returns bytes of a data file, and claims no memory for more than the file has."""
+    """Returns bytes of a data file. Never allocates more memory than the file has bytes."""
     try:
         with path.open("rb") as file:
             available = os.fstat(file.fileno()).st_size

@@ -22,7 +22,7 @@ __all__ = ["DTYPES", "Entry", "Header", "check_apart", "parse_entry", "parse_hea
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 _MAX_DIMS = 32
-"""More than any network has; TensorFlow stops at 254, numpy at 64 (32 before numpy 2)."""
+"""More than any network has. TensorFlow's limit is 254, numpy's is 64 (32 before numpy 2)."""
 
 DTYPES: dict[int, str] = {
     1: "<f4",
@@ -38,12 +38,12 @@ DTYPES: dict[int, str] = {
     22: "<u4",
     23: "<u8",
 }
-"""TensorFlow's DataType -> numpy's; those without an entry are not numbers that weights have."""
+"""TensorFlow's DataType -> numpy's. Types without an entry are not numbers that weights use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """BundleHeaderProto, and its VersionDef."""
+    """BundleHeaderProto with its VersionDef."""
 
     num_shards: int
     endianness: int
@@ -65,7 +65,7 @@ class Entry:
     is_partitioned: bool
 
     def check(self, num_shards: int, name: str) -> None:
-        """Raises FormatError where the entry contradicts itself or the header."""
+        """Raises FormatError if the entry contradicts itself or the header."""
         if self.has_unknown_rank or min(self.shape, default=0) < 0:
             raise FormatError(f"tensor {name} must have a known shape, got {self.shape}")
         if not 0 <= self.shard < num_shards:
@@ -89,7 +89,7 @@ class Entry:
 
 
 def check_apart(entries: dict[str, Entry]) -> None:
-    """Raises FormatError where two tensors overlap: few bytes must not become many tensors."""
+    """Raises FormatError if two tensors overlap: few bytes must not become many tensors."""
     ranges = sorted((e.shard, e.offset, e.size, name) for name, e in entries.items() if e.size)
     for (shard, offset, size, name), (next_shard, next_offset, _, next_name) in pairwise(ranges):
         if shard == next_shard and next_offset < offset + size:
@@ -128,7 +128,7 @@ def parse_entry(data: bytes) -> Entry:
         if number == 1:
             dtype = _signed(value)
         elif number == 2:
-            shape += value  # a message that comes twice is merged, which for its bytes is a sum
+            shape += value  # repeated messages are merged, which means joining their bytes
         elif number == 3:
             shard = _signed(value)
         elif number == 4:
@@ -157,10 +157,10 @@ def parse_entry(data: bytes) -> Entry:
 
 
 def _fields(data: bytes, wanted: Mapping[int, int | None]) -> Iterator[tuple[int, Any]]:
-    """Yields number and value of a message's fields that are `wanted`, and skips the others.
+    """Yields number and value of the message's fields in `wanted`, and skips other fields.
 
-    `wanted` maps a field's number to its wire type, or to None where it may be either a varint or
-    bytes. Varints and fixed numbers come as unsigned integers, the rest as bytes.
+    `wanted` maps a field's number to its wire type, or to None if both varint and bytes are
+    allowed. Varints and fixed-size numbers are unsigned integers; everything else is bytes.
     """
     position = 0
     while position < len(data):
@@ -195,5 +195,5 @@ def _fields(data: bytes, wanted: Mapping[int, int | None]) -> Iterator[tuple[int
 
 
 def _signed(value: int) -> int:
-    """Reads an unsigned number of 64 bits as two's complement, as int32 and int64 fields are."""
+    """Reads an unsigned 64-bit number as two's complement, as in int32 and int64 fields."""
     return value - (1 << 64) if value >> 63 else value

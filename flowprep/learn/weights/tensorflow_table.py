@@ -1,8 +1,8 @@
-"""The table of a TensorFlow checkpoint's index: an SSTable as LevelDB's, with its own magic number.
+"""The table in a TensorFlow checkpoint's index: LevelDB's SSTable with another magic number.
 
     [data block]...  [metaindex block]  [index block]  [footer: 48 bytes]
     block  = entries, restart offsets (uint32 each), their number (uint32), then a trailer:
-             type (1 byte: 0 plain, 1 snappy), masked CRC-32C of entries up to and with the type
+             type (1 byte: 0 plain, 1 snappy), masked CRC-32C of the entries and the type
     entry  = varints shared, unshared, value size; the key's unshared end; the value
     footer = handles (varints offset, size) of the metaindex and index block, padding, magic number
 
@@ -34,28 +34,28 @@ _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5
 
 MAX_INDEX_BYTES = 1 << 26
-"""Of the index file, and of all names in it written out: about a million tensors."""
+"""Limit of the index file, and of all names in it together: about a million tensors."""
 
 
 class FormatError(Exception):
-    """What a parser met that the format does not allow; its caller knows the file."""
+    """A parser met something that the format does not allow. Its caller knows the file."""
 
 
 class UnsupportedError(Exception):
-    """What the format allows, and this reader does not read; its caller knows the file."""
+    """Something that the format allows but this reader cannot read. Its caller knows the file."""
 
 
 def masked_crc(data: bytes) -> int:
-    """Returns the CRC-32C as it is stored: rotated right by 15 bits, plus a constant.
+    """Returns the CRC-32C in its stored form: rotated right by 15 bits, plus a constant.
 
-    So masked because a checksum of data that contain their own checksums has weaknesses.
+    It is masked because the CRC of data that contains CRCs has weaknesses.
     """
     crc = int(google_crc32c.value(data))
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields all keys and values of an SSTable; raises FormatError where a rule is broken."""
+    """Yields all keys and values of an SSTable; raises FormatError if a rule is broken."""
     if len(data) < _FOOTER_BYTES:
         raise FormatError(f"it must have {_FOOTER_BYTES} bytes at least, got {len(data)}")
     footer = data[-_FOOTER_BYTES:]
@@ -67,7 +67,7 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     if position > _FOOTER_BYTES - 8 or any(footer[position:-8]):
         raise FormatError("its footer must be two block handles and zeros")
     for _ in _read_block(data, *metaindex, "metaindex block"):
-        pass  # TensorFlow writes it empty; only its checksum matters
+        pass  # TensorFlow writes an empty metaindex; only its checksum matters
     last: bytes | None = None
     end, num_bytes = 0, 0
     for limit, handle in _read_block(data, *index, "index block"):
@@ -96,7 +96,7 @@ def _read_handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
 
 
 def _read_block(data: bytes, offset: int, size: int, what: str) -> Iterator[tuple[bytes, bytes]]:
-    """Yields a block's keys and values, its checksum, type and restart points checked before."""
+    """Yields a block's keys and values, after checking its checksum, type and restart points."""
     available = len(data) - _FOOTER_BYTES
     if offset + size + _TRAILER_BYTES > available:
         raise FormatError(
@@ -136,7 +136,7 @@ def _read_block(data: bytes, offset: int, size: int, what: str) -> Iterator[tupl
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Returns the unsigned number of up to 64 bits at `position`, and the position behind it."""
+    """Returns the unsigned number of up to 64 bits at `position`, and the position after it."""
     value = 0
     for count in range(10):
         if position >= len(data):

@@ -1,4 +1,4 @@
-// The address, whose hash holds all that is shown.
+// The address of the page. Its hash describes everything that is shown.
 
 import { $ } from "./page.js";
 import { SPEEDS } from "./player.js";
@@ -46,7 +46,7 @@ export class Address {
       this.written = hash;
       history[pushes ? "pushState" : "replaceState"](null, "", hash || location.pathname);
     };
-    // A browser allows few changes of the address a second, and playing makes many.
+    // A browser allows few changes of the address per second, and playing makes many.
     if (pushes) write();
     else this.pause = setTimeout(() => { if (!this.browser.player.isPlaying) write(); }, PAUSE_MS);
   }
@@ -78,7 +78,7 @@ export class Address {
     const speed = Number(values.get("speed") ?? 1);
     player.speed = SPEEDS.includes(speed) ? speed : 1;
     player.loops = values.get("loop") !== "no";
-    // Set before the video is there, whose end then limits it.
+    // This is set before the video is there. The end of the video then limits it.
     player.t = Math.max(0, Math.round(Number(values.get("t")) || 0));
   }
 

@@ -1,7 +1,7 @@
-// Arrows over a paled frame: where what is there goes.
+// Draws arrows over a paled frame that show the motion.
 
 const ARROW_SPACING_PX = 24;
-// As arrow_factor of look/render.py.
+// The same formula as arrow_factor in look/render.py.
 const ARROW_FACTORS = [0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100];
 
 const paleFrame = (context, picture, drawnWidth, drawnHeight) => {
@@ -16,7 +16,7 @@ const paleFrame = (context, picture, drawnWidth, drawnHeight) => {
   }
 };
 
-// The mean flow in px around a place, over what one px of the screen covers.
+// The mean flow in px around a place, over the area that one px of the screen covers.
 const meanFlow = ({ x: xs, y: ys }, px, { width, height }, column, row, reach) => {
   let u = 0, v = 0, count = 0;
   for (let y = Math.max(0, row - reach); y <= Math.min(height - 1, row + reach); y++) {
@@ -51,7 +51,7 @@ const stroke = (context, lines, dots, density) => {
   }
 };
 
-// Draws into a panel's canvas, at the screen's own resolution, and returns how long arrows are, in
+// Draws into a panel's canvas at the screen's own resolution. Returns the length of the arrows, in
 // words.
 export const drawArrows = ({ canvas, context, stage }, { picture, flow }, video, { colors, scalePx }) => {
   const { width, height } = video;

@@ -1,4 +1,4 @@
-"""Findings and statistics of a whole data set, gathered in the background while it is browsed."""
+"""Gathers findings and statistics of a data set in the background while somebody browses it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ SurveyStage = Literal["off", "statistics", "pixels", "done", "stopped"]
 
 _log = logging.getLogger(__name__)
 
-# A page that is open sees what is new so often, in videos: a tenth of them, and not too few.
+# An open page sees new results after this share of the videos.
 _PUBLISH_SHARE = 0.1
 _PUBLISH_LEAST = 500
 
 
 class BackgroundSurvey:
-    """What `make_report` finds, as it is found; a thread of its own does the reading.
+    """Collects the findings of `make_report` as they appear. A separate thread does the reading.
 
-    Every video's stored statistics come first, then the pixels of `num_sampled` of them. `version`
-    grows when there is more to show, so that a page need not fetch it all every second.
+    It first reads the stored statistics of every video, then the pixels of `num_sampled` videos.
+    `version` grows when there is more to show, so that a page need not fetch everything every
+    second.
     """
 
     def __init__(self, dataset: FlowDataset, num_sampled: int = NUM_SAMPLED) -> None:
@@ -41,7 +42,7 @@ class BackgroundSurvey:
         self._num_done = self._num_steps = 0
         self._version = 0
         count = len(dataset.videos)
-        # By position in the data set.
+        # Indexed by the video's position in the data set.
         self._numbers: dict[str, list[float | None]] = {
             name: [None] * count for name in ("mean_px", "max_px", "clipped", "blank")
         }
@@ -51,24 +52,24 @@ class BackgroundSurvey:
         self._bits = {kind: 1 << bit for bit, kind in enumerate(KINDS)}
 
     def start(self) -> None:
-        """Begins to read."""
+        """Starts the reading."""
         self._stage = "statistics"
         self._thread = threading.Thread(target=self._run, name="flowprep-survey", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the reading, and waits until it has ended."""
+        """Stops the reading, and waits until it has stopped."""
         self._is_stopping.set()
         if self._thread is not None:
             self._thread.join()
 
     def wait(self, timeout_seconds: float | None = None) -> None:
-        """Waits until all is read."""
+        """Waits until everything is read."""
         if self._thread is not None:
             self._thread.join(timeout_seconds)
 
     def progress(self) -> dict[str, Any]:
-        """Returns stage, steps done and to do, and version, as JSON values."""
+        """Returns the stage, the number of steps done and in total, and the version, as JSON."""
         with self._lock:
             return {
                 "stage": self._stage,
@@ -78,17 +79,17 @@ class BackgroundSurvey:
             }
 
     def columns(self) -> dict[str, Any]:
-        """Returns a list for each statistic, by position, None where it is not known yet.
+        """Returns one list for each statistic, by position. Values not known yet are None.
 
-        `mean_px` and `max_px` are px, `clipped` and `blank` are percent, and `findings` have bit n
-        for the n-th of `KINDS`.
+        `mean_px` and `max_px` are in px, and `clipped` and `blank` in percent. Bit n of `findings`
+        stands for the n-th of `KINDS`.
         """
         with self._lock:
             values: dict[str, Any] = {name: list(values) for name, values in self._numbers.items()}
             return values | {"findings": list(self._kinds), "version": self._version}
 
     def findings(self, key: str) -> Sequence[Finding]:
-        """Returns what is known of one video, the gravest first."""
+        """Returns the findings about one video that are known so far, the gravest first."""
         with self._lock:
             found = list(self._findings.get(key, ()))
         return sorted(found, key=lambda finding: self._bits[finding.kind])

@@ -1,5 +1,5 @@
-// The page: which videos are shown. list.js, controls.js, keys.js, address.js and findings.js are its
-// parts, and player.js draws.
+// The page decides which videos are shown. Its parts are list.js, controls.js, keys.js, address.js
+// and findings.js. player.js draws the videos.
 
 import { Address } from "./address.js";
 import { FlowColors } from "./colors.js";
@@ -67,7 +67,7 @@ class Browser {
     return this.videos.get(key);
   }
 
-  // What a choice in the list shows.
+  // Shows the video that the user chose in the list.
   choose(key) {
     if (this.isPicking) {
       this.endPicking();
@@ -78,7 +78,7 @@ class Browser {
     }
   }
 
-  // Shows one video, beside another one or not, or none.
+  // Shows one video, two videos side by side, or none.
   async show(key, other, { plays = false, pushes = false, reveals = false } = {}) {
     const { player } = this;
     const wanted = ++this.wish;
@@ -117,7 +117,7 @@ class Browser {
     this.controls.show();
   }
 
-  // Begins to choose a second video, or ends the choice or the comparison.
+  // Lets the user choose a second video, or ends the choice or the comparison.
   compare() {
     if (this.isPicking) this.endPicking();
     else if (this.other) this.show(this.key, null, { pushes: true });

@@ -1,6 +1,6 @@
-// Flow and errors as colors, by the data set's own numbers.
+// Draws flow and errors as colors, with the numbers that the data set gives.
 
-// An opaque color as a canvas holds it.
+// An opaque color in the format of a canvas.
 export const pack = (r, g, b) => (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
 
 export class FlowColors {
@@ -14,7 +14,7 @@ export class FlowColors {
     this.tables = new Map();
   }
 
-  // As flow_to_color of look/color.py, for one vector in parts of the scale: [r, g, b].
+  // Like flow_to_color in look/color.py, for one vector relative to the scale: [r, g, b].
   color(u, v) {
     const radius = Math.hypot(u, v);
     const last = this.wheel.length - 1;
@@ -41,8 +41,8 @@ export class FlowColors {
     return table;
   }
 
-  // Where one ends who follows the flow and then the reverse flow: px from the start, NaN where the
-  // first step leaves the frame. As consistency_error of flow/consistency.py.
+  // The distance in px from the start after following the flow and then the reverse flow. NaN if
+  // the first step leaves the frame. Like consistency_error in flow/consistency.py.
   consistency({ x, y }, reverse, width, height) {
     const errors = new Float32Array(width * height);
     const { px } = this;

@@ -39,7 +39,7 @@ const drawLegend = (dataset, colors) => {
 };
 
 export class Controls {
-  // `browser` shows videos (browse.js); these are its buttons and those of its player.
+  // `browser` shows videos (browse.js). The controls are its buttons and its player's buttons.
   constructor(browser) {
     const { dataset, player } = browser;
     Object.assign(this, { browser, player });
@@ -47,7 +47,7 @@ export class Controls {
       [name, makeButton($("panels"), PANELS[name].title, `${PANELS[name].words} (${number + 1})`, () => player.toggle(name))]);
     this.directionButtons = dataset.directions.map((one) =>
       [one, makeButton($("directions"), one === "forward" ? "Forward" : "Backward", one === "forward"
-        ? "Flow that leaves the frame (d)" : "Flow that leads back from the frame (d)", () => player.setDirection(one))]);
+        ? "Flow from this frame to a later frame (d)" : "Flow from this frame to an earlier frame (d)", () => player.setDirection(one))]);
     $("directions").hidden = dataset.directions.length < 2;
     for (const speed of SPEEDS) $("speed").append(new Option(`${speed}×`, speed));
     drawLegend(dataset, player.colors);

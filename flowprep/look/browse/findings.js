@@ -1,4 +1,4 @@
-// What the server finds wrong: how far it has come, and the words beside each video.
+// The server's search for findings: its progress, and the findings beside each video.
 
 import { $ } from "./page.js";
 import { getJson } from "./streams.js";
@@ -13,7 +13,7 @@ const progressWords = ({ stage, done, total }) => {
     statistics: `Reading statistics: ${count} …`,
     pixels: `Searching for findings in pixels: ${count} …`,
     done: "",
-    stopped: "The search for findings stopped; the terminal says why.",
+    stopped: "The search for findings stopped. The terminal says why.",
   }[stage];
 };
 
@@ -23,7 +23,7 @@ export class Findings {
     this.version = -1;
   }
 
-  // Shows what is known of the videos in the player.
+  // Shows the known findings about the videos in the player.
   async show() {
     for (const view of this.player.views) {
       let found;
@@ -54,7 +54,7 @@ export class Findings {
     return item;
   }
 
-  // Asks how far the search has come, again and again until it has ended.
+  // Asks for the progress of the search again and again until the search has ended.
   async follow() {
     let wait = ASK_EACH_MS;
     try {

@@ -1,4 +1,4 @@
-"""Who may ask the server of `flowprep browse`: its own page, on this machine or with its token."""
+"""Guards the server of `flowprep browse`: only its own page, or a holder of its token, may ask."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["HEADERS", "MAX_QUERY_BYTES", "Guard", "refusal"]
 
 MAX_QUERY_BYTES = 24 << 10
-"""A path has 4096 bytes at most, and one of them takes five (`%25E9`) in an escaped key."""
+"""A path has at most 4096 bytes, and each byte takes at most five (`%25E9`) in an escaped key."""
 _MAX_PATH_BYTES = 256
 
 HEADERS = {
@@ -28,15 +28,15 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    # Another data set may stand behind the same address tomorrow, with the same keys.
+    # Tomorrow, the same address may serve another data set with the same keys.
     "cache-control": "no-store",
 }
 
 
 class Guard:
-    """Refuses what no page of this server would ask, and says to browsers what they must not do.
+    """Refuses requests that no page of this server would make, and restricts the browser.
 
-    A web page elsewhere can make a browser send requests to this machine. It cannot forge `Host`
+    A foreign web page can make a browser send requests to this machine. But it cannot forge `Host`
     (DNS rebinding keeps the attacker's name there), `Origin` or `Sec-Fetch-Site`.
     """
 
@@ -44,7 +44,7 @@ class Guard:
         self._app = app
         self._hosts = frozenset(name.lower() for name in hosts)
         self._token = token
-        # Cookies are shared by all ports of a host.
+        # All ports of a host share cookies, so each server uses another name.
         self._cookie = f"flowprep-{secrets.token_hex(4)}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,7 +91,7 @@ class Guard:
             with contextlib.suppress(ValueError):
                 query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=8)
                 if _is_same(query.get("token", [""])[0], self._token):
-                    # The address bar and the history keep the page without the token.
+                    # After this redirect, the address bar and the history do not hold the token.
                     response = Response(status_code=303, headers={"location": "/"})
                     response.set_cookie(
                         self._cookie, self._token, httponly=True, samesite="strict", path="/"

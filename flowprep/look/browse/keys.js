@@ -1,4 +1,4 @@
-// The page's keys; those of a picture and of the list are theirs.
+// The keys of the page. A picture and the list handle their own keys.
 
 import { $ } from "./page.js";
 
@@ -16,7 +16,7 @@ const search = (browser) => {
   $("search").select();
 };
 
-// What a key does, or undefined.
+// The action of a key, or undefined.
 const actionOf = ({ key, shiftKey, target }, browser) => {
   const { controls, list, player } = browser;
   const always = {
@@ -55,12 +55,12 @@ export const setUpKeys = (browser) => addEventListener("keydown", (event) => {
     return;
   }
   const isTyping = target.matches("input:not([type=range], [type=checkbox]), select, textarea");
-  // In a picture its own keys move the cross.
+  // If a picture has the focus, its own keys move the cross.
   if (isTyping || (event.shiftKey && target.matches(".stage"))) return;
   const act = actionOf(event, browser);
   if (!act) return;
   event.preventDefault();
-  // Home and End would move in the list too.
+  // Otherwise Home and End would also move in the list.
   event.stopPropagation();
   act();
 }, { capture: true });

@@ -1,4 +1,4 @@
-// The list of videos: the table, and what narrows it.
+// The list of videos: the table and its filters.
 
 import { $, setUpSearch, wordsOf } from "./page.js";
 import { Table } from "./table.js";
@@ -22,8 +22,8 @@ const fillNames = (select, column) => {
 };
 
 export class VideoList {
-  // `columns` are those of the table by name. `onChoose` is told of the key that is chosen, and
-  // `onFilter` of another filter or order; `classOf(key)` marks rows.
+  // `columns` are the columns of the table by name. `onChoose` gets the chosen key. `onFilter` is
+  // called when the filters or the order change. `classOf(key)` marks rows.
   constructor({ kinds, count, columns, onChoose, onFilter, classOf }) {
     Object.assign(this, { kinds, columns, onFilter });
     this.names = Object.keys(columns);
@@ -52,7 +52,7 @@ export class VideoList {
 
   setActive(key) { this.table.setActive(this.rowOfKey.get(key) ?? -1); }
 
-  // Chooses the video so many places further on.
+  // Chooses the video that is `by` places further on.
   move(by) {
     const { active } = this.table;
     this.table.choose(active < 0 ? Math.max(0, by - 1) : active + by);
@@ -94,14 +94,14 @@ export class VideoList {
     $("finding").value = chosen;
   }
 
-  // Takes columns by name whose values are known by now; nothing scrolls.
+  // Takes the values known so far, as columns by name. Nothing scrolls.
   setValues(values) {
     for (const [index, name] of this.names.entries()) if (values[name]) this.table.setValues(index, values[name]);
     this.fillFindings();
     this.table.update({ keep: true, still: true });
   }
 
-  // What narrows and orders the list, in words for the address; empty ones are left out there.
+  // The filters and the order of the list, in words for the address, which leaves out empty ones.
   get filters() {
     const { column, down } = this.table.sorted;
     const nameOf = (id) => ($(id).selectedIndex > 0 ? $(id).value || " " : "");
@@ -114,7 +114,7 @@ export class VideoList {
     };
   }
 
-  // Takes the same from URLSearchParams; what is not known counts as none.
+  // Sets the filters and the order from URLSearchParams. Unknown values count as none.
   setFilters(values) {
     $("search").value = values.get("q") ?? "";
     for (const id of NAME_FILTERS) {

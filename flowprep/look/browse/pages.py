@@ -1,16 +1,16 @@
-"""What the browser's page asks for, and what it gets.
+"""The requests that the page of `flowprep browse` makes, and the answers to them.
 
-    GET /                     the page; its script, style and nothing else beside it
-    GET /api/dataset          what all videos have in common: bound, quantizer, colors, classes
+    GET /                     the page; besides it only its scripts and styles are served
+    GET /api/dataset          the properties of all videos: bound, quantizer, colors, classes
     GET /api/videos           all videos, in columns
-    GET /api/survey           how far the search for findings has come
-    GET /api/statistics       what it knows by now, in columns
-    GET /api/findings?key=    the same of one video, in words
+    GET /api/survey           how far the search for findings is
+    GET /api/statistics       the statistics and findings known so far, in columns
+    GET /api/findings?key=    the findings about one video, in words
     GET /api/video?key=       one video, and where each of its JPEGs begins
-    GET /stream?key=&name=    one stream of it, by byte ranges: one read from the shard each
+    GET /stream?key=&name=    one stream of a video, by byte ranges: one read from the shard each
 
-Nothing takes a path: a key is looked up in the index, a name among the streams. Whoever may ask is
-decided in guard.py, before anything else is looked at.
+No request takes a path. A key is looked up in the index, and a name among the streams. guard.py
+decides who may ask, before a request is looked at here.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from flowprep.storage import Storage
 __all__ = ["MAX_RANGE_BYTES", "Pages", "Refused"]
 
 MAX_RANGE_BYTES = 16 << 20
-"""One answer holds so many bytes of a stream at most: what a request can cost in memory."""
+"""Most bytes of a stream in one answer. This limits the memory for a request."""
 
 _MIN_GZIP_BYTES = 2048
 
@@ -83,7 +83,7 @@ _log = logging.getLogger(__name__)
 
 
 class Pages:
-    """The endpoints, over one data set."""
+    """The endpoints of the server of one data set."""
 
     def __init__(self, dataset: FlowDataset, survey: BackgroundSurvey) -> None:
         self._dataset = dataset
@@ -108,7 +108,7 @@ class Pages:
         routes = [Route(path, self.file, methods=["GET"]) for path in self._files]
         return routes + [Route(path, end, methods=["GET"]) for path, end in endpoints.items()]
 
-    # Plain functions: each runs in a thread, where reading may wait.
+    # The endpoints are plain functions, so that each runs in a thread, where reading may wait.
 
     def file(self, request: Request) -> Response:
         data, kind = self._files[request.url.path]
@@ -119,7 +119,7 @@ class Pages:
         found = [
             {
                 "kind": finding.kind,
-                # An error's own words may name files of this machine.
+                # The text of an error may name files of this machine.
                 "detail": "" if finding.kind == "unreadable" else finding.detail,
                 "pair": finding.pair,
             }
@@ -262,7 +262,7 @@ class Refused(Exception):  # noqa: N818
 
 @contextlib.contextmanager
 def _readable(key: str) -> Iterator[None]:
-    """Turns what is wrong with a video into words without paths; the terminal has all of them."""
+    """Turns an error of a video into words without paths. The terminal shows the full error."""
     try:
         yield
     except (FlowprepError, OSError, LookupError, TypeError, ValueError) as error:
@@ -273,7 +273,7 @@ def _readable(key: str) -> Iterator[None]:
 
 
 def _range(given: list[str], size: int) -> tuple[int, int]:
-    """Returns begin and end of the one range that is asked for, or of all."""
+    """Returns begin and end of the requested range, or of the whole stream."""
     refused = {"content_range": f"bytes */{size}"}
     most = f"{MAX_RANGE_BYTES >> 20} MiB"
     if not given:
@@ -298,12 +298,12 @@ def _range(given: list[str], size: int) -> tuple[int, int]:
 
 
 def _name(key: str) -> str:
-    """The file's name behind a key; bytes that are no text are marks."""
+    """Returns the file name of a key. Bytes that are no text become replacement characters."""
     return unescape_key(key).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _encoded(values: Any) -> tuple[bytes, bytes | None]:
-    """JSON, plain and compressed; None where that is not worth it."""
+    """Returns JSON, plain and compressed. The latter is None if compression is not worth it."""
     data = json.dumps(values, separators=(",", ":")).encode()
     return data, gzip.compress(data, 5) if len(data) >= _MIN_GZIP_BYTES else None
 

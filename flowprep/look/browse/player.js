@@ -1,19 +1,20 @@
-// The player: one or two videos, their panels in step.
+// The player shows one or two videos, with all panels at the same frame.
 
 import { PANELS, View } from "./view.js";
 
 export const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
 
 const LEAST_PANEL_PX = 130;
-// Narrower ones need two lines for the values.
+// Narrower panels need two lines for the values.
 const NARROW_PANEL_PX = 210;
 const CAPTION_PX = 43, NARROW_CAPTION_PX = 60;
 const GAP_PX = 12;
-// A phone in the hand: the page scrolls as one, and panels need not fit into its height.
+// On a phone, the whole page scrolls, and panels need not fit into its height.
 export const NARROW = matchMedia("(max-width: 60rem)");
 
 export class Player {
-  // `onChange` is told when what a link must hold has changed, `onFrame` of every drawn frame.
+  // `onChange` is called when the state that a link must hold has changed. `onFrame` is called for
+  // every drawn frame.
   constructor(dataset, colors, box, { onChange, onFrame, onPoint }) {
     Object.assign(this, { dataset, colors, box, onChange, onFrame, onPoint });
     this.views = [];
@@ -98,7 +99,7 @@ export class Player {
     return this.refresh();
   }
 
-  // Draws the present frame; while one is being drawn, only the latest wish is remembered.
+  // Draws the current frame. While a frame is being drawn, only the latest request is remembered.
   async refresh() {
     if (!this.views.length) return;
     this.isStale = true;
@@ -109,7 +110,7 @@ export class Player {
         this.isStale = false;
         const { t, views } = this;
         const draws = await Promise.all(views.map((view) => view.prepare(t)));
-        // All in one task, so that the panels change in one picture of the screen.
+        // All panels are drawn in one task, so that they change on the screen at the same time.
         draws.forEach((draw) => draw());
         this.onFrame();
         this.showPoint();
@@ -129,7 +130,7 @@ export class Player {
     let due = performance.now();
     while (this.isPlaying && this.run === run) {
       const interval = 1000 / ((this.views[0]?.video.fps || 25) * this.speed);
-      // No frame is left out: where drawing takes longer, playing is slower.
+      // No frame is left out. If drawing takes longer, the video plays more slowly.
       due = Math.max(due + interval, performance.now());
       await this.refresh();
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, due - performance.now())));
@@ -176,7 +177,7 @@ export class Player {
       if (!this.isPinned) this.setPoint(null);
     });
     stage.addEventListener("click", (event) => {
-      // A second click at the pinned place lets go of it.
+      // A second click at the pinned place removes the pin.
       const point = pointOf(event);
       const [a, b] = [view.placeOf(point), view.placeOf(this.point)];
       const again = this.isPinned && b && Math.hypot(a.x - b.x, a.y - b.y) * (stage.clientWidth / width) < 8;
@@ -195,7 +196,7 @@ export class Player {
     });
   }
 
-  // Chooses the number of columns that makes the panels largest and leaves all of them in sight.
+  // Chooses the number of columns that makes the panels as large as possible, with all in sight.
   layOut() {
     if (!this.views.length || !this.box.clientWidth) return;
     const count = this.panels.length;
@@ -218,7 +219,7 @@ export class Player {
         if (wide < least) break;
         const most = NARROW.matches ? (0.75 * innerHeight * width) / height : high;
         const size = Math.min(wide, Math.max(most, least));
-        // Where all are as small as may be, the most columns leave the least to scroll.
+        // If all panels have the smallest size, more columns mean less scrolling.
         if (size >= best.size) best = { size, columns };
       }
       view.box.style.setProperty("--panel", `${Math.floor(best.size)}px`);

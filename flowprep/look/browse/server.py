@@ -1,7 +1,7 @@
-"""A local web page to walk through a data set: `flowprep browse`.
+"""A local web page for looking through a data set: `flowprep browse`.
 
-make_app(dataset, ...)   what is asked for (pages.py) and who may ask (guard.py), as ASGI
-serve(out, spec)         the same on a port of this machine, until it is interrupted
+make_app(dataset, ...)   the endpoints (pages.py) behind the guard (guard.py), as an ASGI app
+serve(out, spec)         serves this app on a port of this machine until it is interrupted
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ __all__ = ["BrowseSpec", "make_app", "make_server", "serve"]
 
 @dataclass(frozen=True)
 class BrowseSpec:
-    """Where a data set is served, to whom, and what is looked for meanwhile."""
+    """Where a data set is served, who may see it, and how findings are searched."""
 
     host: str = "127.0.0.1"
-    """The address that is listened on."""
+    """The address on which the server listens."""
     port: int = 8765
-    """0 takes a free one."""
+    """The port. 0 takes a free port."""
     token: bool = False
-    """Ask for a token on a loopback address too; on every other one it is asked for anyway."""
+    """Ask for a token on loopback addresses too. Other addresses always need a token."""
     allow_host: tuple[str, ...] = ()
-    """Names, with or without a port, under which a browser may know this server too."""
+    """Further names, with or without a port, by which browsers may reach this server."""
     sample: int = NUM_SAMPLED
-    """Videos whose pixels are searched for findings."""
+    """Number of videos whose pixels are searched for findings."""
     findings: bool = True
-    """Search for findings at all."""
+    """Whether to search for findings at all."""
 
     def __post_init__(self) -> None:
         if not self.host:
@@ -83,9 +83,9 @@ def make_app(
 ) -> Starlette:
     """Returns the application that serves one data set, read-only.
 
-    `allowed_hosts` are the values of `Host` that are answered, `127.0.0.1:8765`; with a `token`,
-    only who opens `/?token=TOKEN` first. `survey` finds what is wrong; without one nothing is
-    looked for. The caller starts and stops it.
+    Only requests whose `Host` is one of `allowed_hosts`, such as `127.0.0.1:8765`, get an answer.
+    If there is a `token`, a browser must first open `/?token=TOKEN`. `survey` searches for
+    findings; without it, there is no search. The caller starts and stops the survey.
     """
     pages = Pages(dataset, survey or BackgroundSurvey(dataset))
 
@@ -95,7 +95,7 @@ def make_app(
 
     def fail(request: Request, error: Exception) -> Response:
         response = refusal(500, "an error in flowprep itself; the terminal has it")
-        # It is made outside of the guard.
+        # This response is made outside the guard.
         response.headers.update(HEADERS)
         return response
 
@@ -109,7 +109,7 @@ def make_app(
 
 
 def make_server(app: Starlette) -> uvicorn.Server:
-    """Returns the server as `serve` runs it; its `run` takes sockets that listen."""
+    """Returns the server that `serve` runs. Its method `run` takes listening sockets."""
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -117,7 +117,7 @@ def make_server(app: Starlette) -> uvicorn.Server:
         loop="asyncio",
         lifespan="off",
         log_level="warning",
-        # It would hold the token.
+        # An access log would contain the token.
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -135,10 +135,9 @@ def serve(
     announce: Callable[[str], None],
     open_browser: bool = False,
 ) -> None:
-    """Serves the data set `out` until it is interrupted; `announce` gets the page's URL.
+    """Serves the data set `out` until it is interrupted. `announce` gets the page's URL.
 
-    Raises DatasetError where `out` is no data set, and StorageError where the port is not to be
-    had.
+    Raises DatasetError if `out` is not a data set, and StorageError if the port cannot be used.
     """
     dataset = open_dataset(out)
     for note in dataset.notes:
@@ -158,7 +157,7 @@ def serve(
             announce(url)
             if open_browser:
                 webbrowser.open(url)
-            # It ends in a KeyboardInterrupt of its own after Ctrl-C, when all is closed.
+            # After Ctrl-C, uvicorn closes everything and then raises its own KeyboardInterrupt.
             with contextlib.suppress(KeyboardInterrupt):
                 server.run(sockets=[listener])
         finally:
@@ -169,11 +168,11 @@ def serve(
 def _listen(spec: BrowseSpec) -> socket.socket:
     try:
         families = socket.getaddrinfo(spec.host, spec.port, type=socket.SOCK_STREAM)
-        # `localhost` may be both; a browser tries both too.
+        # `localhost` may mean IPv4 and IPv6. A browser tries both, too.
         family, _, _, _, address = sorted(families)[0]
         return socket.create_server(address, family=family)
     except OSError as error:
-        # A name that is not known has a number of its own kind, and `create_server` more words.
+        # The error number of an unknown name is of another kind. `create_server` adds words.
         number = error.errno or 0
         why = os.strerror(number) if number > 0 else error.strerror
         raise StorageError(
@@ -183,7 +182,7 @@ def _listen(spec: BrowseSpec) -> socket.socket:
 
 
 def _hosts(spec: BrowseSpec, address: str, port: int) -> list[str]:
-    """Returns the values of `Host` that name this server."""
+    """Returns the values of the header `Host` that name this server."""
     names = ["127.0.0.1", "localhost", "[::1]", *map(_bracketed, (spec.host, address))]
     if not spec.is_loopback:
         name = socket.gethostname()
@@ -193,7 +192,7 @@ def _hosts(spec: BrowseSpec, address: str, port: int) -> list[str]:
             names += [_bracketed(str(item[4][0])) for item in found]
     hosts = [f"{name}:{port}" for name in names]
     hosts += [name if re.search(r":\d+$", name) else f"{name}:{port}" for name in spec.allow_host]
-    # Browsers leave the standard port out.
+    # Browsers leave out the standard port.
     hosts += [name.removesuffix(":80") for name in hosts if name.endswith(":80")]
     return list(dict.fromkeys(hosts))
 

@@ -1,9 +1,9 @@
 // Bytes of a video's streams, and pictures made of them.
 
-// One request asks for so many frames or bytes, whichever is less: a seek must not wait for more.
+// One request asks for at most this many frames or bytes, so that a seek does not wait for more.
 const CHUNK_FRAMES = 32;
 const CHUNK_BYTES = 1 << 19;
-// What a video keeps: bytes as they came, and decoded pictures.
+// A video keeps this many bytes of undecoded data and of decoded pictures.
 const KEPT_BYTES = 48 << 20;
 const KEPT_PIXELS = 48 << 20;
 const LEAST_KEPT = 40;
@@ -14,7 +14,7 @@ export const getJson = async (path) => {
   return response.json();
 };
 
-// Keeps what was asked for last, up to a sum of sizes.
+// Keeps the items used last, up to a total size.
 class Recent {
   constructor(most, least, onDrop = () => {}) {
     Object.assign(this, { most, least, onDrop, sum: 0, items: new Map() });
@@ -66,7 +66,7 @@ export class VideoStreams {
     this.pictures.clear();
   }
 
-  // First frames of the chunks of a stream: they depend on the offsets alone.
+  // The first frame of each chunk of a stream. It depends only on the offsets.
   chunkStarts(name) {
     if (!this.starts[name]) {
       const offsets = this.video.offsets[name];
@@ -80,7 +80,7 @@ export class VideoStreams {
     return this.starts[name];
   }
 
-  // The chunk that holds a frame: {start, data} once it is there.
+  // The chunk that holds a frame, as a promise of {start, data}.
   chunk(name, index) {
     const starts = this.chunkStarts(name);
     let low = 0, high = starts.length - 1;
@@ -134,7 +134,7 @@ export class VideoStreams {
     const { width, height } = this.video;
     return this.pictures.get(`${name}:${index}`, width * height, async () => {
       const bitmap = await this.decode(name, index);
-      // From here to the end nothing waits: the canvas is everybody's.
+      // Nothing may wait from here to the end, because all callers share the canvas.
       if (scratch.width !== width || scratch.height !== height) Object.assign(scratch, { width, height });
       scratchContext.drawImage(bitmap, 0, 0);
       bitmap.close();

@@ -1,8 +1,8 @@
 // One video of the player, and its panels.
 //
-// All panels lie on the grid of frame t. Forward flow leaves it: field t, from frame t to t + step.
-// Backward flow arrives from it: field t - step, from frame t to t - step. The other direction of the
-// same field lies on the grid of the frame at its other end, and is shown there.
+// All panels use the grid of frame t. Forward flow is field t, from frame t to frame t + step.
+// Backward flow is field t - step, from frame t to frame t - step. The panel "Reverse" shows the
+// other direction of the same field, on the grid of the frame at the field's other end.
 
 import { drawArrows } from "./arrows.js";
 import { VideoStreams } from "./streams.js";
@@ -12,9 +12,9 @@ export const PANELS = {
   color: { title: "Color", words: "hue is the direction, saturation the speed" },
   x: { title: "Flow x", words: "stored levels, right is bright" },
   y: { title: "Flow y", words: "stored levels, down is bright" },
-  arrows: { title: "Arrows", words: "where things go, over the frame" },
+  arrows: { title: "Arrows", words: "the motion as arrows over the frame" },
   reverse: { title: "Reverse", words: "the other direction of the same field" },
-  error: { title: "Error", words: "how far forward and backward flow miss one another" },
+  error: { title: "Error", words: "distance by which backward flow misses the start of forward flow" },
 };
 
 const LOOK_AHEAD = 3;
@@ -96,7 +96,7 @@ export class View {
     return panel;
   }
 
-  // Gets what the panels need of frame t; returns what draws it, which never waits.
+  // Gets the data that the panels need for frame t. Returns a function that draws without waiting.
   async prepare(t, { isAhead = false } = {}) {
     const { player, streams, video } = this;
     const { dataset, direction } = player;
@@ -130,14 +130,14 @@ export class View {
       got.error = player.colors.consistency(got.flow, got.back, video.width, video.height);
     }
     return () => {
-      // Its pictures are gone with it.
+      // After the view is closed, its pictures are gone.
       if (this.isClosed) return;
       this.drawn = got;
       for (const panel of Object.values(this.panels)) this.drawPanel(panel, got, failures, t);
     };
   }
 
-  // Begins to get what comes after frame t.
+  // Starts to get the data of the frames after frame t.
   lookAhead(t) {
     for (let ahead = 1; ahead <= LOOK_AHEAD; ahead++) {
       if (t + ahead < this.video.num_frames) this.prepare(t + ahead, { isAhead: true });
@@ -192,7 +192,7 @@ export class View {
     panel.context.putImageData(panel.image, 0, 0);
   }
 
-  // The same point of the picture in this video; null where there is none.
+  // The same point of the picture in this video, or null if the point lies outside.
   placeOf(point) {
     if (!point) return null;
     const { width, height } = this.video;

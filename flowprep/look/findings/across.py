@@ -1,4 +1,4 @@
-"""What is wrong with a video, told beside the other videos of its data set."""
+"""Checks that compare a video with the other videos of its data set."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["find_upside_down", "find_wrong_labels"]
 
 
 def find_upside_down(pictures: Mapping[str, NDArray[np.float32]]) -> list[Finding]:
-    """Returns the videos that, turned by 180 degrees, look like several others that agree.
+    """Finds videos that, turned by 180 degrees, look like several other videos that agree.
 
-    `pictures` are mean frames by key, PICTURE_SHAPE each. One is told where at least two others
-    have a correlation over 0.8 with it turned and 0.7 with each other, and none has as much as 0.6
-    with it as it is. So it needs scenes that come again, as from a fixed camera or in the groups of
-    UCF101.
+    `pictures` are mean frames by key, PICTURE_SHAPE each. A video is reported if at least two
+    other videos have a correlation over 0.8 with the turned picture and over 0.7 with each other,
+    and no other video has a correlation of 0.6 with the unturned picture. So the check needs
+    scenes that occur several times, as with a fixed camera or in the groups of UCF101.
     """
     keys = list(pictures)
     if len(keys) < 3:
@@ -47,12 +47,13 @@ def find_wrong_labels(
     labels: Mapping[str, int],
     class_names: Sequence[str] = (),
 ) -> list[Finding]:
-    """Returns the videos that move like another class, where motion tells the classes apart.
+    """Finds videos that move like another class, if motion tells the classes apart.
 
-    `motions` are mean fields by key, MOTION_SHAPE each. Each video is compared with the means of
-    the classes, its own without itself. Nothing is said unless four of five videos are nearest to
-    their own class; then those are told that are twice as far from their own as from another, to
-    which they are as near as its own videos are. Needs five videos of a class.
+    `motions` are mean fields by key, MOTION_SHAPE each. Each video is compared with the mean of
+    each class. For its own class, the mean leaves out the video itself. Nothing is reported unless
+    four of five videos are nearest to their own class. A video is then reported if it is twice as
+    far from its own class as from another class, and as near to the other class as the videos of
+    that class are. Needs five videos of a class.
     """
     keys = [key for key in motions if key in labels]
     if not keys:
@@ -92,9 +93,9 @@ def find_wrong_labels(
 
 
 def _normalized(pictures: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Returns pictures (N, ...) as (N, D) vectors of mean 0 and length 1; blank ones as 0."""
+    """Returns pictures (N, ...) as (N, D) vectors of mean 0 and length 1. Blank pictures give 0."""
     flat = pictures.reshape(len(pictures), -1, 3).astype(np.float64)
     flat = (flat - flat.mean(axis=1, keepdims=True)).reshape(len(pictures), -1)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
-    # Under 4 levels of variation a picture is noise.
+    # A picture with a variation under 4 levels is noise.
     return np.where(length > 4 * np.sqrt(flat.shape[1]), flat / np.maximum(length, 1e-9), 0)

@@ -1,10 +1,10 @@
-"""What is wrong with one video, told from its statistics and a few of its fields.
+"""Checks one video by its statistics and a few of its fields.
 
-find_in_statistics, find_in_sample   all checks of what extract stored, of what the pixels say
-find_...                             a Finding, or None: one fault each
+find_in_statistics, find_in_sample   all checks of the stored statistics, and of the sampled pixels
+find_...                             one check each: returns a Finding, or None
 
-Where a threshold names "44 real clips", it was measured on 24 of UCF101 and 20 of sign language,
-with TV-L1 and Farneback; faults were made of the same clips.
+Thresholds that mention "44 real clips" were measured on 24 clips of UCF101 and 20 of sign language,
+with TV-L1 and Farneback. The faults were made from the same clips.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from flowprep.look.findings.statistics import REPEATED_SHARE, VideoStatistics
 __all__ = ["CLIPPED_SHARE", "find_in_sample", "find_in_statistics"]
 
 CLIPPED_SHARE = 0.01
-"""Share of components that may be beyond the bound, where nobody says otherwise."""
+"""Default for the share of components that may exceed the bound."""
 _CLIPPED_IN_VIDEO = 0.05
-"""The same for a single video: some are faster than the rest."""
+"""The same share for a single video, because some videos are faster than the rest."""
 
 
 # ---- what extract stored
@@ -36,7 +36,7 @@ _CLIPPED_IN_VIDEO = 0.05
 def find_in_statistics(
     statistics: VideoStatistics, clipped_share: float = CLIPPED_SHARE
 ) -> list[Finding]:
-    """Returns what the statistics alone say of a video."""
+    """Returns the findings about a video that follow from its statistics alone."""
     checks = (find_invalid, find_partial, find_short)
     found = [finding for check in checks if (finding := check(statistics))]
     if clipped := find_clipped(statistics, clipped_share):
@@ -45,7 +45,7 @@ def find_in_statistics(
 
 
 def find_invalid(statistics: VideoStatistics) -> Finding | None:
-    """Any NaN or infinity at all: no estimator should give one."""
+    """Finds any NaN or infinity, because no estimator should give one."""
     if not statistics.num_invalid:
         return None
     share = statistics.num_invalid / max(1, statistics.num_values)
@@ -55,7 +55,7 @@ def find_invalid(statistics: VideoStatistics) -> Finding | None:
 
 
 def find_partial(statistics: VideoStatistics) -> Finding | None:
-    """What extract itself knows to be incomplete."""
+    """Finds a video that extract itself knows to be incomplete."""
     if not statistics.is_partial:
         return None
     detail = f"{statistics.num_decoded} frames before the damage"
@@ -63,7 +63,7 @@ def find_partial(statistics: VideoStatistics) -> Finding | None:
 
 
 def find_notes(statistics: VideoStatistics) -> list[Finding]:
-    """What extract itself noted, concealed damage apart."""
+    """Returns the notes of extract itself. Concealed damage is a finding of its own."""
     key = statistics.key
     found = [
         Finding("noted", key, f"{VIDEO_NOTES.get(code, code)}: {text}")
@@ -76,7 +76,10 @@ def find_notes(statistics: VideoStatistics) -> list[Finding]:
 
 
 def find_short(statistics: VideoStatistics) -> Finding | None:
-    """Fewer than 85 % of the frames promised, and 5 at least; the 44 real clips lack 1 at most."""
+    """Finds less than 85 % of the promised frames, with at least 5 missing.
+
+    The 44 real clips lack at most 1 frame.
+    """
     expected, got = statistics.num_expected, statistics.num_decoded
     if statistics.is_partial or expected is None or got > 0.85 * expected or expected - got < 5:
         return None
@@ -86,8 +89,8 @@ def find_short(statistics: VideoStatistics) -> Finding | None:
 def find_clipped(
     statistics: VideoStatistics, clipped_share: float = CLIPPED_SHARE
 ) -> Finding | None:
-    """More than 5 % of all components beyond the bound, or 10 % of those of moving vectors and
-    0.1 % of all; in the 44 real clips 0.4 % and 0.5 % at most."""
+    """Finds more than 5 % of all components beyond the bound, or 10 % of those of moving vectors
+    and 0.1 % of all. The 44 real clips have at most 0.4 % and 0.5 %."""
     share = statistics.clipped_share
     of_moving = share / max(statistics.moving_share, 1e-9)
     is_clipped = share > _CLIPPED_IN_VIDEO or (of_moving > 0.10 and share > 0.001)
@@ -102,11 +105,11 @@ def find_clipped(
 
 
 def find_in_sample(statistics: VideoStatistics, sample: VideoSample) -> list[Finding]:
-    """Returns what the sampled pixels say of a video; a cause hides what follows from it."""
+    """Returns the findings about the sampled pixels of a video. A cause hides its consequences."""
     if finding := find_blank(statistics, sample):
         return [finding]
     found = []
-    # A field of the wrong direction does not come back to itself either.
+    # A field of the wrong direction also disagrees with the backward flow.
     if finding := find_wrong_direction(statistics, sample) or find_breakdown(statistics, sample):
         found.append(finding)
     for check in (find_duplicates, find_cut, find_plateau, find_camera):
@@ -116,9 +119,13 @@ def find_in_sample(statistics: VideoStatistics, sample: VideoSample) -> list[Fin
 
 
 def find_blank(statistics: VideoStatistics, sample: VideoSample) -> Finding | None:
-    """Black or one color: 9 of 10 sampled frames with a range under 12 levels and a mean under
-    24, or a range under 3. Zero flow or still: 9 of 10 fields zero to within a level, and frames
-    that differ, or not, by half a level; in the 44 real clips they differ by 0.6 or more."""
+    """Finds black or one color, zero flow, or a still picture.
+
+    Black or one color: 9 of 10 sampled frames have a range under 12 levels and a mean under 24, or
+    a range under 3. Zero flow or still: 9 of 10 fields are zero to within a level. It is zero flow
+    if the frames differ by half a level, and still otherwise. In the 44 real clips frames differ by
+    0.6 levels or more.
+    """
     pairs = sample.pairs
     if sample.has_frames:
         dark = [p for p in pairs if p.contrast < 3 or (p.contrast < 12 and p.brightness < 24)]
@@ -139,12 +146,13 @@ def find_blank(statistics: VideoStatistics, sample: VideoSample) -> Finding | No
 
 
 def find_wrong_direction(statistics: VideoStatistics, sample: VideoSample) -> Finding | None:
-    """Photometric test: what else the field could be explains the frames far better.
+    """Photometric test: finds that an altered field explains the frames far better.
 
-    An error of at most 0.75 of the stored flow's and 0.9 of no flow's, over the moving pixels of
-    all sampled fields, which must be 0.4 % of all. In the 44 real clips the best alternative has
-    1.7 times the stored flow's error; the same clips with x and y exchanged, backwards or mirrored
-    fall under 0.6.
+    The error of the altered field must be at most 0.75 of the stored flow's error, and 0.9 of the
+    error of no flow. Errors are summed over the moving pixels of all sampled fields, which must be
+    0.4 % of all pixels. In the 44 real clips the best alternative has 1.7 times the error of the
+    stored flow. If x and y are exchanged, or the same clips run backwards or are mirrored, it has
+    less than 0.6 times that error.
     """
     moving = sum(p.num_moving for p in sample.pairs)
     if moving < 0.004 * sample.num_pixels * len(sample.pairs):
@@ -154,7 +162,7 @@ def find_wrong_direction(statistics: VideoStatistics, sample: VideoSample) -> Fi
         for name, error in pair.errors.items():
             sums[name] = sums.get(name, 0.0) + error
     stored, zero = sums.pop("stored"), sums.pop("zero")
-    # The opposite and the other direction's field stand for the same fault.
+    # The opposite field and the field of the other direction mean the same fault.
     best = min(sums, key=lambda name: sums[name])
     if sums[best] > 0.75 * stored or sums[best] > 0.9 * zero:
         return None
@@ -179,11 +187,13 @@ def find_wrong_direction(statistics: VideoStatistics, sample: VideoSample) -> Fi
 
 
 def find_breakdown(statistics: VideoStatistics, sample: VideoSample) -> Finding | None:
-    """Half of the fields explain the frames no better than none, and disagree with the backward
-    flow in half of the picture; 'blown-up' where they are longer than 3 % of the width, too.
+    """Finds flow that is no better than no flow, and disagrees with the backward flow.
 
-    In the 44 real clips the flow as stored has at most 0.6 of the error of no flow where a fiftieth
-    of the picture moves, and at most 0.3 of the picture is inconsistent in most fields.
+    Half of the fields must explain the frames no better than no flow, and disagree with the
+    backward flow in half of the picture. The finding is 'blown-up' if these fields are also longer
+    than 3 % of the width. In the 44 real clips the stored flow has at most 0.6 of the error of no
+    flow if a fiftieth of the picture moves, and at most 0.3 of the picture is inconsistent in most
+    fields.
     """
     bad = []
     for pair in sample.pairs:
@@ -194,7 +204,7 @@ def find_breakdown(statistics: VideoStatistics, sample: VideoSample) -> Finding 
         if sample.has_backward and pair.inconsistent < 0.5:
             continue
         bad.append(pair)
-    # Two witnesses: one of them alone is weak.
+    # The check needs both frames and backward flow, because one of them alone is weak evidence.
     if not (sample.has_frames and sample.has_backward) or 2 * len(bad) < len(sample.pairs):
         return None
     worst = max(bad, key=lambda p: p.mean_px)
@@ -210,14 +220,15 @@ def find_breakdown(statistics: VideoStatistics, sample: VideoSample) -> Finding 
 
 
 def find_duplicates(statistics: VideoStatistics, sample: VideoSample) -> Finding | None:
-    """Frames that are copies of the one before: one in six of a run, or 4 % of all.
+    """Finds frames that are copies of the frame before: one in six of a run, or 4 % of all frames.
 
-    In a run of 16 frames where the most moves, a copy differs from the one before by less than a
-    quarter of what its neighbors differ by; three of them are needed. In all of a video, those
-    with a JPEG of the same size are counted, by as many as differ by less than 0.3 levels among
-    those that were looked at. Without frames, blank fields are. Of the 44 real clips six are told,
-    and rightly: these clips of UCF101 have every second to every fifth frame twice, a difference of
-    0.1 to 1.6 levels between ones of 4 to 29; all others have two such dips at most.
+    The run is the 16 frames with the most motion. There, a copy differs from the frame before by
+    less than a quarter of its neighbors' differences, and three copies are needed. In the whole
+    video, frames with a JPEG of the same size are suspected. Some of them are compared. The share
+    that differs by less than 0.3 levels gives the number of copies. Without frames, blank fields
+    are counted. Six of the 44 real clips are reported, and rightly. These clips of UCF101 repeat
+    every second to every fifth frame: a difference of 0.1 to 1.6 levels lies between differences
+    of 4 to 29. All other clips have at most two such dips.
     """
     if sample.has_frames:
         dips = repeats(np.array(sample.run))
@@ -247,10 +258,11 @@ def find_duplicates(statistics: VideoStatistics, sample: VideoSample) -> Finding
 
 
 def find_cut(statistics: VideoStatistics, sample: VideoSample) -> Finding | None:
-    """Two frames of unlike structure between frames of like structure, which no flow explains.
+    """Finds two frames of different structure between similar frames, which no flow explains.
 
-    Correlation of the small pictures under 0.5, and 0.25 below that of both neighbors; the warped
-    frame keeps half of the difference. In the 44 real clips no correlation is under 0.76.
+    The correlation of the small pictures must be under 0.5, and 0.25 below that of both neighbors.
+    The warped frame must keep half of the difference. In the 44 real clips no correlation is under
+    0.76.
     """
     if not sample.has_frames:
         return None
@@ -278,14 +290,15 @@ def find_cut(statistics: VideoStatistics, sample: VideoSample) -> Finding | None
 
 
 def find_plateau(statistics: VideoStatistics, sample: VideoSample) -> Finding | None:
-    """A tenth of the moving components on the greatest level of all, in three of the eight largest
-    fields at least and in half of those that reach it.
+    """Finds a tenth of the moving components on the greatest level of all.
 
-    None of the 44 real clips has it. Cut off at 2 px, 14 of the 24 of UCF101 have it with TV-L1 at
-    240 px, and 34 of all 44 with Farneback at 96 px; the others hardly reach 2 px.
+    This must be so in at least three of the eight largest fields, and in half of the fields that
+    reach this level. None of the 44 real clips is reported. If flow is cut off at 2 px, 14 of the
+    24 clips of UCF101 are reported with TV-L1 at 240 px, and 34 of all 44 clips with Farneback at
+    96 px. The other clips hardly reach 2 px.
     """
     if find_clipped(statistics):
-        return None  # said already
+        return None  # already reported
     top = max((top for _, _, top in sample.plateaus), default=0.0)
     reaching = [item for item in sample.plateaus if item[2] > 0.999 * top]
     on_it = [item for item in reaching if item[1] > 0.10]
@@ -301,7 +314,7 @@ def find_plateau(statistics: VideoStatistics, sample: VideoSample) -> Finding | 
 
 
 def find_camera(statistics: VideoStatistics, sample: VideoSample) -> Finding | None:
-    """The border moves by 0.4 % of the width, and half of the picture with it, in most fields."""
+    """Finds a border that moves by 0.4 % of the width, with half of the picture, in most fields."""
     moving = [
         p for p in sample.pairs if p.camera_px > 0.004 * sample.width and p.camera_share > 0.5
     ]

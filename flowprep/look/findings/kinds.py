@@ -1,4 +1,4 @@
-"""What can be wrong with a video of a data set, in words."""
+"""The findings about a video of a data set, in words for people."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ KINDS: dict[str, FindingKind] = {
         "fault",
         "The video's part of the shard is damaged.",
         "Training will stop at this video.",
-        "`flowprep verify --deep` says what is wrong; remove the shard and its .json and run the "
-        "same extract command again.",
+        "Run `flowprep verify --deep`, which says what is wrong. Then remove the shard and its "
+        ".json, and run the same extract command again.",
     ),
     "swapped": FindingKind(
         "x and y exchanged",
@@ -81,7 +81,7 @@ KINDS: dict[str, FindingKind] = {
     "clipped": FindingKind(
         "Motion clipped at the bound",
         "fault",
-        "Much of the motion has exactly the largest value that can be stored.",
+        "Much of the motion has the largest value that can be stored.",
         "All fast motion looks the same.",
         "Extract with a larger `--bound`. This page recommends one.",
     ),
@@ -174,7 +174,7 @@ KINDS: dict[str, FindingKind] = {
         "note",
         "Most of the picture moves together.",
         "The network may learn the motion of the camera instead of the action.",
-        "Nothing, if the camera also moves where the network will be used. Otherwise subtract the "
+        "Do nothing if the camera will also move when the network is used. Otherwise subtract the "
         "mean flow in training (`--subtract-mean-flow`).",
     ),
     "noted": FindingKind(

@@ -2,7 +2,7 @@
 
 measure_pair(frames, flows)   a field and its frames -> PairMeasures
 plateau(flow, ...)            whether a field was cut off at a bound
-repeats(differences)          which frames repeat the one before
+repeats(differences)          which frames repeat the frame before
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PICTURE_SHAPE = (24, 32, 3)
 MOTION_SHAPE = (4, 4, 2)
 
 _MAX_SIDE_PX = 400
-"""Larger fields are shrunk for the measures, which are shares and ratios."""
+"""Larger fields are shrunk before they are measured. The measures are shares and ratios."""
 
 Plane = NDArray[np.float32]  # (H, W)
 
@@ -45,22 +45,22 @@ _CANDIDATES: dict[str, Callable[[Plane, Plane], tuple[Plane, Plane]]] = {
     "mirrored-x": lambda u, v: (-u, v),
     "mirrored-y": lambda u, v: (u, -v),
 }
-"""What a field might be taken for, as what would mend it."""
+"""The ways in which a field may be wrong, each with the change that would correct the field."""
 _MAX_POINTS = 16384
-"""Of the moving pixels so many are compared, at equal distances."""
+"""Number of moving pixels that are compared, at equal distances."""
 
 
 @dataclass(frozen=True)
 class PairMeasures:
-    """What one field and its two frames say; shares are from 0 to 1, errors are gray levels."""
+    """Measures of one field and its two frames. Shares are from 0 to 1, errors in gray levels."""
 
     pair: int
     num_pixels: int
     num_moving: int
-    """Pixels that move and that the errors are summed over."""
+    """Number of moving pixels over which the errors are summed."""
     errors: Mapping[str, float]
-    """Sum over the moving pixels of |second frame, moved back - first frame|, by what the field is
-    taken for."""
+    """For each way in which the field may be wrong, the sum over the moving pixels of
+    |second frame, moved back - first frame|."""
     inconsistent: float
     """Share of pixels where forward and backward flow disagree (Sundaram et al., ECCV 2010)."""
     mean_px: float
@@ -68,9 +68,9 @@ class PairMeasures:
     camera_px: float
     """Length of the border's median vector."""
     camera_share: float
-    """Share of the pixels that move as the border does."""
+    """Share of the pixels that move like the border."""
     is_blank: bool
-    """The field is zero to within a level."""
+    """Whether the field is zero to within a level."""
     difference: float
     """Mean |second frame - first frame|."""
     structure: float
@@ -90,8 +90,8 @@ def measure_pair(
 ) -> PairMeasures:
     """Compares a field with the two frames that it joins.
 
-    `frames` is (2, H, W, 3) uint8 RGB or None, `forward` (H, W, 2) float32 px on the grid of the
-    first frame, `backward` the same on the grid of the second, or None.
+    `frames` is (2, H, W, 3) uint8 RGB or None. `forward` is (H, W, 2) float32 px on the grid of the
+    first frame. `backward` is the same on the grid of the second frame, or None.
     """
     levels = spec.px_per_level
     greatest = float(np.abs(forward).max())
@@ -181,8 +181,8 @@ def _warp_errors(
     backward: NDArray[np.float32] | None,
     points: NDArray[np.intp],
 ) -> dict[str, float]:
-    """Returns the mean error at `points`, places in the flat planes, by what the field is taken
-    for."""
+    """Returns the mean error at `points`, which index the flat planes, for each way in which the
+    field may be wrong."""
     x, y = (plane.reshape(-1)[points] for plane in _grid(*first.shape))
     ours = first.reshape(-1)[points]
     ends = {
@@ -199,7 +199,7 @@ def _warp_errors(
 
 
 def _look_up(image: NDArray[np.float32], x: Plane, y: Plane) -> Plane:
-    """Returns a picture at points between its pixels; outside, its border."""
+    """Returns a picture at points between its pixels. Points outside get the border's value."""
     maps = np.atleast_2d(x), np.atleast_2d(y)
     found = cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(found, np.float32).reshape(*x.shape, *image.shape[2:])
@@ -230,12 +230,13 @@ def plateau(flow: NDArray[np.float32], spec: FlowSpec) -> tuple[float, float]:
 
     `flow` is one field as stored, (H, W, 2) px.
 
-    The share is 0 if there is no cliff: a level with half as many again as the one below it, and
-    next to nothing above it. All of them on it is a rigid motion rather than a bound.
+    The share is 0 if there is no cliff. A cliff is a level with 1.5 times as many components as the
+    level below it, and almost none above it. If all components are on this level, the motion is
+    rigid and not cut off.
     """
     lengths, level_px = np.abs(flow), spec.px_per_level
     parts = lengths[lengths > max(MOVING_PX, 3 * level_px)]
-    # Of fewer, the greatest say nothing.
+    # With fewer components, the greatest ones mean nothing.
     if parts.size < 0.005 * lengths.size:
         return 0.0, float(lengths.max())
     counts = np.bincount(np.rint(parts / level_px - 0.5).astype(np.int64), minlength=3) / parts.size
@@ -243,47 +244,47 @@ def plateau(flow: NDArray[np.float32], spec: FlowSpec) -> tuple[float, float]:
     top = max(range(max(1, top - 1), min(top + 2, counts.size)), key=lambda n: counts[n])
     on_it, above, below = counts[top], counts[top + 1 :].sum(), counts[top - 1]
     is_cliff = above < 0.1 * on_it and below < on_it / 1.5 and on_it < 0.97
-    # Below ten levels a steady motion is all on one level, too.
+    # Below ten levels, a steady motion is also all on one level.
     is_high = top >= 10
     return float(on_it) if is_cliff and is_high else 0.0, (top + 0.5) * level_px
 
 
 def _correlation(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
     a, b = a - a.mean(), b - b.mean()
-    # A level of noise in each, so that two blank pictures are alike.
+    # Each picture gets a level of noise, so that two blank pictures count as alike.
     power = float(np.sqrt(((a**2).mean() + 1) * ((b**2).mean() + 1)))
     return float((a * b).mean() + 1) / power
 
 
 @dataclass(frozen=True)
 class VideoSample:
-    """What the pixels of one video say: a few fields at equal distances, and suspicious ones."""
+    """Measures of one video's pixels: a few fields at equal distances, and suspicious fields."""
 
     pairs: tuple[PairMeasures, ...]
-    """At equal distances."""
+    """Fields at equal distances."""
     probes: tuple[PairMeasures, ...]
-    """Where the sizes of the JPEGs promise something, with their neighbors."""
+    """Fields that are suspicious by the sizes of their JPEGs, with their neighbors."""
     num_pixels: int
-    """Of a field, as measured."""
+    """Number of pixels of a field, as measured."""
     has_frames: bool
     has_backward: bool
     width: int
     plateaus: tuple[tuple[int, float, float], ...] = ()
-    """Of the fields with the largest JPEGs: index, and what `plateau` says."""
+    """For the fields with the largest JPEGs: the index and the result of `plateau`."""
     run: tuple[float, ...] = ()
-    """By how many levels neighboring frames differ where the most moves."""
+    """Differences of neighboring frames in levels, in the run with the most motion."""
     run_start: int = 0
-    """The first of these frames."""
+    """The first frame of `run`."""
     copies: tuple[tuple[int, float], ...] = ()
-    """Frames that may be copies of the one before, and by how many levels they differ from it."""
+    """Frames that may be copies of the frame before, each with its difference in levels."""
     picture: NDArray[np.float32] | None = None
-    """The mean frame, small: `PICTURE_SHAPE`; None without RGB."""
+    """The small mean frame, `PICTURE_SHAPE`. None without RGB."""
     motion: NDArray[np.float32] | None = None
-    """The mean flow on a coarse grid, by the mean length: `MOTION_SHAPE`."""
+    """The mean flow on a coarse grid, divided by the mean length, `MOTION_SHAPE`."""
 
 
 def repeats(differences: NDArray[np.float64]) -> list[int]:
-    """Returns which differences of neighboring frames, (N,) levels, are dips between others."""
+    """Returns the places of dips in the differences of neighboring frames, (N,) levels."""
     dips = []
     for t in range(1, differences.size - 1):
         before, after = differences[max(0, t - 2) : t].max(), differences[t + 1 : t + 3].max()

@@ -1,7 +1,7 @@
-"""What extract stored of a video, summed up, and where it promises that a look is worth its time.
+"""Sums up the stored statistics of a video, and chooses the fields that are worth a look.
 
 describe_video(metadata, ...)   `KEY.json` -> VideoStatistics
-suspicious_pairs, busiest_run   which fields and frames to read, told by the sizes of their JPEGs
+suspicious_pairs, busiest_run   choose fields and frames by the sizes of their JPEGs
 fullest_fields, suspected_copies
 """
 
@@ -35,15 +35,15 @@ __all__ = [
 
 REPEATED_SHARE = 0.04
 _JUMP = 1.3
-"""A field at a cut has a JPEG so many times as large as its neighbors' median, or larger."""
+"""At a cut, the JPEG of a field has at least this many times its neighbors' median size."""
 
 MOVING_PX = 0.5
-"""Shorter vectors tell nothing about the direction of motion: noise is as long."""
+"""Shorter vectors say nothing about the direction of motion, because noise is as long."""
 
 
 @dataclass(frozen=True)
 class VideoStatistics:
-    """What `KEY.json` says of a video, summed up over its directions."""
+    """The content of a video's `KEY.json`, summed up over its directions."""
 
     key: str
     num_flows: int
@@ -53,13 +53,13 @@ class VideoStatistics:
     num_fields: int
     num_zero_fields: int
     mean_px: float
-    """Mean length of the vectors, before clipping; bins count as their middles."""
+    """Mean length of the vectors before clipping. Each bin counts as its middle."""
     max_px: float
     """Largest component, before clipping."""
     moving_share: float
     """Share of the vectors that are longer than half a px."""
     num_expected: int | None
-    """Frames that duration and frame rate of the source promise; None where it does not say."""
+    """Number of frames by the source's duration and frame rate. None if these are unknown."""
     num_decoded: int
     rotation: int
     is_partial: bool
@@ -67,11 +67,11 @@ class VideoStatistics:
     num_damaged: int
     notes: Mapping[NoteCode, str]
     flat: NDArray[np.bool_]
-    """Which fields are blank, told by the size of their JPEGs; (num_flows,)."""
+    """Which fields are blank, judged by the size of their JPEGs, (num_flows,)."""
     flow_bytes: NDArray[np.int64]
-    """Size of each field, (num_flows,)."""
+    """Bytes of each field's JPEGs, (num_flows,)."""
     repeated: NDArray[np.bool_]
-    """Which frames have a JPEG of the size of the one before, (num_frames,); empty without RGB."""
+    """Which JPEGs of frames have the size of the one before, (num_frames,). Empty without RGB."""
 
     @property
     def clipped_share(self) -> float:
@@ -80,7 +80,7 @@ class VideoStatistics:
 
 
 def describe_video(metadata: VideoMetadata, config: ExtractConfig) -> VideoStatistics:
-    """Sums up a video's `KEY.json`, as `FlowDataset.metadata` gives it."""
+    """Sums up a video's `KEY.json`, as `FlowDataset.metadata` returns it."""
     items = list(metadata.flow.values())
     histogram_sum = histogram_px = histogram_moving = 0.0
     for item in items:
@@ -127,7 +127,7 @@ def describe_video(metadata: VideoMetadata, config: ExtractConfig) -> VideoStati
 
 @functools.lru_cache(maxsize=256)
 def _blank_bytes(width: int, height: int, quality: int) -> int:
-    """Size of the JPEG of a plane that is one level everywhere, and a few bytes more."""
+    """Returns the size of the JPEG of a plane with one level everywhere, plus a few bytes."""
     parameters = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
     plane = np.full((height, width), 128, np.uint8)
     _, jpeg = cv2.imencode(".jpg", plane, parameters)
@@ -135,9 +135,9 @@ def _blank_bytes(width: int, height: int, quality: int) -> int:
 
 
 def suspicious_pairs(statistics: VideoStatistics, step: int) -> list[int]:
-    """Returns fields worth a look, told by the sizes of the JPEGs: the two likeliest cuts.
+    """Returns the fields of the two likeliest cuts, judged by the sizes of the JPEGs.
 
-    Each comes with the fields before and after it.
+    The fields before and after each of them are included.
     """
     sizes = statistics.flow_bytes.astype(np.float64)
     n = sizes.size
@@ -150,13 +150,13 @@ def suspicious_pairs(statistics: VideoStatistics, step: int) -> list[int]:
 
 
 def jumps(sizes: NDArray[np.float64], step: int) -> NDArray[np.float64]:
-    """Returns how many times its neighbors' median each field's size is, (N,)."""
+    """Returns each field's size divided by the median size of its neighbors, (N,)."""
     reach = 4 * step
     padded = np.pad(sizes, reach, constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
     others = np.delete(windows, np.arange(reach - step + 1, reach + step), axis=1)
     with np.errstate(all="ignore"):
-        # No numpy.nanmedian: it warns where a window holds nothing else, as in a video of one pair.
+        # numpy.nanmedian would warn if a window holds only NaN, as in a video of one pair.
         ordered = np.sort(others, axis=1)  # NaN last
         known = np.isfinite(ordered).sum(axis=1)
         middle = ordered[np.arange(len(ordered)), np.maximum(known - 1, 0) // 2]
@@ -172,7 +172,7 @@ def busiest_run(statistics: VideoStatistics, num_frames: int) -> tuple[int, int]
 
 
 def suspected_copies(statistics: VideoStatistics) -> list[int]:
-    """Returns up to five frames to compare with the one before; none where copies are few."""
+    """Returns up to five frames to compare with the frame before; none if copies are few."""
     places = np.flatnonzero(statistics.repeated)
     if places.size < max(3, REPEATED_SHARE * statistics.repeated.size):
         return []
@@ -181,5 +181,5 @@ def suspected_copies(statistics: VideoStatistics) -> list[int]:
 
 
 def fullest_fields(statistics: VideoStatistics) -> list[int]:
-    """Returns the eight fields with the largest JPEGs: there is the most motion."""
+    """Returns the eight fields with the largest JPEGs, because these have the most motion."""
     return sorted(np.argsort(-statistics.flow_bytes, kind="stable")[:8].tolist())

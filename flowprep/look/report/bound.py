@@ -1,4 +1,4 @@
-"""Which bound suits the motion of a data set, told from the stored histograms."""
+"""Recommends a bound for the motion of a data set from the stored histograms."""
 
 from __future__ import annotations
 
@@ -24,44 +24,45 @@ def _nice_bounds() -> tuple[float, ...]:
 
 
 NICE_BOUNDS_PX = _nice_bounds()
-"""Bounds that may be recommended: round, and at most an eighth apart from 4 to 128 px."""
+"""Bounds that may be recommended. They are round numbers, from 4 to 128 px in steps of at most an
+eighth."""
 
 
 @dataclass(frozen=True)
 class BoundAdvice:
-    """Which bound suits the motion of a data set, or of a class."""
+    """A recommended bound for the motion of a data set or a class."""
 
     current_px: float
     current_share: float
-    """Of the components that the current bound clips, counted by extract."""
+    """Share of the components that the current bound clips, as counted by extract."""
     requested_share: float
     recommended_px: float
     recommended_share: float
-    """At most so many components are clipped there."""
+    """Upper limit of the share of components that the recommended bound clips."""
     shares: NDArray[np.float64]
-    """The same for each of NICE_BOUNDS_PX."""
+    """The same upper limit for each of NICE_BOUNDS_PX."""
 
 
 def most_beyond(
     summary: FlowSummary, bound_px: float, bounds: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Returns the most components that can be beyond each of `bounds`, (N,) float64, from below.
+    """Returns an upper limit of the components beyond each of `bounds`, (N,) float64, ascending.
 
-    `summary` is that of one video and direction, as stored. A vector longer than b has one
-    component beyond b at most, unless it is longer than b * sqrt(2), then two; a bin counts in full
-    from its lower edge. What extract counted at its own bound, and the greatest component, say more
-    and are used too. So the true number is never above this one.
+    `summary` is the stored summary of one video and direction. A vector longer than b has at most
+    one component beyond b, or two if it is longer than b * sqrt(2). A bin counts in full from its
+    lower edge. Extract's own count at its bound, and the greatest component, make the limit
+    tighter. So the true number is never above this limit.
     """
     histogram = np.asarray(summary.magnitude_histogram, np.float64)
     tail = np.concatenate((np.cumsum(histogram[::-1])[::-1], [0.0]))
     most = np.zeros(bounds.size)
     for factor in (1.0, np.sqrt(2.0)):
         bins = np.floor(factor * bounds / summary.histogram_bin_px)
-        # The last bin has no upper end, so all beyond it may be there.
+        # The last bin has no upper end, so it may hold all longer vectors.
         place = np.minimum(bins, HISTOGRAM_NUM_BINS).astype(np.intp)
         most += tail[np.minimum(place, histogram.size)]
     most = np.where(bounds >= bound_px, np.minimum(most, summary.num_clipped), most)
-    # Rounded to four digits when it was stored.
+    # The stored value was rounded to four digits.
     greatest = max(abs(summary.min_px or 0.0), abs(summary.max_px or 0.0)) + 5e-5
     return np.where(bounds >= greatest, 0.0, most)
 
@@ -74,7 +75,7 @@ def recommend_bound(
     bound_px: float,
     requested_share: float,
 ) -> BoundAdvice:
-    """Returns the least of NICE_BOUNDS_PX beyond which is at most the requested share.
+    """Returns the smallest of NICE_BOUNDS_PX that clips at most the requested share.
 
     `most` are sums of `most_beyond` over NICE_BOUNDS_PX.
     """

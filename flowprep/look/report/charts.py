@@ -23,22 +23,22 @@ from flowprep.look.report.survey import ClassSummary, VideoRow
 
 __all__ = ["bound_charts", "video_charts"]
 
-# Colors that stand for the page's own in a chart, by the CSS variable that takes their place.
+# Placeholder colors in a chart, and the CSS variables of the page that replace them.
 _CHART_COLORS = {"#010101": "--ink", "#020202": "--quiet", "#030303": "--line", "#040404": "--fill"}
 _CHART_COLORS |= {"#050505": "--fault", "#060606": "--accent", "#070707": "--card"}
 _INK, _QUIET, _LINE, _FILL, _FAULT, _ACCENT, _CARD = _CHART_COLORS
 
 
 def bound_charts(total: ClassSummary) -> str:
-    """Returns the figures of lengths and of what a bound would clip."""
+    """Returns the figures of vector lengths, and of the share that each bound would clip."""
     return _chart(
         "magnitudes",
         "How long the vectors are",
-        "Histogram of vector lengths of all fields, with the present and the recommended bound.",
+        "Histogram of vector lengths of all fields, with the current and the recommended bound.",
         lambda axes: _draw_magnitudes(axes, total),
     ) + _chart(
         "shares",
-        "What a bound would clip, at most",
+        "Upper limit of clipping by bound",
         "Share of clipped components by bound, with the requested share.",
         lambda axes: _draw_shares(axes, total.bound),
     )
@@ -90,7 +90,7 @@ def _mark_bounds(axes: Axes, bound: BoundAdvice) -> None:
             ha="left" if is_left else "right",
             va="top",
             color=color,
-            # So that no line goes through the words.
+            # The box keeps lines from going through the words.
             bbox={"facecolor": _CARD, "edgecolor": "none", "pad": 1},
             zorder=5,
         )
@@ -115,7 +115,7 @@ def video_charts(rows: Sequence[VideoRow]) -> str:
         axes.set_xlabel("videos")
 
     def draw_histogram(axes: Axes, values: NDArray[Any], label: str) -> None:
-        # Outliers are in the table; here they would squeeze all others into one bar.
+        # Outliers are in the table. In the chart, they would squeeze all others into one bar.
         top = float(np.percentile(values, 99)) * 1.05
         if top <= values.min():
             top = float(values.min()) + 1
@@ -129,8 +129,8 @@ def video_charts(rows: Sequence[VideoRow]) -> str:
         _chart(
             "lengths",
             "Lengths",
-            f"Histogram of frames a video: {lengths.min()} to {lengths.max()}.",
-            lambda axes: draw_histogram(axes, lengths, "frames; the last bar holds all longer"),
+            f"Histogram of frames per video: {lengths.min()} to {lengths.max()}.",
+            lambda axes: draw_histogram(axes, lengths, "frames (last bar: all longer videos)"),
         )
         + _chart(
             "motions",
@@ -148,7 +148,7 @@ def video_charts(rows: Sequence[VideoRow]) -> str:
 
 
 def _chart(name: str, title: str, description: str, draw: Callable[[Axes], None]) -> str:
-    """Returns a figure with an inline SVG whose colors are the page's."""
+    """Returns a figure with an inline SVG that uses the page's colors."""
     settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": name,
@@ -178,7 +178,7 @@ def _chart(name: str, title: str, description: str, draw: Callable[[Axes], None]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    # Ids are one namespace for the whole page.
+    # All ids of the page share one namespace.
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = svg.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
     for color, variable in _CHART_COLORS.items():

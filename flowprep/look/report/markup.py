@@ -1,4 +1,4 @@
-"""Pieces of the report's HTML; all that comes from a data set is escaped here."""
+"""Pieces of the report's HTML. Everything that comes from a data set is escaped here."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["code", "data_url", "escape", "join_counts", "percent"]
 
 
 def escape(text: str) -> str:
-    """Returns text as HTML shows it."""
+    """Returns text escaped for HTML."""
     return html.escape(text, quote=True)
 
 
 def code(text: str) -> str:
-    """Returns escaped text with what stands between backticks as code."""
+    """Returns escaped text. Words between backticks become code."""
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def data_url(webp: bytes) -> str:
-    """Returns a WebP as an address that holds it."""
+    """Returns a WebP as a data URL."""
     return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
 
 
@@ -31,7 +31,7 @@ def join_counts(counts: Counter[str]) -> str:
 
 
 def percent(share: float) -> str:
-    """Returns a share from 0 to 1 in percent, with as many digits as tell it apart from 0."""
+    """Returns a share from 0 to 1 in percent, with enough digits to tell it apart from 0."""
     percent = 100 * share
     if 0 < percent < 0.001:
         return "under 0.001\u00a0%"

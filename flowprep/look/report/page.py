@@ -1,9 +1,9 @@
-"""A `Report` as one HTML file that needs nothing else: no network, no library, no folder.
+"""Writes a `Report` as one HTML file that needs nothing else: no network, no library, no folder.
 
-All that comes from a data set (keys, class names, messages, paths) is escaped, and the page's
-Content-Security-Policy runs no script but its own. Template, style and script stand in report.html,
-report.css and report.js beside this file; page.css, page.js and table.js of look/web/ go before the
-latter two.
+Everything that comes from a data set (keys, class names, messages, paths) is escaped. The page's
+Content-Security-Policy runs only the page's own script. The template, style and script are in
+report.html, report.css and report.js beside this file. page.css of look/web/ comes before
+report.css, and page.js and table.js come before report.js.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def report_page(report: Report) -> str:
         ),
     }
     template = page_file("report/report.html")
-    # One pass: what is put in is not searched again.
+    # All parts are replaced in one pass, so that inserted text is not searched again.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
@@ -118,7 +118,7 @@ def _verdict(report: Report) -> str:
     if bound.current_share > bound.requested_share:
         text += (
             f" The bound of {bound.current_px:g} px clips {percent(bound.current_share)} of the "
-            f"flow; {bound.recommended_px:g} px would do."
+            f"flow. A bound of {bound.recommended_px:g} px would be enough."
         )
     missing = report.description.num_videos - report.description.num_stored
     missing -= report.description.num_failed
@@ -254,7 +254,7 @@ def _bound(report: Report) -> str:
     )
     ratio = bound.current_px / bound.recommended_px
     if ratio >= 1.5:
-        text += f"; a level would be {ratio:.1f} times finer with the recommended one."
+        text += f"; the recommended bound would make levels {ratio:.1f} times finer."
     else:
         text += "."
     note = (
@@ -277,8 +277,8 @@ def _classes(report: Report) -> str:
     text = (
         f'<p class="quiet legend"><img class="wheel" src="{legend}" alt="Color wheel">'
         "<span>The mean field of each class, from the sampled videos. Hue is the direction: red is "
-        "right, yellow down, cyan left, violet up; saturation is the length. All classes share one "
-        "scale. Clipped shares and bounds are those of all videos.</span></p>"
+        "right, yellow down, cyan left, violet up. Saturation is the length. All classes share one "
+        "scale. Clipped shares and bounds come from all videos.</span></p>"
     )
     greatest = max((item.mean_px for item in report.classes), default=0.0) or 1.0
     fields = [item.mean_flow for item in report.classes if item.mean_flow is not None]
@@ -333,7 +333,7 @@ def _only_options(report: Report) -> str:
 
 
 def _table_data(report: Report) -> str:
-    """Returns the table as JSON, a list of values for each column."""
+    """Returns the table as JSON, with a list of values for each column."""
     rows = report.rows
     bits: Counter[str] = Counter()
     order = {kind: bit for bit, kind in enumerate(KINDS)}
@@ -360,7 +360,7 @@ def _table_data(report: Report) -> str:
         "view": f"flowprep view {shlex.quote(report.location)}",
         "columns": columns,
     }
-    # Inside a script element nothing but `<` can end it or begin another.
+    # Inside a script element, only `<` can end the element or begin another one.
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -433,7 +433,7 @@ def _counts(findings: Iterable[Finding]) -> Counter[str]:
 
 
 def _view_command(location: str, key: str) -> str:
-    # As report.js makes it for the rows of the table.
+    # report.js makes the same name for the rows of the table.
     film = re.sub(r"[^\w.-]+", "_", key.rsplit("/", 1)[-1], flags=re.ASCII).lstrip("-") + ".mp4"
     return f"flowprep view {shlex.quote(location)} {shlex.quote(key)} --to {film}"
 
@@ -443,7 +443,7 @@ def _shown(value: Any) -> str:
 
 
 def write_report(report: Report, to: str | os.PathLike[str]) -> None:
-    """Writes a report as one HTML file, which appears when it is complete."""
+    """Writes a report as one HTML file. The file appears when it is complete."""
     path = Path(to)
     # Names of files need not be UTF-8, which a page is.
     page = report_page(report).encode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-// Stands in one script with page.js and table.js.
+// This file is part of one script, after page.js and table.js.
 
 const data = JSON.parse($("data").textContent);
 const { columns } = data;
@@ -25,7 +25,7 @@ const table = new Table({
 });
 const key = (place) => columns[0].values[table.rowAt(place)];
 
-// As page.py makes it for the findings.
+// page.py makes the same command for the findings.
 const quote = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\"'\"'")}'`);
 const command = (name) => {
   const film = name.slice(name.lastIndexOf("/") + 1).replace(/[^\w.-]+/g, "_").replace(/^-+/, "");
@@ -76,7 +76,7 @@ $("search").addEventListener("keydown", (event) => {
 $("only").addEventListener("change", () => table.update());
 table.update();
 
-// A print shows the findings in full and the first rows of the table.
+// A printed page shows the findings in full and the first rows of the table.
 addEventListener("beforeprint", () => {
   document.querySelectorAll("details").forEach((item) => { item.open = true; });
   table.drawFirst(200);

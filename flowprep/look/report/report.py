@@ -1,6 +1,6 @@
-"""A whole data set in one object: what it holds, what is wrong with it, and where to look.
+"""A report on a whole data set: its content, what is wrong with it, and where to look.
 
-make_report(out)   every video's stored statistics, and the pixels of a sample -> Report
+make_report(out)   the stored statistics of every video, and the pixels of a sample -> Report
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ __all__ = ["Report", "make_report"]
 
 @dataclass(frozen=True)
 class Report:
-    """All that the page shows."""
+    """Everything that the page shows."""
 
     location: str
     description: DatasetDescription
     rows: tuple[VideoRow, ...]
     findings: tuple[Finding, ...]
-    """The gravest first."""
+    """All findings, the gravest first."""
     shown: tuple[ShownFinding, ...]
     total: ClassSummary
     classes: tuple[ClassSummary, ...]
     failures: tuple[Failure, ...]
     bytes_by_stream: Mapping[str, int]
     devices: Counter[str]
-    """Videos by what computed their flow; empty for an imported data set, which does not say."""
+    """Number of videos by the device that computed their flow. Empty for an imported data set."""
     num_sampled: int
     num_seconds: float
-    """What making this report took."""
+    """Time that it took to make this report."""
     color_max_px: float
-    """The length that is fully colored in all pictures."""
+    """Length of flow that has full saturation in all pictures."""
     notes: tuple[str, ...] = ()
-    """What to know of the labels that it was made with."""
+    """Notes on the labels that the report uses."""
 
 
 # ---- the recommended bound
@@ -71,10 +71,10 @@ def make_report(
 ) -> Report:
     """Reads the statistics of every video of a data set, and the pixels of `num_sampled` of them.
 
-    Which are sampled follows from the data set alone: first those whose statistics are odd, up to
-    a half, then classes by turns. `labels` is a name of labels to take in place of the data set's
-    own. `on_progress` gets steps done and steps to do. Raises ConfigError
-    for a number out of range, DatasetError where `out` cannot be read.
+    The choice of the sample depends on the data set alone: up to half are videos with unusual
+    statistics, and the rest come from all classes in turn. `labels` is the name of labels to use
+    instead of the data set's own. `on_progress` gets the number of steps done and in total. Raises
+    ConfigError for a number out of range, DatasetError if `out` cannot be read.
     """
     if num_sampled < 0:
         raise ConfigError(f"sample must be >= 0, got {num_sampled}")
@@ -102,7 +102,7 @@ def make_report(
     order = {name: number for number, name in enumerate(KINDS)}
     findings = sorted(reader.findings, key=lambda item: order[item.kind])
     total = reader.total.summary("all videos", dataset.config, clipped_share)
-    # Half of the vectors that move at all are shorter than a third of this or so.
+    # About half of the moving vectors are shorter than a third of this.
     color_max_px = max(1.0, min(total.p99_px, dataset.config.flow.bound_px))
     report = Report(
         location=dataset.location,

@@ -1,4 +1,4 @@
-"""Goes through a data set, and gathers rows, sums by class, and findings with their pictures."""
+"""Goes through a data set and gathers table rows, sums by class, and findings with pictures."""
 
 from __future__ import annotations
 
@@ -50,34 +50,34 @@ __all__ = [
 ]
 
 NUM_SAMPLED = 300
-"""Videos whose pixels are looked at, where nobody says otherwise: half a minute on one core."""
+"""Default number of videos whose pixels are examined. It takes half a minute on one core."""
 _PAIRS_PER_VIDEO = 6
 _SHOWN_PER_KIND = 12
-"""Findings of a kind that get pictures; the others are in the table."""
+"""Number of findings of each kind that get pictures. The others are in the table."""
 _THUMB_PX = 200
 _CLASS_PICTURE_PX = (64, 48)
 
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """One class, or all videos."""
+    """The summary of one class or of all videos."""
 
     name: str
     num_videos: int
     num_frames: int
     mean_px: float
     p99_px: float
-    """99 of 100 vectors are shorter, to a bin of the histogram."""
+    """Length below which 99 of 100 vectors are, to within a bin of the histogram."""
     bound: BoundAdvice
     histogram: NDArray[np.float64]
-    """Vectors by length, in bins of HISTOGRAM_BIN_PX; the last has no upper end."""
+    """Number of vectors by length, in bins of HISTOGRAM_BIN_PX. The last bin has no upper end."""
     mean_flow: NDArray[np.float32] | None
-    """The mean field of the sampled videos, (48, 64, 2) px; None where none was sampled."""
+    """The mean field of the sampled videos, (48, 64, 2) px. None if no video was sampled."""
 
 
 @dataclass(frozen=True)
 class VideoRow:
-    """A line of the table."""
+    """One row of the table."""
 
     key: str
     label: str
@@ -96,7 +96,7 @@ class VideoRow:
 
 @dataclass(frozen=True)
 class ShownFinding:
-    """A finding with its pictures, WebP each: the frame, the next one for a cut, the flow."""
+    """A finding with its pictures as WebP: the frame, the next frame for a cut, and the flow."""
 
     finding: Finding
     pictures: tuple[tuple[str, bytes], ...]
@@ -108,7 +108,7 @@ def _no_vectors() -> NDArray[np.float64]:
 
 @dataclass
 class _Sums:
-    """What is added up over the videos of a class."""
+    """The sums over the videos of a class."""
 
     num_videos: int = 0
     num_frames: int = 0
@@ -146,7 +146,7 @@ class _Sums:
 
 
 class DatasetSurvey:
-    """Goes through a data set and gathers rows, sums and findings, as `make_report` leads it."""
+    """Goes through a data set and gathers rows, sums and findings, in steps for `make_report`."""
 
     def __init__(self, dataset: FlowDataset, clipped_share: float) -> None:
         self.dataset = dataset
@@ -217,7 +217,7 @@ class DatasetSurvey:
         self._oddness.append((max(blank_share, copies), jump, statistics.clipped_share, emptiness))
 
     def choose(self, num_sampled: int) -> list[str]:
-        """Returns the videos to look at, in the order of the data set."""
+        """Returns the videos to examine, in the order of the data set."""
         if num_sampled >= len(self._readable):
             return list(self._readable)
         if num_sampled == 0:
@@ -240,7 +240,7 @@ class DatasetSurvey:
         return [self._readable[place] for place in sorted(chosen)]
 
     def read_sample(self, key: str) -> None:
-        """Looks at some fields of one video."""
+        """Examines some fields of one video."""
         config = self.dataset.config
         video = self.dataset.videos[key]
         try:
@@ -261,7 +261,7 @@ class DatasetSurvey:
                 self._motions[key] = sample.motion
 
     def compare_videos(self) -> None:
-        """Adds what only shows beside other videos."""
+        """Adds the findings that need a comparison with other videos."""
         self.findings += find_upside_down(self._pictures)
         labels = {
             key: label
@@ -319,7 +319,7 @@ def _read_sample(
         if has_frames:
             ends = (t, t + spec.step)
             frames = np.concatenate([dataset.frames(video.key, [index]) for index in ends])
-        # A data set of backward flow alone is one of forward flow of the frames exchanged.
+        # Backward flow alone is treated as the forward flow of the exchanged frames.
         if frames is not None and first_direction == "backward":
             frames = frames[::-1]
         backward = dataset.flow(video.key, t, 1, "backward")[0] if has_backward else None
@@ -358,7 +358,7 @@ def _read_sample(
         run_start=run_start,
         copies=tuple(copies),
         picture=np.asarray(np.mean(pictures, axis=0), np.float32) if pictures else None,
-        # A tenth of a px is noise and quantizing.
+        # A tenth of a px is noise and quantization error.
         motion=np.asarray(motion / (length + 0.1), np.float32),
     )
     return sample, mean_flow

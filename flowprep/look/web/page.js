@@ -1,5 +1,5 @@
-// What the report's page and the browser's page have in common: colors, copying, searching.
-// The report holds it and table.js in its own script; the browser's page imports both.
+// Code that the pages of `report` and `browse` share: colors, copying, searching. The page of
+// `report` includes this file and table.js in its own script. The page of `browse` imports both.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -50,7 +50,7 @@ export const copy = async (text) => {
 
 // ---- searching
 
-// Tells of a search when there is a pause in it.
+// Calls `onChange` when the user pauses while typing a search.
 export const setUpSearch = (input, onChange) => {
   let pause = 0;
   input.addEventListener("input", () => {

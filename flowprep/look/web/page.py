@@ -1,6 +1,6 @@
-"""What the report's page and the browser's page have in common, as far as Python makes it.
+"""The Python code that the pages of `flowprep report` and `flowprep browse` share.
 
-page.css and page.js are the other half: colors, and the table that shows these columns.
+page.css, page.js and table.js are the other half: colors, and the table that shows these columns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEVERITIES: dict[Severity, str] = {
     "suspicion": "▲ Suspicion",
     "note": "● Note",
 }
-"""Mark and word of each."""
+"""The mark and the word of each severity."""
 
 
 def page_file(name: str) -> str:
@@ -39,7 +39,7 @@ def key_column(values: Sequence[str], width: str) -> dict[str, Any]:
 
 
 def findings_column(values: Sequence[int], width: str) -> dict[str, Any]:
-    """Returns the column of findings; each value has bit n for the n-th of `KINDS`."""
+    """Returns the column of findings. Bit n of a value stands for the n-th of `KINDS`."""
     return {
         "title": "Findings",
         "kind": "set",
@@ -50,7 +50,7 @@ def findings_column(values: Sequence[int], width: str) -> dict[str, Any]:
 
 
 def name_column(title: str, values: Sequence[str], width: str) -> dict[str, Any]:
-    """Returns a column of names, of which there are few different ones."""
+    """Returns a column of names with few different values."""
     places: Mapping[str, int] = {value: n for n, value in enumerate(sorted(set(values)))}
     return {
         "title": title,
@@ -64,7 +64,7 @@ def name_column(title: str, values: Sequence[str], width: str) -> dict[str, Any]
 def number_column(
     title: str, values: Iterable[float | None], digits: int, width: str
 ) -> dict[str, Any]:
-    """Returns a column of numbers, rounded to so many digits; None is an empty place."""
+    """Returns a column of numbers, rounded to `digits` digits. None gives an empty cell."""
     rounded = [None if v is None else round(v, digits) for v in values]
     if digits == 0:
         rounded = [None if v is None else int(v) for v in rounded]

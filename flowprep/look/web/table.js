@@ -1,8 +1,8 @@
-// The table of videos of the report's page and the browser's page, of which only the rows in sight
-// are in the page. The report holds this in its own script, so nothing is imported here.
+// The table of videos on the pages of `report` and `browse`. Only the visible rows are in the page.
+// The page of `report` includes this file in its own script, so it imports nothing.
 //
 //   row     a video's number in the data set
-//   place   where it stands among those that are shown, in their order
+//   place   the position of a video among the shown videos, in their order
 
 const cellText = (column, row) => {
   const value = column.values[row];
@@ -24,7 +24,7 @@ class Rows {
     this.haystack = null;
   }
 
-  // Rank of each row in a column, made once: then every sort is one of numbers.
+  // Rank of each row in a column. It is made once, so that every sort compares only numbers.
   ranks(index) {
     if (!this.orders.has(index)) this.orders.set(index, this.makeRanks(this.columns[index]));
     return this.orders.get(index);
@@ -86,16 +86,17 @@ class Rows {
   }
 }
 
-// A browser allows no element of more than some 16 million px: beyond a half of it the way through
-// the rows is shortened.
+// Browsers limit the height of an element to about 16 million px. If the rows need more than half
+// of that, scrolling moves through them faster.
 const MAX_PX = 8e6;
 
 export class Table {
-  // `columns` are [{title, kind, width, values, names?, digits?, help?, also?}]. A column of names
-  // holds numbers into `names`; one of sets holds bits over `names`; `also` has more text to search
-  // for, by row. `filter()` returns {words, accepts}: what a row's text must contain, and a function
-  // of the row or null. `onMove(place, row)` is told of every move; `classOf(row)` marks rows;
-  // `keepsActive`: a sort leaves the active row the active one, and does not begin at the top.
+  // `columns` are [{title, kind, width, values, names?, digits?, help?, also?}]. In a column of
+  // names, values are indices of `names`. In a column of sets, values are bits over `names`. `also`
+  // has more text to search, by row. `filter()` returns {words, accepts}: the words that a row's
+  // text must contain, and a function of the row or null. `onMove(place, row)` is called for every
+  // move. `classOf(row)` marks rows. If `keepsActive` is true, a sort keeps the active row and does
+  // not begin at the top.
   constructor({ columns, count, scroller, table, filter, onCount, onMove, classOf, keepsActive = false }) {
     Object.assign(this, { columns, scroller, table, filter, onCount, onMove, classOf, keepsActive });
     this.rows = new Rows(columns, count);
@@ -103,7 +104,7 @@ export class Table {
     [this.headRow] = table.tHead.rows;
     this.body = table.tBodies[0];
     columns.forEach((column, index) => this.headRow.append(this.makeHead(column, index)));
-    // Between two spaces as high as the other rows.
+    // The drawn rows stand between two spaces that are as high as the rows not drawn.
     [this.before, this.after] = [this.makeSpace(), this.makeSpace()];
     this.body.append(this.before, this.after);
     this.rowHeight = 32;
@@ -117,7 +118,7 @@ export class Table {
 
   rowAt(place) { return this.rows.shown[place]; }
 
-  // `keep`: the active row stays the active one, if it is still shown; `still`: nothing scrolls.
+  // `keep`: the active row stays active if it is still shown. `still`: nothing scrolls.
   update({ keep = false, still = false } = {}) {
     const row = this.active >= 0 ? this.rowAt(this.active) : -1;
     this.rows.select(this.filter());
@@ -146,7 +147,7 @@ export class Table {
     this.onMove(this.active, this.rowAt(this.active));
   }
 
-  // Makes a row the active one without telling `onMove`; -1 for none.
+  // Makes a row active without calling `onMove`. -1 means no row.
   setActive(row) {
     this.active = this.placeOf(row);
     if (this.active >= 0) this.reveal(this.active);
@@ -155,12 +156,12 @@ export class Table {
 
   setValues(index, values) { this.rows.setValues(index, values); }
 
-  // Puts the first `most` rows into the page, for a print.
+  // Puts the first `most` rows into the page for printing.
   drawFirst(most) {
     this.body.replaceChildren(...this.makeRows(0, Math.min(this.length, most)));
   }
 
-  // Draws the rows in sight; where they are the same as before, only by `force`.
+  // Draws the visible rows. If these are the same as before, `force` must be true.
   draw(force = true) {
     const { full, high, view, scale } = this.sizes();
     const { scrollTop } = this.scroller;
