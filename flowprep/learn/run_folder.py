@@ -195,10 +195,8 @@ class RunFolder:
             )
 
     def _rows_until(self, step: int) -> list[list[str]]:
-        try:
-            text = (self.path / METRICS_FILE).read_bytes().decode(errors="replace")
-        except FileNotFoundError:
-            return []
+        content = Storage(self.path).read_if_there(METRICS_FILE) or b""
+        text = content.decode(errors="replace")
         rows = []
         # What stands behind damage is not to be told from it.
         with contextlib.suppress(csv.Error):
