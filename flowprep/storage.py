@@ -8,12 +8,16 @@ cannot be sent again.
 A request is repeated if its error may pass (the store throttles, a connection breaks, a range comes
 back short). Every error leaves this module as a StorageError that says what could not be done, and
 why.
+
+A storage may have a guard, which it calls directly before it publishes or removes a file. A second
+writer may follow between this call and the change. On a file system, the second writer removes the
+temporary file that would get the name. On an object store, the change has a condition (see
+`storage_conditions`).
 """
 
 from __future__ import annotations
 
 import errno
-import io
 import logging
 import os
 import random
@@ -21,15 +25,18 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flowprep.errors import ConfigError, StorageError
 from flowprep.extras import missing_extra
 from flowprep.file_info import FileInfo, read_file_info
-from flowprep.local_files import create_file, published_file
-from flowprep.storage_errors import answer_of, explain, may_pass, translated_errors
+from flowprep.local_files import create_file, make_folders, published_file, replace_file
+from flowprep.range_reader import range_reader
+from flowprep.storage_conditions import CREATE, Conditions, is_refused
+from flowprep.storage_errors import explain, may_pass, translated_errors
 from flowprep.urls import has_query, holds_credentials, redacted
 
 __all__ = ["Storage", "check_url"]
@@ -58,7 +65,6 @@ _S3_REQUEST_ATTEMPTS = 3
 _PART_BYTES = 16 << 20
 _PARTS_AT_ONCE = 4
 _MOST_PARTS = 10_000
-_READ_BYTES = 4 << 20
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
@@ -72,19 +78,31 @@ def check_url(location: str) -> None:
         )
 
 
+def _size_of(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # gone again, or a link to nothing
+        return None
+
+
 class Storage:
     """One folder that is read and written by relative names. Can be pickled; is thread-safe."""
 
-    def __init__(self, location: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, location: str | os.PathLike[str], guard: Callable[[], None] | None = None
+    ) -> None:
         """`location` is a path or an fsspec URL such as `s3://bucket/folder`.
 
-        Raises ConfigError for a URL that holds credentials or a query.
+        `guard` raises where nothing may be written any more; it pickles as this does. Raises
+        ConfigError for a URL that holds credentials or a query.
         """
         self.location = os.fspath(location)
+        self._guard = guard
         check_url(self.location)
         if has_query(self.location):
             raise ConfigError(f"a folder's URL must have no query, got {redacted(self.location)}")
         self._scheme = self.location.partition("://")[0] if "://" in self.location else ""
+        self._conditions = Conditions(self._scheme)
         self._connect()
 
     def _connect(self) -> None:
@@ -131,7 +149,7 @@ class Storage:
         return self._files
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Storage, (self.location,))
+        return (Storage, (self.location, self._guard))
 
     @property
     def local_root(self) -> Path:
@@ -182,7 +200,7 @@ class Storage:
         """Opens a binary file for streaming. A read that comes back short is an error."""
         if self.is_local:
             return self._attempt("read", name, lambda: open(self.path(name), "rb"))
-        return io.BufferedReader(_RangeReader(self, name), _READ_BYTES)
+        return range_reader(partial(self.read_range, name), self.size(name))
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder has this name."""
@@ -210,9 +228,10 @@ class Storage:
         """Returns the files and folders directly in `folder`, or none if it does not exist."""
         path = self.path(folder)
         if self.is_local:
+            with_paths = ((name, f"{path}/{name}") for name in self.list_names(folder))
             return [
-                FileInfo(name, os.path.isdir(f"{path}/{name}"), None, None, None)
-                for name in self.list_names(folder)
+                FileInfo(name, os.path.isdir(file), _size_of(file), None, None)
+                for name, file in with_paths
             ]
 
         def listed() -> list[dict[str, Any]]:
@@ -226,15 +245,21 @@ class Storage:
 
     # ---- writing
 
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Publishes `data` under `name` atomically."""
+    def confirm(self) -> None:
+        """Asks the guard, if there is one; raises what it does where nothing may be written."""
+        if self._guard is not None:
+            self._guard()
+
+    def write_bytes(self, name: str, data: bytes, *, lasting: bool = True) -> None:
+        """Publishes `data` under `name` atomically; see `published_file` for `lasting`."""
 
         def write() -> None:
             if self.is_local:
-                with published_file(self.path(name)) as file:
+                with self._published(name, lasting) as file:
                     file.write(data)
             else:
-                self._fs.pipe_file(self.path(name), data)
+                path = self.path(name)
+                self._publish(path, partial(self._fs.pipe_file, path, data))
 
         self._attempt("write", name, write)
 
@@ -252,11 +277,10 @@ class Storage:
                 if self.is_local:
                     create_file(path, data)
                 else:
-                    self._create_object(path, data)
-            except FileExistsError:
-                return False
+                    do = partial(self._fs.pipe_file, path, data)
+                    self._conditions.write(self._fs, path, CREATE, do)
             except Exception as error:
-                if 412 in answer_of(error) or "PreconditionFailed" in answer_of(error):
+                if is_refused(error):
                     return False
                 raise
             return True
@@ -264,18 +288,66 @@ class Storage:
         # If the first answer was lost, the second attempt finds the file of the first attempt.
         return self._attempt("write", name, create) or self.read_if_there(name) == data
 
-    def _create_object(self, path: str, data: bytes) -> None:
-        try:
-            self._fs.pipe_file(path, data, mode="create")
-        except OSError as error:
-            # The answer says that this store does not support a conditional write.
-            if error.errno not in (errno.ENOSYS, errno.ENOTSUP):
+    def replace(self, name: str, data: bytes, known: bytes) -> bool:
+        """Publishes `data` if the file `name` still holds `known`. Returns whether it did.
+
+        If two writers try at the same time, one wins on S3. On file systems and other stores, both
+        may succeed, and the data of the last one stays. On a file system, a writer fails whose
+        temporary file was removed.
+        """
+
+        def is_known() -> bool:
+            return self.read_if_there(name) == known
+
+        def replace() -> bool:
+            path = self.path(name)
+            if self.is_local:
+                return replace_file(path, data, is_known)
+            options = self._conditions.now(self._fs, path)
+            if not is_known():
+                return False
+            try:
+                do = partial(self._fs.pipe_file, path, data)
+                self._conditions.write(self._fs, path, options, do)
+            except Exception as error:
+                if is_refused(error):
+                    return False
                 raise
-        else:
+            return True
+
+        return self._attempt("write", name, replace) or self.read_if_there(name) == data
+
+    @property
+    def compares(self) -> bool:
+        """Whether of two that `replace` a file at once one alone wins."""
+        return self._conditions.compares
+
+    @contextmanager
+    def _published(self, name: str, lasting: bool) -> Iterator[Any]:
+        try:
+            with published_file(self.path(name), confirm=self._guard, lasting=lasting) as file:
+                yield file
+        except FileNotFoundError:
+            # Whoever took over has removed the temporary file, which is how it is kept out.
+            self.confirm()
+            raise
+
+    def _publish(self, path: str, do: Callable[..., object], *, if_new: bool = True) -> None:
+        """Writes an object by `do`, which takes the options of a condition; `if_new`: that one."""
+        if self._guard is None:
+            do()
             return
-        if self._fs.exists(path):
-            raise FileExistsError(path)
-        self._fs.pipe_file(path, data)
+        # Most are new, and no store is asked twice for those.
+        for is_new in (if_new, False):
+            options = CREATE if is_new else self._conditions.now(self._fs, path, if_new=if_new)
+            self.confirm()
+            try:
+                self._conditions.write(self._fs, path, options, do)
+                return
+            except Exception as error:
+                if not is_refused(error):
+                    raise
+        raise OSError(errno.EBUSY, "another writer changed it in the same moment")
 
     def read_if_there(self, name: str) -> bytes | None:
         """Returns a whole file, or None if there is none."""
@@ -287,10 +359,13 @@ class Storage:
             raise
 
     @contextmanager
-    def atomic_file(self, name: str) -> Iterator[Any]:
-        """Yields a file to write. It appears as `name` only if the block ends without an error."""
+    def atomic_file(self, name: str, *, lasting: bool = True) -> Iterator[Any]:
+        """Yields a file to write. It appears as `name` only if the block ends without an error.
+
+        See `published_file` for `lasting`.
+        """
         if self.is_local:
-            with translated_errors("write", name), published_file(self.path(name)) as file:
+            with translated_errors("write", name), self._published(name, lasting) as file:
                 yield file
             return
         # The file has no name, so that it disappears however this process ends.
@@ -309,15 +384,17 @@ class Storage:
             options["chunksize"] = max(_PART_BYTES, -(-size // _MOST_PARTS))
             options["max_concurrency"] = _PARTS_AT_ONCE
         # If a part fails for good, s3fs aborts the upload, and nothing of it becomes visible.
-        self._attempt(
-            "write", name, lambda: self._fs.put_file(local_path, self.path(name), **options)
-        )
+        path = self.path(name)
+        do = partial(self._fs.put_file, local_path, path, **options)
+        if_new = self._conditions.sends_if_new
+        self._attempt("write", name, lambda: self._publish(path, do, if_new=if_new))
 
     def remove(self, name: str) -> None:
         """Removes a file or a whole folder. Does nothing if it does not exist."""
         path = self.path(name)
 
         def remove() -> None:
+            self.confirm()
             if self.is_local:
                 if os.path.isdir(path):
                     shutil.rmtree(path, ignore_errors=True)
@@ -336,11 +413,18 @@ class Storage:
 
         self._known("remove", name, remove)
 
+    def remove_empty_folder(self, name: str) -> None:
+        """Removes a folder if nothing is in it; on an object store there is none then."""
+        if self.is_local:
+            self.confirm()
+            with suppress(OSError):
+                os.rmdir(self.path(name))
+
     def make_folder(self, name: str = "") -> None:
         """Creates a folder and its parents. Object stores have no folders and do nothing."""
         if self.is_local:
             with translated_errors("create", name or self.location):
-                os.makedirs(self.path(name), exist_ok=True)
+                make_folders(self.path(name))
 
     # ---- attempts
 
@@ -410,42 +494,3 @@ class Storage:
                 "see that the storage is up, and run the same command again"
             )
         return StorageError(f"cannot {action} {where}: {why}", reason)
-
-
-class _RangeReader(io.RawIOBase):
-    """A file of a store, read by ranges. A range that comes back short is requested again."""
-
-    def __init__(self, storage: Storage, name: str) -> None:
-        super().__init__()
-        self._storage = storage
-        self._name = name
-        self._size = storage.size(name)
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        begins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
-        self._position = max(0, begins[whence] + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        length = max(0, min(len(buffer), self._size - self._position))
-        data = self._storage.read_range(self._name, self._position, length)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def readall(self) -> bytes:
-        # Python's own method would request only 8 kB at a time.
-        data = bytearray()
-        while piece := self.read(_READ_BYTES):
-            data += piece
-        return bytes(data)

@@ -32,6 +32,8 @@ ROOMS = (
     "flowprep.locks",
     "flowprep.local_files",
     "flowprep.file_info",
+    "flowprep.range_reader",
+    "flowprep.storage_conditions",
     "flowprep.storage",
     "flowprep.flow",
     "flowprep.config",

@@ -20,7 +20,6 @@ __all__ = [
     "ShardFiles",
     "folder_number",
     "foreign_notes",
-    "holds_only_foreign",
     "is_part_file",
     "list_shards",
 ]
@@ -84,17 +83,6 @@ def is_part_file(name: str) -> bool:
     match = _PART_FILE.fullmatch(name)
     is_ours = match is not None and f"{int(match[1]):08d}" == match[1]
     return is_ours or TEMPORARY_MARK in name
-
-
-def holds_only_foreign(storage: Storage) -> bool:
-    """Whether the folder of parts is there for what no run wrote, and for nothing else."""
-    names = storage.list_names(PARTS_FOLDER)
-    for name in names:
-        if folder_number(name) is not None:
-            inside = storage.list_names(f"{PARTS_FOLDER}/{name}")
-            if not inside or any(map(is_part_file, inside)):
-                return False
-    return bool(names)
 
 
 def foreign_notes(storage: Storage, shards: Iterable[str] | None = None) -> list[str]:

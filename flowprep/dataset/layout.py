@@ -10,7 +10,7 @@
       logs/               a log per run
       .parts/000012/      finished videos, and segments of long ones, of shards that are not
                           published yet; gone at the end
-      .lock, .lease.json  which run is writing; the lease is there as long as it is
+      .lock, .lease.json  which run is writing, or was the last to (lease.py)
 
 A tar depends only on the videos, the configuration, the library versions and the device that
 computed each flow (the video's metadata names it). So on CPUs a resumed run ends with the same

@@ -11,11 +11,39 @@ second driver finds this file, it
 The time stamps of two machines are never compared. If the file system has locks (`locked_file`),
 they give the same answer sooner. NFS, Lustre and object stores may have none.
 
-Without a server that counts, one case remains. A driver that slept through LEASE_SECONDS (because
-it was suspended, or cut off from storage) learns of its successor only when it reads the lease
-again. Until then, its workers may still publish. That does no harm, because the published bytes
-follow from the plan alone: both drivers write the same bytes under the same names. Changing the
-plan and removing parts would do harm. So the driver reads the lease again before it does that.
+A driver that slept through LEASE_SECONDS (it was suspended, or cut off from storage) learns of its
+successor when it reads the lease again. So it reads the lease before every single change, and so do
+its workers on any machine. The `storage` of the lease does that: directly before a file gets its
+name, is sent or is removed, it reads the lease, and refuses if the lease has another id or epoch.
+The epoch grows by one with each holder. It stays in the file when the lease is given back.
+
+A driver may be stopped again, for any time, between this check and the change:
+
+- On a file system, the change gives a name to a temporary file, which was written before the check.
+  The successor takes the lease, then removes all temporary files, and reads nothing else before
+  that. So the change fails.
+- On S3, the change has a condition (`storage_conditions`): the object is the same as before the
+  check, or it is still missing.
+- A removal loses nothing that cannot be made again. It is of parts of published shards, and of
+  segments: a video that misses a segment is extracted uncut. The record of a part is emptied, not
+  removed. A sidecar that `--redo-changed` removes is rebuilt from its tar.
+- Two cases remain: stores that cannot compare, and files on S3 that the successor did not change.
+  Shards and parts then have the same bytes. `progress.json` carries its epoch, and an old one is
+  ignored. Parts of published shards are ignored. The sidecars overrule `failures.jsonl`.
+
+These are all writers of a data set, and what protects each file:
+
+    dataset.json, manifest.jsonl        driver, import      lease
+    failures.jsonl                      driver, import      lease, and the sidecars overrule it
+    shards/N.tar, shards/N.json         workers, import     lease, and the plan gives the same bytes
+    shards/N.json, rebuilt              extract, verify     lease
+    .parts/*                            driver, workers     lease
+    logs/progress.json                  driver              lease, and its epoch
+    logs/run-*.log                      driver              nothing: each run has its own file
+    .parts/N/I.stall                    workers             nothing: each worker has its own file
+    labels/NAME.jsonl                   label               created or replaced whole, without lease
+    .lease.json                         any that takes it   compared with what was read
+    .lock                               driver, import      the lock itself
 """
 
 from __future__ import annotations
@@ -29,16 +57,19 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from flowprep.dataset.layout import LEASE_FILE, LOCK_FILE
+from flowprep.dataset.parts import remove_temporary_files
 from flowprep.errors import StorageError
 from flowprep.locks import locked_file
 from flowprep.storage import Storage
 
-__all__ = ["LEASE_SECONDS", "Holder", "Lease", "held_lease", "locked_dataset"]
+__all__ = ["LEASE_SECONDS", "Holder", "Lease", "held_lease", "locked_dataset", "run_epoch"]
 
 log = logging.getLogger("flowprep.lease")
 
@@ -53,6 +84,7 @@ POLL_SECONDS = 1.0
 SETTLE_SECONDS = 1.0
 """Time between taking a lease from another driver and reading it back. If two drivers take it at
 the same time, the last one to write has it."""
+_JOIN_SECONDS = 10.0
 
 # The ids of the leases that this process holds. A lease with this process's number but another id
 # was left by a run whose end could not be written.
@@ -74,6 +106,12 @@ class Holder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When the run began, by its own clock, for people to read."""
     renewed: int = 0
     """Number of renewals of the lease. It changes with every write."""
+    epoch: int = 0
+    """Number of this holder. It grows by one with each holder; earlier versions did not count."""
+    run_epoch: int = 0
+    """Epoch of the last holder that keeps `logs/progress.json`."""
+    released: bool = False
+    """Whether the holder has given the lease back."""
 
     @classmethod
     def this_process(cls) -> Holder:
@@ -108,14 +146,45 @@ class Holder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return None
         if self.pid == os.getpid():
             return self.id in _held
-        return _started(self.pid) == self.pid_started
+        started = _started(self.pid)
+        if started is not None:
+            return started == self.pid_started
+        # With `hidepid`, `/proc` does not show the processes of other users.
+        return None if _is_there(self.pid) else False
+
+
+@dataclass(frozen=True)
+class _Guard:
+    """The check that the driver and its workers make before each change. It pickles to workers."""
+
+    storage: Storage
+    id: str
+    epoch: int
+
+    def __call__(self) -> None:
+        """Raises StorageError if another driver has the lease."""
+        data = self.storage.read_if_there(LEASE_FILE)
+        if not self.holds(data):
+            raise _lost(self.storage, data)
+
+    def holds(self, data: bytes | None) -> bool:
+        """Whether the lease that was read is the guarded one."""
+        holder = Holder.from_json(data) if data is not None else None
+        return (
+            holder is not None
+            and (holder.id, holder.epoch) == (self.id, self.epoch)
+            and not holder.released
+        )
 
 
 class Lease:
     """A lease that this process holds. `held_lease` makes it."""
 
     def __init__(self, storage: Storage, holder: Holder) -> None:
-        self._storage = storage
+        self._guard = _Guard(storage, holder.id, holder.epoch)
+        self.storage = Storage(storage.location, self._guard)
+        """The data set. It refuses to write as soon as another driver has the lease. It pickles."""
+        self.epoch = holder.epoch
         self._holder = holder
         self._renewed_at = _now()
         self._lost: StorageError | None = None
@@ -139,14 +208,14 @@ class Lease:
             raise self._lost
 
     def release(self) -> None:
-        """Ends the renewals. Removes the file if it still belongs to this driver."""
+        """Ends the renewals. Gives the lease back if it still belongs to this driver."""
         self._ended.set()
-        self._thread.join(timeout=RENEW_SECONDS)
-        _held.discard(self._holder.id)
-        # A file that is left behind is stale after a while, and at once for this machine.
+        # The thread may hang with the storage.
+        self._thread.join(timeout=_JOIN_SECONDS)
+        # A lease that is not given back is stale after a while, and at once for this machine.
         with suppress(StorageError):
-            if _holder_of(self._storage.read_if_there(LEASE_FILE)) == self._holder.id:
-                self._storage.remove(LEASE_FILE)
+            self._write(released=True)
+        _held.discard(self._holder.id)
 
     def _keep(self) -> None:
         while self._lost is None and not self._ended.wait(RENEW_SECONDS):
@@ -161,84 +230,109 @@ class Lease:
         if self._lost is not None or self._ended.is_set():
             return
         silence = _now() - self._renewed_at
-        data = self._storage.read_if_there(LEASE_FILE)
-        if data is None or _holder_of(data) != self._holder.id:
-            # If the file is gone, the driver that took over has finished, or somebody removed it.
-            other = (Holder.from_json(data) if data is not None else None) or "it is gone again"
-            self._lost = StorageError(
-                f"another run took over {self._storage.location} ({other}) after this one had not "
-                f"renewed its lease for {silence:.0f} s: it was suspended, or cut off from the "
-                "storage; nothing is lost: let the other one finish, then run this command again"
-            )
-            log.error("%s", self._lost)
+        if self._write():
+            self._renewed_at = _now()
             return
-        self._holder = msgspec.structs.replace(self._holder, renewed=self._holder.renewed + 1)
-        self._storage.write_bytes(LEASE_FILE, self._holder.to_json())
-        self._renewed_at = _now()
+        storage = self._guard.storage
+        self._lost = _lost(storage, storage.read_if_there(LEASE_FILE), silence)
+        log.error("%s", self._lost)
+
+    def _write(self, *, released: bool = False) -> bool:
+        """Writes the file again if it still belongs to this driver. Returns whether it does."""
+        storage = self._guard.storage
+        while self._guard.holds(found := storage.read_if_there(LEASE_FILE)):
+            assert found is not None
+            self._holder = msgspec.structs.replace(
+                self._holder, renewed=self._holder.renewed + 1, released=released
+            )
+            if storage.replace(LEASE_FILE, self._holder.to_json(), found):
+                return True
+        return False
 
 
 @contextmanager
-def held_lease(storage: Storage) -> Iterator[Lease]:
+def held_lease(storage: Storage, *, keeps_progress: bool = False) -> Iterator[Lease]:
     """Holds the lease on a data set during the block. A thread renews it.
 
-    Raises StorageError if another driver has the lease, with the name of that driver and how long
-    it was watched.
+    With `keeps_progress`, the `progress.json` of earlier holders is out of date from now on. Raises
+    StorageError if another driver has the lease, with the name of that driver and how long it was
+    watched.
     """
-    lease = Lease(storage, _take(storage))
+    lease = Lease(storage, _take(storage, keeps_progress))
     try:
+        # After this, no file gets its name that an earlier holder began to write.
+        remove_temporary_files(lease.storage)
         yield lease
     finally:
         lease.release()
 
 
+def run_epoch(storage: Storage) -> int:
+    """Returns the epoch of the last run that keeps `progress.json`, or 0 if nobody counted."""
+    data = storage.read_if_there(LEASE_FILE)
+    holder = Holder.from_json(data) if data is not None else None
+    return holder.run_epoch if holder is not None else 0
+
+
 @contextmanager
-def locked_dataset(storage: Storage) -> Iterator[Lease]:
+def locked_dataset(storage: Storage, *, keeps_progress: bool = False) -> Iterator[Lease]:
     """Holds a data set's lease, and the lock of its folder on this machine, during the block.
 
-    A second run gets a StorageError that names the first run.
+    A second run gets a StorageError that names the first run. See `held_lease`.
     """
     with ExitStack() as stack:
         if storage.is_local:
             taken = f"another run is writing to {storage.location}"
             path = storage.path(LOCK_FILE)
             stack.enter_context(locked_file(path, taken, "wait for it or end it"))
-        yield stack.enter_context(held_lease(storage))
+        yield stack.enter_context(held_lease(storage, keeps_progress=keeps_progress))
 
 
-def _take(storage: Storage) -> Holder:
+def _take(storage: Storage, keeps_progress: bool) -> Holder:
     holder = Holder.this_process()
     # The id is added before anybody can read the file. Otherwise another thread of this process
     # would take the holder for dead.
     _held.add(holder.id)
     try:
-        return _taken_over(storage, holder)
+        return _taken_over(storage, holder, keeps_progress)
     except BaseException:
         _held.discard(holder.id)
         raise
 
 
-def _taken_over(storage: Storage, holder: Holder) -> Holder:
+def _taken_over(storage: Storage, holder: Holder, keeps_progress: bool) -> Holder:
     while True:
-        if storage.create(LEASE_FILE, holder.to_json()):
-            pause = 0.0
-        else:
-            found = storage.read_if_there(LEASE_FILE)
-            if found is None:
+        found = storage.read_if_there(LEASE_FILE)
+        before = Holder.from_json(found) if found is not None else None
+        is_free = found is None or (before is not None and before.released)
+        is_dead = False
+        if found is not None and not is_free:
+            state = _watched(storage, found)
+            if state == "changed hands":
                 continue
-            is_dead = _is_gone(storage, found)
-            storage.write_bytes(LEASE_FILE, holder.to_json())
+            is_dead = state == "dead"
+        epoch = _epoch_of(found) + 1
+        last_run = before.run_epoch if before is not None else 0
+        mine = msgspec.structs.replace(
+            holder, epoch=epoch, run_epoch=epoch if keeps_progress else last_run
+        )
+        if found is None:
+            took = storage.create(LEASE_FILE, mine.to_json())
+        else:
+            took = storage.replace(LEASE_FILE, mine.to_json(), found)
+        if took and not (is_free or storage.compares or (is_dead and storage.is_local)):
             # The file system's lock keeps the drivers of this machine apart.
-            pause = 0.0 if is_dead and storage.is_local else SETTLE_SECONDS
-        time.sleep(pause)
+            time.sleep(SETTLE_SECONDS)
         winner = storage.read_if_there(LEASE_FILE)
-        if _holder_of(winner) == holder.id:
-            return holder
-        if winner is not None:
-            raise _taken(storage, Holder.from_json(winner), "it began at the same moment")
+        if winner == mine.to_json():
+            return mine
+        other = Holder.from_json(winner) if winner is not None else None
+        if winner is not None and winner != found and not (other is not None and other.released):
+            raise _taken(storage, other, "it began at the same moment")
 
 
-def _is_gone(storage: Storage, found: bytes) -> bool:
-    """Watches another driver's lease until it is stale. Returns whether the driver is surely dead.
+def _watched(storage: Storage, found: bytes) -> Literal["dead", "silent", "changed hands"]:
+    """Watches another driver's lease until it is stale, unless the driver is surely dead.
 
     Raises StorageError if the driver is alive.
     """
@@ -248,7 +342,7 @@ def _is_gone(storage: Storage, found: bytes) -> bool:
         raise _taken(storage, holder, "its process is alive")
     if alive is False:
         log.info("took over from %s, which ended without a word", holder)
-        return True
+        return "dead"
     log.warning(
         "%s is leased to %s; watching for up to %g s whether it is alive",
         *(storage.location, holder or "an unknown run", LEASE_SECONDS),
@@ -257,17 +351,15 @@ def _is_gone(storage: Storage, found: bytes) -> bool:
     while (spent := _now() - began) < LEASE_SECONDS:
         time.sleep(POLL_SECONDS)
         now = storage.read_if_there(LEASE_FILE)
-        if now is None:
-            return False
+        other = Holder.from_json(now) if now is not None else None
+        if now is None or (other is not None and other.released):
+            return "changed hands"
         if now != found:
             seconds = _now() - began
-            raise _taken(
-                storage,
-                Holder.from_json(now),
-                f"it renewed its lease within the {seconds:.0f} s that it was watched",
-            )
+            why = f"it renewed its lease within the {seconds:.0f} s that it was watched"
+            raise _taken(storage, other, why)
     log.warning("took over from %s, which gave no sign of life for %.0f s", holder, spent)
-    return False
+    return "silent"
 
 
 def _taken(storage: Storage, holder: Holder | None, why: str) -> StorageError:
@@ -277,9 +369,25 @@ def _taken(storage: Storage, holder: Holder | None, why: str) -> StorageError:
     )
 
 
-def _holder_of(data: bytes | None) -> str | None:
-    holder = Holder.from_json(data) if data is not None else None
-    return holder.id if holder is not None else None
+def _epoch_of(data: bytes | None) -> int:
+    """Returns the epoch in a lease file, also of a later version, or 0 if there is none."""
+    try:
+        epoch = json.loads(data or b"{}").get("epoch", 0)
+    except (ValueError, RecursionError, AttributeError):
+        return 0
+    return epoch if type(epoch) is int else 0
+
+
+def _lost(storage: Storage, data: bytes | None, silence: float | None = None) -> StorageError:
+    # If the file is gone, a run of an earlier version took over and has finished, or somebody
+    # removed it.
+    other = (Holder.from_json(data) if data is not None else None) or "its lease is gone"
+    after = f" for {silence:.0f} s" if silence is not None else ""
+    return StorageError(
+        f"another run took over {storage.location} ({other}) after this one had not renewed its "
+        f"lease{after}: it was suspended, or cut off from the storage; this run writes nothing "
+        "any more: let the other one finish, then run this command again"
+    )
 
 
 def _now() -> float:
@@ -297,10 +405,27 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Returns the start of a process in ticks since boot, or None if the process is gone."""
+    """Returns the start of a process in ticks since boot, or None if `/proc` does not show it.
+
+    Returns an empty text for a process that has ended and is still listed.
+    """
     try:
         # "PID (NAME) STATE PPID ..."; NAME may hold anything.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in ("Z", "X") else fields[19]
+    return "" if fields[0] in ("Z", "X") else fields[19]
+
+
+def _is_there(pid: int) -> bool:
+    """Whether there is a process with this number, even if `/proc` does not show it."""
+    if pid <= 0:  # names a group of processes
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        # This process may not send signals to it, so it is there.
+        return True
+    return True

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.failures import failed_in, is_same_failure, stored_failures
-from flowprep.dataset.foreign import foreign_notes, holds_only_foreign, list_shards
+from flowprep.dataset.foreign import foreign_notes, list_shards
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
 from flowprep.dataset.labels import LABELS_FOLDER, verify_labels
 from flowprep.dataset.layout import (
@@ -42,6 +43,7 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.lease import locked_dataset
 from flowprep.dataset.metadata import VideoMetadata
+from flowprep.dataset.parts import holds_published_alone
 from flowprep.dataset.rebuild import rebuild_sidecar, record_from_metadata
 from flowprep.dataset.sources import SourceCheck
 from flowprep.dataset.video_list import size_problem
@@ -102,22 +104,43 @@ def verify_dataset(
     """Checks a data set against its own plan, index and checksums.
 
     Reads every byte once; `deep` also decodes every JPEG. `repair` rebuilds lost or damaged
-    sidecars from their tars, and `failures.jsonl` from the sidecars; it keeps runs out meanwhile.
-    `sources` looks whether the sources are still the files that were extracted, by size and time;
-    `hash_sources` also reads those that have a checksum. Raises DatasetError only if there is no
-    readable data set at all.
+    sidecars from their tars, and `failures.jsonl` from the sidecars. `sources` compares the size
+    and the time of each source with those of the file that was extracted. `hash_sources` also
+    compares the contents, if there is a checksum. Raises DatasetError if there is no readable data
+    set at all, and StorageError if a run writes to a data set that needs repair.
     """
     storage = Storage(out)
     check = SourceCheck(hash_sources) if sources or hash_sources else None
-    if not repair:
-        return _verified(storage, deep, repair, check, progress)
-    DatasetHeader.read(storage)
-    with locked_dataset(storage):
-        return _verified(storage, deep, repair, check, progress)
+    with ExitStack() as stack:
+        repairer = _Repairer(storage, stack) if repair else None
+        return _verified(storage, deep, repairer, check, progress)
+
+
+class _Repairer:
+    """Writes what is repaired. It keeps runs out from the first repair on."""
+
+    def __init__(self, storage: Storage, stack: ExitStack) -> None:
+        self._storage = storage
+        self._stack = stack
+        self._is_locked = False
+
+    def lock(self) -> Storage:
+        """Takes the lease on the data set, and returns the storage that writes under this lease.
+
+        Raises StorageError if a run is writing to the data set.
+        """
+        if not self._is_locked:
+            self._storage = self._stack.enter_context(locked_dataset(self._storage)).storage
+            self._is_locked = True
+        return self._storage
 
 
 def _verified(
-    storage: Storage, deep: bool, repair: bool, check: SourceCheck | None, progress: bool | None
+    storage: Storage,
+    deep: bool,
+    repairer: _Repairer | None,
+    check: SourceCheck | None,
+    progress: bool | None,
 ) -> VerifyReport:
     header = DatasetHeader.read(storage)
     entries = read_manifest(storage)
@@ -137,7 +160,7 @@ def _verified(
     unread = set(by_shard)
     bar = tqdm(sorted(by_shard), unit="shard", disable=None if progress is None else not progress)
     for shard in bar:
-        sidecar = _load_sidecar(storage, shard, header, by_shard[shard], stored, repair, report)
+        sidecar = _load_sidecar(storage, shard, header, by_shard[shard], stored, repairer, report)
         if sidecar is not None:
             _check_shard(storage, sidecar, header.config, by_shard[shard], deep, check, report)
             placed.update(video.key for video in sidecar.videos if video.status != "failed")
@@ -149,8 +172,14 @@ def _verified(
     failures = recorded | {key: stored[key] for key in keys if stored and key in stored}
     known = {entry.video.key for entry in entries}
     if found := _wrong_failures(storage, stored, failures, known, placed):
-        if repair:
-            write_failures(storage, failures.values())
+        if repairer is not None:
+            leased = repairer.lock()
+            if stored_failures(leased) != stored:
+                raise DatasetError(
+                    f"{storage.location}: a run wrote {FAILURES_FILE} meanwhile; run `flowprep "
+                    "verify --repair` again"
+                )
+            write_failures(leased, failures.values())
             report.repaired.append(FAILURES_FILE)
         else:
             remedy = f"`flowprep verify --repair` makes {FAILURES_FILE} anew from the indexes"
@@ -222,11 +251,13 @@ def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport)
     foreign = list_shards(storage).foreign
     report.notes += foreign_notes(storage, foreign)
     for name in storage.list_names():
-        if name == PARTS_FOLDER and not holds_only_foreign(storage):
+        if name == PARTS_FOLDER:
+            if holds_published_alone(storage):
+                continue
             report.problems.append(
                 f"{PARTS_FOLDER} holds videos of an unfinished run; run the same extract again"
             )
-        elif name not in ours | {PARTS_FOLDER}:
+        elif name not in ours:
             report.problems.append(f"{name} does not belong to the data set; remove it")
     wanted = {os.path.basename(name(s)) for s in shards for name in (shard_name, sidecar_name)}
     for name in storage.list_names(SHARDS_FOLDER):
@@ -242,7 +273,7 @@ def _load_sidecar(
     header: DatasetHeader,
     entries: list[ManifestEntry],
     failures: dict[str, Failure] | None,
-    repair: bool,
+    repairer: _Repairer | None,
     report: VerifyReport,
 ) -> Sidecar | None:
     if not storage.exists(shard_name(shard)):
@@ -251,23 +282,31 @@ def _load_sidecar(
         )
         return None
     try:
-        if not storage.exists(sidecar_name(shard)):
-            raise DatasetError(
-                f"{sidecar_name(shard)} is missing; `flowprep verify --repair` rebuilds it"
-            )
-        return read_sidecar(storage, shard)
+        return _read_sidecar(storage, shard)
     except DatasetError as error:
-        if not repair:
+        if repairer is None:
             report.problems.append(str(error))
             return None
+    leased = repairer.lock()
+    with suppress(DatasetError):
+        # A run may have published the shard until then.
+        return _read_sidecar(storage, shard)
     try:
         sidecar = rebuild_sidecar(storage, shard, header.config, entries, failures)
     except DatasetError as error:
         report.problems.append(f"{sidecar_name(shard)} cannot be rebuilt: {error}")
         return None
-    storage.write_bytes(sidecar_name(shard), sidecar.to_json())
+    leased.write_bytes(sidecar_name(shard), sidecar.to_json())
     report.repaired.append(sidecar_name(shard))
     return sidecar
+
+
+def _read_sidecar(storage: Storage, shard: int) -> Sidecar:
+    if not storage.exists(sidecar_name(shard)):
+        raise DatasetError(
+            f"{sidecar_name(shard)} is missing; `flowprep verify --repair` rebuilds it"
+        )
+    return read_sidecar(storage, shard)
 
 
 def _check_shard(

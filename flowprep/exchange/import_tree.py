@@ -37,8 +37,8 @@ from flowprep.dataset.lost_plan import lost_header, read_or_recover_manifest
 from flowprep.dataset.parts import (
     part_name,
     read_part_record,
+    remove_all_parts,
     remove_parts,
-    remove_temporary_files,
     write_part_record,
 )
 from flowprep.dataset.plan import extend_plan, refuse_foreign_files
@@ -122,7 +122,8 @@ def import_tree(
         raise InputError(f"OUT {storage.location} lies inside TREE {top}; choose a folder outside")
     plan = ImportPlan(top, spec)
     storage.make_folder()
-    with locked_dataset(storage):
+    with locked_dataset(storage) as lease:
+        storage = lease.storage
         entries = _write_plan(storage, plan)
         report = ImportReport(storage.location, len(entries), notes=plan.notes)
         report.notes += foreign_notes(storage)
@@ -212,7 +213,7 @@ class _Importer:
 
     def go(self, num_workers: int | None, progress: bool | None) -> None:
         """Works until every shard is published."""
-        self._clean()
+        self._recover()
         lines: dict[int, list[int]] = {}
         for index, entry in enumerate(self.entries):
             lines.setdefault(entry.shard, []).append(index)
@@ -235,10 +236,9 @@ class _Importer:
             for job, _ in in_processes(_make_parts, self.plan, jobs, num_workers):
                 self._publish(job.shard, lines[job.shard])
                 bar.update(len(lines[job.shard]))
-        remove_parts(self.storage)
+        remove_all_parts(self.storage, lines)
 
-    def _clean(self) -> None:
-        remove_temporary_files(self.storage)
+    def _recover(self) -> None:
         stored = stored_failures(self.storage)
         self.published |= rebuild_lost_sidecars(
             self.storage, self.entries, self.plan.config, self.published, stored
@@ -294,7 +294,9 @@ def _make_parts(plan: ImportPlan, job: _Job) -> None:
             record = _failed(item.video, "unreadable", f"{error.filename}: {error.strerror}")
         else:
             try:
-                with job.storage.atomic_file(part_name(job.shard, index, "tar")) as file:
+                with job.storage.atomic_file(
+                    part_name(job.shard, index, "tar"), lasting=False
+                ) as file:
                     members = write_sample(file, metadata, streams)
             finally:
                 for stream in streams.values():

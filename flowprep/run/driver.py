@@ -27,8 +27,8 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.lease import Lease, locked_dataset
 from flowprep.dataset.parts import (
-    part_name,
-    read_part_record,
+    find_part_record,
+    remove_all_parts,
     remove_part_record,
     remove_parts,
     remove_temporary_files,
@@ -96,13 +96,17 @@ def run_extract(
     check_options(options, config.flow.algorithm)
     storage = Storage(out)
     storage.make_folder()
-    with locked_dataset(storage) as lease, run_log(storage) as log_name:
+    with (
+        locked_dataset(storage, keeps_progress=True) as lease,
+        # Each run has its own log, which may end with the loss of its lease.
+        run_log(storage) as log_name,
+    ):
+        storage = lease.storage
         log.info("run with %s and %s", config, options)
         plan = make_plan(storage, manifest, config)
         for note in (*manifest.notes, *plan.notes):
             log.info("note: %s", note)
         write_plan(storage, plan)
-        remove_temporary_files(storage)
         run = _Run(storage, config, options, plan.entries, lease, worker)
         run.report.log_name = log_name
         run.report.notes[:0] = [*plan.notes, *foreign_notes(storage)]
@@ -149,7 +153,7 @@ class _Run:
             if not remaining:
                 self._queue_publication(shard)
         self._report_recovered(found)
-        self.recorder = ProgressRecorder(storage, self.report, found.num_remaining)
+        self.recorder = ProgressRecorder(storage, self.report, found.num_remaining, lease.epoch)
 
     def _report_recovered(self, found: Recovered) -> None:
         self.report.notes += found.notes
@@ -192,7 +196,7 @@ class _Run:
                 every = self.failures | self.failures_of_nodes
                 write_failures(self.storage, every.values())
             else:
-                remove_parts(self.storage)
+                remove_all_parts(self.storage, self.indices)
             # These are left by workers that went away while they joined a shard.
             remove_temporary_files(self.storage)
             state = "complete" if self.report.is_complete else "incomplete"
@@ -296,9 +300,9 @@ class _Run:
                 self.waiting.extendleft(reversed(self._jobs_of(job.index)))
             return outcome.record
         error = self._note_loss(job, outcome)
-        if self.storage.exists(part_name(job.shard, job.index, "json")):
-            # The worker had finished the video, but went away before it could say so.
-            return read_part_record(self.storage, job.shard, job.index)
+        # The worker may have finished the video and gone before it could say so.
+        if (record := find_part_record(self.storage, job.shard, job.index)) is not None:
+            return record
         return self._try_again_or_fail(job, outcome, error)
 
     def _after_segment(

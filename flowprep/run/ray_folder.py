@@ -13,10 +13,9 @@ import os
 import shutil
 import sys
 import tempfile
-from contextlib import suppress
-from pathlib import Path
 
 from flowprep.errors import ExecutorError
+from flowprep.locks import remove_unlocked_folders
 
 __all__ = ["RayFolder", "check_temporary_folder"]
 
@@ -77,7 +76,7 @@ class RayFolder:
         )
 
     def _make(self, parent: str) -> None:
-        _remove_leftovers(parent)
+        remove_unlocked_folders(parent, _PREFIX, _LOCK)
         new = tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent)
         self._lock = open(f"{new}/{_LOCK}", "w")  # noqa: SIM115
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -95,11 +94,3 @@ class RayFolder:
 
 def _is_short(folder: str) -> bool:
     return len(os.fsencode(os.path.abspath(folder) + _BELOW)) <= _MAX_SOCKET_BYTES
-
-
-def _remove_leftovers(parent: str) -> None:
-    for folder in Path(parent).glob(f"{_PREFIX}*"):
-        # Another process may be removing the folder, or it may belong to another user.
-        with suppress(OSError), open(folder / _LOCK) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)

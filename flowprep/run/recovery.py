@@ -130,7 +130,7 @@ def recover(
     for shard, indices in found.indices.items():
         finished = _finished_parts(storage, shard, found, folder_names, options, cuts)
         found.remaining[shard] = [index for index in indices if index not in finished]
-    for shard in shards_with_parts(storage) & published:
+    for shard in shards_with_parts(storage) - found.indices.keys():
         remove_parts(storage, shard)
     if found.failures != stored:
         write_failures(storage, found.failures.values())

@@ -56,6 +56,8 @@ def run_job(
     `versions` are the driver's `library_versions`. A worker with other versions refuses the job.
     """
     try:
+        # Of a driver that has lost its lease nothing is begun any more.
+        job.storage.confirm()
         if isinstance(job, PublishJob):
             records = [read_part_record(job.storage, job.shard, index) for index in job.indices]
             publish_shard(job.storage, job.shard, job.indices, records)
@@ -184,6 +186,11 @@ def _join(job: JoinJob) -> JobResult:
         record = join_segments(job.storage, shard=job.shard, index=job.index, cut=job.cut)
     except VideoError as error:
         return JobResult(refusal=error.message)
+    except StorageError as error:
+        if error.reason != "missing":
+            raise
+        # A driver that was taken over may have removed it, as one that it needed no more.
+        return JobResult(refusal=f"a segment is gone: {error}")
     write_part_record(job.storage, job.shard, job.index, record)
     return JobResult(record=record)
 
@@ -241,7 +248,7 @@ def _extract_part(
             )
         metadata = metadata.with_source_sha256(source_sha256(source.video))
         began = time.perf_counter()
-        with job.storage.atomic_file(part_name(job.shard, job.index, "tar")) as file:
+        with job.storage.atomic_file(part_name(job.shard, job.index, "tar"), lasting=False) as file:
             members = write_sample(file, metadata, extracted.streams)
         seconds = extracted.seconds | {"write": time.perf_counter() - began}
         seconds = {name: round(value, 4) for name, value in seconds.items()}

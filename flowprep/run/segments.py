@@ -105,13 +105,14 @@ def write_segment(
     """Stores a segment: first its streams, then the record that says that they are whole."""
     began = time.perf_counter()
     members = {}
-    with storage.atomic_file(segment_name(shard, index, segment, "mjpg")) as file:
+    with storage.atomic_file(segment_name(shard, index, segment, "mjpg"), lasting=False) as file:
         for name, stream in streams.items():
             members[name] = (file.tell(), stream.num_bytes)
             stream.copy_to(file)
     spent = dict(seconds) | {"write": time.perf_counter() - began}
     stored = _StoredSegment(metadata, members, spent, attempt)
-    storage.write_bytes(segment_name(shard, index, segment, "segment"), stored.to_json())
+    name = segment_name(shard, index, segment, "segment")
+    storage.write_bytes(name, stored.to_json(), lasting=False)
     return stored.record()
 
 
@@ -154,7 +155,7 @@ def join_segments(storage: Storage, *, shard: int, index: int, cut: VideoCut) ->
         )
         for name in found[0].members
     }
-    with storage.atomic_file(part_name(shard, index, "tar")) as file:
+    with storage.atomic_file(part_name(shard, index, "tar"), lasting=False) as file:
         members = write_sample(file, metadata, streams)
     seconds = {name: sum(stored.seconds[name] for stored in found) for name in found[0].seconds}
     seconds["write"] += time.perf_counter() - began
@@ -217,7 +218,7 @@ class CutVideos:
     def add(self, shard: int, index: int, cut: VideoCut) -> None:
         """Adds a video, and stores how it is cut, so that another run can continue with it."""
         content = json.dumps(cut.to_dict()).encode()
-        self._storage.write_bytes(part_name(shard, index, "cut"), content)
+        self._storage.write_bytes(part_name(shard, index, "cut"), content, lasting=False)
         self._cuts[index] = cut
         self._remaining[index] = {segment.start for segment in cut.segments}
 

@@ -30,7 +30,8 @@ from flowprep.dataset.layout import (
     read_failures,
     sidecar_name,
 )
-from flowprep.dataset.parts import list_parts, shards_with_parts
+from flowprep.dataset.lease import run_epoch
+from flowprep.dataset.parts import num_finished_parts, shards_with_parts
 from flowprep.dataset.read import published_shards
 from flowprep.errors import DatasetError, FailureFault, StorageError
 from flowprep.run.progress import RunReport
@@ -86,7 +87,7 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of `logs/progress.json`: the driver's knowledge about its run."""
 
     run: str
-    """A random name of this run."""
+    """The epoch of the run's lease and a random name, as in `12-0f3a...`."""
     driver: str
     """The driver's process and machine."""
     state: RunState
@@ -131,6 +132,12 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         values: dict[str, Any] = msgspec.to_builtins(self)
         return values
 
+    @property
+    def epoch(self) -> int:
+        """Epoch of the run's lease, or 0 for an earlier version, which did not count."""
+        number, dash, _ = self.run.partition("-")
+        return int(number) if dash and number.isdecimal() and len(number) < 16 else 0
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunProgress:
         """Rebuilds a stored progress. Raises ValueError for anything else: anybody may write it."""
@@ -143,12 +150,12 @@ class RunProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProgressRecorder:
     """Counts the work of a run, and publishes the counts every few seconds."""
 
-    def __init__(self, storage: Storage, report: RunReport, num_remaining: int) -> None:
+    def __init__(self, storage: Storage, report: RunReport, num_remaining: int, epoch: int) -> None:
         self.num_workers = 0
         self._storage = storage
         self._report = report
         self._num_remaining = num_remaining
-        self._run = uuid.uuid4().hex[:12]
+        self._run = f"{epoch}-{uuid.uuid4().hex[:12]}"
         self._began_at = datetime.now(timezone.utc)
         self._began = time.monotonic()
         self._written = -WRITE_SECONDS
@@ -210,7 +217,7 @@ class ProgressRecorder:
         progress = self._progress(state, now)
         try:
             content = json.dumps(progress.to_dict(), indent=2) + "\n"
-            self._storage.write_bytes(PROGRESS_FILE, content.encode())
+            self._storage.write_bytes(PROGRESS_FILE, content.encode(), lasting=False)
         except StorageError:
             if state == "running":
                 return None
@@ -294,7 +301,7 @@ class RunStatus:
     """Published videos with damaged pictures that the decoder concealed. None on an object store,
     where counting them would take one request for each shard."""
     progress: RunProgress | None
-    """Progress of the last run. None if there was no run, or if its file is damaged."""
+    """Progress of the last run. None if there was no run, or if its file is damaged or older."""
     silent_seconds: float | None
     """Seconds since the driver's last write, by this machine's clock. None if no run is working."""
     notes: tuple[str, ...] = ()
@@ -412,7 +419,7 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
     published = set(published_shards(storage)) & planned.keys()
     num_waiting = 0
     for shard in shards_with_parts(storage) - published:
-        num_waiting += sum(name.endswith(".json") for name in list_parts(storage, shard))
+        num_waiting += num_finished_parts(storage, shard)
     failures = read_failures(storage).values()
     by_fault = {
         fault: Counter(one.reason for one in failures if one.fault == fault)
@@ -454,7 +461,9 @@ def _read_progress(storage: Storage) -> RunProgress | None:
     if not storage.exists(PROGRESS_FILE):
         return None
     try:
-        return RunProgress.from_dict(json.loads(storage.read_bytes(PROGRESS_FILE)))
+        progress = RunProgress.from_dict(json.loads(storage.read_bytes(PROGRESS_FILE)))
     except (ValueError, OverflowError, RecursionError):
         # This file only says how a run went. The data set does not depend on it.
         return None
+    # A run that was taken over may have written it after its successor.
+    return progress if progress.epoch >= run_epoch(storage) else None

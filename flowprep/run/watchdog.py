@@ -53,7 +53,7 @@ def watchdog(job: ExtractJob) -> Iterator[Watch | None]:
     if job.storage.is_local:
         path = job.storage.path(job.stall_name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        file: IO[str] = open(path, "w")  # noqa: SIM115
+        file: IO[str] = _new_file(path)
     else:
         file = tempfile.TemporaryFile("w")  # noqa: SIM115
     try:
@@ -63,8 +63,19 @@ def watchdog(job: ExtractJob) -> Iterator[Watch | None]:
             yield watch
     finally:
         faulthandler.cancel_dump_traceback_later()
+        number = os.fstat(file.fileno()).st_ino
         file.close()
         if job.storage.is_local:
-            # A worker of a killed driver may have removed the file of the same video just before.
+            # A worker of another driver may have removed the file, or have made its own.
             with suppress(FileNotFoundError):
-                os.unlink(path)
+                if os.stat(path).st_ino == number:
+                    os.unlink(path)
+
+
+def _new_file(path: str) -> IO[str]:
+    """Returns a new file, which no worker of another driver has open."""
+    while True:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        with suppress(FileExistsError):
+            return open(path, "x")

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from flowprep.file_info import FileInfo
 from flowprep.inputs.places import storage_of
 from flowprep.inputs.tree import extension_of, is_frame_image
 from flowprep.inputs.video import Video
+from flowprep.locks import remove_unlocked_folders
 from flowprep.storage import Storage
 from flowprep.storage_errors import translated_errors
 from flowprep.urls import is_url, parent_url, redacted, without_query
@@ -186,8 +187,4 @@ def _scratch_folder() -> Iterator[str]:
 
 @functools.cache
 def _remove_leftovers() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        # Another process may be removing the folder, or it may belong to another user.
-        with suppress(OSError), open(folder / _LOCK) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+    remove_unlocked_folders(tempfile.gettempdir(), _PREFIX, _LOCK)

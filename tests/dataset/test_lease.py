@@ -6,10 +6,13 @@ import contextlib
 import json
 import logging
 import os
+import pickle
 import re
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +24,7 @@ import pytest
 from flowprep import storage as storage_module
 from flowprep.dataset import lease as lease_module
 from flowprep.dataset.layout import LEASE_FILE
-from flowprep.dataset.lease import Holder, held_lease
+from flowprep.dataset.lease import Holder, held_lease, run_epoch
 from flowprep.errors import StorageError
 from flowprep.storage import Storage
 from tests import object_store
@@ -92,9 +95,11 @@ def test_a_lease_is_there_as_long_as_it_is_held_and_is_renewed(storage: Storage)
         assert stored(storage).id == first.id
         lease.check()
         lease.confirm()
-    assert not storage.exists(LEASE_FILE)
+        assert not stored(storage).released
+    assert stored(storage).released
     with held_lease(storage):
         assert stored(storage).id != first.id
+        assert stored(storage).epoch == first.epoch + 1 == 2
 
 
 def test_a_second_driver_of_this_machine_is_refused_at_once(
@@ -242,9 +247,121 @@ def test_a_lease_that_is_gone_was_taken_over(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     with held_lease(storage) as lease:
         storage.remove(LEASE_FILE)
-        with pytest.raises(StorageError, match=r"another run took over .* \(it is gone again\)"):
+        with pytest.raises(StorageError, match=r"another run took over .* \(its lease is gone\)"):
             lease.confirm()
-    assert not storage.exists(LEASE_FILE)
+        with pytest.raises(StorageError, match=r"another run took over .* \(its lease is gone\)"):
+            lease.storage.write_bytes("a", b"")
+    assert storage.list_names() == []
+
+
+def test_nothing_is_written_for_a_lease_that_was_taken_over(storage: Storage) -> None:
+    """By the driver or by its workers, to whom its storage goes with their jobs."""
+    with held_lease(storage) as lease:
+        worker = pickle.loads(pickle.dumps(lease.storage))
+        for own in (lease.storage, worker):
+            own.write_bytes("a/b", b"mine")
+            own.write_bytes("a/b", b"mine, again")
+            with own.atomic_file("a/c") as file:
+                file.write(b"mine")
+            own.remove("a/c")
+        storage.write_bytes(LEASE_FILE, elsewhere(epoch=2).to_json())
+        for own in (lease.storage, worker):
+            with pytest.raises(StorageError, match="another run took over"):
+                own.write_bytes("a/b", b"too late")
+            with (
+                pytest.raises(
+                    StorageError, match=r"another run took over .* \(process 1 on node-7"
+                ),
+                own.atomic_file("new/c") as file,
+            ):
+                file.write(b"too late")
+            with pytest.raises(StorageError, match="another run took over"):
+                own.remove("a")
+            with pytest.raises(StorageError, match="another run took over"):
+                own.confirm()
+    assert storage.list_names("a") == ["b"]
+    assert storage.read_bytes("a/b") == b"mine, again"
+    assert storage.list_names() == [LEASE_FILE, "a"]
+    assert stored(storage) == elsewhere(epoch=2, id=stored(storage).id)
+
+
+def test_the_epoch_grows_with_each_holder(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    with held_lease(storage, keeps_progress=True):
+        assert (stored(storage).epoch, run_epoch(storage)) == (1, 1)
+    with held_lease(storage):
+        assert (stored(storage).epoch, run_epoch(storage)) == (2, 1)
+    left = stored(storage).to_json()
+    for content, epoch in (
+        # Taken from one that is gone, of a version to come, and of one that did not count.
+        (left.replace(b'"released": true', b'"released": false'), 3),
+        (b'{"epoch": 7, "holder": "of the future"}', 8),
+        (re.sub(rb',\s+"epoch".*true', b"", left, flags=re.DOTALL), 1),
+    ):
+        storage.write_bytes(LEASE_FILE, content)
+        with held_lease(storage):
+            assert stored(storage).epoch == epoch
+
+
+def test_what_was_begun_for_another_lease_never_gets_its_name(tmp_path: Path) -> None:
+    """All temporary files go when a lease is taken, wherever they are."""
+    storage = Storage(tmp_path / "out")
+    names = ("a.tmp-0123456789ab", "shards/b.tmp-1", ".parts/000003/c.tmp-2", "logs/d.tmp-3")
+    for name in (*names, ".parts/000003/00000000.json", "shards/e.tar"):
+        storage.write_bytes(name, b"x")
+    with held_lease(storage):
+        found = {str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("out/**/*.*")}
+    assert found == {LEASE_FILE, ".parts", ".parts/000003/00000000.json", "shards/e.tar"}
+
+
+HOLDING = """
+import json, os, sys
+from flowprep.dataset import lease
+from flowprep.storage import Storage
+storage = Storage(sys.argv[1])  # before, for the other user may not read this Python
+os.setgroups([])
+os.setgid(int(sys.argv[3]))
+os.setuid(int(sys.argv[3]))
+for name, value in json.loads(sys.argv[2]).items():
+    setattr(lease, name, value)
+try:
+    with lease.held_lease(storage):
+        print("held", flush=True)
+        sys.stdin.read()
+except lease.StorageError as error:
+    print(error, flush=True)
+"""
+
+
+def test_the_living_driver_of_another_user_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """Where `/proc` hides it: mounted with hidepid=2, as on machines that many share."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount /proc anew and become two other users")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        hold = [sys.executable, "-c", HOLDING, folder, json.dumps(SHORT)]
+        mounted = f"mount -t proc -o hidepid=2 proc /proc && exec {shlex.join([*hold, '4002'])}"
+        try:
+            tried = ["unshare", "--mount", "sh", "-c", "mount -t proc -o hidepid=2 proc /proc"]
+            ran = subprocess.run(tried, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("there is no unshare")
+        if ran.returncode != 0:
+            pytest.skip(f"no mounts of one's own here: {ran.stderr}")
+        with subprocess.Popen([*hold, "4001"], stdin=-1, stdout=-1, text=True) as holder:
+            assert holder.stdin is not None
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            second = subprocess.run(
+                ["unshare", "--mount", "sh", "-c", mounted],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            holder.stdin.close()
+        assert second.stdout.startswith(f"another run is writing to {folder} (process"), second
+        assert "; it renewed its lease within the" in second.stdout
 
 
 SUSPENDED = """
@@ -333,7 +450,7 @@ def test_a_lease_is_kept_over_faults(
             wait_until(lambda: proxy.num_refused >= 2 * storage_module.RETRY_ATTEMPTS)
             proxy.refuses = lambda method, path: None
             lease.confirm()
-        assert not storage.exists(LEASE_FILE)
+        assert stored(storage).released
 
 
 def test_a_driver_counts_as_alive_before_its_lease_can_be_read(

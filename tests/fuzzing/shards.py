@@ -44,7 +44,9 @@ from tests.fuzzing.outcomes import Outcomes
 __all__ = ["KINDS", "fuzz_shards"]
 
 BLOCK = 512
-LEASE = Holder("ab", "there", "m", 1, "1", "2026-01-01T00:00:00Z", renewed=3)
+LEASE = Holder(
+    *("ab", "there", "m", 1, "1", "2026-01-01T00:00:00Z"), renewed=3, epoch=2, released=True
+)
 
 
 def make_template(folder: Path) -> Path:
@@ -273,6 +275,9 @@ def damage(template: Path, out: Path, seed: int, index: int) -> str:
     source = template.parent / "tree" if kind.startswith("import") else template
     shutil.copytree(source, out)
     KINDS[kind][1](random, out)
+    if kind != "lease":
+        # `verify --repair` would watch it for a minute, as another machine may hold it.
+        (out / LEASE_FILE).unlink(missing_ok=True)
     return kind
 
 

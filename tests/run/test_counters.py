@@ -16,7 +16,7 @@ LINE = re.compile(r'([a-z_]+)(?:\{([a-z]+)="((?:[^"\\\n]|\\["\\n])*)"\})? (\S+)'
 
 def test_text_format_holds_every_number_once_and_described(tmp_path: Path) -> None:
     report = RunReport(str(tmp_path), 7)
-    recorder = ProgressRecorder(Storage(tmp_path), report, 7)
+    recorder = ProgressRecorder(Storage(tmp_path), report, 7, epoch=1)
     for key, node, flows in (("a", "one", 12_345_678), ("b", "two", 5), ("c", "two", 6)):
         record = VideoRecord(key, "complete", num_flows=flows, seconds={"flow": 0.5})
         report.add(record)

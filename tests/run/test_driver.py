@@ -75,7 +75,15 @@ def test_run_publishes_every_video_and_leaves_nothing_else(
     assert (report.num_complete, report.num_failed) == (5, 0)
     assert report.num_pairs == 5 * (NUM_FRAMES - 1)
     assert sorted(path.name for path in out.iterdir()) == [
-        *(".lock", "dataset.json", "failures.jsonl", "logs", "manifest.jsonl", "shards")
+        *(
+            ".lease.json",
+            ".lock",
+            "dataset.json",
+            "failures.jsonl",
+            "logs",
+            "manifest.jsonl",
+            "shards",
+        )
     ]
     assert list(tars(out)) == ["000000.tar", "000001.tar", "000002.tar"]
     dataset = open_dataset(out)

@@ -266,6 +266,10 @@ def cut_streams(out: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def remove_streams(out: Path) -> None:
+    max(out.glob(".parts/*/*.mjpg")).unlink()
+
+
 @pytest.mark.parametrize(
     ("num_finished", "damage", "message"),
     [
@@ -281,6 +285,7 @@ def cut_streams(out: Path) -> None:
         (2, partial(write_record, content=b'{"members": {}}'), ".segment is damaged: "),
         (2, partial(write_record, content=b"[]"), ".segment is damaged: "),
         (2, cut_streams, "its record says"),
+        (2, remove_streams, "a segment is gone: "),
     ],
 )
 def test_segments_that_do_not_fit_are_taken_back(

@@ -14,7 +14,8 @@ import pytest
 import flowprep
 from flowprep import ExtractConfig, FlowSpec, RunOptions
 from flowprep.config import EncodeSpec
-from flowprep.dataset.layout import MANIFEST_FILE, VideoRecord
+from flowprep.dataset.layout import LEASE_FILE, MANIFEST_FILE, VideoRecord
+from flowprep.dataset.lease import locked_dataset
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import DatasetError
 from flowprep.run import status
@@ -141,6 +142,32 @@ def test_a_damaged_progress_file_costs_only_what_it_said(
     assert (found.progress, found.state, found.num_done) == (None, "complete", NUM_CLIPS)
 
 
+def test_the_progress_of_a_run_that_was_taken_over_is_ignored(videos: Path, tmp_path: Path) -> None:
+    extract(videos, tmp_path)
+    storage, old = Storage(tmp_path), (tmp_path / PROGRESS_FILE).read_bytes()
+    progress = read_status(tmp_path).progress
+    assert progress is not None
+    assert progress.epoch == 1
+    # A repair and the like keep no progress, so that of the last run stays.
+    with locked_dataset(storage):
+        assert read_status(tmp_path).progress == progress
+    extract(videos, tmp_path)
+    progress = read_status(tmp_path).progress
+    assert progress is not None
+    assert progress.epoch == 3
+    storage.write_bytes(PROGRESS_FILE, old)
+    assert read_status(tmp_path).progress is None
+    # Of a version that did not count, and forged.
+    for run in ("0123456789ab", "9" * 5000 + "-0123456789ab", "-1", "-"):
+        edited(tmp_path, run=run)
+        assert read_status(tmp_path).progress is None
+        (tmp_path / LEASE_FILE).rename(tmp_path / "away")
+        found = read_status(tmp_path).progress
+        assert found is not None
+        assert found.epoch == 0
+        (tmp_path / "away").rename(tmp_path / LEASE_FILE)
+
+
 def test_progress_survives_json(videos: Path, tmp_path: Path) -> None:
     extract(videos, tmp_path)
     progress = read_status(tmp_path).progress
@@ -160,7 +187,7 @@ def test_damaged_plan_is_an_error(videos: Path, tmp_path: Path) -> None:
 
 def recorder(folder: Path, num_videos: int) -> tuple[ProgressRecorder, RunReport]:
     report = RunReport(str(folder), num_videos)
-    return ProgressRecorder(Storage(folder), report, num_videos), report
+    return ProgressRecorder(Storage(folder), report, num_videos, epoch=1), report
 
 
 def finish(item: ProgressRecorder, report: RunReport, key: str, seconds: float, node: str) -> None:
