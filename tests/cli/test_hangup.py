@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import signal
@@ -104,7 +105,7 @@ def test_extraction(executor: str, flowprep: Command, videos: Path, tmp_path: Pa
         close()
     assert process.returncode == 1
     assert '"state": "interrupted"' in (out / "logs/progress.json").read_text()
-    assert not (out / ".lease.json").exists()
+    assert json.loads((out / ".lease.json").read_text())["released"]
     assert flowprep("extract", videos, out, "--executor", "inline", *arguments[7:]).code == 0
     assert flowprep("verify", out).code == 0
 
