@@ -131,10 +131,10 @@ class Storage:
             raise StorageError(
                 f"{self._scheme}:// needs a package that is not installed: {error}; install it"
             ) from error
-        except ValueError as error:
-            raise StorageError(
-                f"cannot open {self.location}: {error}; check the address"
-            ) from error
+        except Exception as error:
+            # Each of fsspec's file systems refuses in its own way what it cannot be made of.
+            why = str(error) or type(error).__name__
+            raise StorageError(f"cannot open {self.location}: {why}; check the address") from error
         if self._scheme in ("s3", "s3a"):
             self._files.retries = 1
         self.is_local = isinstance(self._files, LocalFileSystem)

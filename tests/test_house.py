@@ -29,6 +29,7 @@ ROOMS = (
     "flowprep.processes",
     "flowprep.images",
     "flowprep.storage_errors",
+    "flowprep.ending",
     "flowprep.locks",
     "flowprep.local_files",
     "flowprep.file_info",

@@ -592,3 +592,9 @@ def test_waiting_for_storage_draws_no_random_number_of_the_user(
     with contextlib.suppress(StorageError):
         storage.read_bytes("a")
     assert random.getstate() == before
+
+
+@pytest.mark.parametrize("url", ["zip://", "zip://a", "tar://a", "reference://a", "dir://a/b"])
+def test_an_address_that_its_file_system_does_not_understand(url: str) -> None:
+    with pytest.raises(StorageError, match=r"cannot open .*; check the address"):
+        Storage(url)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from flowprep._version import __version__
 from flowprep.cli.output import echo_error, printable_output
+from flowprep.ending import check_working_folder, follow_hangup, say, trouble
 from flowprep.errors import FlowprepError
 from flowprep.lazy import imported
 from flowprep.run.interrupts import endings_raised
@@ -112,6 +114,7 @@ def cli() -> None:
 
     Exit codes: 0 complete, 1 incomplete or failed, 2 wrong usage.
     """
+    check_working_folder()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,20 +125,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     """Runs the command line; returns its exit code."""
+    follow_hangup()
     try:
         # SIGTERM ends a command in order, as Ctrl-C does.
         with endings_raised():
             code = cli.main(arguments, prog_name="flowprep", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         return error.exit_code
     except FlowprepError as error:
-        echo_error(error)
+        with suppress(OSError):
+            echo_error(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nInterrupted.", err=True)
+        say("\nInterrupted.")
         return 1
-    except BrokenPipeError:
+    except OSError as error:
+        if (words := trouble(error)) is not None:
+            say(f"Error: {words}")
         return 1
     except Exception:
         # A traceback that Python itself wrote would not be escaped.

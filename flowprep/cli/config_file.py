@@ -42,6 +42,13 @@ def _read_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise click.BadParameter(f"{path}: {error}", ctx, parameter) from error
+    except RecursionError as error:
+        raise click.BadParameter(
+            f"{path}: lists or tables are nested too deeply; give a value, a list of values or "
+            "one table",
+            ctx,
+            parameter,
+        ) from error
     options = {
         flag.lstrip("-"): item
         for item in ctx.command.params

@@ -44,7 +44,8 @@ def verify(out: str, deep: bool, repair: bool, sources: bool, hash_sources: bool
 
     The command checks that every video of the manifest is in exactly one shard or in
     failures.jsonl, that N frames have N - step flows per direction, each with x and y, that every
-    JPEG is whole, that all checksums match, and that no other files are there. A video in
+    JPEG is whole, that all checksums match, and that no other files are there. (Files that
+    flowprep did not write are only noted if they lie among the shards or the parts.) A video in
     failures.jsonl is no problem, unless flowprep itself caused the error. A data set without any
     stored video is not complete. The exit code is 1 when a check fails.
     """
@@ -104,7 +105,7 @@ def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None
     check_exists(out)
     if list_videos:
         dataset = open_dataset(out, labels=labels)
-        echo_notes(dataset.labels_notes)
+        echo_notes(dataset.notes)
         click.echo("key\tlabels\tsplit\tframes\tflows\twidth\theight\tfps\tstatus")
         for video in dataset.videos:
             numbers = ",".join(map(str, video.labels))
@@ -116,6 +117,8 @@ def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None
             )
         return
     description = describe_dataset(out, labels_name=labels)
+    for note in description.notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps(description.to_dict(), indent=2))
     else:
@@ -156,6 +159,8 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
             click.echo(json.dumps(found.to_dict(), indent=2))
         elif not prometheus:
             click.echo(found.summary())
+            for note in found.notes:
+                click.echo(f"note: {note}", err=True)
         elif found.progress is None:
             raise DatasetError(f"{out} has no record of a run; name a data set of extract")
         else:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from flowprep.dataset.foreign import foreign_notes, list_shards
 from flowprep.dataset.labels import LabelSet, list_labels, summarize_labels
 from flowprep.dataset.layout import DatasetHeader, read_failures, read_manifest, read_sidecar
-from flowprep.dataset.read import open_dataset, published_shards
+from flowprep.dataset.read import open_dataset
 from flowprep.errors import DatasetError
 from flowprep.printable import join_lines
 from flowprep.storage import Storage
@@ -63,6 +64,8 @@ class DatasetDescription:
     """All named labels of the data set."""
     damaged_labels: tuple[str, ...] = ()
     """One sentence for each set of named labels that cannot be read."""
+    notes: tuple[str, ...] = ()
+    """One sentence for what else lies among the shards."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the description as JSON values."""
@@ -166,7 +169,8 @@ def describe_dataset(
     seconds: Counter[str] = Counter()
     lengths: list[int] = []
     num_bytes = num_flows = num_partial = num_concealed = num_values = num_clipped = 0
-    shards = published_shards(storage)
+    files = list_shards(storage)
+    shards = files.published
     for shard in shards:
         sidecar = read_sidecar(storage, shard)
         num_bytes += sidecar.size
@@ -211,6 +215,7 @@ def describe_dataset(
         num_unlabelled=0 if named is None else named.num_unlabelled,
         label_sets=label_sets,
         damaged_labels=damaged,
+        notes=tuple(foreign_notes(storage, files.foreign)),
     )
 
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from typing import Literal
 
+from flowprep.dataset.foreign import folder_number, is_part_file
 from flowprep.dataset.labels import remove_temporary_labels
 from flowprep.dataset.layout import (
     LOGS_FOLDER,
@@ -29,6 +30,7 @@ __all__ = [
     "holds_published_alone",
     "list_parts",
     "num_finished_parts",
+    "part_index",
     "part_name",
     "parts_folder",
     "read_part_record",
@@ -44,22 +46,35 @@ __all__ = [
 
 def shards_with_parts(storage: Storage) -> set[int]:
     """Returns the shards that have a folder of parts."""
-    return {int(name) for name in storage.list_names(PARTS_FOLDER) if name.isdigit()}
+    numbers = map(folder_number, storage.list_names(PARTS_FOLDER))
+    return {number for number in numbers if number is not None}
 
 
 def holds_published_alone(storage: Storage) -> bool:
     """Whether there are only parts of published shards, which have no meaning any more.
 
-    A driver that was taken over may leave some on an object store. The next run removes them.
+    A driver that was taken over may leave some on an object store. The next run removes them. Files
+    that no run wrote do not count.
     """
     names = storage.list_names(PARTS_FOLDER)
-    are_published = [name.isdigit() and storage.exists(sidecar_name(int(name))) for name in names]
-    return bool(names) and all(are_published)
+    return bool(names) and all(_has_no_meaning(storage, folder_number(name)) for name in names)
+
+
+def _has_no_meaning(storage: Storage, shard: int | None) -> bool:
+    if shard is None or storage.exists(sidecar_name(shard)):
+        return True
+    inside = storage.list_names(parts_folder(shard))
+    return bool(inside) and not any(map(is_part_file, inside))
 
 
 def list_parts(storage: Storage, shard: int) -> list[str]:
-    """Returns the names of the files in a shard's folder of parts, in no order."""
-    return storage.list_names(parts_folder(shard))
+    """Returns the names of what runs wrote into a shard's folder of parts, in no order."""
+    return [name for name in storage.list_names(parts_folder(shard)) if is_part_file(name)]
+
+
+def part_index(name: str) -> int:
+    """Returns the manifest's line that a file of `list_parts` belongs to."""
+    return int(name.partition(".")[0])
 
 
 def recorded_parts(
@@ -71,22 +86,23 @@ def recorded_parts(
     writes. Its video is then not finished.
     """
     for name in names:
-        stem, _, suffix = name.partition(".")
-        if suffix != "json":
+        if name.partition(".")[2] != "json":
             continue
+        index = part_index(name)
         try:
-            record = find_part_record(storage, shard, int(stem))
+            record = find_part_record(storage, shard, index)
         except DatasetError as error:
-            yield int(stem), error
+            yield index, error
         else:
             if record is not None:
-                yield int(stem), record
+                yield index, record
 
 
 def num_finished_parts(storage: Storage, shard: int) -> int:
     """Counts the finished videos of a shard that is not published yet, without reading records."""
     entries = storage.list_entries(parts_folder(shard))
-    return sum(entry.name.endswith(".json") and entry.size != 0 for entry in entries)
+    records = (entry for entry in entries if is_part_file(entry.name))
+    return sum(entry.name.endswith(".json") and entry.size != 0 for entry in records)
 
 
 def remove_part_record(storage: Storage, shard: int, index: int) -> None:
@@ -95,8 +111,15 @@ def remove_part_record(storage: Storage, shard: int, index: int) -> None:
 
 
 def remove_parts(storage: Storage, shard: int) -> None:
-    """Removes the parts of a published shard. Nobody writes there again."""
-    storage.remove(parts_folder(shard))
+    """Removes the parts of a published shard. Files that no run wrote stay."""
+    folder = parts_folder(shard)
+    names = storage.list_names(folder)
+    ours = list(filter(is_part_file, names))
+    if len(ours) == len(names):
+        storage.remove(folder)
+        return
+    for name in ours:
+        storage.remove(f"{folder}/{name}")
 
 
 def remove_all_parts(storage: Storage, published: Collection[int]) -> None:
@@ -104,9 +127,8 @@ def remove_all_parts(storage: Storage, published: Collection[int]) -> None:
 
     A run that took over may have planned shards that this run does not know.
     """
-    for name in storage.list_names(PARTS_FOLDER):
-        if not name.isdigit() or int(name) in published:
-            storage.remove(f"{PARTS_FOLDER}/{name}")
+    for shard in sorted(shards_with_parts(storage).intersection(published)):
+        remove_parts(storage, shard)
     storage.remove_empty_folder(PARTS_FOLDER)
 
 

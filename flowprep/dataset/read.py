@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import Direction, ExtractConfig, check_choice
+from flowprep.dataset.foreign import foreign_notes, list_shards
 from flowprep.dataset.jpeg_header import JPEG_END, read_jpeg_header
 from flowprep.dataset.labels import AppliedLabels, relabel_videos
 from flowprep.dataset.layout import (
     FLOW_STREAMS,
     RGB_STREAM,
-    SHARDS_FOLDER,
     DatasetHeader,
     shard_name,
     stream_names,
@@ -53,6 +53,7 @@ class FlowDataset:
         header: DatasetHeader,
         videos: VideoList,
         named: AppliedLabels | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self._storage = storage
         self.header = header
@@ -65,6 +66,7 @@ class FlowDataset:
         """Checksum of the file of these labels."""
         self.num_unlabelled: int = named.num_unlabelled if named else 0
         """Number of videos that these labels do not contain, so without a label or split."""
+        self._notes = tuple(notes)
         self._metadata: OrderedDict[str, VideoMetadata] = OrderedDict()
         self._offsets: OrderedDict[str, dict[str, NDArray[np.int64]]] = OrderedDict()
         self._files: OrderedDict[int, _File] = OrderedDict()
@@ -73,6 +75,11 @@ class FlowDataset:
     def location(self) -> str:
         """The folder or URL of the data set."""
         return self._storage.location
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user must know of the data set, as sentences."""
+        return [*self._notes, *self.labels_notes]
 
     @property
     def labels_notes(self) -> list[str]:
@@ -432,17 +439,16 @@ def open_dataset(out: str | os.PathLike[str], *, labels: str | None = None) -> F
     """
     storage = Storage(out)
     header = DatasetHeader.read(storage)
-    videos = read_videos(storage, published_shards(storage), header.config)
+    shards = list_shards(storage)
+    videos = read_videos(storage, shards.published, header.config)
     named = None if labels is None else relabel_videos(storage, labels, videos)
-    return FlowDataset(storage, header, videos, named)
+    notes = foreign_notes(storage, shards.foreign)
+    return FlowDataset(storage, header, videos, named, notes)
 
 
 def published_shards(storage: Storage) -> list[int]:
     """Returns the numbers of the shards that have a sidecar, in order."""
-    names = storage.list_names(SHARDS_FOLDER)
-    return sorted(
-        int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()
-    )
+    return list(list_shards(storage).published)
 
 
 def _check_header(jpeg: bytes, video: StoredVideo, what: str) -> int:

@@ -15,8 +15,8 @@ from typing import IO
 from msgspec import UNSET
 
 from flowprep.config import ExtractConfig
+from flowprep.dataset.foreign import list_shards
 from flowprep.dataset.layout import (
-    SHARDS_FOLDER,
     Failure,
     ManifestEntry,
     Sidecar,
@@ -59,7 +59,9 @@ def rebuild_lost_sidecars(
     Raises the DatasetError of `rebuild_sidecar`.
     """
     rebuilt = set()
-    for shard in sorted(published_tars(storage).difference(published)):
+    # A tar that the plan does not know is nobody's.
+    tars = published_tars(storage) & {entry.shard for entry in entries}
+    for shard in sorted(tars.difference(published)):
         log.warning("%s is lost; rebuilding it from the tar", sidecar_name(shard))
         lines = [entry for entry in entries if entry.shard == shard]
         sidecar = rebuild_sidecar(storage, shard, config, lines, failures)
@@ -70,10 +72,9 @@ def rebuild_lost_sidecars(
 
 def published_tars(storage: Storage) -> set[int]:
     """Returns the shards whose tar was published: it has its sidecar, or no parts any more."""
-    names = storage.list_names(SHARDS_FOLDER)
-    tars = {int(name[:-4]) for name in names if name.endswith(".tar") and name[:-4].isdigit()}
-    sidecars = {f"{name[:-5]}" for name in names if name.endswith(".json")}
-    return {shard for shard in tars if f"{shard:06d}" in sidecars or not list_parts(storage, shard)}
+    files = list_shards(storage)
+    with_index = files.tars & set(files.published)
+    return {shard for shard in files.tars if shard in with_index or not list_parts(storage, shard)}
 
 
 def rebuild_sidecar(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from flowprep.config import check_choice
 from flowprep.dataset.dataset_index import DatasetIndex
+from flowprep.dataset.foreign import foreign_notes
 from flowprep.dataset.label_classes import (
     DraftLabels,
     check_missing_classes,
@@ -177,7 +178,7 @@ def label_dataset(
         class_names=made.class_names,
         splits=Counter(one.split for one in lines),
         labels=Counter(label for one in lines for label in one.labels),
-        notes=made.notes,
+        notes=[*foreign_notes(storage), *made.notes],
     )
     if report.num_unlabelled:
         first = [video.key for video in videos if video.key not in made.videos][:_NUM_SHOWN]

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.failures import failed_in, is_same_failure, stored_failures
+from flowprep.dataset.foreign import foreign_notes, list_shards
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
 from flowprep.dataset.labels import LABELS_FOLDER, verify_labels
 from flowprep.dataset.layout import (
@@ -253,6 +254,8 @@ def _wrong_failures(
 def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport) -> None:
     ours = {DATASET_FILE, MANIFEST_FILE, FAILURES_FILE, SHARDS_FOLDER, LOGS_FOLDER}
     ours |= {LOCK_FILE, LEASE_FILE, LABELS_FOLDER}
+    foreign = list_shards(storage).foreign
+    report.notes += foreign_notes(storage, foreign)
     for name in storage.list_names():
         if name == PARTS_FOLDER:
             if holds_published_alone(storage):
@@ -264,7 +267,7 @@ def _check_stray_files(storage: Storage, shards: set[int], report: VerifyReport)
             report.problems.append(f"{name} does not belong to the data set; remove it")
     wanted = {os.path.basename(name(s)) for s in shards for name in (shard_name, sidecar_name)}
     for name in storage.list_names(SHARDS_FOLDER):
-        if name not in wanted:
+        if name not in wanted and name not in foreign:
             report.problems.append(
                 f"{SHARDS_FOLDER}/{name} does not belong to the data set; remove it"
             )

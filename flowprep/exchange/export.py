@@ -140,7 +140,7 @@ def export_dataset(
     with translated_errors("write", str(folder)):
         _take_folder(folder, _identity(dataset, spec, has_rgb))
     _check_paths(paths, folder)
-    notes = [*dataset.labels_notes, *level_notes(dataset.header, spec)]
+    notes = [*dataset.notes, *level_notes(dataset.header, spec)]
     report = ExportReport(str(folder), len(videos), notes=notes)
     taken = f"another export is writing to {folder}"
     with (

@@ -21,6 +21,7 @@ from flowprep.dataset.failures import (
     published_failures,
     stored_failures,
 )
+from flowprep.dataset.foreign import foreign_notes
 from flowprep.dataset.layout import (
     DATASET_FILE,
     MANIFEST_FILE,
@@ -126,6 +127,7 @@ def import_tree(
         storage = lease.storage
         entries = _write_plan(storage, plan)
         report = ImportReport(storage.location, len(entries), notes=plan.notes)
+        report.notes += foreign_notes(storage)
         _Importer(storage, plan, entries, report).go(num_workers, progress)
     return report
 

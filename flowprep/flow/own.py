@@ -109,7 +109,7 @@ class OwnEstimator:
     def _converted(self, name: str, value: Any, hint: Any) -> Any:
         readings = [value]
         if isinstance(value, str):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 readings.append(json.loads(value))
         for reading in readings:
             try:

@@ -17,19 +17,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import torch
 
 from flowprep._version import __version__
 from flowprep.config import VERSION_1_VALUES, ExtractConfig
 from flowprep.dataset.read import FlowDataset
 from flowprep.differences import find_differences, flatten, mismatch
-from flowprep.errors import FlowprepError, WeightsError
+from flowprep.errors import ConfigError, FlowprepError, WeightsError
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.config import TrainConfig
 from flowprep.learn.create import create_model
@@ -38,6 +38,8 @@ from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.networks import find_network
 from flowprep.learn.train_state import TrainState
 from flowprep.learn.weights.files import CHECKPOINT_FORMAT
+from flowprep.learn.weights.offers import listed
+from flowprep.learn.weights.reading import check_zip, load_zip, odd_tensor
 from flowprep.storage import Storage
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "describe_task",
     "library_versions",
     "load_checkpoint",
+    "load_model",
     "restore_model",
     "save_checkpoint",
 ]
@@ -75,8 +78,14 @@ class Task:
 
     @property
     def config(self) -> ExtractConfig:
-        """How the data set was extracted."""
-        return ExtractConfig.from_dict(self.extract)
+        """How the data set was extracted; raises WeightsError where that is not understood."""
+        try:
+            return ExtractConfig.from_dict(self.extract)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise WeightsError(
+                f"the checkpoint does not say how {self.name} was extracted: {_told(error)}; take "
+                "another checkpoint"
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the task as JSON values; `from_dict` is its inverse."""
@@ -84,8 +93,8 @@ class Task:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Task:
-        """Rebuilds a stored task."""
-        return cls(**{**values, "class_names": tuple(values["class_names"])})
+        """Rebuilds a stored task; raises ValueError or TypeError where it is none."""
+        return msgspec.convert(dataclasses.asdict(cls(**values)), cls)
 
 
 @dataclass(frozen=True)
@@ -173,9 +182,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     path = Path(path)
     try:
-        # torch writes checksums but does not check them.
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
+        damaged = check_zip(path)
     except OSError as error:
         raise WeightsError(
             f"cannot read {path}: {error.strerror or error}; check the path and its permissions"
@@ -183,46 +190,68 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     except Exception as error:
         # A damaged zip directory fails in many ways: it may claim encryption, compression, ...
         raise WeightsError(
-            f"{path} is not a checkpoint of flowprep, or it is damaged or cut off; give last.pt or "
-            "best.pt of a folder that `flowprep train` wrote"
+            f"{path} is not a checkpoint of flowprep, or it is damaged or cut off "
+            f"({_first_line(error)}); give last.pt or best.pt of a folder that `flowprep train` "
+            "wrote"
         ) from error
     if damaged is not None:
         raise WeightsError(
             f"{path} is damaged: the checksum of {damaged} is wrong; take another checkpoint"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_zip(path)
     except Exception as error:
         # Unpickling bytes that others wrote can raise any exception.
         raise WeightsError(
             f"{path} is not a checkpoint of flowprep: {_first_line(error)}; give last.pt or "
             "best.pt of a folder that `flowprep train` wrote"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
+    # What looks like a text or a number may be a tensor, which compares with neither.
+    named = content.get("format") if isinstance(content, dict) else None
+    if type(named) is not str or named != CHECKPOINT_FORMAT:
         raise WeightsError(
             f"{path} is a PyTorch file but not a checkpoint of flowprep; weights of other projects "
             "are taken by `flowprep train --weights`"
         )
-    if (version := content.get("format_version")) != FORMAT_VERSION:
+    version = content.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
         raise WeightsError(
             f"{path} is a checkpoint of format version {version}, this flowprep reads version "
             f"{FORMAT_VERSION}; install a newer flowprep"
         )
     try:
-        training = content["training"]
-        return Checkpoint(
-            TrainConfig.from_dict(json.loads(content["config"])),
-            tuple(Task.from_dict(task) for task in json.loads(content["tasks"])),
-            int(content["step"]),
-            dict(content["model"]),
-            None if training is None else TrainState.from_dict(training),
-            dict(json.loads(content["versions"])),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        detail = str(error) if isinstance(error, FlowprepError) else repr(error)
+        return _checked(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(
-            f"{path} is not a whole checkpoint: {detail}; take another checkpoint"
+            f"{path} is not a whole checkpoint: {_told(error)}; take another checkpoint"
         ) from error
+
+
+def _checked(content: dict[str, Any]) -> Checkpoint:
+    """Returns the checkpoint that a file holds; raises ValueError and the like for any other."""
+    step, training = content["step"], content["training"]
+    if type(step) is not int or step < 0:
+        raise ValueError(f"step must be an integer >= 0, got {step!r}")
+    for name, value in content["model"].items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise TypeError(f"model must hold tensors by name, got {name!r}")
+        if (oddness := odd_tensor(value)) is not None:
+            raise ValueError(f"tensor {name} must be dense and on the CPU, got {oddness}")
+    checkpoint = Checkpoint(
+        TrainConfig.from_dict(json.loads(content["config"])),
+        tuple(Task.from_dict(task) for task in json.loads(content["tasks"])),
+        step,
+        dict(content["model"]),
+        None if training is None else TrainState.from_dict(training, step),
+        msgspec.convert(json.loads(content["versions"]), dict[str, str]),
+    )
+    if not checkpoint.tasks or not all(task.class_names for task in checkpoint.tasks):
+        raise ValueError("tasks must be one or more, each with its classes")
+    return checkpoint
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, FlowprepError) else repr(error)
 
 
 def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | MultiTask:
@@ -254,16 +283,51 @@ def restore_model(checkpoint: Checkpoint) -> ClipModel | MultiTask:
 
     Raises WeightsError if the weights do not fit the configuration that is stored with them.
     """
-    config = checkpoint.config
-    model = build_model(config, [len(task.class_names) for task in checkpoint.tasks])
+    counts = [len(task.class_names) for task in checkpoint.tasks]
     try:
-        model.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise WeightsError(
-            f"the checkpoint's weights are not those of its own {config.model.model}: "
-            f"{_first_line(error)}; copy the checkpoint again, or train again"
-        ) from error
+        # Without memory: a configuration may ask for any amount, and weights have the file's size.
+        with torch.device("meta"):
+            described = build_model(checkpoint.config, counts)
+        _check_model(described, checkpoint)
+    except (ConfigError, RuntimeError, TypeError, OverflowError) as error:
+        raise _not_its_own(checkpoint, error) from error
+    model = build_model(checkpoint.config, counts)
+    load_model(model, checkpoint)
     return model.eval()
+
+
+def load_model(model: ClipModel | MultiTask, checkpoint: Checkpoint) -> None:
+    """Gives the network of a checkpoint's configuration its weights.
+
+    Raises WeightsError, and leaves the network as it is, where they are another's or no numbers.
+    """
+    _check_model(model, checkpoint)
+    for name, value in checkpoint.model.items():
+        if not torch.isfinite(value).all():
+            raise WeightsError(
+                f"the checkpoint's weights {name} are not all numbers; take another checkpoint"
+            )
+    model.load_state_dict(checkpoint.model)
+
+
+def _check_model(model: ClipModel | MultiTask, checkpoint: Checkpoint) -> None:
+    """Raises WeightsError where the checkpoint's weights have other names, shapes or types."""
+    wanted, given = model.state_dict(), checkpoint.model
+    differing = [name for name in wanted if name not in given] or [
+        name
+        for name, value in given.items()
+        if name not in wanted
+        or (value.shape, value.dtype) != (wanted[name].shape, wanted[name].dtype)
+    ]
+    if differing:
+        raise _not_its_own(checkpoint, ValueError(f"{listed(differing)} do not fit"))
+
+
+def _not_its_own(checkpoint: Checkpoint, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"the checkpoint's weights are not those of its own {checkpoint.config.model.model}: "
+        f"{_first_line(error)}; copy the checkpoint again, or train again"
+    )
 
 
 # The two columns of a difference.

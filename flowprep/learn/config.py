@@ -10,9 +10,12 @@ The whole TrainConfig is stored with every checkpoint. A training cannot go on w
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from flowprep.config import build_spec, check_choice
 from flowprep.errors import ConfigError
@@ -303,7 +306,10 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Rebuilds a stored configuration; raises ConfigError for a field too many or too few."""
+        """Rebuilds a stored configuration.
+
+        Raises ConfigError for a field too many or too few, and for a value of another type.
+        """
         kinds = {
             "model": ModelSpec,
             "clip": ClipSpec,
@@ -316,7 +322,22 @@ class TrainConfig:
             name: build_spec(kind, values[name]) for name, kind in kinds.items() if name in values
         }
         rest = {name: value for name, value in values.items() if name not in kinds}
-        return build_spec(cls, {**rest, **built})  # type: ignore[no-any-return]
+        config: TrainConfig = build_spec(cls, {**rest, **built})
+        _check_types(config)
+        return config
+
+
+def _check_types(spec: Any) -> None:
+    """Raises ConfigError where a value is not of its field's type: a file may hold anything."""
+    for name, hint in typing.get_type_hints(type(spec)).items():
+        value = getattr(spec, name)
+        if dataclasses.is_dataclass(value):
+            _check_types(value)
+            continue
+        try:
+            msgspec.convert(value, hint)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{name} of {type(spec).__name__}: {error}") from error
 
 
 _FLAT_OPTIONS = ("consensus", "partial_bn", "non_local")

@@ -210,7 +210,7 @@ def evaluate(
     place = task_place(checkpoint, task)
     chosen = checkpoint.tasks[place]
     clip = checkpoint.config.clip
-    notes = [*dataset.labels_notes, *_labels_notes(chosen, dataset)]
+    notes = [*dataset.notes, *_labels_notes(chosen, dataset)]
     notes += check_data(chosen, dataset, stream=clip.stream, force=force)
     if views.num_crops == 10 and not checkpoint.config.augment.flip:
         notes.append(

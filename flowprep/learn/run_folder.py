@@ -13,6 +13,7 @@ removes all later lines, so metrics.csv reads as if there had been no interrupti
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -117,6 +118,11 @@ class RunFolder:
             raise WeightsError(
                 f"{error}; remove it to start afresh, or choose another --run"
             ) from error
+        if checkpoint.training is None:
+            raise WeightsError(
+                f"{path} holds weights and nothing to go on from, as {BEST_FILE} does; remove it "
+                "to start afresh, or choose another --run"
+            )
         differences = find_differences(
             flatten(checkpoint.config.to_dict()), flatten(config.to_dict())
         )
@@ -156,17 +162,19 @@ class RunFolder:
 
     def add(self, row: MetricsRow) -> None:
         """Appends a line to metrics.csv, and the same numbers for TensorBoard."""
+        # Names of data sets are those of folders, which need not be UTF-8.
+        shown = row.data.encode("utf-8", "backslashreplace").decode()
+        values = {**dataclasses.asdict(row), "data": shown}
         with (
             translated_errors("write", METRICS_FILE),
             open(self.path / METRICS_FILE, "a", encoding="utf-8", newline="") as file,
         ):
-            values = dataclasses.asdict(row)
             file.write(csv_text([map(_format, values.values())]))
         if self._events is None:
             return
         place = row.split
         if row.split != "train" and self._num_tasks > 1:
-            place = f"{row.split}/{row.data}"
+            place = f"{row.split}/{shown}"
         names = ("loss", "top1", "learning_rate", "clips_per_second")
         numbers = {f"{place}/{name}": values[name] for name in names if values[name] is not None}
         self._events.add(row.step, numbers)
@@ -176,7 +184,7 @@ class RunFolder:
             return
         try:
             is_own = json.loads(storage.read_bytes(CONFIG_FILE))["format"] == _FORMAT
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             is_own = False
         if not is_own:
             raise StorageError(
@@ -185,16 +193,19 @@ class RunFolder:
             )
 
     def _rows_until(self, step: int) -> list[list[str]]:
-        try:
-            text = (self.path / METRICS_FILE).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return []
-        rows = list(csv.reader(io.StringIO(text)))[1:]
-        return [
-            row
-            for row in rows
-            if len(row) == len(_COLUMNS) and row[0].isdigit() and int(row[0]) <= step
-        ]
+        content = Storage(self.path).read_if_there(METRICS_FILE) or b""
+        text = content.decode(errors="replace")
+        rows = []
+        # What stands behind damage is not to be told from it.
+        with contextlib.suppress(csv.Error):
+            for row in csv.reader(io.StringIO(text, newline="")):
+                if len(row) == len(_COLUMNS) and _is_step(row[0]) and int(row[0]) <= step:
+                    rows.append(row)
+        return rows
+
+
+def _is_step(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def _format(value: float | str | None) -> str:

@@ -248,6 +248,8 @@ class Scores:
             KeyError,
             TypeError,
             AttributeError,
+            RecursionError,
+            MemoryError,
             EOFError,
             OSError,
             NotImplementedError,
@@ -291,14 +293,20 @@ def write_scores(scores: Scores, folder: str | os.PathLike[str]) -> None:
     storage = Storage(folder)
     storage.make_folder()
     scores.save(os.path.join(os.fspath(folder), SCORES_FILE))
-    storage.write_bytes("scores.csv", _scores_csv(scores).encode())
+    storage.write_bytes("scores.csv", _as_utf8(_scores_csv(scores)))
     if not scores.is_labelled.any():
         return
     counts = scores.confusion()
     top1 = scores.metrics()["top1"]
     title = f"{scores.stream}: top-1 {100 * top1:.1f} % of {counts.sum()} videos"
-    storage.write_bytes("confusion.csv", confusion_csv(counts, scores.names).encode())
-    storage.write_bytes("confusion.png", confusion_png(counts, scores.names, title))
+    storage.write_bytes("confusion.csv", _as_utf8(confusion_csv(counts, scores.names)))
+    names = [_as_utf8(name).decode() for name in scores.names]
+    storage.write_bytes("confusion.png", confusion_png(counts, names, title))
+
+
+def _as_utf8(text: str) -> bytes:
+    """Returns text in which names of classes, those of folders, need not be UTF-8."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _scores_csv(scores: Scores) -> str:

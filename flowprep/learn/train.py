@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import TrainingError
-from flowprep.learn.checkpoint import Checkpoint, build_model, save_checkpoint
+from flowprep.learn.checkpoint import Checkpoint, build_model, load_model, save_checkpoint
 from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process, join_processes
@@ -44,6 +44,7 @@ from flowprep.learn.signals import Signals, watched_signals
 from flowprep.learn.train_report import TrainReport
 from flowprep.learn.train_setup import (
     check_parts,
+    check_step,
     count_loaders,
     data_notes,
     digest_videos,
@@ -51,7 +52,7 @@ from flowprep.learn.train_setup import (
     make_tests,
     name_tasks,
 )
-from flowprep.learn.train_state import TrainState
+from flowprep.learn.train_state import TrainState, restore_optimizer
 from flowprep.learn.weights.load import load_weights_into
 from flowprep.printable import bar_stream
 
@@ -149,11 +150,12 @@ class _Training:
         self.state = TrainState(digest)
         if checkpoint is not None:
             assert checkpoint.training is not None
+            check_step(checkpoint, self.num_steps)
             self.step = checkpoint.step
             self.state = dataclasses.replace(checkpoint.training, videos=digest)
             if not process.is_main:
                 self.state.totals = torch.zeros_like(self.state.totals)
-            self.network.load_state_dict(checkpoint.model)
+            load_model(self.network, checkpoint)
         self.state.totals = self.state.totals.to(process.device)
         self.first_step = self.step
         self._place()
@@ -168,8 +170,7 @@ class _Training:
         is_scaled = config.optimization.precision == "fp16"
         self.scaler = torch.amp.GradScaler(device.type, enabled=is_scaled)
         if state.optimizer:
-            self.optimizer.load_state_dict(state.optimizer)
-            self.scaler.load_state_dict(state.scaler)
+            restore_optimizer(self.optimizer, self.scaler, state)
             # The optimizer and the scaler hold these now. A second copy would double the memory.
             state.optimizer, state.scaler = {}, {}
         self.runner: Any = self.network

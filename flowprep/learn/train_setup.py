@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from flowprep.dataset.read import FlowDataset
 from flowprep.differences import mismatch
-from flowprep.errors import ConfigError, ConfigMismatchError
+from flowprep.errors import ConfigError, ConfigMismatchError, WeightsError
 from flowprep.learn.checkpoint import Checkpoint, Task, check_data, describe_task
 from flowprep.learn.clips.select import select_videos
 from flowprep.learn.clips.testing import TestViews
@@ -25,6 +25,7 @@ from flowprep.words import format_count, format_duration
 
 __all__ = [
     "check_parts",
+    "check_step",
     "count_loaders",
     "data_notes",
     "digest_videos",
@@ -117,6 +118,15 @@ def check_parts(config: TrainConfig, process: Process, network: ClipModel | Mult
         )
 
 
+def check_step(checkpoint: Checkpoint, num_steps: int) -> None:
+    """Raises WeightsError for a checkpoint from beyond the end of its own training."""
+    if checkpoint.step > num_steps:
+        raise WeightsError(
+            f"the checkpoint says that it was made after step {checkpoint.step}, and the training "
+            f"has {num_steps} steps; take another checkpoint, or choose another --run"
+        )
+
+
 def data_notes(
     clips: TrainingClips,
     checkpoint: Checkpoint | None,
@@ -143,7 +153,7 @@ def data_notes(
             "gives more steps"
         )
     for dataset in datasets:
-        notes += dataset.labels_notes
+        notes += dataset.notes
     if checkpoint is None:
         return tuple(notes)
     if len(checkpoint.tasks) != len(tasks):

@@ -76,7 +76,7 @@ def compare_datasets(
                 f"{names[0]} and {sizes[1][0]}x{sizes[1][1]} in {names[1]}; extract both with the "
                 "same --resize"
             )
-    notes = []
+    notes = [*one.notes, *other.notes]
     differing_lengths = [
         key for key in keys if one.videos[key].num_flows != other.videos[key].num_flows
     ]

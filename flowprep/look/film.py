@@ -6,6 +6,7 @@ write_picture   PNG
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import os
@@ -25,6 +26,7 @@ from flowprep.errors import ConfigError, StorageError
 from flowprep.local_files import partial_file
 from flowprep.look.color import error_ramp, flow_to_color
 from flowprep.look.render import FAINT, INK, PAPER, RGB
+from flowprep.storage_errors import explain
 
 __all__ = [
     "FILM_SUFFIXES",
@@ -89,8 +91,11 @@ def _published(path: Path) -> Iterator[str]:
     try:
         with partial_file(path) as partial:
             yield str(partial)
-    except av.FFmpegError:
-        raise
+    except av.FFmpegError as error:
+        # Of the video that is drawn, unless it is the disk's.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StorageError(f"{path} cannot be written: {explain(error)[1]}", "full") from error
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error}; choose another place") from error
 

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from flowprep.config import Direction, EncodeSpec, ExtractConfig, FlowSpec
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError
+from flowprep.local_files import partial_file
 from flowprep.look.film import webp_bytes
 from flowprep.look.sources import ComputedFlow, FlowSource, StoredFlow, is_dataset
 from flowprep.look.view import DrawingSpec, draw_pages
+from flowprep.storage_errors import translated_errors
 from flowprep.video.types import Frame
 
 __all__ = ["Animation", "show"]
@@ -56,7 +58,9 @@ class Animation:
         """Writes the animation unchanged. The path must end in .webp."""
         if Path(path).suffix.lower() != ".webp":
             raise ConfigError(f"path must end in .webp, got {path}")
-        Path(path).write_bytes(self.data)
+        path = Path(path)
+        with translated_errors("write", str(path)), partial_file(path) as partial:
+            partial.write_bytes(self.data)
 
 
 def show(

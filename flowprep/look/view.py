@@ -282,7 +282,7 @@ def _open(
             )
         stack.callback(dataset.close)
         sources, notes = _stored(dataset, keys)
-        return sources, spec, notes
+        return sources, spec, (*dataset.notes, *notes)
     if not os.path.exists(source):
         raise InputError(f"SOURCE does not exist: {source}; name a data set or a video")
     if keys:

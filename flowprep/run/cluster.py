@@ -74,7 +74,7 @@ def parse_runtime_env(text: str) -> dict[str, Any]:
     try:
         # Any JSON is also YAML.
         values = yaml.safe_load(Path(text).read_text(encoding="utf-8") if is_name else text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(
             f"runtime_env cannot be read: {' '.join(str(error).split())}; give JSON, or a JSON or "
             f"YAML file"

@@ -17,6 +17,7 @@ import msgspec
 
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.failures import failure_of
+from flowprep.dataset.foreign import foreign_notes
 from flowprep.dataset.layout import (
     Failure,
     ManifestEntry,
@@ -108,7 +109,7 @@ def run_extract(
         write_plan(storage, plan)
         run = _Run(storage, config, options, plan.entries, lease, worker)
         run.report.log_name = log_name
-        run.report.notes[:0] = plan.notes
+        run.report.notes[:0] = [*plan.notes, *foreign_notes(storage)]
         try:
             run.go()
         finally:

@@ -202,7 +202,7 @@ def _finished_keys(storage: Storage, plan: Plan, options: RunOptions) -> set[str
     names = FolderNames()
     for shard in {entry.shard for entry in known} - published:
         for index, record in recorded_parts(storage, shard, list_parts(storage, shard)):
-            if isinstance(record, DatasetError):
+            if isinstance(record, DatasetError) or index >= len(known):
                 continue
             source = plan.entries[index].video.source
             is_there_now = record.reason == "missing" and names.holds(source)

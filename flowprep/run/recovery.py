@@ -30,6 +30,7 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.parts import (
     list_parts,
+    part_index,
     recorded_parts,
     remove_part_record,
     remove_parts,
@@ -163,7 +164,8 @@ def _finished_parts(
 ) -> set[int]:
     """Returns the manifest's lines of the videos with a part; adds failed videos to `found`."""
     finished = set()
-    names = list_parts(storage, shard)
+    planned = set(found.indices[shard])
+    names = [name for name in list_parts(storage, shard) if part_index(name) in planned]
     for index, record in recorded_parts(storage, shard, names):
         if isinstance(record, DatasetError):
             log.warning("%s; its video is extracted again", record)

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from flowprep.dataset.layout import LOGS_FOLDER
 from flowprep.printable import printable
 from flowprep.storage import Storage
-from flowprep.storage_errors import translated_errors
+from flowprep.storage_errors import explain, translated_errors
 
 __all__ = ["run_log"]
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk does not turn into tracebacks: what it lacks is said once."""
+
+    _is_told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._is_told:
+            self._is_told = True
+            with suppress(OSError):
+                name = os.path.basename(self.baseFilename)
+                print(f"note: cannot write the log {name}: {explain(error)[1]}", file=sys.stderr)
 
 
 @contextmanager
@@ -26,7 +43,7 @@ def run_log(storage: Storage) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = storage.path(name) if storage.is_local else f"{folder}/log"
         with translated_errors("write", name):
-            handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+            handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("flowprep")
         before = logger.level
@@ -37,7 +54,8 @@ def run_log(storage: Storage) -> Iterator[str]:
         finally:
             logger.removeHandler(handler)
             logger.setLevel(before)
-            handler.close()
+            with suppress(OSError):
+                handler.close()
             if not storage.is_local:
                 with open(path, "rb") as file:
                     storage.write_bytes(name, file.read())

@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from flowprep.dataset.layout import Count, Seconds, VideoRecord
 from flowprep.dataset.metadata import SegmentMetadata, VideoMetadata, read_histogram
-from flowprep.dataset.parts import part_name, parts_folder
+from flowprep.dataset.parts import part_index, part_name, parts_folder
 from flowprep.dataset.rebuild import record_from_metadata
 from flowprep.dataset.write import COPY_BYTES, ByteSink, WritableStream, write_sample
 from flowprep.errors import VideoError
@@ -248,7 +248,7 @@ class CutVideos:
         """
         kept: set[str] = set()
         for name in names:
-            index, suffix = int(name.partition(".")[0]), name.partition(".")[2]
+            index, suffix = part_index(name), name.partition(".")[2]
             if suffix != "cut" or index in finished:
                 continue
             content = self._storage.read_bytes(f"{parts_folder(shard)}/{name}")

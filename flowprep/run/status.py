@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
+from flowprep.dataset.foreign import foreign_notes
 from flowprep.dataset.layout import (
     LOGS_FOLDER,
     MANIFEST_FILE,
@@ -304,6 +305,8 @@ class RunStatus:
     """Progress of the last run. None if there was no run, or if its file is damaged or older."""
     silent_seconds: float | None
     """Seconds since the driver's last write, by this machine's clock. None if no run is working."""
+    notes: tuple[str, ...] = ()
+    """One sentence for what else lies among shards and parts."""
 
     @property
     def num_done(self) -> int:
@@ -442,6 +445,7 @@ def read_status(out: str | os.PathLike[str]) -> RunStatus:
         num_concealed=_num_concealed(storage, published) if storage.is_local else None,
         progress=progress,
         silent_seconds=silent,
+        notes=tuple(foreign_notes(storage)),
     )
 
 

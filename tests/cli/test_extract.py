@@ -261,6 +261,14 @@ def test_wrong_size_in_a_file(extract: Command, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000, "x = " + "{a = " * 5000])
+def test_toml_that_is_nested_too_deeply(extract: Command, tmp_path: Path, text: str) -> None:
+    (tmp_path / "options.toml").write_text(text)
+    result = extract("--config", tmp_path / "options.toml")
+    assert result.code == 2
+    assert "lists or tables are nested too deeply" in result.stderr
+
+
 def test_file_that_is_no_toml(extract: Command, tmp_path: Path) -> None:
     file = tmp_path / "options.toml"
     file.write_text("bound = ")

@@ -1,10 +1,15 @@
-"""Fuzzing: thousands of damaged videos or data sets, by chance that a seed fixes.
+"""Fuzzing: thousands of damaged files by chance that a seed fixes.
 
-videos   damaged videos of every container at hand go through `flowprep extract` on Ray, many in one
-         run. The run ends by itself; each video is stored or has a reason; what is stored is what a
-         plain decoding gives; the sound videos among them are as in an undisturbed run.
-shards   a data set with one damage at a time goes through reader, verifier, export and the rest.
-         What is wrong is refused or noticed, in bounded time and memory.
+videos       damaged videos of every container at hand go through `flowprep extract` on Ray, many in
+             one run. The run ends by itself; each video is stored or has a reason; what is stored
+             is what a plain decoding gives; the sound videos among them are as in an undisturbed
+             run.
+shards       a data set with one damage at a time goes through reader, verifier, export and the
+             rest. What is wrong is refused or noticed, in bounded time and memory.
+checkpoints  a checkpoint that is damaged, or forged with right checksums, is restored and taken for
+             first weights. It is refused or what it was, in bounded time and memory.
+runs         the folder of a stopped training with one damage at a time, and the same command again.
+             It is refused, or ends in the weights of an undisturbed training.
 
 Prints what became of the cases as a Markdown table. A case that breaks a rule is kept, with the
 command that repeats it, and makes the exit code 1.
@@ -24,9 +29,13 @@ import imageio_ffmpeg
 
 import flowprep
 from tests.conftest import DATA
+from tests.fuzzing.checkpoints import fuzz_checkpoints
 from tests.fuzzing.outcomes import Outcomes
+from tests.fuzzing.runs import fuzz_runs
 from tests.fuzzing.shards import fuzz_shards
 from tests.fuzzing.videos import fuzz_videos
+
+_SUBJECTS = {"shards": fuzz_shards, "checkpoints": fuzz_checkpoints, "runs": fuzz_runs}
 
 
 def main() -> int:
@@ -36,7 +45,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=("videos", "shards"))
+    parser.add_argument("what", choices=("videos", *_SUBJECTS))
     parser.add_argument("--count", type=int, default=2000, help="how many cases (default: 2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the chance (default: 0)")
     parser.add_argument("--only", type=int, help="repeat this case alone")
@@ -62,7 +71,7 @@ def main() -> int:
                 only=options.only,
             )
         else:
-            outcomes = fuzz_shards(
+            outcomes = _SUBJECTS[options.what](
                 folder=Path(folder),
                 keep=options.keep,
                 count=count,

@@ -15,7 +15,7 @@ class Outcomes:
     """The result of a fuzzing run."""
 
     command: str
-    """`videos` or `shards`."""
+    """`videos`, `shards`, `checkpoints` or `runs`."""
     seed: int
     keep: Path
     """Where the cases that broke a rule are kept."""

@@ -11,10 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
-import resource
 import shutil
-import signal
-import subprocess
 import sys
 import tarfile
 import traceback
@@ -39,18 +36,12 @@ from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.video import Video
 from flowprep.run.status import PROGRESS_FILE
 from flowprep.synthetic import Layer, Motion, Scene, write_video
+from tests.fuzzing.children import child, run_cases
 from tests.fuzzing.hostile_json import change_json, change_lines
 from tests.fuzzing.mutations import BYTE_MUTATIONS, Random, case_random, number_below
 from tests.fuzzing.outcomes import Outcomes
 
 __all__ = ["KINDS", "fuzz_shards"]
-
-ROOT = Path(__file__).resolve().parents[2]
-CASE_SECONDS = 60
-"""A case takes less than a second where nothing else runs."""
-MEMORY_BYTES = 1 << 30
-"""Beyond what the process has before its first case."""
-CASES_PER_CHILD = 200
 
 BLOCK = 512
 LEASE = Holder(
@@ -538,24 +529,8 @@ def _import(case: Case, truth: Truth, tree: Path) -> str:
 
 
 def _child(template: Path, folder: Path, seed: int, indices: list[int]) -> None:
-    """Carries cases out, and writes a line before and after each."""
     truth = Truth.of(template, folder)
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY_BYTES, resource.RLIM_INFINITY))
-    # Not a handler: native code that hangs would never come to call one.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    answers = (folder / "answers.jsonl").open("a")
-    for index in indices:
-        print(json.dumps({"begin": index}), file=answers, flush=True)
-        place = folder / f"case-{index}"
-        place.mkdir()
-        signal.alarm(CASE_SECONDS)
-        kind, outcome, broken = carry_out(truth, place, seed, index)
-        signal.alarm(0)
-        shutil.rmtree(place)
-        answer = {"end": index, "kind": kind, "outcome": outcome, "broken": broken}
-        print(json.dumps(answer), file=answers, flush=True)
-    answers.close()
+    child(folder, seed, indices, lambda place, *case: carry_out(truth, place, *case))
 
 
 def fuzz_shards(
@@ -568,39 +543,13 @@ def fuzz_shards(
     outcomes = Outcomes("shards", seed, keep)
     template = make_template(folder / "template")
     waiting = [i for i in range(count) if only in (None, i)]
-    peak_mb = 0.0
-    while waiting:
-        some = waiting[:CASES_PER_CHILD]
-        place = folder / f"child-{some[0]}"
-        place.mkdir()
-        arguments = [str(template), str(place), str(seed), *map(str, some)]
-        with (place / "output.txt").open("w") as output:
-            done = subprocess.run(
-                [sys.executable, "-m", "tests.fuzzing.shards", *arguments],
-                cwd=ROOT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        answers = [json.loads(line) for line in (place / "answers.jsonl").read_text().splitlines()]
-        ended = [answer for answer in answers if "end" in answer]
-        for answer in ended:
-            outcomes.add(answer["kind"], answer["outcome"])
-            for rule in answer["broken"]:
-                _keep(outcomes, template, answer["end"], rule)
-        waiting = waiting[len(ended) :]
-        if done.returncode:
-            # The case that had begun brought the child down.
-            index = waiting.pop(0)
-            rule = f"took more than {CASE_SECONDS} s" if done.returncode == -signal.SIGALRM else ""
-            last = (place / "output.txt").read_text(errors="replace").strip()[-300:]
-            rule = rule or f"the process ended with {done.returncode}: {last!r}"
-            kind = _keep(outcomes, template, index, rule)
-            outcomes.add(kind, "RULE BROKEN")
-        shutil.rmtree(place)
-        peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
-        print(f"{outcomes.num_cases} cases, {len(outcomes.broken)} rules broken", flush=True)
-    outcomes.facts = {"most memory of a process": f"{peak_mb:.0f} MB"}
+    run_cases(
+        "tests.fuzzing.shards",
+        template,
+        outcomes,
+        waiting,
+        lambda index, rule: _keep(outcomes, template, index, rule),
+    )
     return outcomes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +273,46 @@ def test_another_implementation_is_noted(dataset: FlowDataset) -> None:
     assert "opencv-99" in note
     assert dataset.header.implementation in note
     assert check_data(task, dataset, stream="rgb") == []
+
+
+def test_a_forged_checkpoint_is_refused_before_anything_is_made_of_it(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Each of these once ended in a traceback, in a network of many gigabytes, or in no end."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    sound = torch.load(path, weights_only=True)
+    name = next(iter(sound["model"]))
+    forgeries: list[dict[str, Any]] = [
+        {"step": "7"},
+        {"step": -1},
+        {"format_version": torch.ones(2)},
+        {"model": {**sound["model"], name: 3}},
+        {"model": {**sound["model"], name: torch.eye(3).to_sparse()}},
+        {"model": {**sound["model"], name: torch.zeros(1).expand(1 << 40)}},
+        {"model": {**sound["model"], name: torch.full_like(sound["model"][name], torch.nan)}},
+        {"config": "[" * 100_000},
+        {"config": sound["config"].replace('"width": 0.0625', '"width": 8.0')},
+        {"config": sound["config"].replace('"num_frames": 2', '"num_frames": 2.5')},
+        {"tasks": "[]"},
+        {"tasks": sound["tasks"].replace('"class_names": [', '"class_names": [7, ')},
+        {"training": {**sound["training"], "best": (0.5, 1 << 40)}},
+        {"training": {**sound["training"], "totals": torch.zeros(1).expand(1 << 40)}},
+        {"training": {**sound["training"], "seconds": float("nan")}},
+    ]
+    for forged in forgeries:
+        torch.save({**sound, **forged}, path)
+        with pytest.raises(WeightsError):
+            restore_model(load_checkpoint(path))
+
+
+def test_a_packed_checkpoint_is_not_unpacked(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    with zipfile.ZipFile(path) as file:
+        parts = {part.filename: file.read(part) for part in file.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in parts.items():
+            file.writestr(name, data)
+    with pytest.raises(WeightsError, match="is packed, which PyTorch's never are"):
+        load_checkpoint(path)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from flowprep.dataset import jpeg
-from flowprep.errors import ConfigError, FlowprepError
+from flowprep.errors import ConfigError, FlowprepError, TrainingError
 from flowprep.learn.clips import levels
 from flowprep.run.interrupts import ENDING_SIGNALS
 
@@ -53,6 +53,26 @@ class PlainLoader(DataLoader[Any]):
 
     def check_worker_number_rationality(self) -> None:
         """Does nothing."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except (RuntimeError, OSError, EOFError) as error:
+            if not self._is_end_of_process(error):
+                raise
+            raise TrainingError(
+                "a process that reads clips was ended from outside, maybe because memory ran out, "
+                "or shared memory in /dev/shm (docker run --shm-size); run the same command again "
+                "with fewer --loaders"
+            ) from error
+
+    def _is_end_of_process(self, error: Exception) -> bool:
+        """Whether an error says that a process is gone; torch has no class of its own for it."""
+        if isinstance(error, RuntimeError):
+            return str(error).startswith("DataLoader worker")
+        # What it has sent last is fetched from it. What it has raised itself begins otherwise.
+        is_gone = isinstance(error, ConnectionError | EOFError | FileNotFoundError)
+        return is_gone and self.num_workers > 0 and not str(error).startswith("Caught ")
 
 
 class Loader(PlainLoader):

@@ -21,7 +21,7 @@ from torch import nn
 
 from flowprep.errors import WeightsError
 from flowprep.learn.weights.offers import listed
-from flowprep.learn.weights.reading import cannot_read
+from flowprep.learn.weights.reading import cannot_read, check_zip, load_zip, odd_tensor
 from flowprep.learn.weights.tensorflow import read_checkpoint
 from flowprep.storage import Storage
 
@@ -122,7 +122,10 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     _check_zip(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            content = load_zip(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise cannot_read(path, error) from error
     except Exception as error:
@@ -149,8 +152,7 @@ def _check_zip(path: Path) -> None:
     try:
         if not zipfile.is_zipfile(path):
             return
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
+        damaged = check_zip(path)
     except OSError as error:
         raise cannot_read(path, error) from error
     except Exception as error:
@@ -188,10 +190,10 @@ def _find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
             f"{', '.join(STATE_DICT_KEYS)}; got no tensor but {listed(map(repr, content))}"
         )
     for name, value in state.items():
-        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        if (oddness := odd_tensor(value)) is not None:
             raise WeightsError(
-                f"{path}: tensor {name} must be dense and on the CPU, got layout {value.layout}, "
-                f"type {value.dtype} on {value.device}; save it as a plain tensor"
+                f"{path}: tensor {name} must be dense and on the CPU, got {oddness}; save it as a "
+                "plain tensor"
             )
     if all(name.startswith("module.") for name in state):
         return {name.removeprefix("module."): value for name, value in state.items()}

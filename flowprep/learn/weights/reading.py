@@ -1,12 +1,22 @@
-"""The error that every reader of weights raises for a file that it may not read."""
+"""What every reader of weights does with a file that may be anybody's.
+
+PyTorch writes checksums and never looks at them, and it believes the sizes that a file claims. So a
+file is looked at first, and mapped into memory then: no tensor can reach beyond it.
+"""
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from flowprep.errors import WeightsError
 
-__all__ = ["cannot_read"]
+__all__ = ["cannot_read", "check_zip", "load_zip", "odd_tensor"]
+
+_IS_ENCRYPTED = 0x1
 
 
 def cannot_read(path: Path, error: OSError) -> WeightsError:
@@ -14,3 +24,36 @@ def cannot_read(path: Path, error: OSError) -> WeightsError:
     return WeightsError(
         f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
     )
+
+
+def check_zip(path: Path) -> str | None:
+    """Returns the name of a part of a zip that is damaged; None where it is as it was written.
+
+    Raises OSError where the file cannot be read, ValueError for a zip that torch does not write:
+    one that is packed may unpack to any size. Of damaged bytes zipfile raises nearly anything.
+    """
+    with zipfile.ZipFile(path) as file:
+        parts = file.infolist()
+        for part in parts:
+            if part.compress_type != zipfile.ZIP_STORED or part.flag_bits & _IS_ENCRYPTED:
+                raise ValueError(f"its part {part.filename} is packed, which PyTorch's never are")
+        if len({part.filename for part in parts}) < len(parts):
+            raise ValueError("it has two parts of one name")
+        if sum(part.file_size for part in parts) > path.stat().st_size:
+            raise ValueError("its parts are larger than the file")
+        return file.testzip()
+
+
+def load_zip(path: Path) -> Any:
+    """Returns what `torch.save` wrote to a zip that `check_zip` has passed; nothing is executed.
+
+    The tensors are on the CPU, and views of the file. Raises whatever torch does.
+    """
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def odd_tensor(value: torch.Tensor) -> str | None:
+    """Says why a stored tensor is none of plain numbers; None where it is."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        return f"layout {value.layout}, type {value.dtype} on {value.device}"
+    return None

@@ -25,6 +25,7 @@ from starlette.responses import Response
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, StorageError
 from flowprep.look.browse.background import BackgroundSurvey
+from flowprep.look.browse.connections import BoundedProtocol
 from flowprep.look.browse.guard import HEADERS, MAX_QUERY_BYTES, Guard, refusal
 from flowprep.look.browse.pages import Pages, Refused
 from flowprep.look.report.survey import NUM_SAMPLED
@@ -111,7 +112,7 @@ def make_server(app: Starlette) -> uvicorn.Server:
     """Returns the server that `serve` runs. Its method `run` takes listening sockets."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=BoundedProtocol,
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -141,6 +142,8 @@ def serve(
     Raises DatasetError if `out` is not a data set, and StorageError if the port cannot be used.
     """
     dataset = open_dataset(out)
+    for note in dataset.notes:
+        announce(f"note: {note}")
     survey = BackgroundSurvey(dataset, spec.sample)
     listener = _listen(spec)
     with contextlib.closing(listener):

@@ -445,6 +445,7 @@ def _shown(value: Any) -> str:
 def write_report(report: Report, to: str | os.PathLike[str]) -> None:
     """Writes a report as one HTML file. The file appears when it is complete."""
     path = Path(to)
-    page = report_page(report).encode()
+    # Names of files need not be UTF-8, which a page is.
+    page = report_page(report).encode("utf-8", "backslashreplace")
     with translated_errors("write", str(path)), partial_file(path) as partial:
         partial.write_bytes(page)

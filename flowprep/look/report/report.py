@@ -121,7 +121,7 @@ def make_report(
         num_sampled=len(chosen),
         num_seconds=time.perf_counter() - began,
         color_max_px=color_max_px,
-        notes=tuple(dataset.labels_notes),
+        notes=tuple(dataset.notes),
     )
     dataset.close()
     return report

@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 import os
 import pickle
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from flowprep.dataset.layout import shard_name
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import VideoList
-from flowprep.errors import ConfigError, DatasetError
+from flowprep.errors import ConfigError, DatasetError, TrainingError
 from flowprep.learn.clips.loader import loader_options
 from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
 from flowprep.learn.clips.training import TrainingClips, training_loader
@@ -139,3 +140,18 @@ def test_what_loaders_are_sent_is_small(dataset: FlowDataset) -> None:
     for position in (0, 7, 31234):
         assert again.find(position) == samples.find(position)
     assert again.datasets[0].videos["class/v_name_g01_c012345"] == videos[12345]
+
+
+def test_a_loader_process_that_is_killed_is_told_in_a_sentence(dataset: FlowDataset) -> None:
+    samples = TrainingClips([dataset], CONFIG, [taken(FLOW, "stack")])
+    loader = training_loader(samples, batch_size=2, first_step=0, num_steps=10_000, num_loaders=1)
+    read = iter(loader)
+    next(read)
+    (worker,) = (
+        child for child in multiprocessing.active_children() if child.name != "SyncManager"
+    )
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(TrainingError, match=r"was ended from outside.*fewer --loaders"):
+        for _ in read:
+            pass

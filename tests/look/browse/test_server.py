@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.client
 import re
 import socket
@@ -13,7 +15,8 @@ import pytest
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import ConfigError
 from flowprep.inputs.keys import escape_key
-from flowprep.look.browse import server
+from flowprep.look.browse import connections, server
+from flowprep.look.browse.connections import BoundedProtocol
 from flowprep.look.browse.server import BrowseSpec
 from tests.look.browse.asking import KEY, member
 from tests.look.browse.browsing import ODD_NAME, served
@@ -126,3 +129,68 @@ def test_what_is_loopback(host: str, is_loopback: bool) -> None:
 def test_wrong_places(values: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         BrowseSpec(**values)  # type: ignore[arg-type]
+
+
+def _connect(url: str, begin: bytes = b"") -> socket.socket:
+    address = urlsplit(url)
+    connection = socket.create_connection((address.hostname, address.port), timeout=60)
+    connection.sendall(begin)
+    return connection
+
+
+def _status(url: str) -> int:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    try:
+        connection.request("GET", "/api/dataset")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_many_half_open_connections_keep_nobody_out(dataset: FlowDataset) -> None:
+    """So many say nothing, or half of a request, that they were all that there may be."""
+    with served(dataset) as url, contextlib.ExitStack() as stack:
+        for number in range(140):
+            begin = b"" if number % 2 else b"GET / HTTP/1.1\r\nHost: "
+            stack.enter_context(contextlib.closing(_connect(url, begin)))
+        assert [_status(url) for _ in range(3)] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET / HTTP/1.1\r\nHost: x"])
+def test_a_connection_that_asks_for_nothing_is_closed(
+    dataset: FlowDataset, monkeypatch: pytest.MonkeyPatch, begin: bytes
+) -> None:
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.3)
+    with served(dataset) as url:
+        connection = _connect(url, begin)
+        with contextlib.closing(connection), contextlib.suppress(ConnectionResetError):
+            # It would wait for ever; one more word of the request does not prolong it.
+            assert connection.recv(1) == b""
+
+
+def test_an_answer_that_nobody_reads_is_given_up_and_a_slow_one_is_not(
+    dataset: FlowDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(BoundedProtocol, "_is_waiting", True)
+    protocol = BoundedProtocol.__new__(BoundedProtocol)
+    loop = asyncio.new_event_loop()
+    sizes = iter([5, 3, 1, 1])
+    ended: list[bool] = []
+
+    class Transport:
+        def get_write_buffer_size(self) -> int:
+            return next(sizes)
+
+        def abort(self) -> None:
+            ended.append(True)
+            loop.stop()
+
+    protocol.loop, protocol.transport, protocol._timer = loop, Transport(), None  # type: ignore
+    loop.call_soon(protocol._wait)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+    assert ended
+    assert next(sizes, None) is None
