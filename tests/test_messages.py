@@ -60,6 +60,8 @@ WITHOUT_REMEDY = {
     "dataset/lost_plan.py": ["{} was lost; made anew from"],
     "exchange/import_tree.py": ["{} was lost; made anew from"],
     # The remedy is chosen above.
+    "dataset/foreign.py": ["{} in {} {}: {}"],
+    "learn/config.py": ["{} of {}: {}"],
     "dataset/layout.py": ["{}: {} line {} is damaged"],
     "inputs/entries.py": ["{} does not exist: {}"],
     "inputs/manifest.py": ["two videos have the key {}"],
@@ -67,7 +69,9 @@ WITHOUT_REMEDY = {
 """Messages, by their beginning, for which no remedy exists or another text gives it."""
 
 WITHOUT_VALUE = {
+    "ending.py": ["the working folder does not exist"],
     "exchange/import_plan.py": ["bound_px must be given"],
+    "learn/clips/loader.py": ["a process that reads clips was ended"],
     "learn/evaluate.py": ["the network never saw a mirrored clip"],
     "learn/fuse.py": ["train-scores must be given"],
     "learn/predict.py": ["checkpoint must be given", "method svm needs scores"],

@@ -21,7 +21,7 @@ from flowprep.dataset.layout import (
     read_failures,
     sidecar_name,
 )
-from flowprep.dataset.video_list import read_ahead
+from flowprep.dataset.read_ahead import read_ahead
 from flowprep.errors import DatasetError
 from flowprep.inputs.video import Video
 from flowprep.storage import Storage

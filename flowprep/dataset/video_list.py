@@ -12,10 +12,9 @@ import itertools
 import math
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +26,13 @@ from flowprep.dataset.layout import (
     sidecar_name,
     stream_names,
 )
+from flowprep.dataset.read_ahead import read_ahead
 from flowprep.errors import DatasetError
 from flowprep.garbage import collector_paused
 from flowprep.inputs.keys import are_plain_keys, check_key
 from flowprep.storage import Storage
 
-__all__ = ["StoredVideo", "VideoList", "read_ahead", "read_videos", "size_problem"]
-
-T = TypeVar("T")
+__all__ = ["StoredVideo", "VideoList", "read_videos", "size_problem"]
 
 # T.81 has 16 bits for each side. The area is at most 16384 x 16384 px (MAX_SIDE_PX).
 _MAX_JPEG_SIDE_PX = 65535
@@ -42,8 +40,6 @@ _MAX_PIXELS = 1 << 28
 
 # Number of videos that are kept as objects, each by position and by key.
 _VIDEO_CACHE = 512
-# Number of sidecars that are requested from an object store at the same time.
-_NUM_REQUESTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,22 +335,6 @@ def read_videos(storage: Storage, shards: Sequence[int], config: ExtractConfig) 
             "run `flowprep verify`"
         )
     return videos
-
-
-def read_ahead(storage: Storage, shards: Sequence[int], read: Callable[[int], T]) -> Iterator[T]:
-    """Yields the result of `read` for each shard, in order. A store gets several requests at once.
-
-    Only a few results exist at once. All sidecars together would take much more memory.
-    """
-    if storage.is_local:
-        yield from map(read, shards)
-        return
-    # One request takes tens of milliseconds, so thousands of them one after the other would take
-    # minutes.
-    with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
-        for begin in range(0, len(shards), 4 * _NUM_REQUESTS):
-            part = shards[begin : begin + 4 * _NUM_REQUESTS]
-            yield from pool.map(read, part)
 
 
 def _are_sizes(width: Any, height: Any) -> Any:

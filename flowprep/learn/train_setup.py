@@ -149,8 +149,8 @@ def data_notes(
         num_videos = format_count(clips.num_videos, "video")
         notes.append(
             f"a batch of {batch_size:,} is larger than the training set of {num_videos}: one step "
-            f"shows each video {batch_size / clips.num_videos:.1f} times. A smaller --batch-size "
-            "gives more steps"
+            f"shows each video {batch_size / clips.num_videos:.1f} times; make --batch-size "
+            "smaller for more steps"
         )
     for dataset in datasets:
         notes += dataset.notes

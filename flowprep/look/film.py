@@ -95,7 +95,10 @@ def _published(path: Path) -> Iterator[str]:
         # Of the video that is drawn, unless it is the disk's.
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise StorageError(f"{path} cannot be written: {explain(error)[1]}", "full") from error
+        raise StorageError(
+            f"{path} cannot be written: {explain(error)[1]}; free space, or choose another place",
+            "full",
+        ) from error
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error}; choose another place") from error
 

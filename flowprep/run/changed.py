@@ -18,8 +18,8 @@ from flowprep.dataset.layout import (
     shard_name,
 )
 from flowprep.dataset.metadata import VideoMetadata
+from flowprep.dataset.read_ahead import read_ahead
 from flowprep.dataset.sources import changed_words, source_change
-from flowprep.dataset.video_list import read_ahead
 from flowprep.errors import DatasetError
 from flowprep.inputs.entries import first_of
 from flowprep.inputs.video import Video

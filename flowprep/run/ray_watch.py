@@ -82,10 +82,10 @@ class RayWatch:
 
     def ended(self, how: str) -> ExecutorError:
         """Returns the error for a Ray that has ended on this machine."""
-        start = "Start Ray here again, and run" if self._is_cluster else "Run"
+        again = " once Ray is there again" if self._is_cluster else ""
         return ExecutorError(
-            f"Ray ended on this machine: {how}. `ray stop` ends it, and the system does where "
-            f"memory runs out. Finished videos are kept. {start} the same command to go on"
+            f"Ray ended on this machine: {how}. `ray stop` ends it, and so does a system whose "
+            f"memory runs out. Finished videos are kept. Run the same command to go on{again}"
         )
 
     def check_after_loss(self) -> None:
