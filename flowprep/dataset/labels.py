@@ -30,7 +30,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from flowprep.dataset.layout import Count
+from flowprep.dataset.layout import LABELS_FOLDER, Count
 from flowprep.dataset.video_list import VideoList
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.garbage import collector_paused
@@ -42,7 +42,6 @@ from flowprep.urls import redacted
 from flowprep.words import format_count
 
 __all__ = [
-    "LABELS_FOLDER",
     "AppliedLabels",
     "LabelSet",
     "LabelsHeader",
@@ -59,7 +58,6 @@ __all__ = [
     "verify_labels",
 ]
 
-LABELS_FOLDER = "labels"
 
 _SUFFIX = ".jsonl"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")

@@ -53,6 +53,7 @@ __all__ = [
     "FLOW_STREAMS",
     "FORMAT_MINOR",
     "FORMAT_VERSION",
+    "LABELS_FOLDER",
     "LEASE_FILE",
     "LOCK_FILE",
     "LOGS_FOLDER",
@@ -88,6 +89,7 @@ DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.jsonl"
 FAILURES_FILE = "failures.jsonl"
 SHARDS_FOLDER = "shards"
+LABELS_FOLDER = "labels"
 LOGS_FOLDER = "logs"
 PARTS_FOLDER = ".parts"
 LOCK_FILE = ".lock"

@@ -13,10 +13,10 @@ from msgspec import UNSET
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.failures import stored_failures
-from flowprep.dataset.labels import LABELS_FOLDER
 from flowprep.dataset.layout import (
     DATASET_FILE,
     FAILURES_FILE,
+    LABELS_FOLDER,
     LEASE_FILE,
     LOCK_FILE,
     LOGS_FOLDER,

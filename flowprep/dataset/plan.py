@@ -18,7 +18,6 @@ from flowprep.dataset.layout import (
     read_manifest,
     write_manifest,
 )
-from flowprep.dataset.lost_plan import read_lost_plan
 from flowprep.errors import DatasetError, InputError
 from flowprep.inputs.keys import unescape_key
 from flowprep.inputs.video import Video
@@ -184,6 +183,9 @@ def stored_ranges(
     """
 
     def ranges(keys: Collection[str]) -> dict[str, tuple[float, float]]:
+        # Imported late: what reads tars would slow down the help of every command that extracts.
+        from flowprep.dataset.lost_plan import read_lost_plan
+
         storage = Storage(out)
         is_there = storage.exists(MANIFEST_FILE)
         entries = read_manifest(storage) if is_there else read_lost_plan(storage).entries

@@ -90,6 +90,7 @@ RUN_OPTIONS = [
     ("--worker-memory 2GB", "worker_memory='2GB'"),
     ("--segment-frames 50", "segment_frames=50"),
     ("--retry-failed", "retry_failed=True"),
+    ("--redo-changed", "redo_changed=True"),
     ("--no-progress", "progress=False"),
 ]
 # fmt: on
