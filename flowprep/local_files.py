@@ -118,7 +118,8 @@ def make_folders(folder: str, *, lasting: bool = True) -> list[str]:
     if os.path.isdir(folder):
         return []
     above = os.path.dirname(folder)
-    made = make_folders(above, lasting=lasting) if above != folder else []
+    # Below a file, the error must name the folder that was asked for.
+    made = [] if os.path.exists(above) else make_folders(above, lasting=lasting)
     try:
         os.mkdir(folder)
     except FileExistsError:
