@@ -419,6 +419,10 @@ class Storage:
             self.confirm()
             with suppress(OSError):
                 os.rmdir(self.path(name))
+        elif self._scheme == "memory":
+            # It has folders all the same.
+            with suppress(OSError):
+                self._fs.rmdir(self.path(name))
 
     def make_folder(self, name: str = "") -> None:
         """Creates a folder and its parents. Object stores have no folders and do nothing."""

@@ -117,8 +117,7 @@ def info(out: str, list_videos: bool, as_json: bool, labels: str | None) -> None
             )
         return
     description = describe_dataset(out, labels_name=labels)
-    for note in description.notes:
-        click.echo(f"note: {note}", err=True)
+    echo_notes(description.notes)
     if as_json:
         click.echo(json.dumps(description.to_dict(), indent=2))
     else:
@@ -159,8 +158,7 @@ def status(out: str, as_json: bool, prometheus: bool, watch_seconds: float | Non
             click.echo(json.dumps(found.to_dict(), indent=2))
         elif not prometheus:
             click.echo(found.summary())
-            for note in found.notes:
-                click.echo(f"note: {note}", err=True)
+            echo_notes(found.notes)
         elif found.progress is None:
             raise DatasetError(f"{out} has no record of a run; name a data set of extract")
         else:

@@ -307,5 +307,5 @@ def test_the_sidecar_lists_every_video_of_the_plan(made_once: Path) -> None:
     assert set(stored.seconds) == {"decode", "flow", "encode", "write"}
     assert msgspec.structs.replace(failed, message=None).to_dict() == {
         "key": "jump/broken", "status": "failed", "labels": (0,), "split": "test",
-        "reason": "unreadable", "attempts": 1,
+        "reason": "unreadable", "attempts": 1, "fault": "video",
     }  # fmt: skip

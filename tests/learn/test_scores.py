@@ -193,7 +193,9 @@ def test_written_files(scores: Scores, tmp_path: Path) -> None:
 def test_names_survive_csv() -> None:
     names = ['a, "b"', "c\nd"]
     table = list(csv.reader(io.StringIO(confusion_csv(np.eye(2, dtype=np.int64), names))))
-    assert table == [["label", *names], [names[0], "1", "0"], [names[1], "0", "1"]]
+    # A line feed is shown, and breaks no line.
+    shown = [names[0], r"c\nd"]
+    assert table == [["label", *shown], [shown[0], "1", "0"], [shown[1], "0", "1"]]
 
 
 @pytest.mark.parametrize("num_classes", [2, 8, 101])

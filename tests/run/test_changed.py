@@ -172,12 +172,12 @@ def test_it_may_be_ended_at_any_step(top: Path, step: int, monkeypatch: pytest.M
     def limited(name: str):  # type: ignore[no-untyped-def]
         real = getattr(Storage, name)
 
-        def call(self: Storage, path: str, *args: object) -> object:
+        def call(self: Storage, path: str, *args: object, **options: object) -> object:
             if path.startswith((".parts/", "shards/")):
                 if not calls[0]:
                     raise KeyboardInterrupt
                 calls[0] -= 1
-            return real(self, path, *args)
+            return real(self, path, *args, **options)
 
         return call
 

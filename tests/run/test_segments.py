@@ -285,7 +285,6 @@ def remove_streams(out: Path) -> None:
         (2, partial(write_record, content=b'{"members": {}}'), ".segment is damaged: "),
         (2, partial(write_record, content=b"[]"), ".segment is damaged: "),
         (2, cut_streams, "its record says"),
-        (2, remove_streams, "a segment is gone: "),
     ],
 )
 def test_segments_that_do_not_fit_are_taken_back(
@@ -303,6 +302,19 @@ def test_segments_that_do_not_fit_are_taken_back(
     assert run(videos, out, segment_frames=25).is_complete
     assert message in log_of(out)
     assert "the video is extracted uncut" in log_of(out)
+    assert_same(out, uncut)
+
+
+def test_a_segment_that_is_gone_is_computed_again(
+    videos: Path, uncut: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with crash_after(2):
+        run(videos, out, segment_frames=25)
+    lost = max(out.glob(".parts/*/*.mjpg"))
+    lost.unlink()
+    assert run(videos, out, segment_frames=25).is_complete
+    assert "the video is extracted uncut" not in log_of(out)
     assert_same(out, uncut)
 
 
