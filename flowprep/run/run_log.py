@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from flowprep.dataset.layout import LOGS_FOLDER
+from flowprep.ending import say
 from flowprep.printable import printable
 from flowprep.storage import Storage
 from flowprep.storage_errors import explain, translated_errors
@@ -29,9 +30,8 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self._is_told:
             self._is_told = True
-            with suppress(OSError):
-                name = os.path.basename(self.baseFilename)
-                print(f"note: cannot write the log {name}: {explain(error)[1]}", file=sys.stderr)
+            name = os.path.basename(self.baseFilename)
+            say(f"note: cannot write the log {name}: {explain(error)[1]}")
 
 
 @contextmanager
