@@ -18,6 +18,8 @@ from flowprep.storage_errors import explain
 
 __all__ = ["check_working_folder", "follow_hangup", "say", "trouble"]
 
+_Output = Literal["stdout", "stderr"]
+
 
 def check_working_folder() -> None:
     """Raises StorageError where the folder that relative paths begin at was deleted.
@@ -77,7 +79,7 @@ def trouble(error: OSError) -> str | None:
     return f"{place}{explain(error)[1]}"
 
 
-def _failed_output(error: OSError) -> Literal["stdout", "stderr"] | None:
+def _failed_output(error: OSError) -> _Output | None:
     """Returns the output that could not be written to; None where it was something else."""
     # An error of a write names no file: who wrote is all that there is to go by.
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -92,7 +94,7 @@ def _failed_output(error: OSError) -> Literal["stdout", "stderr"] | None:
     return "stderr" if modules[-1].partition(".")[0] == "tqdm" else None
 
 
-def _close(name: Literal["stdout", "stderr"]) -> None:
+def _close(name: _Output) -> None:
     """Leads an output nowhere, or Python would complain of it at its end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

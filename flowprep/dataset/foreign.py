@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from flowprep.dataset.layout import PARTS_FOLDER, SHARDS_FOLDER, read_sidecar
 from flowprep.errors import DatasetError, StorageError
@@ -17,6 +18,8 @@ from flowprep.storage import Storage
 from flowprep.words import format_count
 
 __all__ = [
+    "PartSuffix",
+    "SegmentSuffix",
     "ShardFiles",
     "folder_number",
     "foreign_notes",
@@ -25,8 +28,13 @@ __all__ = [
 ]
 
 _SHARD_FILE = re.compile(r"([0-9]{6,18})\.(tar|json)")
+PartSuffix = Literal["tar", "json", "stall", "cut"]
+"""Of the files of a video whose shard is not published."""
+SegmentSuffix = Literal["mjpg", "segment", "stall"]
+"""Of the files of a segment whose video is not joined."""
 _PART_FILE = re.compile(
-    r"([0-9]{8,18})\.(tar|json|stall|cut|[0-9]{9,18}-[0-9]{9,18}\.(mjpg|segment|stall))"
+    rf"([0-9]{{8,18}})\.({'|'.join(get_args(PartSuffix))}|"
+    rf"[0-9]{{9,18}}-[0-9]{{9,18}}\.({'|'.join(get_args(SegmentSuffix))}))"
 )
 _MAX_NAMED = 3
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator
-from typing import Literal
 
-from flowprep.dataset.foreign import folder_number, is_part_file
+from flowprep.dataset.foreign import PartSuffix, folder_number, is_part_file
 from flowprep.dataset.labels import remove_temporary_labels
 from flowprep.dataset.layout import (
     LOGS_FOLDER,
@@ -184,6 +183,6 @@ def write_part_record(storage: Storage, shard: int, index: int, record: VideoRec
     storage.write_bytes(part_name(shard, index, "json"), content, lasting=False)
 
 
-def part_name(shard: int, index: int, suffix: Literal["tar", "json", "stall", "cut"]) -> str:
+def part_name(shard: int, index: int, suffix: PartSuffix) -> str:
     """Returns the name of a file of a video in `.parts`. `index` is its line in the manifest."""
     return f"{PARTS_FOLDER}/{shard:06d}/{index:08d}.{suffix}"

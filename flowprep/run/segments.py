@@ -11,11 +11,11 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 from msgspec import UNSET
 
+from flowprep.dataset.foreign import SegmentSuffix
 from flowprep.dataset.layout import Count, Seconds, VideoRecord
 from flowprep.dataset.metadata import SegmentMetadata, VideoMetadata, read_histogram
 from flowprep.dataset.parts import part_index, part_name, parts_folder
@@ -81,9 +81,7 @@ class _JoinedStream:
                 file.write(self.storage.read_range(name, offset + begin, length))
 
 
-def segment_name(
-    shard: int, index: int, segment: Segment, suffix: Literal["mjpg", "segment", "stall"]
-) -> str:
+def segment_name(shard: int, index: int, segment: Segment, suffix: SegmentSuffix) -> str:
     """Returns the name of a segment's file, which exists until the video is joined.
 
     The name holds the first and the end frame of the segment.

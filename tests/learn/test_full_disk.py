@@ -19,32 +19,34 @@ EVERY_SPACE = """
 import os, shutil, sys, threading
 from pathlib import Path
 import torch
+from flowprep.config import ExtractConfig
 from flowprep.errors import StorageError
-from flowprep.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from flowprep.learn.checkpoint import Checkpoint, Task, load_checkpoint, save_checkpoint
 from flowprep.learn.config import TrainConfig
 from flowprep.learn.run_folder import MetricsRow, RunFolder
 
 disk = Path(sys.argv[1])
 config = TrainConfig()
+tasks = (Task("data", ("a", "b"), ExtractConfig().to_dict(), "x"),)
 weights = {"large": torch.zeros(200_000), "small": torch.zeros(10), "medium": torch.zeros(5_000)}
 threading.excepthook = lambda args: print("thread", args.exc_value)
 
 def leave(space):
     for path in disk.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    save_checkpoint(disk / "last.pt", Checkpoint(config, (), 1, {"a": torch.ones(2)}))
+    save_checkpoint(disk / "last.pt", Checkpoint(config, tasks, 1, {"a": torch.ones(2)}))
     free = os.statvfs(disk)
     (disk / "filler").write_bytes(bytes(free.f_bavail * free.f_bsize - space))
 
 def keep_folder():
     folder = RunFolder(disk / "run")
     with folder.locked():
-        folder.begin(config, (), 0, tensorboard=True)
+        folder.begin(config, tasks, 0, tensorboard=True)
         for step in range(200):
             folder.add(MetricsRow(step, 1.0, "train", "data", 1.0, 0.5, 0.1, 3.0, 4.0))
 
 def save():
-    save_checkpoint(disk / "last.pt", Checkpoint(config, (), 2, weights))
+    save_checkpoint(disk / "last.pt", Checkpoint(config, tasks, 2, weights))
 
 for what, spaces in ((save, range(0, 900, 44)), (keep_folder, range(0, 48, 4))):
     for space in spaces:

@@ -127,7 +127,7 @@ def test_the_driver_on_ray_waits_for_the_checkpoint(motion: Path, tmp_path: Path
     stdout, stderr = end(script)
     note = (
         "note: a batch of 32 is larger than the training set of 16 videos: one step shows each "
-        "video 2.0 times. A smaller --batch-size gives more steps\n"
+        "video 2.0 times; make --batch-size smaller for more steps\n"
     )
     assert (script.returncode, stdout, stderr) == (1, "", note + FINISHING + INTERRUPTED)
     assert load_checkpoint(tmp_path / "last.pt").step == last_step(tmp_path) > before

@@ -62,7 +62,7 @@ def test_it_trains_and_goes_on_as_if_it_had_not_been_stopped(
 ) -> None:
     report = train([dataset], tmp_path / "whole", config, QUIET)
     assert (report.num_steps, report.num_videos) == (6, 16)
-    asked = iter([False, False, True])
+    asked = iter([False, False, False, True])
     with pytest.raises(KeyboardInterrupt):
         train([dataset], tmp_path / "parts", config, QUIET, is_stop_asked=lambda: next(asked))
     # Who reads the clips makes no difference.

@@ -16,7 +16,6 @@ import flowprep
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize, RunOptions
 from flowprep.dataset.layout import FAILURES_FILE, VideoRecord, read_failures
 from flowprep.dataset.verify import verify_dataset
-from flowprep.inputs.video import Video
 from flowprep.run import retries
 from flowprep.run.executor import InlineExecutor
 from flowprep.run.executors import EXECUTORS
@@ -200,7 +199,7 @@ def test_whose_fault_is_read_from_records_of_before(tmp_path: Path) -> None:
     (tmp_path / FAILURES_FILE).write_text(line)
     assert read_failures(Storage(str(tmp_path)))["a"].fault == "video"
     record = VideoRecord.from_json(b'{"key":"a","status":"failed","reason":"crashed"}')
-    assert failure_of(Video("a", "/a.mp4"), record).fault == "video"
+    assert failure_of(record, "/a.mp4").fault == "video"
 
 
 # ---- a video that takes too much memory
