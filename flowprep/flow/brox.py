@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from flowprep.flow.brox_pyramid import Taps
 
 __all__ = ["Brox"]
+
+Size = tuple[int, int]
+"""Width and height in px."""
 
 
 class Brox(VideoEstimator):
@@ -37,7 +41,11 @@ class Brox(VideoEstimator):
 
         self._level_module, self._pyramid_module = brox_level, brox_pyramid
         self._parameters = parameters
+        self._shape: tuple[int, ...] = ()
+        """Height and width of the frames that the memory is for."""
         self._levels: list[Level] = []
+        self._frames: list[list[FrameLevel]] = []
+        """Memory of frames that no video holds."""
         self._down: list[tuple[Taps, Taps]] = []
         self._up: list[tuple[Taps, Taps]] = []
         self._memory = np.zeros(0, np.float32)
@@ -74,65 +82,79 @@ class Brox(VideoEstimator):
         """Like `pairs`, for frames that are (H, W) float32 in [0, 1]."""
         window: deque[list[FrameLevel]] = deque()
         shape: tuple[int, ...] | None = None
-        for number, frame in enumerate(frames):
-            shape = shape or frame.shape
-            if frame.shape != shape:
-                raise ValueError(f"all frames must be of one size, {shape}, got {frame.shape}")
-            # For every frame, because other videos may have used the estimator in between.
-            self._set_size(frame.shape[1], frame.shape[0])
-            # A frame that has met all its partners gives its memory to the new frame.
-            memory = window.popleft() if len(window) > step else self._new_frame()
-            self._prepare(frame, memory)
-            window.append(memory)
-            if number >= step:
-                first, last = window[0], window[-1]
-                yield FlowPair(
-                    index=number - step,
-                    forward=self._flow(first, last) if "forward" in directions else None,
-                    backward=self._flow(last, first) if "backward" in directions else None,
-                )
+        try:
+            for number, frame in enumerate(frames):
+                shape = shape or frame.shape
+                if frame.shape != shape:
+                    raise ValueError(f"all frames must be of one size, {shape}, got {frame.shape}")
+                # For every frame, because other videos may have used the estimator in between.
+                self._set_size(frame.shape[1], frame.shape[0])
+                # A frame that has met all its partners gives its memory to the new frame.
+                memory = window.popleft() if len(window) > step else self._take_frame()
+                self._prepare(frame, memory)
+                window.append(memory)
+                if number >= step:
+                    first, last = window[0], window[-1]
+                    yield FlowPair(
+                        index=number - step,
+                        forward=self._flow(first, last) if "forward" in directions else None,
+                        backward=self._flow(last, first) if "backward" in directions else None,
+                    )
+        finally:
+            # Fresh memory costs as much time as a field. The next video, or the next single pair,
+            # takes this.
+            if window and shape == self._shape:
+                self._frames += window
 
     def _set_size(self, width: int, height: int) -> None:
         """Allocates the levels, finest first."""
-        if self._levels and (self._levels[0].width, self._levels[0].height) == (width, height):
+        if self._shape == (height, width):
             return
+        self._shape = (height, width)
+        self._frames = []
         p, pyramid = self._parameters, self._pyramid_module
         sizes = pyramid.level_sizes(width, height, p.scale_factor, p.outer_iterations)
         self._levels = [self._level_module.Level(*size) for size in sizes]
-        steps = list(zip(sizes, sizes[1:], strict=False))
-        self._down = [
-            (
-                pyramid.down_taps(small[0], large[0], p.scale_factor),
-                pyramid.down_taps(small[1], large[1], p.scale_factor),
-            )
-            for large, small in steps
-        ]
-        self._up = [
-            (
-                pyramid.up_taps(large[0], small[0], p.scale_factor),
-                pyramid.up_taps(large[1], small[1], p.scale_factor),
-            )
-            for large, small in steps
-        ]
-        self._memory = np.zeros(width * height, np.float32)
+        self._memory = np.zeros(1, np.float32)
+        self._down, self._up = [], []
+        for large, small in itertools.pairwise(sizes):
+            self._down.append(self._taps(pyramid.down_taps, large, small))
+            self._up.append(self._taps(pyramid.up_taps, small, large))
 
-    def _new_frame(self) -> list[FrameLevel]:
+    def _taps(
+        self, make: Callable[[int, int, float], Taps], before: Size, after: Size
+    ) -> tuple[Taps, Taps]:
+        """Returns the taps of a step of the pyramid, along x and along y."""
+        size = self._pyramid_module.memory_size(before, after)
+        if size > self._memory.size:
+            self._memory = np.zeros(size, np.float32)
+        factor = self._parameters.scale_factor
+        columns, rows = (make(after[side], before[side], factor) for side in (0, 1))
+        return columns, rows
+
+    def _take_frame(self) -> list[FrameLevel]:
+        if self._frames:
+            return self._frames.pop()
         return [self._level_module.FrameLevel(x.width, x.height) for x in self._levels]
 
     def _prepare(self, frame: NDArray[np.float32], levels: list[FrameLevel]) -> None:
         """Fills `levels`, finest first, with the pyramid of `frame` and its derivatives."""
         before: FrameLevel | None = None
         for number, (level, memory) in enumerate(zip(self._levels, levels, strict=True)):
-            image = memory.own[0]
+            stride, width, height = 2 * level.length, level.width, level.height
             if before is None:
-                image[:, : level.width] = frame
+                _image(memory, level)[:] = frame
             elif self._parameters.pyramid_filter == "area":
-                larger = before.own[0, :, : self._levels[number - 1].width]
-                size = (level.width, level.height)
-                image[:, : level.width] = cv2.resize(larger, size, interpolation=cv2.INTER_AREA)
+                image = _image(before, self._levels[number - 1])
+                _image(memory, level)[:] = cv2.resize(
+                    image, (width, height), interpolation=cv2.INTER_AREA
+                )
             else:
-                self._resample(before.own[0], self._down[number - 1], 1.0, image)
-            self._pyramid_module.derive(memory.own, level.width, memory.packed)
+                larger = self._levels[number - 1]
+                self._resample(before.own, larger, memory.own, level, self._down[number - 1], 1.0)
+            self._pyramid_module.derive(
+                memory.own, stride, width, height, memory.packed, self._memory
+            )
             before = memory
 
     def _flow(self, prev: list[FrameLevel], next: list[FrameLevel]) -> NDArray[np.float32]:
@@ -141,32 +163,45 @@ class Brox(VideoEstimator):
         for number in reversed(range(len(self._levels))):
             level = self._levels[number]
             if number + 1 < len(self._levels):
-                factor = 1 / self._parameters.scale_factor
+                coarser, factor = self._levels[number + 1], 1 / self._parameters.scale_factor
                 for plane in (0, 1):
-                    coarser = self._levels[number + 1].flow[plane]
-                    self._resample(coarser, self._up[number], factor, level.flow[plane])
+                    self._resample(
+                        coarser.flow, coarser, level.flow, level, self._up[number], factor, plane
+                    )
             level.solve(prev[number], next[number], self._parameters)
-        finest = self._levels[0]
-        return np.stack(tuple(finest.flow[:, :, : finest.width]), axis=-1)
+        return self._levels[0].read()
 
     def _resample(
         self,
         image: NDArray[np.float32],
+        before: Level,
+        out: NDArray[np.float32],
+        after: Level,
         taps: tuple[Taps, Taps],
         factor: float,
-        out: NDArray[np.float32],
+        plane: int = 0,
     ) -> None:
+        """Resamples a plane of one level to another, and multiplies it by `factor`."""
         columns, rows = taps
         self._pyramid_module.resample(
-            image.ravel(),
-            image.shape[1],
-            image.shape[0],
+            image,
+            plane * before.height * 2 * before.length,
+            2 * before.length,
+            before.width,
+            before.height,
             columns.begins,
             columns.weights,
             rows.begins,
             rows.weights,
             np.float32(factor),
             self._memory,
-            out.ravel(),
-            out.shape[1],
+            out,
+            plane * after.height * 2 * after.length,
+            2 * after.length,
         )
+
+
+def _image(frame: FrameLevel, level: Level) -> NDArray[np.float32]:
+    """Returns the gray values of a frame at a level, (H, W)."""
+    rows = frame.own[: level.height * 2 * level.length].reshape(level.height, 2 * level.length)
+    return rows[:, : level.width]

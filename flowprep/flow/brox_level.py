@@ -466,9 +466,9 @@ class FrameLevel:
 
     def __init__(self, width: int, height: int) -> None:
         self.length = row_length(width)
-        self.own = np.zeros((6, height, 2 * self.length), np.float32)
+        self.own = aligned_zeros(6 * height * 2 * self.length)
         """I, Ix, Iy, Ixx, Ixy and Iyy, (6, H, 2 L), of the frame as the first of a pair."""
-        self.packed = np.zeros((height + 2, width + 2, PIXEL), np.float32)
+        self.packed = aligned_zeros(((height + 2) * (width + 2) + NUM_LANES) * PIXEL)
         """All that the warp reads of it as the second, with a border of one pixel."""
 
 
@@ -480,8 +480,8 @@ class Level:
         length = self.length = row_length(width)
         self.system = aligned_zeros((height + 2) * 2 * NUM_PLANES * length)
         self.data = aligned_zeros(height * 2 * NUM_DATA * length)
-        self.flow = np.zeros((2, height, 2 * length), np.float32)
-        """u and v, px; columns from `width` on mean nothing, but are finite."""
+        self.flow = aligned_zeros((2 * height + NUM_LANES) * 2 * length)
+        """u and v, px, (2, H, 2 L); columns from `width` on mean nothing, but are finite."""
         self.row = np.zeros(NUM_DATA * 2 * length, np.float32)
         self.positions = np.zeros(2 * length, np.int32)
         self.fractions = np.zeros(4 * length, np.float32)
@@ -492,9 +492,9 @@ class Level:
     def solve(self, prev: FrameLevel, next: FrameLevel, parameters: BroxParameters) -> None:
         """Improves `flow`, from `prev` to `next`."""
         linearize(
-            self.flow.ravel(),
-            prev.own.ravel(),
-            next.packed.ravel(),
+            self.flow,
+            prev.own,
+            next.packed,
             self.system,
             self.data,
             self.length,
@@ -516,7 +516,12 @@ class Level:
             parameters.inner_iterations,
             parameters.solver_iterations,
         )
-        read_flow(self.system, self.flow.ravel(), self.length, self.width, self.height)
+        read_flow(self.system, self.flow, self.length, self.width, self.height)
+
+    def read(self) -> FloatArray:
+        """Returns the flow, (H, W, 2) float32: u right and v down, in px."""
+        rows = self.flow[: 4 * self.height * self.length].reshape(2, self.height, -1)
+        return np.stack((rows[0, :, : self.width], rows[1, :, : self.width]), axis=-1)
 
 
 def row_length(width: int) -> int:

@@ -13,8 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.flow.kernel import inline, kernel
+from flowprep.flow.simd import (
+    NUM_LANES,
+    Lanes,
+    broadcast,
+    copy,
+    fma,
+    load,
+    load_broadcast,
+    load_series,
+    store,
+    store_half_square,
+    store_series,
+    transpose,
+)
 
-__all__ = ["Taps", "derive", "down_taps", "level_sizes", "resample", "up_taps"]
+__all__ = ["Taps", "derive", "down_taps", "level_sizes", "memory_size", "resample", "up_taps"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -43,6 +57,11 @@ def level_sizes(
     return sizes
 
 
+@inline
+def _whole_vectors(size: int) -> int:
+    return (size + NUM_LANES - 1) // NUM_LANES * NUM_LANES
+
+
 @dataclass(frozen=True)
 class Taps:
     """For each place along one side: where its neighbors begin, and their weights, of sum 1."""
@@ -50,7 +69,7 @@ class Taps:
     begins: IntArray
     """(n,) int32."""
     weights: FloatArray
-    """(n, taps) float32; taps beyond the image have weight 0, and are not read."""
+    """(n, taps) float32, flat; taps beyond the image have weight 0."""
 
 
 def down_taps(size: int, before: int, factor: float) -> Taps:
@@ -106,13 +125,15 @@ def _joined(rows: list[tuple[int, list[float]]], before: int) -> Taps:
         begin = max(0, min(first, before - most))
         joined[place, first - begin : first - begin + len(weights)] = weights
         begins[place] = begin
-    return Taps(begins, (joined / joined.sum(1, keepdims=True)).astype(np.float32))
+    return Taps(begins, (joined / joined.sum(1, keepdims=True)).astype(np.float32).ravel())
 
 
 @kernel
 def resample(
     image: FloatArray,
+    start: int,
     row_stride: int,
+    num_columns: int,
     num_rows: int,
     column_begins: IntArray,
     column_weights: FloatArray,
@@ -121,34 +142,60 @@ def resample(
     factor: np.float32,
     memory: FloatArray,
     out: FloatArray,
+    out_start: int,
     out_row_stride: int,
 ) -> None:
     """Writes `factor` times the resampled image: along its rows first, then along its columns.
 
-    `image` and `out` are flat, with rows of so many numbers. `memory` holds (rows of the image,
-    columns of `out`).
+    `image` and `out` are flat; their images begin at `start` and `out_start`, and have rows of so
+    many numbers. After the last row, 16 more may be read. `memory` is for `memory_size` numbers.
     """
-    width, num_taps = column_weights.shape
-    for row in range(num_rows):
-        start = row * row_stride
+    width, height = column_begins.size, row_begins.size
+    line = _whole_vectors(width)
+    squares = _whole_vectors(num_rows) * line
+    columns = squares + (_whole_vectors(num_columns) + _MOST_TAPS) * NUM_LANES
+    num_taps = column_weights.size // width
+    for row in range(0, num_rows, NUM_LANES):
+        # Rows become lanes, so that a neighbor along the row is another vector.
+        for x in range(0, num_columns, NUM_LANES):
+            square = transpose(
+                load_series(image, start + row * row_stride + x, row_stride, NUM_LANES)
+            )
+            store_series(memory, squares + x * NUM_LANES, NUM_LANES, square)
         for x in range(width):
-            begin = start + column_begins[x]
-            total = column_weights[x, 0] * image[begin]
+            i = squares + column_begins[x] * NUM_LANES
+            total = load_broadcast(column_weights, x * num_taps) * load(memory, i)
             for tap in range(1, num_taps):
-                total += column_weights[x, tap] * image[begin + tap]
-            memory[row * width + x] = total
-    height, num_taps = row_weights.shape
+                weight = load_broadcast(column_weights, x * num_taps + tap)
+                total = fma(weight, load(memory, i + tap * NUM_LANES), total)
+            store(memory, columns + x * NUM_LANES, total)
+        for x in range(0, width, NUM_LANES):
+            square = transpose(
+                load_series(memory, columns + x * NUM_LANES, NUM_LANES, NUM_LANES)
+            )
+            store_series(memory, row * line + x, line, square)
+    num_taps = row_weights.size // height
+    scale = broadcast(factor)
     for row in range(height):
-        start = row * out_row_stride
-        weight = row_weights[row, 0] * factor
-        begin = row_begins[row] * width
-        for x in range(width):
-            out[start + x] = weight * memory[begin + x]
-        for tap in range(1, num_taps):
-            weight = row_weights[row, tap] * factor
-            begin = (row_begins[row] + tap) * width
-            for x in range(width):
-                out[start + x] += weight * memory[begin + x]
+        begin, target = row_begins[row] * line, out_start + row * out_row_stride
+        for x in range(0, width, NUM_LANES):
+            total = load_broadcast(row_weights, row * num_taps) * load(memory, begin + x)
+            for tap in range(1, num_taps):
+                weight = load_broadcast(row_weights, row * num_taps + tap)
+                total = fma(weight, load(memory, begin + tap * line + x), total)
+            store(out, target + x, total * scale)
+
+
+_MOST_TAPS = 64
+
+
+def memory_size(before: tuple[int, int], after: tuple[int, int]) -> int:
+    """Returns the numbers that `resample` needs, from and to sizes of width and height."""
+    sides = [-(-side // NUM_LANES) * NUM_LANES for side in (*before, after[0])]
+    return sides[1] * sides[2] + (sides[0] + sides[2] + 2 * _MOST_TAPS) * NUM_LANES
+
+
+# ---- derivatives
 
 
 @inline
@@ -163,69 +210,86 @@ def _mirrored(index: int, size: int) -> int:
     return 2 * size - 1 - index if index >= size else index
 
 
-@kernel
-def _derive_rows(image: FloatArray, stride: int, width: int, height: int, out: FloatArray) -> None:
-    """Writes the derivative along x (NCV: the filter 1, -8, 0, 8, -1 over 12)."""
-    scale = np.float32(1 / 12)
-    eight = np.float32(8)
-    for row in range(height):
-        s = row * stride
-        for x in range(2, width - 2):
-            i = s + x
-            out[i] = (
-                (image[i - 2] - image[i + 2]) + eight * (image[i + 1] - image[i - 1])
-            ) * scale
-        for x in (0, 1, width - 2, width - 1):
-            a, b = image[s + _mirrored(x - 2, width)], image[s + _mirrored(x - 1, width)]
-            c, d = image[s + _mirrored(x + 1, width)], image[s + _mirrored(x + 2, width)]
-            out[s + x] = ((a - d) + eight * (c - b)) * scale
+@inline
+def _difference(a: Lanes, b: Lanes, c: Lanes, d: Lanes) -> Lanes:
+    """The derivative from the neighbors at -2, -1, 1 and 2 (NCV: 1, -8, 0, 8, -1 over 12)."""
+    return fma(broadcast(np.float32(8)), c - b, a - d) * broadcast(np.float32(1 / 12))
 
 
-@kernel
-def _derive_columns(
-    image: FloatArray, stride: int, width: int, height: int, out: FloatArray
+@inline
+def _derive_rows(
+    planes: FloatArray,
+    source: int,
+    target: int,
+    stride: int,
+    width: int,
+    height: int,
+    line: FloatArray,
 ) -> None:
-    """Writes the derivative along y."""
-    scale = np.float32(1 / 12)
-    eight = np.float32(8)
+    """Derives the plane that begins at `source` along x, into the one that begins at `target`."""
     for row in range(height):
-        a, b = _mirrored(row - 2, height) * stride, _mirrored(row - 1, height) * stride
-        c, d = _mirrored(row + 1, height) * stride, _mirrored(row + 2, height) * stride
-        s = row * stride
-        for x in range(width):
-            out[s + x] = (
-                (image[a + x] - image[d + x]) + eight * (image[c + x] - image[b + x])
-            ) * scale
+        begin = source + row * stride
+        copy(line, NUM_LANES, planes, begin, width)
+        for x in (-2, -1):
+            line[NUM_LANES + x] = planes[begin + _mirrored(x, width)]
+        for x in (width, width + 1):
+            line[NUM_LANES + x] = planes[begin + _mirrored(x, width)]
+        for x in range(0, width, NUM_LANES):
+            i = NUM_LANES + x
+            a, b = load(line, i - 2), load(line, i - 1)
+            c, d = load(line, i + 1), load(line, i + 2)
+            store(planes, target + row * stride + x, _difference(a, b, c, d))
+
+
+@inline
+def _derive_columns(
+    planes: FloatArray, source: int, target: int, stride: int, width: int, height: int
+) -> None:
+    """Derives the plane that begins at `source` along y, into the one that begins at `target`."""
+    for row in range(height):
+        above, left = row - 1, row - 2
+        a = source + _mirrored(left, height) * stride
+        b = source + _mirrored(above, height) * stride
+        c = source + _mirrored(row + 1, height) * stride
+        d = source + _mirrored(row + 2, height) * stride
+        for x in range(0, width, NUM_LANES):
+            value = _difference(
+                load(planes, a + x), load(planes, b + x), load(planes, c + x), load(planes, d + x)
+            )
+            store(planes, target + row * stride + x, value)
 
 
 @kernel
-def _pack(planes: FloatArray, stride: int, width: int, height: int, packed: FloatArray) -> None:
-    """Lays six planes side by side, pixel by pixel, with a border that doubles the outer pixels."""
+def derive(
+    planes: FloatArray,
+    stride: int,
+    width: int,
+    height: int,
+    packed: FloatArray,
+    line: FloatArray,
+) -> None:
+    """Fills a frame of one level from its gray values, which the first of six planes holds.
+
+    `planes` is flat, (6, H, stride), and becomes I, Ix, Iy, Ixx, Ixy and Iyy. `packed` is flat too,
+    for H + 2 rows of W + 2 pixels of 8 numbers, and 16 pixels more: the same side by side, with a
+    border that doubles the outer pixels. `line` is for the width and two vectors.
+    """
     plane = height * stride
+    _derive_rows(planes, 0, plane, stride, width, height, line)
+    _derive_columns(planes, 0, 2 * plane, stride, width, height)
+    _derive_rows(planes, plane, 3 * plane, stride, width, height, line)
+    _derive_rows(planes, 2 * plane, 4 * plane, stride, width, height, line)
+    _derive_columns(planes, 2 * plane, 5 * plane, stride, width, height)
+    zero = broadcast(np.float32(0))
     for row in range(-1, height + 1):
         source = min(max(row, 0), height - 1) * stride
         target = (row + 1) * (width + 2)
-        for x in range(width):
-            i = (target + x + 1) * 8
-            for number in range(6):
-                packed[i + number] = planes[number * plane + source + x]
-        first, last = target * 8, (target + width + 1) * 8
-        for number in range(6):
-            packed[first + number] = packed[first + 8 + number]
-            packed[last + number] = packed[last - 8 + number]
-
-
-def derive(planes: FloatArray, width: int, packed: FloatArray) -> None:
-    """Fills a frame of one level from its gray values, which the first of six planes holds.
-
-    `planes`, (6, H, stride), becomes I, Ix, Iy, Ixx, Ixy and Iyy; `packed`, (H + 2, W + 2, 8), the
-    same side by side.
-    """
-    _, height, stride = planes.shape
-    image, ix, iy, ixx, ixy, iyy = (plane.ravel() for plane in planes)
-    _derive_rows(image, stride, width, height, ix)
-    _derive_columns(image, stride, width, height, iy)
-    _derive_rows(ix, stride, width, height, ixx)
-    _derive_rows(iy, stride, width, height, ixy)
-    _derive_columns(iy, stride, width, height, iyy)
-    _pack(planes.ravel(), stride, width, height, packed.ravel())
+        for x in range(0, width, NUM_LANES):
+            a, b, c, d, e, f = load_series(planes, source + x, plane, 6)
+            pixels = transpose(
+                (a, b, c, d, e, f, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero)
+            )
+            # The last pixels of the last vector are overwritten by the next row.
+            store_half_square(packed, (target + 1 + x) * 8, 8, pixels)
+        copy(packed, target * 8, packed, (target + 1) * 8, 8)
+        copy(packed, (target + width + 1) * 8, packed, (target + width) * 8, 8)
