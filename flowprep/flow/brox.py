@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -118,7 +117,7 @@ class Brox(VideoEstimator):
         self._memory = np.zeros(1, np.float32)
         self._down, self._up = [], []
         for large, small in itertools.pairwise(sizes):
-            self._down.append(self._taps(pyramid.down_taps, large, small))
+            self._down.append(self._taps(pyramid.DOWN_TAPS[p.pyramid_filter], large, small))
             self._up.append(self._taps(pyramid.up_taps, small, large))
 
     def _taps(
@@ -144,11 +143,6 @@ class Brox(VideoEstimator):
             stride, width, height = 2 * level.length, level.width, level.height
             if before is None:
                 _image(memory, level)[:] = frame
-            elif self._parameters.pyramid_filter == "area":
-                image = _image(before, self._levels[number - 1])
-                _image(memory, level)[:] = cv2.resize(
-                    image, (width, height), interpolation=cv2.INTER_AREA
-                )
             else:
                 larger = self._levels[number - 1]
                 self._resample(before.own, larger, memory.own, level, self._down[number - 1], 1.0)

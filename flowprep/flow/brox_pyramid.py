@@ -28,7 +28,7 @@ from flowprep.flow.simd import (
     transpose,
 )
 
-__all__ = ["Taps", "derive", "down_taps", "level_sizes", "memory_size", "resample", "up_taps"]
+__all__ = ["DOWN_TAPS", "Taps", "area_taps", "derive", "down_taps", "level_sizes", "memory_size", "resample", "up_taps"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -70,6 +70,8 @@ class Taps:
     """(n,) int32."""
     weights: FloatArray
     """(n, taps) float32, flat; taps beyond the image have weight 0."""
+    num_before: int
+    """Pixels of the side that is read."""
 
 
 def down_taps(size: int, before: int, factor: float) -> Taps:
@@ -90,6 +92,24 @@ def down_taps(size: int, before: int, factor: float) -> Taps:
         weights[0] = float(1 - (begin - np.float32(first)))
         weights[-1] = float(np.float32(last) - end)
         rows.append((first, weights))
+    return _joined(rows, before)
+
+
+def area_taps(size: int, before: int, factor: float) -> Taps:
+    """Returns the taps that weigh each old pixel by its area within the new one.
+
+    The sides of the two images coincide, as in cv2.resize with INTER_AREA, so `factor` only decides
+    the sizes.
+    """
+    rate = before / size
+    rows = []
+    for place in range(size):
+        begin, end = place * rate, min((place + 1) * rate, before)
+        # Slivers of a thousandth of a pixel are roundings (OpenCV, computeResizeAreaTab).
+        first, last = math.floor(begin + 1e-3), math.ceil(end - 1e-3)
+        rows.append(
+            (first, [min(tap + 1, end) - max(tap, begin) for tap in range(first, last)])
+        )
     return _joined(rows, before)
 
 
@@ -125,7 +145,11 @@ def _joined(rows: list[tuple[int, list[float]]], before: int) -> Taps:
         begin = max(0, min(first, before - most))
         joined[place, first - begin : first - begin + len(weights)] = weights
         begins[place] = begin
-    return Taps(begins, (joined / joined.sum(1, keepdims=True)).astype(np.float32).ravel())
+    return Taps(begins, (joined / joined.sum(1, keepdims=True)).astype(np.float32).ravel(), before)
+
+
+DOWN_TAPS = {"ncv": down_taps, "area": area_taps}
+"""How a frame becomes smaller, for each filter of the pyramid."""
 
 
 @kernel

@@ -12,6 +12,7 @@ from flowprep.errors import ConfigError
 
 __all__ = [
     "PARAMETERS",
+    "BroxParameters",
     "DISParameters",
     "FarnebackParameters",
     "FlowParameters",
@@ -232,6 +233,7 @@ PARAMETERS: dict[str, type[Any]] = {
     "tvl1-opencv": OpenCVTVL1Parameters,
     "farneback": FarnebackParameters,
     "farneback-opencv": FarnebackParameters,
+    "brox": BroxParameters,
     "dis": DISParameters,
 }
 """The parameter class of each algorithm. The keys are the choices of `--algorithm`, and the classes
