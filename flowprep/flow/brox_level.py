@@ -133,9 +133,7 @@ def _relax_row(
 
 
 @inline
-def _sweep(
-    system: FloatArray, length: int, width: int, height: int, num_half_sweeps: int
-) -> None:
+def _sweep(system: FloatArray, length: int, width: int, height: int, num_half_sweeps: int) -> None:
     """Half sweeps of both colors by turns, even cells first; each a row behind the one before."""
     keep = broadcast(np.float32(1) - np.float32(RELAXATION))
     num_cells = (width + 1) // 2
@@ -227,9 +225,7 @@ def _weigh_row(
         inverse = half / (root * root_x * root_y)
         weight = inverse * root_x * root_y * inverse_alpha
         mask = odd * 2 * length + k
-        store(
-            system, i + LINK_X * length, inverse * root * root_y * load(masks, mask + length)
-        )
+        store(system, i + LINK_X * length, inverse * root * root_y * load(masks, mask + length))
         store(
             system,
             i + LINK_Y * length,
@@ -296,9 +292,7 @@ def relax(
         for row in range(height + 1):
             for color in range(2):
                 if row < height:
-                    _weigh_row(
-                        system, data, masks, length, row, color, num_cells, inverse_alpha
-                    )
+                    _weigh_row(system, data, masks, length, row, color, num_cells, inverse_alpha)
             for color in range(2):
                 # A cell needs the links of its neighbors on the right and below.
                 if row > 0:
@@ -442,9 +436,7 @@ def linearize(
 
 
 @kernel
-def read_flow(
-    system: FloatArray, flow: FloatArray, length: int, width: int, height: int
-) -> None:
+def read_flow(system: FloatArray, flow: FloatArray, length: int, width: int, height: int) -> None:
     """Writes the flow of all cells into `flow`, (2, H, 2 L)."""
     row_length = 2 * length
     for row in range(height):

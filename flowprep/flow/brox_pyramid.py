@@ -28,7 +28,17 @@ from flowprep.flow.simd import (
     transpose,
 )
 
-__all__ = ["DOWN_TAPS", "Taps", "area_taps", "derive", "down_taps", "level_sizes", "memory_size", "resample", "up_taps"]
+__all__ = [
+    "DOWN_TAPS",
+    "Taps",
+    "area_taps",
+    "derive",
+    "down_taps",
+    "level_sizes",
+    "memory_size",
+    "resample",
+    "up_taps",
+]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -39,9 +49,7 @@ LEAST_LEVEL_PX = 4
 """The derivatives of five pixels mirror at the border, which needs so many."""
 
 
-def level_sizes(
-    width: int, height: int, scale_factor: float, most: int
-) -> list[tuple[int, int]]:
+def level_sizes(width: int, height: int, scale_factor: float, most: int) -> list[tuple[int, int]]:
     """Returns width and height of each level, the finest first (NCV: the loop over scales).
 
     Sizes are rounded up, and follow from the size of the frame, not of the level before.
@@ -107,9 +115,7 @@ def area_taps(size: int, before: int, factor: float) -> Taps:
         begin, end = place * rate, min((place + 1) * rate, before)
         # Slivers of a thousandth of a pixel are roundings (OpenCV, computeResizeAreaTab).
         first, last = math.floor(begin + 1e-3), math.ceil(end - 1e-3)
-        rows.append(
-            (first, [min(tap + 1, end) - max(tap, begin) for tap in range(first, last)])
-        )
+        rows.append((first, [min(tap + 1, end) - max(tap, begin) for tap in range(first, last)]))
     return _joined(rows, before)
 
 
@@ -194,9 +200,7 @@ def resample(
                 total = fma(weight, load(memory, i + tap * NUM_LANES), total)
             store(memory, columns + x * NUM_LANES, total)
         for x in range(0, width, NUM_LANES):
-            square = transpose(
-                load_series(memory, columns + x * NUM_LANES, NUM_LANES, NUM_LANES)
-            )
+            square = transpose(load_series(memory, columns + x * NUM_LANES, NUM_LANES, NUM_LANES))
             store_series(memory, row * line + x, line, square)
     num_taps = row_weights.size // height
     scale = broadcast(factor)

@@ -32,7 +32,7 @@ class _Resample:
             for number in range(weights.shape[1]):
                 # A tap beyond a side shorter than the taps has the weight 0.
                 index = np.minimum(taps.begins + number, taps.num_before - 1)
-                weight = weights[:, number].reshape((-1, 1)[: -axis])
+                weight = weights[:, number].reshape((-1, 1)[:-axis])
                 self._sides.append(
                     (
                         axis,
@@ -150,9 +150,7 @@ class BroxTorch(TorchEstimator[list[_Level]]):
     ) -> Tensor:
         """Works from coarse to fine."""
         p = self._parameters
-        flow = torch.zeros(
-            (len(first), 2, plan[-1].height, plan[-1].width), device=self._device
-        )
+        flow = torch.zeros((len(first), 2, plan[-1].height, plan[-1].width), device=self._device)
         for number in reversed(range(len(plan))):
             level, packed = plan[number], prepared[number]
             if level.enlarge is not None:
@@ -281,9 +279,7 @@ class _Equations:
         inside = flow[:, :, 1:-1, 1:-1]
         for one in (0, 1):
             near = flow[:, one]
-            total = torch.addcmul(
-                self.constant[one], self.link_x[:, :, :-1], near[:, 1:-1, :-2]
-            )
+            total = torch.addcmul(self.constant[one], self.link_x[:, :, :-1], near[:, 1:-1, :-2])
             total.addcmul_(self.link_x[:, :, 1:], near[:, 1:-1, 2:])
             total.addcmul_(self.link_y[:, :-1], near[:, :-2, 1:-1])
             total.addcmul_(self.link_y[:, 1:], near[:, 2:, 1:-1])

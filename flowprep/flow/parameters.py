@@ -157,7 +157,10 @@ class BroxParameters(FlowParameters):
             _check(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
         choices = get_args(PyramidFilter)
         _check(
-            "pyramid_filter", self.pyramid_filter, self.pyramid_filter in choices, " or ".join(choices)
+            "pyramid_filter",
+            self.pyramid_filter,
+            self.pyramid_filter in choices,
+            " or ".join(choices),
         )
 
 
