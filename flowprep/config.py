@@ -18,6 +18,7 @@ from flowprep.flow.devices import parse_device
 from flowprep.flow.parameters import (
     DIRECTIONS,
     PARAMETERS,
+    BroxParameters,
     Direction,
     FlowParameters,
     OwnParameters,
@@ -445,6 +446,21 @@ PRESETS: dict[str, ExtractConfig] = {
         ),
         FlowSpec("tvl1", TVL1Parameters(), quantizer="floor"),
         EncodeSpec(jpeg_quality=100, rgb_jpeg_quality=100),
+    ),
+    # Simonyan and Zisserman, Two-Stream Convolutional Networks (NIPS 2014), sections 3.1 and 5: Brox
+    # flow of all frames, at a short side of 256, as JPEG. The paper scales each field to its own
+    # range; here as everywhere the range is the bound.
+    "two-stream-2014": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear", allow_upscale=True),
+        FlowSpec("brox", BroxParameters()),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # LisaAnne/lisa-caffe-public, create_flow_images_LRCN.m: 16 v + 128, so +-8 px. The third
+    # channel, the magnitude, is made from these two by the loader.
+    "lrcn": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("320x240"), interpolation="bilinear", allow_upscale=True),
+        FlowSpec("brox", BroxParameters(), bound_px=8.0, quantizer="centered"),
+        EncodeSpec(rgb_jpeg_quality=95),
     ),
     # google-deepmind/kinetics-i3d README: 25 fps, short side 256 bilinear, TV-L1, bound 20.
     "i3d-readme": ExtractConfig(

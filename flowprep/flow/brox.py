@@ -25,7 +25,7 @@ Size = tuple[int, int]
 
 
 class Brox(VideoEstimator):
-    """High accuracy optical flow by warping (Brox et al., ECCV 2004), as OpenCV's CUDA class has it.
+    """High accuracy optical flow by warping (Brox et al., ECCV 2004), as in OpenCV's CUDA class.
 
     The solver does not converge, and float32 does not settle its last digits: a change of 1e-7 in
     the frames moves the fields by about .006 px in the mean. Its fields are as close as that to

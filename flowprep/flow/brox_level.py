@@ -346,7 +346,8 @@ def linearize(
     """Warps the second frame by the flow so far, and linearizes both constancies around it.
 
     `flow` holds u and v, (2, H, 2 L) with rows of 2 * `length` numbers, in px; `own` the first
-    frame's I, Ix and Iy, (6, H, 2 L) with its other derivatives. `packed` is the second frame with a border of one pixel.
+    frame's I, Ix and Iy, (6, H, 2 L) with its other derivatives.
+    `packed` is the second frame with a border of one pixel.
     """
     row_length = 2 * length
     plane = height * row_length

@@ -97,8 +97,9 @@ def down_taps(size: int, before: int, factor: float) -> Taps:
         end = min(center + rate, np.float32(before - 1))
         first, last = math.floor(begin), math.ceil(end)
         weights = [1.0] * (last - first + 1)
-        weights[0] = float(1 - (begin - np.float32(first)))
-        weights[-1] = float(np.float32(last) - end)
+        if last > first:
+            weights[0] = float(1 - (begin - np.float32(first)))
+            weights[-1] = float(np.float32(last) - end)
         rows.append((first, weights))
     return _joined(rows, before)
 

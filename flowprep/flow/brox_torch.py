@@ -25,7 +25,7 @@ __all__ = ["BroxTorch"]
 class _Resample:
     """Resamples (..., H, W) float32 images along both axes."""
 
-    def __init__(self, columns: Taps, rows: Taps, device: torch.device) -> None:
+    def __init__(self, columns: Taps, rows: Taps, *, device: torch.device) -> None:
         self._sides = []
         for axis, taps in ((-1, columns), (-2, rows)):
             weights = taps.weights.reshape(len(taps.begins), -1)
@@ -96,18 +96,18 @@ class BroxTorch(TorchEstimator[list[_Level]]):
             shrink = enlarge = None
             if number > 0:
                 finer = sizes[number - 1]
-                taps = [
-                    down_taps(size, before, p.scale_factor)
-                    for size, before in zip((wide, high), finer, strict=True)
-                ]
-                shrink = _Resample(*taps, device)
+                shrink = _Resample(
+                    down_taps(wide, finer[0], p.scale_factor),
+                    down_taps(high, finer[1], p.scale_factor),
+                    device=device,
+                )
             if number + 1 < len(sizes):
                 coarser = sizes[number + 1]
-                taps = [
-                    up_taps(size, before, p.scale_factor)
-                    for size, before in zip((wide, high), coarser, strict=True)
-                ]
-                enlarge = _Resample(*taps, device)
+                enlarge = _Resample(
+                    up_taps(wide, coarser[0], p.scale_factor),
+                    up_taps(high, coarser[1], p.scale_factor),
+                    device=device,
+                )
             columns, rows = np.arange(wide), np.arange(high)[:, None]
             even = (columns + rows) % 2 == 0
             levels.append(
@@ -135,11 +135,9 @@ class BroxTorch(TorchEstimator[list[_Level]]):
             if level.shrink is not None:
                 image = level.shrink(image)
             ix, iy = _derived(level, image, -1), _derived(level, image, -2)
-            planes = torch.stack(
-                (image, ix, iy, _derived(level, ix, -1), _derived(level, iy, -1))
-                + (_derived(level, iy, -2),),
-                dim=1,
-            )  # (N, 6, H, W)
+            ixx, ixy = _derived(level, ix, -1), _derived(level, iy, -1)
+            iyy = _derived(level, iy, -2)
+            planes = torch.stack((image, ix, iy, ixx, ixy, iyy), dim=1)  # (N, 6, H, W)
             planes = pad(planes, (1, 1, 1, 1), mode="replicate")
             packed = pad(planes.permute(0, 2, 3, 1), (0, PIXEL - 6))
             prepared.append(packed.contiguous())

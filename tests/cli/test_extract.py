@@ -243,8 +243,8 @@ def test_run_options_and_algorithm_in_a_file(
         ("resize = 256", "resize must be a text in quotes, got 256"),
         (
             "algorithm = 'disk'",
-            "algorithm: 'disk' is not one of tvl1, tvl1-opencv, farneback, farneback-opencv, brox, dis; "
-            "did you mean dis?",
+            "algorithm: 'disk' is not one of tvl1, tvl1-opencv, farneback, farneback-opencv, brox, "
+            "dis; did you mean dis?",
         ),
         ("directions = ['both']", 'directions must be a text in quotes, got ["both"]'),
     ],
