@@ -1,6 +1,7 @@
 """Brox flow in PyTorch, for any torch device: many fields at once, each near the native one.
 
-The algorithm and its sources are those of `flowprep.flow.brox_level` and `brox_pyramid`. The
+The algorithm and its sources are those of `flowprep.flow.brox_equations`, `brox_warp` and
+`brox_pyramid`. The
 control flow does not depend on results, so a batch is launched at once.
 """
 
@@ -15,8 +16,9 @@ from torch.nn.functional import pad
 
 from flowprep.flow.base_torch import TorchEstimator, upload
 from flowprep.flow.brox import Brox
-from flowprep.flow.brox_level import EPSILON_SQUARED, MAX_DISTANCE_PX, PIXEL, RELAXATION
+from flowprep.flow.brox_equations import EPSILON_SQUARED, RELAXATION
 from flowprep.flow.brox_pyramid import DOWN_TAPS, Taps, level_sizes, up_taps
+from flowprep.flow.brox_warp import MAX_DISTANCE_PX, PIXEL
 from flowprep.flow.parameters import BroxParameters
 
 __all__ = ["BroxTorch"]
@@ -200,7 +202,7 @@ def _linearized(
     flow: Tensor,
     root_gamma: float,
 ) -> tuple[Tensor, ...]:
-    """Returns the data of the level's equations, as in `brox_level`, (B, H, W) each."""
+    """Returns the data of the level's equations, as in `brox_warp`, (B, H, W) each."""
     height, width = level.height, level.width
     u, v = flow[:, 0], flow[:, 1]
     far = MAX_DISTANCE_PX
@@ -232,7 +234,7 @@ def _linearized(
 
 
 class _Equations:
-    """The linear equations of an inner iteration; the names are those of `brox_level`."""
+    """The linear equations of an inner iteration; the names are those of `brox_equations`."""
 
     def __init__(self, flow: Tensor, data: tuple[Tensor, ...], alpha: float) -> None:
         """Takes the flow with a mirrored border, (B, 2, H + 2, W + 2), and the level's data."""

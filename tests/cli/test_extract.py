@@ -15,9 +15,9 @@ import pytest
 
 from flowprep.cli.extract import extract as command
 from flowprep.cli.options import GroupedOption
-from flowprep.config import PRESETS
 from flowprep.dataset.layout import flatten
 from flowprep.errors import FAILURE_REASONS
+from flowprep.presets import PRESETS
 from tests.cli.conftest import Command
 
 # fmt: off
