@@ -46,8 +46,19 @@ def test_few_sweeps_give_the_native_field(
 def test_the_defaults_are_as_near_as_rounding_lets_them(device: str) -> None:
     pair = frames(moving(128, 96, (2.3, -1.4)))
     found = BroxTorch(BroxParameters(), device=device)(*pair)
-    error = endpoint_error(found, Brox(BroxParameters())(*pair))
-    assert error.mean() < 0.014
+    native = Brox(BroxParameters())
+    expected = native(*pair)
+    # How far 1e-7 on the frames moves the native field itself.
+    noise = np.random.default_rng(0).normal(0, 1e-7, (2, 96, 128))
+    noisy = [
+        (frame / np.float32(255) + one).astype(np.float32)
+        for frame, one in zip(pair, noise, strict=True)
+    ]
+    (again,) = native.pairs_of_floats(noisy, directions=("forward",))
+    assert again.forward is not None
+    settled = endpoint_error(again.forward, expected).mean()
+    assert 0.001 < settled < 0.08
+    assert endpoint_error(found, expected).mean() < 1.5 * settled
     assert np.abs(found[16:-16, 16:-16] - np.float32((2.3, -1.4))).mean() < 0.06
 
 
