@@ -66,11 +66,7 @@ def read_charades(path: str, request: Request) -> Found:
             f"left out {format_count(len(idle), 'video')} without an action; first: {idle[0]}; "
             "give --charades video to use them too"
         )
-    if empty:
-        search.notes.append(
-            f"left out {format_count(len(empty), 'action')} that do not end after they begin; "
-            f"first: {empty[0]}; correct {table.path} if they should be clips"
-        )
+    search.note_empty("action", empty)
     return search.finish(entries, _CLASS_NAMES)
 
 
