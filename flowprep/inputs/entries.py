@@ -85,6 +85,8 @@ class Entry:
     """Size of the file, where a listing said it anyhow."""
     named_labels: Mapping[str, tuple[int, ...]] | None = None
     """Labels in each of `Found.label_sets`. None if the annotation has no such sets."""
+    may_repeat: bool = False
+    """Whether other entries may be the same clip: actions and narrations of the same seconds."""
 
     @property
     def is_guess(self) -> bool:

@@ -436,7 +436,7 @@ def _check_unique(entries: Iterable[Entry]) -> None:
     by_source: dict[tuple[object, ...], Entry] = {}
     for entry in entries:
         clip = (entry.source, entry.start_seconds, entry.end_seconds, entry.class_name)
-        first = by_source.setdefault(clip, entry)
+        first = entry if entry.may_repeat else by_source.setdefault(clip, entry)
         if first is not entry:
             where = f"{first.origin} and {entry.origin} name" if entry.origin else "VIDEOS names"
             raise InputError(f"{where} the same video twice: {entry.source}; name it once")

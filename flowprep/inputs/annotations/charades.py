@@ -58,7 +58,7 @@ def read_charades(path: str, request: Request) -> Found:
     times = Counter(short_name(*clip) for clip in {(v, s, e) for v, _, s, e, _ in clips})
     for (video_id, label, start, end, origin), name in zip(clips, names, strict=True):
         short = short_name(video_id, start, end)
-        entry = Entry("", escape_key(name), origin, (label,), listed=short)
+        entry = Entry("", escape_key(name), origin, (label,), listed=short, may_repeat=True)
         search.find_clip(entry, video_id, (start, end), is_shared=times[short] > 1)
         entries.append(entry)
     if idle:

@@ -66,6 +66,7 @@ def read_epic(path: str, request: Request) -> Found:
             continue
         entry = Entry("", narration, origin, labels.get("verb", ()), listed=narration or video_id)
         entry.named_labels = labels or None
+        entry.may_repeat = bool(narration)
         names = [narration] if narration else []
         search.find_clip(entry, video_id, (start, end), names=names, is_shared=True)
         clips.append((video_id, start, end))
