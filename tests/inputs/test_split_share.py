@@ -111,6 +111,17 @@ class TestShares:
             (n, split): number for n in range(5) for split, number in (("test", 1), ("train", 3))
         }
 
+    def test_large_groups(self) -> None:
+        """Of people with 6, 3 and 1 videos, the one with 3 comes nearest to a share of 0.3."""
+        sizes = {"ann": 6, "bob": 3, "eve": 1}
+        videos = [video(f"{name}/{n}") for name, size in sizes.items() for n in range(size)]
+        for renamed in ("", "x", "y", "z"):  # other hashes
+            own = [video(f"{renamed}{one.key}") for one in videos]
+            found, _ = divide(own, (), SplitShare(0.3))
+            assert {
+                one.key.split("/")[0][-3:] for one, s in zip(own, found, strict=True) if s == "test"
+            } == {"bob"}
+
     def test_a_class_of_one_group(self) -> None:
         videos = [video("run/a", 1), *(video(f"walk/{n}", 0) for n in range(9))]
         found, notes = divide(videos, ("walk", "run"), SplitShare(0.2))
