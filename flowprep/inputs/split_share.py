@@ -355,6 +355,7 @@ def _said(
             shown = [class_names[n] if n < len(class_names) else str(n) for n in without]
             notes.append(
                 f"{format_count(len(without), 'label')} without a video in {part}: "
-                f"{first_of(shown)}; they have too few groups for --test-share {asked.share:g}"
+                f"{first_of(shown)}; they have too few groups for --test-share {asked.share:g}; "
+                "add videos of them, or give --group-by REGEX for smaller groups"
             )
     return notes

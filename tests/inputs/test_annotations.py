@@ -269,8 +269,8 @@ class TestSomething:
         )
         assert manifest.notes[1:] == (
             f"{path} gives the 2 classes no numbers, so they are numbered in sorted order: Holding "
-            "[something] next to [something] is 0, Spinning [something] is 1; put labels.json "
-            "beside the list for its order",
+            "[something] next to [something] is 0, Spinning [something] is 1; give labels.json "
+            "beside the list for another order",
         )
 
     def test_numbers_in_a_store(self, memory: str) -> None:

@@ -55,7 +55,7 @@ def read_activitynet(path: str, request: Request) -> Found:
             "name their folder without annotations to extract whole videos"
         )
     search.note_empty("segment", empty)
-    search.note_order(class_names, "write a CSV with numbers as labels for another order")
+    search.note_order(class_names, "a CSV with numbers as labels")
     entries = entries_of_clips(clips, search, request, _FILE_PREFIX)
     return search.finish(entries, class_names)
 

@@ -143,7 +143,7 @@ class Search:
             shown = [f"{name} is {number}" for number, name in enumerate(class_names)]
             self.notes.append(
                 f"{self._annotations} gives the {len(class_names):,} classes no numbers, so they "
-                f"are numbered in sorted order: {first_of(shown)}; {remedy}"
+                f"are numbered in sorted order: {first_of(shown)}; give {remedy} for another order"
             )
 
     def _suggest(self, name: str) -> list[str]:

@@ -74,7 +74,7 @@ def read_something(path: str, request: Request) -> Found:
             f"classes of the list in sorted order"
         )
     else:
-        search.note_order(class_names, f"put {_NUMBERS_FILES[1]} beside the list for its order")
+        search.note_order(class_names, f"{_NUMBERS_FILES[1]} beside the list")
     return search.finish(entries, class_names)
 
 
