@@ -123,11 +123,13 @@ class ImportPlan:
                 )
         else:
             if spec.bound_px is None:
-                raise ConfigError(
-                    "bound_px must be given, because the images do not say which flow level 255 "
-                    "stands for (20 for TSN and mmaction2; the option -b of denseflow, 32 by "
-                    "default)"
+                why = (
+                    "flow is clipped to it and stored in 256 levels (20 is usual)"
+                    if found.format in ARRAY_FORMATS
+                    else "the images do not say which flow level 255 stands for (20 for TSN and "
+                    "mmaction2; the option -b of denseflow, 32 by default)"
                 )
+                raise ConfigError(f"bound_px must be given, because {why}")
             flow = FlowSpec(
                 algorithm=spec.algorithm or FlowSpec().algorithm,
                 step=1 if spec.step is None else spec.step,
