@@ -24,6 +24,7 @@ from flowprep.config import (
     Resize,
 )
 from flowprep.errors import ConfigError, DatasetError, InputError, VideoError
+from flowprep.exchange.export_state import find_export
 from flowprep.exchange.frame_lists import ListLine, read_frame_list
 from flowprep.exchange.layouts import (
     EXPORT_FILE,
@@ -107,16 +108,17 @@ class _FlowprepExport:
 
 
 def _read_export(top: str) -> _FlowprepExport | None:
-    path = os.path.join(top, EXPORT_FILE)
-    if not os.path.isfile(path):
+    state = find_export(top)
+    if state is None:
         return None
+    path = state.file(EXPORT_FILE)
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
         config = ExtractConfig.from_dict({n: values[n] for n in ("decode", "flow", "encode")})
         videos = {}
-        listed = os.path.join(top, VIDEOS_FILE)
-        if not os.path.isfile(listed):
+        listed = state.file(VIDEOS_FILE)
+        if not listed.is_file():
             raise ValueError(f"{VIDEOS_FILE} is missing; run the same export again to its end")
         with open(listed, encoding="utf-8") as file:
             for line in file:
