@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from flowprep.config import Direction, ExtractConfig
-from flowprep.errors import DatasetError
+from flowprep.errors import DatasetError, InputError
+from flowprep.exchange.export_state import find_export
 from flowprep.exchange.import_find import Place
 from flowprep.exchange.layouts import EXPORT_FILE, VIDEOS_FILE, FormatName, Values
 from flowprep.inputs.keys import check_key
@@ -47,6 +48,8 @@ class KnownExport:
 
     config: ExtractConfig
     direction: Direction
+    file: str
+    """The path of its `flowprep.json`."""
     layout: str
     format: FormatName
     values: Values
@@ -56,14 +59,22 @@ class KnownExport:
     """The videos by path, without the ending of a file. For webdataset by key."""
 
 
-def read_export(top: str) -> KnownExport | None:
+def read_export(top: str, lists: str | None) -> KnownExport | None:
     """Returns what the export says that wrote a tree, or None for any other tree.
 
-    Raises DatasetError if its files are damaged, missing in part, or of clips.
+    `lists` is the folder that the export wrote its lists to, if it is not beside the tree. Raises
+    DatasetError if its files are damaged, missing in part, or of clips, and InputError if `lists`
+    holds none of them.
     """
-    path = os.path.join(top, EXPORT_FILE)
-    if not os.path.isfile(path):
+    state = find_export(top, lists)
+    if state is None:
+        if lists is not None:
+            raise InputError(
+                f"lists must be the folder that the export of {top} wrote its lists to, but "
+                f"{lists} holds no {EXPORT_FILE} of it"
+            )
         return None
+    path = str(state.file(EXPORT_FILE))
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
@@ -74,8 +85,8 @@ def read_export(top: str) -> KnownExport | None:
         if values.get("clip_length") is not None:
             raise ValueError("it holds clips, not whole videos (leave out --clip-length)")
         videos = {}
-        listed = os.path.join(top, VIDEOS_FILE)
-        if not os.path.isfile(listed):
+        listed = state.file(VIDEOS_FILE)
+        if not listed.is_file():
             raise ValueError(f"{VIDEOS_FILE} is missing; run the same export again to its end")
         with open(listed, encoding="utf-8") as file:
             for line in file:
@@ -89,6 +100,7 @@ def read_export(top: str) -> KnownExport | None:
         return KnownExport(
             config,
             values["direction"],
+            path,
             values["layout"],
             file_format,
             values["values"],

@@ -28,7 +28,7 @@ from flowprep.exchange.import_fields import check_readable
 from flowprep.exchange.import_find import ARRAY_FORMATS, FoundVideos, Place, find_videos
 from flowprep.exchange.import_images import ImageReader
 from flowprep.exchange.import_spec import ImportSpec
-from flowprep.exchange.layouts import EXPORT_FILE, LAYOUTS, VIDEOS_FILE
+from flowprep.exchange.layouts import LAYOUTS, VIDEOS_FILE
 from flowprep.inputs.entries import check_split
 from flowprep.inputs.keys import escape_key
 from flowprep.inputs.video import Video
@@ -63,14 +63,14 @@ class ImportPlan:
         self.top = top
         self.layout = LAYOUTS[spec.layout]
         self.notes: list[str] = []
-        exported = read_export(top)
+        exported = read_export(top, spec.export_lists)
         if exported is not None and exported.layout != spec.layout:
             raise ConfigError(
-                f"layout must be {exported.layout}, as {top}/{EXPORT_FILE} says, got {spec.layout}"
+                f"layout must be {exported.layout}, as {exported.file} says, got {spec.layout}"
             )
         if exported is not None and spec.format not in (None, exported.format):
             raise ConfigError(
-                f"format must be {exported.format}, as {top}/{EXPORT_FILE} says, got {spec.format}"
+                f"format must be {exported.format}, as {exported.file} says, got {spec.format}"
             )
         found = find_videos(top, self.layout, spec.format if exported is None else exported.format)
         self.notes += found.notes
@@ -106,7 +106,7 @@ class ImportPlan:
             for name, value in given.items():
                 if value not in (None, getattr(flow, name)):
                     raise ConfigError(
-                        f"{name} must be {getattr(flow, name)}, as {self.top}/{EXPORT_FILE} says, "
+                        f"{name} must be {getattr(flow, name)}, as {exported.file} says, "
                         f"got {value}"
                     )
             # Other layouts give backward flow the file names of forward flow, so use the direction
@@ -114,22 +114,23 @@ class ImportPlan:
             directions: tuple[Direction, ...] = (exported.direction,)
             if spec.directions not in (None, directions):
                 raise ConfigError(
-                    f"directions must be {directions[0]}, as {self.top}/{EXPORT_FILE} says, got "
+                    f"directions must be {directions[0]}, as {exported.file} says, got "
                     f"{', '.join(spec.directions)}"
                 )
             if spec.unit != "px":
-                raise ConfigError(
-                    f"unit must be px, as {self.top}/{EXPORT_FILE} says, got {spec.unit}"
-                )
+                raise ConfigError(f"unit must be px, as {exported.file} says, got {spec.unit}")
         else:
             if spec.bound_px is None:
-                why = (
-                    "flow is clipped to it and stored in 256 levels (20 is usual)"
-                    if found.format in ARRAY_FORMATS
-                    else "the images do not say which flow level 255 stands for (20 for TSN and "
-                    "mmaction2; the option -b of denseflow, 32 by default)"
+                if found.format in ARRAY_FORMATS:
+                    raise ConfigError(
+                        "bound_px must be given, because flow is clipped to it and stored in 256 "
+                        "levels (20 is usual)"
+                    )
+                raise ConfigError(
+                    "bound_px must be given, because the images do not say which flow level 255 "
+                    "stands for (20 for TSN and mmaction2; the option -b of denseflow, 32 by "
+                    "default)"
                 )
-                raise ConfigError(f"bound_px must be given, because {why}")
             flow = FlowSpec(
                 algorithm=spec.algorithm or FlowSpec().algorithm,
                 step=1 if spec.step is None else spec.step,

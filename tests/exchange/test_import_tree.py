@@ -27,11 +27,12 @@ from flowprep.exchange.export import export_dataset
 from flowprep.exchange.export_spec import ExportSpec
 from flowprep.exchange.import_levels import LevelStatistics
 from flowprep.exchange.import_tree import ImportReport, ImportSpec, import_tree
+from flowprep.exchange.layouts import IMPORTABLE_LAYOUTS
 from flowprep.inputs.manifest import Manifest
 from flowprep.storage import Storage
 from tests.exchange import readers
 
-LAYOUTS = ["mmaction2", "tsn", "tsm", "gpu-flow", "pytorch-i3d", "denseflow"]
+LAYOUTS = list(IMPORTABLE_LAYOUTS)
 
 
 def run(tree: Path, out: Path, layout: str = "mmaction2", **options: object) -> ImportReport:
@@ -97,8 +98,6 @@ def test_both_directions_of_denseflow_without_our_files(made_once: Path, tmp_pat
         part = tmp_path / str(number)
         spec = ExportSpec("denseflow", direction=direction, keep_rgb=number == 0)
         export_dataset(made_once, part, spec, num_workers=1)
-        for own in (part / "flowprep.json", part / "flowprep-videos.jsonl"):
-            own.unlink()
         shutil.copytree(part, tree, dirs_exist_ok=True)
     run(tree, tmp_path / "out", "denseflow", directions=("forward", "backward"))
     assert_whole(tmp_path / "out")
@@ -237,7 +236,7 @@ def test_the_real_rawframes_of_mmaction2(test_data: Path, tmp_path: Path) -> Non
             assert jpeg == (tree / f"imgs/{axis}_{t + 1:05d}.jpg").read_bytes()
     export_dataset(tmp_path / "flow", tmp_path / "again", ExportSpec("mmaction2"), num_workers=1)
     (one,) = readers.mmaction2(
-        tmp_path / "again/lists/flow_test.txt", tmp_path / "again", "flow_{}_{:05d}.jpg", 1
+        tmp_path / "again-lists/flow_test.txt", tmp_path / "again", "{}_{:05d}.jpg", 1
     )
     assert one.label == (127,)
     np.testing.assert_array_equal(one.levels, dataset.quantized("imgs", 0, 5))
@@ -624,7 +623,7 @@ def test_a_forged_description_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_forged_key_stays_inside(made_once: Path, tmp_path: Path) -> None:
     export_dataset(made_once, tmp_path / "tree", ExportSpec("tsm"), num_workers=1)
-    path = tmp_path / "tree/flowprep-videos.jsonl"
+    path = tmp_path / "tree-lists/flowprep-videos.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[0]["key"] = "../../escape"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
