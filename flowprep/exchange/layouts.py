@@ -78,6 +78,8 @@ class TreeLayout(ABC):
     """The number of the first flow and of the first frame."""
     accepted_first_numbers: tuple[int, ...] = (1,)
     """The first numbers that an import accepts."""
+    leaves_out_first_frame = False
+    """Whether such trees may come from dense_flow, which stores no image of the first frame."""
     num_digits = 5
     is_flat = False
     """Whether all videos are in one folder, by the last part of their keys."""
@@ -174,6 +176,7 @@ class _MMAction2Before(_OneFolder):
 
     formats = ("jpg", "zip", *_FLOW_FORMATS[1:])
     accepted_first_numbers = (0, 1)
+    leaves_out_first_frame = True
     reads_every_label = True
     _flow = re.compile(r"(?:flow_)?([xy])_([0-9]{5,})\.jpe?g")
 
@@ -210,6 +213,7 @@ class TSN(_OneFolder):
 
     formats = ("jpg", "zip", *_FLOW_FORMATS[1:])
     is_flat = True
+    leaves_out_first_frame = True
     path_prefix_is_absolute = True
 
 
@@ -224,6 +228,7 @@ class TSM(_OneFolder):
     """
 
     formats = ("jpg", "zip", *_FLOW_FORMATS[1:])
+    leaves_out_first_frame = True
     assumed_zero = "127.5"
 
 
