@@ -46,10 +46,10 @@ class KnownVideo:
 class KnownExport:
     """`flowprep.json` and `flowprep-videos.jsonl` of a tree that flowprep wrote."""
 
+    path: str
+    """The path of `flowprep.json`."""
     config: ExtractConfig
     direction: Direction
-    file: str
-    """The path of its `flowprep.json`."""
     layout: str
     format: FormatName
     values: Values
@@ -98,9 +98,9 @@ def read_export(top: str, lists: str | None) -> KnownExport | None:
                     place = one["key"]
                 videos[place] = KnownVideo.of(one)
         return KnownExport(
+            path,
             config,
             values["direction"],
-            path,
             values["layout"],
             file_format,
             values["values"],

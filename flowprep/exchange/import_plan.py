@@ -66,11 +66,11 @@ class ImportPlan:
         exported = read_export(top, spec.export_lists)
         if exported is not None and exported.layout != spec.layout:
             raise ConfigError(
-                f"layout must be {exported.layout}, as {exported.file} says, got {spec.layout}"
+                f"layout must be {exported.layout}, as {exported.path} says, got {spec.layout}"
             )
         if exported is not None and spec.format not in (None, exported.format):
             raise ConfigError(
-                f"format must be {exported.format}, as {exported.file} says, got {spec.format}"
+                f"format must be {exported.format}, as {exported.path} says, got {spec.format}"
             )
         found = find_videos(top, self.layout, spec.format if exported is None else exported.format)
         self.notes += found.notes
@@ -106,7 +106,7 @@ class ImportPlan:
             for name, value in given.items():
                 if value not in (None, getattr(flow, name)):
                     raise ConfigError(
-                        f"{name} must be {getattr(flow, name)}, as {exported.file} says, "
+                        f"{name} must be {getattr(flow, name)}, as {exported.path} says, "
                         f"got {value}"
                     )
             # Other layouts give backward flow the file names of forward flow, so use the direction
@@ -114,11 +114,11 @@ class ImportPlan:
             directions: tuple[Direction, ...] = (exported.direction,)
             if spec.directions not in (None, directions):
                 raise ConfigError(
-                    f"directions must be {directions[0]}, as {exported.file} says, got "
+                    f"directions must be {directions[0]}, as {exported.path} says, got "
                     f"{', '.join(spec.directions)}"
                 )
             if spec.unit != "px":
-                raise ConfigError(f"unit must be px, as {exported.file} says, got {spec.unit}")
+                raise ConfigError(f"unit must be px, as {exported.path} says, got {spec.unit}")
         else:
             if spec.bound_px is None:
                 if found.format in ARRAY_FORMATS:
