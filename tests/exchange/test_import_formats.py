@@ -85,6 +85,36 @@ def test_an_export_comes_back_with_equal_levels(
     assert after.config.encode.keep_rgb == holds_rgb
 
 
+@pytest.mark.parametrize("file_format", ["jpg", "npy", "webdataset"])
+def test_original_names_come_back(tmp_path: Path, file_format: str) -> None:
+    """HMDB51's `#20_...`, blanks, dots, dashes, per cents, and what is not ASCII."""
+    names = ("#20_Rhythm_clap_u_nm_np1_fr_goo_0", "a b", "-abc", "v.1", "50% off", "caf\u00e9", "b")
+    readers.write_tree(tmp_path / "plain", {f"class {n}/{name}": 2 for n, name in enumerate(names)})
+    run(tmp_path / "plain", tmp_path / "before")
+    before = open_dataset(tmp_path / "before")
+    spec = ExportSpec("denseflow", format=file_format)
+    export_dataset(before, tmp_path / "tree", spec, num_workers=1)
+    if file_format == "jpg":
+        kept = {path.name for path in (tmp_path / "tree").glob("*/*")}
+        assert {"#20_Rhythm_clap_u_nm_np1_fr_goo_0", "-abc", "v.1", "caf\u00e9"} <= kept
+    run(tmp_path / "tree", tmp_path / "after", "denseflow", bound_px=None)
+    after = open_dataset(tmp_path / "after")
+    assert {(v.key, v.labels) for v in after.videos} == {(v.key, v.labels) for v in before.videos}
+    assert after.class_names == before.class_names
+
+
+def test_the_lists_of_an_export_may_be_elsewhere(made_once: Path, tmp_path: Path) -> None:
+    spec = ExportSpec("tsm", format="npz", lists=str(tmp_path / "far/lists"))
+    export_dataset(made_once, tmp_path / "tree", spec, num_workers=1)
+    with pytest.raises(ConfigError, match="bound_px must be given, because flow is clipped to it"):
+        run(tmp_path / "tree", tmp_path / "out", "tsm", bound_px=None)
+    with pytest.raises(InputError, match=r"lists must be the folder .* holds no flowprep\.json"):
+        run(tmp_path / "tree", tmp_path / "out", "tsm", bound_px=None, export_lists=str(tmp_path))
+    lists = str(tmp_path / "far/lists")
+    report = run(tmp_path / "tree", tmp_path / "out", "tsm", bound_px=None, export_lists=lists)
+    assert (report.exit_code, report.num_complete) == (0, 4)
+
+
 @pytest.mark.parametrize("file_format", ["npy", "npz", "hdf5"])
 def test_levels_and_backward_flow_come_back(
     made_once: Path, tmp_path: Path, file_format: str
