@@ -87,6 +87,12 @@ __all__ = ["import_"]
     "several times. Without a list, class folders give the labels.",
 )
 @click.option(
+    "--lists",
+    "export_lists",
+    metavar="DIR",
+    help="For a tree that flowprep exported with --lists DIR: this folder.",
+)
+@click.option(
     "--shard-size",
     "videos_per_shard",
     type=int,

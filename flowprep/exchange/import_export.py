@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from flowprep.config import Direction, ExtractConfig
-from flowprep.errors import DatasetError
+from flowprep.errors import DatasetError, InputError
 from flowprep.exchange.export_state import find_export
 from flowprep.exchange.import_find import Place
 from flowprep.exchange.layouts import EXPORT_FILE, VIDEOS_FILE, FormatName, Values
@@ -59,15 +59,22 @@ class KnownExport:
     """The videos by path, without the ending of a file. For webdataset by key."""
 
 
-def read_export(top: str) -> KnownExport | None:
+def read_export(top: str, lists: str | None) -> KnownExport | None:
     """Returns what the export says that wrote a tree, or None for any other tree.
 
-    Raises DatasetError if its files are damaged, missing in part, or of clips.
+    `lists` is the folder that the export wrote its lists to, if it is not beside the tree. Raises
+    DatasetError if its files are damaged, missing in part, or of clips, and InputError if `lists`
+    holds none of them.
     """
-    state = find_export(top)
+    state = find_export(top, lists)
     if state is None:
+        if lists is not None:
+            raise InputError(
+                f"lists must be the folder that the export of {top} wrote its lists to, but "
+                f"{lists} holds no {EXPORT_FILE} of it"
+            )
         return None
-    path = state.file(EXPORT_FILE)
+    path = str(state.file(EXPORT_FILE))
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
@@ -91,7 +98,7 @@ def read_export(top: str) -> KnownExport | None:
                     place = one["key"]
                 videos[place] = KnownVideo.of(one)
         return KnownExport(
-            str(path),
+            path,
             config,
             values["direction"],
             values["layout"],

@@ -63,7 +63,7 @@ class ImportPlan:
         self.top = top
         self.layout = LAYOUTS[spec.layout]
         self.notes: list[str] = []
-        exported = read_export(top)
+        exported = read_export(top, spec.export_lists)
         if exported is not None and exported.layout != spec.layout:
             raise ConfigError(
                 f"layout must be {exported.layout}, as {exported.path} says, got {spec.layout}"
@@ -121,6 +121,11 @@ class ImportPlan:
                 raise ConfigError(f"unit must be px, as {exported.path} says, got {spec.unit}")
         else:
             if spec.bound_px is None:
+                if found.format in ARRAY_FORMATS:
+                    raise ConfigError(
+                        "bound_px must be given, because flow is clipped to it and stored in 256 "
+                        "levels (20 is usual)"
+                    )
                 raise ConfigError(
                     "bound_px must be given, because the images do not say which flow level 255 "
                     "stands for (20 for TSN and mmaction2; the option -b of denseflow, 32 by "

@@ -43,6 +43,8 @@ class ImportSpec:
     """Videos per tar file."""
     format: FormatName | None = None
     """The format of the files. None takes the one that the tree holds."""
+    export_lists: str | None = None
+    """The folder that the export wrote its lists to. None looks beside the tree and inside it."""
     unit: Unit = "px"
     """What 1 means in arrays of floats: a pixel, or the bound."""
 

@@ -142,7 +142,6 @@ def _is_inside(path: str, top: str) -> bool:
 
 # The names of the two places whose values differ.
 _PLACES = ("in the data set", "in this run")
-_REMEDY = "Give the options of the data set, or choose another OUT."
 # The options of the command by the fields of the configuration.
 _OPTIONS = {
     "flow.algorithm": "--algorithm",
@@ -172,8 +171,12 @@ def _write_plan(storage: Storage, plan: ImportPlan) -> list[ManifestEntry]:
         differences = _by_option(differences)
         if not is_unfilled(storage):
             if isinstance(error, ConfigMismatchError):
-                title = f"{storage.location} was made with other options, or from another tree"
-                raise mismatch(title, differences, _PLACES, _REMEDY) from error
+                raise mismatch(
+                    f"{storage.location} was made with other options, or from another tree",
+                    differences,
+                    _PLACES,
+                    "Give the options of the data set, or choose another output folder.",
+                ) from error
             raise
         plan.notes.append(unfilled_note(storage, list(differences)))
     clear_unfilled(storage)
@@ -210,7 +213,7 @@ def _continued_plan(
             f"{storage.location} was imported from elsewhere",
             differing,
             _PLACES,
-            _REMEDY,
+            "Choose another output folder.",
         )
     if stored.class_names != plan.class_names:
         classes = {"class names": (stored.class_names, plan.class_names)}
