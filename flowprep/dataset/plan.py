@@ -48,11 +48,18 @@ class Plan:
     """The known videos, then the new ones."""
     notes: tuple[str, ...] = ()
     """Sentences for the user on keys that differ from those that the inputs alone would give."""
+    begins_anew: bool = False
+    """Whether an earlier run with other options, which stored no video, is forgotten."""
 
 
 def write_plan(storage: Storage, plan: Plan) -> None:
     """Stores a plan: `dataset.json` first, then `manifest.jsonl`, each only if it changes."""
     header = plan.header.to_json()
+    if plan.begins_anew:
+        # Imported late: what reads tars would slow down the help of every command that extracts.
+        from flowprep.dataset.unfilled import clear_unfilled
+
+        clear_unfilled(storage)
     if not storage.exists(DATASET_FILE) or storage.read_bytes(DATASET_FILE) != header:
         storage.write_bytes(DATASET_FILE, header)
     if plan.entries != plan.known or not storage.exists(MANIFEST_FILE):

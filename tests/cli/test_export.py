@@ -25,9 +25,9 @@ def test_export_and_again(flowprep: Command, made: Path, tmp_path: Path) -> None
     lines = result.stdout.splitlines()
     assert lines[0] == f"complete: 2 of 2 videos in {tmp_path}/tree"
     assert lines[1].startswith(f"  holds       {flows} flows, {2 * NUM_FRAMES} frames; ")
-    assert lines[2] == "  lists       lists/classInd.txt, lists/flow.txt, lists/rgb.txt"
+    assert lines[2] == f"  lists       classInd.txt, flow.txt, rgb.txt in {tmp_path}/tree-lists"
     count = NUM_FRAMES - 1
-    listed = (tmp_path / "tree/lists/flow.txt").read_text()
+    listed = (tmp_path / "tree-lists/flow.txt").read_text()
     assert listed == f"move_left/a {count} 0\nzoom_in/a {count} 1\n"
     result = flowprep(*arguments)
     assert result.code == 0
@@ -43,7 +43,7 @@ def test_options_reach_the_library(flowprep: Command, made: Path, tmp_path: Path
     assert result.code == 0
     assert result.stderr == "note: levels stand for -20 to 20 px; give `-b=20` to denseflow\n"
     assert [path.name for path in (tmp_path / "x").rglob("*.npz")] == ["a.npz"]
-    told = json.loads((tmp_path / "x/flowprep.json").read_text())
+    told = json.loads((tmp_path / "x-lists/flowprep.json").read_text())
     assert (told["direction"], told["values"], told["classes"]) == (
         "backward",
         "levels",
