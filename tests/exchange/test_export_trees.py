@@ -309,6 +309,13 @@ def test_jeffreyyihuang_reads_a_flat_gpu_flow(ucf: FlowDataset, tmp_path: Path) 
         assert one.label == video.labels
         levels = levels_of(ucf, video.key)
         np.testing.assert_array_equal(one.levels, np.concatenate([levels[:10], levels[-10:]]))
+    # And it comes back under the keys that it had.
+    spec = ImportSpec("gpu-flow")
+    assert import_tree(tmp_path / "tree", tmp_path / "back", spec, num_workers=1).exit_code == 0
+    back = open_dataset(tmp_path / "back")
+    assert [video.key for video in back.videos] == [video.key for video in ucf.videos]
+    for video in ucf.videos:
+        np.testing.assert_array_equal(levels_of(back, video.key), levels_of(ucf, video.key))
 
 
 def test_names_that_jeffreyyihuang_cannot_read_are_noted(
