@@ -171,8 +171,8 @@ def export_dataset(
             if holds_earlier_export(folder):
                 move_earlier_export(folder, state)
                 report.notes.append(
-                    f"flowprep 0.1.0 began this export: it keeps its file names, and its lists and "
-                    f"{EXPORT_FILE} are in {state.folder} now"
+                    f"flowprep 0.1.0 began this export, so it keeps its file names; read its lists "
+                    f"and {EXPORT_FILE} in {state.folder} from now on"
                 )
             _write_videos(exporter, videos, paths, num_workers, progress, report)
         finally:
@@ -256,9 +256,11 @@ def _long_enough(
             f"{short} videos have fewer than {format_count(length, 'flow')} and are left out; give "
             "a smaller --clip-length to keep them"
         )
-    if any(video.label is None for video in long) and any(video.labels for video in long):
+    several = sum(video.label is None for video in long)
+    if several and any(video.labels for video in long):
         report.notes.append(
-            "not every video has one label, so the samples have no .cls; their .json has the labels"
+            f"{format_count(several, 'video')} without exactly one label: samples have no .cls; "
+            "use the labels in their .json"
         )
     return long
 

@@ -61,7 +61,7 @@ def frame_lists(
         lines = [f"{number} {name}\n" for number, name in enumerate(named, start=1)]
         lists["classInd.txt"] = "".join(lines)
     if layout.list_kind == "charades":
-        lists |= _charades(videos, notes)
+        lists |= _charades(layout_name, videos, notes)
         return _encoded(lists), notes
     if layout.list_kind == "slowfast":
         lists |= _slowfast(videos, prefix, notes)
@@ -75,7 +75,8 @@ def frame_lists(
         )
     elif several:
         notes.append(
-            f"{several} videos have several labels: {_MULTI_CLASS.get(layout_name, _MULTI)}"
+            f"{several} videos have several labels; give multi_class=True and num_classes to "
+            "mmaction2, or export one of the labels with `flowprep label`"
         )
     if without:
         notes.append(
@@ -105,14 +106,6 @@ def frame_lists(
     return found, notes
 
 
-_MULTI = "the lists have all labels"
-_MULTI_CLASS = {
-    "mmaction2": "mmaction2 reads them with multi_class=True and num_classes in its configuration",
-    "frames": "mmaction2 reads them with multi_class=True and num_classes; TSN and TSM read the "
-    "first label",
-}
-
-
 def split_name(split: str) -> str:
     """Returns the name of a split in file names. Two splits may get the same name."""
     # In a forged data set, the name of a split may contain any character.
@@ -129,7 +122,7 @@ def _encoded(lists: dict[str, str]) -> dict[str, bytes]:
     return {name: text.encode("utf-8", "surrogateescape") for name, text in lists.items()}
 
 
-def _charades(videos: Videos, notes: list[str]) -> dict[str, str]:
+def _charades(layout_name: str, videos: Videos, notes: list[str]) -> dict[str, str]:
     """train_i3d.py trains on the subset `training`, and validates on the subset `testing`.
 
     So the split val is `testing`. If there is a split test too, `charades_test.json` has it.
@@ -139,8 +132,8 @@ def _charades(videos: Videos, notes: list[str]) -> dict[str, str]:
     if {"val", "test"} <= splits:
         lists["charades_test.json"] = _charades_json(videos, "test")
         notes.append(
-            "charades.json has the split val as `testing`, which train_i3d.py validates on; "
-            "charades_test.json has the split test in its place"
+            f"{layout_name} validates on the subset `testing`, so charades.json has the split val "
+            "there; give it charades_test.json to test on the split test"
         )
     if unknown := sum(video.fps is None for video, _ in videos):
         notes.append(
@@ -189,7 +182,10 @@ def _slowfast(videos: Videos, prefix: str, notes: list[str]) -> dict[str, str]:
             for index in range(video.num_frames)
         )
     if without := sum(not video.labels for video, _ in videos):
-        notes.append(f"{without} videos have no label; SlowFast reads them as if nothing happened")
+        notes.append(
+            f"{without} videos have no label, so SlowFast takes them as without any action; give "
+            "labels with `flowprep label`, and export with --labels"
+        )
     return {f"{split}.csv": "".join(lines) for split, lines in by_split.items()}
 
 

@@ -416,39 +416,42 @@ _OPERATORS = "declarations of torchvision's compiled operators"
 
 CONSUMERS = {
     "tsn-pytorch": Consumer(
-        read_tsn_pytorch, "`dataset.py`: TSNDataSet", "`--layout tsn`", ("torch", "PIL")
+        read_tsn_pytorch,
+        "TSNDataSet of `tsn-pytorch/dataset.py`",
+        "`--layout tsn`",
+        ("torch", "PIL"),
     ),
     "temporal-shift-module": Consumer(
         read_tsm,
-        "`ops/dataset_config.py`: ucf101; `ops/dataset.py`",
+        "ucf101 of `temporal-shift-module/ops/dataset_config.py`, TSNDataSet",
         "`--layout tsm --lists DIR --list-names ucf101_{stream}_{split}_split_1.txt`",
         ("torch", "PIL"),
         stood_in="nothing; its root folder is set, and classInd.txt copied to `labels/`",
     ),
     "mmaction2": Consumer(
         read_mmaction2,
-        "both `configs/recognition/*/*flow.py`; RawframeDataset for RGB",
+        "both configurations `*-flow.py`; RawframeDataset for RGB",
         "`--layout mmaction2 --split S --lists DIR "
         "--list-names kinetics400_{split}_list_{stream}.txt`",
         ("torch", "mmengine", "mmcv"),
     ),
     "pytorch-i3d": Consumer(
         read_pytorch_i3d,
-        "`charades_dataset.py`: Charades, training and testing",
+        "Charades of `pytorch-i3d/charades_dataset.py`, training and testing",
         "`--layout pytorch-i3d`",
         ("torch", "h5py"),
         stood_in="no random crop",
     ),
     "two-stream-pytorch": Consumer(
         read_two_stream_pytorch,
-        "`datasets/ucf101.py`",
+        "`two-stream-pytorch/datasets/ucf101.py`",
         "`--layout tsn --list-names {split}_{stream}_split1.txt`",
         ("torch",),
         stood_in="no change of size",
     ),
     "two-stream-action-recognition": Consumer(
         read_two_stream_action_recognition,
-        "`dataloader/motion_dataloader.py`",
+        "Motion_DataLoader of `motion_dataloader`",
         "`--layout gpu-flow --flat`",
         ("torch", "torchvision", "PIL"),
         stood_in=f"Python 2 converted by lib2to3, `transforms.Scale` by Resize, {_OPERATORS}",
@@ -461,7 +464,7 @@ CONSUMERS = {
     ),
     "SlowFast": Consumer(
         read_slowfast,
-        "`slowfast/datasets/utils.py`: load_image_lists, retry_load_images",
+        "`load_image_lists` and `retry_load_images` of slowfast.datasets.utils",
         "`--layout slowfast`",
         stood_in="iopath's file manager by `open`",
     ),

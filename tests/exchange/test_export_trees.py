@@ -247,7 +247,7 @@ def test_an_export_that_flowprep_0_1_0_began_is_completed(
     (tree / "flowprep-videos.jsonl").unlink()
     report = export(dataset, tree, layout)
     assert (report.num_exported, report.num_done_before) == (1, 3)
-    assert any(f"are in {tree}-lists now" in note for note in report.notes)
+    assert any(f"in {tree}-lists from now on" in note for note in report.notes)
     # The names of 0.1.0 stay, and nothing but class folders is left.
     again = {path: path.stat().st_mtime_ns for path in tree.rglob("*.jpg")}
     assert again.keys() == kept.keys()
@@ -309,6 +309,13 @@ def test_jeffreyyihuang_reads_a_flat_gpu_flow(ucf: FlowDataset, tmp_path: Path) 
         assert one.label == video.labels
         levels = levels_of(ucf, video.key)
         np.testing.assert_array_equal(one.levels, np.concatenate([levels[:10], levels[-10:]]))
+    # And it comes back under the keys that it had.
+    spec = ImportSpec("gpu-flow")
+    assert import_tree(tmp_path / "tree", tmp_path / "back", spec, num_workers=1).exit_code == 0
+    back = open_dataset(tmp_path / "back")
+    assert [video.key for video in back.videos] == [video.key for video in ucf.videos]
+    for video in ucf.videos:
+        np.testing.assert_array_equal(levels_of(back, video.key), levels_of(ucf, video.key))
 
 
 def test_names_that_jeffreyyihuang_cannot_read_are_noted(
@@ -370,7 +377,7 @@ def test_train_i3d_validates_on_val(tmp_path: Path) -> None:
     spec = ImportSpec("mmaction2", bound_px=20, lists=tuple(lists))
     import_tree(tmp_path / "tree", tmp_path / "out", spec, num_workers=1)
     notes = export(tmp_path / "out", tmp_path / "i3d", "pytorch-i3d").notes
-    assert any("charades_test.json has the split test in its place" in note for note in notes)
+    assert any("give it charades_test.json to test on the split test" in note for note in notes)
 
     def read(name: str, subset: str) -> list[str]:
         path = tmp_path / "i3d-lists" / name
@@ -492,7 +499,7 @@ def test_videos_without_a_clip_are_left_out_and_noted(dataset: FlowDataset, tmp_
     assert (report.num_videos, report.num_exported) == (3, 3)
     notes = " ".join(report.notes)
     assert "1 videos have fewer than 4 flows and are left out" in notes
-    assert "the samples have no .cls" in notes
+    assert "without exactly one label: samples have no .cls" in notes
     for path in (tmp_path / "tars").iterdir():
         with tarfile.open(path) as tar:
             assert not [name for name in tar.getnames() if name.endswith(".cls")]

@@ -429,7 +429,7 @@ def carry_out(truth: Truth, folder: Path, seed: int, index: int) -> tuple[str, s
     else:
         outcome = _read(case, truth, out, index)
     strangers = {path.name for path in folder.iterdir()} - {"inside"}
-    strangers |= {path.name for path in inside.iterdir()} - {"out", "dest", "made"}
+    strangers |= {path.name for path in inside.iterdir()} - {"out", "dest", "dest-lists", "made"}
     if strangers:
         case.broken.append(f"files outside: {', '.join(sorted(strangers))}")
     shutil.rmtree(inside)
