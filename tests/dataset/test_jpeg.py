@@ -130,10 +130,13 @@ def test_pillow_s_jpegs_are_decoded_with_comments_and_profiles() -> None:
         encode(flow_like(1))[:-40] + b"\xff\xd9",
         encode(flow_like(1))[:-40],
         encode(flow_like(1))[:300],
+        encode(flow_like(1))[:-2] + b"\x12\xff\xd9",
+        encode(flow_like(1))[:-2] + bytes(30) + b"\xff\xd9",
     ],
     ids=[
         *("color", "progressive", "restarts", "size", "empty", "begin", "zeros"),
         *("no-end", "early-end", "cut", "cut-tables"),
+        *("one-byte-more", "bytes-more"),
     ],
 )
 def test_other_kinds_and_cut_ones_are_refused(other: bytes) -> None:
