@@ -116,6 +116,11 @@ def _varying_options() -> set[str]:
         "num_steps": "steps",
         "clip_gradient_norm": "clip-gradient",
     },
+    metavars={
+        "class_weights": "inverse|FILE",
+        "freeze": "trunk|N",
+        "unfreeze_at": "SHARE",
+    },
 )
 @dataclass_options(
     TrainOptions,
@@ -235,7 +240,7 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
         largest = base.optimization.batch_size // parts
         fewest = next(n for n in range(1, size + 1) if size % n == 0 and size // n <= largest)
         given["optimization"].setdefault("accumulate", fewest)
-    rest = given_values(ctx, ["seed", "train_split", "test_split"])
+    rest = given_values(ctx, ["seed", "train_split", "test_split", "balance"])
     specs = {
         name: dataclasses.replace(getattr(base, name), **values) for name, values in given.items()
     }

@@ -30,7 +30,7 @@ from flowprep.config import VERSION_1_VALUES, ExtractConfig
 from flowprep.dataset.read import FlowDataset
 from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import ConfigError, FlowprepError, WeightsError
-from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.clip_inputs import StreamName, sees_flow
 from flowprep.learn.config import TrainConfig
 from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
@@ -346,8 +346,8 @@ def check_data(
     """Checks that a data set matches a network's training data. Returns notes for the user.
 
     For the streams flow and both, these must match: frame rate, size and shape of the pixels,
-    algorithm with all parameters, step and bound. For rgb: frame rate, size and shape. The
-    quantizer may differ, because networks get px, or levels made from px. A different
+    algorithm with all parameters, step and bound. For rgb and rgb-difference: frame rate, size and
+    shape. The quantizer may differ, because networks get px, or levels made from px. A different
     implementation of the same algorithm only adds a note. Raises ConfigMismatchError with both
     values of every difference, unless `force` is set. With `labels`, it also raises for other class
     names or another order of the class names, even with `force`.
@@ -358,7 +358,7 @@ def check_data(
     }
     given = flatten(dataset.config.to_dict())
     names = ["decode.fps", "decode.resize", "decode.square_pixels"]
-    if stream != "rgb":
+    if sees_flow(stream):
         names += ["flow.algorithm", "flow.step", "flow.bound_px"]
         names += sorted(name for name in stored | given if name.startswith("flow.parameters."))
     differences = find_differences(stored, given, names)
@@ -381,7 +381,7 @@ def check_data(
             max_shown=_MAX_SHOWN_CLASSES,
         )
     implementation = dataset.header.implementation
-    if stream != "rgb" and not differences and implementation != task.implementation:
+    if sees_flow(stream) and not differences and implementation != task.implementation:
         return [
             f"the flow of {dataset.location} was computed by {implementation}, that of the "
             f"training data by {task.implementation}: same algorithm, small differences"

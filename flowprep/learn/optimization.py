@@ -76,6 +76,7 @@ def task_loss(
     counts: Sequence[int],
     *,
     label_smoothing: float = 0.0,
+    weights: Sequence[torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Returns the contribution of these samples to the loss of the step's whole batch, a scalar.
 
@@ -84,12 +85,23 @@ def task_loss(
     is the number of samples of each task in the whole batch, over all its parts and processes. The
     losses of the parts add up to the loss of the batch, however the batch is divided. Samples do
     not influence the logits of other tasks.
+
+    `weights` holds (K,) for each task. The loss of a sample is multiplied by the weight of its
+    class, and the mean is still over the number of samples. (`nn.CrossEntropyLoss` divides by the
+    sum of the weights instead, which would change with the parts of a batch.)
     """
     total = logits[0].new_zeros((), dtype=torch.float32)
     for task, (scores, count) in enumerate(zip(logits, counts, strict=True)):
         own = tasks == task
-        losses = F.cross_entropy(
-            scores[own].float(), labels[own], reduction="sum", label_smoothing=label_smoothing
-        )
+        chosen, targets = scores[own].float(), labels[own]
+        if weights is None:
+            losses = F.cross_entropy(
+                chosen, targets, reduction="sum", label_smoothing=label_smoothing
+            )
+        else:
+            each = F.cross_entropy(
+                chosen, targets, reduction="none", label_smoothing=label_smoothing
+            )
+            losses = (each * weights[task][targets]).sum()
         total = total + losses / max(1, count)
     return total

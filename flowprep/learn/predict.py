@@ -17,7 +17,7 @@ from flowprep.errors import VIDEO_NOTES, ConfigError, DatasetError, InputError
 from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import Checkpoint, check_data, restore_model
-from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.clip_inputs import StreamName, sees_flow, sees_frames
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.config import FusionMethod, PrecisionName, StackName, ViewSpec
 from flowprep.learn.evaluate import clips_notes, score_videos, task_place
@@ -205,7 +205,7 @@ def plan_extractions(
     """
     configs: list[ExtractConfig] = []
     places = [-1] * len(wanted)
-    for stream in ("flow", "both", "rgb"):
+    for stream in ("flow", "both", "rgb", "rgb-difference"):
         for number, (config, own, stack) in enumerate(wanted):
             if own != stream:
                 continue
@@ -224,9 +224,9 @@ def _needed(config: ExtractConfig, stream: StreamName, stack: StackName) -> Extr
     encode = dataclasses.replace(
         config.encode,
         directions=DIRECTIONS if stack == "bidirectional" else ("forward",),
-        keep_rgb=stream != "flow",
+        keep_rgb=sees_frames(stream),
     )
-    flow = FlowSpec("dis", step=config.flow.step) if stream == "rgb" else config.flow
+    flow = config.flow if sees_flow(stream) else FlowSpec("dis", step=config.flow.step)
     return ExtractConfig(config.decode, flow, encode)
 
 
@@ -238,7 +238,7 @@ def _join(old: ExtractConfig, new: ExtractConfig, stream: StreamName) -> Extract
     if old.decode != new.decode:
         return None
     encode = old.encode
-    if stream != "rgb":
+    if sees_flow(stream):
         if old.flow != new.flow or encode.jpeg_quality != new.encode.jpeg_quality:
             return None
         directions = (*encode.directions, *new.encode.directions)
@@ -246,7 +246,7 @@ def _join(old: ExtractConfig, new: ExtractConfig, stream: StreamName) -> Extract
     elif old.flow.step > new.flow.step:
         # A video may be too short for the flow but long enough for the frames.
         return None
-    if stream != "flow":
+    if sees_frames(stream):
         quality = new.encode.rgb_jpeg_quality
         if encode.keep_rgb and encode.rgb_jpeg_quality != quality:
             return None

@@ -44,7 +44,8 @@ class Scores:
     class_names: tuple[str, ...]
     """The index is the class number. Empty if the classes have no names."""
     stream: str
-    """`flow`, `rgb`, `both` for a network that sees both, or a fusion's streams: `flow+rgb`."""
+    """`flow`, `rgb`, `rgb-difference`, `both` for a network that sees flow and RGB, or a fusion's
+    streams: `flow+rgb`."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """Where the scores come from, as JSON values: checkpoint, views, split, versions, ..."""
 

@@ -30,11 +30,13 @@ from tqdm import tqdm
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import TrainingError
 from flowprep.learn.checkpoint import Checkpoint, build_model, load_model, save_checkpoint
+from flowprep.learn.class_weights import class_weights
 from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process, join_processes
 from flowprep.learn.evaluate import score_videos
 from flowprep.learn.forward import forward_clips
+from flowprep.learn.freezing import freeze_part
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer, task_loss
 from flowprep.learn.placement import autocast, place_model
@@ -134,7 +136,10 @@ class _Training:
         self.network = build_model(config, [len(task.class_names) for task in self.tasks])
         self.clips = TrainingClips(datasets, config, self.network.inputs)
         self.tests = make_tests(datasets, config, self.network)
-        digest = digest_videos(datasets, config)
+        self.class_weights = class_weights(
+            config.optimization.class_weights, self.tasks, self.clips.classes, process.device
+        )
+        digest = digest_videos(datasets, config, self.class_weights)
         self.num_steps = count_steps(config.optimization, self.clips.num_videos)
         check_parts(config, process, self.network)
         self.notes = data_notes(
@@ -173,12 +178,14 @@ class _Training:
             restore_optimizer(self.optimizer, self.scaler, state)
             # The optimizer and the scaler hold these now. A second copy would double the memory.
             state.optimizer, state.scaler = {}, {}
-        self.runner: Any = self.network
-        self.distributed: DistributedDataParallel | None = None
-        if self.process.world_size > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            self.runner = self.distributed = DistributedDataParallel(self.network, device_ids=ids)
-        if options.compile:
+        self.frozen = freeze_part(self.network, config.optimization, self.step, self.num_steps)
+        self._wrap()
+
+    def _wrap(self) -> None:
+        """Makes what runs the network: the processes add up the gradients of what learns now."""
+        self.distributed = self.process.joined(self.network)
+        self.runner: Any = self.network if self.distributed is None else self.distributed
+        if self.options.compile:
             self.runner = torch.compile(self.runner)
 
     # ---- the loop
@@ -261,6 +268,10 @@ class _Training:
         """Changes the weights once; returns the learning rate."""
         config, state, process = self.config, self.state, self.process
         spec = config.optimization
+        if self.frozen is not None and self.frozen.is_due(self.step, self.num_steps):
+            self.frozen.release()
+            self.frozen = None
+            self._wrap()
         rate = learning_rate(spec, self.step, self.num_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -292,7 +303,11 @@ class _Training:
             logits = forward_clips(
                 self.runner, self.network, clips, channels_last=self.options.channels_last
             )
-            loss = task_loss(logits, labels, owners, counts, label_smoothing=spec.label_smoothing)
+            loss = task_loss(
+                *(logits, labels, owners, counts),
+                label_smoothing=spec.label_smoothing,
+                weights=self.class_weights,
+            )
         # DistributedDataParallel averages over processes, but the parts must be summed.
         self.scaler.scale(loss * self.process.world_size).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():

@@ -7,6 +7,8 @@ import hashlib
 import os
 from collections.abc import Sequence
 
+import torch
+
 from flowprep.dataset.read import FlowDataset
 from flowprep.differences import mismatch
 from flowprep.errors import ConfigError, ConfigMismatchError, WeightsError
@@ -23,6 +25,7 @@ from flowprep.learn.clips.training import TrainingClips
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process
 from flowprep.learn.forward import group_size
+from flowprep.learn.freezing import freeze_note
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.placement import default_loaders
@@ -91,13 +94,22 @@ def make_tests(
     return tests
 
 
-def digest_videos(datasets: Sequence[FlowDataset], config: TrainConfig) -> str:
-    """Returns a checksum of the training videos: their order decides the sample at a position."""
+def digest_videos(
+    datasets: Sequence[FlowDataset],
+    config: TrainConfig,
+    weights: Sequence[torch.Tensor] | None = None,
+) -> str:
+    """Returns a checksum of the training videos: their order decides the sample at a position.
+
+    It covers the weights of their classes too, which may come from a file.
+    """
     digest = hashlib.sha256()
     for dataset in datasets:
         for place in select_videos(dataset, config.train_split).tolist():
             video = dataset.videos[place]
             digest.update(f"{video.key} {video.labels} {video.num_frames}\n".encode())
+    if weights is not None:
+        digest.update(repr([own.tolist() for own in weights]).encode())
     return digest.hexdigest()
 
 
@@ -161,6 +173,8 @@ def data_notes(
     for dataset in datasets:
         notes += dataset.notes
     if checkpoint is None:
+        if (note := freeze_note(config)) is not None:
+            notes.append(note)
         return tuple(notes)
     if len(checkpoint.tasks) != len(tasks):
         names = [", ".join(task.name for task in some) for some in (checkpoint.tasks, tasks)]
@@ -189,7 +203,8 @@ def data_notes(
     if checkpoint.training.videos != digest and not options.force:
         raise ConfigMismatchError(
             "the training videos are not those that the run began with: some were added, went away "
-            "or have other labels. Choose another --run, or add --force to go on with these",
+            "or have other labels or class weights. Choose another --run, or add --force to go on "
+            "with these",
             {"videos": (checkpoint.training.videos, digest)},
         )
     return tuple(notes)

@@ -5,9 +5,9 @@
     bidirectional_indices   the forward and the backward half of clips      (S, L/2) twice
 
 A flow index t means the stored field t, from frame t to frame t + step. An RGB index t means frame
-t. A clip that runs past the end of a video continues at its beginning, as often as needed: index
-modulo length, as I3D repeats short videos (Carreira and Zisserman 2017, section 3). (TSN repeats
-the last field instead.)
+t, and a difference t means frame t + 1 minus frame t. A clip that runs past the end of a video
+continues at its beginning, as often as needed: index modulo length, as I3D repeats short videos
+(Carreira and Zisserman 2017, section 3). (TSN repeats the last field instead.)
 
     num_fields = 12, 4 fields of stride 2, span = 7: starts 0 to 5
 
@@ -157,8 +157,8 @@ class _Window:
     def of(cls, num_frames: int, num_flows: int, inputs: Sequence[ClipInput]) -> _Window:
         """Raises ConfigError if the video has no field or no frame."""
         # How many fields or frames are available, and how many frames each one spans.
-        counts = {"flow": num_flows, "rgb": num_frames}
-        lasts = {"flow": num_frames - num_flows, "rgb": 0}
+        counts = {"flow": num_flows, "rgb": num_frames, "rgb-difference": num_frames - 1}
+        lasts = {"flow": num_frames - num_flows, "rgb": 0, "rgb-difference": 1}
         spans = [(one.num_frames - 1) * one.frame_stride + 1 for one in inputs]
         extents = [span - 1 + lasts[one.stream] for one, span in zip(inputs, spans, strict=True)]
         longest = extents.index(max(extents))

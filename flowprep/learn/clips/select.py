@@ -71,7 +71,7 @@ def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]
     """
     encode = dataset.config.encode
     for one in inputs:
-        if one.stream == "rgb":
+        if one.stream != "flow":
             if not encode.keep_rgb:
                 raise ConfigError(
                     f"{dataset!r} holds no RGB frames, which stream {clip.stream} needs; "

@@ -224,7 +224,7 @@ def _span(video: StoredVideo, clip: ClipSpec, inputs: Sequence[ClipInput]) -> tu
     """Returns the begin and the end of the bytes in its shard that clips of a video need."""
     names = ["json"]
     streams = {one.stream for one in inputs}
-    if "rgb" in streams:
+    if streams - {"flow"}:
         names.append(RGB_STREAM)
     if "flow" in streams:
         names += FLOW_STREAMS["forward"]

@@ -23,14 +23,15 @@ from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.clip import fill_views
 from flowprep.learn.clips.indices import training_indices
 from flowprep.learn.clips.loader import Loader
+from flowprep.learn.clips.order import BalancedOrder, EpochOrder, VideoOrder
 from flowprep.learn.clips.select import select_labelled
 from flowprep.learn.clips.transforms import training_crop
 from flowprep.learn.config import ClipSpec, TrainConfig
 
 __all__ = ["TrainingClips", "fill_sample", "sample_shapes", "training_loader"]
 
-# The second number of a random generator's seed names its purpose.
-_ORDER, _SAMPLE = 0, 1
+# The second number of a random generator's seed names its purpose, as in `clips.order`.
+_SAMPLE = 1
 
 
 def sample_shapes(clip: ClipSpec, inputs: Sequence[ClipInput]) -> dict[str, tuple[int, ...]]:
@@ -62,7 +63,8 @@ class TrainingClips(Dataset[dict[str, Any]]):
     """Training samples by their position in an endless stream.
 
     Epoch e is the positions from e * num_videos up to but not including (e + 1) * num_videos. It
-    has every video once, in its own order. The configuration's seed and the position alone decide a
+    has every video once, in its own order. With `config.balance`, it has every class equally often
+    instead (`clips.order`). The configuration's seed and the position alone decide a
     sample. Instances can be pickled and hold three numbers per video.
     """
 
@@ -87,7 +89,17 @@ class TrainingClips(Dataset[dict[str, Any]]):
             self.num_skipped += num_skipped
         # An array instead of objects: loader processes would copy each object that they read.
         self._rows = np.array(rows, np.int64)
-        self._orders: dict[int, NDArray[np.int64]] = {}
+        self._order = self._new_order()
+
+    def _new_order(self) -> VideoOrder:
+        if self.config.balance:
+            return BalancedOrder(self.classes, self.config.seed)
+        return EpochOrder(self.num_videos, self.config.seed)
+
+    @property
+    def classes(self) -> list[tuple[int, int]]:
+        """The data set's number and the label of each video of an epoch."""
+        return [(task, label) for task, label in self._rows[:, [0, 2]].tolist()]
 
     @property
     def num_videos(self) -> int:
@@ -98,7 +110,7 @@ class TrainingClips(Dataset[dict[str, Any]]):
         return self.num_videos
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_orders": {}}
+        return self.__dict__ | {"_order": self._new_order()}
 
     def find(self, position: int) -> tuple[int, StoredVideo]:
         """Returns the data set's number and the video at a position of the stream."""
@@ -153,14 +165,7 @@ class TrainingClips(Dataset[dict[str, Any]]):
         return batch
 
     def _row(self, position: int) -> tuple[int, int, int]:
-        epoch, place = divmod(position, self.num_videos)
-        order = self._orders.get(epoch)
-        if order is None:
-            if len(self._orders) > 1:
-                self._orders.clear()
-            rng = np.random.default_rng((self.config.seed, _ORDER, epoch))
-            order = self._orders[epoch] = rng.permutation(self.num_videos)
-        task, video, label = self._rows[order[place]].tolist()
+        task, video, label = self._rows[self._order.find(position)].tolist()
         return task, video, label
 
 
