@@ -345,7 +345,12 @@ VERSION_1_VALUES: dict[str, dict[str, Any]] = {
         "image_fps": None,
         "on_gaps": "ignore",
     },
-    "OptimizationSpec": {"class_weights": None, "freeze": None, "unfreeze_at": None},
+    "OptimizationSpec": {
+        "loss": None,
+        "class_weights": None,
+        "freeze": None,
+        "unfreeze_at": None,
+    },
     "TrainConfig": {"balance": False},
 }
 """Values of the fields that format version 1 did not have, by class and field."""

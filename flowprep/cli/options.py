@@ -318,14 +318,23 @@ def sample_option(group: str) -> Callable[[Callable[..., Any]], Callable[..., An
     )
 
 
-def labels_option(group: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds `--labels` to a command that reads labels and splits."""
+def labels_option(
+    group: str | None = None, *, several: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds `--labels` to a command that reads labels and splits.
+
+    With `several`, the value is a tuple of names, for several heads of a network.
+    """
     grouped: dict[str, Any] = {} if group is None else {"cls": GroupedOption, "group": group}
+    more = ""
+    if several:
+        grouped["type"] = NamesType()
+        more = " Several names, such as verb,noun, are for several classifiers of one network."
     return click.option(
         "--labels",
-        metavar="NAME",
+        metavar="NAME,NAME,..." if several else "NAME",
         help="Use the labels, splits and class names that flowprep label wrote under this name. "
-        "The default is the data set's own.",
+        f"The default is the data set's own.{more}",
         **grouped,
     )
 

@@ -35,6 +35,7 @@ __all__ = [
     "ClipSpec",
     "CropName",
     "FusionMethod",
+    "LossName",
     "ModelSpec",
     "OptimizationSpec",
     "StackName",
@@ -47,6 +48,7 @@ __all__ = [
 StackName = Literal["plain", "bidirectional", "trajectory"]
 CropName = Literal["random", "center", "corners", "corners-13"]
 SamplingName = Literal["segments", "dense"]
+LossName = Literal["cross-entropy", "bce"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "step", "cosine"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
@@ -245,8 +247,13 @@ class OptimizationSpec:
     """Share of the training in which the learning rate rises from a tenth to its full height."""
     clip_gradient_norm: float | None = None
     """Longest gradient, as a norm over all weights. By default gradients are not clipped."""
+    loss: LossName | None = None
+    """What each video is: `cross-entropy`: of one class. `bce`: of any number of classes, each with
+    a sigmoid and a binary cross-entropy. By default bce where a training video has several
+    labels."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread over all classes, from 0 to 1."""
+    """Share of the target that is spread over all classes, from 0 to 1. With bce,
+    over yes and no."""
     class_weights: str | None = None
     """Weights of the classes in the loss. `inverse`: N / (K n) for a class of n videos, with N
     videos in K classes. Or a CSV file with the columns class and weight."""
@@ -263,6 +270,8 @@ class OptimizationSpec:
         check_choice("optimizer", self.optimizer, OptimizerName)
         check_choice("schedule", self.schedule, ScheduleName)
         check_choice("precision", self.precision, PrecisionName)
+        if self.loss is not None:
+            check_choice("loss", self.loss, LossName)
         _check_at_least(self, 1, "batch_size", "accumulate", "num_steps")
         _check_at_least(self, 0, "momentum", "weight_decay")
         if self.batch_size % self.accumulate:

@@ -84,6 +84,10 @@ class TestViews(Dataset[dict[str, Any]]):
         """The keys of the videos, in the order of `labels`."""
         return [self.dataset.videos[position].key for position in self._positions.tolist()]
 
+    def label_sets(self, dataset: FlowDataset) -> list[tuple[int, ...]]:
+        """Returns the labels of each video in `dataset`, which holds the same videos."""
+        return [dataset.videos[position].labels for position in self._positions.tolist()]
+
     def __len__(self) -> int:
         return self.num_videos * self.num_clips
 

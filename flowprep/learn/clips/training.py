@@ -24,9 +24,9 @@ from flowprep.learn.clips.clip import fill_views
 from flowprep.learn.clips.indices import training_indices
 from flowprep.learn.clips.loader import Loader
 from flowprep.learn.clips.order import BalancedOrder, EpochOrder, VideoOrder
-from flowprep.learn.clips.select import select_labelled
+from flowprep.learn.clips.targets import ClipTargets, choose_losses
 from flowprep.learn.clips.transforms import training_crop
-from flowprep.learn.config import ClipSpec, TrainConfig
+from flowprep.learn.config import ClipSpec, LossName, TrainConfig
 
 __all__ = ["TrainingClips", "fill_sample", "sample_shapes", "training_loader"]
 
@@ -69,24 +69,30 @@ class TrainingClips(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, datasets: Sequence[FlowDataset], config: TrainConfig, inputs: Sequence[ClipInput]
+        self,
+        datasets: Sequence[FlowDataset],
+        config: TrainConfig,
+        inputs: Sequence[ClipInput],
+        *,
+        losses: Sequence[LossName] | None = None,
     ) -> None:
         """Takes the videos of `config.train_split` that have exactly one label.
 
         `inputs` are what the network takes from each clip: `config.inputs`, or a network's own.
+        `losses` has one loss for each data set; by default `choose_losses` chooses. For the loss
+        bce, videos with several labels are taken too. Data sets of one location with labels of
+        different names are label sets of the same videos, and each sample has a target for each.
         Raises DatasetError if a data set has no such video, and ConfigError if a data set lacks
         the streams or if its frames are too small for the crops.
         """
         self.datasets = tuple(datasets)
         self.config = config
         self.inputs = tuple(inputs)
-        rows: list[tuple[int, int, int]] = []
-        self.num_skipped = 0
+        if losses is None:
+            losses = choose_losses(datasets, config.train_split, config.optimization.loss)
+        self.targets = ClipTargets(self.datasets, losses)
+        rows, self.num_skipped = self.targets.select(config, self.inputs)
         """Number of videos in the split without a label, or with several."""
-        for task, dataset in enumerate(self.datasets):
-            labels, num_skipped = select_labelled(dataset, config, self.inputs)
-            rows += [(task, position, label) for position, label in labels.items()]
-            self.num_skipped += num_skipped
         # An array instead of objects: loader processes would copy each object that they read.
         self._rows = np.array(rows, np.int64)
         self._order = self._new_order()
@@ -100,6 +106,13 @@ class TrainingClips(Dataset[dict[str, Any]]):
     def classes(self) -> list[tuple[int, int]]:
         """The data set's number and the label of each video of an epoch."""
         return [(task, label) for task, label in self._rows[:, [0, 2]].tolist()]
+
+    @property
+    def all_classes(self) -> list[tuple[int, int]]:
+        """The data set's number and the label, for each label of each video of an epoch."""
+        if self.targets.is_plain:
+            return self.classes
+        return self.targets.pairs(self._rows.tolist())
 
     @property
     def num_videos(self) -> int:
@@ -119,10 +132,14 @@ class TrainingClips(Dataset[dict[str, Any]]):
 
     def count_tasks(self, first: int, count: int) -> list[int]:
         """Returns how many of the `count` positions from `first` on belong to each data set."""
-        if len(self.datasets) == 1:
-            return [count]
+        if len(self.targets.groups) == 1:
+            return [count] * len(self.datasets)
         owners = [self._row(position)[0] for position in range(first, first + count)]
-        return [owners.count(task) for task in range(len(self.datasets))]
+        counts = [0] * len(self.datasets)
+        for heads in self.targets.groups:
+            for head in heads:
+                counts[head] = owners.count(heads[0])
+        return counts
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Returns {"clips": {input: (S, C, ...) float32}, "label": int, "task": data set's number}.
@@ -134,6 +151,7 @@ class TrainingClips(Dataset[dict[str, Any]]):
             "clips": {name: clips[0] for name, clips in sample["clips"].items()},
             "label": int(sample["label"][0]),
             "task": int(sample["task"][0]),
+            **({"targets": [rows[0] for rows in sample["targets"]]} if "targets" in sample else {}),
         }
 
     def batch(
@@ -142,7 +160,10 @@ class TrainingClips(Dataset[dict[str, Any]]):
         """Returns the samples of n positions together.
 
         "clips" holds a tensor (n, S, C, ...) float32 for each input, by name. "label" and "task"
-        are (n,) int64. With `out`, the clips are written there and not returned.
+        are (n,) int64. For videos with several labels, and for several label sets of the same
+        videos, "targets" holds what `ClipTargets.of` returns; then "label" and "task" are those of
+        the first label set, and "label" is -1 for several. With `out`, the clips are written there
+        and not returned.
         """
         clips = out
         if clips is None:
@@ -162,6 +183,8 @@ class TrainingClips(Dataset[dict[str, Any]]):
             batch["clips"] = {name: torch.from_numpy(array) for name, array in clips.items()}
         batch["label"] = torch.from_numpy(rows[:, 2].copy())
         batch["task"] = torch.from_numpy(rows[:, 0].copy())
+        if not self.targets.is_plain:
+            batch["targets"] = self.targets.of(rows.tolist())
         return batch
 
     def _row(self, position: int) -> tuple[int, int, int]:
