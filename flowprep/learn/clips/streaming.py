@@ -76,6 +76,11 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
             raise ConfigError(f"buffer must be >= 1, got {buffer}")
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank must be from 0 to world_size - 1, got {rank} of {world_size}")
+        if config.balance:
+            raise ConfigError(
+                "balance must be False here, got True: samples come as they are stored; take "
+                "TrainingClips to show each class equally often"
+            )
         self.dataset = out if isinstance(out, FlowDataset) else open_dataset(out)
         self.config = config
         self.inputs = tuple(inputs)

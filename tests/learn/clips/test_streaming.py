@@ -47,15 +47,21 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
         assert torch.equal(clips, expected["clips"][name])
 
 
+def test_balance_is_refused(motion: Path) -> None:
+    with pytest.raises(ConfigError, match="balance must be False here"):
+        StreamingClips(motion, dataclasses.replace(CONFIG, balance=True), (taken(FLOW),))
+
+
 @pytest.mark.parametrize(
     ("clip", "is_both"),
     [
         (FLOW, False),
         (dataclasses.replace(FLOW, stack="bidirectional", num_segments=2), False),
         (ClipSpec("rgb", 2, crop_px=32), False),
+        (ClipSpec("rgb-difference", 2, crop_px=32), False),
         (dataclasses.replace(FLOW, stack="bidirectional", num_segments=2), True),
     ],
-    ids=["flow", "bidirectional", "rgb", "both"],
+    ids=["flow", "bidirectional", "rgb", "rgb-difference", "both"],
 )
 def test_a_store_and_a_disk_give_the_clips_of_the_data_set(
     motion: Path, memory: str, clip: ClipSpec, is_both: bool
