@@ -23,6 +23,7 @@ __all__ = [
     "ChoiceType",
     "GroupedCommand",
     "GroupedOption",
+    "NamesType",
     "NumbersType",
     "PairType",
     "SourceOr",
@@ -124,6 +125,23 @@ class NumbersType(click.ParamType):  # type: ignore[type-arg]
             return tuple(float(number) for number in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not numbers with commas between them.", param, ctx)
+
+
+class NamesType(click.ParamType):  # type: ignore[type-arg]
+    """Names separated by commas, as a tuple of texts, each once."""
+
+    name = "NAMES"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Splits at the commas. A list of a configuration file is taken as it is."""
+        names = tuple(value) if isinstance(value, (tuple, list)) else tuple(str(value).split(","))
+        if not all(names) or len(set(names)) < len(names):
+            self.fail(
+                f"{value!r} must be names with commas between them, each of them once.", param, ctx
+            )
+        return names
 
 
 class PairType(click.ParamType):  # type: ignore[type-arg]

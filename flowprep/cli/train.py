@@ -176,9 +176,7 @@ def train(
         names = [item.name for item in dataclasses.fields(TrainOptions)]
         options = TrainOptions(**given_values(ctx, names))
         run = run or f"runs/{config.model.model}-{config.clip.stream}"
-        datasets = [
-            open_dataset(out, labels=name) for out in outs for name in labels or (None,)
-        ]
+        datasets = [open_dataset(out, labels=name) for out in outs for name in labels or (None,)]
         try:
             train_so = train_here if options.num_workers is None else train_on_ray
             report = train_so(

@@ -56,7 +56,6 @@ __all__ = [
     "default_folder",
     "evaluate",
     "evaluate_heads",
-    "heads_of",
     "score_heads",
     "score_videos",
     "task_place",
@@ -405,14 +404,14 @@ def default_folder(
     views: ViewSpec,
     split: str,
     task: str | None = None,
-    labels: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Path:
     """Returns the default folder for scores, such as `RUN/test-250`."""
     name = next((name for name, spec in VIEWS.items() if spec == views), None)
     parts = [
         *([] if checkpoint.name == "best.pt" else [checkpoint.stem]),
         *([] if task is None else [task]),
-        *([] if labels is None else [labels]),
+        *(labels or ()),
         split,
         name or f"{views.num_clips}x{views.num_crops}",
     ]
@@ -431,20 +430,6 @@ def task_place(checkpoint: Checkpoint, name: str | None) -> int:
     if names.count(name) != 1:
         raise ConfigError(f"task must be one of {', '.join(names)}, got {name!r}")
     return names.index(name)
-
-
-def heads_of(checkpoint: Checkpoint, name: str | None) -> list[int]:
-    """Returns the indices of the heads that answer together for a video, as verb and noun do.
-
-    `name` is that of a task, for one head, or that of a data set, for its heads. If the network was
-    trained on one data set, `name` may be None. Raises ConfigError for another name.
-    """
-    tasks = checkpoint.tasks
-    known = list(dict.fromkeys(task.data or task.name for task in tasks))
-    if name is None and len(known) == 1:
-        return list(range(len(tasks)))
-    together = [place for place, task in enumerate(tasks) if task.data == name is not None]
-    return together or [task_place(checkpoint, name)]
 
 
 def _groups(

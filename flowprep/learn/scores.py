@@ -26,7 +26,7 @@ from flowprep.printable import join_lines
 from flowprep.storage import Storage
 from flowprep.words import format_count
 
-__all__ = ["SCORES_FILE", "Scores", "joint_accuracy", "sigmoid", "softmax", "write_scores"]
+__all__ = ["SCORES_FILE", "Scores", "sigmoid", "softmax", "write_scores"]
 
 SCORES_FILE = "scores.npz"
 _FORMAT = "flowprep-scores"
@@ -368,19 +368,6 @@ def joined_targets(parts: Sequence[NDArray[np.bool_] | None]) -> NDArray[np.bool
     """Returns the rows of all parts, or None if the videos have one class at most."""
     rows = [part for part in parts if part is not None]
     return np.concatenate(rows) if rows else None
-
-
-def joint_accuracy(heads: Sequence[Scores]) -> float:
-    """Returns the share of videos for which every head is right: the action, of verb and noun.
-
-    Only videos with a label for each head count. All scores must be of the same videos.
-    Raises DatasetError if there is none.
-    """
-    is_known = np.all([scores.is_labelled for scores in heads], axis=0)
-    if not is_known.any():
-        raise DatasetError("no video has a label for each head, so that nothing can be measured")
-    is_right = np.all([scores.predictions == scores.labels for scores in heads], axis=0)
-    return float(np.mean(is_right[is_known]))
 
 
 def write_scores(scores: Scores, folder: str | os.PathLike[str]) -> None:

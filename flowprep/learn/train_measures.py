@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowprep.learn.checkpoint import Task
+from flowprep.learn.head_scores import joint_accuracy
 from flowprep.learn.losses import mean_loss
-from flowprep.learn.scores import Scores, joint_accuracy
+from flowprep.learn.scores import Scores
 
 __all__ = ["Measured", "measure", "measure_name", "quality"]
 

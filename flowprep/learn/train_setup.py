@@ -268,7 +268,7 @@ def label_notes(clips: TrainingClips, tasks: Sequence[Task], config: TrainConfig
         own = clips.datasets[first]
         for other in others:
             differing = sum(
-                one.split != two.split
+                None not in (one.split, two.split) and one.split != two.split
                 for one, two in zip(own.videos, clips.datasets[other].videos, strict=True)
             )
             if differing:

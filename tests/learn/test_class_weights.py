@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from flowprep.errors import ConfigError, InputError
 from flowprep.learn.checkpoint import Task
 from flowprep.learn.class_weights import class_weights, inverse_weights
-from flowprep.learn.optimization import task_loss
+from flowprep.learn.losses import task_loss
 
 CPU = torch.device("cpu")
 TASKS = [Task("one", ("run", "walk, slowly"), {}, ""), Task("two", ("jump",), {}, "")]
