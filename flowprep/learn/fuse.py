@@ -246,10 +246,10 @@ def _check_classes(first: Scores, other: Scores) -> None:
             f"{_describe(first)} has {first.num_classes} classes and {_describe(other)} "
             f"{other.num_classes}; fuse networks of the same classes"
         )
-    for number, (one, two) in enumerate(zip(first.names, other.names, strict=True)):
-        if one != two:
+    for number, (name, given) in enumerate(zip(first.names, other.names, strict=True)):
+        if name != given:
             raise DatasetError(
-                f"class {number} is {one} in {_describe(first)} and {two} in {_describe(other)}; "
+                f"class {number} is {name} in {_describe(first)} and {given} in {_describe(other)}; "
                 "fuse networks that were trained with the same class list"
             )
 
