@@ -1,0 +1,127 @@
+"""Windows over a whole video: which frames each one covers, and when it begins and ends.
+
+    num_positions    where windows may lie in a video of F frames and N flow fields
+    cut_windows      the windows of a video, as ranges of these positions
+    window_seconds   when each window begins and ends
+
+A position p is frame p and, where there is flow, field p: from frame p to frame p + step. A window
+of W positions covers frames and fields p to p + W - 1. Windows begin at 0, S, 2 S, ... for a stride
+of S. The tail is what no such window covers:
+
+    num_positions = 11, length = 4, stride = 3
+
+    0  1  2  3  4  5  6  7  8  9 10
+    x--x--x--x
+             x--x--x--x
+                      x--x--x--x           the last one that fits
+                         x--x--x--x        the tail's: tail="shift", none for tail="drop"
+
+A video shorter than a window gives one window of all its positions. A network that takes more
+continues at the beginning of the video, as every clip does that is too long (`clips.indices`).
+
+Nothing here needs PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprep.config import check_choice
+from flowprep.errors import ConfigError
+
+__all__ = ["TailName", "Windows", "cut_windows", "num_positions", "window_seconds"]
+
+TailName = Literal["shift", "drop"]
+"""`shift`: one more window, which ends with the last frame. `drop`: no window."""
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The windows of one video, in the order of time."""
+
+    length: int
+    """Number of positions of a whole window. In a shorter video, its only window has fewer."""
+    starts: NDArray[np.int64]
+    """(N,) the first position of each window."""
+    stops: NDArray[np.int64]
+    """(N,) the position after the last one of each window."""
+    num_dropped: int = 0
+    """Number of positions at the end that no window covers."""
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the video is shorter than a window."""
+        return int(self.stops[-1] - self.starts[-1]) < self.length
+
+    def indices(self, number: int) -> NDArray[np.int64]:
+        """Returns the positions of a window, (length,) int64.
+
+        A video that is too short continues at its beginning, as often as needed.
+        """
+        start, stop = int(self.starts[number]), int(self.stops[number])
+        return start + np.arange(self.length, dtype=np.int64) % (stop - start)
+
+
+def num_positions(num_frames: int, num_flows: int, streams: Collection[str]) -> int:
+    """Returns the number of positions of a video for networks that see `streams`.
+
+    It is the number of flow fields if any stream is flow, so that the windows of all streams agree.
+    RGB frames alone count themselves.
+    """
+    return num_frames if set(streams) == {"rgb"} else num_flows
+
+
+def cut_windows(
+    num_positions: int, *, length: int, stride: int, tail: TailName = "shift"
+) -> Windows:
+    """Returns the windows of a video with this number of positions; always one or more.
+
+    Raises ConfigError for a video without positions, and for a length or stride below 1.
+    """
+    check_choice("tail", tail, TailName)
+    for name, value in (("window", length), ("stride", stride)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    if num_positions < 1:
+        raise ConfigError(f"a window needs at least one field or frame, got {num_positions}")
+    starts = np.arange(0, max(0, num_positions - length) + 1, stride, dtype=np.int64)
+    stops = np.minimum(starts + length, num_positions)
+    left = num_positions - int(stops[-1])
+    if left and tail == "shift":
+        starts = np.append(starts, num_positions - length)
+        stops = np.append(stops, num_positions)
+        left = 0
+    return Windows(length, starts, stops, left)
+
+
+def window_seconds(
+    windows: Windows,
+    *,
+    fps: float | None,
+    frame_seconds: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns when each window begins and ends, in seconds: two arrays (N,) float64.
+
+    A window begins with its first frame. It ends when the frame after its last one begins, so that
+    a window of W frames lasts W / fps. `frame_seconds`, (F,) or more, are the time stamps of the
+    frames from the first one on; the frame after the last one is taken to begin as much later as
+    the last one did. Without them, frame t begins at t / `fps`. Without both, times are NaN.
+    """
+    if frame_seconds is None:
+        rate = np.nan if fps is None else fps
+        return windows.starts / rate, windows.stops / rate
+    stamps = np.asarray(frame_seconds, np.float64)
+    if len(stamps) > 1:
+        after = 2 * stamps[-1] - stamps[-2]
+    else:
+        after = stamps[-1] + (0.0 if fps is None else 1 / fps)
+    stamps = np.append(stamps, after)
+    return stamps[windows.starts], stamps[windows.stops]
