@@ -3,6 +3,7 @@
     num_positions    where windows may lie in a video of F frames and N flow fields
     cut_windows      the windows of a video, as ranges of these positions
     window_seconds   when each window begins and ends
+    frame_borders    when each frame begins, and the last one ends
 
 A position p is frame p and, where there is flow, field p: from frame p to frame p + step. A window
 of W positions covers frames and fields p to p + W - 1. Windows begin at 0, S, 2 S, ... for a stride
@@ -26,18 +27,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
+from flowprep.learn.config import TailName
 
-__all__ = ["TailName", "Windows", "cut_windows", "num_positions", "window_seconds"]
-
-TailName = Literal["shift", "drop"]
-"""`shift`: one more window, which ends with the last frame. `drop`: no window."""
+__all__ = [
+    "TailName",
+    "Windows",
+    "cut_windows",
+    "frame_borders",
+    "num_positions",
+    "window_seconds",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,17 +116,26 @@ def window_seconds(
     """Returns when each window begins and ends, in seconds: two arrays (N,) float64.
 
     A window begins with its first frame. It ends when the frame after its last one begins, so that
-    a window of W frames lasts W / fps. `frame_seconds`, (F,) or more, are the time stamps of the
-    frames from the first one on; the frame after the last one is taken to begin as much later as
-    the last one did. Without them, frame t begins at t / `fps`. Without both, times are NaN.
+    a window of W frames lasts W / fps. `frame_seconds` and `fps` are those of `frame_borders`.
+    """
+    borders = frame_borders(int(windows.stops[-1]), fps=fps, frame_seconds=frame_seconds)
+    return borders[windows.starts], borders[windows.stops]
+
+
+def frame_borders(
+    num_frames: int, *, fps: float | None, frame_seconds: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Returns when each frame begins, and when the last one ends: (num_frames + 1,) float64.
+
+    `frame_seconds`, (num_frames,) or more, are the time stamps of the frames from the first one on.
+    If the stamp after the last frame is not among them, that frame lasts as long as the one before
+    it. Without stamps, frame t begins at t / `fps`. Without both, times are NaN.
     """
     if frame_seconds is None:
-        rate = np.nan if fps is None else fps
-        return windows.starts / rate, windows.stops / rate
+        return np.arange(num_frames + 1) / (np.nan if fps is None else fps)
     stamps = np.asarray(frame_seconds, np.float64)
-    if len(stamps) > 1:
-        after = 2 * stamps[-1] - stamps[-2]
-    else:
-        after = stamps[-1] + (0.0 if fps is None else 1 / fps)
-    stamps = np.append(stamps, after)
-    return stamps[windows.starts], stamps[windows.stops]
+    if len(stamps) > num_frames:
+        return stamps[: num_frames + 1]
+    alone = 0.0 if fps is None else 1 / fps
+    last = stamps[-1] - stamps[-2] if len(stamps) > 1 else alone
+    return np.append(stamps, stamps[-1] + last)
