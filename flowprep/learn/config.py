@@ -36,7 +36,6 @@ __all__ = [
     "ModelSpec",
     "OptimizationSpec",
     "StackName",
-    "TailName",
     "TrainConfig",
     "TrainOptions",
     "ViewSpec",
@@ -50,9 +49,6 @@ OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "step", "cosine"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 FusionMethod = Literal["mean", "weighted", "logits", "svm"]
-TailName = Literal["shift", "drop"]
-"""What becomes of the frames at the end of a video that do not fill a window. `shift`: one more
-window, which ends with the last frame. `drop`: no window."""
 
 FUSION_METHODS: dict[FusionMethod, str] = {
     "mean": "mean of softmax (Simonyan and Zisserman 2014)",

@@ -21,7 +21,7 @@ from flowprep.learn.checkpoint import Checkpoint, check_data, restore_model
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.window_views import WindowViews, check_window
-from flowprep.learn.clips.windows import Windows, cut_windows, frame_borders, num_positions
+from flowprep.learn.clips.window_spans import WindowSpans, cut_windows, frame_borders, num_positions
 from flowprep.learn.config import FusionMethod, PrecisionName, StackName, ViewSpec
 from flowprep.learn.evaluate import clips_notes, score_videos, task_place
 from flowprep.learn.forward import group_size
@@ -227,7 +227,7 @@ class Predictor:
             yield datasets
 
     def _score_all(
-        self, datasets: Sequence[FlowDataset], windows: Windows | None = None
+        self, datasets: Sequence[FlowDataset], windows: WindowSpans | None = None
     ) -> list[Scores]:
         """Returns the scores of each network, of each window if there are any."""
         return [
@@ -235,7 +235,7 @@ class Predictor:
             for number in range(len(self.checkpoints))
         ]
 
-    def _score(self, number: int, dataset: FlowDataset, windows: Windows | None) -> Scores:
+    def _score(self, number: int, dataset: FlowDataset, windows: WindowSpans | None) -> Scores:
         clip, task = self.checkpoints[number].config.clip, self.tasks[number]
         for note in check_data(task, dataset, stream=clip.stream, labels=False):
             # The data set is temporary, so its path would tell the user nothing.

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.errors import ConfigError
-from flowprep.learn.clips.windows import Windows
+from flowprep.learn.clips.window_spans import WindowSpans
 from flowprep.learn.scores import Scores
 from flowprep.learn.timeline_spec import TimelineSpec
 from flowprep.words import format_count
@@ -44,7 +44,7 @@ class Timeline:
     video: str
     """The name that the user gave."""
     spec: TimelineSpec
-    windows: Windows
+    windows: WindowSpans
     scores: Scores
     """A row for each window. Fused if there are several networks."""
     borders: NDArray[np.float64]

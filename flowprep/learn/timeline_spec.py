@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.config import TailName
+from flowprep.learn.clip_inputs import TailName
 
 __all__ = ["TimelineSpec"]
 
@@ -20,8 +20,8 @@ class TimelineSpec:
     must hold at least one of the network's clips."""
     stride: int = 16
     """Frames from the begin of a window to the begin of the next one."""
-    tail: TailName = "shift"
-    """The last frames, if they do not fill a window. `shift`: one more window, which ends with the
+    tail: TailName = "last"
+    """The last frames, if they do not fill a window. `last`: one more window, which ends with the
     last frame. `drop`: no window."""
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from flowprep.dataset.read import FlowDataset
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.testing import TestedPart, TestViews
-from flowprep.learn.clips.windows import Windows
+from flowprep.learn.clips.window_spans import WindowSpans
 from flowprep.learn.config import ClipSpec, ViewSpec
 
 __all__ = ["WindowViews", "check_window"]
@@ -23,7 +23,7 @@ class WindowViews(TestViews):
         self,
         dataset: FlowDataset,
         key: str,
-        windows: Windows,
+        windows: WindowSpans,
         clip: ClipSpec,
         inputs: Sequence[ClipInput],
         views: ViewSpec,

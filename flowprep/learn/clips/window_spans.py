@@ -15,7 +15,7 @@ of S. The tail is what no such window covers:
     x--x--x--x
              x--x--x--x
                       x--x--x--x           the last one that fits
-                         x--x--x--x        the tail's: tail="shift", none for tail="drop"
+                         x--x--x--x        the tail's: tail="last", none for tail="drop"
 
 A video shorter than a window gives one window of all its positions. A network that takes more
 continues at the beginning of the video, as every clip does that is too long (`clips.indices`).
@@ -33,11 +33,10 @@ from numpy.typing import NDArray
 
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.config import TailName
+from flowprep.learn.clip_inputs import TailName
 
 __all__ = [
-    "TailName",
-    "Windows",
+    "WindowSpans",
     "cut_windows",
     "frame_borders",
     "num_positions",
@@ -46,7 +45,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
+class WindowSpans:
     """The windows of one video, in the order of time."""
 
     length: int
@@ -85,8 +84,8 @@ def num_positions(num_frames: int, num_flows: int, streams: Collection[str]) -> 
 
 
 def cut_windows(
-    num_positions: int, *, length: int, stride: int, tail: TailName = "shift"
-) -> Windows:
+    num_positions: int, *, length: int, stride: int, tail: TailName = "last"
+) -> WindowSpans:
     """Returns the windows of a video with this number of positions; always one or more.
 
     Raises ConfigError for a video without positions, and for a length or stride below 1.
@@ -100,15 +99,15 @@ def cut_windows(
     starts = np.arange(0, max(0, num_positions - length) + 1, stride, dtype=np.int64)
     stops = np.minimum(starts + length, num_positions)
     left = num_positions - int(stops[-1])
-    if left and tail == "shift":
+    if left and tail == "last":
         starts = np.append(starts, num_positions - length)
         stops = np.append(stops, num_positions)
         left = 0
-    return Windows(length, starts, stops, left)
+    return WindowSpans(length, starts, stops, left)
 
 
 def window_seconds(
-    windows: Windows,
+    windows: WindowSpans,
     *,
     fps: float | None,
     frame_seconds: NDArray[np.float64] | None = None,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.indices import test_indices as clip_indices
-from flowprep.learn.clips.windows import cut_windows, num_positions, window_seconds
+from flowprep.learn.clips.window_spans import cut_windows, num_positions, window_seconds
 from flowprep.learn.config import ClipSpec
 
 numbers = st.integers(1, 40)
