@@ -24,6 +24,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -51,6 +52,7 @@ __all__ = [
     "open_features",
     "read_config",
     "read_npy_video",
+    "read_record",
     "stored_arrays",
     "video_record",
 ]
@@ -90,6 +92,8 @@ class VideoFeatures:
     """Frames per second. None where the video has no frame rate."""
     num_frames: int = 0
     """Number of frames that the video gave."""
+    source: str = ""
+    """Path or URL of the video, or of the data set that it is in."""
     frames: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     """(windows, 2) the first frame of each window, and the frame after its last."""
 
@@ -138,7 +142,20 @@ class FeatureSet:
         """Returns the keys of the videos, sorted. For `webdataset`, this reads all shards."""
         if self.format == "npy":
             return list_keys(self._storage)
-        return sorted(video.key for video in self)
+        return sorted(record["key"] for record in self.records())
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yields what is stored of each video beside its arrays."""
+        config = self.content["config"]
+        if self.format == "npy":
+            yield from map(partial(read_record, self._storage), list_keys(self._storage))
+        elif self.format == "h5":
+            for record, _ in _read_h5(self._storage, self._h5 or H5_FILE, config, arrays=False):
+                yield record
+        else:
+            for name in filter(is_shard, self._storage.list_names()):
+                for record, _ in _read_shard(self._storage, name, arrays=False):
+                    yield record
 
     def __iter__(self) -> Iterator[VideoFeatures]:
         """Yields each video. Raises DatasetError for a damaged file."""
@@ -146,11 +163,16 @@ class FeatureSet:
         if self.format == "npy":
             for key in list_keys(self._storage):
                 yield read_npy_video(self._storage, key, config)
-        elif self.format == "h5":
-            yield from _read_h5(self._storage, self._h5 or H5_FILE, config)
+            return
+        if self.format == "h5":
+            found = _read_h5(self._storage, self._h5 or H5_FILE, config)
         else:
-            for name in filter(is_shard, self._storage.list_names()):
-                yield from _read_shard(self._storage, name, config)
+            shards = filter(is_shard, self._storage.list_names())
+            found = (one for name in shards for one in _read_shard(self._storage, name))
+        for record, stored in found:
+            with _damage(f"{self.location}, {record['key']}"):
+                video = _video(record, stored, config)
+            yield video
 
     def __repr__(self) -> str:
         return f"FeatureSet({self.location!r}, {self.format}, {'+'.join(self.streams)})"
@@ -210,6 +232,7 @@ def video_record(video: VideoFeatures) -> dict[str, Any]:
         "labels": list(video.labels),
         "split": video.split,
         "notes": list(video.notes),
+        "source": video.source,
         "fps": video.fps,
         "num_frames": video.num_frames,
         "num_windows": video.num_windows,
@@ -230,8 +253,9 @@ def stored_arrays(
     arrays = dict(video.features)
     if joined:
         arrays = {JOINED: np.concatenate(list(arrays.values()), axis=1)}
-    turned = {"tc": lambda x: x, "ct": lambda x: np.swapaxes(x, 0, 1)}[axes]
-    return {name: np.ascontiguousarray(turned(x), np.float32) for name, x in arrays.items()}
+    if axes == "ct":
+        arrays = {name: np.swapaxes(array, 0, 1) for name, array in arrays.items()}
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
 
 
 def array_bytes(array: NDArray[Any]) -> bytes:
@@ -259,13 +283,20 @@ def list_keys(storage: Storage, folder: str = "") -> list[str]:
     return sorted(keys)
 
 
-def read_npy_video(storage: Storage, key: str, config: Mapping[str, Any]) -> VideoFeatures:
-    """Reads the npy files of one video; raises DatasetError if they are damaged."""
+def read_record(storage: Storage, key: str) -> dict[str, Any]:
+    """Reads what is stored of a video beside its npy files; raises DatasetError for damage."""
     name = key + WINDOWS_SUFFIX
     with _damage(storage.full_name(name)):
-        record = json.loads(storage.read_bytes(name))
+        record: dict[str, Any] = json.loads(storage.read_bytes(name))
         if record["key"] != key:
             raise ValueError(f"it is of {record['key']!r}")
+    return record
+
+
+def read_npy_video(storage: Storage, key: str, config: Mapping[str, Any]) -> VideoFeatures:
+    """Reads the npy files of one video; raises DatasetError if they are damaged."""
+    record = read_record(storage, key)
+    with _damage(storage.full_name(key)):
         stored = {
             one: _array(storage.read_bytes(f"{key}.npy" if one == JOINED else f"{key}_{one}.npy"))
             for one in ([JOINED] if config["joined"] else record["channels"])
@@ -276,23 +307,27 @@ def read_npy_video(storage: Storage, key: str, config: Mapping[str, Any]) -> Vid
 # ---- reading
 
 
-def _read_h5(storage: Storage, name: str, config: Mapping[str, Any]) -> Iterator[VideoFeatures]:
+_Stored = tuple[dict[str, Any], dict[str, NDArray[Any]]]
+"""What is stored of a video: its record, and its arrays by name."""
+
+
+def _read_h5(
+    storage: Storage, name: str, config: Mapping[str, Any], *, arrays: bool = True
+) -> Iterator[_Stored]:
     with extra_needed("features of format h5", "export"):
         import h5py
     source: Any = storage.path(name) if storage.is_local else storage.open_read(name)
+    file: Any = None
     with _damage(storage.full_name(name)):
         file = h5py.File(source, "r")
     with file:
         for key in sorted(_groups(file)):
             with _damage(f"{storage.full_name(name)}, {key}"):
                 group = file[key]
-                record = json.loads(group.attrs["flowprep"])
-                stored = {
-                    one: np.asarray(group[one])
-                    for one in ([JOINED] if config["joined"] else record["channels"])
-                }
-                video = _video(record, stored, config)
-            yield video
+                record = json.loads(group["json"][()])
+                names = [JOINED] if config["joined"] else record["channels"]
+                stored = {one: np.asarray(group[one]) for one in names} if arrays else {}
+            yield record, stored
 
 
 def _groups(file: Any) -> list[str]:
@@ -300,14 +335,14 @@ def _groups(file: Any) -> list[str]:
     found: list[str] = []
 
     def visit(name: str, item: Any) -> None:
-        if "flowprep" in item.attrs:
+        if FORMAT in item.attrs:
             found.append(name)
 
     file.visititems(visit)
     return found
 
 
-def _read_shard(storage: Storage, name: str, config: Mapping[str, Any]) -> Iterator[VideoFeatures]:
+def _read_shard(storage: Storage, name: str, *, arrays: bool = True) -> Iterator[_Stored]:
     where = storage.full_name(name)
     with (
         _damage(where),
@@ -318,7 +353,7 @@ def _read_shard(storage: Storage, name: str, config: Mapping[str, Any]) -> Itera
             files = {}
             for member in members:
                 content = tar.extractfile(member)
-                if content is not None:
+                if content is not None and (arrays or member.name.endswith(".json")):
                     files[member.name.removeprefix(f"{key}.")] = content.read()
             record = json.loads(files.pop("json"))
             stored = {
@@ -326,7 +361,7 @@ def _read_shard(storage: Storage, name: str, config: Mapping[str, Any]) -> Itera
                 for one, data in files.items()
                 if one.endswith(".npy")
             }
-            yield _video(record, stored, config)
+            yield record, stored
 
 
 def _video(
@@ -357,6 +392,7 @@ def _video(
         notes=tuple(record["notes"]),
         fps=record["fps"],
         num_frames=int(record["num_frames"]),
+        source=str(record["source"]),
         frames=np.asarray(record["frames"], np.int64).reshape(record["num_windows"], 2),
     )
 

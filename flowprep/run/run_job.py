@@ -150,9 +150,15 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
     trace: str | None = None
     try:
         # The estimator is made before the watchdog starts, because compiling gives no sign of life.
-        estimator = _estimator(job.config.flow, device)
+        needs_flow = job.work is None or job.work.needs_flow
+        estimator = _estimator(job.config.flow, device) if needs_flow else None
         began = time.perf_counter()
         with fetched(job.video) as source:
+            if job.work is not None:
+                with watchdog(job) as on_progress:
+                    tick = on_progress or no_progress
+                    return JobResult(job.work.carry_out(job, source.video, estimator, device, tick))
+            assert estimator is not None
             extracted = _extract_part(job, source, estimator, began)
             if isinstance(extracted, VideoCut):
                 sha256 = source_sha256(source.video)
@@ -186,7 +192,8 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
             refusal = f"{record.reason}: {record.message}"
             return JobResult(refusal=refusal, traceback=trace)
         return JobResult(record=record)
-    write_part_record(job.storage, job.shard, job.index, record)
+    if job.work is None:
+        write_part_record(job.storage, job.shard, job.index, record)
     return JobResult(record=record, traceback=trace)
 
 
