@@ -36,13 +36,12 @@ from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import check_data, library_versions
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.clips.select import check_clip
-from flowprep.learn.features_config import FeatureSpec
+from flowprep.learn.features_config import CLIP_OPTIONS, POOL, FeatureSpec
 from flowprep.learn.features_files import FeatureSet, VideoFeatures, open_features, read_config
-from flowprep.learn.features_network import NetworkSource, check_layer, loaded_networks
+from flowprep.learn.features_network import NetworkSource, check_layer, load_networks
 from flowprep.learn.features_notes import FeatureReport
 from flowprep.learn.features_run import DatasetRun, RawRun
 from flowprep.learn.features_sources import (
-    CLIP_OPTIONS,
     Trained,
     checkpoint_sources,
     extraction,
@@ -234,8 +233,11 @@ class _FeatureRun:
         self._num_loaders = default_loaders() if num_loaders is None else num_loaders
         self._force = force
         self._notes = list(networks.notes)
-        for source in networks.sources if spec.layer != "pool" else ():
-            check_layer(source.load()[0], spec.layer)
+        # Weights that cannot be read stop the run before any worker starts.
+        for source in networks.sources:
+            network, _ = source.load()
+            if spec.layer != POOL:
+                check_layer(network, spec.layer)
 
     def of_dataset(self, dataset: FlowDataset) -> FeatureReport:
         """Makes the features of all videos of a data set."""
@@ -261,13 +263,7 @@ class _FeatureRun:
             )
             if todo:
                 name = self._options.device.removesuffix("+cpu")
-                networks = loaded_networks(
-                    sources,
-                    str(resolve_device(name)),
-                    self._spec.layer,
-                    self._spec.maps,
-                    self._spec.precision,
-                )
+                networks = load_networks(sources, self._spec, str(resolve_device(name)))
                 run = DatasetRun(
                     lease.storage,
                     report,

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.clips.windows import CropsName, TailName
+from flowprep.learn.clip_inputs import CropsName, TailName
 from flowprep.learn.config import PrecisionName
-from flowprep.learn.features_files import AxesName, FeatureFormat
 
-__all__ = ["POOL", "FeatureSpec"]
+__all__ = [
+    "CLIP_OPTIONS",
+    "DECODE_OPTIONS",
+    "POOL",
+    "AxesName",
+    "FeatureFormat",
+    "FeatureSpec",
+]
+
+FeatureFormat = Literal["npy", "h5", "webdataset"]
+AxesName = Literal["tc", "ct"]
+
+CLIP_OPTIONS = (
+    *("frame_stride", "normalization", "subtract_mean_flow", "resize_short_px", "crop_px"),
+)
+"""Fields of ClipSpec that a user may set for foreign weights."""
+DECODE_OPTIONS = ("decoder", "on_damage", "on_gaps", "video_stream", "image_fps")
+"""Fields of DecodeSpec that may differ from the extraction that a network was trained on."""
 
 POOL = "pool"
 """The layer that every network has: what its classifier sees."""

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from flowprep.errors import DatasetError, StorageError
 from flowprep.extras import extra_needed
 from flowprep.inputs.keys import check_key
+from flowprep.learn.features_config import AxesName, FeatureFormat
 from flowprep.storage import Storage
 
 __all__ = [
@@ -42,8 +43,6 @@ __all__ = [
     "H5_FILE",
     "JOINED",
     "WINDOWS_SUFFIX",
-    "AxesName",
-    "FeatureFormat",
     "FeatureSet",
     "VideoFeatures",
     "array_bytes",
@@ -56,9 +55,6 @@ __all__ = [
     "stored_arrays",
     "video_record",
 ]
-
-FeatureFormat = Literal["npy", "h5", "webdataset"]
-AxesName = Literal["tc", "ct"]
 
 CONFIG_FILE = "features.json"
 FORMAT = "flowprep-features"

@@ -28,7 +28,7 @@ from flowprep.learn.clip_inputs import ClipInput, StreamName
 from flowprep.learn.clips.windows import WindowClips
 from flowprep.learn.config import ClipSpec, PrecisionName
 from flowprep.learn.create import create_model
-from flowprep.learn.features_config import POOL
+from flowprep.learn.features_config import POOL, FeatureSpec
 from flowprep.learn.forward import arrange_clips
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
@@ -43,7 +43,8 @@ __all__ = [
     "WindowFeatures",
     "check_layer",
     "file_sha256",
-    "loaded_networks",
+    "load_networks",
+    "worker_networks",
 ]
 
 _CHUNK_VALUES = 2**24
@@ -206,19 +207,24 @@ def check_layer(model: nn.Module, layer: str) -> nn.Module:
     )
 
 
-@functools.lru_cache(maxsize=2)
-def loaded_networks(
-    sources: tuple[NetworkSource, ...],
-    device: str,
-    layer: str,
-    maps: bool,
-    precision: PrecisionName,
+def load_networks(
+    sources: tuple[NetworkSource, ...], spec: FeatureSpec, device: str
 ) -> tuple[FeatureNetwork, ...]:
-    """Returns the networks of a worker, which serve all of its videos."""
+    """Returns the networks on a device, with the layer that `spec` names."""
     return tuple(
-        FeatureNetwork(source.load()[0], device, layer=layer, maps=maps, precision=precision)
+        FeatureNetwork(
+            source.load()[0],
+            device,
+            layer=spec.layer,
+            maps=spec.maps,
+            precision=spec.precision,
+        )
         for source in sources
     )
+
+
+worker_networks = functools.lru_cache(maxsize=1)(load_networks)
+"""The networks of a worker, which serve all of its videos."""
 
 
 class WindowFeatures:

@@ -13,14 +13,13 @@ from flowprep.errors import ConfigError, FlowprepError
 from flowprep.learn.checkpoint import Checkpoint, Task, load_checkpoint
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.evaluate import checkpoint_file, task_place
+from flowprep.learn.features_config import DECODE_OPTIONS
 from flowprep.learn.features_network import NetworkSource, file_sha256
 from flowprep.learn.networks import clip_inputs, find_network
 from flowprep.learn.predict import plan_extractions
 from flowprep.learn.recipes import default_config
 
 __all__ = [
-    "CLIP_OPTIONS",
-    "DECODE_OPTIONS",
     "checkpoint_sources",
     "extraction",
     "shared_task",
@@ -28,13 +27,6 @@ __all__ = [
     "weights_sources",
     "with_window",
 ]
-
-CLIP_OPTIONS = (
-    *("frame_stride", "normalization", "subtract_mean_flow", "resize_short_px", "crop_px"),
-)
-"""Fields of ClipSpec that a user may set for foreign weights."""
-DECODE_OPTIONS = ("decoder", "on_damage", "on_gaps", "video_stream", "image_fps")
-"""Fields of DecodeSpec that may differ from the extraction that a network was trained on."""
 
 _ORDER: tuple[StreamName, ...] = ("rgb", "flow", "both")
 

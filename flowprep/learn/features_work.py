@@ -29,7 +29,7 @@ from flowprep.learn.clips.sliding import LatestJpegs, SlidingVideo
 from flowprep.learn.clips.windows import WindowClips, Windows
 from flowprep.learn.features_config import FeatureSpec
 from flowprep.learn.features_files import VideoFeatures
-from flowprep.learn.features_network import NetworkSource, WindowFeatures, loaded_networks
+from flowprep.learn.features_network import NetworkSource, WindowFeatures, worker_networks
 from flowprep.learn.features_notes import video_notes
 from flowprep.learn.features_write import write_video
 from flowprep.run.extract import compute_streams
@@ -102,9 +102,7 @@ class FeatureWork:
         """Computes and writes the features of one video; see `VideoWork`."""
         clips = windows_of(self.sources, self.spec, job.config)
         with _one_thread():
-            networks = loaded_networks(
-                self.sources, device, self.spec.layer, self.spec.maps, self.spec.precision
-            )
+            networks = worker_networks(self.sources, self.spec, device)
             on_progress()
             features = WindowFeatures(
                 networks, [source.stream for source in self.sources], clips, on_progress

@@ -21,7 +21,15 @@ from flowprep.dataset.parts import part_name, read_part_record, write_part_recor
 from flowprep.dataset.quantize import FieldQuantizer
 from flowprep.dataset.rebuild import record_from_metadata
 from flowprep.dataset.write import publish_shard, write_sample
-from flowprep.errors import ConfigError, ExecutorError, FlowprepError, StorageError, VideoError
+from flowprep.errors import (
+    ConfigError,
+    ExecutorError,
+    FlowprepError,
+    MissingExtraError,
+    StorageError,
+    VideoError,
+    WeightsError,
+)
 from flowprep.flow import FlowEstimator, build_estimator
 from flowprep.flow.devices import is_device_failure
 from flowprep.run.extract import extract_video
@@ -171,7 +179,8 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
         if error.reason == "estimator-error":
             trace = traceback.format_exc()
         record = failed_record(job, error)
-    except (ConfigError, StorageError):
+    except (ConfigError, StorageError, WeightsError, MissingExtraError):
+        # They are no fault of this video, so they stop the run.
         raise
     except MemoryError:
         record = failed_record(job, VideoError("out-of-memory", "the worker ran out of memory"))

@@ -12,23 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
-from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.clip_inputs import ClipInput, CropsName, TailName
 from flowprep.learn.clips.clip import fill_views
 from flowprep.learn.clips.indices import indices_at, sliding_starts
 from flowprep.learn.clips.transforms import Crop, test_crops
 from flowprep.learn.config import ClipSpec
 
-__all__ = ["CropsName", "TailName", "WindowClips", "Windows"]
-
-CropsName = Literal["center", "ten", "whole"]
-TailName = Literal["drop", "last"]
+__all__ = ["WindowClips", "Windows"]
 
 _NUM_CROPS: dict[CropsName, int] = {"center": 1, "ten": 10, "whole": 1}
 
