@@ -20,8 +20,8 @@ from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import Checkpoint, check_data, restore_model
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.clips.testing import TestViews
-from flowprep.learn.clips.window_views import WindowViews, check_window
 from flowprep.learn.clips.window_spans import WindowSpans, cut_windows, frame_borders, num_positions
+from flowprep.learn.clips.window_views import WindowViews, check_window
 from flowprep.learn.config import FusionMethod, PrecisionName, StackName, ViewSpec
 from flowprep.learn.evaluate import clips_notes, score_videos, task_place
 from flowprep.learn.forward import group_size

@@ -2,7 +2,6 @@
 
     num_positions    where windows may lie in a video of F frames and N flow fields
     cut_windows      the windows of a video, as ranges of these positions
-    window_seconds   when each window begins and ends
     frame_borders    when each frame begins, and the last one ends
 
 A position p is frame p and, where there is flow, field p: from frame p to frame p + step. A window
@@ -40,7 +39,6 @@ __all__ = [
     "cut_windows",
     "frame_borders",
     "num_positions",
-    "window_seconds",
 ]
 
 
@@ -64,14 +62,6 @@ class WindowSpans:
     def is_short(self) -> bool:
         """Whether the video is shorter than a window."""
         return int(self.stops[-1] - self.starts[-1]) < self.length
-
-    def indices(self, number: int) -> NDArray[np.int64]:
-        """Returns the positions of a window, (length,) int64.
-
-        A video that is too short continues at its beginning, as often as needed.
-        """
-        start, stop = int(self.starts[number]), int(self.stops[number])
-        return start + np.arange(self.length, dtype=np.int64) % (stop - start)
 
 
 def num_positions(num_frames: int, num_flows: int, streams: Collection[str]) -> int:
@@ -104,21 +94,6 @@ def cut_windows(
         stops = np.append(stops, num_positions)
         left = 0
     return WindowSpans(length, starts, stops, left)
-
-
-def window_seconds(
-    windows: WindowSpans,
-    *,
-    fps: float | None,
-    frame_seconds: NDArray[np.float64] | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns when each window begins and ends, in seconds: two arrays (N,) float64.
-
-    A window begins with its first frame. It ends when the frame after its last one begins, so that
-    a window of W frames lasts W / fps. `frame_seconds` and `fps` are those of `frame_borders`.
-    """
-    borders = frame_borders(int(windows.stops[-1]), fps=fps, frame_seconds=frame_seconds)
-    return borders[windows.starts], borders[windows.stops]
 
 
 def frame_borders(

@@ -10,10 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.clips.indices import test_indices as clip_indices
-from flowprep.learn.clips.window_spans import cut_windows, num_positions, window_seconds
-from flowprep.learn.config import ClipSpec
+from flowprep.learn.clips.window_spans import cut_windows, frame_borders, num_positions
 
 numbers = st.integers(1, 40)
 
@@ -55,19 +52,6 @@ def test_picture_of_the_docstring() -> None:
     assert cut_windows(11, length=4, stride=3, tail="drop").starts.tolist() == [0, 3, 6]
 
 
-@given(st.integers(1, 12), st.integers(1, 30))
-def test_short_video_continues_at_its_beginning_as_clips_do(count: int, length: int) -> None:
-    windows = cut_windows(count, length=length, stride=1)
-    clip = ClipSpec("rgb", length)
-    inputs = (ClipInput("rgb", "rgb", "volume", length),)
-    if count < length:
-        (expected,) = clip_indices(count, 0, inputs, clip, 1)
-        assert len(windows) == 1
-        np.testing.assert_array_equal(windows.indices(0), expected[0])
-    for number, start in enumerate(windows.starts if count >= length else ()):
-        assert windows.indices(number).tolist() == list(range(start, start + length))
-
-
 def test_positions_of_all_streams_agree() -> None:
     assert num_positions(31, 30, ["rgb"]) == 31
     assert num_positions(31, 30, ["flow"]) == num_positions(31, 30, ["rgb", "flow"]) == 30
@@ -75,23 +59,15 @@ def test_positions_of_all_streams_agree() -> None:
 
 
 def test_times() -> None:
-    windows = cut_windows(100, length=50, stride=25)
-    starts, stops = window_seconds(windows, fps=25.0)
-    assert starts.tolist() == [0, 1, 2]
-    assert stops.tolist() == [2, 3, 4]
+    assert frame_borders(100, fps=25.0)[[0, 25, 100]].tolist() == [0, 1, 4]
     # Frames of a variable rate: the second half at half the speed.
     stamps = np.concatenate((np.arange(50) * 0.04, 2 + np.arange(50) * 0.08))
-    starts, stops = window_seconds(windows, fps=25.0, frame_seconds=stamps)
-    np.testing.assert_allclose(starts, [0, 1, 2])
-    np.testing.assert_allclose(stops, [2, 4, 6])
-    # Flow ends a step before the frames do, and a field ends with its frame.
-    starts, stops = window_seconds(
-        cut_windows(99, length=99, stride=1), fps=None, frame_seconds=stamps
-    )
-    assert stops.tolist() == [stamps[99]]
-    assert all(map(math.isnan, np.ravel(window_seconds(windows, fps=None))))
-    alone = cut_windows(1, length=4, stride=1)
-    assert window_seconds(alone, fps=10.0, frame_seconds=np.array([3.0]))[1].tolist() == [3.1]
+    borders = frame_borders(100, fps=25.0, frame_seconds=stamps)
+    np.testing.assert_allclose(borders[[0, 25, 50, 75, 100]], [0, 1, 2, 4, 6])
+    # Flow ends a step before the frames do, and the last field ends with its second frame.
+    assert frame_borders(99, fps=None, frame_seconds=stamps).tolist() == stamps.tolist()
+    assert all(map(math.isnan, frame_borders(3, fps=None)))
+    assert frame_borders(1, fps=10.0, frame_seconds=np.array([3.0])).tolist() == [3, 3.1]
 
 
 @pytest.mark.parametrize(
