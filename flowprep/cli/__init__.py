@@ -65,6 +65,7 @@ _COMMANDS = {
         "flowprep.cli.features:features",
         "Write features of whole videos, window by window.",
     ),
+    "probe": ("flowprep.cli.probe:probe", "Train and test a linear classifier on features."),
     "synthetic": (
         "flowprep.cli.synthetic:synthetic",
         "Make a few small clips to try everything on.",

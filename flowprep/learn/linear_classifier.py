@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax  # type: ignore[import-untyped]
 from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from sklearn.metrics import average_precision_score  # type: ignore[import-untyped]
@@ -58,12 +59,13 @@ class LinearClassifier:
         scores = np.full((len(x), self.num_classes), _LOWEST[self.spec.classifier])
         if self.is_multilabel:
             own = np.stack([model.decision_function(x) for model in self.models], axis=1)
-        elif self.spec.classifier == "logistic":
-            own = np.maximum(self.models[0].predict_log_proba(x), _LOWEST["logistic"])
         else:
             own = self.models[0].decision_function(x)
             if own.ndim == 1:
-                own = np.stack((-own, own), axis=1)
+                # Two classes have one plane. Their softmax is the logistic function of its score.
+                own = np.stack((-own, own), axis=1) / (2 - (self.spec.classifier == "svm"))
+            if self.spec.classifier == "logistic":
+                own = np.maximum(log_softmax(own, axis=1), _LOWEST["logistic"])
         scores[:, self.classes] = own
         return scores
 
@@ -180,9 +182,7 @@ def _folds(
             yield train, test
 
 
-def average_precisions(
-    scores: NDArray[np.float64], targets: Targets
-) -> NDArray[np.float64]:
+def average_precisions(scores: NDArray[np.float64], targets: Targets) -> NDArray[np.float64]:
     """Returns (K,) the average precision of each class; NaN for a class that no video has."""
     precisions = np.full(targets.shape[1], np.nan)
     for label in np.flatnonzero(targets.any(axis=0)):
