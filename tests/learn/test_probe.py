@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score  # type: ignore[import-untyped]
 from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from flowprep.dataset.read import open_dataset
 from flowprep.dataset.relabel import label_dataset
 from flowprep.errors import ConfigError, DatasetError
+from flowprep.learn import linear_classifier
 from flowprep.learn.features_files import VideoFeatures
 from flowprep.learn.fuse import fuse_scores
 from flowprep.learn.probe import default_probe_folder, probe, write_probe
@@ -83,12 +85,14 @@ def probed(videos: Sequence[VideoFeatures], spec: ProbeSpec | None = None, **opt
 
 
 @pytest.fixture(autouse=True)
-def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Features may be in memory. Tiny problems of linear algebra take one thread."""
     monkeypatch.setattr("flowprep.learn.probe.FeatureSet", Features)
+    with threadpool_limits(1):
+        yield
 
 
-@pytest.mark.parametrize("classifier", ["svm", "logistic"])
-@pytest.mark.parametrize("c", [1.0, None])
+@pytest.mark.parametrize(("classifier", "c"), [("svm", 1.0), ("svm", None), ("logistic", 1.0)])
 def test_classes_that_features_tell(classifier: ClassifierName, c: float | None) -> None:
     result = probed(blobs(), ProbeSpec(classifier, c=c), stream="flow")
     assert result.metrics == {"top1": 1.0, "top5": 1.0, "mean_class_accuracy": 1.0}
@@ -166,9 +170,7 @@ def test_two_classes_and_a_class_that_is_only_tested() -> None:
     assert result.notes == ("no training video shows sit; test videos of it cannot be told",)
 
 
-def test_parts_of_a_recording_are_in_one_fold(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowprep.learn import linear_classifier
-
+def test_parts_of_a_recording_are_in_one_fold() -> None:
     videos = [one for one in blobs() if one.split == "train"]
     targets = np.eye(3, dtype=bool)[[one.labels[0] for one in videos]]
     keys = [one.key for one in videos]
@@ -180,8 +182,7 @@ def test_parts_of_a_recording_are_in_one_fold(monkeypatch: pytest.MonkeyPatch) -
         assert sorted([*train, *test]) == list(range(len(keys)))
 
 
-@pytest.mark.parametrize("classifier", ["svm", "logistic"])
-@pytest.mark.parametrize("c", [1.0, None])
+@pytest.mark.parametrize(("classifier", "c"), [("svm", 1.0), ("svm", None), ("logistic", 1.0)])
 def test_several_labels(classifier: ClassifierName, c: float | None) -> None:
     rng = np.random.default_rng(0)
     has = rng.random((60, 3)) < 0.4
