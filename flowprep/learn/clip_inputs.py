@@ -12,9 +12,11 @@ __all__ = [
     "ClipForm",
     "ClipInput",
     "ConsensusName",
+    "CropsName",
     "InputStream",
     "NormalizationName",
     "StreamName",
+    "TailName",
     "sees_flow",
     "sees_frames",
 ]
@@ -28,6 +30,10 @@ ClipForm = Literal["stack", "volume"]
 NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
 ConsensusName = Literal["avg", "max", "weighted"]
 """How the scores of a video's segments become the scores of the video."""
+CropsName = Literal["center", "ten", "whole"]
+"""What a network sees of each picture if it looks at windows of a whole video."""
+TailName = Literal["drop", "last"]
+"""What becomes of the frames after the last whole window."""
 
 _CHANNELS: dict[InputStream, int] = {"flow": 2, "rgb": 3, "rgb-difference": 3}
 """Flow has x and y. RGB and its differences have red, green and blue."""

@@ -249,8 +249,8 @@ def _check_classes(first: Scores, other: Scores) -> None:
     for number, (name, given) in enumerate(zip(first.names, other.names, strict=True)):
         if name != given:
             raise DatasetError(
-                f"class {number} is {name} in {_describe(first)} and {given} in {_describe(other)}; "
-                "fuse networks that were trained with the same class list"
+                f"class {number} is {name} in {_describe(first)} and {given} in "
+                f"{_describe(other)}; fuse networks that were trained with the same class list"
             )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,20 +14,25 @@ import numpy as np
 from flowprep.config import DIRECTIONS, ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.layout import read_failures
 from flowprep.dataset.read import FlowDataset, open_dataset
-from flowprep.errors import VIDEO_NOTES, ConfigError, DatasetError, InputError
+from flowprep.errors import VIDEO_NOTES, ConfigError, DatasetError, InputError, VideoError
 from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import Checkpoint, check_data, restore_model
 from flowprep.learn.clip_inputs import StreamName, sees_flow, sees_frames
 from flowprep.learn.clips.testing import TestViews
+from flowprep.learn.clips.window_spans import WindowSpans, cut_windows, frame_borders, num_positions
+from flowprep.learn.clips.window_views import WindowViews, check_window
 from flowprep.learn.config import FusionMethod, PrecisionName, StackName, ViewSpec
 from flowprep.learn.evaluate import clips_notes, score_videos, task_place
 from flowprep.learn.forward import group_size
 from flowprep.learn.fuse import fuse_scores
 from flowprep.learn.placement import place_model, resolve_device
 from flowprep.learn.scores import Scores
+from flowprep.learn.timeline import Timeline
+from flowprep.learn.timeline_spec import TimelineSpec
 from flowprep.run.driver import run_extract
 from flowprep.storage import Storage
+from flowprep.video.frame_times import read_frame_times
 
 __all__ = ["Prediction", "Predictor", "plan_extractions"]
 
@@ -124,15 +130,82 @@ class Predictor:
         """
         name = os.fspath(video)
         try:
-            manifest = collect_videos(name, urls=self._urls, follow_links=self._follow_links)
+            manifest = self._collect(name)
         except InputError as error:
-            yield Prediction(name, error=str(error).removeprefix("VIDEOS "))
+            yield Prediction(name, error=str(error).removeprefix("VIDEO "))
             return
-        self._note(manifest.notes)
         for found in manifest.videos:
             yield self._predict(name if len(manifest.videos) == 1 else found.source, found)
 
+    def _collect(self, name: str) -> Manifest:
+        try:
+            found = collect_videos(name, urls=self._urls, follow_links=self._follow_links)
+        except InputError as error:
+            raise InputError(f"VIDEO {str(error).removeprefix('VIDEOS ')}") from error
+        self._note(found.notes)
+        return found
+
+    def timeline(self, video: str | os.PathLike[str], spec: TimelineSpec) -> Timeline:
+        """Scores each window of one video, a video file or a folder of images.
+
+        The flow of the whole video is stored in a temporary folder first, and each window is read
+        from there, so memory stays flat. Raises ConfigError for windows that do not suit the
+        networks, InputError unless `video` is one video, and VideoError if it cannot be read.
+        """
+        for model in self._models:
+            check_window(model.inputs, spec.window)
+        rates = [_rate(task.config.decode.fps) for task in self.tasks]
+        if other := next((rate for rate in rates if rate != rates[0]), None):
+            raise ConfigError(
+                "checkpoint must be of networks that see the same frames for a timeline, got one "
+                f"for {rates[0]} and one for {other}; make a timeline of each alone"
+            )
+        name = os.fspath(video)
+        manifest = self._collect(name)
+        if len(manifest.videos) != 1:
+            raise InputError(
+                f"VIDEO must be one video for a timeline, but {name} holds "
+                f"{len(manifest.videos):,}; name one of them"
+            )
+        (found,) = manifest.videos
+        with self._extracted(name, found) as datasets:
+            stored = [dataset.videos[0] for dataset in datasets]
+            streams = {checkpoint.config.clip.stream for checkpoint in self.checkpoints}
+            count = min(num_positions(one.num_frames, one.num_flows, streams) for one in stored)
+            windows = cut_windows(count, length=spec.window, stride=spec.stride, tail=spec.tail)
+            if windows.is_short:
+                self._note(
+                    [
+                        f"{name} has {count} frames, fewer than a window of {spec.window}; it is "
+                        "one window"
+                    ]
+                )
+            scores = self._fuse(self._score_all(datasets, windows))
+            metadata = datasets[0].metadata(stored[0].key)
+        times = read_frame_times(found, self.extractions[0].decode, stored[0].num_frames)
+        return Timeline(
+            name,
+            spec,
+            windows,
+            scores,
+            frame_borders(count, fps=stored[0].fps, frame_seconds=times),
+            stored[0].fps,
+            metadata.damage or None,
+        )
+
     def _predict(self, name: str, video: Video) -> Prediction:
+        try:
+            with self._extracted(name, video) as datasets:
+                return Prediction(name, self._fuse(self._score_all(datasets)))
+        except VideoError as error:
+            return Prediction(name, error=f"{error.reason}: {error.message}")
+
+    @contextmanager
+    def _extracted(self, name: str, video: Video) -> Iterator[list[FlowDataset]]:
+        """Yields a data set of one video for each extraction, in a temporary folder.
+
+        Raises VideoError if the video gives nothing.
+        """
         video = dataclasses.replace(video, labels=(), split=None)
         with tempfile.TemporaryDirectory(prefix="flowprep-") as folder:
             datasets = []
@@ -149,22 +222,36 @@ class Predictor:
                 if report.num_partial:
                     self._note([f"{name} is damaged; only what came before the damage was seen"])
                 for failure in read_failures(Storage(out)).values():
-                    return Prediction(name, error=f"{failure.reason}: {failure.message}")
+                    raise VideoError(failure.reason, failure.message)
                 datasets.append(open_dataset(out))
-            streams = [
-                self._score(number, datasets[self._extraction_of[number]])
-                for number in range(len(self.checkpoints))
-            ]
-        return Prediction(name, self._fuse(streams))
+            yield datasets
 
-    def _score(self, number: int, dataset: FlowDataset) -> Scores:
+    def _score_all(
+        self, datasets: Sequence[FlowDataset], windows: WindowSpans | None = None
+    ) -> list[Scores]:
+        """Returns the scores of each network, of each window if there are any."""
+        return [
+            self._score(number, datasets[self._extraction_of[number]], windows)
+            for number in range(len(self.checkpoints))
+        ]
+
+    def _score(self, number: int, dataset: FlowDataset, windows: WindowSpans | None) -> Scores:
         clip, task = self.checkpoints[number].config.clip, self.tasks[number]
         for note in check_data(task, dataset, stream=clip.stream, labels=False):
             # The data set is temporary, so its path would tell the user nothing.
             self._note([note.replace(dataset.location, "these videos")])
         model = self._models[number]
         size = group_size(model)
-        tested = TestViews(dataset, clip, model.inputs, self.views, split="all", group_size=size)
+        tested: TestViews
+        if windows is None:
+            tested = TestViews(
+                dataset, clip, model.inputs, self.views, split="all", group_size=size
+            )
+        else:
+            key = dataset.videos[0].key
+            tested = WindowViews(
+                dataset, key, windows, clip, model.inputs, self.views, group_size=size
+            )
         self._note(clips_notes(tested))
         scores = score_videos(
             model,
@@ -252,6 +339,10 @@ def _join(old: ExtractConfig, new: ExtractConfig, stream: StreamName) -> Extract
             return None
         encode = dataclasses.replace(encode, keep_rgb=True, rgb_jpeg_quality=quality)
     return dataclasses.replace(old, encode=encode)
+
+
+def _rate(fps: float | None) -> str:
+    return "the source's rate" if fps is None else f"{fps:g} fps"
 
 
 def _no_scores(class_names: tuple[str, ...], stream: StreamName) -> Scores:
