@@ -64,6 +64,9 @@ class TrainingClips(Dataset[dict[str, Any]]):
     Epoch e is the positions from e * num_videos up to but not including (e + 1) * num_videos. It
     has every video once, in its own order. The configuration's seed and the position alone decide a
     sample. Instances can be pickled and hold three numbers per video.
+
+    This is for `training_loader`. Under `DataLoader(shuffle=True)`, each epoch would be epoch 0
+    again, with the same clips and crops; `VideoClips` is for that.
     """
 
     def __init__(
