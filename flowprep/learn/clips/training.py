@@ -66,6 +66,9 @@ class TrainingClips(Dataset[dict[str, Any]]):
     has every video once, in its own order. With `config.balance`, it has every class equally often
     instead (`clips.order`). The configuration's seed and the position alone decide a
     sample. Instances can be pickled and hold three numbers per video.
+
+    This is for `training_loader`. Under `DataLoader(shuffle=True)`, each epoch would be epoch 0
+    again, with the same clips and crops; `VideoClips` is for that.
     """
 
     def __init__(
