@@ -56,7 +56,8 @@ _NUM_DRAWN = 10
     cls=GroupedOption,
     group="Networks",
     help="For networks that were trained on several data sets: the name of the data set whose "
-    "classes to predict.",
+    "classes to predict. For networks of several label sets: the name of one of them, to predict "
+    "it alone.",
 )
 @click.option(
     "--views",
@@ -121,7 +122,8 @@ _NUM_DRAWN = 10
     cls=GroupedOption,
     group="Timeline",
     help="Join neighboring windows in which a class scores at least this probability to segments. "
-    "P is for all classes, CLASS=P for one class. May be given several times.",
+    "P is for all classes, CLASS=P for one class. May be given several times. Without --timeline, "
+    "name only the classes that score as much.",
 )
 @click.option(
     "--min-seconds",
@@ -200,7 +202,7 @@ def predict(
                 echo_notes(predictor.notes)
                 return 1
             return 0
-        return _print_classes(predictor, videos, top or _NUM_NAMED, as_json)
+        return _print_classes(predictor, videos, thresholds, top, as_json)
 
 
 def _check_options(
@@ -211,7 +213,7 @@ def _check_options(
 ) -> None:
     """Raises ConfigError for options that do not fit, before anything long begins."""
     if not timelines:
-        given = given_values(ctx, [*windows, "thresholds", "min_seconds"])
+        given = given_values(ctx, [*windows, "min_seconds"])
         if name := next(iter(given), None):
             raise ConfigError(f"{name} is for a timeline; add --timeline FILE")
         return
@@ -225,28 +227,60 @@ def _check_options(
         check_timeline_file(path)
 
 
-def _print_classes(predictor: Predictor, videos: tuple[str, ...], top: int, as_json: bool) -> int:
+def _print_classes(
+    predictor: Predictor,
+    videos: tuple[str, ...],
+    threshold: tuple[str, ...],
+    top: int | None,
+    as_json: bool,
+) -> int:
+    from flowprep.learn.timeline import parse_thresholds
+
+    heads = predictor.heads[0]
+    if threshold and len(heads) > 1:
+        raise ConfigError(
+            f"threshold is for one label set; name one of {', '.join(one.name for one in heads)} "
+            "with --task"
+        )
+    thresholds = parse_thresholds(threshold, heads[0].class_names) if threshold else None
+    # All classes that reach the threshold, unless the user says how many.
+    number = top or (_NUM_NAMED if thresholds is None else len(heads[0].class_names))
     found: list[dict[str, Any]] = []
     num_bad = 0
     for video in videos:
         for prediction in predictor.predict(video):
-            classes = prediction.top(top)
+            classes = prediction.top(number, thresholds=thresholds)
+            by_head = {name: prediction.top(number, head=name) for name in prediction.heads}
             num_bad += prediction.error is not None
             if as_json:
                 found.append(
                     {"video": prediction.video, "error": prediction.error}
                     if prediction.error is not None
-                    else {"video": prediction.video, "classes": _class_values(classes)}
+                    else {"video": prediction.video, **_json_classes(classes, by_head)}
                 )
             elif prediction.error is not None:
                 echo_line(f"{prediction.video}: {prediction.error}", err=True)
             else:
                 echo_line(prediction.video)
-                _echo_classes(classes)
+                for name, own in by_head.items():
+                    echo_line(f" {name}")
+                    _echo_classes(own)
+                if not by_head:
+                    _echo_classes(classes)
+                if thresholds is not None and not classes:
+                    echo_line("  no class reaches the threshold")
     echo_notes(predictor.notes)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     return 1 if num_bad else 0
+
+
+def _json_classes(
+    classes: Sequence[tuple[str, float]], by_head: Mapping[str, Sequence[tuple[str, float]]]
+) -> dict[str, Any]:
+    if not by_head:
+        return {"classes": _class_values(classes)}
+    return {"label_sets": {name: _class_values(own) for name, own in by_head.items()}}
 
 
 def _print_timeline(

@@ -49,6 +49,10 @@ class WindowViews(TestViews):
         """The first frame of each window, as text."""
         return [str(start) for start in self.windows.starts.tolist()]
 
+    def label_sets(self, dataset: FlowDataset) -> list[tuple[int, ...]]:
+        """Returns no label for any window."""
+        return [()] * len(self.windows)
+
     def _part(self, number: int) -> TestedPart:
         video = self.dataset.videos[self._position]
         start, stop = int(self.windows.starts[number]), int(self.windows.stops[number])

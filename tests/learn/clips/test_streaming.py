@@ -51,7 +51,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 def test_balance_is_refused(motion: Path) -> None:
     with pytest.raises(ConfigError, match="balance must be False here"):
-        StreamingClips(motion, dataclasses.replace(CONFIG, balance=True), (taken(FLOW),))
+        StreamedClips(motion, dataclasses.replace(CONFIG, balance=True), (taken(FLOW),))
 
 
 @pytest.mark.parametrize(
