@@ -1,16 +1,17 @@
-"""Videos that show two motions: trained with all their labels, or with a head for each label set."""
+"""Videos that show two motions: trained with all labels at once, or with a head for each kind."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 from flowprep import open_dataset
 from flowprep.cli import main
@@ -71,10 +72,17 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def call(*arguments: object) -> str:
-    result = CliRunner().invoke(main, [*map(str, arguments)])
-    assert result.exit_code == 0, result.output
-    return result.output
+def call(*arguments: object, code: int = 0) -> str:
+    """Runs `flowprep ARGUMENTS...` in this process; returns stdout, or stderr of a failure."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+        pytest.raises(SystemExit) as end,
+    ):
+        main([str(argument) for argument in arguments])
+    assert end.value.code == code, stderr.getvalue()
+    return stderr.getvalue() if code else stdout.getvalue()
 
 
 # ---- several labels
@@ -129,20 +137,13 @@ def test_evaluate_predict_and_fuse_say_all_labels(
     np.testing.assert_allclose(mean.probabilities, scores.probabilities, rtol=1e-12)
     np.testing.assert_allclose(1 / (1 + np.exp(-mean.logits)), mean.probabilities, rtol=1e-9)
 
-    # The last video shows one motion, the first two.
     video = pairs.parent / "videos/000.mp4"
-    said = json.loads(
-        call(
-            "predict", video, "--checkpoint", run, "--views", "center", "--json", "--device", "cpu"
-        )
-    )
+    predict = ("predict", video, "--checkpoint", run, "--views", "center", "--device", "cpu")
+    said = json.loads(call(*predict, "--json"))
     shares = [one["probability"] for one in said[0]["classes"]]
     assert {one["name"] for one in said[0]["classes"][:2]} == {"move_left", "zoom_in"}
     assert sum(shares) > 1.2  # a softmax would sum to 1
-    told = call(
-        *("predict", video, "--checkpoint", run, "--views", "center", "--device", "cpu"),
-        *("--threshold", ".5"),
-    )
+    told = call(*predict, "--threshold", ".5")
     assert len(told.splitlines()) == 1 + sum(share >= 0.5 for share in shares)
 
 
@@ -219,10 +220,8 @@ def test_evaluate_and_predict_say_every_head(heads: Path, pairs: Path) -> None:
 
 
 def test_another_number_of_labels_is_refused(heads: Path, pairs: Path) -> None:
-    wrong = ("evaluate", str(pairs), "--checkpoint", str(heads), "--labels", "both")
-    result = CliRunner().invoke(main, wrong)
-    assert result.exit_code == 2
-    assert "one name for each of the network's label sets (move, zoom)" in result.output
+    told = call("evaluate", pairs, "--checkpoint", heads, "--labels", "both", code=2)
+    assert "one name for each of the network's label sets (move, zoom)" in told
 
 
 # ---- going on
