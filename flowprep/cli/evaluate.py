@@ -184,12 +184,16 @@ def evaluate(
             spec.num_clips if clips is None else clips,
             spec.num_crops if crops is None else int(crops),  # type: ignore[arg-type]
         )
+        first = open_dataset(out, labels=labels[0] if labels else None)
         file = library.checkpoint_file(checkpoint)
         loaded = load_checkpoint(file)
         places = heads_of(loaded, task)
         names = head_labels(loaded, places, labels)
         scores, notes = library.evaluate_heads(
-            [open_dataset(out, labels=name) for name in names],
+            [
+                first if name == first.labels_name else open_dataset(out, labels=name)
+                for name in names
+            ],
             loaded,
             spec,
             places=places,
