@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flowprep.flow.base import FlowEstimator
     from flowprep.flow.estimators import create_estimator
     from flowprep.inputs.manifest import Manifest
+    from flowprep.learn.features import extract_features
     from flowprep.look.color import flow_to_color
     from flowprep.look.show import show
     from flowprep.presets import PRESETS
@@ -53,6 +54,7 @@ else:
             "VideoError": "flowprep.errors",
             "create_estimator": "flowprep.flow.estimators",
             "dequantize": "flowprep.dataset.quantize",
+            "extract_features": "flowprep.learn.features",
             "flow_to_color": "flowprep.look.color",
             "label": "flowprep.dataset.relabel:label_dataset",
             "open_dataset": "flowprep.dataset.read",
@@ -78,6 +80,7 @@ __all__ = [
     "create_estimator",
     "dequantize",
     "extract",
+    "extract_features",
     "flow_to_color",
     "label",
     "open_dataset",

@@ -343,6 +343,13 @@ VERSION_1_VALUES: dict[str, dict[str, Any]] = {
         "image_fps": None,
         "on_gaps": "ignore",
     },
+    "OptimizationSpec": {
+        "loss": None,
+        "class_weights": None,
+        "freeze": None,
+        "unfreeze_at": None,
+    },
+    "TrainConfig": {"balance": False},
 }
 """Values of the fields that format version 1 did not have, by class and field."""
 

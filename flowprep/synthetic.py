@@ -15,7 +15,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -307,6 +308,11 @@ class Action:
     zoom: int = 0
     """1 comes nearer."""
 
+    def __add__(self, other: Action) -> Action:
+        """Returns both motions at once."""
+        x, y = (one + two for one, two in zip(self.direction, other.direction, strict=True))
+        return Action((x, y), self.turn + other.turn, self.zoom + other.zoom)
+
 
 ACTIONS: dict[str, Action] = {
     "move_left": Action(direction=(-1, 0)),
@@ -333,7 +339,7 @@ def textured_image(height: int, width: int, seed: int) -> NDArray[np.uint8]:
 
 
 def action_scene(
-    action: str,
+    action: str | Sequence[str],
     *,
     num_frames: int = 32,
     width: int = 128,
@@ -345,17 +351,21 @@ def action_scene(
 ) -> Scene:
     """Returns a random scene of one class. Frames 0 to num_frames - 1 are the clip.
 
+    Several names are a scene of all these actions at once, such as one that moves and comes nearer.
+
     Everything except the sign of the motion has the same distribution in all classes. Figures
     perform the full action, and the background a part of the action. Limbs swing and the camera
     shakes. `shake_px`, `flicker` and `noise` are the largest values that a clip draws, the last two
     as in `Scene`. Raises ConfigError for an unknown action and for sizes out of range.
     """
-    if action not in ACTIONS:
-        raise ConfigError(f"action must be one of {', '.join(ACTIONS)}, got {action!r}")
+    names = (action,) if isinstance(action, str) else tuple(action)
+    for name in names:
+        if name not in ACTIONS:
+            raise ConfigError(f"action must be one of {', '.join(ACTIONS)}, got {name!r}")
     if num_frames < 2:
         raise ConfigError(f"num_frames must be >= 2 for a motion to show, got {num_frames}")
     _check_size(width, height)
-    wanted = ACTIONS[action]
+    wanted = functools.reduce(operator.add, (ACTIONS[name] for name in names), Action())
     rng = np.random.default_rng(seed)
     side_px = min(width, height)
     # A long clip moves slower. Then its zoom is at most e^0.7, and its figures have similar sizes.

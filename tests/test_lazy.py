@@ -13,9 +13,10 @@ import pytest
 
 import flowprep
 import flowprep.flow
+import flowprep.learn
 from flowprep.lazy import imported
 
-PACKAGES = [flowprep, flowprep.flow]
+PACKAGES = [flowprep, flowprep.flow, flowprep.learn]
 
 
 def ran(code: str) -> str:

@@ -61,6 +61,11 @@ _COMMANDS = {
         "Fuse the scores of several networks, such as flow and RGB.",
     ),
     "predict": ("flowprep.cli.predict:predict", "Name the action in raw videos."),
+    "features": (
+        "flowprep.cli.features:features",
+        "Write features of whole videos, window by window.",
+    ),
+    "probe": ("flowprep.cli.probe:probe", "Train and test a linear classifier on features."),
     "synthetic": (
         "flowprep.cli.synthetic:synthetic",
         "Make a few small clips to try everything on.",

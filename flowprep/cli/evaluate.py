@@ -69,14 +69,15 @@ def running_options(command: Any) -> Any:
     group="Test",
     help="The split to test on: test, train, val, ..., or all for all videos.",
 )
-@labels_option("Test")
+@labels_option("Test", several=True)
 @click.option(
     "--task",
     metavar="NAME",
     cls=GroupedOption,
     group="Test",
     help="For a network that was trained on several data sets: the name of the data set whose "
-    "classes to test.",
+    "classes to test. For a network of several label sets: the name of one of them, to test it "
+    "alone.",
 )
 @click.option(
     "--views",
@@ -144,7 +145,7 @@ def evaluate(
     out: str,
     checkpoint: str,
     split: str,
-    labels: str | None,
+    labels: tuple[str, ...] | None,
     task: str | None,
     views: str,
     clips: int | None,
@@ -159,7 +160,10 @@ def evaluate(
     """Test a network on the videos of the data set OUT.
 
     The command prints top-1, top-5 and mean class accuracy, the worst classes and the most frequent
-    confusions. It writes scores.npz (for fuse), scores.csv, confusion.csv and confusion.png.
+    confusions. It writes scores.npz (for fuse), scores.csv, confusion.csv and confusion.png. Where
+    videos have several labels, it prints the mean average precision (mAP) and writes
+    average_precision.csv. For a network of several label sets, such as verb and noun, it measures
+    each of them, and how many videos are right in all; each gets a folder.
 
     \b
     flowprep evaluate flow --checkpoint runs/flow
@@ -171,6 +175,8 @@ def evaluate(
     with extra_needed("`flowprep evaluate`", "train"), options_named(ctx):
         from flowprep.learn import evaluate as library
         from flowprep.learn.checkpoint import load_checkpoint
+        from flowprep.learn.head_scores import write_heads
+        from flowprep.learn.heads import head_labels, heads_of
         from flowprep.learn.scores import write_scores
 
         spec = VIEWS[views]
@@ -178,15 +184,20 @@ def evaluate(
             spec.num_clips if clips is None else clips,
             spec.num_crops if crops is None else int(crops),  # type: ignore[arg-type]
         )
-        dataset = open_dataset(out, labels=labels)
+        first = open_dataset(out, labels=labels[0] if labels else None)
         file = library.checkpoint_file(checkpoint)
         loaded = load_checkpoint(file)
-        scores, notes = library.evaluate(
-            dataset,
+        places = heads_of(loaded, task)
+        names = head_labels(loaded, places, labels)
+        scores, notes = library.evaluate_heads(
+            [
+                first if name == first.labels_name else open_dataset(out, labels=name)
+                for name in names
+            ],
             loaded,
             spec,
+            places=places,
             split=split,
-            task=task,
             device=device,
             precision=precision,
             num_loaders=loaders,
@@ -196,11 +207,18 @@ def evaluate(
         )
         folder = to or os.fspath(library.default_folder(file, spec, split, task, labels))
         echo_notes(notes)
-        named = f" of labels {labels}" if labels is not None else ""
+        named = f" of labels {' and '.join(labels)}" if labels is not None else ""
         echo_line(
             f"{file} on {out}, {split}{named}: {spec.num_clips} clip{'s' * (spec.num_clips > 1)} "
             f"x {spec.num_crops} crop{'s' * (spec.num_crops > 1)} per video"
         )
-        click.echo(scores.summary())
-        write_scores(scores, folder)
+        heads = {loaded.tasks[place].name: own for place, own in zip(places, scores, strict=True)}
+        for name, own in heads.items():
+            if len(heads) > 1:
+                echo_line(name)
+            click.echo(own.summary())
+        if len(heads) == 1:
+            write_scores(scores[0], folder)
+        elif together := write_heads(heads, folder):
+            click.echo(together)
         echo_line(f"  written to           {folder}")

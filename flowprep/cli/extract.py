@@ -31,7 +31,15 @@ from flowprep.inputs.entries import CharadesMode
 from flowprep.inputs.manifest import FORMATS, Manifest, collect_videos
 from flowprep.presets import PRESETS
 
-__all__ = ["config_options", "extract", "given_config", "given_videos", "input_options"]
+__all__ = [
+    "config_options",
+    "extract",
+    "format_option",
+    "given_config",
+    "given_videos",
+    "input_options",
+    "list_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,9 +78,10 @@ def _decorator(*options: Callable[[Any], Any]) -> Callable[[F], F]:
     return decorate
 
 
-input_options = _decorator(
-    click.option(
-        "--format",
+def format_option(flag: str) -> Callable[[Any], Any]:
+    """Returns what decorates a command with the format of VIDEOS, under the name `flag`."""
+    return click.option(
+        flag,
         "manifest_format",
         type=ChoiceType(("auto", *FORMATS)),
         default="auto",
@@ -81,7 +90,10 @@ input_options = _decorator(
         group="Input",
         metavar="FORMAT",
         help=f"What VIDEOS is: {', '.join(FORMATS)}. auto recognizes it.",
-    ),
+    )
+
+
+list_options = _decorator(
     click.option(
         "--annotations",
         metavar="PATH",
@@ -147,6 +159,9 @@ input_options = _decorator(
     *share_options("Input"),
     *reach_options("Input"),
 )
+"""The options that say what VIDEOS is, but for its format."""
+
+input_options = _decorator(format_option("--format"), list_options)
 """The options that say what VIDEOS is."""
 
 

@@ -61,8 +61,8 @@ def fuse(
     """Fuse the scores that several networks gave the same videos, and measure the accuracy.
 
     SCORES are folders that evaluate wrote, or the files scores.npz in them. The command prints the
-    accuracy of each network and of the fusion. With --method all, --to gets one folder for each
-    method.
+    accuracy of each network and of the fusion, or the mAP where videos have several labels. With
+    --method all, --to gets one folder for each method.
 
     \b
     flowprep fuse runs/rgb/test-250 runs/flow/test-250
@@ -109,6 +109,16 @@ def _table(rows: Sequence[tuple[str, str, Scores]]) -> str:
     if not num_known:
         return f"{len(first.keys)} videos, none of them with a label: nothing can be measured"
     left, right = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
+    if first.is_multilabel:
+        lines = [f"{f'{num_known} videos':{left + 2 + right}}      mAP  weighted mAP"]
+        for name, words, scores in rows:
+            mean, weighted = (
+                scores.metrics()[f"{kind}_average_precision"] for kind in ("mean", "weighted")
+            )
+            lines.append(
+                f"{name:{left}}  {words:{right}}  {100 * mean:5.1f} %       {100 * weighted:5.1f} %"
+            )
+        return join_lines(lines)
     lines = [f"{f'{num_known} videos':{left + 2 + right}}    top-1    top-5  mean class"]
     for name, words, scores in rows:
         measures = scores.metrics()

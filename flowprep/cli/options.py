@@ -23,6 +23,7 @@ __all__ = [
     "ChoiceType",
     "GroupedCommand",
     "GroupedOption",
+    "NamesType",
     "NumbersType",
     "PairType",
     "SourceOr",
@@ -125,6 +126,23 @@ class NumbersType(click.ParamType):  # type: ignore[type-arg]
             return tuple(float(number) for number in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not numbers with commas between them.", param, ctx)
+
+
+class NamesType(click.ParamType):  # type: ignore[type-arg]
+    """Names separated by commas, as a tuple of texts, each once."""
+
+    name = "NAMES"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Splits at the commas. A list of a configuration file is taken as it is."""
+        names = tuple(value) if isinstance(value, (tuple, list)) else tuple(str(value).split(","))
+        if not all(names) or len(set(names)) < len(names):
+            self.fail(
+                f"{value!r} must be names with commas between them, each of them once.", param, ctx
+            )
+        return names
 
 
 class PairType(click.ParamType):  # type: ignore[type-arg]
@@ -333,14 +351,23 @@ def sample_option(group: str) -> Callable[[Callable[..., Any]], Callable[..., An
     )
 
 
-def labels_option(group: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds `--labels` to a command that reads labels and splits."""
+def labels_option(
+    group: str | None = None, *, several: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds `--labels` to a command that reads labels and splits.
+
+    With `several`, the value is a tuple of names, for several heads of a network.
+    """
     grouped: dict[str, Any] = {} if group is None else {"cls": GroupedOption, "group": group}
+    more = ""
+    if several:
+        grouped["type"] = NamesType()
+        more = " Several names, such as verb,noun, are for several classifiers of one network."
     return click.option(
         "--labels",
-        metavar="NAME",
+        metavar="NAME,NAME,..." if several else "NAME",
         help="Use the labels, splits and class names that flowprep label wrote under this name. "
-        "The default is the data set's own.",
+        f"The default is the data set's own.{more}",
         **grouped,
     )
 

@@ -82,7 +82,7 @@ def _varying_options() -> set[str]:
     help=f"A published recipe: {', '.join(RECIPES)}. Other options override it. Without a recipe, "
     "clips are as published for the model, and the schedule suits small data sets.",
 )
-@labels_option("Training")
+@labels_option("Training", several=True)
 @config_option("Training", 'model = "i3d"')
 @dataclass_options(TrainConfig, "Training", skip=tuple(_SPECS))
 @dataclass_options(
@@ -116,6 +116,11 @@ def _varying_options() -> set[str]:
         "num_steps": "steps",
         "clip_gradient_norm": "clip-gradient",
     },
+    metavars={
+        "class_weights": "inverse|FILE",
+        "freeze": "trunk|N",
+        "unfreeze_at": "SHARE",
+    },
 )
 @dataclass_options(
     TrainOptions,
@@ -141,10 +146,13 @@ def train(
     outs: tuple[str, ...],
     run: str | None,
     recipe: RecipeName | None,
-    labels: str | None,
+    labels: tuple[str, ...] | None,
     **_: Any,
 ) -> int:
     """Train a network on the data set OUT. On several data sets, each gets its own classifier.
+
+    Several label sets of a data set, such as --labels verb,noun, get a classifier each, over the
+    same clips. Videos with several labels are trained on too; see --loss.
 
     To go on after a stop or a crash, run the same command again. It ends with the same weights as a
     training without the stop. For other options, give another --run. The checkpoint that was best
@@ -155,6 +163,7 @@ def train(
     flowprep train flow --model i3d --stream rgb --frames 32 --precision bf16
     flowprep train ucf-flow hmdb-flow --workers 4
     flowprep train ucf-flow --labels split2 --run runs/ucf-split2
+    flowprep train kitchen --labels verb,noun --run runs/kitchen
     torchrun --nproc-per-node 4 -m -- flowprep train flow --batch-size 256
     """
     from flowprep.dataset.read import open_dataset
@@ -167,7 +176,7 @@ def train(
         names = [item.name for item in dataclasses.fields(TrainOptions)]
         options = TrainOptions(**given_values(ctx, names))
         run = run or f"runs/{config.model.model}-{config.clip.stream}"
-        datasets = [open_dataset(out, labels=labels) for out in outs]
+        datasets = [open_dataset(out, labels=name) for out in outs for name in labels or (None,)]
         try:
             train_so = train_here if options.num_workers is None else train_on_ray
             report = train_so(
@@ -235,7 +244,7 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
         largest = base.optimization.batch_size // parts
         fewest = next(n for n in range(1, size + 1) if size % n == 0 and size // n <= largest)
         given["optimization"].setdefault("accumulate", fewest)
-    rest = given_values(ctx, ["seed", "train_split", "test_split"])
+    rest = given_values(ctx, ["seed", "train_split", "test_split", "balance"])
     specs = {
         name: dataclasses.replace(getattr(base, name), **values) for name, values in given.items()
     }

@@ -6,8 +6,8 @@ import contextlib
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, overload
 
 import cv2
 import msgspec
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flowprep.config import Direction, ExtractConfig, check_choice
 from flowprep.dataset.foreign import foreign_notes, list_shards
-from flowprep.dataset.jpeg_header import JPEG_END, read_jpeg_header
+from flowprep.dataset.jpeg_header import JPEG_END
 from flowprep.dataset.labels import AppliedLabels, relabel_videos
 from flowprep.dataset.layout import (
     FLOW_STREAMS,
@@ -27,7 +27,9 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.metadata import VideoMetadata
 from flowprep.dataset.quantize import dequantize
-from flowprep.dataset.video_list import StoredVideo, VideoList, read_videos
+from flowprep.dataset.ranges import check_indices, check_range
+from flowprep.dataset.stored_jpegs import check_jpeg, decode_jpeg
+from flowprep.dataset.video_list import StoredVideo, VideoList, VideoOrKey, read_videos
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.storage import Storage
 from flowprep.words import format_count
@@ -45,7 +47,11 @@ _FILE_CACHE = 64
 
 
 class FlowDataset:
-    """A published data set. `open_dataset` makes it. Can be pickled; is thread- and fork-safe."""
+    """A published data set. `open_dataset` makes it. Can be pickled; is thread- and fork-safe.
+
+    `len(dataset)`, `dataset[0]` and iteration give its videos. Each method that reads a video takes
+    the video itself or its key.
+    """
 
     def __init__(
         self,
@@ -119,23 +125,42 @@ class FlowDataset:
         labels = "" if self.labels_name is None else f", labels {self.labels_name}"
         return f"FlowDataset({self._storage.location!r}, {len(self.videos)} videos{labels})"
 
-    def metadata(self, key: str) -> VideoMetadata:
+    def __len__(self) -> int:
+        """The number of videos."""
+        return len(self.videos)
+
+    def __iter__(self) -> Iterator[StoredVideo]:
+        return iter(self.videos)
+
+    def __contains__(self, video: object) -> bool:
+        return video in self.videos
+
+    @overload
+    def __getitem__(self, index: int | VideoOrKey) -> StoredVideo: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[StoredVideo]: ...
+    def __getitem__(self, index: int | VideoOrKey | slice) -> StoredVideo | Sequence[StoredVideo]:
+        """Returns the video at a position, or with a key. See `VideoList`."""
+        return self.videos[index]
+
+    def metadata(self, key: VideoOrKey) -> VideoMetadata:
         """Returns a video's `KEY.json`: source, sizes of its JPEGs, statistics, versions.
 
         The labels and the split are those with which the data set was opened. Raises DatasetError
         for an unknown key, and if the file is damaged.
         """
-        known = self._metadata.get(key)
-        return self._describe(self.videos[key])[0] if known is None else known
+        video = self.videos.find(key)
+        known = self._metadata.get(video.key)
+        return self._describe(video)[0] if known is None else known
 
-    def offsets(self, key: str, stream: str) -> NDArray[np.int64]:
+    def offsets(self, key: VideoOrKey, stream: str) -> NDArray[np.int64]:
         """Returns the begin of each JPEG of a stream and the end of the last: (N + 1,) int64.
 
         Raises DatasetError like `metadata`, and ConfigError for a stream that the data set does not
         hold.
         """
         self._check_stream(stream)
-        return self._stream_offsets(self.videos[key])[stream]
+        return self._stream_offsets(self.videos.find(key))[stream]
 
     def _stream_offsets(self, video: StoredVideo) -> dict[str, NDArray[np.int64]]:
         known = self._offsets.get(video.key)
@@ -171,82 +196,83 @@ class FlowDataset:
         _keep(self._offsets, video.key, offsets, _OFFSETS_CACHE)
         return metadata, offsets
 
-    def member_bytes(self, key: str, name: str, offset: int, size: int) -> bytes:
+    def member_bytes(self, key: VideoOrKey, name: str, offset: int, size: int) -> bytes:
         """Returns `size` raw bytes from `offset` of a member, such as `flow_x`, with one read.
 
         Raises DatasetError for an unknown key or member, or a range that is not inside the member.
         """
-        video = self.videos[key]
+        video = self.videos.find(key)
         if name not in video.members:
-            raise DatasetError(f"{key} has {', '.join(video.members)}, got {name!r}")
+            raise DatasetError(f"{video.key} has {', '.join(video.members)}, got {name!r}")
         begin, length = video.members[name]
         if offset < 0 or size < 0 or offset + size > length:
             raise DatasetError(
-                f"{key}.{name} has {length} bytes, got offset {offset} and size {size}; keep "
+                f"{video.key}.{name} has {length} bytes, got offset {offset} and size {size}; keep "
                 "within them"
             )
         return self._read(video.shard, begin + offset, size)
 
     def quantized(
-        self, key: str, start: int, length: int, direction: Direction = "forward"
+        self,
+        key: VideoOrKey,
+        start: int = 0,
+        length: int | None = None,
+        direction: Direction = "forward",
     ) -> NDArray[np.uint8]:
         """Returns `length` fields from `start` as stored: (L, H, W, 2) uint8 levels, (x, y).
 
+        `key` is a video of the data set or its key. The default is the whole video.
         `forward` field t goes from frame t to t + step; `backward` field t from t + step to t.
         Raises DatasetError for an unknown key or a range outside [0, num_flows), ConfigError for a
         direction that the data set does not hold.
         """
         self._check_direction(direction)
-        video = self.videos[key]
-        if length < 1 or start < 0 or start + length > video.num_flows:
-            raise DatasetError(
-                f"{key} has flows 0 to {video.num_flows - 1}, got start {start} and length {length}"
-            )
+        video = self.videos.find(key)
+        start, length = check_range(video.key, "flows", video.num_flows, start, length)
         levels = np.empty((length, video.height, video.width, 2), dtype=np.uint8)
         for axis, stream in enumerate(FLOW_STREAMS[direction]):
             for number, jpeg in enumerate(self._jpegs(video, stream, start, length)):
-                levels[number, ..., axis] = _decode(
+                levels[number, ..., axis] = decode_jpeg(
                     jpeg, cv2.IMREAD_GRAYSCALE, video, f"{stream} {start + number}"
                 )
         return levels
 
     def flow(
-        self, key: str, start: int, length: int, direction: Direction = "forward"
+        self,
+        key: VideoOrKey,
+        start: int = 0,
+        length: int | None = None,
+        direction: Direction = "forward",
     ) -> NDArray[np.float32]:
         """Returns `length` fields from `start` in px: (L, H, W, 2) float32, (u right, v down).
 
+        `key` is a video of the data set or its key. The default is the whole video.
         Levels are decoded with the data set's own FlowSpec. Raises the errors of `quantized`.
         """
         return dequantize(self.quantized(key, start, length, direction), self.config.flow)
 
     def planes(
         self,
-        key: str,
-        indices: Sequence[int] | NDArray[np.integer[Any]],
+        key: VideoOrKey,
+        indices: Sequence[int] | NDArray[np.integer[Any]] | None = None,
         direction: Direction = "forward",
         *,
         box: tuple[int, int, int, int] | None = None,
     ) -> NDArray[np.uint8]:
         """Returns stored fields with x and y separate: (L, 2, H, W) uint8, in order of `indices`.
 
-        Indices may repeat and leave gaps. One read per stream covers all of them, and each JPEG is
-        decoded once. With `box` = (x, y, width, height) in px, the result is only this part of each
-        field, (L, 2, height, width). Raises the errors of `quantized`.
+        Indices may repeat and leave gaps; the default is all fields. One read per stream covers all
+        of them, and each JPEG is decoded once. With `box` = (x, y, width, height) in px, the
+        result is only this part of each field, (L, 2, height, width). Raises the errors of
+        `quantized`.
         """
         self._check_direction(direction)
-        video = self.videos[key]
-        wanted = np.asarray(indices, np.int64)
-        if wanted.ndim != 1 or not wanted.size:
-            raise DatasetError(f"{key}: indices must be one or more, got shape {wanted.shape}")
-        low, high = int(wanted.min()), int(wanted.max())
-        if low < 0 or high >= video.num_flows:
-            raise DatasetError(
-                f"{key} has flows 0 to {video.num_flows - 1}, got {low if low < 0 else high}"
-            )
+        video = self.videos.find(key)
+        wanted, low, high = check_indices(video.key, "flows", video.num_flows, indices)
         x, y, width, height = box or (0, 0, video.width, video.height)
         if not (0 <= x < x + width <= video.width and 0 <= y < y + height <= video.height):
             raise DatasetError(
-                f"box must be (x, y, width, height) within {key}, which is "
+                f"box must be (x, y, width, height) within {video.key}, which is "
                 f"{video.width}x{video.height} px, got {box}"
             )
         # numba is imported here, because it takes half a second and single fields do not need it.
@@ -275,7 +301,7 @@ class FlowDataset:
                 )
                 if done < unique.size:
                     # This is another kind of JPEG, or no JPEG. OpenCV reads it or reports an error.
-                    image = _decode(
+                    image = decode_jpeg(
                         data[starts[done] : ends[done]],
                         cv2.IMREAD_GRAYSCALE,
                         video,
@@ -298,9 +324,13 @@ class FlowDataset:
             )
 
     def frames(
-        self, key: str, indices: Sequence[int] | NDArray[np.integer[Any]]
+        self,
+        key: VideoOrKey,
+        indices: Sequence[int] | NDArray[np.integer[Any]] | None = None,
     ) -> NDArray[np.uint8]:
         """Returns RGB frames: (n, H, W, 3) uint8, in the order of `indices`, with one read.
+
+        The default is all frames of the video.
 
         Raises DatasetError for an unknown key or an index outside [0, num_frames), ConfigError for
         a data set without RGB frames.
@@ -310,23 +340,21 @@ class FlowDataset:
                 f"{self._storage.location} holds no RGB frames; extract into another folder "
                 f"without --no-rgb"
             )
-        video = self.videos[key]
-        frames = np.empty((len(indices), video.height, video.width, 3), dtype=np.uint8)
-        if len(indices) == 0:
-            return frames
-        low, high = min(indices), max(indices)
-        if low < 0 or high >= video.num_frames:
-            raise DatasetError(
-                f"{key} has frames 0 to {video.num_frames - 1}, got {low if low < 0 else high}"
-            )
+        video = self.videos.find(key)
+        if indices is not None and not len(indices):
+            return np.empty((0, video.height, video.width, 3), np.uint8)
+        wanted, low, high = check_indices(video.key, "frames", video.num_frames, indices)
+        frames = np.empty((wanted.size, video.height, video.width, 3), np.uint8)
         jpegs = self._jpegs(video, RGB_STREAM, low, high - low + 1)
-        for number, index in enumerate(indices):
-            bgr = _decode(jpegs[index - low], cv2.IMREAD_COLOR, video, f"rgb {index}")
+        for number, index in enumerate(wanted.tolist()):
+            bgr = decode_jpeg(jpegs[index - low], cv2.IMREAD_COLOR, video, f"rgb {index}")
             cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=frames[number])
         return frames
 
-    def jpegs(self, key: str, stream: str, start: int, length: int) -> list[bytes]:
-        """Returns the stored bytes of `length` JPEG files of a stream from `start`.
+    def jpegs(
+        self, key: VideoOrKey, stream: str, start: int = 0, length: int | None = None
+    ) -> list[bytes]:
+        """Returns the stored bytes of `length` JPEG files of a stream from `start`; default all.
 
         `stream` is `flow_x`, `flow_y`, `back_x`, `back_y` or `rgb`. The header of each JPEG is
         compared with the index: it must have the video's size, and one component for flow. Raises
@@ -334,23 +362,20 @@ class FlowDataset:
         a stream that the data set does not hold.
         """
         self._check_stream(stream)
-        video = self.videos[key]
+        video = self.videos.find(key)
         total = video.num_frames if stream == RGB_STREAM else video.num_flows
-        if length < 1 or start < 0 or start + length > total:
-            raise DatasetError(
-                f"{key} has {stream} 0 to {total - 1}, got start {start} and length {length}"
-            )
+        start, length = check_range(video.key, stream, total, start, length)
         jpegs = self._jpegs(video, stream, start, length)
         for number, jpeg in enumerate(jpegs, start=start):
             what = f"{stream} {number}"
-            components = _check_header(jpeg, video, what)
+            components = check_jpeg(jpeg, video, what)
             if stream != RGB_STREAM and components != 1:
                 raise DatasetError(
-                    f"{key}: {what} has {components} components, flow has 1; run "
+                    f"{video.key}: {what} has {components} components, flow has 1; run "
                     f"`flowprep verify --deep`"
                 )
             if not jpeg.endswith(JPEG_END):
-                raise DatasetError(f"{key}: {what} is cut; run `flowprep verify --deep`")
+                raise DatasetError(f"{video.key}: {what} is cut; run `flowprep verify --deep`")
         return jpegs
 
     def _check_stream(self, stream: str) -> None:
@@ -449,34 +474,3 @@ def open_dataset(out: str | os.PathLike[str], *, labels: str | None = None) -> F
 def published_shards(storage: Storage) -> list[int]:
     """Returns the numbers of the shards that have a sidecar, in order."""
     return list(list_shards(storage).published)
-
-
-def _check_header(jpeg: bytes, video: StoredVideo, what: str) -> int:
-    """Returns the number of components. Raises DatasetError if the size differs from the index.
-
-    A header of a few bytes may ask for gigabytes, so it is checked before anything is decoded.
-    """
-    header = read_jpeg_header(jpeg)
-    if header is None:
-        raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")
-    if (header.width, header.height) != (video.width, video.height):
-        raise DatasetError(
-            f"{video.key}: {what} is {header.width}x{header.height}, but the index says "
-            f"{video.width}x{video.height}; run `flowprep verify --deep`"
-        )
-    return header.num_components
-
-
-def _decode(jpeg: bytes, flags: int, video: StoredVideo, what: str) -> NDArray[np.uint8]:
-    _check_header(jpeg, video, what)
-    # A camera's orientation tag would turn the picture, and then it would not fit its flow.
-    flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), flags)
-    if image is None:
-        raise DatasetError(f"{video.key}: {what} is not a JPEG; run `flowprep verify --deep`")
-    if image.shape[:2] != (video.height, video.width):
-        raise DatasetError(
-            f"{video.key}: {what} is {image.shape[1]}x{image.shape[0]}, but the index says "
-            f"{video.width}x{video.height}; run `flowprep verify --deep`"
-        )
-    return image  # type: ignore[return-value]

@@ -10,6 +10,7 @@ import copy
 import functools
 import itertools
 import math
+import operator
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -27,12 +28,12 @@ from flowprep.dataset.layout import (
     stream_names,
 )
 from flowprep.dataset.read_ahead import read_ahead
-from flowprep.errors import DatasetError
+from flowprep.errors import ConfigError, DatasetError
 from flowprep.garbage import collector_paused
 from flowprep.inputs.keys import are_plain_keys, check_key
 from flowprep.storage import Storage
 
-__all__ = ["StoredVideo", "VideoList", "read_videos", "size_problem"]
+__all__ = ["StoredVideo", "VideoList", "VideoOrKey", "read_videos", "size_problem"]
 
 # T.81 has 16 bits for each side. The area is at most 16384 x 16384 px (MAX_SIDE_PX).
 _MAX_JPEG_SIDE_PX = 65535
@@ -66,6 +67,10 @@ class StoredVideo:
     def label(self) -> int | None:
         """The only label, or None if there is no label or more than one."""
         return self.labels[0] if len(self.labels) == 1 else None
+
+
+VideoOrKey = str | StoredVideo
+"""How a user names a video of a data set: by its key, or by the video itself."""
 
 
 class VideoList(Sequence[StoredVideo]):
@@ -104,24 +109,47 @@ class VideoList(Sequence[StoredVideo]):
         return self.__dict__ | {"_recent": {}}
 
     @overload
-    def __getitem__(self, index: int | str) -> StoredVideo: ...
+    def __getitem__(self, index: int | VideoOrKey) -> StoredVideo: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[StoredVideo]: ...
-    def __getitem__(self, index: int | str | slice) -> StoredVideo | Sequence[StoredVideo]:
-        """Returns the video at a position or with a key. Raises DatasetError for an unknown key."""
+    def __getitem__(self, index: int | VideoOrKey | slice) -> StoredVideo | Sequence[StoredVideo]:
+        """Returns the video at a position or with a key.
+
+        Raises DatasetError for an unknown key, IndexError for a position that does not exist, and
+        ConfigError for anything else.
+        """
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
+        if isinstance(index, StoredVideo):
+            index = index.key
+        elif not isinstance(index, str):
+            index = self._checked(index)
         if (video := self._recent.get(index)) is not None:
             return video
-        position = range(len(self))[self.position(index) if isinstance(index, str) else index]
+        position = self.position(index) if isinstance(index, str) else index
         video = self._recent.get(position) or self._build(position)
         recent = self._recent if len(self._recent) < _VIDEO_CACHE else {}
         recent[position] = recent[video.key] = video
         self._recent = recent
         return video
 
-    def position(self, key: str) -> int:
-        """Returns the position of the video with a key. Raises DatasetError if there is none."""
+    def find(self, video: VideoOrKey) -> StoredVideo:
+        """Returns the video that a user names.
+
+        Raises DatasetError for an unknown key, and ConfigError for what is neither.
+        """
+        if isinstance(video, str):
+            return self[video]
+        if isinstance(video, StoredVideo):
+            return self[video.key]
+        raise ConfigError(
+            "a video must be a video of the data set or its key, got a value of type "
+            f"{type(video).__name__}; dataset[0] is the first video"
+        )
+
+    def position(self, video: VideoOrKey) -> int:
+        """Returns the position of a video. Raises DatasetError if no video has its key."""
+        key = video.key if isinstance(video, StoredVideo) else video
         encoded = key.encode()
         wanted = zlib.crc32(encoded)
         place = int(np.searchsorted(self._hashes, np.uint32(wanted)))
@@ -215,6 +243,19 @@ class VideoList(Sequence[StoredVideo]):
             & has_wanted[self._numbers[:, _NUMBERS.index("names")]]
         )
         return None if possible.all() else self[int(np.argmin(possible))]
+
+    def _checked(self, index: Any) -> int:
+        """Returns a position as a number from 0 on; a negative one counts from the end."""
+        try:
+            position = operator.index(index)
+        except TypeError:
+            raise ConfigError(
+                "a video is found by its position, its key or itself, got a value of type "
+                f"{type(index).__name__}; dataset[0] is the first video"
+            ) from None
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"the data set has {len(self):,} videos, got position {position}")
+        return position + len(self) if position < 0 else position
 
     def _key(self, position: int) -> bytes:
         begin = self._key_ends[position - 1] if position else 0

@@ -30,8 +30,9 @@ from flowprep.config import VERSION_1_VALUES, ExtractConfig
 from flowprep.dataset.read import FlowDataset
 from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import ConfigError, FlowprepError, WeightsError
-from flowprep.learn.clip_inputs import StreamName
-from flowprep.learn.config import TrainConfig
+from flowprep.learn.clip_inputs import StreamName, sees_flow
+from flowprep.learn.clips.targets import class_names_of
+from flowprep.learn.config import LossName, TrainConfig
 from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
@@ -75,6 +76,15 @@ class Task:
     labels: str | None = None
     """The name under which the labels were read. None, as in all of version 1, means the data set's
     own labels."""
+    loss: LossName = "cross-entropy"
+    """`cross-entropy`, as in all of version 1: one class a video. `bce`: any number of classes."""
+    data: str | None = None
+    """The name of the data set, if `name` is that of one of several label sets of its videos."""
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether a video may have several of these classes."""
+        return self.loss == "bce"
 
     @property
     def config(self) -> ExtractConfig:
@@ -89,7 +99,12 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the task as JSON values; `from_dict` is its inverse."""
-        return dataclasses.asdict(self) | {"class_names": list(self.class_names)}
+        values = dataclasses.asdict(self) | {"class_names": list(self.class_names)}
+        # Version 1 has neither; a network of one label a video is stored as there.
+        for name, usual in (("loss", "cross-entropy"), ("data", None)):
+            if values[name] == usual:
+                del values[name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Task:
@@ -112,19 +127,16 @@ class Checkpoint:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def describe_task(dataset: FlowDataset) -> Task:
+def describe_task(dataset: FlowDataset, loss: LossName = "cross-entropy") -> Task:
     """Returns what a checkpoint must record about a data set that it was trained on."""
-    names = dataset.class_names
-    if not names:
-        highest = max((label for video in dataset.videos for label in video.labels), default=-1)
-        names = tuple(str(label) for label in range(highest + 1))
     name = os.path.basename(dataset.location.rstrip("/")) or dataset.location
     return Task(
         name,
-        names,
+        class_names_of(dataset),
         dataset.config.to_dict(),
         dataset.header.implementation,
         dataset.labels_name,
+        loss,
     )
 
 
@@ -346,8 +358,8 @@ def check_data(
     """Checks that a data set matches a network's training data. Returns notes for the user.
 
     For the streams flow and both, these must match: frame rate, size and shape of the pixels,
-    algorithm with all parameters, step and bound. For rgb: frame rate, size and shape. The
-    quantizer may differ, because networks get px, or levels made from px. A different
+    algorithm with all parameters, step and bound. For rgb and rgb-difference: frame rate, size and
+    shape. The quantizer may differ, because networks get px, or levels made from px. A different
     implementation of the same algorithm only adds a note. Raises ConfigMismatchError with both
     values of every difference, unless `force` is set. With `labels`, it also raises for other class
     names or another order of the class names, even with `force`.
@@ -358,7 +370,7 @@ def check_data(
     }
     given = flatten(dataset.config.to_dict())
     names = ["decode.fps", "decode.resize", "decode.square_pixels"]
-    if stream != "rgb":
+    if sees_flow(stream):
         names += ["flow.algorithm", "flow.step", "flow.bound_px"]
         names += sorted(name for name in stored | given if name.startswith("flow.parameters."))
     differences = find_differences(stored, given, names)
@@ -381,7 +393,7 @@ def check_data(
             max_shown=_MAX_SHOWN_CLASSES,
         )
     implementation = dataset.header.implementation
-    if stream != "rgb" and not differences and implementation != task.implementation:
+    if sees_flow(stream) and not differences and implementation != task.implementation:
         return [
             f"the flow of {dataset.location} was computed by {implementation}, that of the "
             f"training data by {task.implementation}: same algorithm, small differences"

@@ -12,23 +12,41 @@ __all__ = [
     "ClipForm",
     "ClipInput",
     "ConsensusName",
+    "CropsName",
     "InputStream",
     "NormalizationName",
     "StreamName",
+    "TailName",
+    "sees_flow",
+    "sees_frames",
 ]
 
-InputStream = Literal["flow", "rgb"]
-"""What an input is made of."""
-StreamName = Literal["flow", "rgb", "both"]
+InputStream = Literal["flow", "rgb", "rgb-difference"]
+"""What an input is made of. `rgb-difference`: the differences of neighboring RGB frames (TSN)."""
+StreamName = Literal["flow", "rgb", "rgb-difference", "both"]
 """What a user chooses. `both` is for networks that take flow and RGB together."""
 ClipForm = Literal["stack", "volume"]
 """`stack`: a clip is (C * L, H, W), with time in the channels. `volume`: it is (C, L, H, W)."""
 NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
 ConsensusName = Literal["avg", "max", "weighted"]
 """How the scores of a video's segments become the scores of the video."""
+CropsName = Literal["center", "ten", "whole"]
+"""What a network sees of each picture if it looks at windows of a whole video."""
+TailName = Literal["drop", "last"]
+"""What becomes of the frames after the last whole window."""
 
-_CHANNELS: dict[InputStream, int] = {"flow": 2, "rgb": 3}
-"""Flow has x and y. RGB has red, green and blue."""
+_CHANNELS: dict[InputStream, int] = {"flow": 2, "rgb": 3, "rgb-difference": 3}
+"""Flow has x and y. RGB and its differences have red, green and blue."""
+
+
+def sees_flow(stream: StreamName) -> bool:
+    """Whether this stream is made from a data set's flow, alone or beside its frames."""
+    return stream in ("flow", "both")
+
+
+def sees_frames(stream: StreamName) -> bool:
+    """Whether this stream is made from a data set's RGB frames, alone or beside its flow."""
+    return stream != "flow"
 
 
 @dataclass(frozen=True)
@@ -40,9 +58,10 @@ class ClipInput:
     stream: InputStream
     form: ClipForm
     num_frames: int
-    """L, the number of flow fields or RGB frames."""
+    """L, the number of flow fields, RGB frames or differences."""
     frame_stride: int = 1
-    """Distance between neighbors, in stored fields or frames."""
+    """Distance between neighbors, in stored fields or frames. A difference is always that of two
+    consecutive frames."""
 
     def __post_init__(self) -> None:
         check_choice("stream", self.stream, InputStream)
@@ -55,7 +74,8 @@ class ClipInput:
     def num_channels(self) -> int:
         """C, the channels of the tensor, and so the `in_channels` of the first convolution.
 
-        Flow has 2 channels and RGB has 3. A stack has as many for each of its fields or frames.
+        Flow has 2 channels, RGB and its differences have 3. A stack has as many for each of its
+        fields, frames or differences.
         """
         channels = _CHANNELS[self.stream]
         return channels * self.num_frames if self.form == "stack" else channels

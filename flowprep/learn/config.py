@@ -10,6 +10,7 @@ The whole TrainConfig is stored with every checkpoint. A training cannot go on w
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import msgspec
 
 from flowprep.config import build_spec, check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ClipInput, NormalizationName, StreamName
+from flowprep.learn.clip_inputs import ClipInput, NormalizationName, StreamName, sees_flow
 from flowprep.learn.networks import (
     NetworkOptions,
     clip_inputs,
@@ -29,10 +30,12 @@ from flowprep.learn.networks import (
 
 __all__ = [
     "FUSION_METHODS",
+    "TRUNK",
     "AugmentSpec",
     "ClipSpec",
     "CropName",
     "FusionMethod",
+    "LossName",
     "ModelSpec",
     "OptimizationSpec",
     "StackName",
@@ -45,6 +48,7 @@ __all__ = [
 StackName = Literal["plain", "bidirectional", "trajectory"]
 CropName = Literal["random", "center", "corners", "corners-13"]
 SamplingName = Literal["segments", "dense"]
+LossName = Literal["cross-entropy", "bce"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "step", "cosine"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
@@ -57,6 +61,10 @@ FUSION_METHODS: dict[FusionMethod, str] = {
     "svm": "linear SVM on L2-normalized softmax (Simonyan and Zisserman 2014)",
 }
 """What each method of fusion does, and where it was published."""
+
+
+TRUNK = "trunk"
+"""The value of `OptimizationSpec.freeze` for all of a network but its classifier."""
 
 
 def _check_at_least(spec: object, least: float, *names: str) -> None:
@@ -113,11 +121,12 @@ class ClipSpec:
     """
 
     stream: StreamName = "flow"
-    """What the network sees: the flow, the RGB frames, or both. Only some networks take both."""
+    """What the network sees: the flow, the RGB frames, the differences of consecutive RGB frames,
+    or flow and RGB frames. Only some networks take differences or both."""
     num_frames: int = 10
-    """Number of flow fields or RGB frames in a clip. The default is the network's published number.
-    If a network has several inputs, this is the number for the first input, and the numbers for the
-    others change in proportion."""
+    """Number of flow fields, RGB frames or differences in a clip. The default is the network's
+    published number. If a network has several inputs, this is the number for the first input, and
+    the numbers for the others change in proportion."""
     frame_stride: int = 1
     """Distance between neighboring fields or frames of a clip. 2 takes every second one. The
     default is the network's published distance."""
@@ -156,7 +165,7 @@ class ClipSpec:
         if self.stream == "flow":
             # For stream `both`, `check_clip` checks the numbers of the network's flow input.
             check_stack(self.stack, self.num_frames, self.frame_stride)
-        if self.stream == "rgb":
+        if not sees_flow(self.stream):
             for name, plain in (
                 ("stack", "plain"),
                 ("subtract_mean_flow", False),
@@ -164,7 +173,7 @@ class ClipSpec:
             ):
                 if getattr(self, name) != plain:
                     raise ConfigError(
-                        f"{name} is for stream flow; with stream rgb it must be {plain}, "
+                        f"{name} is for stream flow; with stream {self.stream} it must be {plain}, "
                         f"got {getattr(self, name)}"
                     )
         if self.stream != "flow" and self.normalization == "px":
@@ -238,8 +247,22 @@ class OptimizationSpec:
     """Share of the training in which the learning rate rises from a tenth to its full height."""
     clip_gradient_norm: float | None = None
     """Longest gradient, as a norm over all weights. By default gradients are not clipped."""
+    loss: LossName | None = None
+    """What each video is: `cross-entropy`: of one class. `bce`: of any number of classes, each with
+    a sigmoid and a binary cross-entropy. By default bce where a training video has several
+    labels."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread over all classes, from 0 to 1."""
+    """Share of the target that is spread over all classes, from 0 to 1. With bce,
+    over yes and no."""
+    class_weights: str | None = None
+    """Weights of the classes in the loss. `inverse`: N / (K n) for a class of n videos, with N
+    videos in K classes. Or a CSV file with the columns class and weight."""
+    freeze: str | None = None
+    """Keep the first weights of a part of the network, and the statistics of its batch norms.
+    `trunk`: all but the classifier. A number: so many stages, counted from the input."""
+    unfreeze_at: float | None = None
+    """Share of the training, such as .5, after which the frozen part learns too. The learning rate
+    follows the same schedule. By default the part stays frozen."""
     precision: PrecisionName = "fp32"
     """Arithmetic of the network. bf16 and fp16 save time and memory. fp16 needs a GPU."""
 
@@ -247,6 +270,8 @@ class OptimizationSpec:
         check_choice("optimizer", self.optimizer, OptimizerName)
         check_choice("schedule", self.schedule, ScheduleName)
         check_choice("precision", self.precision, PrecisionName)
+        if self.loss is not None:
+            check_choice("loss", self.loss, LossName)
         _check_at_least(self, 1, "batch_size", "accumulate", "num_steps")
         _check_at_least(self, 0, "momentum", "weight_decay")
         if self.batch_size % self.accumulate:
@@ -261,6 +286,7 @@ class OptimizationSpec:
                 raise ConfigError(f"{name} must be > 0, got {getattr(self, name):g}")
         if self.clip_gradient_norm is not None and not self.clip_gradient_norm > 0:
             raise ConfigError(f"clip_gradient_norm must be > 0, got {self.clip_gradient_norm:g}")
+        self._check_freeze()
         for name in ("label_smoothing", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 0 and < 1, got {getattr(self, name):g}")
@@ -271,6 +297,22 @@ class OptimizationSpec:
             raise ConfigError(
                 f"milestones are for schedule step, and it is {self.schedule}; add --schedule step"
             )
+
+    def _check_freeze(self) -> None:
+        if self.freeze not in (None, TRUNK) and not _is_count(self.freeze):
+            raise ConfigError(
+                f"freeze must be {TRUNK} or a number of stages from 1 on, got {self.freeze}"
+            )
+        if self.unfreeze_at is None:
+            return
+        if self.freeze is None:
+            raise ConfigError("unfreeze_at needs a frozen part; add --freeze trunk or a number")
+        if not 0 < self.unfreeze_at < 1:
+            raise ConfigError(f"unfreeze_at must be > 0 and < 1, got {self.unfreeze_at:g}")
+
+
+def _is_count(text: str | None) -> bool:
+    return text is not None and re.fullmatch("[1-9][0-9]{0,5}", text) is not None
 
 
 @dataclass(frozen=True)
@@ -287,6 +329,8 @@ class TrainConfig:
     """The videos to train on: a split of the data sets, or `all`."""
     test_split: str = "test"
     """The split to test on during the training, with one view per video. `none` tests nothing."""
+    balance: bool = False
+    """Show each class equally often, however many videos it has. An epoch stays as long."""
 
     def __post_init__(self) -> None:
         clip_inputs(self.model.model, self.clip.stream)

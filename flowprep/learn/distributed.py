@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from flowprep.errors import TrainingError
 from flowprep.learn.placement import choose_device
@@ -72,6 +73,16 @@ class Process:
         if self.group is not None:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
+
+    def joined(self, model: nn.Module) -> DistributedDataParallel | None:
+        """Returns what adds up the gradients of all processes; None for a single process.
+
+        It knows the parameters that learn now. Make a new one when others begin to learn.
+        """
+        if self.world_size == 1:
+            return None
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
     checkpoint, data set -> evaluate -> Scores -> flowprep.learn.scores.write_scores -> files
     network, views       -> score_videos -> Scores
+    network, views       -> score_heads  -> Scores of each of several heads, in one pass
 
 A view is one crop of one clip. Published tests average 25 clips x 10 crops or 10 x 3. For a network
 that joins segments, a view is the same crop of several clips together, as in training.
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from flowprep.dataset.read import FlowDataset
@@ -29,8 +32,9 @@ from flowprep.learn.checkpoint import (
     library_versions,
     restore_model,
 )
+from flowprep.learn.clips.targets import multi_hot
 from flowprep.learn.clips.testing import TestViews, test_loader
-from flowprep.learn.config import PrecisionName, ViewSpec
+from flowprep.learn.config import LossName, PrecisionName, ViewSpec
 from flowprep.learn.forward import arrange_clips, forward_clips, group_size
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
@@ -46,10 +50,13 @@ from flowprep.printable import bar_stream
 from flowprep.words import format_count
 
 __all__ = [
+    "Head",
     "checkpoint_file",
     "clips_notes",
     "default_folder",
     "evaluate",
+    "evaluate_heads",
+    "score_heads",
     "score_videos",
     "task_place",
 ]
@@ -62,6 +69,18 @@ Chunks = Iterable[tuple[list[torch.Tensor], torch.Tensor]]
 """Views (N, S, C, ...) of each input, and the indices of their videos (N,)."""
 
 
+@dataclass(frozen=True)
+class Head:
+    """A head of a network, and the labels to measure it with."""
+
+    task: int = 0
+    """Its index among the network's heads."""
+    loss: LossName = "cross-entropy"
+    """What it was trained with: bce has a sigmoid for each class, cross-entropy a softmax."""
+    dataset: FlowDataset | None = None
+    """Its label set, opened from the data set under test. None takes the views' own labels."""
+
+
 def score_videos(
     model: ClipModel | MultiTask,
     views: TestViews,
@@ -70,18 +89,50 @@ def score_videos(
     precision: PrecisionName = "fp32",
     num_loaders: int = 0,
     task: int = 0,
+    loss: LossName = "cross-entropy",
     rank: int = 0,
     world_size: int = 1,
     chunk_size: int | None = None,
     progress: bool | None = False,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """Scores each video of `views` by the mean over the video's views, summed in float64.
+    """Returns the scores that `score_heads` gives for the head `task` alone."""
+    (scores,) = score_heads(
+        model,
+        views,
+        [Head(task, loss)],
+        device=device,
+        precision=precision,
+        num_loaders=num_loaders,
+        rank=rank,
+        world_size=world_size,
+        chunk_size=chunk_size,
+        progress=progress,
+        on_chunk=on_chunk,
+    )
+    return scores
+
+
+def score_heads(
+    model: ClipModel | MultiTask,
+    views: TestViews,
+    heads: Sequence[Head],
+    *,
+    device: str | torch.device,
+    precision: PrecisionName = "fp32",
+    num_loaders: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    chunk_size: int | None = None,
+    progress: bool | None = False,
+    on_chunk: Callable[[], None] = lambda: None,
+) -> list[Scores]:
+    """Scores each video of `views` with each head: the mean over its views, summed in float64.
 
     The model must be on `device`. It is put into eval mode, and afterwards back into its own mode.
     For a network that joins segments, a view is a group of clips in one crop, and
     `views.group_size` must be the result of `group_size(model)`. Logits and probabilities are
-    averaged separately. A model of several tasks uses the head `task`. Process `rank` of
+    averaged separately. Process `rank` of
     `world_size` scores the videos rank, rank + world_size, ...; `Scores.interleave` joins the
     results. `chunk_size` views go through the network at once. The default is as many views as fit
     into 64 MB of input. The chunk size changes the scores only by rounding. `progress`
@@ -92,7 +143,7 @@ def score_videos(
         raise ValueError(f"group_size must be {group_size(model)}, got {views.group_size}")
     device = torch.device(device)
     num_videos = len(range(rank, views.num_videos, world_size))
-    sums: torch.Tensor | None = None
+    sums: list[torch.Tensor] = []
     was_training = model.training
     model.eval()
     bar = tqdm(
@@ -105,46 +156,64 @@ def score_videos(
     loader = test_loader(views, num_loaders=num_loaders, rank=rank, world_size=world_size)
     names = [one.name for one in model.inputs]
     chunks = _chunks(_groups(loader, bar, names, views.group_size or 1), chunk_size)
-    network = _Network(model, device, precision, task)
+    network = _Network(model, device, precision, [head.task for head in heads])
     scored = network.score_apart(chunks)
     if views.group_size is None:
         scored = network.score_joined(chunks, views.num_clips, views.views.num_crops)
     try:
         with torch.inference_mode(), bar:
-            for logits, owners in scored:
-                scores = torch.stack((logits, logits.softmax(dim=1)))
-                if sums is None:
-                    sums = torch.zeros((2, views.num_videos, logits.shape[1]), dtype=torch.float64)
-                sums.index_add_(1, owners, scores)
+            for outputs, owners in scored:
+                for number, (head, logits) in enumerate(zip(heads, outputs, strict=True)):
+                    shares = logits.sigmoid() if head.loss == "bce" else logits.softmax(dim=1)
+                    if number == len(sums):
+                        shape = (2, views.num_videos, logits.shape[1])
+                        sums.append(torch.zeros(shape, dtype=torch.float64))
+                    sums[number].index_add_(1, owners, torch.stack((logits, shares)))
                 on_chunk()
     finally:
         model.train(was_training)
-    class_names = views.dataset.class_names
-    if sums is None:
-        sums = torch.zeros((2, views.num_videos, len(class_names)), dtype=torch.float64)
+    if not sums:
+        counts = [len((head.dataset or views.dataset).class_names) for head in heads]
+        sums = [torch.zeros((2, views.num_videos, k), dtype=torch.float64) for k in counts]
     own = slice(rank, None, world_size)
-    means = sums.numpy()[:, own] / (views.num_groups * views.views.num_crops)
+    num_views = views.num_groups * views.views.num_crops
+    return [
+        _scores_of(head, views, sum_.numpy()[:, own] / num_views, own)
+        for head, sum_ in zip(heads, sums, strict=True)
+    ]
+
+
+def _scores_of(head: Head, views: TestViews, means: NDArray[np.float64], own: slice) -> Scores:
+    """Returns the scores of a head from the means of logits and probabilities, (2, N, K)."""
+    dataset = head.dataset or views.dataset
+    labels, targets = views.labels, None
+    if head.dataset is not None or head.loss == "bce":
+        sets = views.label_sets(dataset)
+        labels = np.array([one[0] if len(one) == 1 else -1 for one in sets], np.int64)
+        if head.loss == "bce":
+            targets = multi_hot(sets, means.shape[2])[own]
     return Scores(
         keys=tuple(views.keys[own]),
-        labels=views.labels[own],
+        labels=labels[own],
         logits=means[0],
         probabilities=means[1],
-        class_names=class_names,
+        class_names=dataset.class_names,
         stream=views.clip.stream,
+        targets=targets,
     )
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A network on its device, and the index of the head to use."""
+    """A network on its device, and the indices of the heads to use."""
 
     model: ClipModel | MultiTask
     device: torch.device
     precision: PrecisionName
-    task: int
+    tasks: Sequence[int]
 
-    def score_apart(self, chunks: Chunks) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields (N, K) logits of views, and the indices of their videos."""
+    def score_apart(self, chunks: Chunks) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
+        """Yields (N, K) logits of views for each head, and the indices of their videos."""
         for clips, owners in chunks:
             with autocast(self.device, self.precision):
                 logits = forward_clips(self.model, self.model, self._placed(clips))
@@ -152,8 +221,9 @@ class _Network:
 
     def score_joined(
         self, chunks: Chunks, num_clips: int, num_crops: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields (num_crops, K) logits of a video, and its index. All its clips are joined.
+    ) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
+        """Yields (num_crops, K) logits of a video for each head, and its index. All its clips are
+        joined.
 
         Clips go through the network chunk by chunk. Only their features are kept.
         """
@@ -179,9 +249,9 @@ class _Network:
     def _placed(self, clips: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return [tensor.to(self.device, non_blocking=True) for tensor in clips]
 
-    def _own(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Returns the logits of the task, as float64 on the CPU."""
-        return logits[self.task].float().cpu().double()
+    def _own(self, logits: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Returns the logits of the heads, as float64 on the CPU."""
+        return [logits[task].float().cpu().double() for task in self.tasks]
 
 
 def evaluate(
@@ -207,11 +277,49 @@ def evaluate(
     split without videos, and ConfigMismatchError if the data set differs from the training data
     (but not with `force`).
     """
-    place = task_place(checkpoint, task)
-    chosen = checkpoint.tasks[place]
+    (scores,), notes = evaluate_heads(
+        [dataset],
+        checkpoint,
+        views,
+        split=split,
+        places=[task_place(checkpoint, task)],
+        device=device,
+        precision=precision,
+        num_loaders=num_loaders,
+        force=force,
+        progress=progress,
+        origin=origin,
+    )
+    return scores, notes
+
+
+def evaluate_heads(
+    datasets: Sequence[FlowDataset],
+    checkpoint: Checkpoint,
+    views: ViewSpec,
+    *,
+    places: Sequence[int],
+    split: str = "test",
+    device: str = "auto",
+    precision: PrecisionName = "fp32",
+    num_loaders: int | None = None,
+    force: bool = False,
+    progress: bool | None = None,
+    origin: str | None = None,
+) -> tuple[list[Scores], list[str]]:
+    """Scores the videos of a split with several heads of a checkpoint, in one pass.
+
+    `places` are the indices of the heads, such as `heads_of` returns, and `datasets` the data set
+    opened with the labels of each. The split is that of the first. The rest is as in `evaluate`.
+    """
     clip = checkpoint.config.clip
-    notes = [*dataset.notes, *_labels_notes(chosen, dataset)]
-    notes += check_data(chosen, dataset, stream=clip.stream, force=force)
+    dataset = datasets[0]
+    tasks = [checkpoint.tasks[place] for place in places]
+    notes: list[str] = []
+    for chosen, labelled in zip(tasks, datasets, strict=True):
+        notes += [*labelled.notes, *_labels_notes(chosen, labelled)]
+        notes += check_data(chosen, labelled, stream=clip.stream, force=force)
+    notes = list(dict.fromkeys(notes))
     if views.num_crops == 10 and not checkpoint.config.augment.flip:
         notes.append(
             "the network never saw a mirrored clip in its training, and half of these views are "
@@ -224,28 +332,36 @@ def evaluate(
     )
     notes += clips_notes(tested)
     place_model(model, where)
-    scores = score_videos(
+    found = score_heads(
         model,
         tested,
+        [
+            Head(place, checkpoint.tasks[place].loss, own)
+            for place, own in zip(places, datasets, strict=True)
+        ],
         device=where,
         precision=precision,
         num_loaders=default_loaders() if num_loaders is None else num_loaders,
-        task=place,
         progress=progress,
     )
     source = {
         "checkpoint": origin,
         "step": checkpoint.step,
         "model": checkpoint.config.model.model,
-        "task": chosen.name,
         "data": dataset.location,
-        "labels": dataset.labels_name,
         "split": split,
         "views": dataclasses.asdict(views),
         "precision": precision,
         "versions": library_versions(),
     }
-    return dataclasses.replace(scores, class_names=chosen.class_names, source=source), notes
+    return [
+        dataclasses.replace(
+            scores,
+            class_names=chosen.class_names,
+            source={**source, "task": chosen.name, "labels": labelled.labels_name},
+        )
+        for scores, chosen, labelled in zip(found, tasks, datasets, strict=True)
+    ], notes
 
 
 def clips_notes(tested: TestViews) -> list[str]:
@@ -269,7 +385,8 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Path:
 def _labels_notes(task: Task, dataset: FlowDataset) -> list[str]:
     """Returns a note if the tested split may hold videos that the network was trained on."""
     own = describe_task(dataset)
-    if task.labels == own.labels or task.name not in (own.name, dataset.location):
+    data = task.data or task.name
+    if task.labels == own.labels or data not in (own.name, dataset.location):
         return []
     trained, tested = (
         f"labels {name}" if name is not None else "the data set's own labels"
@@ -287,14 +404,14 @@ def default_folder(
     views: ViewSpec,
     split: str,
     task: str | None = None,
-    labels: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Path:
     """Returns the default folder for scores, such as `RUN/test-250`."""
     name = next((name for name, spec in VIEWS.items() if spec == views), None)
     parts = [
         *([] if checkpoint.name == "best.pt" else [checkpoint.stem]),
         *([] if task is None else [task]),
-        *([] if labels is None else [labels]),
+        *(labels or ()),
         split,
         name or f"{views.num_clips}x{views.num_crops}",
     ]

@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.learn.config import FUSION_METHODS, FusionMethod
-from flowprep.learn.scores import Scores, softmax
+from flowprep.learn.scores import Scores, sigmoid, softmax
 
 __all__ = ["align_scores", "default_weights", "fuse_scores"]
 
 # Wang et al. 2016, section 4.1: 1 for RGB and 1.5 for flow, applied to the scores before softmax.
 _TSN_WEIGHTS = {"rgb": 1.0, "flow": 1.5}
+
+# The primal problem has one solution and uses no random numbers.
+_SVM_OPTIONS = {"dual": False, "max_iter": 10000}
 
 _NUM_NAMED = 5
 
@@ -34,7 +37,8 @@ def fuse_scores(
     gives the probabilities. `svm` trains a linear SVM (one against the rest, squared hinge, C = 1)
     on `train`: the scores of labeled training videos, from the same networks in the same order.
     The SVM's margins become the logits. Their softmax becomes the probabilities, which are useful
-    only for ranking.
+    only for ranking. Where videos may have several labels, the sigmoid takes the place of the
+    softmax, and the SVM tells the videos of each class from all others.
 
     Videos are matched by key and keep the order of the first stream. Raises ConfigError for weights
     or training scores that do not fit, and DatasetError if the streams do not hold the same videos
@@ -44,6 +48,7 @@ def fuse_scores(
         choices = ", ".join(get_args(FusionMethod))
         raise ConfigError(f"method must be one of {choices}, got {method!r}")
     streams = align_scores(streams)
+    squash = sigmoid if streams[0].is_multilabel else softmax
     if weights is not None and method in ("logits", "svm"):
         raise ConfigError(f"weights are for methods mean and weighted, not for {method}")
     source = {
@@ -52,21 +57,24 @@ def fuse_scores(
     }
     if method == "svm":
         logits = _svm_margins(streams, train)
-        probabilities = softmax(logits)
+        probabilities = squash(logits)
     elif method == "mean":
         shares = _checked_weights(weights or [1.0] * len(streams), len(streams))
         source["weights"] = shares.tolist()
         stacked = np.stack([scores.probabilities for scores in streams])
         probabilities = np.tensordot(shares / shares.sum(), stacked, 1)
-        # Softmax turns these back into the probabilities. A score that underflowed stays finite.
+        # Softmax, or the sigmoid, turns these back into the probabilities. A score that underflowed
+        # stays finite.
         logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+        if streams[0].is_multilabel:
+            logits -= np.log(np.maximum(1 - probabilities, np.finfo(np.float64).tiny))
     else:
         if method == "logits":
             weights = [1.0] * len(streams)
         factors = _checked_weights(weights or default_weights(streams), len(streams))
         source["weights"] = factors.tolist()
         logits = np.tensordot(factors, np.stack([scores.logits for scores in streams]), 1)
-        probabilities = softmax(logits)
+        probabilities = squash(logits)
     first = streams[0]
     return Scores(
         first.keys,
@@ -76,6 +84,7 @@ def fuse_scores(
         first.class_names,
         "+".join(scores.stream for scores in streams),
         source,
+        first.targets,
     )
 
 
@@ -99,7 +108,7 @@ def align_scores(streams: Sequence[Scores]) -> list[Scores]:
                 )
         place = {key: row for row, key in enumerate(other.keys)}
         other = other.select([place[key] for key in first.keys])
-        if len(rows := np.flatnonzero(other.labels != first.labels)):
+        if len(rows := _differing_rows(first, other)):
             row = int(rows[0])
             raise DatasetError(
                 f"{_describe(first)} and {_describe(other)} differ in the labels of {len(rows)} "
@@ -108,6 +117,13 @@ def align_scores(streams: Sequence[Scores]) -> list[Scores]:
             )
         aligned.append(other)
     return aligned
+
+
+def _differing_rows(first: Scores, other: Scores) -> NDArray[np.int64]:
+    """Returns the videos with other labels in one of the two."""
+    if first.targets is None or other.targets is None:
+        return np.flatnonzero(other.labels != first.labels)
+    return np.flatnonzero((other.targets != first.targets).any(axis=1))
 
 
 def default_weights(streams: Sequence[Scores]) -> list[float]:
@@ -160,14 +176,15 @@ def _svm_margins(streams: Sequence[Scores], train: Sequence[Scores] | None) -> N
             )
     train = align_scores(train)
     known = np.flatnonzero(train[0].is_labelled)
+    if train[0].targets is not None:
+        return _margins_of_each(train, train[0].targets[known], known, streams)
     labels = train[0].labels[known]
     present = np.unique(labels)
     if len(present) < 2:
         raise DatasetError(
             f"an SVM needs training scores of two classes or more, got {len(present)}"
         )
-    # The primal problem has one solution and uses no random numbers.
-    svm = LinearSVC(dual=False, max_iter=10000)
+    svm = LinearSVC(**_SVM_OPTIONS)
     svm.fit(_svm_features(train)[known], labels)
     margins = svm.decision_function(_svm_features(streams))
     if margins.ndim == 1:
@@ -176,6 +193,34 @@ def _svm_margins(streams: Sequence[Scores], train: Sequence[Scores] | None) -> N
     scores_of_all = np.full((len(margins), streams[0].num_classes), -1.0)
     scores_of_all[:, present] = margins
     return scores_of_all
+
+
+def _margins_of_each(
+    train: Sequence[Scores],
+    targets: NDArray[np.bool_],
+    known: NDArray[np.int64],
+    streams: Sequence[Scores],
+) -> NDArray[np.float64]:
+    """Returns (N, K) margins where a video may have several labels: an SVM for each class.
+
+    A class that none or all of the training videos have gets -1 or 1. Raises DatasetError if that
+    is so for every class.
+    """
+    from sklearn.svm import LinearSVC
+
+    counts = targets.sum(axis=0)
+    learnable = np.flatnonzero((counts > 0) & (counts < len(targets)))
+    if not len(learnable):
+        raise DatasetError(
+            "an SVM needs training scores of a class that some videos have and others do not, "
+            "got none"
+        )
+    margins = np.repeat(np.where(counts > 0, 1.0, -1.0)[None], len(streams[0].keys), axis=0)
+    features, tested = _svm_features(train)[known], _svm_features(streams)
+    for label in learnable.tolist():
+        svm = LinearSVC(**_SVM_OPTIONS)
+        margins[:, label] = svm.fit(features, targets[:, label]).decision_function(tested)
+    return margins
 
 
 def _svm_features(streams: Sequence[Scores]) -> NDArray[np.float64]:
@@ -190,16 +235,22 @@ def _svm_features(streams: Sequence[Scores]) -> NDArray[np.float64]:
 
 
 def _check_classes(first: Scores, other: Scores) -> None:
+    if first.is_multilabel != other.is_multilabel:
+        one, several = (other, first) if first.is_multilabel else (first, other)
+        raise DatasetError(
+            f"{_describe(several)} is of a network of several classes a video (loss bce), "
+            f"{_describe(one)} of one of one class a video; fuse networks of the same loss"
+        )
     if first.num_classes != other.num_classes:
         raise DatasetError(
             f"{_describe(first)} has {first.num_classes} classes and {_describe(other)} "
             f"{other.num_classes}; fuse networks of the same classes"
         )
-    for number, (one, two) in enumerate(zip(first.names, other.names, strict=True)):
-        if one != two:
+    for number, (name, given) in enumerate(zip(first.names, other.names, strict=True)):
+        if name != given:
             raise DatasetError(
-                f"class {number} is {one} in {_describe(first)} and {two} in {_describe(other)}; "
-                "fuse networks that were trained with the same class list"
+                f"class {number} is {name} in {_describe(first)} and {given} in "
+                f"{_describe(other)}; fuse networks that were trained with the same class list"
             )
 
 
@@ -209,6 +260,9 @@ def _describe(scores: Scores) -> str:
 
 
 def _label(scores: Scores, row: int) -> str:
+    if scores.targets is not None:
+        own = np.flatnonzero(scores.targets[row]).tolist()
+        return " and ".join(scores.names[label] for label in own) or "none"
     label = int(scores.labels[row])
     return "none" if label < 0 else scores.names[label]
 

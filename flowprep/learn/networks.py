@@ -126,13 +126,15 @@ class Network:
 
 
 def _stacks(num_fields: int = 10) -> dict[StreamName, tuple[ClipInput, ...]]:
-    """Returns the inputs of a network over stacks: so many fields, or one frame.
+    """Returns the inputs of a network over stacks: so many fields, one frame, or five differences.
 
-    Ten fields are Simonyan and Zisserman's (2014, section 3.1), five are TSN's (2016, 4.2).
+    Ten fields are Simonyan and Zisserman's (2014, section 3.1), five are TSN's (2016, 4.2). Five
+    differences of six frames are TSN's (yjxiong/tsn-pytorch, models.py).
     """
     return {
         "flow": (ClipInput("flow", "flow", "stack", num_fields),),
         "rgb": (ClipInput("rgb", "rgb", "stack", 1),),
+        "rgb-difference": (ClipInput("rgb-difference", "rgb-difference", "stack", 5),),
     }
 
 

@@ -1,17 +1,15 @@
-"""Steps, learning rates, optimizers and losses: everything that OptimizationSpec alone decides."""
+"""Steps, learning rates and optimizers: everything that OptimizationSpec alone decides."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.config import OptimizationSpec
 
-__all__ = ["WARMUP_START", "count_steps", "learning_rate", "make_optimizer", "task_loss"]
+__all__ = ["WARMUP_START", "count_steps", "learning_rate", "make_optimizer"]
 
 WARMUP_START = 0.1
 """Share of the learning rate at the start of the warm-up."""
@@ -67,29 +65,3 @@ def make_optimizer(spec: OptimizationSpec, model: nn.Module) -> torch.optim.Opti
         ],
         lr=spec.learning_rate,
     )
-
-
-def task_loss(
-    logits: Sequence[torch.Tensor],
-    labels: torch.Tensor,
-    tasks: torch.Tensor,
-    counts: Sequence[int],
-    *,
-    label_smoothing: float = 0.0,
-) -> torch.Tensor:
-    """Returns the contribution of these samples to the loss of the step's whole batch, a scalar.
-
-    The loss is the sum over tasks (data sets). For each task it is the mean cross-entropy of the
-    task's own samples. `logits` holds (n, K) for each task; `labels` and `tasks` are (n,). `counts`
-    is the number of samples of each task in the whole batch, over all its parts and processes. The
-    losses of the parts add up to the loss of the batch, however the batch is divided. Samples do
-    not influence the logits of other tasks.
-    """
-    total = logits[0].new_zeros((), dtype=torch.float32)
-    for task, (scores, count) in enumerate(zip(logits, counts, strict=True)):
-        own = tasks == task
-        losses = F.cross_entropy(
-            scores[own].float(), labels[own], reduction="sum", label_smoothing=label_smoothing
-        )
-        total = total + losses / max(1, count)
-    return total

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
-from flowprep.learn.clip_inputs import InputStream, StreamName
+from flowprep.learn.clip_inputs import StreamName, sees_flow
 from flowprep.learn.config import (
     AugmentSpec,
     ClipSpec,
@@ -40,6 +38,9 @@ _TWO_STREAM = OptimizationSpec(
     schedule="step",
     milestones=(50 / 80, 70 / 80),
 )
+
+
+_I3D_STREAMS: tuple[StreamName, ...] = ("flow", "rgb")
 
 
 RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
@@ -91,6 +92,28 @@ RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
                 clip_gradient_norm=20,
             ),
         ),
+        # RGB-diff as in yjxiong/tsn-pytorch's README: 7 segments of 5 differences, batch 128, rate
+        # .001, a tenth after 80 and 160 of 180 epochs, gradient 40, dropout .8.
+        "rgb-difference": TrainConfig(
+            ModelSpec("tsn-resnet50", options=TSNOptions(partial_bn=True)),
+            ClipSpec(
+                "rgb-difference",
+                5,
+                num_segments=7,
+                normalization="tsn-resnet",
+                resize_short_px=256,
+            ),
+            AugmentSpec("corners-13", _TSN_SCALES[:3]),
+            OptimizationSpec(
+                128,
+                accumulate=16,
+                num_epochs=180,
+                learning_rate=0.001,
+                schedule="step",
+                milestones=(80 / 180, 160 / 180),
+                clip_gradient_norm=40,
+            ),
+        ),
     },
     # Carreira and Zisserman 2017, section 3: SGD .9, clips of 64 frames at 25 fps, short side 256,
     # random crop 224, mirrored; a tenth of the rate at plateaus, here at fixed shares. Rate, decay
@@ -110,7 +133,7 @@ RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
                 milestones=(0.5, 0.8),
             ),
         )
-        for stream in get_args(InputStream)
+        for stream in _I3D_STREAMS
     },
 }
 """Published trainings by name and stream."""
@@ -128,7 +151,7 @@ def default_config(model: str, stream: StreamName) -> TrainConfig:
         first.num_frames,
         first.frame_stride,
         num_segments=network.num_segments,
-        subtract_mean_flow=network.subtract_mean_flow and stream != "rgb",
+        subtract_mean_flow=network.subtract_mean_flow and sees_flow(stream),
         normalization=network.normalization,
     )
     augment = AugmentSpec()

@@ -4,7 +4,7 @@
       config.json     the whole configuration, the data sets, library versions
       metrics.csv     a line every `log_every` steps, and one for each test
       last.pt         the checkpoint from which the same command continues
-      best.pt         the weights with the best top-1 on the test split
+      best.pt         the weights with the best top-1 or mAP on the test split
       tensorboard/    the numbers of metrics.csv for TensorBoard
 
 A checkpoint is written after the lines of its step. A training that continues from the checkpoint
@@ -58,19 +58,23 @@ class MetricsRow:
     split: str
     """`train` for means over the steps since the last such line, otherwise the tested split."""
     data: str
-    """Names of the data sets, joined by `+` in the lines of training."""
+    """Names of the data sets or heads, joined by `+` for several together."""
     loss: float
-    top1: float
-    """Share of samples, or of tested videos, that are classified correctly."""
+    top1: float | None
+    """Share of samples, or of tested videos, that are classified correctly. None for videos of
+    several labels."""
     learning_rate: float | None = None
     """Learning rate of the last step."""
     clips_per_second: float | None = None
     """Training samples times their segments, per second."""
     seconds: float | None = None
     """Time spent training since step 0, over all runs together."""
+    mean_average_precision: float | None = None
+    """mAP of the tested videos, of which some have several labels."""
 
 
-_COLUMNS = [item.name for item in dataclasses.fields(MetricsRow)]
+_MEAN_AVERAGE_PRECISION = "mAP"
+_COLUMNS = [item.name for item in dataclasses.fields(MetricsRow)][:-1]
 
 
 class RunFolder:
@@ -86,6 +90,7 @@ class RunFolder:
         self.path = Path(as_path(os.fspath(location)))
         self._events: Events | None = None
         self._num_tasks = 1
+        self._columns = _COLUMNS
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -153,8 +158,10 @@ class RunFolder:
             "versions": library_versions(),
         }
         storage.write_bytes(CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode())
+        if any(task.is_multilabel for task in tasks):
+            self._columns = [*_COLUMNS, _MEAN_AVERAGE_PRECISION]
         kept = self._rows_until(step) if step else []
-        storage.write_bytes(METRICS_FILE, csv_text([_COLUMNS, *kept]).encode())
+        storage.write_bytes(METRICS_FILE, csv_text([self._columns, *kept]).encode())
         self._num_tasks = len(tasks)
         if tensorboard:
             # Hides what a killed run wrote after its last checkpoint.
@@ -165,17 +172,18 @@ class RunFolder:
         # Names of data sets are those of folders, which need not be UTF-8.
         shown = row.data.encode("utf-8", "backslashreplace").decode()
         values = {**dataclasses.asdict(row), "data": shown}
+        values[_MEAN_AVERAGE_PRECISION] = values.pop("mean_average_precision")
         with (
             translated_errors("write", METRICS_FILE),
             open(self.path / METRICS_FILE, "a", encoding="utf-8", newline="") as file,
         ):
-            file.write(csv_text([map(_format, values.values())]))
+            file.write(csv_text([[_format(values[name]) for name in self._columns]]))
         if self._events is None:
             return
         place = row.split
         if row.split != "train" and self._num_tasks > 1:
             place = f"{row.split}/{shown}"
-        names = ("loss", "top1", "learning_rate", "clips_per_second")
+        names = ("loss", "top1", "mAP", "learning_rate", "clips_per_second")
         numbers = {f"{place}/{name}": values[name] for name in names if values[name] is not None}
         self._events.add(row.step, numbers)
 
@@ -199,7 +207,7 @@ class RunFolder:
         # What stands behind damage is not to be told from it.
         with contextlib.suppress(csv.Error):
             for row in csv.reader(io.StringIO(text, newline="")):
-                if len(row) == len(_COLUMNS) and _is_step(row[0]) and int(row[0]) <= step:
+                if len(row) == len(self._columns) and _is_step(row[0]) and int(row[0]) <= step:
                     rows.append(row)
         return rows
 

@@ -15,12 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.errors import DatasetError
+from flowprep.learn.average_precision import (
+    average_precision_csv,
+    average_precisions,
+    weighted_mean,
+)
 from flowprep.learn.confusion import confusion_csv, confusion_png
 from flowprep.learn.csv_tables import csv_text
 from flowprep.printable import join_lines
 from flowprep.storage import Storage
+from flowprep.words import format_count
 
-__all__ = ["SCORES_FILE", "Scores", "softmax", "write_scores"]
+__all__ = ["SCORES_FILE", "Scores", "sigmoid", "softmax", "write_scores"]
 
 SCORES_FILE = "scores.npz"
 _FORMAT = "flowprep-scores"
@@ -38,15 +44,19 @@ class Scores:
     labels: NDArray[np.int64]
     """(N,) class numbers, 0-based; -1 for a video without a label or with several."""
     logits: NDArray[np.float64]
-    """(N, K) scores before softmax, averaged over a video's views."""
+    """(N, K) scores before softmax or sigmoid, averaged over a video's views."""
     probabilities: NDArray[np.float64]
-    """(N, K) softmax of each view's logits, averaged over the views. Measures use these."""
+    """(N, K) softmax of each view's logits, averaged over the views. Measures use these. Where
+    videos may have several labels: the sigmoid of each logit."""
     class_names: tuple[str, ...]
     """The index is the class number. Empty if the classes have no names."""
     stream: str
-    """`flow`, `rgb`, `both` for a network that sees both, or a fusion's streams: `flow+rgb`."""
+    """`flow`, `rgb`, `rgb-difference`, `both` for a network that sees flow and RGB, or a fusion's
+    streams: `flow+rgb`."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """Where the scores come from, as JSON values: checkpoint, views, split, versions, ..."""
+    targets: NDArray[np.bool_] | None = None
+    """(N, K) which classes each video has. None if each video has one class at most."""
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -63,6 +73,12 @@ class Scores:
                 f"labels, logits and probabilities must be of the same videos and classes, got "
                 f"{self.labels.shape}, {self.logits.shape} and {self.probabilities.shape}"
             )
+        if self.targets is not None:
+            object.__setattr__(self, "targets", np.asarray(self.targets, np.bool_))
+            if self.targets.shape != self.logits.shape:
+                raise DatasetError(
+                    f"targets must be {self.logits.shape} as the logits, got {self.targets.shape}"
+                )
         if len(set(self.keys)) != num_videos:
             raise DatasetError("keys must differ from one another, got one twice")
         if self.class_names and len(self.class_names) != self.num_classes:
@@ -89,8 +105,15 @@ class Scores:
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
-        """(N,) bool: the videos that have one label and can be measured."""
+        """(N,) bool: the videos that have a label and can be measured."""
+        if self.targets is not None:
+            return np.asarray(self.targets.any(axis=1))
         return self.labels >= 0
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether a video may have several classes."""
+        return self.targets is not None
 
     @property
     def predictions(self) -> NDArray[np.int64]:
@@ -102,8 +125,17 @@ class Scores:
 
         The mean class accuracy is the mean over classes of the share of correctly classified
         videos, so small classes count as much as large ones. Classes without a video do not count.
-        Raises DatasetError if no video has a label.
+        Where videos may have several labels, the measures are `mean_average_precision` and
+        `weighted_average_precision`, as `average_precision` defines them. Raises DatasetError if no
+        video has a label.
         """
+        if self.targets is not None:
+            precisions = self.average_precisions()
+            known = self.is_labelled
+            return {
+                "mean_average_precision": float(np.nanmean(precisions)),
+                "weighted_average_precision": weighted_mean(self.targets[known], precisions),
+            }
         ranks = self._ranks()
         accuracies = self._class_accuracies()
         return {
@@ -111,6 +143,16 @@ class Scores:
             "top5": float(np.mean(ranks < 5)),
             "mean_class_accuracy": float(np.nanmean(accuracies)),
         }
+
+    def average_precisions(self) -> NDArray[np.float64]:
+        """Returns the average precision of each class over labeled videos, (K,), NaN without any.
+
+        Raises DatasetError if videos have one label only, or if none has any.
+        """
+        if self.targets is None:
+            raise DatasetError("average precision is for scores of videos with several labels")
+        known = self._known()
+        return average_precisions(self.targets[known], self.probabilities[known])
 
     def confusion(self) -> NDArray[np.int64]:
         """Returns (K, K) counts of labeled videos: rows are labels, columns are predictions."""
@@ -127,6 +169,8 @@ class Scores:
             lines[0] += f", {num_known} of them with a label and measured"
         if num_known == 0:
             return join_lines(lines)
+        if self.targets is not None:
+            return join_lines(lines + self._multilabel_summary())
         measures = self.metrics()
         lines += [
             f"  top-1                {100 * measures['top1']:.1f} %",
@@ -165,6 +209,7 @@ class Scores:
             self.class_names,
             self.stream,
             self.source,
+            None if self.targets is None else self.targets[rows],
         )
 
     @classmethod
@@ -180,12 +225,14 @@ class Scores:
             full[0].class_names,
             full[0].stream,
             full[0].source,
+            joined_targets([part.targets for part in full]),
         )
         return joined.select(np.argsort(np.concatenate(places)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an .npz file atomically: keys, labels, logits, probabilities, a JSON header.
 
+        Scores of videos with several labels hold `targets` too.
         Raises StorageError if the file cannot be written.
         """
         header = {
@@ -195,15 +242,17 @@ class Scores:
             "stream": self.stream,
             "source": dict(self.source),
         }
+        arrays: dict[str, Any] = {
+            "header": np.array(json.dumps(header)),
+            "keys": np.array(self.keys, dtype=np.str_),
+            "labels": self.labels,
+            "logits": self.logits,
+            "probabilities": self.probabilities,
+        }
+        if self.targets is not None:
+            arrays["targets"] = self.targets
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            header=np.array(json.dumps(header)),
-            keys=np.array(self.keys, dtype=np.str_),
-            labels=self.labels,
-            logits=self.logits,
-            probabilities=self.probabilities,
-        )
+        np.savez_compressed(buffer, **arrays)
         folder, name = os.path.split(os.fspath(path))
         Storage(folder or ".").write_bytes(name, buffer.getvalue())
 
@@ -242,6 +291,7 @@ class Scores:
                     tuple(header["class_names"]),
                     header["stream"],
                     header["source"],
+                    arrays.get("targets"),
                 )
         except (
             ValueError,
@@ -263,13 +313,36 @@ class Scores:
 
     def _ranks(self) -> NDArray[np.int64]:
         """Returns how many classes rank above the label, for each labeled video."""
+        known = self._known()
+        order = np.argsort(-self.probabilities[known], axis=1, kind="stable")
+        return np.asarray(np.argmax(order == self.labels[known, None], axis=1), np.int64)
+
+    def _known(self) -> NDArray[np.bool_]:
         known = self.is_labelled
         if not known.any():
             raise DatasetError(
                 "no video has a label, so that nothing can be measured; give the videos labels"
             )
-        order = np.argsort(-self.probabilities[known], axis=1, kind="stable")
-        return np.asarray(np.argmax(order == self.labels[known, None], axis=1), np.int64)
+        return known
+
+    def _multilabel_summary(self) -> list[str]:
+        assert self.targets is not None
+        measures, precisions = self.metrics(), self.average_precisions()
+        counts = self.targets.sum(axis=0)
+        lines = [
+            f"  mAP                  {100 * measures['mean_average_precision']:.1f} %",
+            f"  weighted mAP         {100 * measures['weighted_average_precision']:.1f} %",
+        ]
+        if num_empty := int((counts == 0).sum()):
+            classes = "class" if num_empty == 1 else "classes"
+            lines[0] += f", without {num_empty:,} {classes} that no video has"
+        imperfect = [k for k in np.argsort(precisions, kind="stable") if precisions[k] < 1]
+        if imperfect:
+            lines.append("  worst classes, by average precision")
+        for k in imperfect[:_NUM_SHOWN]:
+            videos = format_count(int(counts[k]), "video")
+            lines.append(f"    {100 * precisions[k]:5.1f} %  {self.names[k]} ({videos})")
+        return lines
 
     def _class_accuracies(self) -> NDArray[np.float64]:
         """Returns (K,) the share of each class's videos that is correct; NaN without videos."""
@@ -284,10 +357,24 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float64)
 
 
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the sigmoid of each number, float64."""
+    # exp of numbers below 0 alone, which cannot overflow.
+    powers = np.exp(-np.abs(logits))
+    return np.asarray(np.where(logits >= 0, 1.0, powers) / (1 + powers), np.float64)
+
+
+def joined_targets(parts: Sequence[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
+    """Returns the rows of all parts, or None if the videos have one class at most."""
+    rows = [part for part in parts if part is not None]
+    return np.concatenate(rows) if rows else None
+
+
 def write_scores(scores: Scores, folder: str | os.PathLike[str]) -> None:
     """Writes scores.npz, scores.csv, confusion.csv and confusion.png into `folder`.
 
-    The confusion files are written only if videos have labels. Raises StorageError if the files
+    The confusion files are written only if videos have labels. Where videos may have several,
+    average_precision.csv takes their place. Raises StorageError if the files
     cannot be written.
     """
     storage = Storage(folder)
@@ -295,6 +382,12 @@ def write_scores(scores: Scores, folder: str | os.PathLike[str]) -> None:
     scores.save(os.path.join(os.fspath(folder), SCORES_FILE))
     storage.write_bytes("scores.csv", _as_utf8(_scores_csv(scores)))
     if not scores.is_labelled.any():
+        return
+    if scores.targets is not None:
+        table = average_precision_csv(
+            scores.targets[scores.is_labelled], scores.average_precisions(), scores.names
+        )
+        storage.write_bytes("average_precision.csv", _as_utf8(table))
         return
     counts = scores.confusion()
     top1 = scores.metrics()["top1"]
@@ -310,12 +403,21 @@ def _as_utf8(text: str) -> bytes:
 
 
 def _scores_csv(scores: Scores) -> str:
-    """Returns a line per video: its label, the most probable class, and both probabilities."""
+    """Returns a line per video: its label, the most probable class, and both probabilities.
+
+    Several labels are joined by `; `, and so are their probabilities.
+    """
     rows = [("key", "label", "prediction", "probability", "label_probability")]
     predictions = scores.predictions
     for place, key in enumerate(scores.keys):
         label, prediction = scores.labels[place], predictions[place]
         row = scores.probabilities[place]
-        known = ("", "") if label < 0 else (scores.names[label], f"{row[label]:.6f}")
+        own = [label] if label >= 0 else []
+        if scores.targets is not None:
+            own = np.flatnonzero(scores.targets[place]).tolist()
+        known = [
+            "; ".join(texts)
+            for texts in ([scores.names[k] for k in own], [f"{row[k]:.6f}" for k in own])
+        ]
         rows.append((key, known[0], scores.names[prediction], f"{row[prediction]:.6f}", known[1]))
     return csv_text(rows)

@@ -14,6 +14,7 @@ unspecified order, so two runs agree only up to rounding.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import time
@@ -30,19 +31,24 @@ from tqdm import tqdm
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import TrainingError
 from flowprep.learn.checkpoint import Checkpoint, build_model, load_model, save_checkpoint
+from flowprep.learn.class_weights import class_weights
 from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process, join_processes
-from flowprep.learn.evaluate import score_videos
+from flowprep.learn.evaluate import Head, score_heads
 from flowprep.learn.forward import forward_clips
+from flowprep.learn.freezing import freeze_part
+from flowprep.learn.losses import batch_targets, count_right, target_loss
 from flowprep.learn.models.multitask import MultiTask
-from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer, task_loss
+from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer
 from flowprep.learn.placement import autocast, place_model
 from flowprep.learn.run_folder import BEST_FILE, LAST_FILE, MetricsRow, RunFolder
 from flowprep.learn.scores import Scores
 from flowprep.learn.signals import Signals, watched_signals
+from flowprep.learn.train_measures import Measured, measure, measure_name, quality
 from flowprep.learn.train_report import TrainReport
 from flowprep.learn.train_setup import (
+    check_losses,
     check_parts,
     check_step,
     count_loaders,
@@ -74,7 +80,9 @@ def train(
 ) -> TrainReport:
     """Trains a network on data sets into the folder `run`, and continues an interrupted run.
 
-    With several data sets, the network has a head for each, and their losses are summed. Under
+    With several data sets, the network has a head for each, and their losses are summed. Data sets
+    of one location with labels of different names are label sets of the same videos: each clip is
+    seen once, by all their heads. Under
     torchrun, or in an existing torch.distributed group, this process does its part of the training.
     `options.num_workers` is ignored here (`ray_train.train_on_ray` starts the workers).
     `is_stop_asked` is called after every step, and during tests. `on_note` gets the notes for the
@@ -129,12 +137,18 @@ class _Training:
 
         # ---- the state of the training
         checkpoint = process.share(folder.last(config) if process.is_main else None)
-        self.tasks = name_tasks(datasets)
+        self.tasks = name_tasks(datasets, config, checkpoint)
+        check_losses(config, self.tasks)
         torch.manual_seed(config.seed)
         self.network = build_model(config, [len(task.class_names) for task in self.tasks])
-        self.clips = TrainingClips(datasets, config, self.network.inputs)
-        self.tests = make_tests(datasets, config, self.network)
-        digest = digest_videos(datasets, config)
+        losses = [task.loss for task in self.tasks]
+        self.clips = TrainingClips(datasets, config, self.network.inputs, losses=losses)
+        self.groups = [[self.tasks[n] for n in heads] for heads in self.clips.targets.groups]
+        self.tests = make_tests(datasets, config, self.network, self.tasks)
+        self.class_weights = class_weights(
+            config.optimization.class_weights, self.tasks, self.clips.all_classes, process.device
+        )
+        digest = digest_videos(datasets, config, self.class_weights)
         self.num_steps = count_steps(config.optimization, self.clips.num_videos)
         check_parts(config, process, self.network)
         self.notes = data_notes(
@@ -173,12 +187,14 @@ class _Training:
             restore_optimizer(self.optimizer, self.scaler, state)
             # The optimizer and the scaler hold these now. A second copy would double the memory.
             state.optimizer, state.scaler = {}, {}
-        self.runner: Any = self.network
-        self.distributed: DistributedDataParallel | None = None
-        if self.process.world_size > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            self.runner = self.distributed = DistributedDataParallel(self.network, device_ids=ids)
-        if options.compile:
+        self.frozen = freeze_part(self.network, config.optimization, self.step, self.num_steps)
+        self._wrap()
+
+    def _wrap(self) -> None:
+        """Makes what runs the network: the processes add up the gradients of what learns now."""
+        self.distributed = self.process.joined(self.network)
+        self.runner: Any = self.network if self.distributed is None else self.distributed
+        if self.options.compile:
             self.runner = torch.compile(self.runner)
 
     # ---- the loop
@@ -261,6 +277,10 @@ class _Training:
         """Changes the weights once; returns the learning rate."""
         config, state, process = self.config, self.state, self.process
         spec = config.optimization
+        if self.frozen is not None and self.frozen.is_due(self.step, self.num_steps):
+            self.frozen.release()
+            self.frozen = None
+            self._wrap()
         rate = learning_rate(spec, self.step, self.num_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -286,23 +306,24 @@ class _Training:
             batch["clips"][one.name].to(device, non_blocking=True)  # (n, S, C, ...)
             for one in self.network.inputs
         ]
-        labels = batch["label"].to(device, non_blocking=True)  # (n,)
-        owners = batch["task"].to(device, non_blocking=True)  # (n,)
+        targets = [  # (n,) or (n, K)
+            one.to(device, non_blocking=True) for one in batch_targets(batch, len(self.tasks))
+        ]
         with _gradients_kept(self.distributed, is_last), autocast(device, spec.precision):
             logits = forward_clips(
                 self.runner, self.network, clips, channels_last=self.options.channels_last
             )
-            loss = task_loss(logits, labels, owners, counts, label_smoothing=spec.label_smoothing)
+            loss = target_loss(
+                *(logits, targets, counts),
+                label_smoothing=spec.label_smoothing,
+                weights=self.class_weights,
+            )
         # DistributedDataParallel averages over processes, but the parts must be summed.
         self.scaler.scale(loss * self.process.world_size).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            right = sum(
-                ((scores.argmax(1) == labels) & (owners == task)).sum()
-                for task, scores in enumerate(logits)
-            )
             totals[0] += loss.double()
-            totals[1] += right
-            totals[2] += len(labels)
+            for place, count in enumerate(count_right(logits, targets), start=1):
+                totals[place] += count
 
     # ---- at intervals
 
@@ -327,7 +348,8 @@ class _Training:
     def _log(self, joined: torch.Tensor, rate: float, now: float) -> None:
         """Writes a line of metrics.csv: the means since the last line."""
         state, config = self.state, self.config
-        state.loss, top1 = float(joined[0] / joined[3]), float(joined[1] / joined[2])
+        state.loss = float(joined[0] / joined[3])
+        top1 = float(joined[1] / joined[2]) if joined[2] else None
         num_videos = (self.step - self.logged_step) * config.optimization.batch_size
         num_clips = num_videos * config.clip.num_segments
         row = MetricsRow(
@@ -343,7 +365,8 @@ class _Training:
         )
         if self.process.is_main:
             self.folder.add(row)
-        self.bar.set_postfix({"loss": f"{state.loss:.3f}", "top1": f"{top1:.3f}"})
+        shown = {} if top1 is None else {"top1": f"{top1:.3f}"}
+        self.bar.set_postfix({"loss": f"{state.loss:.3f}", **shown})
         state.totals.zero_()
         self.logged_at, self.logged_step = now, self.step
 
@@ -364,12 +387,15 @@ class _Training:
             raise KeyboardInterrupt
         state.tested_step = self.step
         if is_main:
-            for task, (loss, top1) in zip(self.tasks, measured, strict=False):
-                split = self.config.test_split
-                self.folder.add(MetricsRow(self.step, self._epoch(), split, task.name, loss, top1))
+            split = self.config.test_split
+            for one in itertools.chain.from_iterable(measured):
+                row = MetricsRow(self.step, self._epoch(), split, one.name, one.loss, one.top1)
+                row = dataclasses.replace(row, mean_average_precision=one.mean_average_precision)
+                self.folder.add(row)
         if measured:
-            state.top1 = sum(top1 for _, top1 in measured) / len(measured)
-            self.bar.set_postfix({"loss": f"{state.loss:.3f}", "top1": f"{state.top1:.3f}"})
+            state.top1 = sum(map(quality, self.groups, measured)) / len(measured)
+            shown = {measure_name(self.groups): f"{state.top1:.3f}"}
+            self.bar.set_postfix({"loss": f"{state.loss:.3f}", **shown})
             if state.best is None or state.top1 > state.best[0]:
                 state.best = (state.top1, self.step)
                 if is_main:
@@ -379,24 +405,25 @@ class _Training:
         self.saved_at = self.logged_at = time.monotonic()
         self.logged_step = self.step
 
-    def _test(self) -> list[tuple[float, float]] | None:
-        """Returns (loss, top-1) for each data set's test split, from the center of each video.
+    def _test(self) -> list[list[Measured]] | None:
+        """Returns the measures of each data set's test split, from the center of each video.
 
         Returns None if a process is asked to stop during the test.
         """
         process = self.process
         process.share_buffers(self.network)
         measured = []
-        for number, views in enumerate(self.tests):
-            own: Scores | None = None
+        for views, heads in zip(self.tests, self.clips.targets.groups, strict=False):
+            tasks = [self.tasks[head] for head in heads]
+            own: list[Scores] | None = None
             with suppress(_StopAskedError):
-                own = score_videos(
+                own = score_heads(
                     self.network,
                     views,
+                    self._heads(heads),
                     device=process.device,
                     precision=self.config.optimization.precision,
                     num_loaders=self.num_loaders,
-                    task=number,
                     rank=process.rank,
                     world_size=process.world_size,
                     on_chunk=self._raise_if_stopped,
@@ -405,12 +432,12 @@ class _Training:
             if process.sum(torch.tensor(own is None).int()).item():
                 return None
             assert own is not None
-            scores = Scores.interleave(process.gather(own))
-            known = np.flatnonzero(scores.is_labelled)
-            likelihoods = scores.probabilities[known, scores.labels[known]]
-            loss = float(-np.log(np.maximum(likelihoods, 1e-12)).mean())
-            measured.append((loss, scores.metrics()["top1"]))
+            parts = zip(*process.gather(own), strict=True)
+            measured.append(measure(tasks, [Scores.interleave(part) for part in parts]))
         return measured
+
+    def _heads(self, places: Sequence[int]) -> list[Head]:
+        return [Head(n, self.tasks[n].loss, self.clips.datasets[n]) for n in places]
 
     def _is_stopped(self) -> bool:
         return self.signals.is_raised or self.is_stop_asked()
@@ -445,9 +472,10 @@ class _Training:
             num_videos=self.clips.num_videos,
             seconds=time.monotonic() - self.began,
             loss=state.loss,
-            top1=state.top1,
-            best_top1=state.best[0] if state.best else None,
+            score=state.top1,
+            best_score=state.best[0] if state.best else None,
             best_step=state.best[1] if state.best else None,
+            measure=measure_name(self.groups),
             notes=self.notes,
         )
 

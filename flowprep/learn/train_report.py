@@ -28,10 +28,12 @@ class TrainReport:
     """Duration of this run."""
     loss: float | None = None
     """Training loss in the last line of metrics.csv."""
-    top1: float | None = None
-    """Top-1 of the last test, averaged over data sets; None without a test split."""
-    best_top1: float | None = None
+    score: float | None = None
+    """The `measure` of the last test, averaged over data sets, 0 to 1; None without a test."""
+    best_score: float | None = None
     best_step: int | None = None
+    measure: str = "top-1"
+    """What `score` is: `top-1`, `mAP` for videos of several labels, or what else is said."""
     notes: tuple[str, ...] = ()
     """What the user should know about data and first weights."""
 
@@ -39,6 +41,16 @@ class TrainReport:
     def exit_code(self) -> int:
         """Always 0, because an unfinished training raises an exception."""
         return 0
+
+    @property
+    def top1(self) -> float | None:
+        """`score` if it is the top-1, otherwise None."""
+        return self.score if self.measure == "top-1" else None
+
+    @property
+    def best_top1(self) -> float | None:
+        """`best_score` if it is the top-1, otherwise None."""
+        return self.best_score if self.measure == "top-1" else None
 
     def summary(self) -> str:
         """Returns the report as lines of text."""
@@ -53,10 +65,11 @@ class TrainReport:
             )
         if self.loss is not None:
             lines.append(f"  loss          {self.loss:.4f}")
-        if self.top1 is not None:
-            lines.append(f"  test top-1    {100 * self.top1:.1f} %")
-        if self.best_top1 is not None:
-            best = f"{100 * self.best_top1:.1f} % after step {self.best_step}"
-            lines.append(f"  best top-1    {best}, in {Path(self.run) / BEST_FILE}")
+        if self.score is not None:
+            lines.append(f"  {f'test {self.measure}':12}  {100 * self.score:.1f} %")
+        if self.best_score is not None:
+            best = f"{100 * self.best_score:.1f} % after step {self.best_step}"
+            best = f"{best}, in {Path(self.run) / BEST_FILE}"
+            lines.append(f"  {f'best {self.measure}':12}  {best}")
         lines.append(f"  last weights  {Path(self.run) / LAST_FILE}")
         return join_lines(lines)

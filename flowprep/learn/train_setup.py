@@ -7,6 +7,8 @@ import hashlib
 import os
 from collections.abc import Sequence
 
+import torch
+
 from flowprep.dataset.read import FlowDataset
 from flowprep.differences import mismatch
 from flowprep.errors import ConfigError, ConfigMismatchError, WeightsError
@@ -18,11 +20,13 @@ from flowprep.learn.checkpoint import (
     library_versions,
 )
 from flowprep.learn.clips.select import select_videos
+from flowprep.learn.clips.targets import choose_losses, has_usable_label, head_groups
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.training import TrainingClips
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process
 from flowprep.learn.forward import group_size
+from flowprep.learn.freezing import freeze_note
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.placement import default_loaders
@@ -30,6 +34,7 @@ from flowprep.learn.recipes import VIEWS
 from flowprep.words import format_count, format_duration
 
 __all__ = [
+    "check_losses",
     "check_parts",
     "check_step",
     "count_loaders",
@@ -44,38 +49,64 @@ __all__ = [
 _LONG_STEP_SECONDS = 60.0
 
 
-def name_tasks(datasets: Sequence[FlowDataset]) -> tuple[Task, ...]:
-    """Describes the data sets. Data sets with the same name get their whole location as name."""
+def name_tasks(
+    datasets: Sequence[FlowDataset], config: TrainConfig, checkpoint: Checkpoint | None
+) -> tuple[Task, ...]:
+    """Describes the data sets. Data sets with the same name get their whole location as name.
+
+    Label sets of the same videos get the names of their labels. A training that goes on keeps the
+    losses of its checkpoint.
+    """
     if not datasets:
         raise ConfigError("datasets must be one or more, got none")
-    tasks = [describe_task(dataset) for dataset in datasets]
-    names = [task.name for task in tasks]
-    return tuple(
-        dataclasses.replace(task, name=dataset.location) if names.count(task.name) > 1 else task
-        for task, dataset in zip(tasks, datasets, strict=True)
-    )
+    wanted = config.optimization.loss
+    losses = choose_losses(datasets, config.train_split, wanted)
+    if wanted is None and checkpoint is not None and len(checkpoint.tasks) == len(datasets):
+        losses = [task.loss for task in checkpoint.tasks]
+    tasks = [describe_task(dataset, loss) for dataset, loss in zip(datasets, losses, strict=True)]
+    groups = head_groups(datasets)
+    names = [tasks[first].name for first, *_ in groups]
+    for heads in groups:
+        first = tasks[heads[0]].name
+        data = datasets[heads[0]].location if names.count(first) > 1 else first
+        for head in heads:
+            name, own = data, tasks[head].labels or "own"
+            if len(heads) > 1:
+                name = own if len(groups) == 1 else f"{data}-{own}"
+            together = data if len(heads) > 1 else None
+            tasks[head] = dataclasses.replace(tasks[head], name=name, data=together)
+    return tuple(tasks)
 
 
 def make_tests(
-    datasets: Sequence[FlowDataset], config: TrainConfig, network: ClipModel | MultiTask
+    datasets: Sequence[FlowDataset],
+    config: TrainConfig,
+    network: ClipModel | MultiTask,
+    tasks: Sequence[Task],
 ) -> list[TestViews]:
     """Returns the center views of each data set's labeled test videos; none without a split.
 
     That is one clip per video. A network that joins segments gets as many clips as in training.
+    Label sets of the same videos are tested together, on the split of the first.
     """
     if config.test_split == "none":
         return []
     tests = []
-    for dataset in datasets:
+    for heads in head_groups(datasets):
+        dataset = datasets[heads[0]]
         places = [
             place
             for place in select_videos(dataset, config.test_split).tolist()
-            if dataset.videos[place].label is not None
+            if all(
+                has_usable_label(datasets[head].videos[place].labels, tasks[head].loss)
+                for head in heads
+            )
         ]
         if not places:
             raise ConfigError(
                 f"test_split must have labeled videos, and of {config.test_split!r} in "
-                f"{dataset.location} none has one label; name another split, or none"
+                f"{dataset.location} none has {_wanted_label(tasks, heads)}; name another split, "
+                "or none"
             )
         keys = [dataset.videos[place].key for place in places]
         tests.append(
@@ -91,13 +122,24 @@ def make_tests(
     return tests
 
 
-def digest_videos(datasets: Sequence[FlowDataset], config: TrainConfig) -> str:
-    """Returns a checksum of the training videos: their order decides the sample at a position."""
+def digest_videos(
+    datasets: Sequence[FlowDataset],
+    config: TrainConfig,
+    weights: Sequence[torch.Tensor] | None = None,
+) -> str:
+    """Returns a checksum of the training videos: their order decides the sample at a position.
+
+    It covers the weights of their classes too, which may come from a file.
+    """
     digest = hashlib.sha256()
-    for dataset in datasets:
-        for place in select_videos(dataset, config.train_split).tolist():
-            video = dataset.videos[place]
-            digest.update(f"{video.key} {video.labels} {video.num_frames}\n".encode())
+    for heads in head_groups(datasets):
+        places = select_videos(datasets[heads[0]], config.train_split).tolist()
+        for head in heads:
+            for place in places:
+                video = datasets[head].videos[place]
+                digest.update(f"{video.key} {video.labels} {video.num_frames}\n".encode())
+    if weights is not None:
+        digest.update(repr([own.tolist() for own in weights]).encode())
     return digest.hexdigest()
 
 
@@ -146,10 +188,13 @@ def data_notes(
     notes = []
     if clips.num_skipped:
         skipped = format_count(clips.num_skipped, "video")
+        several = "" if all(task.is_multilabel for task in tasks) else " or with several"
+        one = "a label" if not several else "one label"
         notes.append(
-            f"left out {skipped} of the training split without a label or with several; give one "
-            "label to each with `flowprep label`, and train with --labels"
+            f"left out {skipped} of the training split without a label{several}; give {one} "
+            "to each with `flowprep label`, and train with --labels"
         )
+    notes += label_notes(clips, tasks, config)
     batch_size = config.optimization.batch_size
     if batch_size > clips.num_videos:
         num_videos = format_count(clips.num_videos, "video")
@@ -158,9 +203,10 @@ def data_notes(
             f"shows each video {batch_size / clips.num_videos:.1f} times; make --batch-size "
             "smaller for more steps"
         )
-    for dataset in datasets:
-        notes += dataset.notes
+    notes += dict.fromkeys(said for dataset in datasets for said in dataset.notes)
     if checkpoint is None:
+        if (note := freeze_note(config)) is not None:
+            notes.append(note)
         return tuple(notes)
     if len(checkpoint.tasks) != len(tasks):
         names = [", ".join(task.name for task in some) for some in (checkpoint.tasks, tasks)]
@@ -189,7 +235,8 @@ def data_notes(
     if checkpoint.training.videos != digest and not options.force:
         raise ConfigMismatchError(
             "the training videos are not those that the run began with: some were added, went away "
-            "or have other labels. Choose another --run, or add --force to go on with these",
+            "or have other labels or class weights. Choose another --run, or add --force to go on "
+            "with these",
             {"videos": (checkpoint.training.videos, digest)},
         )
     return tuple(notes)
@@ -204,6 +251,53 @@ def _versions_notes(checkpoint: Checkpoint) -> list[str]:
         for name, before in checkpoint.versions.items()
         if name in now and now[name] != before
     ]
+
+
+def label_notes(clips: TrainingClips, tasks: Sequence[Task], config: TrainConfig) -> list[str]:
+    """Returns notes on labels: several of a video, and label sets of the same videos."""
+    notes = []
+    multilabel = [task.data or task.name for task in tasks if task.is_multilabel]
+    if multilabel and config.optimization.loss is None:
+        notes.append(
+            f"videos of {' and '.join(dict.fromkeys(multilabel))} have several labels, so each "
+            "class is learned by itself (--loss bce) and the measure is mAP; to leave those videos "
+            "out, add --loss cross-entropy"
+        )
+    for heads in clips.targets.groups:
+        first, *others = heads
+        own = clips.datasets[first]
+        for other in others:
+            differing = sum(
+                None not in (one.split, two.split) and one.split != two.split
+                for one, two in zip(own.videos, clips.datasets[other].videos, strict=True)
+            )
+            if differing:
+                notes.append(
+                    f"labels {tasks[first].labels} and {tasks[other].labels} put "
+                    f"{format_count(differing, 'video')} into different splits; the splits of "
+                    f"{tasks[first].labels} are taken, as it comes first"
+                )
+    return notes
+
+
+def _wanted_label(tasks: Sequence[Task], heads: Sequence[int]) -> str:
+    label = "a label" if all(tasks[head].is_multilabel for head in heads) else "one label"
+    return label if len(heads) == 1 else f"{label} in each of its label sets"
+
+
+def check_losses(config: TrainConfig, tasks: Sequence[Task]) -> None:
+    """Raises ConfigError for options that need one class a video, where it may have several."""
+    if not any(task.is_multilabel for task in tasks):
+        return
+    for name, value in (
+        ("class_weights", config.optimization.class_weights),
+        ("balance", config.balance),
+    ):
+        if value:
+            raise ConfigError(
+                f"{name} needs one label for each video, and the loss is bce; leave it out, or "
+                "add --loss cross-entropy to leave out videos with several labels"
+            )
 
 
 def long_step_note(seconds: float) -> str | None:

@@ -26,13 +26,14 @@ class TrainState:
     tested_step: int = 0
     """Step of the last test."""
     best: tuple[float, int] | None = None
-    """Top-1 and step of the best test."""
+    """The measure, top-1 or mAP, and the step of the best test."""
     loss: float | None = None
     """The training loss that was logged last."""
     top1: float | None = None
-    """Top-1 of the last test, averaged over data sets."""
+    """Top-1 of the last test, or mAP for videos of several labels, averaged over data sets."""
     totals: torch.Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
-    """Sums since the last line of metrics.csv: loss, correct samples, samples, steps."""
+    """Sums since the last line of metrics.csv: loss, correct samples, samples of one label,
+    steps."""
     seconds: float = 0.0
     """Time spent training."""
     optimizer: dict[str, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from flowprep.config import Direction, EncodeSpec, ExtractConfig, FlowSpec
 from flowprep.dataset.read import FlowDataset, open_dataset
+from flowprep.dataset.video_list import VideoOrKey
 from flowprep.errors import ConfigError
 from flowprep.local_files import partial_file
 from flowprep.look.film import webp_bytes
@@ -65,7 +66,7 @@ class Animation:
 
 def show(
     source: FlowDataset | str | os.PathLike[str] | NDArray[np.uint8],
-    key: str | None = None,
+    key: VideoOrKey | None = None,
     *,
     panels: Sequence[str] | None = None,
     start: int = 0,
@@ -116,7 +117,8 @@ def show(
         dataset = source if isinstance(source, FlowDataset) else open_dataset(source)
         if key is None and not len(dataset.videos):
             raise ConfigError(f"source must hold a video, but {dataset.location} has none yet")
-        shown = StoredFlow(dataset, dataset.videos[0].key if key is None else key)
+        video = dataset[0] if key is None else dataset.videos.find(key)
+        shown = StoredFlow(dataset, video.key)
     try:
         drawing = draw_pages([shown], spec)
         data = webp_bytes(drawing.pages, drawing.fps)

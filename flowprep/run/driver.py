@@ -60,7 +60,7 @@ from flowprep.run.retries import Retries
 from flowprep.run.run_log import run_log
 from flowprep.run.segments import CutVideos, read_segment_record
 from flowprep.run.status import ProgressRecorder, RunState
-from flowprep.run.worker_memory import MEMORY_MARK
+from flowprep.run.watchdog import why_lost
 from flowprep.run.worker_process import WorkerProcess
 from flowprep.storage import Storage
 from flowprep.video.segments import Segment
@@ -377,7 +377,7 @@ class _Run:
     def _note_loss(self, job: ExtractJob, outcome: WorkerLost) -> VideoError:
         """Counts and logs a lost worker. Returns the error that its video would fail with."""
         self.report.num_lost_workers += 1
-        error = self._why_lost(job, outcome)
+        error = why_lost(job, outcome)
         log.warning(
             "%s: attempt %d of %d lost its worker: %s: %s",
             job.name,
@@ -409,18 +409,6 @@ class _Run:
             self.failures_of_nodes[key] = failure_of(record, job.video.source)
             self.report.node_failures[error.reason] += 1
             log.warning("%s: left to the next run: %s: %s", key, error.reason, error.message)
-
-    def _why_lost(self, job: ExtractJob, lost: WorkerLost) -> VideoError:
-        if self.storage.exists(job.stall_name):
-            trace = self.storage.read_bytes(job.stall_name).decode(errors="replace")
-            self.storage.remove(job.stall_name)
-            if trace.startswith(MEMORY_MARK):
-                return VideoError("out-of-memory", trace.removeprefix(MEMORY_MARK))
-            if trace:
-                log.warning("%s: stalled\n%s", job.name, trace)
-                seconds = job.stall_timeout_seconds or 0
-                return VideoError("stalled", f"no progress for {seconds:g} s; the worker was ended")
-        return VideoError(lost.reason, lost.message)
 
     def _after_publication(self, job: PublishJob, outcome: JobResult | WorkerLost) -> None:
         if isinstance(outcome, WorkerLost):

@@ -21,7 +21,7 @@ from flowprep.video.reader import FrameReader
 from flowprep.video.segments import EdgeDigests, Segment, SegmentEdges
 from flowprep.video.types import Frame
 
-__all__ = ["ExtractedVideo", "extract_video"]
+__all__ = ["ExtractedVideo", "FrameSource", "compute_streams", "extract_video"]
 
 
 @dataclass
@@ -75,16 +75,10 @@ def extract_video(
         if reader is None:
             with streams.clock.spent("decode"):
                 reader = open_video(video, config.decode)
-        # A damaged segment is given up. Reading the whole video shows which part can be kept.
-        keeps_begin = config.decode.on_damage == "cut" and segment is None
-        with reader:
-            source = _Source(reader, segment, config.flow.step, keeps_begin, tick)
-            streams.compute(source, keeps_frame=source.keeps_frame, on_progress=tick)
+        source = compute_streams(streams, reader, config, segment=segment, on_progress=tick)
         damage = source.damage
         if streams.num_flows == 0:
             raise damage or _too_few_frames(streams.num_frames, config.flow.step)
-        if damage is not None:
-            reader.note_what_became_of_frames(streams.num_frames)
         metadata = VideoMetadata.of(
             video,
             reader.info,
@@ -122,7 +116,33 @@ def extract_video(
     )
 
 
-class _Source:
+def compute_streams(
+    streams: FlowStreams,
+    reader: FrameReader,
+    config: ExtractConfig,
+    *,
+    segment: Segment | None = None,
+    on_progress: Callable[[], None] = no_progress,
+    on_stored: Callable[[], None] = no_progress,
+) -> FrameSource:
+    """Reads a video, or a segment of it, into `streams`, and closes its reader.
+
+    The result says whether damage ended the frames early. The callbacks are those of
+    `FlowStreams.compute`. Raises VideoError as `extract_video` does, but not for too few frames.
+    """
+    # A damaged segment is given up. Reading the whole video shows which part can be kept.
+    keeps_begin = config.decode.on_damage == "cut" and segment is None
+    with reader:
+        source = FrameSource(reader, segment, config.flow.step, keeps_begin, on_progress)
+        streams.compute(
+            source, keeps_frame=source.keeps_frame, on_progress=on_progress, on_stored=on_stored
+        )
+    if source.damage is not None and streams.num_frames:
+        reader.note_what_became_of_frames(streams.num_frames)
+    return source
+
+
+class FrameSource:
     """The frames of a video or segment, up to its end or to damage. They can be read only once."""
 
     def __init__(

@@ -40,9 +40,19 @@ def no_progress() -> None:
 class FlowStreams:
     """The streams of one video as JPEGs, which `close` frees."""
 
-    def __init__(self, flow: FlowSpec, encode: EncodeSpec, estimator: FlowEstimator) -> None:
+    def __init__(
+        self,
+        flow: FlowSpec,
+        encode: EncodeSpec,
+        estimator: FlowEstimator | None,
+        *,
+        make_stream: Callable[[int], JpegStream] = JpegStream,
+    ) -> None:
+        """Without an estimator there is no flow, only the frames. `make_stream` takes a quality."""
         self.streams = {
-            name: JpegStream(encode.rgb_jpeg_quality if name == RGB_STREAM else encode.jpeg_quality)
+            name: make_stream(
+                encode.rgb_jpeg_quality if name == RGB_STREAM else encode.jpeg_quality
+            )
             for name in stream_names(encode)
         }
         """Those of `flow_x`, `flow_y`, `back_x`, `back_y` and `rgb` that `encode` asks for."""
@@ -62,15 +72,20 @@ class FlowStreams:
         *,
         keeps_frame: Callable[[int], bool] | None = None,
         on_progress: Callable[[], None] = no_progress,
+        on_stored: Callable[[], None] = no_progress,
     ) -> None:
         """Adds the flow of all `frames`, and the frames themselves if `encode` keeps RGB.
 
         `keeps_frame` takes the number of a frame, from 0, and says whether to keep that frame. The
-        default keeps all frames. `on_progress` is called for every frame and pair. Raises what
-        reading the frames raises, and VideoError for frames that are too small and for fields that
-        cannot be stored.
+        default keeps all frames. `on_progress` is called for every frame and pair, `on_stored` when
+        a pair is in the streams, or a frame if there is no flow. Raises what reading the frames
+        raises, and VideoError for frames that are too small and for fields that cannot be stored.
         """
         images = self._images(iter(frames), keeps_frame, on_progress)
+        if self._estimator is None:
+            for _ in images:
+                on_stored()
+            return
         pairs = self._estimator.pairs(
             images, step=self._flow.step, directions=self._encode.directions
         )
@@ -83,6 +98,7 @@ class FlowStreams:
                 self._store(pair)
             self.num_flows += 1
             on_progress()
+            on_stored()
         if self._frame_error is not None:
             # An estimator may have swallowed the error and ended as if the video were over.
             raise self._frame_error
@@ -174,11 +190,13 @@ def flow_between(
     return _checked(field, grid.gray.shape, algorithm, is_first=True)
 
 
-def _image_of(frame: Frame, estimator: FlowEstimator) -> NDArray[np.uint8]:
+def _image_of(frame: Frame, estimator: FlowEstimator | None) -> NDArray[np.uint8]:
     """Returns the image of a frame that an estimator takes: (H, W), or (H, W, 3) RGB.
 
     Raises VideoError for a frame that is too small.
     """
+    if estimator is None:
+        return frame.rgb
     height, width = frame.gray.shape
     if min(height, width) < estimator.min_side_px:
         raise VideoError(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import VideoRecord
 from flowprep.dataset.parts import part_name
 from flowprep.errors import FailureFault, FlowprepError, VideoError
+from flowprep.flow.base import FlowEstimator
 from flowprep.inputs.video import Video
 from flowprep.run.segments import segment_name
 from flowprep.storage import Storage
@@ -22,10 +24,33 @@ __all__ = [
     "JoinJob",
     "PreparedWorker",
     "PublishJob",
+    "VideoWork",
     "WorkerLost",
     "failed_record",
     "internal_error_site",
 ]
+
+
+class VideoWork(Protocol):
+    """What a worker does with a video if it stores no data set. It can be pickled, and is small."""
+
+    @property
+    def needs_flow(self) -> bool:
+        """Whether the work needs an estimator."""
+
+    def carry_out(
+        self,
+        job: ExtractJob,
+        video: Video,
+        estimator: FlowEstimator | None,
+        device: str,
+        on_progress: Callable[[], None],
+    ) -> VideoRecord:
+        """Reads `video`, whose source is on this machine, and returns a record without members.
+
+        `device` is the worker's. `on_progress` must be called at every step, because the watchdog
+        ends a worker that gives no sign of life. Raises VideoError if the video gives nothing.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +78,8 @@ class ExtractJob:
     """How much memory its worker may hold, as in the option of this name."""
     num_workers: int | None = None
     """Number of workers of the run. None means the number of cores."""
+    work: VideoWork | None = None
+    """What to do with the video in place of storing it in `.parts`."""
 
     @property
     def name(self) -> str:

@@ -21,7 +21,15 @@ from flowprep.dataset.parts import part_name, read_part_record, write_part_recor
 from flowprep.dataset.quantize import FieldQuantizer
 from flowprep.dataset.rebuild import record_from_metadata
 from flowprep.dataset.write import publish_shard, write_sample
-from flowprep.errors import ConfigError, ExecutorError, FlowprepError, StorageError, VideoError
+from flowprep.errors import (
+    ConfigError,
+    ExecutorError,
+    FlowprepError,
+    MissingExtraError,
+    StorageError,
+    VideoError,
+    WeightsError,
+)
 from flowprep.flow import FlowEstimator, build_estimator
 from flowprep.flow.devices import is_device_failure
 from flowprep.run.extract import extract_video
@@ -150,9 +158,15 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
     trace: str | None = None
     try:
         # The estimator is made before the watchdog starts, because compiling gives no sign of life.
-        estimator = _estimator(job.config.flow, device)
+        needs_flow = job.work is None or job.work.needs_flow
+        estimator = _estimator(job.config.flow, device) if needs_flow else None
         began = time.perf_counter()
         with fetched(job.video) as source:
+            if job.work is not None:
+                with watchdog(job) as on_progress:
+                    tick = on_progress or no_progress
+                    return JobResult(job.work.carry_out(job, source.video, estimator, device, tick))
+            assert estimator is not None
             extracted = _extract_part(job, source, estimator, began)
             if isinstance(extracted, VideoCut):
                 sha256 = source_sha256(source.video)
@@ -165,7 +179,8 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
         if error.reason == "estimator-error":
             trace = traceback.format_exc()
         record = failed_record(job, error)
-    except (ConfigError, StorageError):
+    except (ConfigError, StorageError, WeightsError, MissingExtraError):
+        # They are no fault of this video, so they stop the run.
         raise
     except MemoryError:
         record = failed_record(job, VideoError("out-of-memory", "the worker ran out of memory"))
@@ -186,7 +201,8 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
             refusal = f"{record.reason}: {record.message}"
             return JobResult(refusal=refusal, traceback=trace)
         return JobResult(record=record)
-    write_part_record(job.storage, job.shard, job.index, record)
+    if job.work is None:
+        write_part_record(job.storage, job.shard, job.index, record)
     return JobResult(record=record, traceback=trace)
 
 

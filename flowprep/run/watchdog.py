@@ -8,12 +8,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from logging import getLogger
 from typing import IO
 
-from flowprep.run.job import ExtractJob
-from flowprep.run.worker_memory import MemoryWatch, memory_watch
+from flowprep.errors import VideoError
+from flowprep.run.job import ExtractJob, WorkerLost
+from flowprep.run.worker_memory import MEMORY_MARK, MemoryWatch, memory_watch
 
-__all__ = ["Watch", "watchdog"]
+__all__ = ["Watch", "watchdog", "why_lost"]
+
+log = getLogger("flowprep.run")
 
 # The shortest time between two resets of the timer. Each reset starts a thread.
 _REARM_SECONDS = 0.5
@@ -70,6 +74,20 @@ def watchdog(job: ExtractJob) -> Iterator[Watch | None]:
             with suppress(FileNotFoundError):
                 if os.stat(path).st_ino == number:
                     os.unlink(path)
+
+
+def why_lost(job: ExtractJob, lost: WorkerLost) -> VideoError:
+    """Returns the error that the video of a lost worker would fail with; the driver calls it."""
+    if job.storage.exists(job.stall_name):
+        trace = job.storage.read_bytes(job.stall_name).decode(errors="replace")
+        job.storage.remove(job.stall_name)
+        if trace.startswith(MEMORY_MARK):
+            return VideoError("out-of-memory", trace.removeprefix(MEMORY_MARK))
+        if trace:
+            log.warning("%s: stalled\n%s", job.name, trace)
+            seconds = job.stall_timeout_seconds or 0
+            return VideoError("stalled", f"no progress for {seconds:g} s; the worker was ended")
+    return VideoError(lost.reason, lost.message)
 
 
 def _new_file(path: str) -> IO[str]:

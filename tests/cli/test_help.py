@@ -28,6 +28,8 @@ COMMANDS = [
     "evaluate",
     "fuse",
     "predict",
+    "features",
+    "probe",
     "synthetic",
     "doctor",
 ]

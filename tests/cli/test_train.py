@@ -115,6 +115,37 @@ def test_options_count_more_than_the_recipe(train: Command, tmp_path: Path) -> N
     assert config.seed == 3
 
 
+def test_differences_and_a_part_that_learns_later_through_all_commands(
+    flowprep: Command, train: Command, flow: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "weights.csv").write_text("class,weight\nmove_left,2\nzoom_in,1\n")
+    result = train(
+        *("--stream", "rgb-difference", "--balance", "--class-weights", tmp_path / "weights.csv"),
+        *("--freeze", "trunk", "--unfreeze-at", ".5", "--steps", 2),
+    )
+    assert (result.code, result.stdout[:16]) == (0, "trained: 2 steps"), result.stderr
+    config = stored_config(tmp_path / "run")
+    assert (config.clip.stream, config.balance) == ("rgb-difference", True)
+    assert (config.optimization.freeze, config.optimization.unfreeze_at) == ("trunk", 0.5)
+    views = ("--checkpoint", tmp_path / "run", "--device", "cpu")
+    for name in ("one", "two"):
+        result = flowprep(
+            *("evaluate", flow, *views, "--clips", 1, "--crops", 1, "--loaders", 0),
+            *("--to", tmp_path / name),
+        )
+        assert result.code == 0, result.stderr
+    result = flowprep("fuse", tmp_path / "one", tmp_path / "two")
+    assert result.code == 0, result.stderr
+    assert "rgb-difference" in result.stdout
+    video = flow.parent / "videos/zoom_in/test.mp4"
+    result = flowprep("predict", video, *views, "--views", "center")
+    assert (result.code, result.stderr) == (0, "")
+    assert "zoom_in" in result.stdout
+    refused = train("--model", "i3d", "--stream", "rgb-difference")
+    assert refused.code == 2
+    assert "stream must be flow or rgb for i3d" in refused.error
+
+
 def test_epochs_count_where_the_recipe_has_steps(
     flowprep: Command, flow: Path, tmp_path: Path
 ) -> None:

@@ -60,7 +60,8 @@ def _row(name: str, network: Network) -> str:
 
 
 def _input(one: ClipInput) -> str:
-    count = format_count(one.num_frames, "field" if one.stream == "flow" else "frame")
+    words = {"flow": "field", "rgb": "frame", "rgb-difference": "difference"}
+    count = format_count(one.num_frames, words[one.stream])
     stride = f", every {one.frame_stride}" if one.frame_stride > 1 else ""
     return f"{one.form} of {count}{stride}"
 

@@ -26,6 +26,8 @@ from flowprep.learn.train_setup import digest_videos
 OPTIONS = ["--model", "cnn-m-2048", "--width", "0.05", "--dropout", "0", "--crop", "42"]
 OPTIONS += ["--frames", "3", "--batch-size", "8", "--learning-rate", "0.001", "--device", "cpu"]
 OPTIONS += ["--loaders", "0", "--log-every", "1", "--test-every", "50", "--no-tensorboard"]
+# A part that learns only later takes another set of gradients from one step to the next.
+OPTIONS += ["--balance", "--class-weights", "inverse", "--freeze", "2", "--unfreeze-at", ".1"]
 NUM_STEPS = 300
 # Two processes have one half of each batch each, and add their gradients; so does one process that
 # takes its batches in two parts. Floating-point addition has one result for two summands, whichever
@@ -116,8 +118,10 @@ def test_ray_train_trains_as_one_process_whatever_happens(
             process.kill()
     assert (process.returncode, stdout) == (1, "")
     # Neither a bar nor a word of Ray's, as stderr is no terminal.
-    assert stderr == (
-        "\nFinishing this step; press Ctrl-C again to stop at once.\n"
+    note, end, rest = stderr.partition("\n")
+    assert note.startswith("note: --freeze 2 keeps the weights that the network begins with")
+    assert end + rest == (
+        "\n\nFinishing this step; press Ctrl-C again to stop at once.\n"
         "\nInterrupted; the same command goes on where this one stopped.\n"
     )
     assert not (tmp_path / ".ray").exists()

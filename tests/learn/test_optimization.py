@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.config import OptimizationSpec
-from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer, task_loss
+from flowprep.learn.losses import task_loss
+from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer
 
 
 def test_steps_follow_from_epochs_unless_they_are_given() -> None:

@@ -182,8 +182,11 @@ def test_extractions_are_shared_where_they_are_equal() -> None:
     assert config.flow == base.flow
     assert (config.encode.keep_rgb, config.encode.rgb_jpeg_quality) == (True, 70)
 
-    # Alone it takes the fastest flow.
-    (config,), _ = plan_extractions([(base, "rgb", "plain")])
+    # Alone it takes the fastest flow, and so do its differences.
+    (config,), places = plan_extractions(
+        [(base, "rgb", "plain"), (base, "rgb-difference", "plain")]
+    )
+    assert places == [0, 0]
     assert config.flow == FlowSpec("dis")
     assert (config.encode.directions, config.encode.keep_rgb) == (("forward",), True)
 

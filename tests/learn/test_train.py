@@ -146,6 +146,8 @@ def test_a_network_learns_what_the_flow_shows(dataset: FlowDataset, tmp_path: Pa
         {"model": "resnet18", "stack": "trajectory", "subtract_mean_flow": True},
         {"model": "resnet18", "stream": "rgb", "num_frames": 1, "scales": (1.0, 0.875)},
         {"model": "resnet18", "schedule": "step", "milestones": (0.5,), "test_split": "none"},
+        {"model": "tsn-resnet18", "stream": "rgb-difference", "num_frames": 5, "num_segments": 2},
+        {"model": "cnn-m-2048", "width": 0.05, "crop_px": 42, "stream": "rgb-difference"},
     ],
 )
 def test_every_kind_of_training_runs(

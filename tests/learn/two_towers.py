@@ -12,7 +12,7 @@ from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.networks import NETWORKS, Network
 
-__all__ = ["TwoTowers", "add_two_towers", "two_towers"]
+__all__ = ["INPUTS", "TwoTowers", "add_two_towers", "two_towers"]
 
 INPUTS = (ClipInput("flow", "flow", "stack", 4), ClipInput("rgb", "rgb", "volume", 3, 2))
 

@@ -498,14 +498,14 @@ def test_training_reads_the_same_over_faults(
     clips: Path, undisturbed: Path, faulty: FaultyProxy, bucket: str, s3_endpoint: str
 ) -> None:
     torch = pytest.importorskip("torch")
-    from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
+    from flowprep.learn.clips.streaming import StreamedClips, streaming_loader
     from flowprep.learn.clips.training import TrainingClips
     from flowprep.learn.config import ClipSpec, TrainConfig
 
     out = upload(undisturbed, bucket, s3_endpoint)
     config = TrainConfig(clip=ClipSpec("flow", 3, crop_px=32), seed=5, train_split="all")
-    there = StreamingClips(out, config, config.inputs)
-    here = StreamingClips(undisturbed, config, config.inputs)
+    there = StreamedClips(out, config, config.inputs)
+    here = StreamedClips(undisturbed, config, config.inputs)
     for ours, expected in zip(
         streaming_loader(there, batch_size=4, num_loaders=1),
         streaming_loader(here, batch_size=4),

@@ -25,6 +25,7 @@ from flowprep.learn.clips.transforms import (
     Crop,
     crop_flow,
     crop_frames,
+    normalize_differences,
     normalize_flow,
     normalize_frames,
     subtract_mean_flow,
@@ -93,6 +94,13 @@ def fill_views(
             x = normalize_frames(crop_frames(frames, crop, clip.crop_px), clip.normalization)
             view[:] = _arrange(x, clip_input.form)
         return
+    if clip_input.stream == "rgb-difference":
+        frames, first, second = _neighbors(dataset, video, indices)
+        for view, crop in zip(views, crops, strict=True):
+            cut = crop_frames(frames, crop, clip.crop_px)
+            x = normalize_differences(cut[first], cut[second], clip.normalization)
+            view[:] = _arrange(x, clip_input.form)
+        return
     spec = dataset.config.flow
     corners = [_corner(crop, clip) for crop in crops]
     box = None
@@ -120,6 +128,18 @@ def fill_views(
             flow = _flow(planes, clip, spec)
         x = crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
         view[:] = _arrange(normalize_flow(x, clip.normalization, spec), clip_input.form)
+
+
+def _neighbors(
+    dataset: FlowDataset, video: StoredVideo, indices: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the frames t and t + 1 of every index t, (n, H, W, 3), each decoded once.
+
+    Also returns where in them the L frames t are, and where the L frames t + 1 are.
+    """
+    needed, places = np.unique(np.concatenate([indices, indices + 1]), return_inverse=True)
+    frames = dataset.frames(video.key, needed)
+    return frames, places[: len(indices)], places[len(indices) :]
 
 
 def _flow(planes: NDArray[np.uint8], clip: ClipSpec, spec: FlowSpec) -> NDArray[np.float32]:

@@ -2,12 +2,14 @@
 
     training_indices        a random clip in each segment of a video        (S, L) of each input
     test_indices            clips at fixed positions in a video             (num_clips, L) of each
+    sliding_starts          clips at equal distances over a whole video     (num_windows,)
+    indices_at              clips that begin at given places                (len(starts), L) of each
     bidirectional_indices   the forward and the backward half of clips      (S, L/2) twice
 
 A flow index t means the stored field t, from frame t to frame t + step. An RGB index t means frame
-t. A clip that runs past the end of a video continues at its beginning, as often as needed: index
-modulo length, as I3D repeats short videos (Carreira and Zisserman 2017, section 3). (TSN repeats
-the last field instead.)
+t, and a difference t means frame t + 1 minus frame t. A clip that runs past the end of a video
+continues at its beginning, as often as needed: index modulo length, as I3D repeats short videos
+(Carreira and Zisserman 2017, section 3). (TSN repeats the last field instead.)
 
     num_fields = 12, 4 fields of stride 2, span = 7: starts 0 to 5
 
@@ -39,7 +41,13 @@ from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.config import ClipSpec
 
-__all__ = ["bidirectional_indices", "test_indices", "training_indices"]
+__all__ = [
+    "bidirectional_indices",
+    "indices_at",
+    "sliding_starts",
+    "test_indices",
+    "training_indices",
+]
 
 # Number of fields in the window of dense clips: TSM's ops/dataset.py (dense_sample), mmaction2's
 # DenseSampleFrames (sample_range).
@@ -114,6 +122,43 @@ def test_indices(
     return window.clips_at(starts)
 
 
+def sliding_starts(
+    num_frames: int,
+    num_flows: int,
+    inputs: Sequence[ClipInput],
+    stride: int,
+    *,
+    keeps_tail: bool = False,
+) -> NDArray[np.int64]:
+    """Returns where the clips of a sliding window begin, `stride` apart: (num_windows,) int64.
+
+    All clips lie within the video. Up to `stride` - 1 fields or frames at its end are in no clip.
+    With `keeps_tail` there is one more clip then, which ends with the video. A video that is too
+    short for a clip has one, which begins at 0 and repeats the video (`indices_at`). Raises
+    ConfigError for a video without fields or frames.
+    """
+    last = _Window.of(num_frames, num_flows, inputs).num_starts - 1
+    starts = np.arange(0, last + 1, stride, dtype=np.int64)
+    if keeps_tail and starts[-1] < last:
+        starts = np.append(starts, last)
+    return starts
+
+
+def indices_at(
+    num_frames: int,
+    num_flows: int,
+    inputs: Sequence[ClipInput],
+    starts: Sequence[int] | NDArray[np.int64],
+) -> tuple[NDArray[np.int64], ...]:
+    """Returns the clips that begin at `starts`, (len(starts), L) int64 for each input.
+
+    A start is where the longest input begins. Raises ConfigError for a video without fields or
+    frames.
+    """
+    window = _Window.of(num_frames, num_flows, inputs)
+    return window.clips_at(np.asarray(starts, np.int64))
+
+
 def bidirectional_indices(
     indices: NDArray[np.int64], num_fields: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -157,8 +202,8 @@ class _Window:
     def of(cls, num_frames: int, num_flows: int, inputs: Sequence[ClipInput]) -> _Window:
         """Raises ConfigError if the video has no field or no frame."""
         # How many fields or frames are available, and how many frames each one spans.
-        counts = {"flow": num_flows, "rgb": num_frames}
-        lasts = {"flow": num_frames - num_flows, "rgb": 0}
+        counts = {"flow": num_flows, "rgb": num_frames, "rgb-difference": num_frames - 1}
+        lasts = {"flow": num_frames - num_flows, "rgb": 0, "rgb-difference": 1}
         spans = [(one.num_frames - 1) * one.frame_stride + 1 for one in inputs]
         extents = [span - 1 + lasts[one.stream] for one, span in zip(inputs, spans, strict=True)]
         longest = extents.index(max(extents))

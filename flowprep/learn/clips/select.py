@@ -36,10 +36,16 @@ def select_videos(dataset: FlowDataset, split: str) -> NDArray[np.int64]:
 
 
 def select_labelled(
-    dataset: FlowDataset, config: TrainConfig, inputs: Sequence[ClipInput]
+    dataset: FlowDataset,
+    config: TrainConfig,
+    inputs: Sequence[ClipInput],
+    *,
+    several: bool = False,
 ) -> tuple[dict[int, int], int]:
     """Returns the videos to train on (position in `dataset.videos` -> label), and the number of
     skipped videos of the split, which have no label or several.
+
+    With `several`, videos with several labels are taken too, and -1 stands for their label.
 
     Raises DatasetError if no video is left, and ConfigError if the data set lacks the streams that
     clips need or if frames are too small for the crops.
@@ -50,14 +56,14 @@ def select_labelled(
     sizes: set[tuple[int, int]] = set()
     for position in positions.tolist():
         video = dataset.videos[position]
-        if video.label is not None:
-            labels[position] = video.label
+        if video.label is not None or (several and video.labels):
+            labels[position] = -1 if video.label is None else video.label
             sizes.add((video.width, video.height))
     if not labels:
         raise DatasetError(
             f"{dataset!r}: none of the {len(positions)} videos of split {config.train_split!r} has "
-            f"exactly one label; extract with annotations, label the data set by `flowprep label`, "
-            f"or choose another split"
+            f"{'a' if several else 'exactly one'} label; extract with annotations, label the data "
+            "set by `flowprep label`, or choose another split"
         )
     for width, height in sorted(sizes):
         training_crop(width, height, config.clip, config.augment, np.random.default_rng(0))
@@ -71,7 +77,7 @@ def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]
     """
     encode = dataset.config.encode
     for one in inputs:
-        if one.stream == "rgb":
+        if one.stream != "flow":
             if not encode.keep_rgb:
                 raise ConfigError(
                     f"{dataset!r} holds no RGB frames, which stream {clip.stream} needs; "

@@ -4,7 +4,7 @@
 store needs tens of milliseconds for each. Here one request reads several neighboring videos while
 earlier clips are decoded. A buffer mixes the videos:
 
-    clips = StreamingClips("s3://bucket/kinetics-flow", config, config.inputs)
+    clips = StreamedClips("s3://bucket/kinetics-flow", config)
     for batch in streaming_loader(clips, batch_size=32, num_loaders=4):
         logits = model(batch["clips"]["flow"].flatten(0, 1))
 """
@@ -12,7 +12,7 @@ earlier clips are decoded. A buffer mixes the videos:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -29,13 +29,17 @@ from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.loader import PlainLoader, loader_options
 from flowprep.learn.clips.select import select_labelled
 from flowprep.learn.clips.training import fill_sample, sample_shapes
+from flowprep.learn.clips.video_clips import Clips, SharedEpoch
 from flowprep.learn.config import ClipSpec, TrainConfig
 from flowprep.storage import Storage
 
-__all__ = ["StreamingClips", "streaming_loader"]
+__all__ = ["StreamedClips", "streaming_loader"]
 
 # The second number of a random generator's seed names its purpose; `data` uses 0 and 1.
 _SHUFFLE, _MIX, _SAMPLE = 2, 3, 4
+
+# Most loader processes of one rank.
+_MAX_LOADERS = 256
 
 _LARGEST_READ = 32 << 20
 # A gap between two wanted members is read too, up to this size: an object store sends that much in
@@ -43,47 +47,64 @@ _LARGEST_READ = 32 << 20
 _LARGEST_GAP = 1 << 20
 
 
-class StreamingClips(IterableDataset[dict[str, Any]]):
+class StreamedClips(IterableDataset[dict[str, Any]]):
     """Samples as `TrainingClips` gives them, in the order in which they are read.
 
     Every video of the split with exactly one label comes once per epoch, over all ranks and loader
     processes together. The seed, the epoch and the video alone decide the clip and the crop. The
     order also depends on the number of ranks and processes. Each process gets whole reads, so the
     processes may get slightly different numbers of videos. Instances can be pickled.
+
+    Each pass is the next epoch, also in loader processes that stay; `set_epoch` names another one.
+    Passes are counted apart for each number of loader processes.
     """
 
     def __init__(
         self,
         out: str | os.PathLike[str] | FlowDataset,
-        config: TrainConfig,
-        inputs: Sequence[ClipInput],
+        config: TrainConfig | None = None,
+        inputs: Sequence[ClipInput] | None = None,
         *,
         seed: int | None = None,
         buffer: int = 128,
         first_epoch: int = 0,
         num_epochs: int | None = 1,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
+        transform: Callable[[Clips], Clips] | None = None,
     ) -> None:
         """`out` is a data set, or its location: a folder or an fsspec URL.
 
-        The default of `seed` is `config.seed`. `buffer` is the number of videos per process that
-        wait, still compressed, to be drawn at random; 1 keeps the order of the shards. If
-        `num_epochs` is None, the samples never end. Raises as `TrainingClips` does, and ConfigError
-        for a rank outside of `world_size` and for a buffer smaller than 1.
+        The default of `inputs` is `config.inputs`, and that of `seed` is `config.seed`. Those of
+        `rank` and `world_size` are this process's in torch.distributed. Where another library
+        shares out the samples, as accelerate does, give rank 0 of 1. `transform` gets the tensors
+        of each sample and returns those to use instead. `buffer` is the number of videos per
+        process that wait, still compressed, to be drawn at random; 1 keeps the order of the shards.
+        If `num_epochs` is None, the samples never end. Raises as `TrainingClips` does, and
+        ConfigError for a rank outside of `world_size` and for a buffer smaller than 1.
         """
         if buffer < 1:
             raise ConfigError(f"buffer must be >= 1, got {buffer}")
-        if not 0 <= rank < world_size:
+        if (rank is None) != (world_size is None):
+            raise ConfigError("rank and world_size must be given together; leave out both, or none")
+        if rank is not None and world_size is not None and not 0 <= rank < world_size:
             raise ConfigError(f"rank must be from 0 to world_size - 1, got {rank} of {world_size}")
+        config = config or TrainConfig()
+        if config.balance:
+            raise ConfigError(
+                "balance must be False here, got True: samples come as they are stored; take "
+                "TrainingClips to show each class equally often"
+            )
         self.dataset = out if isinstance(out, FlowDataset) else open_dataset(out)
         self.config = config
-        self.inputs = tuple(inputs)
+        self.inputs = tuple(config.inputs if inputs is None else inputs)
         self.seed = config.seed if seed is None else seed
         self.buffer = buffer
         self.epochs = (first_epoch, num_epochs)
-        self.rank = rank
-        self.world_size = world_size
+        self.place = None if rank is None or world_size is None else (rank, world_size)
+        self.transform = transform
+        # Loader n of m counts its passes at place m * _MAX_LOADERS + n, and this process at 0.
+        self._passes = SharedEpoch(_MAX_LOADERS * (_MAX_LOADERS + 1))
         labels, self.num_skipped = select_labelled(self.dataset, config, self.inputs)
         self._positions = np.array(list(labels), np.int64)
         self._labels = np.array(list(labels.values()), np.int64)
@@ -93,11 +114,22 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
         """Length of an epoch, over all ranks and processes."""
         return len(self._positions)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Names the epoch of the next pass, counted from 0. Call it before the loader's loop."""
+        self._passes.begin(epoch)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        consumer, num_consumers = self.rank * count + number, self.world_size * count
+        if count > _MAX_LOADERS:
+            raise ConfigError(f"num_workers must be at most {_MAX_LOADERS}, got {count}")
+        named, _, num_passes = self._passes.next_access(
+            0 if worker is None else count * _MAX_LOADERS + number
+        )
+        rank, world_size = self.place or self._passes.place()
+        consumer, num_consumers = rank * count + number, world_size * count
         epoch, num_epochs = self.epochs
+        epoch = (named if named >= 0 else epoch) + num_passes * (num_epochs or 1)
         last = None if num_epochs is None else epoch + num_epochs
         reads = self._plan()
         # One storage serves the videos one after the other.
@@ -165,8 +197,9 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
         shapes = sample_shapes(self.config.clip, self.inputs)
         clips = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
         fill_sample(dataset, dataset.videos[position], self.config, self.inputs, rng, clips)
+        tensors = {name: torch.from_numpy(array) for name, array in clips.items()}
         return {
-            "clips": {name: torch.from_numpy(array) for name, array in clips.items()},
+            "clips": tensors if self.transform is None else self.transform(tensors),
             "label": int(self._labels[held.place]),
             "task": 0,
             "video": position,
@@ -174,7 +207,7 @@ class StreamingClips(IterableDataset[dict[str, Any]]):
 
 
 def streaming_loader(
-    clips: StreamingClips, *, batch_size: int, num_loaders: int = 0
+    clips: StreamedClips, *, batch_size: int, num_loaders: int = 0
 ) -> DataLoader[Any]:
     """Returns batches of `batch_size` samples. `num_loaders` processes read; 0 reads in this one.
 
@@ -224,7 +257,7 @@ def _span(video: StoredVideo, clip: ClipSpec, inputs: Sequence[ClipInput]) -> tu
     """Returns the begin and the end of the bytes in its shard that clips of a video need."""
     names = ["json"]
     streams = {one.stream for one in inputs}
-    if "rgb" in streams:
+    if streams - {"flow"}:
         names.append(RGB_STREAM)
     if "flow" in streams:
         names += FLOW_STREAMS["forward"]
@@ -253,7 +286,7 @@ def _mixed(
 class _Guarded(IterableDataset[Any]):
     """Returns an error as the last item, because torch would bury its message in a traceback."""
 
-    def __init__(self, clips: StreamingClips) -> None:
+    def __init__(self, clips: StreamedClips) -> None:
         self._clips = clips
 
     def __iter__(self) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from flowprep.dataset.read import FlowDataset
+from flowprep.dataset.video_list import StoredVideo
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.clip import fill_views
 from flowprep.learn.clips.indices import test_indices
@@ -19,7 +21,20 @@ from flowprep.learn.clips.select import check_clip, select_videos
 from flowprep.learn.clips.transforms import test_crops
 from flowprep.learn.config import ClipSpec, ViewSpec
 
-__all__ = ["TestViews", "test_loader"]
+__all__ = ["TestViews", "TestedPart", "test_loader"]
+
+
+@dataclass(frozen=True)
+class TestedPart:
+    """What is tested as if it were a video of its own: a video, or a part of one."""
+
+    __test__ = False
+
+    video: StoredVideo
+    first: int
+    """The first frame and field."""
+    num_frames: int
+    num_flows: int
 
 
 class TestViews(Dataset[dict[str, Any]]):
@@ -84,6 +99,10 @@ class TestViews(Dataset[dict[str, Any]]):
         """The keys of the videos, in the order of `labels`."""
         return [self.dataset.videos[position].key for position in self._positions.tolist()]
 
+    def label_sets(self, dataset: FlowDataset) -> list[tuple[int, ...]]:
+        """Returns the labels of each video in `dataset`, which holds the same videos."""
+        return [dataset.videos[position].labels for position in self._positions.tolist()]
+
     def __len__(self) -> int:
         return self.num_videos * self.num_clips
 
@@ -101,20 +120,24 @@ class TestViews(Dataset[dict[str, Any]]):
         if not 0 <= item < len(self):
             raise IndexError(f"item must be from 0 to {len(self) - 1}, got {item}")
         number, place = divmod(item, self.num_clips)
-        video = self.dataset.videos[int(self._positions[number])]
-        clip = self.clip
-        clips = test_indices(video.num_frames, video.num_flows, self.inputs, clip, self.num_clips)
+        part = self._part(number)
+        video, clip = part.video, self.clip
+        clips = test_indices(part.num_frames, part.num_flows, self.inputs, clip, self.num_clips)
         crops = test_crops(video.width, video.height, clip, self.views.num_crops)
         views = out
         if views is None:
             views = {name: np.empty(shape, np.float32) for name, shape in self.shapes.items()}
         for one, indices in zip(self.inputs, clips, strict=True):
-            chosen = indices[self._clip_in_time(place)]
+            chosen = indices[self._clip_in_time(place)] + part.first
             fill_views(self.dataset, video, chosen, crops, clip, one, views[one.name])
         found: dict[str, Any] = {}
         if out is None:
             found["views"] = {name: torch.from_numpy(array) for name, array in views.items()}
         return found | {"video": number, "label": int(self.labels[number])}
+
+    def _part(self, number: int) -> TestedPart:
+        video = self.dataset.videos[int(self._positions[number])]
+        return TestedPart(video, 0, video.num_frames, video.num_flows)
 
     def _clip_in_time(self, place: int) -> int:
         """Returns the index in time order (`test_indices`) of a video's item `place`."""

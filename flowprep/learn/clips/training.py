@@ -23,14 +23,15 @@ from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.clip import fill_views
 from flowprep.learn.clips.indices import training_indices
 from flowprep.learn.clips.loader import Loader
-from flowprep.learn.clips.select import select_labelled
+from flowprep.learn.clips.order import BalancedOrder, EpochOrder, VideoOrder
+from flowprep.learn.clips.targets import ClipTargets, choose_losses
 from flowprep.learn.clips.transforms import training_crop
-from flowprep.learn.config import ClipSpec, TrainConfig
+from flowprep.learn.config import ClipSpec, LossName, TrainConfig
 
 __all__ = ["TrainingClips", "fill_sample", "sample_shapes", "training_loader"]
 
-# The second number of a random generator's seed names its purpose.
-_ORDER, _SAMPLE = 0, 1
+# The second number of a random generator's seed names its purpose, as in `clips.order`.
+_SAMPLE = 1
 
 
 def sample_shapes(clip: ClipSpec, inputs: Sequence[ClipInput]) -> dict[str, tuple[int, ...]]:
@@ -62,32 +63,59 @@ class TrainingClips(Dataset[dict[str, Any]]):
     """Training samples by their position in an endless stream.
 
     Epoch e is the positions from e * num_videos up to but not including (e + 1) * num_videos. It
-    has every video once, in its own order. The configuration's seed and the position alone decide a
+    has every video once, in its own order. With `config.balance`, it has every class equally often
+    instead (`clips.order`). The configuration's seed and the position alone decide a
     sample. Instances can be pickled and hold three numbers per video.
+
+    This is for `training_loader`. Under `DataLoader(shuffle=True)`, each epoch would be epoch 0
+    again, with the same clips and crops; `VideoClips` is for that.
     """
 
     def __init__(
-        self, datasets: Sequence[FlowDataset], config: TrainConfig, inputs: Sequence[ClipInput]
+        self,
+        datasets: Sequence[FlowDataset],
+        config: TrainConfig,
+        inputs: Sequence[ClipInput],
+        *,
+        losses: Sequence[LossName] | None = None,
     ) -> None:
         """Takes the videos of `config.train_split` that have exactly one label.
 
         `inputs` are what the network takes from each clip: `config.inputs`, or a network's own.
+        `losses` has one loss for each data set; by default `choose_losses` chooses. For the loss
+        bce, videos with several labels are taken too. Data sets of one location with labels of
+        different names are label sets of the same videos, and each sample has a target for each.
         Raises DatasetError if a data set has no such video, and ConfigError if a data set lacks
         the streams or if its frames are too small for the crops.
         """
         self.datasets = tuple(datasets)
         self.config = config
         self.inputs = tuple(inputs)
-        rows: list[tuple[int, int, int]] = []
-        self.num_skipped = 0
+        if losses is None:
+            losses = choose_losses(datasets, config.train_split, config.optimization.loss)
+        self.targets = ClipTargets(self.datasets, losses)
+        rows, self.num_skipped = self.targets.select(config, self.inputs)
         """Number of videos in the split without a label, or with several."""
-        for task, dataset in enumerate(self.datasets):
-            labels, num_skipped = select_labelled(dataset, config, self.inputs)
-            rows += [(task, position, label) for position, label in labels.items()]
-            self.num_skipped += num_skipped
         # An array instead of objects: loader processes would copy each object that they read.
         self._rows = np.array(rows, np.int64)
-        self._orders: dict[int, NDArray[np.int64]] = {}
+        self._order = self._new_order()
+
+    def _new_order(self) -> VideoOrder:
+        if self.config.balance:
+            return BalancedOrder(self.classes, self.config.seed)
+        return EpochOrder(self.num_videos, self.config.seed)
+
+    @property
+    def classes(self) -> list[tuple[int, int]]:
+        """The data set's number and the label of each video of an epoch."""
+        return [(task, label) for task, label in self._rows[:, [0, 2]].tolist()]
+
+    @property
+    def all_classes(self) -> list[tuple[int, int]]:
+        """The data set's number and the label, for each label of each video of an epoch."""
+        if self.targets.is_plain:
+            return self.classes
+        return self.targets.pairs(self._rows.tolist())
 
     @property
     def num_videos(self) -> int:
@@ -98,7 +126,7 @@ class TrainingClips(Dataset[dict[str, Any]]):
         return self.num_videos
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_orders": {}}
+        return self.__dict__ | {"_order": self._new_order()}
 
     def find(self, position: int) -> tuple[int, StoredVideo]:
         """Returns the data set's number and the video at a position of the stream."""
@@ -107,10 +135,14 @@ class TrainingClips(Dataset[dict[str, Any]]):
 
     def count_tasks(self, first: int, count: int) -> list[int]:
         """Returns how many of the `count` positions from `first` on belong to each data set."""
-        if len(self.datasets) == 1:
-            return [count]
+        if len(self.targets.groups) == 1:
+            return [count] * len(self.datasets)
         owners = [self._row(position)[0] for position in range(first, first + count)]
-        return [owners.count(task) for task in range(len(self.datasets))]
+        counts = [0] * len(self.datasets)
+        for heads in self.targets.groups:
+            for head in heads:
+                counts[head] = owners.count(heads[0])
+        return counts
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Returns {"clips": {input: (S, C, ...) float32}, "label": int, "task": data set's number}.
@@ -122,6 +154,7 @@ class TrainingClips(Dataset[dict[str, Any]]):
             "clips": {name: clips[0] for name, clips in sample["clips"].items()},
             "label": int(sample["label"][0]),
             "task": int(sample["task"][0]),
+            **({"targets": [rows[0] for rows in sample["targets"]]} if "targets" in sample else {}),
         }
 
     def batch(
@@ -130,7 +163,10 @@ class TrainingClips(Dataset[dict[str, Any]]):
         """Returns the samples of n positions together.
 
         "clips" holds a tensor (n, S, C, ...) float32 for each input, by name. "label" and "task"
-        are (n,) int64. With `out`, the clips are written there and not returned.
+        are (n,) int64. For videos with several labels, and for several label sets of the same
+        videos, "targets" holds what `ClipTargets.of` returns; then "label" and "task" are those of
+        the first label set, and "label" is -1 for several. With `out`, the clips are written there
+        and not returned.
         """
         clips = out
         if clips is None:
@@ -150,17 +186,12 @@ class TrainingClips(Dataset[dict[str, Any]]):
             batch["clips"] = {name: torch.from_numpy(array) for name, array in clips.items()}
         batch["label"] = torch.from_numpy(rows[:, 2].copy())
         batch["task"] = torch.from_numpy(rows[:, 0].copy())
+        if not self.targets.is_plain:
+            batch["targets"] = self.targets.of(rows.tolist())
         return batch
 
     def _row(self, position: int) -> tuple[int, int, int]:
-        epoch, place = divmod(position, self.num_videos)
-        order = self._orders.get(epoch)
-        if order is None:
-            if len(self._orders) > 1:
-                self._orders.clear()
-            rng = np.random.default_rng((self.config.seed, _ORDER, epoch))
-            order = self._orders[epoch] = rng.permutation(self.num_videos)
-        task, video, label = self._rows[order[place]].tolist()
+        task, video, label = self._rows[self._order.find(position)].tolist()
         return task, video, label
 
 

@@ -419,8 +419,7 @@ def normalize_frames(frames: NDArray[np.uint8], name: NormalizationName) -> NDAr
     The channels are in the normalization's order: BGR for `tsn`, RGB for the others. Raises
     ConfigError for an unknown name, and for `px`, which exists only for flow.
     """
-    if (numbers := _normalization(name)) is None:
-        raise ConfigError(f"normalization {name} is for stream flow; take another one for rgb")
+    numbers = _rgb_normalization(name)
     result = np.empty((frames.shape[0], 3, *frames.shape[1:3]), np.float32)
     for channel, (place, mean, std) in enumerate(
         zip(numbers.rgb_order, numbers.rgb_mean, numbers.rgb_std, strict=True)
@@ -429,6 +428,32 @@ def normalize_frames(frames: NDArray[np.uint8], name: NormalizationName) -> NDAr
         np.subtract(frames[..., place], np.float32(mean), out=plane)
         plane *= np.float32(1 / std)
     return result
+
+
+def normalize_differences(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], name: NormalizationName
+) -> NDArray[np.float32]:
+    """Returns second - first of frames (n, H, W, 3) uint8 RGB as (n, 3, H, W) float32.
+
+    This is the difference of the two normalized frames, in the order of their channels, so the mean
+    plays no part. `tsn-resnet` divides by 255 alone, not by ImageNet's standard deviations: TSN
+    trains on differences of levels that are not normalized (yjxiong/tsn-pytorch, main.py, RGBDiff).
+    Raises ConfigError as `normalize_frames` does.
+    """
+    numbers = _rgb_normalization(name)
+    stds = (255.0, 255.0, 255.0) if name == "tsn-resnet" else numbers.rgb_std
+    result = np.empty((first.shape[0], 3, *first.shape[1:3]), np.float32)
+    for channel, (place, std) in enumerate(zip(numbers.rgb_order, stds, strict=True)):
+        plane = result[:, channel]
+        np.subtract(second[..., place], first[..., place], out=plane, dtype=np.float32)
+        plane *= np.float32(1 / std)
+    return result
+
+
+def _rgb_normalization(name: NormalizationName) -> Normalization:
+    if (numbers := _normalization(name)) is None:
+        raise ConfigError(f"normalization {name} is for stream flow; take another one for rgb")
+    return numbers
 
 
 def _normalization(name: NormalizationName) -> Normalization | None:

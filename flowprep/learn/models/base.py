@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from flowprep.learn.clip_inputs import ClipInput
 
-__all__ = ["ClipModel"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["ClipModel", "batch_norms"]
 
 
 class ClipModel(nn.Module, ABC):
@@ -30,6 +33,12 @@ class ClipModel(nn.Module, ABC):
 
     With None, `extract_features` treats each clip separately and returns (N, S, ...), and
     `classify` joins the clips. So a test of many clips need not hold them all in memory."""
+
+    stages: tuple[tuple[str, ...], ...] = ()
+    """The names of the modules of each stage, from the input to the classifier. `--freeze` counts
+    them. Empty for a network that only knows its classifier."""
+    frozen_norms: tuple[nn.Module, ...] = ()
+    """Batch norms that keep their statistics: `train` leaves them in eval mode."""
 
     def __init__(self, inputs: Sequence[ClipInput]) -> None:
         super().__init__()
@@ -53,6 +62,18 @@ class ClipModel(nn.Module, ABC):
         It keeps the names, device and dtype of the old classifier.
         """
 
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of everything except the frozen batch norms, which stay in eval mode."""
+        super().train(mode)
+        for norm in self.frozen_norms:
+            norm.eval()
+        return self
+
     def forward(self, *clips: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits."""
         return self.classify(self.extract_features(*clips))
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """Returns the batch norms in a module, in their order."""
+    return [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]

@@ -28,6 +28,8 @@ class CNNM(ClipModel):
     (section 3). `width` multiplies every layer's channels.
     """
 
+    stages = tuple((name,) for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"))
+
     def __init__(
         self,
         inputs: Sequence[ClipInput],

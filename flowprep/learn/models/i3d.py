@@ -51,6 +51,15 @@ class I3D(ClipModel):
     `width` multiplies the channels of every layer.
     """
 
+    # Those between two poolings, by the digit of their names.
+    stages = (
+        ("Conv3d_1a_7x7",),
+        ("Conv3d_2b_1x1", "Conv3d_2c_3x3"),
+        ("Mixed_3b", "Mixed_3c"),
+        ("Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f"),
+        ("Mixed_5b", "Mixed_5c"),
+    )
+
     def __init__(
         self,
         inputs: Sequence[ClipInput],

@@ -43,6 +43,8 @@ class I3DResNet(ClipModel):
     frame. `width` multiplies the channels of every layer.
     """
 
+    stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+
     def __init__(
         self,
         inputs: Sequence[ClipInput],

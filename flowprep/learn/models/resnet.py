@@ -68,6 +68,8 @@ class Bottleneck(nn.Module):
 class ResNet(ClipModel):
     """A residual network over (N, C, H, W), with H and W of any size."""
 
+    stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],

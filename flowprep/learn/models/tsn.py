@@ -13,7 +13,7 @@ from torch import nn
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput, ConsensusName
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, batch_norms
 
 __all__ = ["TSN", "tsn_over"]
 
@@ -56,7 +56,10 @@ class TSN(ClipModel):
         self.partial_bn = partial_bn
         if consensus == "weighted":
             self.segment_weight = nn.Parameter(torch.zeros(num_segments))
-        for norm in self._frozen_norms():
+        self.stages = tuple(tuple(f"base.{name}" for name in stage) for stage in base.stages)
+        if partial_bn:
+            self.frozen_norms = tuple(batch_norms(self)[1:])
+        for norm in self.frozen_norms:
             norm.requires_grad_(False)
         self.train(self.training)
 
@@ -84,18 +87,6 @@ class TSN(ClipModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces the base network's classifier."""
         self.base.replace_classifier(num_classes)
-
-    def train(self, mode: bool = True) -> TSN:
-        """Sets the mode of everything except the frozen batch norms, which stay in eval mode."""
-        super().train(mode)
-        for norm in self._frozen_norms():
-            norm.eval()
-        return self
-
-    def _frozen_norms(self) -> list[nn.Module]:
-        batch_norm = nn.modules.batchnorm._BatchNorm
-        norms: list[nn.Module] = [m for m in self.modules() if isinstance(m, batch_norm)]
-        return norms[1:] if self.partial_bn else []
 
 
 def tsn_over(base: Callable[..., ClipModel]) -> Callable[..., TSN]:

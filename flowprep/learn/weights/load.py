@@ -28,7 +28,7 @@ from flowprep.learn.weights.offers import Offer, listed
 from flowprep.learn.weights.tensorflow import TensorBundle
 from flowprep.printable import join_lines
 
-__all__ = ["LoadReport", "load_weights_into"]
+__all__ = ["LoadReport", "classifier_names", "load_weights_into"]
 
 FOREIGN_PREFIXES = ("", "model.", "base.", "model.base.")
 """Possible prefixes of a network's own names in a file: those of our MultiTask and TSN."""
@@ -105,7 +105,7 @@ def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadRep
     else:
         offers, unexpected = _offer_state_dict(read_weights(path), targets)
 
-    classifier = _classifier_names(model)
+    classifier = classifier_names(model)
     input_convs = _input_conv_names(model)
     filled: dict[str, Offer] = {}
     misfits: dict[str, str] = {}
@@ -215,7 +215,7 @@ def _offer_state_dict(
     return offers, tuple(name for name in state if name not in used)
 
 
-def _classifier_names(model: ClipModel) -> frozenset[str]:
+def classifier_names(model: ClipModel) -> frozenset[str]:
     """Returns the names of the tensors that `replace_classifier` would replace."""
     before = dict(_named_tensors(model))
     # The copy shares all tensors with the model. A tensor that differs afterwards was replaced.

@@ -125,16 +125,21 @@ def seen(array: NDArray[np.float32], one: ClipInput, dataset: FlowDataset) -> Se
     return Seen(moments[:, 0, 0].astype(int), x[0, 0].astype(int), y[0, :, 0].astype(int), flip)
 
 
+def lasts(one: ClipInput, step: int) -> int:
+    """How many frames later than its first frame a field or a difference ends."""
+    return {"flow": step, "rgb": 0, "rgb-difference": 1}[one.stream]
+
+
 def middle(indices: NDArray[np.int64], one: ClipInput, step: int) -> float:
     """The middle of a clip in frames: fields last from a frame to the one `step` later."""
-    return float(indices[0] + indices[-1] + (step if one.stream == "flow" else 0)) / 2
+    return float(indices[0] + indices[-1] + lasts(one, step)) / 2
 
 
 def check_moments(
     clips: Sequence[NDArray[np.int64]], inputs: Sequence[ClipInput], num_frames: int, step: int
 ) -> None:
     """Asserts the rules of (L,) indices of the same clip, of each input."""
-    counts = {"flow": num_frames - step, "rgb": num_frames}
+    counts = {"flow": num_frames - step, "rgb": num_frames, "rgb-difference": num_frames - 1}
     for indices, one in zip(clips, inputs, strict=True):
         assert len(indices) == one.num_frames
         assert 0 <= indices.min() <= indices.max() < counts[one.stream]
@@ -143,10 +148,7 @@ def check_moments(
         for indices, one in zip(clips, inputs, strict=True)
     ]
     period = min(counts[one.stream] for one in inputs)
-    extents = [
-        (one.num_frames - 1) * one.frame_stride + (step if one.stream == "flow" else 0)
-        for one in inputs
-    ]
+    extents = [(one.num_frames - 1) * one.frame_stride + lasts(one, step) for one in inputs]
     if max(extents) <= num_frames - 1 and all(regular):
         middles = [middle(indices, one, step) for indices, one in zip(clips, inputs, strict=True)]
         assert max(middles) - min(middles) <= 0.5
@@ -163,16 +165,22 @@ def check_moments(
         assert indices.tolist() in wanted
 
 
-inputs_strategy = st.lists(
-    st.tuples(st.sampled_from(["flow", "rgb"]), st.integers(1, 12), st.integers(1, 4)),
-    min_size=1,
-    max_size=3,
-).map(
-    lambda drawn: tuple(
-        ClipInput(f"{stream}{n}", stream, "stack", num_frames, stride)
-        for n, (stream, num_frames, stride) in enumerate(drawn)
+def drawn_inputs(*streams: str) -> st.SearchStrategy[tuple[ClipInput, ...]]:
+    return st.lists(
+        st.tuples(st.sampled_from(streams), st.integers(1, 12), st.integers(1, 4)),
+        min_size=1,
+        max_size=3,
+    ).map(
+        lambda drawn: tuple(
+            ClipInput(f"{stream}{n}", stream, "stack", num_frames, stride)  # type: ignore[arg-type]
+            for n, (stream, num_frames, stride) in enumerate(drawn)
+        )
     )
-)
+
+
+all_inputs = drawn_inputs("flow", "rgb", "rgb-difference")
+# What the pixels of these say of themselves can be read.
+inputs_strategy = drawn_inputs("flow", "rgb")
 clips_strategy = st.builds(
     ClipSpec,
     st.just("both"),
@@ -183,7 +191,7 @@ clips_strategy = st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    inputs_strategy, clips_strategy, st.integers(2, 120), st.integers(1, 3), st.integers(1, 9),
+    all_inputs, clips_strategy, st.integers(2, 120), st.integers(1, 3), st.integers(1, 9),
     st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_middles_coincide_whatever_lengths_and_strides(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import DatasetError
+from flowprep.learn.clip_inputs import NormalizationName
 from flowprep.learn.clips import indices as clip_choice
 from flowprep.learn.clips import transforms
 from flowprep.learn.clips.clip import load_clip, load_views
@@ -78,6 +79,36 @@ def test_an_rgb_clip_is_what_the_transforms_make(
     video = dataset.videos[2]
     found = load_clip(dataset, video, [13, 4], crop, RGB, taken(RGB, form))
     np.testing.assert_array_equal(found, composed(dataset, video, [13, 4], crop, RGB, form))
+
+
+@pytest.mark.parametrize("name", ["tsn", "unit", "mmaction2"])
+@pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
+def test_differences_are_those_of_normalized_frames(
+    dataset: FlowDataset, crop: Crop, name: NormalizationName
+) -> None:
+    clip = ClipSpec("rgb-difference", 5, crop_px=32, normalization=name)
+    video = dataset.videos[2]
+    found = load_clip(dataset, video, range(3, 8), crop, clip, taken(clip))
+    frames = ClipSpec("rgb", 6, crop_px=32, normalization=name)
+    six = load_clip(dataset, video, range(3, 9), crop, frames, taken(frames))
+    # 5 differences of 6 frames, 3 channels each, in the order of the frames.
+    six = six.reshape(6, 3, 32, 32)
+    np.testing.assert_allclose(found.reshape(5, 3, 32, 32), six[1:] - six[:-1], atol=2e-5)
+    assert found.shape == (15, 32, 32)
+    assert np.abs(found).max() > 0
+    # One that begins again at the beginning is a clip of whole differences all the same.
+    around = load_clip(dataset, video, [12, 0], crop, clip, taken(clip))
+    last, first = (load_clip(dataset, video, [n], crop, clip, taken(clip)) for n in (12, 0))
+    np.testing.assert_array_equal(around, np.concatenate([last, first]))
+
+
+def test_tsn_trains_on_differences_of_levels_from_0_to_1(dataset: FlowDataset) -> None:
+    clip = ClipSpec("rgb-difference", 1, crop_px=32, normalization="tsn-resnet")
+    video = dataset.videos[2]
+    found = load_clip(dataset, video, [4], SLICE, clip, taken(clip))
+    frames = dataset.frames(video.key, [4, 5]).astype(np.float64) / 255
+    cut = transforms.crop_frames(frames[1] - frames[0][None], SLICE, 32)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, cut[0].transpose(2, 0, 1), atol=1e-6)
 
 
 def test_indices_may_repeat_leave_gaps_and_go_back(dataset: FlowDataset) -> None:

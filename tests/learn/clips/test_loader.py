@@ -19,7 +19,7 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import VideoList
 from flowprep.errors import ConfigError, DatasetError, TrainingError
 from flowprep.learn.clips.loader import loader_options
-from flowprep.learn.clips.streaming import StreamingClips, streaming_loader
+from flowprep.learn.clips.streaming import StreamedClips, streaming_loader
 from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import (
     TrainConfig,
@@ -35,7 +35,7 @@ def test_more_loaders_than_cores_are_nothing_to_warn_of(dataset: FlowDataset) ->
     for loader in (
         training_loader(samples, batch_size=2, first_step=0, num_steps=5, num_loaders=number),
         streaming_loader(
-            StreamingClips(dataset, CONFIG, [taken(FLOW)]), batch_size=2, num_loaders=number
+            StreamedClips(dataset, CONFIG, [taken(FLOW)]), batch_size=2, num_loaders=number
         ),
     ):
         assert loader.num_workers == number

@@ -20,9 +20,24 @@ def test_videos_without_one_label_are_skipped_and_counted(
     dataset: FlowDataset, labels: tuple[int, ...]
 ) -> None:
     num_train = sum(video.split == "train" for video in dataset.videos[:3])
-    samples = TrainingClips([with_videos(dataset, labels=labels)], CONFIG, [taken(FLOW, "stack")])
+    spec = dataclasses.replace(CONFIG.optimization, loss="cross-entropy")
+    config = dataclasses.replace(CONFIG, optimization=spec)
+    samples = TrainingClips([with_videos(dataset, labels=labels)], config, [taken(FLOW, "stack")])
     assert (samples.num_videos, samples.num_skipped) == (16 - num_train, num_train)
     assert all(samples.find(n)[1].label is not None for n in range(samples.num_videos))
+
+
+def test_videos_with_several_labels_are_trained_on_with_all_of_them(dataset: FlowDataset) -> None:
+    clips = TrainingClips([with_videos(dataset, labels=(1, 4))], CONFIG, [taken(FLOW, "stack")])
+    assert (clips.num_videos, clips.num_skipped, clips.targets.losses) == (16, 0, ("bce",))
+    batch = clips.batch(range(16))
+    (targets,) = batch["targets"]
+    expected = [clips.find(position)[1].labels for position in range(16)]
+    assert (1, 4) in expected
+    assert [tuple(row.nonzero().flatten().tolist()) for row in targets] == expected
+    assert set(targets.unique().tolist()) == {0.0, 1.0}
+    several = [len(labels) > 1 for labels in expected]
+    assert [label < 0 for label in batch["label"].tolist()] == several
 
 
 def test_a_split_that_is_not_there_is_refused(dataset: FlowDataset) -> None:

@@ -9,9 +9,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
 from flowprep.learn.create import create_model
+from flowprep.learn.losses import task_loss
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.models.resnet import resnet18
-from flowprep.learn.optimization import task_loss
 from tests.learn.inputs import stack
 
 

@@ -100,6 +100,16 @@ def test_an_imagenet_resnet_into_tsn(tmp_path: Path, consensus: Any) -> None:
             assert torch.equal(found[f"base.{name}"], value)
 
 
+def test_rgb_differences_begin_with_the_mean_over_rgb(tmp_path: Path) -> None:
+    # As _construct_diff_model of yjxiong/tsn-pytorch.
+    state = draw_state(resnet18(stack(3), 1000, width=WIDTH))
+    inputs = (ClipInput("rgb-difference", "rgb-difference", "stack", 5),)
+    model = TSN(resnet18(inputs, 5, width=WIDTH))
+    load_weights_into(model, save(state, tmp_path / "x.safetensors"))
+    wanted = state["conv1.weight"].mean(1, keepdim=True).expand(-1, 15, -1, -1)
+    assert torch.equal(model.state_dict()["base.conv1.weight"], wanted)
+
+
 @pytest.mark.parametrize("in_channels", [3, 2])
 @pytest.mark.parametrize("non_local", [False, True])
 def test_an_imagenet_resnet_inflated(tmp_path: Path, in_channels: int, non_local: bool) -> None:

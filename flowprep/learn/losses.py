@@ -1,0 +1,125 @@
+"""Losses of the heads of a network, and whether its answers are right.
+
+A head says one class of each video (softmax and cross-entropy), or each class by itself (a sigmoid
+and a binary cross-entropy for each class), for videos that show several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from flowprep.learn.scores import Scores
+
+__all__ = ["batch_targets", "count_right", "mean_loss", "target_loss", "task_loss"]
+
+
+def batch_targets(batch: Mapping[str, Any], num_tasks: int) -> list[torch.Tensor]:
+    """Returns the targets of a batch for each task, as `target_loss` takes them."""
+    if "targets" in batch:
+        return list(batch["targets"])
+    labels, owners = batch["label"], batch["task"]
+    if num_tasks == 1:
+        return [labels]
+    return [torch.where(owners == task, labels, -1) for task in range(num_tasks)]
+
+
+def task_loss(
+    logits: Sequence[torch.Tensor],
+    labels: torch.Tensor,
+    tasks: torch.Tensor,
+    counts: Sequence[int],
+    *,
+    label_smoothing: float = 0.0,
+    weights: Sequence[torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Returns `target_loss` of samples with one label, (n,), each of which has one task, (n,)."""
+    targets = batch_targets({"label": labels, "task": tasks}, len(logits))
+    return target_loss(logits, targets, counts, label_smoothing=label_smoothing, weights=weights)
+
+
+def target_loss(
+    logits: Sequence[torch.Tensor],
+    targets: Sequence[torch.Tensor],
+    counts: Sequence[int],
+    *,
+    label_smoothing: float = 0.0,
+    weights: Sequence[torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Returns the contribution of these samples to the loss of the step's whole batch, a scalar.
+
+    The loss is the sum over tasks (data sets, or label sets of one). `logits` holds (n, K) for each
+    task. `targets` holds (n,) int64 classes for a task of one class a sample: its loss is the mean
+    cross-entropy. It holds (n, K) zeros and ones for a task of several: its loss is the mean over
+    samples and classes of the binary cross-entropy, as in PySlowFast and pytorch-i3d for Charades.
+    A sample with -1 is not of this task and does not influence its logits. `counts` is the number
+    of samples of each task in the whole batch, over all its parts and processes. The losses of the
+    parts add up to the loss of the batch, however the batch is divided.
+
+    `label_smoothing` s spreads a share of the target evenly: over the classes, or for a class by
+    itself over yes and no, t -> (1 - s) t + s / 2.
+
+    `weights` holds (K,) for each task of one class a sample. The loss of a sample is multiplied by
+    the weight of its class, and the mean is still over the number of samples.
+    (`nn.CrossEntropyLoss` divides by the sum of the weights instead, which would change with the
+    parts of a batch.)
+    """
+    total = logits[0].new_zeros((), dtype=torch.float32)
+    for task, (scores, wanted, count) in enumerate(zip(logits, targets, counts, strict=True)):
+        own = _own(wanted)
+        chosen, wanted = scores[own].float(), wanted[own]
+        if wanted.dim() == 2:
+            smooth = wanted * (1 - label_smoothing) + label_smoothing / 2
+            losses = F.binary_cross_entropy_with_logits(chosen, smooth, reduction="sum")
+            losses = losses / wanted.shape[1]
+        elif weights is None:
+            losses = F.cross_entropy(
+                chosen, wanted, reduction="sum", label_smoothing=label_smoothing
+            )
+        else:
+            each = F.cross_entropy(
+                chosen, wanted, reduction="none", label_smoothing=label_smoothing
+            )
+            losses = (each * weights[task][wanted]).sum()
+        total = total + losses / max(1, count)
+    return total
+
+
+def count_right(
+    logits: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns how many samples are right, and how many of them can be right or wrong, as scalars.
+
+    A sample is right if all its tasks of one class are right. Tasks of several do not count.
+    """
+    is_right = is_known = None
+    for scores, wanted in zip(logits, targets, strict=True):
+        if wanted.dim() == 2:
+            continue
+        own = _own(wanted)
+        right = (scores.argmax(1) == wanted) | ~own
+        is_right = right if is_right is None else is_right & right
+        is_known = own if is_known is None else is_known | own
+    if is_right is None or is_known is None:
+        return logits[0].new_zeros(()), logits[0].new_zeros(())
+    return (is_right & is_known).sum(), is_known.sum()
+
+
+def _own(targets: torch.Tensor) -> torch.Tensor:
+    """Returns which samples have a target of this task, (n,) bool."""
+    return (targets if targets.dim() == 1 else targets[:, 0]) >= 0
+
+
+def mean_loss(scores: Scores) -> float:
+    """Returns the mean loss of the probabilities that videos with labels got."""
+    known = np.flatnonzero(scores.is_labelled)
+    if scores.targets is None:
+        likelihoods = scores.probabilities[known, scores.labels[known]]
+    else:
+        shares = scores.probabilities[known]
+        likelihoods = np.where(scores.targets[known], shares, 1 - shares)
+    return float(-np.log(np.maximum(likelihoods, 1e-12)).mean())

@@ -1,0 +1,54 @@
+"""Losses of samples with several labels and several heads, however a batch is divided."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from flowprep.learn.losses import count_right, target_loss
+
+
+def test_several_labels_have_a_binary_cross_entropy_for_each_class() -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(6, 5), (torch.rand(6, 5) < 0.4).float()
+    expected = F.binary_cross_entropy_with_logits(logits, targets)
+    torch.testing.assert_close(target_loss([logits], [targets], [6]), expected)
+    smooth = F.binary_cross_entropy_with_logits(logits, 0.8 * targets + 0.1)
+    found = target_loss([logits], [targets], [6], label_smoothing=0.2)
+    torch.testing.assert_close(found, smooth)
+
+
+def test_the_losses_of_parts_add_up_and_other_tasks_get_no_gradient() -> None:
+    torch.manual_seed(1)
+    heads = [torch.randn(6, 3, requires_grad=True), torch.randn(6, 4, requires_grad=True)]
+    # The first four samples have both heads, the last two only the second, which has many classes.
+    targets = [torch.tensor([0, 2, 1, 1, -1, -1]), (torch.rand(6, 4) < 0.5).float()]
+    whole = target_loss(heads, targets, [4, 6])
+    parts = [
+        target_loss([head[rows] for head in heads], [one[rows] for one in targets], [4, 6])
+        for rows in (slice(0, 1), slice(1, 5), slice(5, 6))
+    ]
+    torch.testing.assert_close(sum(parts), whole)
+    expected = F.cross_entropy(heads[0][:4], targets[0][:4])
+    expected = expected + F.binary_cross_entropy_with_logits(heads[1], targets[1])
+    torch.testing.assert_close(whole, expected)
+    whole.backward()  # type: ignore[no-untyped-call]
+    assert heads[0].grad is not None
+    assert not heads[0].grad[4:].any()
+
+
+def test_a_sample_is_right_if_all_its_heads_of_one_class_are() -> None:
+    verb, noun = torch.eye(3)[[0, 1, 2, 0]], torch.eye(2)[[0, 1, 0, 1]]
+    wanted = [torch.tensor([0, 1, 1, -1]), torch.tensor([0, 0, 0, 1])]
+    right, known = count_right([verb, noun], wanted)
+    assert (int(right), int(known)) == (2, 4)
+    several = torch.ones(4, 3)
+    assert [int(n) for n in count_right([verb, noun], [wanted[0], several[:, :2]])] == [2, 3]
+    assert [int(n) for n in count_right([verb], [several])] == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_are_summed_in_fp32(dtype: torch.dtype) -> None:
+    logits, targets = torch.full((300, 2), 5.0, dtype=dtype), torch.ones(300, 2)
+    assert target_loss([logits], [targets], [300]).item() == pytest.approx(0.006715, rel=1e-3)
