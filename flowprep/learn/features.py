@@ -31,6 +31,7 @@ from flowprep.dataset.plan import merge_class_names
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import ConfigError, DatasetError, InputError
+from flowprep.extras import extra_needed
 from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import check_data, library_versions
@@ -59,6 +60,7 @@ from flowprep.run.run_log import run_log
 from flowprep.run.versions import environment
 from flowprep.storage import Storage
 from flowprep.urls import redacted
+from flowprep.words import format_count
 
 __all__ = [
     "FeatureReport",
@@ -118,6 +120,9 @@ def extract_features(
     spec = spec or FeatureSpec()
     options = dataclasses.replace(options or RunOptions(), executor=executor)
     began = time.monotonic()
+    if spec.format == "h5":
+        with extra_needed("--format h5", "export", otherwise="choose --format npy"):
+            import h5py  # noqa: F401
     chosen = _networks(spec, _listed(checkpoint), model, _listed(weights), stream, clip or {}, task)
     run = _FeatureRun(Storage(to), spec, chosen, options, num_loaders, force)
     if isinstance(videos, FlowDataset):
@@ -192,8 +197,9 @@ def _networks(
     """Returns the networks that the options name. Raises ConfigError if they name none."""
     if bool(checkpoints) == bool(model or weights):
         raise ConfigError(
-            "checkpoint must be given, or a model with its weights, and not both; give "
-            "--checkpoint RUN, or --model NAME --weights FILE"
+            "checkpoint must be given, or a model with its weights, got "
+            f"{'both' if checkpoints else 'neither'}; give --checkpoint RUN, or --model NAME "
+            "--weights FILE"
         )
     trained: list[Trained] = []
     notes: list[str] = []
@@ -206,7 +212,9 @@ def _networks(
         sources, trained = checkpoint_sources(checkpoints, stream, task)
     else:
         if model is None or not weights:
-            raise ConfigError("weights need a model, and a model needs weights; give both")
+            raise ConfigError(
+                f"weights and a model need each other, got {model or 'weights'} alone; give both"
+            )
         unknown = sorted(set(clip) - set(CLIP_OPTIONS))
         if unknown:
             raise ConfigError(f"clip takes {', '.join(CLIP_OPTIONS)}, got {', '.join(unknown)}")
@@ -312,8 +320,8 @@ class _FeatureRun:
         if extracted.num_failed:
             report.num_videos += extracted.num_failed
             report.notes.append(
-                f"{extracted.num_failed:,} of the videos could not be extracted; they are listed "
-                f"in {FAILURES_FILE} of {out}"
+                f"{format_count(extracted.num_failed, 'video')} gave no flow; see {FAILURES_FILE} "
+                f"of {out}, and run again with --retry-failed"
             )
         return report
 

@@ -28,6 +28,7 @@ COMMANDS = [
     "evaluate",
     "fuse",
     "predict",
+    "features",
     "synthetic",
     "doctor",
 ]

@@ -460,7 +460,7 @@ def test_options_that_do_not_fit(folder: Path, motion: Path, tmp_path: Path) -> 
     videos = folder / "videos"
     for message, data, spec, options in (
         ("checkpoint must be given, or a model", videos, None, {}),
-        ("weights need a model", videos, None, {"model": "i3d"}),
+        ("weights and a model need each other, got i3d alone", videos, None, {"model": "i3d"}),
         (
             "stream must be that of a checkpoint, flow, got rgb",
             videos,
