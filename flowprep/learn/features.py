@@ -94,6 +94,8 @@ def extract_features(
     executor: ExecutorName = "auto",
     options: RunOptions | None = None,
     num_loaders: int | None = None,
+    urls: bool = True,
+    follow_links: bool = True,
 ) -> FeatureReport:
     """Writes the features of each window of each video to the folder `to`.
 
@@ -110,7 +112,8 @@ def extract_features(
     its flow is not stored, unless `keep_dataset` names a place for a data set. `options` and
     `executor` are as for `extract`. `labels` names labels of a data set. `num_loaders` processes
     read a data set; the default is the number of cores minus one. `force` takes a data set that was
-    extracted with other options than the checkpoint's own.
+    extracted with other options than the checkpoint's own. `urls` and `follow_links` are those of
+    `extract`.
 
     A second call goes on where the first one stopped. A video that fails is listed in
     `failures.jsonl`, and stops nothing. Raises ConfigError for options that do not fit,
@@ -141,7 +144,13 @@ def extract_features(
         extract = with_all_parameters(extract)
         check_options(options, extract.flow.algorithm)
         if not isinstance(videos, Manifest):
-            videos = collect_videos(videos, out=to, image_fps=extract.decode.image_fps)
+            videos = collect_videos(
+                videos,
+                out=to,
+                image_fps=extract.decode.image_fps,
+                urls=urls,
+                follow_links=follow_links,
+            )
         report = run.of_videos(videos, extract, keep_dataset)
     report.wall_seconds = time.monotonic() - began
     return report
