@@ -270,6 +270,7 @@ class _FeatureRun:
         clips = windows_of(sources, self._spec, dataset.config)
         content = self._content(dataset.config, dataset.header.implementation, dataset.class_names)
         content["data"] = redacted(dataset.location)
+        content["config"]["labels"] = dataset.labels_name
         self._storage.make_folder()
         with locked_dataset(self._storage) as lease, run_log(lease.storage):
             content, _ = _agreed(lease.storage, content)
@@ -357,6 +358,7 @@ class _FeatureRun:
                 "stride": windows.stride,
                 "extract": stored_extraction(config, streams),
                 "implementation": implementation if has_flow else None,
+                "labels": None,
             },
             "streams": streams,
             "class_names": list(class_names),
