@@ -22,12 +22,13 @@ from flowprep.cli.options import (
     reach_options,
 )
 from flowprep.cli.output import echo_notes
-from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
+from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.dataset.plan import stored_ranges
 from flowprep.errors import ConfigError
 from flowprep.flow.parameters import PARAMETERS, is_own
 from flowprep.inputs.entries import CharadesMode
 from flowprep.inputs.manifest import FORMATS, Manifest, collect_videos
+from flowprep.presets import PRESETS
 
 __all__ = [
     "config_options",

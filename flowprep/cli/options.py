@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -228,9 +228,12 @@ def merged_options(
     all). Raises TypeError if fields with the same name have different types.
     """
     settings: dict[str, dict[str, Any]] = {}
-    owners: dict[str, dict[str, list[str]]] = {}
+    owners: dict[str, dict[str, dict[str, list[str]]]] = {}
     for name, kind in kinds.items():
-        docs, hints = field_docs(kind), get_type_hints(kind)
+        hints = get_type_hints(kind)
+        docs: dict[str, str] = {}
+        for base in reversed(kind.__mro__):
+            docs |= field_docs(base) if is_dataclass(base) else {}
         for item in fields(kind):
             if only is not None and item.name not in only:
                 continue
@@ -246,16 +249,27 @@ def merged_options(
                 )
             if item.name in varying or own["default"] != first["default"]:
                 first["show_default"] = False
-            owners.setdefault(item.name, {}).setdefault(docs.get(item.name, ""), []).append(name)
+            of = owners.setdefault(item.name, {}).setdefault(docs.get(item.name, ""), {})
+            of.setdefault(f"(default {own['default']})", []).append(name)
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, setting in reversed(settings.items()):
-            doc = " ".join(f"{one} For {', '.join(of)}." for one, of in owners[name].items())
+            # Where the defaults differ, the help tells whose they are.
+            defaults = {default for of in owners[name].values() for default in of}
+            is_told = name not in varying and len(defaults) > 1
+            doc = " ".join(f"{one} For {_owners(of, is_told)}." for one, of in owners[name].items())
             option = name.strip("_").replace("_", "-")
             command = _add_option(command, option, name, doc, group, setting)
         return command
 
     return decorate
+
+
+def _owners(names: Mapping[str, Sequence[str]], is_told: bool) -> str:
+    """Returns the names of things as a list, with their defaults if these are to be told."""
+    return ", ".join(
+        ", ".join(of) + (f" {default}" if is_told else "") for default, of in names.items()
+    )
 
 
 def _add_option(

@@ -56,6 +56,8 @@ def _no_gpu() -> str | None:
 PARTS: dict[str, Part] = {
     "fuzz-videos": Part("2,000 damaged videos", ("scripts/fuzz", "videos")),
     "fuzz-shards": Part("2,000 damaged data sets", ("scripts/fuzz", "shards")),
+    "fuzz-checkpoints": Part("2,000 damaged checkpoints", ("scripts/fuzz", "checkpoints")),
+    "fuzz-runs": Part("2,000 damaged run folders", ("scripts/fuzz", "runs")),
     "faults": Part(
         "runs that are killed and run again",
         ("scripts/test", "tests/run/test_faults.py"),
@@ -69,12 +71,17 @@ PARTS: dict[str, Part] = {
     "chaos": Part(
         "runs that lose processes, nodes, memory, disk and files", ("scripts/chaos", "--runs", "40")
     ),
+    "chaos-training": Part(
+        "trainings that are killed, stopped and out of disk",
+        ("scripts/chaos_training", "--runs", "15"),
+    ),
     "bytes": Part("the bytes of an earlier commit", ("scripts/check_bytes", COMMIT)),
     "against": Part("the speed of an earlier commit", ("scripts/bench_against", COMMIT)),
     "flow": Part("estimators against OpenCV's", ("scripts/bench_flow",)),
     "pipeline": Part("from videos to shards", ("scripts/bench_pipeline", "--end-to-end")),
     "loader": Part("reading for training", ("scripts/bench_loader",)),
     "memory": Part("memory of a worker", ("scripts/bench_memory", "--resize", "short:128")),
+    "features": Part("memory of features", ("scripts/bench_memory", "--features")),
     "scale": Part("650,000 videos", ("scripts/bench_scale",)),
     "gpu": Part("estimators on a GPU", ("scripts/bench_gpu",), problem=_no_gpu),
     "start": Part("start of commands", ("scripts/bench_start",)),
@@ -88,7 +95,7 @@ def main(arguments: Sequence[str] | None = None, parts: Mapping[str, Part] = PAR
     chosen = {name: parts[name] for name in parts if not options.parts or name in options.parts}
     if options.list:
         for name, part in chosen.items():
-            print(f"{name:12} {part.what:36} {part.typed()}")
+            print(f"{name:16} {part.what:56} {part.typed()}")
         return 0
     options.logs.mkdir(parents=True, exist_ok=True)
     results = {}
