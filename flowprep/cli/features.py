@@ -24,7 +24,7 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.cli.output import echo_notes
-from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
+from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.errors import ConfigError
 from flowprep.extras import extra_needed
 from flowprep.flow.parameters import PARAMETERS
@@ -32,6 +32,7 @@ from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.config import ClipSpec
 from flowprep.learn.features_config import CLIP_OPTIONS, DECODE_OPTIONS, FeatureSpec
 from flowprep.learn.networks import NETWORKS
+from flowprep.presets import PRESETS
 
 __all__ = ["features"]
 
