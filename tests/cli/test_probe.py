@@ -67,7 +67,7 @@ def test_scores_of_each_stream_are_written_and_fused(flowprep: Command, features
         (("--test-split", "val"), 1, "has no video of split val, it has 16 of train, 8 of test"),
         (("--test-split", "all"), 2, "--test-split must hold other videos"),
         (("--labels", "no"), 1, "has no labels 'no'"),
-        (("--dataset", "no"), 1, "no"),
+        (("--dataset", "no"), 1, "Error: no"),
     ],
 )
 def test_mistakes(
