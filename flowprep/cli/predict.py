@@ -166,7 +166,7 @@ def predict(
     1 when a video cannot be read.
 
     With --timeline, one long VIDEO is scored window by window. A window speaks for the time around
-    its middle, up to halfway to the next window. Memory does not grow with the length of the video.
+    its middle, up to halfway to the next window. The video is never whole in memory.
 
     \b
     flowprep predict clip.mp4 --checkpoint runs/flow

@@ -31,6 +31,7 @@ from flowprep.dataset.plan import merge_class_names
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.differences import find_differences, flatten, mismatch
 from flowprep.errors import ConfigError, DatasetError, InputError
+from flowprep.extras import extra_needed
 from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import check_data, library_versions
@@ -59,6 +60,7 @@ from flowprep.run.run_log import run_log
 from flowprep.run.versions import environment
 from flowprep.storage import Storage
 from flowprep.urls import redacted
+from flowprep.words import format_count
 
 __all__ = [
     "FeatureReport",
@@ -92,6 +94,8 @@ def extract_features(
     executor: ExecutorName = "auto",
     options: RunOptions | None = None,
     num_loaders: int | None = None,
+    urls: bool = True,
+    follow_links: bool = True,
 ) -> FeatureReport:
     """Writes the features of each window of each video to the folder `to`.
 
@@ -108,7 +112,8 @@ def extract_features(
     its flow is not stored, unless `keep_dataset` names a place for a data set. `options` and
     `executor` are as for `extract`. `labels` names labels of a data set. `num_loaders` processes
     read a data set; the default is the number of cores minus one. `force` takes a data set that was
-    extracted with other options than the checkpoint's own.
+    extracted with other options than the checkpoint's own. `urls` and `follow_links` are those of
+    `extract`.
 
     A second call goes on where the first one stopped. A video that fails is listed in
     `failures.jsonl`, and stops nothing. Raises ConfigError for options that do not fit,
@@ -118,6 +123,9 @@ def extract_features(
     spec = spec or FeatureSpec()
     options = dataclasses.replace(options or RunOptions(), executor=executor)
     began = time.monotonic()
+    if spec.format == "h5":
+        with extra_needed("--format h5", "export", otherwise="choose --format npy"):
+            import h5py  # noqa: F401
     chosen = _networks(spec, _listed(checkpoint), model, _listed(weights), stream, clip or {}, task)
     run = _FeatureRun(Storage(to), spec, chosen, options, num_loaders, force)
     if isinstance(videos, FlowDataset):
@@ -136,7 +144,13 @@ def extract_features(
         extract = with_all_parameters(extract)
         check_options(options, extract.flow.algorithm)
         if not isinstance(videos, Manifest):
-            videos = collect_videos(videos, out=to, image_fps=extract.decode.image_fps)
+            videos = collect_videos(
+                videos,
+                out=to,
+                image_fps=extract.decode.image_fps,
+                urls=urls,
+                follow_links=follow_links,
+            )
         report = run.of_videos(videos, extract, keep_dataset)
     report.wall_seconds = time.monotonic() - began
     return report
@@ -192,8 +206,9 @@ def _networks(
     """Returns the networks that the options name. Raises ConfigError if they name none."""
     if bool(checkpoints) == bool(model or weights):
         raise ConfigError(
-            "checkpoint must be given, or a model with its weights, and not both; give "
-            "--checkpoint RUN, or --model NAME --weights FILE"
+            "checkpoint must be given, or a model with its weights, got "
+            f"{'both' if checkpoints else 'neither'}; give --checkpoint RUN, or --model NAME "
+            "--weights FILE"
         )
     trained: list[Trained] = []
     notes: list[str] = []
@@ -206,7 +221,9 @@ def _networks(
         sources, trained = checkpoint_sources(checkpoints, stream, task)
     else:
         if model is None or not weights:
-            raise ConfigError("weights need a model, and a model needs weights; give both")
+            raise ConfigError(
+                f"weights and a model need each other, got {model or 'weights'} alone; give both"
+            )
         unknown = sorted(set(clip) - set(CLIP_OPTIONS))
         if unknown:
             raise ConfigError(f"clip takes {', '.join(CLIP_OPTIONS)}, got {', '.join(unknown)}")
@@ -253,6 +270,7 @@ class _FeatureRun:
         clips = windows_of(sources, self._spec, dataset.config)
         content = self._content(dataset.config, dataset.header.implementation, dataset.class_names)
         content["data"] = redacted(dataset.location)
+        content["config"]["labels"] = dataset.labels_name
         self._storage.make_folder()
         with locked_dataset(self._storage) as lease, run_log(lease.storage):
             content, _ = _agreed(lease.storage, content)
@@ -312,8 +330,8 @@ class _FeatureRun:
         if extracted.num_failed:
             report.num_videos += extracted.num_failed
             report.notes.append(
-                f"{extracted.num_failed:,} of the videos could not be extracted; they are listed "
-                f"in {FAILURES_FILE} of {out}"
+                f"{format_count(extracted.num_failed, 'video')} gave no flow; see {FAILURES_FILE} "
+                f"of {out}, and run again with --retry-failed"
             )
         return report
 
@@ -340,6 +358,7 @@ class _FeatureRun:
                 "stride": windows.stride,
                 "extract": stored_extraction(config, streams),
                 "implementation": implementation if has_flow else None,
+                "labels": None,
             },
             "streams": streams,
             "class_names": list(class_names),

@@ -80,6 +80,6 @@ class FeatureSpec:
             raise ConfigError("layer must be pool or the name of a module, got an empty name")
         if self.joined and self.maps:
             raise ConfigError(
-                "joined needs features without maps, because maps of several networks have "
-                "several sizes; leave --joined or --maps out"
+                f"joined must be False with maps, because maps of several networks have several "
+                f"sizes, got {self.joined}; leave --joined or --maps out"
             )

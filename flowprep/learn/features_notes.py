@@ -12,7 +12,7 @@ from flowprep.printable import join_lines
 from flowprep.run.progress import VideoNote
 from flowprep.words import format_count, format_duration
 
-__all__ = ["FeatureReport", "video_notes"]
+__all__ = ["FeatureReport", "note_sentences", "video_notes"]
 
 _KINDS = {
     "short": "shorter than a window, so the only window repeats the video from its beginning",
@@ -23,12 +23,12 @@ _KINDS = {
 
 
 def video_notes(record: VideoRecord, windows: Windows) -> dict[str, str]:
-    """Returns the notes on a video by kind: sentences with its own numbers."""
+    """Returns the notes on a video by kind: its own numbers, in words."""
     notes = {}
-    if windows.is_short(record.num_frames):
+    if record.num_frames < windows.num_needed:
         notes["short"] = (
-            f"the video has {format_count(record.num_frames, 'frame')}, and a window "
-            f"{windows.length:,}; its only window repeats the video from its beginning"
+            f"the video has {format_count(record.num_frames, 'frame')}, and a window needs "
+            f"{windows.num_needed:,}; the only window repeats the video from its beginning"
         )
     elif left := windows.num_left(record.num_frames):
         notes["tail"] = f"the last {format_count(left, 'frame')} of the video are in no window"
@@ -37,10 +37,18 @@ def video_notes(record: VideoRecord, windows: Windows) -> dict[str, str]:
             f"the video is damaged; the windows are those of the {record.num_frames:,} frames "
             "before the damage"
         )
-    given = dict(record.notes)
+    given: dict[str, str] = {str(code): text for code, text in record.notes.items()}
     if record.num_damaged:
         given.setdefault("concealed", f"{format_count(record.num_damaged, 'picture')} damaged")
-    return notes | {code: f"{VIDEO_NOTES[code]} ({text})" for code, text in given.items()}
+    return notes | given
+
+
+def note_sentences(record: VideoRecord, windows: Windows) -> tuple[str, ...]:
+    """Returns the notes on a video as sentences that need no other words."""
+    return tuple(
+        text if kind in _KINDS else f"{VIDEO_NOTES[kind]} ({text})"  # type: ignore[index]
+        for kind, text in video_notes(record, windows).items()
+    )
 
 
 @dataclass

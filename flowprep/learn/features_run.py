@@ -21,7 +21,8 @@ from flowprep.dataset.failures import failure_of
 from flowprep.dataset.layout import Failure, VideoRecord
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.rebuild import record_from_metadata
-from flowprep.errors import ConfigError, DatasetError, VideoError
+from flowprep.dataset.video_list import StoredVideo
+from flowprep.errors import ConfigError, DatasetError, FailureReason, VideoError
 from flowprep.inputs.video import Video
 from flowprep.learn.clips.loader import Loader
 from flowprep.learn.clips.windows import WindowClips
@@ -120,31 +121,32 @@ class DatasetRun(_Run):
     def go(self, dataset: FlowDataset, keys: Sequence[str], progress: bool | None) -> None:
         """Makes and writes the features of the videos `keys`, one after the other."""
         with self._bar(len(keys), progress) as bar:
-            todo = deque(keys)
+            todo: deque[str] = deque()
+            for key in keys:
+                video = dataset.videos[key]
+                try:
+                    self._clips.check(video.width, video.height)
+                except ConfigError as error:
+                    self._fail(_failed(video, "too-small", error), dataset.location)
+                    bar.update()
+                else:
+                    todo.append(key)
             while todo:
                 try:
                     self._work(dataset, todo, bar)
-                except (DatasetError, ConfigError) as error:
-                    reason = "damaged" if isinstance(error, DatasetError) else "too-small"
-                    self._fail(_failed(dataset, todo.popleft(), reason, error), dataset.location)
+                except DatasetError as error:
+                    video = dataset.videos[todo.popleft()]
+                    self._fail(_failed(video, "damaged", error), dataset.location)
                     bar.update()
 
     def _work(self, dataset: FlowDataset, todo: deque[str], bar: Any) -> None:
         """Takes finished videos out of `todo`. Raises what is wrong with the first one of it."""
         windows = self._clips.windows
-        items: list[tuple[str, int]] = []
-        sound: list[str] = []
-        for key in todo:
-            video = dataset.videos[key]
-            try:
-                self._clips.check(video.width, video.height)
-                starts = windows.starts(video.num_frames)
-            except ConfigError:
-                if not sound:
-                    raise
-                break
-            sound.append(key)
-            items += [(key, start) for start in starts.tolist()]
+        items = [
+            (key, start)
+            for key in todo
+            for start in windows.starts(dataset.videos[key].num_frames).tolist()
+        ]
         reader = _WindowReader(dataset, self._clips)
         record: VideoRecord | None = None
         loader = Loader(reader.read, items, "views", self._clips.shapes, self._num_loaders)
@@ -165,10 +167,9 @@ class DatasetRun(_Run):
                 bar.update()
 
 
-def _failed(dataset: FlowDataset, key: str, reason: Any, error: Exception) -> VideoRecord:
-    video = dataset.videos[key]
+def _failed(video: StoredVideo, reason: FailureReason, error: Exception) -> VideoRecord:
     return VideoRecord(
-        key=key,
+        key=video.key,
         status="failed",
         labels=video.labels,
         split=video.split,

@@ -132,8 +132,9 @@ def _notes(source: NetworkSource) -> list[str]:
     if not inflated:
         return []
     return [
-        f"{source.file} holds weights for pictures, which were inflated over time: "
-        f"{source.model} was not trained with them"
+        f"{source.file} holds weights for pictures, which were inflated over time, and "
+        f"{source.model} was not trained with them; give weights of {source.model} for features "
+        "of motion"
     ]
 
 

@@ -30,7 +30,7 @@ from flowprep.learn.clips.windows import WindowClips, Windows
 from flowprep.learn.features_config import FeatureSpec
 from flowprep.learn.features_files import VideoFeatures
 from flowprep.learn.features_network import NetworkSource, WindowFeatures, worker_networks
-from flowprep.learn.features_notes import video_notes
+from flowprep.learn.features_notes import note_sentences
 from flowprep.learn.features_write import write_video
 from flowprep.run.extract import compute_streams
 from flowprep.run.flow_streams import FlowStreams
@@ -69,7 +69,7 @@ def features_of(
         end_seconds=seconds[:, 1],
         labels=record.labels,
         split=record.split,
-        notes=tuple(video_notes(record, windows).values()),
+        notes=note_sentences(record, windows),
         fps=record.fps,
         num_frames=record.num_frames,
         source=redacted(source),

@@ -24,7 +24,6 @@ import numpy as np
 
 from flowprep.dataset.layout import PARTS_FOLDER
 from flowprep.errors import DatasetError
-from flowprep.extras import extra_needed
 from flowprep.learn.features_files import (
     CONFIG_FILE,
     FORMAT,
@@ -141,8 +140,8 @@ def _with_old(
 
 
 def _write_h5(storage: Storage, videos: Iterable[VideoFeatures], config: Mapping[str, Any]) -> None:
-    with extra_needed("--format h5", "export", otherwise="choose --format npy"):
-        import h5py
+    import h5py
+
     with tempfile.TemporaryDirectory(prefix="flowprep-") as folder:
         path = Path(folder, H5_FILE)
         with h5py.File(path, "w") as file:

@@ -165,8 +165,9 @@ class Predictor:
         """Scores each window of one video, a video file or a folder of images.
 
         The flow of the whole video is stored in a temporary folder first, and each window is read
-        from there, so memory stays flat. Raises ConfigError for windows that do not suit the
-        networks, InputError unless `video` is one video, and VideoError if it cannot be read.
+        from there, so the video is never whole in memory. Raises ConfigError for windows that do
+        not suit the networks, InputError unless `video` is one video, and VideoError if it cannot
+        be read.
         """
         if len(self.heads[0]) > 1:
             names = ", ".join(task.name for task in self.heads[0])

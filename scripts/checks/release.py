@@ -81,6 +81,7 @@ PARTS: dict[str, Part] = {
     "pipeline": Part("from videos to shards", ("scripts/bench_pipeline", "--end-to-end")),
     "loader": Part("reading for training", ("scripts/bench_loader",)),
     "memory": Part("memory of a worker", ("scripts/bench_memory", "--resize", "short:128")),
+    "features": Part("memory of features", ("scripts/bench_memory", "--features")),
     "scale": Part("650,000 videos", ("scripts/bench_scale",)),
     "gpu": Part("estimators on a GPU", ("scripts/bench_gpu",), problem=_no_gpu),
     "start": Part("start of commands", ("scripts/bench_start",)),

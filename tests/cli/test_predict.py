@@ -90,6 +90,46 @@ def test_nothing_is_left_behind(
     assert os.listdir(tmp_path) == []
 
 
+def test_timeline(flowprep: Command, root: Path, videos: list[Path], tmp_path: Path) -> None:
+    files = [tmp_path / f"new/scores.{ending}" for ending in ("csv", "json", "png")]
+    options = [item for file in files for item in ("--timeline", file)]
+    windows = ("--window", 6, "--stride", 2, "--threshold", ".0001", "--top", 2)
+    networks = ("--checkpoint", root / "flow", "--checkpoint", root / "rgb.pt")
+    result = flowprep("predict", videos[0], *networks, *options, *windows)
+    assert (result.code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    # 13 fields: 4 windows that begin at 0, 2, 4, 6, and the last one at 7.
+    assert lines[0] == f"{videos[0]}: 5 windows of 6 frames, one every 2, up to 0:00.5"
+    assert lines[3] == "  8 segments"
+    assert all("0:00.0 to 0:00.5" in line for line in lines[4:12])
+    assert lines[12:] == [
+        f"  written to {path}"
+        for path in (files[0], tmp_path / "new/scores.segments.csv", *files[1:])
+    ]
+    values = json.loads(files[1].read_text())
+    assert len(values["windows"]) == 5
+    assert values["streams"] == "flow+rgb"
+    assert len(files[0].read_text().splitlines()) == 6
+    assert files[2].read_bytes().startswith(b"\x89PNG")
+    as_json = flowprep("predict", videos[0], *networks, *options[:2], *windows, "--json")
+    printed = json.loads(as_json.stdout)
+    assert printed["segments"] == values["segments"]
+    assert [item["name"] for item in printed["classes"]] == [
+        line.split("%  ")[1] for line in lines[1:3]
+    ]
+
+
+def test_timeline_of_a_bad_video(flowprep: Command, root: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    to = tmp_path / "scores.csv"
+    options = ("--timeline", to, "--window", 6)
+    result = flowprep("predict", bad, "--checkpoint", root / "flow", *options)
+    assert (result.code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"{bad}: unreadable: ")
+    assert not to.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
@@ -100,6 +140,13 @@ def test_nothing_is_left_behind(
         (("--checkpoint", "no.pt"), 1, "Error: cannot read no.pt"),
         (("--task", "a", "--device", "x"), 2, "--device must be auto, cpu, cuda or cuda:N"),
         (("--top", 0), 2, "--top"),
+        (("--window", 4), 2, "--window is for a timeline; add --timeline FILE"),
+        (("--threshold", ".5"), 2, "--threshold is for a timeline; add --timeline FILE"),
+        (("--timeline", "a.txt"), 2, "--timeline must end in .csv, .png, .json, got 'a.txt'"),
+        (("--timeline", "a.csv", "--threshold", "x=.5"), 2, "--threshold names no class"),
+        (("--timeline", "a.csv", "--min-seconds", 1), 2, "--min-seconds is for segments; add"),
+        (("--timeline", "a.csv", "--window", 2), 2, "--window must be at least 3, because a clip"),
+        (("--timeline", "a.csv", "b.mp4"), 2, "--timeline is of one video, got 2"),
     ],
 )
 def test_mistakes(

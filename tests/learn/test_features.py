@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -188,6 +189,25 @@ def test_networks_of_several_lengths_share_their_windows(
         np.testing.assert_array_equal(video.features["rgb"], rgb[key].features["rgb"][picks])
 
 
+def test_times_and_gaps_of_a_folder_of_images(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "images/clip"
+    place.mkdir(parents=True)
+    scene = action_scene("move_left", num_frames=9, width=64, height=48)
+    for number in (1, 2, 3, 4, 7, 8, 9):
+        cv2.imwrite(str(place / f"img_{number:05d}.png"), scene.frame(number - 1))
+    options: dict[str, Any] = {"checkpoint": folder / "flow.pt"}
+    found = make(tmp_path / "images", tmp_path / "f", decode={"on_gaps": "ignore"}, **options)
+    (video,) = found.values()
+    assert (video.num_windows, video.num_frames, video.fps) == (2, 7, None)
+    assert np.isnan([*video.start_seconds, *video.end_seconds]).all()
+    (note,) = video.notes
+    assert note.startswith("image numbers are missing, and the images were used as if")
+    assert "between img_00004.png and img_00007.png" in note
+    timed = {"on_gaps": "ignore", "image_fps": 2}
+    found = make(tmp_path / "images", tmp_path / "g", decode=timed, **options)
+    assert found[video.key].end_seconds.tolist() == [1.5, 3]
+
+
 def test_crops(folder: Path, dataset: FlowDataset, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(dataset)
     for crops, boxes in (
@@ -247,7 +267,10 @@ def test_short_videos_and_tails(folder: Path, ends: Path, tmp_path: Path) -> Non
     assert drop["n8"].frames[:, 0].tolist() == last["n8"].frames[:, 0].tolist() == [0, 2, 4]
     assert drop["n9"].frames[:, 0].tolist() == [0, 2, 4]
     assert last["n9"].frames[:, 0].tolist() == [0, 2, 4, 5]
-    assert drop["n3"].notes[0].startswith("the video has 3 frames, and a window 3; its only")
+    assert drop["n3"].notes == (
+        "the video has 3 frames, and a window needs 4; the only window repeats the video from its "
+        "beginning",
+    )
     assert drop["n8"].notes == last["n8"].notes == last["n9"].notes == ()
     assert drop["n9"].notes == ("the last 1 frame of the video are in no window",)
     np.testing.assert_array_equal(drop["n9"].features["flow"], last["n9"].features["flow"][:3])
@@ -460,7 +483,7 @@ def test_options_that_do_not_fit(folder: Path, motion: Path, tmp_path: Path) -> 
     videos = folder / "videos"
     for message, data, spec, options in (
         ("checkpoint must be given, or a model", videos, None, {}),
-        ("weights need a model", videos, None, {"model": "i3d"}),
+        ("weights and a model need each other, got i3d alone", videos, None, {"model": "i3d"}),
         (
             "stream must be that of a checkpoint, flow, got rgb",
             videos,

@@ -14,11 +14,15 @@ import numpy as np
 import pytest
 
 from flowprep.config import DecodeSpec, ExtractConfig, FlowSpec, Resize, RunOptions
+from flowprep.dataset.layout import read_failures
 from flowprep.dataset.read import open_dataset
 from flowprep.learn.checkpoint import save_checkpoint
 from flowprep.learn.clips.sliding import LatestJpegs
 from flowprep.learn.config import ClipSpec
+from flowprep.learn.create import create_model
 from flowprep.learn.features import FeatureSpec, extract_features, open_features
+from flowprep.learn.weights.files import save_weights
+from flowprep.storage import Storage
 from flowprep.synthetic import write_video
 from tests.learn.small import FLOW, RGB, make_checkpoint
 from tests.learn.test_features import tree, write_clip
@@ -116,6 +120,55 @@ def test_killed_and_run_again_gives_the_same_bytes(
     whole = tree(tmp_path / "whole")
     assert len(whole) > 1
     assert tree(to) == whole
+
+
+CRASHING = '''\
+"""Ends its process at pictures of 80 px."""
+
+import os
+
+import numpy as np
+
+from flowprep import FlowEstimator
+
+
+class CrashingFlow(FlowEstimator):
+    version = "1"
+
+    def __call__(self, prev, next):
+        if len(prev) == 80:
+            os._exit(3)
+        return np.zeros((*prev.shape, 2), np.float32)
+'''
+
+
+def test_a_video_that_crashes_its_worker_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "crashing_flow.py").write_text(CRASHING)
+    monkeypatch.syspath_prepend(tmp_path)
+    write_clip(tmp_path / "v/bad.mp4", 5, width=96, height=80)
+    write_clip(tmp_path / "v/good.mp4", 5)
+    weights = tmp_path / "flow.safetensors"
+    save_weights(create_model("resnet18", stream="flow", num_classes=2), weights)
+    report = extract_features(
+        tmp_path / "v",
+        tmp_path / "f",
+        model="resnet18",
+        weights=weights,
+        stream="flow",
+        clip={"crop_px": 32},
+        config=ExtractConfig(
+            DecodeSpec(resize=Resize.parse("none")), FlowSpec("crashing_flow:CrashingFlow")
+        ),
+        executor="process",
+        options=RunOptions(max_attempts=2, progress=False),
+    )
+    assert (report.num_done, report.num_failed, report.num_lost_workers) == (1, 1, 2)
+    (failure,) = read_failures(Storage(tmp_path / "f")).values()
+    assert (failure.key, failure.reason, failure.attempts) == ("bad", "crashed", 2)
+    assert [video.key for video in open_features(tmp_path / "f")] == ["good"]
+    assert not (tmp_path / "f/.parts").exists()
 
 
 def test_a_long_video_is_never_held(

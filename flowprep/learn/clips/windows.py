@@ -61,13 +61,16 @@ class Windows:
             keeps_tail=self.tail == "last",
         )
 
-    def is_short(self, num_frames: int) -> bool:
-        """Whether a video is too short for one window, so that its only window repeats it."""
-        counts = {"flow": num_frames - self.step, "rgb": num_frames}
-        endless = self._endless([0])
-        return any(
-            int(indices.max()) >= counts[one.stream]
-            for one, indices in zip(self.inputs, endless, strict=True)
+    @property
+    def num_needed(self) -> int:
+        """Number of frames that a window takes part of: W fields lie between W + step frames.
+
+        The only window of a shorter video repeats it.
+        """
+        more = {"flow": 1 + self.step, "rgb": 1}
+        return max(
+            int(indices.max()) + more[one.stream]
+            for one, indices in zip(self.inputs, self._endless([0]), strict=True)
         )
 
     def frames(self, starts: NDArray[np.int64], num_frames: int) -> NDArray[np.int64]:

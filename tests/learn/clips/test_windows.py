@@ -44,8 +44,10 @@ def test_a_short_video_is_repeated() -> None:
     (indices,) = indices_at(6, 5, [FLOW], [0])
     assert indices.tolist() == [[0, 2, 4, 1, 3, 0, 2, 4]]
     windows = Windows((FLOW,), 16, "drop", 1)
-    assert windows.is_short(15)
-    assert not windows.is_short(16)
+    # 15 fields lie between 16 frames.
+    assert windows.num_needed == 16
+    assert Windows((FLOW, RGB), 16, "drop", 2).num_needed == 17
+    assert Windows((RGB,), 16, "drop", 2).num_needed == 1
     assert windows.frames(windows.starts(6), 6).tolist() == [[0, 6]]
 
 
@@ -81,7 +83,7 @@ def test_windows_are_ready_in_time(
                 assert indices.min() >= following
             found.append(following)
             following += stride
-    if windows.is_short(num_frames):
+    if num_frames < windows.num_needed:
         assert (found, starts) == ([], [0])
         return
     regular = [start for start in starts if start % stride == 0]
