@@ -117,8 +117,13 @@ NoteCode = Literal[
     "already-trimmed",
     "concealed",
     "edit-list",
+    "first-flow-dropped",
+    "flow-clipped",
+    "flow-small",
+    "flow-unknown",
     "gaps-ignored",
     "irregular-stamps",
+    "levels-changed",
     "long-still",
     "not-square",
     "numbers-differ",
@@ -137,10 +142,20 @@ VIDEO_NOTES: dict[NoteCode, str] = {
     "the file, or extract to a new OUT with --on-damage cut",
     "edit-list": "the file's edit list hides frames, and players hide them too; convert the file "
     "with ffmpeg's -ignore_editlist to use them",
+    "first-flow-dropped": "there are as many frames as flows, as dense_flow writes them, so the "
+    "flow before the first frame was left out; import with --no-rgb to keep all flow",
+    "flow-clipped": "flow beyond the bound was clipped to it; import with a larger --bound if fast "
+    "motion matters",
+    "flow-small": "no value is beyond 1, so they may be shares of the bound; if they are, import "
+    "to a new OUT with --unit bound",
+    "flow-unknown": "values that are unknown or not finite were stored as 0 px; leave the video "
+    "out if they matter",
     "gaps-ignored": "image numbers are missing, and the images were used as if there were no "
     "gaps; add the missing images if flow must not jump",
     "irregular-stamps": "time stamps go back, repeat, jump or are missing, so all frames were "
     "used in the decoder's order; convert the file if times matter",
+    "levels-changed": "levels changed by one or so where they were stored as JPEG again; export as "
+    "jpg to keep all of them",
     "long-still": "one picture is repeated for more than 10 s, because the time stamps jump "
     "ahead; leave out --fps to take each picture once",
     "not-square": "pixels are not square; give --square-pixels to show them as players do",

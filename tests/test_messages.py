@@ -27,9 +27,9 @@ BANNED = re.compile(
 REMEDY = re.compile(
     r"(?:^|[;:,.\n(]|\bor\b|\band\b|\bto [\w ]+,)\s*(?:then |first |instead )?`?"
     r"(?:add|allow|begin|check|choose|close|compare|convert|copy|correct|cut|delete|end|export|extract|fit"
-    r"|free|fuse|give|go on|install|join|keep|leave|let|list|load|lower|make|measure|mend|move|name"
-    r"|pass|point|put|raise|read|remove|rename|repair|replace|report|restore|run|save|set|shorten|start|take|test"
-    r"|train|try|turn|unset|use|wait|write)\b"
+    r"|free|fuse|give|go on|import|install|join|keep|leave|let|list|load|lower|make|measure|mend"
+    r"|move|name|pass|point|put|raise|read|remove|rename|repair|replace|report|restore|run|save|set"
+    r"|shorten|start|take|test|train|try|turn|unset|use|wait|write)\b"
     r"|`(?:flowprep|pip) |\bdid you mean\b|\{\}\?",
     re.IGNORECASE,
 )
@@ -59,6 +59,7 @@ WITHOUT_REMEDY = {
     "run/recovery.py": ["{} was lost or damaged; made anew from", "tried {} again"],
     "dataset/lost_plan.py": ["{} was lost; made anew from"],
     "exchange/import_tree.py": ["{} was lost; made anew from"],
+    "dataset/unfilled.py": ["{} held no video yet, so it was begun anew"],
     # The remedy is chosen above.
     "dataset/foreign.py": ["{} in {} {}: {}"],
     "learn/config.py": ["{} of {}: {}"],

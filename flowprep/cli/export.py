@@ -78,6 +78,25 @@ _DEFAULT = ExportSpec()
 )
 @labels_option()
 @click.option(
+    "--flat/--class-folders",
+    default=_DEFAULT.flat,
+    show_default=True,
+    help="Leave out the class folders. gpu-flow gets the lists of jeffreyyihuang's "
+    "two-stream-action-recognition with it.",
+)
+@click.option(
+    "--lists",
+    metavar="DIR",
+    help="The folder for the frame lists and flowprep.json. The default is DEST-lists, beside "
+    "DEST. Several exports may share a folder.",
+)
+@click.option(
+    "--list-names",
+    metavar="TEMPLATE",
+    help="The names of the frame lists, with {split} and {stream} (flow or rgb), such as "
+    "'kinetics400_{split}_list_{stream}.txt'. The default is '{stream}_{split}.txt'.",
+)
+@click.option(
     "--list-root",
     metavar="PATH",
     help="The path to put before the paths in the frame lists. The default is DEST for tsn, and "
@@ -92,6 +111,13 @@ _DEFAULT = ExportSpec()
     metavar="N",
     help="Videos per tar file of webdataset.",
 )
+@click.option(
+    "--clip-length",
+    type=int,
+    metavar="N",
+    help="Make each sample of webdataset a clip of N flows, so that all samples have the same "
+    "members. Hugging Face's datasets needs this. The default is a sample for each video.",
+)
 @workers_option
 @click.pass_context
 def export(
@@ -105,14 +131,16 @@ def export(
 ) -> int:
     """Export the data set OUT to the folder DEST, in the file layout of another project.
 
-    N frames have N - step flows, and the frame lists in DEST/lists give the numbers of files that
-    really exist. DEST/flowprep.json says how to turn levels into pixels. To go on after a stop, run
-    the same command again. You can give --keys, --split and --class several times.
+    DEST gets the videos alone. The frame lists are in DEST-lists or in --lists, and give the
+    numbers of files that really exist: N frames have N - step flows. flowprep.json beside them says
+    how to turn levels into pixels. To go on after a stop, run the same command again. You can give
+    --keys, --split and --class several times.
 
     \b
     flowprep export OUT rawframes --layout mmaction2
     flowprep export OUT tsn --layout tsn --list-root /data/tsn
-    flowprep export OUT tars --layout mmaction2 --format webdataset --split train
+    flowprep export OUT ucf101 --layout gpu-flow --flat
+    flowprep export OUT tars --layout mmaction2 --format webdataset --clip-length 16
     flowprep export OUT arrays --layout denseflow --format hdf5 --values levels
     flowprep export OUT split2 --layout mmaction2 --labels split2
     """

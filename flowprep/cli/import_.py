@@ -9,7 +9,8 @@ import click
 from flowprep.cli.options import ChoiceType, DirectionsType, options_named, workers_option
 from flowprep.cli.output import echo_notes
 from flowprep.config import Quantizer, RunOptions
-from flowprep.exchange.layouts import IMPORTABLE_LAYOUTS
+from flowprep.exchange.import_spec import Unit
+from flowprep.exchange.layouts import IMPORTABLE_LAYOUTS, FormatName
 from flowprep.flow.parameters import PARAMETERS
 
 __all__ = ["import_"]
@@ -24,6 +25,21 @@ __all__ = ["import_"]
     required=True,
     metavar="NAME",
     help=f"The project whose file layout TREE has: {', '.join(IMPORTABLE_LAYOUTS)}.",
+)
+@click.option(
+    "--format",
+    type=ChoiceType(get_args(FormatName)),
+    metavar="NAME",
+    help="What TREE holds: jpg, zip (flow_x.zip and flow_y.zip in a folder for each video, or one "
+    "VIDEO.zip), flo, npy, npz or hdf5 (one file for each video) or webdataset (tar files of "
+    "JPEGs). The default is what is found.",
+)
+@click.option(
+    "--unit",
+    type=ChoiceType(get_args(Unit)),
+    default="px",
+    show_default=True,
+    help="What 1 means in arrays of floats: a pixel, or the bound (as in kinetics-i3d's .npy).",
 )
 @click.option(
     "--bound",
@@ -71,6 +87,12 @@ __all__ = ["import_"]
     "several times. Without a list, class folders give the labels.",
 )
 @click.option(
+    "--lists",
+    "export_lists",
+    metavar="DIR",
+    help="For a tree that flowprep exported with --lists DIR: this folder.",
+)
+@click.option(
     "--shard-size",
     "videos_per_shard",
     type=int,
@@ -86,14 +108,16 @@ def import_(
 ) -> int:
     """Make the data set OUT from TREE, a folder of flow images that another project wrote.
 
-    The command computes no flow and copies the JPEGs unchanged. Each x image needs its y image, the
-    numbers may have no gap, sizes must agree, and every image must decode. If a video breaks one of
-    these rules, failures.jsonl gives the reason, and the exit code is 1. A tree that flowprep
-    exported needs no --bound.
+    The command computes no flow and copies JPEGs unchanged. Flow in .flo, .npy, .npz or HDF5 is
+    clipped to --bound and stored as JPEGs. Each x image needs its y image, the numbers may have no
+    gap, sizes must agree, and every image must decode. If a video breaks one of these rules,
+    failures.jsonl gives the reason, and the exit code is 1. A tree that flowprep exported needs no
+    --bound.
 
     \b
     flowprep import rawframes OUT --layout mmaction2 --bound 20 --list train=train.txt
     flowprep import flows OUT --layout denseflow --bound 32 --directions both
+    flowprep import arrays OUT --layout mmaction2 --format npy --unit bound --bound 20
     """
     from flowprep.exchange.import_tree import ImportSpec, import_tree
 

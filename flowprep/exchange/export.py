@@ -2,9 +2,10 @@
 
     export_dataset -> video_paths -> FORMATS[name].write for each video, in processes -> frame lists
 
-DEST gets `flowprep.json` first (the exported data set, and how its levels become px). At the end it
-gets `flowprep-videos.jsonl` (key, path, counts of each video) and the lists. The same command
-continues an interrupted export, and whole files stay.
+DEST gets the videos alone. The folder beside it (`export_state.py`) gets `flowprep.json` first (the
+exported data set, and how its levels become px). At the end it gets `flowprep-videos.jsonl` (key,
+path, counts of each video) and the lists. The same command continues an interrupted export, and
+whole files stay.
 """
 
 from __future__ import annotations
@@ -13,40 +14,41 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from flowprep.dataset.layout import LOCK_FILE, DatasetHeader
+from flowprep.dataset.layout import DatasetHeader
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo
-from flowprep.differences import find_differences, flatten, mismatch
-from flowprep.errors import ConfigError, DatasetError, InputError
+from flowprep.errors import ConfigError, DatasetError, InputError, StorageError
+from flowprep.exchange.export_identity import check_folder, export_identity, stored_identity
 from flowprep.exchange.export_spec import ExportSpec
-from flowprep.exchange.export_work import Exporter, export_units
-from flowprep.exchange.formats import FORMATS, TEMPORARY_FOLDER, write_text
-from flowprep.exchange.frame_lists import frame_lists
-from flowprep.exchange.layouts import (
-    EXPORT_FILE,
-    LAYOUTS,
-    LISTS_FOLDER,
-    VIDEOS_FILE,
-    video_paths,
+from flowprep.exchange.export_state import (
+    EXPORT_VERSION,
+    ExportState,
+    holds_earlier_export,
+    move_earlier_export,
+    state_of,
+    write_atomic,
 )
+from flowprep.exchange.export_work import Exporter, export_units
+from flowprep.exchange.formats import FORMATS, TEMPORARY_FOLDER
+from flowprep.exchange.frame_lists import DEFAULT_LIST_NAMES, frame_lists
+from flowprep.exchange.layouts import EXPORT_FILE, LAYOUTS, VIDEOS_FILE, layout_of
+from flowprep.exchange.tree_paths import video_paths
 from flowprep.locks import locked_file
 from flowprep.printable import bar_stream, join_lines
 from flowprep.processes import in_processes
 from flowprep.storage_errors import translated_errors
-from flowprep.urls import absolute, as_path, is_url, redacted
+from flowprep.urls import as_path, is_url, redacted
 from flowprep.words import format_bytes, format_count
 
 __all__ = ["ExportReport", "export_dataset", "level_notes"]
-
-EXPORT_VERSION = 1
 
 _MAX_SHOWN_FAILURES = 20
 
@@ -67,6 +69,7 @@ class ExportReport:
     num_bytes: int = 0
     """The bytes that this run wrote, without the lists."""
     lists: list[str] = field(default_factory=list)
+    """The paths of the frame lists."""
     failures: dict[str, str] = field(default_factory=dict)
     """Key -> the damage of the video in the data set."""
     notes: list[str] = field(default_factory=list)
@@ -89,7 +92,8 @@ class ExportReport:
         flows = format_count(self.num_flows, "flow")
         lines.append(f"  holds       {flows}{frames}; {format_bytes(self.num_bytes)} written")
         if self.lists:
-            lines.append(f"  lists       {', '.join(self.lists)}")
+            names = ", ".join(os.path.basename(path) for path in self.lists)
+            lines.append(f"  lists       {names} in {os.path.dirname(self.lists[0])}")
         for key, message in list(self.failures.items())[:_MAX_SHOWN_FAILURES]:
             lines.append(f"  failed      {key}: {message}")
         if (hidden := len(self.failures) - _MAX_SHOWN_FAILURES) > 0:
@@ -125,55 +129,155 @@ def export_dataset(
             "and copy that"
         )
     folder = Path(os.path.abspath(place))
-    layout = LAYOUTS[spec.layout]
+    state = state_of(folder, spec.lists)
     chosen = FORMATS[spec.format]
     if chosen is not None:
         chosen.check_installed()
     has_rgb = _has_rgb(dataset, spec)
-    if layout.has_flow and spec.direction not in dataset.config.encode.directions:
+    if LAYOUTS[spec.layout].has_flow and spec.direction not in dataset.config.encode.directions:
         raise ConfigError(
             f"direction must be one that {dataset.location} holds "
             f"({', '.join(dataset.config.encode.directions)}), got {spec.direction}"
         )
-    all_paths = video_paths(dataset.videos, dataset.class_names, layout)
-    videos, paths = _selected(dataset, all_paths, spec)
-    with translated_errors("write", str(folder)):
-        _take_folder(folder, _identity(dataset, spec, has_rgb))
-    _check_paths(paths, folder)
-    notes = [*dataset.notes, *level_notes(dataset.header, spec)]
-    report = ExportReport(str(folder), len(videos), notes=notes)
+    stored = stored_identity(folder, state)
+    identity = export_identity(dataset, spec, has_rgb)
+    version = EXPORT_VERSION if stored is None else stored["format_version"]
+    exporter = Exporter(
+        dataset, spec, layout_of(spec.layout, version), has_rgb, folder, state, version
+    )
+    videos, paths = _selected(exporter)
+    report = ExportReport(str(folder), len(videos))
+    report.notes = [*dataset.notes, *level_notes(dataset.header, spec)]
+    report.notes += _name_notes(exporter, videos, paths)
+    videos = _long_enough(exporter, videos, report)
+    exporter.has_cls = all(video.label is not None for video in videos)
+    check_folder(folder, state, stored, identity)
+    if stored is None:
+        _check_lists(exporter, _lists(exporter, videos, paths)[0])
+    with _cannot_lie_beside(state, spec), translated_errors("write", str(state.folder)):
+        state.folder.mkdir(parents=True, exist_ok=True)
     taken = f"another export is writing to {folder}"
     with (
-        locked_file(folder / LOCK_FILE, taken, "wait for it or end it"),
+        locked_file(state.lock, taken, "wait for it or end it"),
         translated_errors("write", str(folder)),
     ):
-        shutil.rmtree(folder / TEMPORARY_FOLDER, ignore_errors=True)
-        exporter = Exporter(dataset, spec, has_rgb, folder)
-        units = list(export_units(videos, paths, spec))
-        bar = tqdm(
-            total=len(videos),
-            unit="video",
-            file=bar_stream(),
-            disable=None if progress is None else not progress,
-        )
-        places: dict[str, str] = {}
-        with bar:
-            for unit, outcome in in_processes(Exporter.carry_out, exporter, units, num_workers):
-                bar.update(len(unit.keys))
-                report.failures.update(outcome.failures)
-                good = [key for key in unit.keys if key not in outcome.failures]
-                places.update(dict.fromkeys(good, unit.place))
-                report.num_bytes += outcome.num_bytes
-                if outcome.num_bytes:
-                    report.num_exported += len(good)
-                else:
-                    report.num_done_before += len(good)
-        there = [video for video in videos if video.key in places]
-        report.num_flows = sum(video.num_flows for video in there) if layout.has_flow else 0
-        report.num_frames = sum(video.num_frames for video in there) if has_rgb else 0
-        _write_lists(exporter, there, paths, places, report)
-        shutil.rmtree(folder / TEMPORARY_FOLDER, ignore_errors=True)
+        temporary = folder / TEMPORARY_FOLDER
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir(parents=True)
+            _check_paths(paths, folder)
+            text = json.dumps(identity | {"format_version": version}, indent=2) + "\n"
+            write_atomic(state.file(EXPORT_FILE), text.encode())
+            if holds_earlier_export(folder):
+                move_earlier_export(folder, state)
+                report.notes.append(
+                    f"flowprep 0.1.0 began this export, so it keeps its file names; read its lists "
+                    f"and {EXPORT_FILE} in {state.folder} from now on"
+                )
+            _write_videos(exporter, videos, paths, num_workers, progress, report)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return report
+
+
+def _write_videos(
+    exporter: Exporter,
+    videos: Sequence[StoredVideo],
+    paths: Mapping[str, str],
+    num_workers: int | None,
+    progress: bool | None,
+    report: ExportReport,
+) -> None:
+    """Writes the videos in processes, and then the lists of those that are there."""
+    spec, state = exporter.spec, exporter.state
+    bar = tqdm(
+        total=len(videos),
+        unit="video",
+        file=bar_stream(),
+        disable=None if progress is None else not progress,
+    )
+    places: dict[str, str] = {}
+    units = list(export_units(videos, paths, spec))
+    with bar:
+        for unit, outcome in in_processes(Exporter.carry_out, exporter, units, num_workers):
+            bar.update(len(unit.keys))
+            report.failures.update(outcome.failures)
+            good = [key for key in unit.keys if key not in outcome.failures]
+            places.update(dict.fromkeys(good, unit.place))
+            report.num_bytes += outcome.num_bytes
+            if outcome.num_bytes:
+                report.num_exported += len(good)
+            else:
+                report.num_done_before += len(good)
+    there = [video for video in videos if video.key in places]
+    report.num_flows = sum(video.num_flows for video in there) if exporter.layout.has_flow else 0
+    report.num_frames = sum(video.num_frames for video in there) if exporter.has_rgb else 0
+    lines = (
+        _described(video, places[video.key] or f"{paths[video.key]}{_suffix(spec)}")
+        for video in there
+    )
+    write_atomic(state.file(VIDEOS_FILE), "".join(lines).encode())
+    lists, notes = _lists(exporter, there, paths)
+    report.notes += notes
+    for name, data in lists.items():
+        write_atomic(state.folder / name, data)
+        report.lists.append(str(state.folder / name))
+
+
+@contextmanager
+def _cannot_lie_beside(state: ExportState, spec: ExportSpec) -> Iterator[None]:
+    """Names the option where the folder beside DEST cannot be made."""
+    try:
+        yield
+    except StorageError as error:
+        if spec.lists is not None:
+            raise
+        raise StorageError(
+            f"the folder for the lists cannot be made: {error}; give another one with --lists"
+        ) from error
+
+
+def _long_enough(
+    exporter: Exporter, videos: Sequence[StoredVideo], report: ExportReport
+) -> list[StoredVideo]:
+    """Returns the videos that have a clip, if clips are exported. The others are noted."""
+    length = exporter.spec.clip_length
+    if length is None:
+        return list(videos)
+    long = [video for video in videos if video.num_flows >= length]
+    if not long:
+        raise InputError(
+            f"no video of {exporter.dataset.location} has {length} flows; give a smaller "
+            "--clip-length"
+        )
+    if short := len(videos) - len(long):
+        report.num_videos -= short
+        report.notes.append(
+            f"{short} videos have fewer than {format_count(length, 'flow')} and are left out; give "
+            "a smaller --clip-length to keep them"
+        )
+    several = sum(video.label is None for video in long)
+    if several and any(video.labels for video in long):
+        report.notes.append(
+            f"{format_count(several, 'video')} without exactly one label: samples have no .cls; "
+            "use the labels in their .json"
+        )
+    return long
+
+
+def _name_notes(
+    exporter: Exporter, videos: Sequence[StoredVideo], paths: Mapping[str, str]
+) -> list[str]:
+    """Returns a sentence on names that could not be kept."""
+    if exporter.spec.format == "webdataset" or exporter.version == 1:
+        return []
+    changed = [video.key for video in videos if "%20" in paths[video.key]]
+    if not changed:
+        return []
+    return [
+        f"{format_count(len(changed), 'name')} with blanks got %20 in their place, because "
+        f"{exporter.spec.layout} splits its lists at blanks"
+    ]
 
 
 def level_notes(header: DatasetHeader, spec: ExportSpec) -> list[str]:
@@ -227,10 +331,16 @@ def _has_rgb(dataset: FlowDataset, spec: ExportSpec) -> bool:
     return spec.holds_rgb and stored and (wanted or spec.keep_rgb is None)
 
 
-def _selected(
-    dataset: FlowDataset, paths: Sequence[str], spec: ExportSpec
-) -> tuple[list[StoredVideo], dict[str, str]]:
+def _selected(exporter: Exporter) -> tuple[list[StoredVideo], dict[str, str]]:
     """Returns the videos that pass the filters, and their paths by key."""
+    dataset, spec = exporter.dataset, exporter.spec
+    paths = video_paths(
+        dataset.videos,
+        dataset.class_names,
+        exporter.layout,
+        flat=spec.flat,
+        version=exporter.version,
+    )
     names = [str(name) for name in dataset.class_names]
     labels: set[int] = set()
     for name in spec.classes:
@@ -257,68 +367,6 @@ def _selected(
     return [dataset.videos[key] for key in found], found
 
 
-def _identity(dataset: FlowDataset, spec: ExportSpec, has_rgb: bool) -> dict[str, Any]:
-    """Returns the content of `flowprep.json`, which must be equal in later runs into the folder."""
-    header = dataset.header
-    config = header.config.to_dict()
-    location = dataset.location
-    return {
-        "format": "flowprep-export",
-        "format_version": EXPORT_VERSION,
-        "layout": spec.layout,
-        "file_format": spec.format,
-        "values": spec.values,
-        "direction": spec.direction,
-        "has_rgb": has_rgb,
-        "keys": list(spec.keys),
-        "splits": list(spec.splits),
-        "classes": list(spec.classes),
-        "videos_per_shard": spec.videos_per_shard if spec.format == "webdataset" else None,
-        "source": absolute(as_path(location)),
-        "implementation": header.implementation,
-        "origin": dict(header.origin),
-        "flow": config["flow"],
-        "decode": config["decode"],
-        "encode": config["encode"],
-        "class_names": list(dataset.class_names),
-        "labels": dataset.labels_name,
-        "labels_sha256": dataset.labels_sha256,
-    }
-
-
-def _take_folder(folder: Path, identity: dict[str, Any]) -> None:
-    """Marks DEST as this export, or checks that it is. Raises DatasetError for any other folder."""
-    path = folder / EXPORT_FILE
-    if folder.exists() and not folder.is_dir():
-        raise DatasetError(f"DEST {folder} is a file; choose a new or empty folder")
-    ours = {TEMPORARY_FOLDER, LOCK_FILE}
-    if path.is_file():
-        try:
-            stored = json.loads(path.read_bytes())
-            differing = find_differences(flatten(stored), flatten(identity))
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise DatasetError(f"{path} is damaged: {error}; choose another folder") from error
-        # Classes and shards may have been added since the earlier run.
-        known = stored.get("class_names")
-        if "class_names" in differing and known == identity["class_names"][: len(known or [])]:
-            del differing["class_names"]
-        if differing:
-            raise mismatch(
-                f"{folder} holds another export",
-                differing,
-                ("there", "in this run"),
-                "Choose another folder for DEST.",
-            )
-    elif folder.is_dir() and (foreign := sorted(set(os.listdir(folder)) - ours)):
-        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-        raise DatasetError(
-            f"DEST {folder} is not empty and not an export of flowprep (it holds {shown}); choose "
-            "a new or empty folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder, path, json.dumps(identity, indent=2) + "\n")
-
-
 def _check_paths(paths: Mapping[str, str], folder: Path) -> None:
     """Raises DatasetError if two videos would share a path, or if one would be inside another."""
     ignores_case = _ignores_case(folder)
@@ -343,44 +391,53 @@ def _check_paths(paths: Mapping[str, str], folder: Path) -> None:
 
 
 def _ignores_case(folder: Path) -> bool:
-    return (folder / EXPORT_FILE.upper()).exists()
+    return (folder / TEMPORARY_FOLDER.upper()).exists()
 
 
-def _write_lists(
-    exporter: Exporter,
-    videos: Sequence[StoredVideo],
-    paths: Mapping[str, str],
-    places: Mapping[str, str],
-    report: ExportReport,
-) -> None:
-    spec, folder = exporter.spec, exporter.dest
-    chosen = FORMATS[spec.format]
-    suffix = "" if chosen is None else chosen.suffix
-    named = [(video, f"{paths[video.key]}{suffix}") for video in videos]
-    lines = (_described(video, places[video.key] or path) for video, path in named)
-    write_text(folder, folder / VIDEOS_FILE, "".join(lines))
+def _lists(
+    exporter: Exporter, videos: Sequence[StoredVideo], paths: Mapping[str, str]
+) -> tuple[dict[str, bytes], list[str]]:
+    """Returns the name and content of each list, and notes on them."""
+    spec = exporter.spec
     if spec.format == "webdataset":
         # The samples contain the labels, and the export has no folders to list.
-        return
+        return {}, []
     prefix = spec.list_root
     if prefix is None:
-        prefix = str(folder) if LAYOUTS[spec.layout].path_prefix_is_absolute else ""
+        prefix = str(exporter.dest) if exporter.layout.path_prefix_is_absolute else ""
+    notes = []
     if re.search(r"\s", prefix):
-        report.notes.append(
+        notes.append(
             f"the path {prefix!r} has blanks, at which {spec.layout} splits its lists; give "
             "--list-root, or move DEST"
         )
-    lists, notes = frame_lists(
+    lists, others = frame_lists(
         spec.layout,
-        named,
+        exporter.layout,
+        [(video, f"{paths[video.key]}{_suffix(spec)}") for video in videos],
         exporter.dataset.class_names,
         has_rgb=exporter.has_rgb,
         prefix=f"{prefix.rstrip('/')}/" if prefix else "",
+        list_names=spec.list_names or DEFAULT_LIST_NAMES,
+        flat=spec.flat,
     )
-    report.notes += notes
-    for name, text in lists.items():
-        write_text(folder, folder / LISTS_FOLDER / name, text)
-        report.lists.append(f"{LISTS_FOLDER}/{name}")
+    return lists, notes + others
+
+
+def _suffix(spec: ExportSpec) -> str:
+    chosen = FORMATS[spec.format]
+    return "" if chosen is None else chosen.suffix
+
+
+def _check_lists(exporter: Exporter, lists: Mapping[str, bytes]) -> None:
+    """Raises DatasetError if a list of a new export would replace a file that is not its own."""
+    for name, data in lists.items():
+        path = exporter.state.folder / name
+        if path.exists() and not (path.is_file() and path.read_bytes() == data):
+            raise DatasetError(
+                f"{path} exists and belongs to something else; choose another folder with --lists, "
+                "or other names with --list-names"
+            )
 
 
 def _described(video: StoredVideo, path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from flowprep.config import Direction, check_choice
@@ -32,11 +33,22 @@ class ExportSpec:
     """Only videos of these splits."""
     classes: tuple[str, ...] = ()
     """Only videos of these classes, by name or number."""
+    flat: bool = False
+    """Leave out the class folders, as the layouts tsn and pytorch-i3d always do. With gpu-flow, the
+    lists that jeffreyyihuang's two-stream-action-recognition reads are written too."""
+    lists: str | None = None
+    """The folder for the frame lists and flowprep.json. The default is DEST-lists, beside DEST."""
+    list_names: str | None = None
+    """The names of the frame lists, with {split} and {stream} (flow or rgb), such as
+    `kinetics400_{split}_list_{stream}.txt`. The default is `{stream}_{split}.txt`."""
     list_root: str | None = None
     """The path to put before the paths in the frame lists: the place of DEST on the machine that
     reads them."""
     videos_per_shard: int = 100
     """Videos per tar file of WebDataset."""
+    clip_length: int | None = None
+    """The flows of a sample of WebDataset, so that all samples have the same members. None makes
+    each video one sample."""
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -65,6 +77,34 @@ class ExportSpec:
             )
         if self.videos_per_shard < 1:
             raise ConfigError(f"videos_per_shard must be >= 1, got {self.videos_per_shard}")
+        layout = LAYOUTS[self.layout]
+        if self.flat and (layout.is_flat or not layout.has_class_folders):
+            raise ConfigError(f"layout {self.layout} has no class folders; leave out --flat")
+        if self.clip_length is not None and self.format != "webdataset":
+            raise ConfigError(
+                f"clip_length is for the format webdataset, not for {self.format}; leave it out"
+            )
+        if self.clip_length is not None and self.clip_length < 1:
+            raise ConfigError(f"clip_length must be >= 1, got {self.clip_length}")
+        self._check_list_names()
+
+    def _check_list_names(self) -> None:
+        names = self.list_names
+        if names is None:
+            return
+        if LAYOUTS[self.layout].list_kind != "lines" or self.format == "webdataset":
+            kind = "format webdataset" if self.format == "webdataset" else f"layout {self.layout}"
+            raise ConfigError(f"list_names must be left out: {kind} has no lists of such names")
+        rest = names.replace("{split}", "").replace("{stream}", "")
+        if (
+            not {"{split}", "{stream}"} <= set(re.findall(r"\{[a-z]+\}", names))
+            or re.search(r"[{}/\\\x00-\x1f]", rest)
+            or names.startswith((".", "-"))
+        ):
+            raise ConfigError(
+                "list_names must be a file name with {split} and {stream}, such as "
+                f"ucf101_{{split}}_{{stream}}.txt, got {names!r}"
+            )
 
     @property
     def holds_rgb(self) -> bool:

@@ -12,15 +12,10 @@ from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import DatasetError
 from flowprep.exchange.export_spec import ExportSpec
-from flowprep.exchange.formats import (
-    FORMATS,
-    VideoExport,
-    atomic_path,
-    write_text,
-    write_webdataset,
-)
+from flowprep.exchange.export_state import ExportState, write_atomic
+from flowprep.exchange.formats import FORMATS, VideoExport, atomic_path, write_webdataset
 from flowprep.exchange.frame_lists import split_name
-from flowprep.exchange.layouts import LAYOUTS
+from flowprep.exchange.layouts import TreeLayout
 
 __all__ = ["ExportOutcome", "ExportUnit", "Exporter", "export_units"]
 
@@ -49,8 +44,14 @@ class Exporter:
 
     dataset: FlowDataset
     spec: ExportSpec
+    layout: TreeLayout
     has_rgb: bool
     dest: Path
+    state: ExportState
+    version: int
+    """The format version of the export, which says how files are named."""
+    has_cls: bool = True
+    """Whether the samples of clips have a class. All of them have it, or none."""
 
     def carry_out(self, unit: ExportUnit) -> ExportOutcome:
         """Writes a unit. The outcome names each damaged video of the data set."""
@@ -62,20 +63,22 @@ class Exporter:
         export = self._export(key, path)
         try:
             num_bytes = writer.write(export)
-            extras = LAYOUTS[self.spec.layout].extra_files(
-                export.path, export.video, self.dataset.config.flow
-            )
+            extras = self.layout.extra_files(path, export.video, self.dataset.config.flow)
             for name, data in extras.items():
                 target = self.dest / name
                 if not target.is_file() or target.read_bytes() != data:
                     with atomic_path(self.dest, target) as temporary:
                         temporary.write_bytes(data)
+            if (done := self.layout.done_file(path)) is not None:
+                mark = self.state.folder / done
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.touch()
         except DatasetError as error:
             return ExportOutcome(failures={key: str(error)})
         return ExportOutcome(num_bytes)
 
     def _shard(self, unit: ExportUnit) -> ExportOutcome:
-        index = self.dest / f"{unit.place.removesuffix('.tar')}.json"
+        index = self.state.file(f"{unit.place.removesuffix('.tar')}.json")
         failures: dict[str, str] = {}
         good = []
         for key, path in zip(unit.keys, unit.paths, strict=True):
@@ -95,8 +98,14 @@ class Exporter:
         num_bytes = 0
         if good:
             index.unlink(missing_ok=True)
-            num_bytes = write_webdataset(good, target, self.dest)
-            write_text(self.dest, index, listed)
+            num_bytes = write_webdataset(
+                good,
+                target,
+                self.dest,
+                clip_length=self.spec.clip_length,
+                has_cls=self.has_cls,
+            )
+            write_atomic(index, listed.encode())
         return ExportOutcome(num_bytes, failures)
 
     def _export(self, key: str, path: str) -> VideoExport:
@@ -104,7 +113,7 @@ class Exporter:
             self.dataset,
             self.dataset.videos[key],
             path,
-            LAYOUTS[self.spec.layout],
+            self.layout,
             self.spec.direction,
             self.has_rgb,
             self.spec.values,

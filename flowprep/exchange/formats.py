@@ -1,7 +1,7 @@
 """The file formats of an export: how one video, or one shard of videos, is written to disk.
 
     ExportFormat.write(VideoExport)     a folder or a file per video, by temporary name and rename
-    write_webdataset(...)               a tar of many videos
+    write_webdataset(...)               a tar of many videos, or of clips of them
 
 Whole results stay: a folder whose files have the right names and sizes, and any file that exists,
 because a file gets its name only when it is complete.
@@ -41,7 +41,7 @@ __all__ = [
     "ExportFormat",
     "VideoExport",
     "atomic_path",
-    "write_text",
+    "clip_starts",
     "write_webdataset",
 ]
 
@@ -89,6 +89,10 @@ class VideoExport:
         if stream == "rgb":
             return self.layout.frame_file(self.path, index)
         return self.layout.flow_file(self.path, stream, index, self.kind)
+
+    def member(self, stream: Stream, index: int) -> str:
+        """Returns the extension of one image in a tar."""
+        return self.layout.member(self.path, stream, index, self.kind)
 
     def jpegs(self, stream: Stream) -> Iterator[bytes]:
         """Yields the stored JPEGs of a stream. Their headers are checked."""
@@ -342,35 +346,90 @@ FORMATS: dict[str, ExportFormat | None] = {
 """The file formats by name. None: one tar of WebDataset holds many videos (`write_webdataset`)."""
 
 
-def write_webdataset(exports: Sequence[VideoExport], target: Path, dest: Path) -> int:
+def write_webdataset(
+    exports: Sequence[VideoExport],
+    target: Path,
+    dest: Path,
+    *,
+    clip_length: int | None = None,
+    has_cls: bool = True,
+) -> int:
     """Writes a shard in WebDataset's form, with one JPEG per member. Returns its size in bytes.
 
     The members of a video are `KEY.json` (label, labels, key, split, num_frames, num_flows, fps),
     `KEY.cls` if the video has one label, then `KEY.flow_x_00001.jpg` and so on. For WebDataset, the
     key is the part of the file name before the first dot (webdataset/tariterators.py,
     base_plus_ext). Our keys have no dot.
+
+    With `clip_length`, a sample is a clip of so many flows, and of the frames where they start. Its
+    key is `KEY_START`. All samples have the same members, as Hugging Face's `datasets` demands
+    (packaged_modules/webdataset/webdataset.py): `.cls` is there with `has_cls` only, and no value
+    in `.json` is null.
     """
     with atomic_path(dest, target) as path:
         with open(path, "wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
             for export in exports:
-                video = export.video
-                described = {
-                    "key": video.key,
-                    "label": video.label,
-                    "labels": list(video.labels),
-                    "split": video.split,
-                    "num_frames": video.num_frames,
-                    "num_flows": video.num_flows,
-                    "fps": video.fps,
-                }
-                _add(tar, f"{video.key}.json", json.dumps(described).encode())
-                if video.label is not None:
-                    _add(tar, f"{video.key}.cls", str(video.label).encode())
-                for stream in export.streams():
-                    for index, jpeg in enumerate(export.jpegs(stream)):
-                        name = export.file(stream, index).rpartition("/")[2]
-                        _add(tar, f"{video.key}.{name}", jpeg)
+                if clip_length is None:
+                    _add_video(tar, export)
+                else:
+                    for start in clip_starts(export.video.num_flows, clip_length):
+                        _add_clip(tar, export, start, clip_length, has_cls)
         return path.stat().st_size
+
+
+def clip_starts(num_flows: int, clip_length: int) -> list[int]:
+    """Returns the first flow of each clip: one after the other, the last one up to the end.
+
+    The last clip may share flows with the one before it. A video of fewer flows has no clip.
+    """
+    last = num_flows - clip_length
+    if last < 0:
+        return []
+    starts = list(range(0, last + 1, clip_length))
+    return starts if starts[-1] == last else [*starts, last]
+
+
+def _add_video(tar: tarfile.TarFile, export: VideoExport) -> None:
+    video = export.video
+    described = {
+        "key": video.key,
+        "label": video.label,
+        "labels": list(video.labels),
+        "split": video.split,
+        "num_frames": video.num_frames,
+        "num_flows": video.num_flows,
+        "fps": video.fps,
+    }
+    _add(tar, f"{video.key}.json", json.dumps(described).encode())
+    if video.label is not None:
+        _add(tar, f"{video.key}.cls", str(video.label).encode())
+    for stream in export.streams():
+        for index, jpeg in enumerate(export.jpegs(stream)):
+            _add(tar, f"{video.key}.{export.member(stream, index)}", jpeg)
+
+
+def _add_clip(
+    tar: tarfile.TarFile, export: VideoExport, start: int, length: int, has_cls: bool
+) -> None:
+    video = export.video
+    sample = f"{video.key}_{start:06d}"
+    described = {
+        "key": video.key,
+        "start": start,
+        "label": -1 if video.label is None else video.label,
+        "labels": list(video.labels),
+        "split": video.split or "",
+        "num_frames": video.num_frames,
+        "num_flows": video.num_flows,
+        "fps": float(video.fps or 0),
+    }
+    _add(tar, f"{sample}.json", json.dumps(described).encode())
+    if has_cls:
+        _add(tar, f"{sample}.cls", str(described["label"]).encode())
+    for stream, (stored, _) in export.streams().items():
+        jpegs = export.dataset.jpegs(video.key, stored, start, length)
+        for index, jpeg in enumerate(jpegs):
+            _add(tar, f"{sample}.{export.member(stream, index)}", jpeg)
 
 
 @contextmanager
@@ -382,12 +441,6 @@ def atomic_path(dest: Path, target: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(folder / "file", target)
-
-
-def write_text(dest: Path, target: Path, text: str) -> None:
-    """Writes a text file of an export, completely or not at all."""
-    with atomic_path(dest, target) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 @contextmanager

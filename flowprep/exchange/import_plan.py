@@ -7,10 +7,9 @@ the configuration.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,164 +19,21 @@ from flowprep.config import (
     EncodeSpec,
     ExtractConfig,
     FlowSpec,
-    Quantizer,
     Resize,
 )
-from flowprep.errors import ConfigError, DatasetError, InputError, VideoError
+from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.exchange.frame_lists import ListLine, read_frame_list
-from flowprep.exchange.layouts import (
-    EXPORT_FILE,
-    IMPORTABLE_LAYOUTS,
-    LAYOUTS,
-    VIDEOS_FILE,
-    FileKind,
-    ParsedName,
-    TreeLayout,
-)
+from flowprep.exchange.import_export import KnownExport, read_export, read_samples
+from flowprep.exchange.import_fields import check_readable
+from flowprep.exchange.import_find import ARRAY_FORMATS, FoundVideos, Place, find_videos
+from flowprep.exchange.import_images import ImageReader
+from flowprep.exchange.import_spec import ImportSpec
+from flowprep.exchange.layouts import LAYOUTS, VIDEOS_FILE
 from flowprep.inputs.entries import check_split
-from flowprep.inputs.keys import check_key, escape_key
+from flowprep.inputs.keys import escape_key
 from flowprep.inputs.video import Video
 
-__all__ = ["IMPORTED", "ImportItem", "ImportPlan", "ImportSpec"]
-
-IMPORTED = "imported"
-"""The implementation that an imported data set names: no estimator is called so."""
-
-
-@dataclass(frozen=True)
-class ImportSpec:
-    """What a tree holds. A field that is None is read from the tree's `flowprep.json`, if any."""
-
-    layout: str = "mmaction2"
-    """The project whose file layout the tree has."""
-    bound_px: float | None = None
-    """The flow that level 255 stands for, in px: 20 for TSN and mmaction2, denseflow's -b."""
-    quantizer: Quantizer | None = None
-    """How px became levels. denseflow, dense_flow and gpu_flow use `round`."""
-    step: int | None = None
-    """Flow goes from frame t to t + step. The default is 1."""
-    directions: tuple[Direction, ...] | None = None
-    """Directions to import. The default is forward. Only denseflow's file names mark backward
-    flow."""
-    algorithm: str | None = None
-    """The algorithm that computed the flow, if the user knows it."""
-    keep_rgb: bool | None = None
-    """Import the RGB frames too. None imports them if the first video has them."""
-    lists: tuple[str, ...] = ()
-    """Frame lists with labels, `SPLIT=PATH` or `PATH`. Without lists, class folders give the
-    labels."""
-    videos_per_shard: int = 100
-    """Videos per tar file."""
-
-    def __post_init__(self) -> None:
-        if self.layout not in IMPORTABLE_LAYOUTS:
-            raise ConfigError(
-                f"layout must be one of {', '.join(IMPORTABLE_LAYOUTS)}, got {self.layout!r}"
-            )
-        layout = LAYOUTS[self.layout]
-        if self.directions not in (None, ("forward",)) and not layout.names_direction_and_step:
-            raise ConfigError(
-                f"directions must be forward for layout {self.layout}, because its file names "
-                f"cannot mark backward flow; got {', '.join(self.directions or ())}"
-            )
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What `flowprep-videos.jsonl` says about a video."""
-
-    key: str
-    labels: tuple[int, ...]
-    split: str | None
-    num_flows: int
-    fps: float | None
-
-
-@dataclass(frozen=True)
-class _FlowprepExport:
-    """`flowprep.json` and `flowprep-videos.jsonl` of a tree that flowprep wrote."""
-
-    config: ExtractConfig
-    direction: Direction
-    layout: str
-    implementation: str
-    class_names: tuple[str, ...]
-    videos: Mapping[str, _Known]
-    """The videos by path."""
-
-
-def _read_export(top: str) -> _FlowprepExport | None:
-    path = os.path.join(top, EXPORT_FILE)
-    if not os.path.isfile(path):
-        return None
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-        config = ExtractConfig.from_dict({n: values[n] for n in ("decode", "flow", "encode")})
-        videos = {}
-        listed = os.path.join(top, VIDEOS_FILE)
-        if not os.path.isfile(listed):
-            raise ValueError(f"{VIDEOS_FILE} is missing; run the same export again to its end")
-        with open(listed, encoding="utf-8") as file:
-            for line in file:
-                one = json.loads(line)
-                check_key(one["key"])
-                labels = tuple(int(label) for label in one["labels"])
-                videos[str(one["path"])] = _Known(
-                    one["key"], labels, one["split"], one["num_flows"], one["fps"]
-                )
-        if values["file_format"] != "jpg":
-            raise ValueError(f"format {values['file_format']} cannot be imported, only jpg")
-        return _FlowprepExport(
-            config,
-            values["direction"],
-            values["layout"],
-            values["implementation"],
-            tuple(str(name) for name in values["class_names"]),
-            videos,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DatasetError(
-            f"{path} cannot be taken: {type(error).__name__}: {error}; export the data set again"
-        ) from error
-
-
-def _find_videos(top: str, layout: TreeLayout) -> list[str]:
-    """Returns the paths of all videos whose images are in the tree, in order.
-
-    Raises InputError if a folder cannot be read or if the tree has no flow images.
-    """
-    videos: set[str] = set()
-    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
-    while pending:
-        relative, parents = pending.pop()
-        folder = os.path.join(top, relative) if relative else top
-        try:
-            status = os.stat(folder)
-            this = status.st_dev, status.st_ino
-            if this in parents:  # a link to a folder that contains the link
-                continue
-            seen = False
-            with os.scandir(folder) as scan:
-                for entry in scan:
-                    if entry.name.startswith("."):
-                        continue
-                    path = f"{relative}/{entry.name}" if relative else entry.name
-                    if entry.is_dir():
-                        pending.append((path, (*parents, this)))
-                    elif not seen and (parsed := layout.parse(path)) is not None:
-                        videos.add(parsed[0])
-                        seen = True
-        except OSError as error:
-            raise InputError(
-                f"cannot read the folder {folder}: {error.strerror}; make it readable"
-            ) from error
-    if not videos:
-        example = layout.flow_file("VIDEO", "x", 0, FileKind("x"))
-        raise InputError(
-            f"{top} holds no flow images such as {example}; check the folder, or give its --layout"
-        )
-    return sorted(videos)
+__all__ = ["ImportItem", "ImportPlan"]
 
 
 @dataclass(frozen=True)
@@ -190,6 +46,8 @@ class ImportItem:
     counts: tuple[int, str] | None = None
     """The number of images that a list gives, and the place in the list."""
     fps: float | None = None
+    place: Place | None = None
+    """Where it is. None if the tree does not hold it."""
 
 
 class ImportPlan:
@@ -205,12 +63,23 @@ class ImportPlan:
         self.top = top
         self.layout = LAYOUTS[spec.layout]
         self.notes: list[str] = []
-        exported = _read_export(top)
+        exported = read_export(top, spec.export_lists)
         if exported is not None and exported.layout != spec.layout:
             raise ConfigError(
-                f"layout must be {exported.layout}, as {top}/{EXPORT_FILE} says, got {spec.layout}"
+                f"layout must be {exported.layout}, as {exported.path} says, got {spec.layout}"
             )
-        found = _find_videos(top, self.layout)
+        if exported is not None and spec.format not in (None, exported.format):
+            raise ConfigError(
+                f"format must be {exported.format}, as {exported.path} says, got {spec.format}"
+            )
+        found = find_videos(top, self.layout, spec.format if exported is None else exported.format)
+        self.notes += found.notes
+        self.format = found.format
+        check_readable(found.format)
+        self.unit = spec.unit
+        """What 1 means in arrays of floats."""
+        self.comes_from_jpegs = exported is not None
+        """Whether arrays were decoded from JPEGs of the configured quality, as an export does."""
         self.config = self._config(spec, exported, found)
         self.origin = self._origin(spec, exported)
         self.items, self.class_names = self._videos(spec, exported, found)
@@ -220,7 +89,7 @@ class ImportPlan:
         return self.__dict__ | {"items": []}
 
     def _config(
-        self, spec: ImportSpec, exported: _FlowprepExport | None, found: Sequence[str]
+        self, spec: ImportSpec, exported: KnownExport | None, found: FoundVideos
     ) -> ExtractConfig:
         if exported is not None:
             flow, decode, encode = (
@@ -237,16 +106,26 @@ class ImportPlan:
             for name, value in given.items():
                 if value not in (None, getattr(flow, name)):
                     raise ConfigError(
-                        f"{name} must be {getattr(flow, name)}, as {self.top}/{EXPORT_FILE} says, "
+                        f"{name} must be {getattr(flow, name)}, as {exported.path} says, "
                         f"got {value}"
                     )
             # Other layouts give backward flow the file names of forward flow, so use the direction
             # that the export names.
             directions: tuple[Direction, ...] = (exported.direction,)
             if spec.directions not in (None, directions):
-                raise ConfigError(f"directions must be {directions[0]}, as {EXPORT_FILE} says")
+                raise ConfigError(
+                    f"directions must be {directions[0]}, as {exported.path} says, got "
+                    f"{', '.join(spec.directions)}"
+                )
+            if spec.unit != "px":
+                raise ConfigError(f"unit must be px, as {exported.path} says, got {spec.unit}")
         else:
             if spec.bound_px is None:
+                if found.format in ARRAY_FORMATS:
+                    raise ConfigError(
+                        "bound_px must be given, because flow is clipped to it and stored in 256 "
+                        "levels (20 is usual)"
+                    )
                 raise ConfigError(
                     "bound_px must be given, because the images do not say which flow level 255 "
                     "stands for (20 for TSN and mmaction2; the option -b of denseflow, 32 by "
@@ -262,10 +141,21 @@ class ImportPlan:
             encode = EncodeSpec()
             directions = spec.directions or ("forward",)
         self.flow_spec, self.directions = flow, directions
+        if found.format in ARRAY_FORMATS:
+            if spec.keep_rgb:
+                raise ConfigError(f"rgb is not in arrays of flow ({found.format}); leave out --rgb")
+            if len(directions) > 1:
+                raise ConfigError(
+                    f"directions must be one of forward, backward for {found.format}, because its "
+                    "names cannot mark the other"
+                )
+        elif spec.unit != "px":
+            raise ConfigError(f"unit must be px for {found.format}, which holds levels")
+        self.images = ImageReader(self.top, self.layout, found.format, flow.step, directions[0])
         keep_rgb = spec.keep_rgb
         if keep_rgb is None:
-            files = (parsed for _, parsed in self._files(found[0]))
-            keep_rgb = any(parsed.kind.stream == "rgb" for parsed in files)
+            first = next(iter(found.places.items()))
+            keep_rgb = found.format not in ARRAY_FORMATS and self.images.has_frames(*first)
         return ExtractConfig(
             decode,
             flow,
@@ -277,27 +167,29 @@ class ImportPlan:
             ),
         )
 
-    def _origin(self, spec: ImportSpec, exported: _FlowprepExport | None) -> dict[str, Any]:
+    def _origin(self, spec: ImportSpec, exported: KnownExport | None) -> dict[str, Any]:
         origin: dict[str, Any] = {"tree": self.top, "layout": spec.layout}
         if exported is not None:
             return origin | {"implementation": exported.implementation, "unknown": []}
-        unknown = ["flow.parameters", "decode", "encode.jpeg_quality", "encode.rgb_jpeg_quality"]
+        unknown = ["flow.parameters", "decode"]
+        if self.format not in ARRAY_FORMATS:  # Others' JPEGs stay as they are.
+            unknown += ["encode.jpeg_quality", "encode.rgb_jpeg_quality"]
         if spec.algorithm is None:
             unknown.insert(0, "flow.algorithm")
         return origin | {"implementation": None, "unknown": unknown}
 
     def _videos(
-        self, spec: ImportSpec, exported: _FlowprepExport | None, found: Sequence[str]
+        self, spec: ImportSpec, exported: KnownExport | None, found: FoundVideos
     ) -> tuple[list[ImportItem], tuple[str, ...]]:
-        listed = _read_lists(spec.lists, found)
-        known = {} if exported is None else exported.videos
-        paths = list(dict.fromkeys([*found, *known, *listed]))
+        listed = _read_lists(spec.lists, found.places)
+        known = read_samples(found.places) if exported is None else exported.videos
+        paths = list(dict.fromkeys([*found.places, *known, *listed]))
         class_names = () if exported is None else exported.class_names
         folders: dict[str, int] = {}
-        if exported is None and not listed and all("/" in path for path in found):
-            names = sorted({path.partition("/")[0] for path in found})
-            folders = {name: number for number, name in enumerate(names)}
-            class_names = tuple(names)
+        has_labels = exported is not None or known or listed
+        if not has_labels and all("/" in path for path in found.places):
+            class_names = tuple(sorted({path.partition("/")[0] for path in found.places}))
+            folders = {name: number for number, name in enumerate(class_names)}
         items = []
         for path in paths:
             labels: tuple[int, ...] = ()
@@ -305,23 +197,20 @@ class ImportPlan:
             key = ""
             if (one := known.get(path)) is not None:
                 key, labels, split, fps = one.key, one.labels, one.split, one.fps
-                counts = one.num_flows, VIDEOS_FILE
+                counts = one.num_flows, VIDEOS_FILE if exported is not None else f"{key}.json"
             if (line := listed.get(path)) is not None:
                 labels, counts = line[1].labels, (line[1].count, line[1].origin)
                 split = line[0] or split
             elif folders and "/" in path:
                 labels = (folders[path.partition("/")[0]],)
             key = key or escape_key(path or os.path.basename(self.top))
-            source = os.path.join(self.top, self.layout.folders(path)[0] if path else "")
-            for folder in self.layout.folders(path):
-                if os.path.isdir(os.path.join(self.top, folder)):
-                    source = os.path.join(self.top, folder)
-                    break
-            items.append(ImportItem(Video(key, source, labels, split), path, counts, fps))
+            place = found.places.get(path)
+            source = os.path.join(self.top, path) if place is None else place.path
+            items.append(ImportItem(Video(key, source, labels, split), path, counts, fps, place))
         times = Counter(item.video.key for item in items)
         if repeated := [key for key, count in times.items() if count > 1]:
             raise DatasetError(f"{self.top} gives two videos the key {repeated[0]}; rename one")
-        if listed and (missing := sum(path not in listed for path in found)):
+        if listed and (missing := sum(path not in listed for path in found.places)):
             self.notes.append(
                 f"{missing} videos are in no list and get no label; add them to a list for labels"
             )
@@ -329,43 +218,14 @@ class ImportPlan:
             class_names = _class_names_of_folders(items, listed)
         return items, class_names
 
-    def list_files(self, path: str) -> dict[FileKind, dict[int, str]]:
-        """Returns the files of a video: kind -> number -> path.
-
-        Raises VideoError if two files have the same number, or if an entry is not a file.
-        """
-        kinds: dict[FileKind, dict[int, str]] = {}
-        for entry, parsed in self._files(path):
-            numbers = kinds.setdefault(parsed.kind, {})
-            if parsed.number in numbers:
-                other = os.path.basename(numbers[parsed.number])
-                raise VideoError("incomplete", f"{other} and {entry.name} have the same number")
-            if not entry.is_file():
-                raise VideoError("unreadable", f"{entry.name} is not a file")
-            numbers[parsed.number] = entry.path
-        return kinds
-
-    def _files(self, path: str) -> Iterator[tuple[os.DirEntry[str], ParsedName]]:
-        for folder in self.layout.folders(path):
-            place = os.path.join(self.top, folder) if folder else self.top
-            if not os.path.isdir(place):
-                continue
-            with os.scandir(place) as scan:
-                entries = list(scan)
-            for entry in entries:
-                parsed = self.layout.parse(f"{folder}/{entry.name}" if folder else entry.name)
-                if parsed is not None and parsed[0] == path:
-                    yield entry, parsed[1]
-
 
 def _read_lists(
-    lists: Sequence[str], found: Sequence[str]
+    lists: Sequence[str], there: Collection[str]
 ) -> dict[str, tuple[str | None, ListLine]]:
     """Returns path -> (split, line). A listed path may have other folders before the path of ours.
 
     Raises InputError for two lines that contradict each other.
     """
-    there = set(found)
     by_path: dict[str, tuple[str | None, ListLine]] = {}
     for given in lists:
         split, equals, path = given.partition("=")
@@ -375,6 +235,8 @@ def _read_lists(
         for line in read_frame_list(path):
             parts = [part for part in line.path.split("/") if part not in ("", ".")]
             endings = ["/".join(parts[start:]) for start in range(len(parts))]
+            # The list of an export of arrays names files.
+            endings += [os.path.splitext(ending)[0] for ending in endings]
             name = next((ending for ending in endings if ending in there), None)
             if name is None:
                 name = parts[-1] if line.path.startswith("/") else "/".join(parts)

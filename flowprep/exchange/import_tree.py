@@ -44,17 +44,20 @@ from flowprep.dataset.parts import (
 from flowprep.dataset.plan import extend_plan, refuse_foreign_files
 from flowprep.dataset.read import published_shards
 from flowprep.dataset.rebuild import rebuild_lost_sidecars, record_from_metadata
+from flowprep.dataset.unfilled import clear_unfilled, is_unfilled, unfilled_note
 from flowprep.dataset.write import publish_shard, reopen_shards, write_sample
-from flowprep.differences import describe_differences, find_differences, mismatch
+from flowprep.differences import Differences, describe_differences, find_differences, mismatch
 from flowprep.errors import (
     ConfigError,
+    ConfigMismatchError,
     DatasetError,
     FailureReason,
     InputError,
     StorageError,
     VideoError,
 )
-from flowprep.exchange.import_plan import IMPORTED, ImportItem, ImportPlan, ImportSpec
+from flowprep.exchange.import_plan import ImportItem, ImportPlan
+from flowprep.exchange.import_spec import IMPORTED, ImportSpec
 from flowprep.exchange.import_video import import_video
 from flowprep.inputs.entries import does_not_exist
 from flowprep.inputs.video import Video
@@ -139,6 +142,17 @@ def _is_inside(path: str, top: str) -> bool:
 
 # The names of the two places whose values differ.
 _PLACES = ("in the data set", "in this run")
+# The options of the command by the fields of the configuration.
+_OPTIONS = {
+    "flow.algorithm": "--algorithm",
+    "flow.bound_px": "--bound",
+    "flow.quantizer": "--quantizer",
+    "flow.step": "--step",
+    "encode.directions": "--directions",
+    "encode.keep_rgb": "RGB frames",
+    "layout": "--layout",
+    "tree": "TREE",
+}
 
 
 def _write_plan(storage: Storage, plan: ImportPlan) -> list[ManifestEntry]:
@@ -150,6 +164,41 @@ def _write_plan(storage: Storage, plan: ImportPlan) -> list[ManifestEntry]:
         {"flowprep": __version__, "numpy": np.__version__, "opencv": cv2.__version__},
         plan.origin,
     )
+    try:
+        return _continued_plan(storage, plan, videos, header)
+    except (ConfigMismatchError, InputError) as error:
+        differences = error.differences if isinstance(error, ConfigMismatchError) else {}
+        differences = _by_option(differences)
+        if not is_unfilled(storage):
+            if isinstance(error, ConfigMismatchError):
+                raise mismatch(
+                    f"{storage.location} was made with other options, or from another tree",
+                    differences,
+                    _PLACES,
+                    "Give the options of the data set, or choose another output folder.",
+                ) from error
+            raise
+        plan.notes.append(unfilled_note(storage, list(differences)))
+    clear_unfilled(storage)
+    storage.write_bytes(DATASET_FILE, header.to_json())
+    entries = extend_plan([], videos, plan.config.encode.videos_per_shard)
+    write_manifest(storage, entries)
+    return entries
+
+
+def _by_option(differences: Differences) -> Differences:
+    """Returns the differences by the options that make them."""
+    named: Differences = {}
+    for name, (before, now) in differences.items():
+        if name == "encode.keep_rgb":
+            before, now = ("--rgb" if keeps else "--no-rgb" for keeps in (before, now))
+        named[_OPTIONS.get(name, name)] = before, now
+    return named
+
+
+def _continued_plan(
+    storage: Storage, plan: ImportPlan, videos: list[Video], header: DatasetHeader
+) -> list[ManifestEntry]:
     per_shard = plan.config.encode.videos_per_shard
     if not storage.exists(DATASET_FILE):
         if lost_header(storage, plan.config, IMPORTED) is None:

@@ -1,23 +1,19 @@
 """The trees of images that other projects write and read: file names, first numbers and sources.
 
 A layout says how the files of one video are named. `export.py` writes such trees and
-`import_tree.py` reads them. `safe_component` makes paths from keys and class names. So nothing is
-written outside the target folder, even if a data set has hostile names.
+`import_tree.py` reads them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from flowprep.config import Direction, FlowSpec
-from flowprep.inputs.keys import unescape_key
 
 if TYPE_CHECKING:
     from flowprep.dataset.video_list import StoredVideo
@@ -26,7 +22,6 @@ __all__ = [
     "EXPORT_FILE",
     "IMPORTABLE_LAYOUTS",
     "LAYOUTS",
-    "LISTS_FOLDER",
     "RGB_FORMATS",
     "VIDEOS_FILE",
     "FileKind",
@@ -35,33 +30,25 @@ __all__ = [
     "Stream",
     "TreeLayout",
     "Values",
-    "safe_component",
-    "video_paths",
+    "layout_of",
 ]
 
 FormatName = Literal["jpg", "zip", "flo", "npy", "npz", "hdf5", "webdataset"]
 Values = Literal["px", "levels"]
 Axis = Literal["x", "y"]
 Stream = Literal[Axis, "rgb"]
+FlatLists = Literal["ucf101"]
+ListKind = Literal["lines", "charades", "slowfast"]
 
 EXPORT_FILE = "flowprep.json"
-"""Says what an export of flowprep holds, and how its levels become px."""
+"""Says what an export of flowprep holds, and how its levels become px (`export_state.py`)."""
 VIDEOS_FILE = "flowprep-videos.jsonl"
 """Lists the videos of an export, one per line."""
-LISTS_FOLDER = "lists"
-"""The folder of an export that holds its frame lists."""
 
 RGB_FORMATS: frozenset[FormatName] = frozenset({"jpg", "zip", "webdataset"})
 """The file formats that have a place for RGB frames."""
 
 _FLOW_FORMATS: tuple[FormatName, ...] = ("jpg", "flo", "npy", "npz", "hdf5", "webdataset")
-
-# A file name can have 255 bytes. A layout adds a number and an extension to the component.
-_MAX_COMPONENT_BYTES = 200
-# Blanks end a path in a frame list. The others have a meaning in a shell, a file system or a URL.
-_UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff\u2028-\u202f\ufeff%/\\:*?\"'<>|`$#;&]|\s")
-_UNSAFE_BEGIN = frozenset(".-~")
-_OWN_NAMES = frozenset({LISTS_FOLDER, EXPORT_FILE, VIDEOS_FILE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +78,15 @@ class TreeLayout(ABC):
     """The number of the first flow and of the first frame."""
     accepted_first_numbers: tuple[int, ...] = (1,)
     """The first numbers that an import accepts."""
+    leaves_out_first_frame = False
+    """Whether such trees may come from dense_flow, which stores no image of the first frame."""
     num_digits = 5
     is_flat = False
-    """Whether videos have no class folders."""
+    """Whether all videos are in one folder, by the last part of their keys."""
+    has_class_folders = True
+    """Whether a class folder comes before a key that names no class."""
+    keeps_blanks = False
+    """Whether names keep their blanks. Readers that split lists at blanks do not allow them."""
     has_flow = True
     assumed_bound_px: float | None = 20.0
     """The flow in px that level 255 means to the project. None if its user chooses the bound."""
@@ -105,8 +98,10 @@ class TreeLayout(ABC):
     """Whether file names mark backward flow and longer steps."""
     reads_every_label = False
     """Whether the project reads all labels of a line in a frame list, not only the first."""
-    list_kind: Literal["lines", "charades"] = "lines"
-    """The form of its frame lists: `PATH COUNT LABEL` lines, or Charades' JSON."""
+    list_kind: ListKind = "lines"
+    """The form of its frame lists: `PATH COUNT LABEL` lines, Charades' JSON, or SlowFast's CSV."""
+    flat_lists: FlatLists | None = None
+    """The further lists of a flat export, which another project reads."""
 
     @abstractmethod
     def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
@@ -125,8 +120,25 @@ class TreeLayout(ABC):
         return (path,)
 
     def extra_files(self, path: str, video: StoredVideo, spec: FlowSpec) -> dict[str, bytes]:
-        """Returns the other files that the project writes for a video."""
+        """Returns the other files that the project writes for a video, below the tree."""
         return {}
+
+    def done_file(self, path: str) -> str | None:
+        """Returns the mark of a finished video. An export writes it beside its lists."""
+        return None
+
+    def flat_path(self, path: str) -> str:
+        """Returns the name of a video in a flat export."""
+        return path
+
+    def member(self, path: str, stream: Stream, index: int, kind: FileKind) -> str:
+        """Returns the extension of an image in a tar of WebDataset."""
+        file = (
+            self.frame_file(path, index)
+            if stream == "rgb"
+            else self.flow_file(path, stream, index, kind)
+        )
+        return file.rpartition("/")[2]
 
     def zip_member(self, stream: Stream, index: int) -> str:
         """Returns the name in `flow_x.zip`, `flow_y.zip` or `img.zip`.
@@ -159,21 +171,34 @@ class _OneFolder(TreeLayout):
         return None
 
 
-class MMAction2(_OneFolder):
-    """mmaction2's rawframes: `CLASS/VIDEO/flow_x_00001.jpg`.
-
-    Frames and lists follow mmaction/datasets/rawframe_dataset.py (`filename_tmpl='img_{:05}.jpg'`,
-    `start_index=1`, lists `DIR TOTAL_FRAMES LABEL ...`). Flow is `flow_{}_{:05d}.jpg`. SampleFrames
-    in transforms/loading.py reads the numbers `start_index` to `start_index + total_frames - 1`.
-    Therefore a list of flow gives the number of flows (tools/data/build_file_list.py counts the
-    files). Flow configurations also read `x_00001.jpg`. tools/data/build_rawframes.py calls
-    denseflow, whose trees begin at 0. An import accepts both.
-    """
+class _MMAction2Before(_OneFolder):
+    """mmaction2's rawframes as flowprep 0.1.0 exported them: `CLASS/VIDEO/flow_x_00001.jpg`."""
 
     formats = ("jpg", "zip", *_FLOW_FORMATS[1:])
     accepted_first_numbers = (0, 1)
+    leaves_out_first_frame = True
     reads_every_label = True
     _flow = re.compile(r"(?:flow_)?([xy])_([0-9]{5,})\.jpe?g")
+
+
+class MMAction2(_MMAction2Before):
+    """mmaction2's rawframes: `CLASS/VIDEO/x_00001.jpg`, `CLASS/VIDEO/img_00001.jpg`.
+
+    The two configurations of flow that mmaction2 ships (configs/recognition/{tsn,slowonly}/
+    *-flow.py) have `filename_tmpl='{}_{:05d}.jpg'`. Frames and lists follow
+    mmaction/datasets/rawframe_dataset.py (`filename_tmpl='img_{:05}.jpg'`, `start_index=1`, lists
+    `DIR TOTAL_FRAMES LABEL ...`). SampleFrames in transforms/loading.py reads the numbers
+    `start_index` to `start_index + total_frames - 1`. Therefore a list of flow gives the number of
+    flows (tools/data/build_file_list.py counts the files). tools/data/build_rawframes.py calls
+    denseflow, whose trees begin at 0. An import accepts both, and `flow_x_00001.jpg` too.
+    """
+
+    def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
+        return f"{path}/{axis}_{index + 1:05d}.jpg"
+
+    def member(self, path: str, stream: Stream, index: int, kind: FileKind) -> str:
+        # `x_00001.jpg` says too little where it is the name of a column.
+        return f"{'img' if stream == 'rgb' else f'flow_{stream}'}_{index + 1:05d}.jpg"
 
 
 class TSN(_OneFolder):
@@ -188,6 +213,7 @@ class TSN(_OneFolder):
 
     formats = ("jpg", "zip", *_FLOW_FORMATS[1:])
     is_flat = True
+    leaves_out_first_frame = True
     path_prefix_is_absolute = True
 
 
@@ -202,6 +228,7 @@ class TSM(_OneFolder):
     """
 
     formats = ("jpg", "zip", *_FLOW_FORMATS[1:])
+    leaves_out_first_frame = True
     assumed_zero = "127.5"
 
 
@@ -211,7 +238,7 @@ class DenseFlow(_OneFolder):
     Sources in open-mmlab/denseflow: writeFlowImages in src/utils.cpp writes `_%05d`, `_p2_%05d` for
     step 2, and `_m1_%05d` for backward flow, numbered by the frame where the flow starts.
     src/denseflow_gpu.cpp writes `.done/CLASS/VIDEO`, an empty file for each finished video. The
-    option `-b` is the bound.
+    option `-b` is the bound. mmaction2 reads such trees with `start_index=0`.
     """
 
     first_number = 0
@@ -237,8 +264,8 @@ class DenseFlow(_OneFolder):
             return path, ParsedName(FileKind(stream, "forward", step), number)
         return path, ParsedName(FileKind(stream, "backward", step), number - step)
 
-    def extra_files(self, path: str, video: StoredVideo, spec: FlowSpec) -> dict[str, bytes]:
-        return {f".done/{path}": b""}
+    def done_file(self, path: str) -> str | None:
+        return f".done/{path}"
 
 
 class GpuFlow(TreeLayout):
@@ -248,31 +275,91 @@ class GpuFlow(TreeLayout):
     flows, with VIDEO in its folders. It also writes `u/VIDEO.bin` with the range of each flow as
     four float32: the minimum and maximum of u, then of v (in gpu_flow always -20, 20, -20, 20).
     gpu_flow has no lists, so this export writes them in TSN's form.
+
+    dataloader/motion_dataloader.py in jeffreyyihuang/two-stream-action-recognition reads this tree
+    without class folders: `u/v_NAME_g01_c01/frame000001.jpg`. It spells UCF101's class
+    `HandstandPushups` in file names too. Its lists are UCF101's and a pickle of counts.
     """
 
     formats = ("jpg",)
     num_digits = 6
+    keeps_blanks = True
+    flat_lists: FlatLists | None = "ucf101"
+    _roots: Mapping[Stream, str] = {"x": "u", "y": "v", "rgb": "jpegs_256"}
 
     def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
-        return f"{'u' if axis == 'x' else 'v'}/{path}/frame{index + 1:06d}.jpg"
+        return f"{self._roots[axis]}/{path}/frame{index + 1:06d}.jpg"
 
     def folders(self, path: str) -> tuple[str, ...]:
-        return (f"u/{path}", f"v/{path}", f"jpegs_256/{path}")
+        return tuple(f"{root}/{path}" for root in self._roots.values())
 
     def frame_file(self, path: str, index: int) -> str:
-        return f"jpegs_256/{path}/frame{index + 1:06d}.jpg"
+        return f"{self._roots['rgb']}/{path}/frame{index + 1:06d}.jpg"
 
     def parse(self, file: str) -> tuple[str, ParsedName] | None:
-        match = re.fullmatch(r"(u|v|jpegs_256)/(.+)/frame([0-9]{6,})\.jpe?g", file, re.DOTALL)
-        if match is None:
+        match = re.fullmatch(r"([a-z_0-9]+)/(.+)/frame([0-9]{6,})\.jpe?g", file, re.DOTALL)
+        streams = {root: stream for stream, root in self._roots.items()}
+        if match is None or match[1] not in streams:
             return None
-        streams: dict[str, Stream] = {"u": "x", "v": "y", "jpegs_256": "rgb"}
         return match[2], ParsedName(FileKind(streams[match[1]]), int(match[3]))
 
     def extra_files(self, path: str, video: StoredVideo, spec: FlowSpec) -> dict[str, bytes]:
         bound = spec.bound_px
         one = struct.pack("<4f", -bound, bound, -bound, bound)
         return {f"u/{path}.bin": one * video.num_flows}
+
+    def flat_path(self, path: str) -> str:
+        return path.replace("_HandStandPushups_", "_HandstandPushups_")
+
+
+class GpuFlowXY(GpuFlow):
+    """gpu_flow as it is since 2018: `x/VIDEO/frame000001.jpg`, `y/VIDEO/...`, `rgb/VIDEO/...`.
+
+    compute_flow.cpp in feichtenhofer/gpu_flow writes the ranges to `bins` only if it is compiled
+    so. This export does not.
+    """
+
+    flat_lists = None
+    _roots: Mapping[Stream, str] = {"x": "x", "y": "y", "rgb": "rgb"}
+
+    def extra_files(self, path: str, video: StoredVideo, spec: FlowSpec) -> dict[str, bytes]:
+        return {}
+
+
+class EpicKitchens(TreeLayout):
+    """EPIC-Kitchens: `flow/P01/P01_01/u/frame_0000000001.jpg`, `rgb/P01/P01_01/frame_...`.
+
+    The archives of EPIC-KITCHENS-55 and -100 have `u` and `v` inside the folder of each video, and
+    numbers of ten digits, from 1 on. The folders before it are those of the key, such as the
+    participant. Annotations have class numbers, so there are no class folders.
+    """
+
+    formats = ("jpg",)
+    num_digits = 10
+    has_class_folders = False
+    keeps_blanks = True
+    _file = re.compile(
+        r"(?:(?:flow/)?(?P<flow>.+)/(?P<axis>[uv])|(?:rgb/)?(?P<rgb>.+))"
+        r"/frame_(?P<number>[0-9]{10,})\.jpe?g",
+        re.DOTALL,
+    )
+
+    def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
+        return f"flow/{path}/{'u' if axis == 'x' else 'v'}/frame_{index + 1:010d}.jpg"
+
+    def frame_file(self, path: str, index: int) -> str:
+        return f"rgb/{path}/frame_{index + 1:010d}.jpg"
+
+    def folders(self, path: str) -> tuple[str, ...]:
+        return (f"flow/{path}/u", f"flow/{path}/v", f"rgb/{path}", f"{path}/u", f"{path}/v", path)
+
+    def parse(self, file: str) -> tuple[str, ParsedName] | None:
+        if (match := self._file.fullmatch(file)) is None:
+            return None
+        if match["rgb"] is not None:
+            return match["rgb"], ParsedName(FileKind("rgb"), int(match["number"]))
+        stream: Stream = "x" if match["axis"] == "u" else "y"
+        return match["flow"], ParsedName(FileKind(stream), int(match["number"]))
 
 
 class PytorchI3D(TreeLayout):
@@ -288,6 +375,7 @@ class PytorchI3D(TreeLayout):
     formats = ("jpg",)
     num_digits = 6
     is_flat = True
+    keeps_blanks = True
     assumed_zero = "127.5"
 
     def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
@@ -317,105 +405,52 @@ class Frames(_OneFolder):
     reads_every_label = True
 
 
+class SlowFast(TreeLayout):
+    """SlowFast's Charades: RGB frames `VIDEO/VIDEO-000001.jpg`, and `train.csv` with every frame.
+
+    slowfast/datasets/charades.py in facebookresearch/SlowFast reads `train.csv` and `val.csv` from
+    DATA.PATH_TO_DATA_DIR, and the files that they name below DATA.PATH_PREFIX. load_image_lists in
+    slowfast/datasets/utils.py splits the lines at blanks. SlowFast reads no flow.
+    """
+
+    formats = ("jpg",)
+    num_digits = 6
+    is_flat = True
+    has_flow = False
+    reads_every_label = True
+    list_kind = "slowfast"
+
+    def flow_file(self, path: str, axis: Axis, index: int, kind: FileKind) -> str:
+        raise NotImplementedError("SlowFast reads no flow")
+
+    def frame_file(self, path: str, index: int) -> str:
+        return f"{path}/{path}-{index + 1:06d}.jpg"
+
+    def parse(self, file: str) -> tuple[str, ParsedName] | None:
+        match = re.fullmatch(r"([^/]+)/\1-([0-9]{6,})\.jpe?g", file, re.DOTALL)
+        return None if match is None else (match[1], ParsedName(FileKind("rgb"), int(match[2])))
+
+
 LAYOUTS: dict[str, TreeLayout] = {
     "mmaction2": MMAction2(),
     "tsn": TSN(),
     "tsm": TSM(),
     "gpu-flow": GpuFlow(),
+    "gpu-flow-xy": GpuFlowXY(),
+    "epic-kitchens": EpicKitchens(),
     "pytorch-i3d": PytorchI3D(),
     "denseflow": DenseFlow(),
     "frames": Frames(),
+    "slowfast": SlowFast(),
 }
 """The layouts by name."""
 
 IMPORTABLE_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.has_flow)
 """The layouts that `flowprep import` reads."""
 
-
-# ---- paths
-
-
-def safe_component(name: str) -> str:
-    """Returns a name as a safe path component: unsafe characters become %XX, long names are cut.
-
-    The result is never empty, `.` or `..`. It has no slash, blank or control character, does not
-    begin with `.` or `-`, and takes at most 200 bytes. Two names never give the same result, unless
-    the results have to be cut to 200 bytes. A cut result ends in 64 bits of its BLAKE2 hash.
-    """
-    escaped = _UNSAFE.sub(lambda match: _percent(match[0]), name)
-    if not escaped:
-        return "%"
-    if escaped[0] in _UNSAFE_BEGIN:
-        escaped = _percent(escaped[0]) + escaped[1:]
-    if escaped.endswith("."):  # some file systems drop a dot at the end
-        escaped = escaped[:-1] + "%2E"
-    return _cut(escaped)
+_LAYOUTS_BEFORE: dict[str, TreeLayout] = {"mmaction2": _MMAction2Before()}
 
 
-def video_paths(
-    videos: Sequence[StoredVideo], class_names: Sequence[str], layout: TreeLayout
-) -> list[str]:
-    """Returns the path of each video in a tree.
-
-    `videos` are all videos of the data set, so a path does not depend on which videos are exported.
-    The path is the key, preceded by the class name if no folder in the key has this name. In a flat
-    layout the path is only the last part of the key. If two videos would get the same path, the
-    paths of all videos are whole keys.
-    """
-    name: Callable[[StoredVideo], str]
-    choices: list[Callable[[StoredVideo], str]] = [_joined_key if layout.is_flat else _key_path]
-    if layout.is_flat:
-        choices.insert(0, _last_part)
-    elif class_names:
-        choices.insert(0, lambda video: _class_path(video, class_names))
-    for name in choices:
-        paths = [name(video) for video in videos]
-        counts = Counter(path.casefold() for path in paths)
-        if len(counts) == len(paths):
-            break
-    return paths
-
-
-def _percent(text: str) -> str:
-    # A surrogate that represents no byte can only come from a forged class name.
-    is_byte = "\udc80" <= text <= "\udcff"
-    data = text.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
-    return "".join(f"%{byte:02X}" for byte in data)
-
-
-def _cut(component: str) -> str:
-    data = component.encode()
-    if len(data) <= _MAX_COMPONENT_BYTES:
-        return component
-    digest = hashlib.blake2b(data, digest_size=8).hexdigest()
-    return f"{data[: _MAX_COMPONENT_BYTES - 17].decode(errors='ignore')}~{digest}"
-
-
-def _parts(key: str) -> list[str]:
-    parts = [safe_component(part) for part in unescape_key(key).split("/")]
-    if parts[0].casefold() in _OWN_NAMES:
-        parts[0] = _percent(parts[0][0]) + parts[0][1:]
-    return parts
-
-
-def _key_path(video: StoredVideo) -> str:
-    return "/".join(_parts(video.key))
-
-
-def _last_part(video: StoredVideo) -> str:
-    return _parts(video.key.rpartition("/")[2])[0]
-
-
-def _joined_key(video: StoredVideo) -> str:
-    return _cut("%2F".join(_parts(video.key)))
-
-
-def _class_path(video: StoredVideo, class_names: Sequence[str]) -> str:
-    path = _key_path(video)
-    label = video.label
-    if label is None or not 0 <= label < len(class_names):
-        return path
-    folder = safe_component(str(class_names[label]))
-    if folder.casefold() in _OWN_NAMES:
-        folder = _percent(folder[0]) + folder[1:]
-    return path if folder in path.split("/")[:-1] else f"{folder}/{path}"
+def layout_of(name: str, version: int) -> TreeLayout:
+    """Returns a layout as exports of a format version have it. flowprep 0.1.0 wrote version 1."""
+    return _LAYOUTS_BEFORE.get(name, LAYOUTS[name]) if version == 1 else LAYOUTS[name]

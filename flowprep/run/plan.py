@@ -21,7 +21,8 @@ from flowprep.dataset.plan import (
     merge_class_names,
     refuse_foreign_files,
 )
-from flowprep.errors import ConfigMismatchError
+from flowprep.dataset.unfilled import is_unfilled, unfilled_note
+from flowprep.errors import ConfigMismatchError, InputError
 from flowprep.flow.estimators import parse_parameters
 from flowprep.flow.parameters import OwnParameters
 from flowprep.inputs.manifest import Manifest
@@ -48,12 +49,27 @@ def with_all_parameters(config: ExtractConfig) -> ExtractConfig:
 def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Plan:
     """Returns the plan for `manifest` in a new data set, or for adding it to an existing one.
 
-    Writes nothing. Raises ConfigMismatchError if the stored configuration gives other numbers,
-    InputError if a known video now has other labels, DatasetError if the folder holds something
-    else.
+    One that stores no video yet begins anew if it cannot go on. Writes nothing.
+
+    Raises ConfigMismatchError if the stored configuration gives other numbers, InputError if a
+    known video now has other labels, DatasetError if the folder holds something else.
     """
     config = with_all_parameters(config)
     here = environment(config)
+    try:
+        return _plan(storage, manifest, config, here)
+    except (ConfigMismatchError, InputError) as error:
+        if not storage.exists(DATASET_FILE) or not is_unfilled(storage):
+            raise
+        changed = list(error.differences) if isinstance(error, ConfigMismatchError) else []
+    header = DatasetHeader(config, here.implementation, manifest.class_names, here.versions)
+    entries = assign_shards(manifest.videos, 0, config.encode.videos_per_shard)
+    notes = (redacted(unfilled_note(storage, changed)),)
+    return Plan(header, [], entries, notes, begins_anew=True)
+
+
+def _plan(storage: Storage, manifest: Manifest, config: ExtractConfig, here: Environment) -> Plan:
+    """Returns the plan; see `make_plan`. Raises its errors for a data set without a video too."""
     notes: list[str] = []
     if storage.exists(DATASET_FILE):
         header = DatasetHeader.read(storage)

@@ -84,3 +84,46 @@ def test_what_was_imported_is_a_data_set_like_others(
     assert refused.code == 1
     assert "implementation: imported in the data set" in refused.error
     assert flowprep("verify", out).code == 0
+
+
+def test_messages_name_options(flowprep: Command, tree: Path, tmp_path: Path) -> None:
+    arguments = ("import", tree, tmp_path / "out", "--layout", "mmaction2", "--workers", 1)
+    (tree / "run/a/img_00005.jpg").unlink()
+    (tree / "run/a/img_00004.jpg").unlink()
+    (tree / "swim/b/img_00004.jpg").unlink()
+    (tree / "swim/b/img_00003.jpg").unlink()
+    assert flowprep(*arguments, "--bound", 20).code == 1
+    failures = (tmp_path / "out/failures.jsonl").read_text()
+    assert failures.count("import with --no-rgb") == 2
+    # The remedy works in the same OUT, because nothing is stored in it.
+    again = flowprep(*arguments, "--bound", 20, "--no-rgb")
+    assert again.code == 0
+    assert "held no video yet, so it was begun anew" in again.stderr
+    assert flowprep("verify", tmp_path / "out").code == 0
+    refused = flowprep(*arguments, "--bound", 8, "--quantizer", "floor", "--rgb")
+    assert refused.code == 1
+    for line in (
+        "  --bound: 20.0 in the data set, 8.0 in this run",
+        "  --quantizer: round in the data set, floor in this run",
+        "  RGB frames: --no-rgb in the data set, --rgb in this run",
+    ):
+        assert line in refused.stderr
+    for field in ("bound_px", "keep_rgb", "quantizer:"):
+        assert field not in refused.stderr.replace("--quantizer:", "")
+
+
+def test_an_export_of_arrays_comes_back(flowprep: Command, tree: Path, tmp_path: Path) -> None:
+    first = ("import", tree, tmp_path / "out", "--layout", "mmaction2", "--bound", 20)
+    assert flowprep(*first, "--workers", 1).code == 0
+    export = ("export", tmp_path / "out", tmp_path / "npy", "--layout", "tsm", "--format", "npy")
+    assert flowprep(*export, "--workers", 1).code == 0
+    back = ("import", tmp_path / "npy", tmp_path / "back", "--layout", "tsm", "--workers", 1)
+    wrong = flowprep(*back, "--unit", "bound")
+    assert wrong.code == 2
+    assert "--unit must be px, as" in wrong.error
+    wrong = flowprep(*back, "--rgb")
+    assert wrong.code == 2
+    assert "--rgb is not in arrays of flow (npy); leave out --rgb" in wrong.error
+    result = flowprep(*back)
+    assert result.code == 0, result.stderr
+    assert "  imported    2 videos, 7 flows, " in result.stdout

@@ -282,7 +282,7 @@ def test_forged_class_names_stay_inside(
     before = set(tmp_path.rglob("*"))
     export_dataset(copied, tmp_path / "dest", ExportSpec("tsm"), num_workers=1)
     for made in set(tmp_path.rglob("*")) - before:
-        assert made.is_relative_to(tmp_path / "dest")
+        assert any(made.is_relative_to(tmp_path / name) for name in ("dest", "dest-lists"))
         assert ".." not in made.relative_to(tmp_path).parts
     assert not (tmp_path / "etc").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -125,6 +126,63 @@ def charades(split_file: Path, split: str, root: Path, num_classes: int) -> list
         labels = tuple(np.flatnonzero(label[:, 1:].all(axis=1)).tolist())
         found.append(Listed(vid, labels, pairs(files)))  # type: ignore[arg-type]
     return found
+
+
+def two_stream(lists: Path, root: str, stack: int = 10) -> dict[str, list[Listed]]:
+    """jeffreyyihuang's UCF101_splitter, Motion_DataLoader and motion_dataset, from every start."""
+    actions = {}
+    for line in (lists / "classInd.txt").read_text().splitlines():
+        label, action = line.strip("\r\n").split(" ")
+        actions[action] = int(label)
+    counts = {}
+    # The reader runs in Python 2, and its pickle has nothing but text and numbers.
+    for name, count in pickle.loads((lists / "frame_count.pickle").read_bytes()).items():
+        video = name.split("_", 1)[1].split(".", 1)[0]
+        kind, rest = video.split("_", 1)
+        counts[f"HandstandPushups_{rest}" if kind == "HandStandPushups" else video] = count
+    found: dict[str, list[Listed]] = {}
+    for part in ("trainlist01", "testlist01"):
+        for line in (lists / f"{part}.txt").read_text().splitlines():
+            video = line.split("/", 1)[1].split(" ", 1)[0].split("_", 1)[1].split(".", 1)[0]
+            kind, rest = video.split("_", 1)
+            video = f"HandstandPushups_{rest}" if kind == "HandStandPushups" else video
+            label = actions[line.split("/")[0]] - 1
+            num_clips = counts[video] - stack + 1
+            key, last = f"{video}-{num_clips}".split("-")
+            images = []
+            for start in (1, int(last)):
+                for index in range(start, start + stack):
+                    name = f"v_{key}/frame{str(index).zfill(6)}.jpg"
+                    images.append((f"{root}u/{name}", f"{root}v/{name}"))
+            found.setdefault(part, []).append(Listed(key, (label,), pairs(images)))
+    return found
+
+
+def slowfast(frame_list: Path, prefix: Path) -> list[tuple[str, list[str], list[list[int]]]]:
+    """SlowFast's load_image_lists: the videos, the paths of their frames, the labels of each."""
+    paths: dict[str, list[str]] = {}
+    labels: dict[str, list[list[int]]] = {}
+    lines = frame_list.read_text().splitlines()
+    assert lines[0].startswith("original_vido_id")
+    for line in lines[1:]:
+        row = line.split()
+        assert len(row) == 5
+        paths.setdefault(row[0], []).append(os.path.join(prefix, row[3]))
+        given = row[-1].replace('"', "")
+        labels.setdefault(row[0], []).append([int(x) for x in given.split(",")] if given else [])
+    return [(name, paths[name], labels[name]) for name in paths]
+
+
+def image_folder(root: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """torchvision's find_classes and make_dataset: a class without an image is an error."""
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    assert classes
+    found: dict[str, list[str]] = {name: [] for name in classes}
+    for name in classes:
+        for top, _, names in os.walk(root / name, followlinks=True):
+            found[name] += [os.path.join(top, n) for n in sorted(names) if n.endswith(".jpg")]
+    assert all(found.values()), "Found no valid file for a class"
+    return classes, found
 
 
 def write_gray(path: Path, image: NDArray[np.uint8], quality: int = 95) -> None:

@@ -25,13 +25,14 @@ from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError, ConfigMismatchError, DatasetError, InputError
 from flowprep.exchange.export import export_dataset
 from flowprep.exchange.export_spec import ExportSpec
+from flowprep.exchange.import_levels import LevelStatistics
 from flowprep.exchange.import_tree import ImportReport, ImportSpec, import_tree
-from flowprep.exchange.import_video import LevelStatistics
+from flowprep.exchange.layouts import IMPORTABLE_LAYOUTS
 from flowprep.inputs.manifest import Manifest
 from flowprep.storage import Storage
 from tests.exchange import readers
 
-LAYOUTS = ["mmaction2", "tsn", "tsm", "gpu-flow", "pytorch-i3d", "denseflow"]
+LAYOUTS = list(IMPORTABLE_LAYOUTS)
 
 
 def run(tree: Path, out: Path, layout: str = "mmaction2", **options: object) -> ImportReport:
@@ -97,8 +98,6 @@ def test_both_directions_of_denseflow_without_our_files(made_once: Path, tmp_pat
         part = tmp_path / str(number)
         spec = ExportSpec("denseflow", direction=direction, keep_rgb=number == 0)
         export_dataset(made_once, part, spec, num_workers=1)
-        for own in (part / "flowprep.json", part / "flowprep-videos.jsonl"):
-            own.unlink()
         shutil.copytree(part, tree, dirs_exist_ok=True)
     run(tree, tmp_path / "out", "denseflow", directions=("forward", "backward"))
     assert_whole(tmp_path / "out")
@@ -201,14 +200,21 @@ def test_frames_come_along_where_they_fit(tmp_path: Path) -> None:
     assert dataset.config.encode.keep_rgb
     path = tmp_path / "tree/run/a/img_00004.jpg"
     assert dataset.jpegs("run/a", "rgb", 3, 1) == [path.read_bytes()]
-    # dense_flow's img_00001 is the second frame: as many frames as flows.
     path.unlink()
+    (tmp_path / "tree/run/a/img_00003.jpg").unlink()
     report = run(tmp_path / "tree", tmp_path / "second")
     assert report.exit_code == 1
     reason, message = failures(tmp_path / "second")["run/a"]
     assert reason == "incomplete"
-    assert "3 flows at step 1 have 4 frames, but there are 3 (dense_flow leaves out" in message
-    assert run(tmp_path / "tree", tmp_path / "third", keep_rgb=False).exit_code == 0
+    assert "3 flows at step 1 have 4 frames, but there are 2; import with --no-rgb" in message
+    # Nothing is stored, so the next import may have other options.
+    report = run(tmp_path / "tree", tmp_path / "second", keep_rgb=False)
+    assert report.exit_code == 0
+    assert report.notes == [
+        f"{tmp_path}/second held no video yet, so it was begun anew with this command "
+        "(RGB frames changed)"
+    ]
+    assert_whole(tmp_path / "second")
 
 
 def test_the_real_rawframes_of_mmaction2(test_data: Path, tmp_path: Path) -> None:
@@ -230,7 +236,7 @@ def test_the_real_rawframes_of_mmaction2(test_data: Path, tmp_path: Path) -> Non
             assert jpeg == (tree / f"imgs/{axis}_{t + 1:05d}.jpg").read_bytes()
     export_dataset(tmp_path / "flow", tmp_path / "again", ExportSpec("mmaction2"), num_workers=1)
     (one,) = readers.mmaction2(
-        tmp_path / "again/lists/flow_test.txt", tmp_path / "again", "flow_{}_{:05d}.jpg", 1
+        tmp_path / "again-lists/flow_test.txt", tmp_path / "again", "{}_{:05d}.jpg", 1
     )
     assert one.label == (127,)
     np.testing.assert_array_equal(one.levels, dataset.quantized("imgs", 0, 5))
@@ -479,7 +485,7 @@ def test_run_again_nothing_changes_and_new_videos_are_added(tmp_path: Path) -> N
     assert (report.num_done_before, report.num_complete) == (2, 1)
     assert before.items() <= bytes_of(out).items()
     assert_whole(out)
-    with pytest.raises(ConfigMismatchError, match="bound_px: 20"):
+    with pytest.raises(ConfigMismatchError, match="--bound: 20"):
         run(tree, out, bound_px=32.0)
 
 
@@ -536,7 +542,7 @@ def test_another_bound_is_refused_where_the_header_is_lost(tmp_path: Path) -> No
     readers.write_tree(tree, {"a": 3})
     run(tree, out)
     (out / "dataset.json").unlink()
-    with pytest.raises(ConfigMismatchError, match="bound_px: 20"):
+    with pytest.raises(ConfigMismatchError, match="--bound: 20"):
         run(tree, out, bound_px=32.0)
     assert not (out / "dataset.json").exists()
 
@@ -617,7 +623,7 @@ def test_a_forged_description_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_forged_key_stays_inside(made_once: Path, tmp_path: Path) -> None:
     export_dataset(made_once, tmp_path / "tree", ExportSpec("tsm"), num_workers=1)
-    path = tmp_path / "tree/flowprep-videos.jsonl"
+    path = tmp_path / "tree-lists/flowprep-videos.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[0]["key"] = "../../escape"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -71,7 +71,11 @@ def make_template(folder: Path) -> Path:
         Manifest(tuple(videos), ("run", "walk"), 0, ()), out, config, executor="inline"
     )
     (out / LEASE_FILE).write_bytes(LEASE.to_json())
-    export_dataset(out, folder / "tree", ExportSpec("mmaction2"), num_workers=1)
+    tree = folder / "tree"
+    export_dataset(out, tree, ExportSpec("mmaction2"), num_workers=1)
+    # Inside the tree, as in an export of flowprep 0.1.0, so that a case has one folder.
+    for name in (EXPORT_FILE, VIDEOS_FILE):
+        shutil.move(folder / "tree-lists" / name, tree / name)
     return out
 
 
@@ -425,7 +429,7 @@ def carry_out(truth: Truth, folder: Path, seed: int, index: int) -> tuple[str, s
     else:
         outcome = _read(case, truth, out, index)
     strangers = {path.name for path in folder.iterdir()} - {"inside"}
-    strangers |= {path.name for path in inside.iterdir()} - {"out", "dest", "made"}
+    strangers |= {path.name for path in inside.iterdir()} - {"out", "dest", "dest-lists", "made"}
     if strangers:
         case.broken.append(f"files outside: {', '.join(sorted(strangers))}")
     shutil.rmtree(inside)
