@@ -19,11 +19,13 @@ LANGUAGES = {"sh", "python", "diff", "text", "{toctree}", "{eval-rst}", "{includ
 OTHER_OPTIONS = frozenset(
     (
         "--end-to-end",
+        "--features",
         "--list",
         "--no-deps",
         "--nproc-per-node",
         "--num-cpus",
         "--num-gpus",
+        "--size",
         "--small",
     )
 )
