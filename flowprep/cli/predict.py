@@ -35,8 +35,9 @@ urls_option, links_option = reach_options("Input")
     metavar="RUN|FILE",
     cls=GroupedOption,
     group="Networks",
-    help="A checkpoint file, or a folder that train wrote. From a folder, best.pt is taken. Give "
-    "several, such as one for flow and one for RGB, to fuse their scores.",
+    help="A checkpoint file, or a folder that train wrote. From a folder, best.pt is taken, "
+    "or last.pt if there is no best.pt. Give several, such as one for flow "
+    "and one for RGB, to fuse their scores.",
 )
 @click.option(
     "--task",
@@ -123,7 +124,7 @@ def predict(
     """
     with extra_needed("`flowprep predict`", "train"), options_named(ctx):
         from flowprep.learn.checkpoint import load_checkpoint
-        from flowprep.learn.evaluate import checkpoint_file
+        from flowprep.learn.evaluate import checkpoint_file, checkpoint_notes
         from flowprep.learn.predict import Predictor
 
         predictor = Predictor(
@@ -161,7 +162,8 @@ def predict(
                     echo_line(prediction.video)
                     for name, probability in classes:
                         echo_line(f"  {100 * probability:5.1f} %  {name}")
-    echo_notes(predictor.notes)
+    notes = [note for path in checkpoint for note in checkpoint_notes(path)]
+    echo_notes([*notes, *predictor.notes])
     if as_json:
         click.echo(json.dumps(found, indent=2))
     return 1 if num_bad else 0

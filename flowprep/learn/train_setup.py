@@ -68,7 +68,7 @@ def make_tests(
         ]
         if not places:
             raise ConfigError(
-                f"test_split must have labeled videos, and of {config.test_split!r} in "
+                f"test_split must have labeled videos, and of {config.test_split} in "
                 f"{dataset.location} none has one label; name another split, or none"
             )
         keys = [dataset.videos[place].key for place in places]

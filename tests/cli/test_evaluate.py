@@ -96,7 +96,7 @@ def test_other_data(flowprep: Command, motion: Path, run: Path, tmp_path: Path) 
         (("--crops", 4), 2, "'4' is not one of 1, 3, 5, 10"),
         (("--device", "gpu"), 2, "Error: --device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (("--task", "other"), 2, "Error: --task must be one of motion, got 'other'"),
-        (("--split", "validation"), 1, "holds no video of split 'validation', it holds"),
+        (("--split", "validation"), 1, "holds no video of split validation, it holds"),
         (("--views", "251"), 2, "'251' is not one of center, 30, 250; did you mean 250?"),
         (("--precision", "int8"), 2, "'int8' is not one of fp32, bf16, fp16"),
     ],
