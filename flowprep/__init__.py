@@ -16,7 +16,6 @@ from flowprep.lazy import lazy_names
 
 if TYPE_CHECKING:
     from flowprep.config import (
-        PRESETS,
         DecodeSpec,
         EncodeSpec,
         ExecutorName,
@@ -34,12 +33,13 @@ if TYPE_CHECKING:
     from flowprep.inputs.manifest import Manifest
     from flowprep.look.color import flow_to_color
     from flowprep.look.show import show
+    from flowprep.presets import PRESETS
     from flowprep.run.progress import RunReport
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "PRESETS": "flowprep.config",
+            "PRESETS": "flowprep.presets",
             "DecodeSpec": "flowprep.config",
             "EncodeSpec": "flowprep.config",
             "ExtractConfig": "flowprep.config",
@@ -93,13 +93,17 @@ def extract(
     *,
     executor: ExecutorName = "auto",
     options: RunOptions | None = None,
+    urls: bool = True,
+    follow_links: bool = True,
 ) -> RunReport:
     """Extracts `videos` into the data set `out`. A second call continues where the first stopped.
 
     `videos` is a file, folder, glob, list file, several of these, or a Manifest from
     `flowprep.inputs.manifest.collect_videos`, which also reads UCF101, HMDB51 and Kinetics
-    annotations. Returns the report of the run. The report and `failures.jsonl` list the videos that
-    failed. Raises a FlowprepError if nothing can be planned or written.
+    annotations. `urls=False` leaves out the URLs of lists, and `follow_links=False` all that lies
+    outside of the named folder; in a Manifest this is decided already. Returns the report of the
+    run. The report and `failures.jsonl` list the videos that failed. Raises a FlowprepError if
+    nothing can be planned or written.
     """
     import dataclasses
 
@@ -121,7 +125,12 @@ def extract(
             videos
             if isinstance(videos, Manifest)
             else collect_videos(
-                videos, out=out, stored_ranges=stored_ranges(out), image_fps=config.decode.image_fps
+                videos,
+                out=out,
+                stored_ranges=stored_ranges(out),
+                image_fps=config.decode.image_fps,
+                urls=urls,
+                follow_links=follow_links,
             )
         )
         return run_extract(manifest, os.fspath(out), config, options, worker=worker)

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from flowprep.errors import TrainingError
 from flowprep.learn.placement import choose_device
 
 __all__ = ["Process", "join_processes"]
@@ -97,9 +98,25 @@ def join_processes(device_name: str) -> Iterator[Process]:
     try:
         group = dist.new_group(backend="gloo")
         yield Process(device, dist.get_rank(), dist.get_world_size(), group)
+    except RuntimeError as error:
+        # Ray Train hears of the end of a worker by itself, and starts another.
+        if in_group or not _is_lost_peer(error):
+            raise
+        raise TrainingError(
+            "another process of this training ended, and without it this one cannot go on "
+            f"({str(error).strip().splitlines()[-1]}); look for its message, and run the same "
+            "command again: it goes on from last.pt"
+        ) from error
     finally:
         if not in_group:
             dist.destroy_process_group()
+
+
+def _is_lost_peer(error: RuntimeError) -> bool:
+    """Says whether a collective failed because a process that takes part in it is gone."""
+    # gloo's errors are plain RuntimeErrors, which only their texts tell apart.
+    signs = ("Connection closed by peer", "Connection reset by peer", "Connection refused")
+    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
 
 
 def _end_with_torchrun() -> None:

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from flowprep.dataset.read import FlowDataset
 from flowprep.differences import mismatch
 from flowprep.errors import ConfigError, ConfigMismatchError, WeightsError
-from flowprep.learn.checkpoint import Checkpoint, Task, check_data, describe_task
+from flowprep.learn.checkpoint import (
+    Checkpoint,
+    Task,
+    check_data,
+    describe_task,
+    library_versions,
+)
 from flowprep.learn.clips.select import select_videos
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.training import TrainingClips
@@ -177,6 +183,8 @@ def data_notes(
                 "Go on with the same --labels, or choose another --run.",
             )
         notes += check_data(task, dataset, stream=config.clip.stream, force=options.force)
+    if checkpoint is not None:
+        notes += _versions_notes(checkpoint)
     assert checkpoint.training is not None
     if checkpoint.training.videos != digest and not options.force:
         raise ConfigMismatchError(
@@ -185,6 +193,17 @@ def data_notes(
             {"videos": (checkpoint.training.videos, digest)},
         )
     return tuple(notes)
+
+
+def _versions_notes(checkpoint: Checkpoint) -> list[str]:
+    now = library_versions()
+    return [
+        f"the training goes on with {name} {now[name]}, and was done with {name} {before} so far: "
+        "the weights may differ from those of one version in the last digits; to have them equal, "
+        f"install {name} {before}"
+        for name, before in checkpoint.versions.items()
+        if name in now and now[name] != before
+    ]
 
 
 def long_step_note(seconds: float) -> str | None:

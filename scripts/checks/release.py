@@ -56,6 +56,8 @@ def _no_gpu() -> str | None:
 PARTS: dict[str, Part] = {
     "fuzz-videos": Part("2,000 damaged videos", ("scripts/fuzz", "videos")),
     "fuzz-shards": Part("2,000 damaged data sets", ("scripts/fuzz", "shards")),
+    "fuzz-checkpoints": Part("2,000 damaged checkpoints", ("scripts/fuzz", "checkpoints")),
+    "fuzz-runs": Part("2,000 damaged run folders", ("scripts/fuzz", "runs")),
     "faults": Part(
         "runs that are killed and run again",
         ("scripts/test", "tests/run/test_faults.py"),
@@ -68,6 +70,10 @@ PARTS: dict[str, Part] = {
     ),
     "chaos": Part(
         "runs that lose processes, nodes, memory, disk and files", ("scripts/chaos", "--runs", "40")
+    ),
+    "chaos-training": Part(
+        "trainings that are killed, stopped and out of disk",
+        ("scripts/chaos_training", "--runs", "15"),
     ),
     "bytes": Part("the bytes of an earlier commit", ("scripts/check_bytes", COMMIT)),
     "against": Part("the speed of an earlier commit", ("scripts/bench_against", COMMIT)),
@@ -88,7 +94,7 @@ def main(arguments: Sequence[str] | None = None, parts: Mapping[str, Part] = PAR
     chosen = {name: parts[name] for name in parts if not options.parts or name in options.parts}
     if options.list:
         for name, part in chosen.items():
-            print(f"{name:12} {part.what:36} {part.typed()}")
+            print(f"{name:16} {part.what:56} {part.typed()}")
         return 0
     options.logs.mkdir(parents=True, exist_ok=True)
     results = {}

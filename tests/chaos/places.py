@@ -172,7 +172,8 @@ class Place:
             return Path(self.out)
         copy = self.folder / "copy"
         shutil.rmtree(copy, ignore_errors=True)
-        files = fsspec.filesystem("s3", use_listings_cache=False)
+        # Each place has a server of its own, and fsspec would give the connection to the last one.
+        files = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
         copy.mkdir()
         with contextlib.suppress(FileNotFoundError):
             files.get(self.out.partition("://")[2], str(copy / "out"), recursive=True)

@@ -155,9 +155,7 @@ def test_every_page_is_in_the_contents_and_the_readme_leads_to_those_for_users()
     assert listed == pages
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     others = {"api", "changes", "cluster-examples", "commands", "contributing"}
-    # The page on robustness leads to it.
-    others.add("security")
-    # So does the page on training.
+    # The page on training leads to it.
     others.add("own-loops")
     assert set(re.findall(r"\(docs/([a-z-]+)\.md\)", readme)) == pages - others
 

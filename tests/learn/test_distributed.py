@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,6 +137,39 @@ def test_ray_train_trains_as_one_process_whatever_happens(
     num_summands = sum(weight[0].numel() for weight in last.model.values() if weight.dim() > 1)
     first = float(_rows(tmp_path)[num_done][4])
     assert first == pytest.approx(float(losses[num_done]), rel=num_summands * 2.0**-24)
+
+
+def test_a_process_says_that_another_ended() -> None:
+    script = """
+import os, signal, sys, torch
+from flowprep.errors import TrainingError
+from flowprep.learn.distributed import join_processes
+try:
+    with join_processes("cpu") as process:
+        process.sum(torch.ones(1))
+        if process.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        process.sum(torch.ones(1))
+except TrainingError as error:
+    print(error)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            env=ENVIRONMENT | place | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    first, second = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, -signal.SIGKILL], (first, second)
+    assert first[0].startswith("another process of this training ended, and without it this one")
+    assert "run the same command again" in first[0]
 
 
 def test_ray_train_reads_named_labels(motion: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from flowprep.errors import (
     TrainingError,
     WeightsError,
 )
-from flowprep.learn.checkpoint import load_checkpoint, restore_model
+from flowprep.learn.checkpoint import load_checkpoint, restore_model, save_checkpoint
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.config import (
     AugmentSpec,
@@ -347,6 +347,21 @@ def test_a_training_goes_on_as_if_it_had_not_been_stopped(
     assert_equal(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
     assert_equal(weights(tmp_path / "parts", "best.pt"), weights(tmp_path / "whole", "best.pt"))
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+
+
+def test_another_version_of_pytorch_is_said(
+    dataset: FlowDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train([dataset], tmp_path, SMALL, QUIET, is_stop_asked=stop_after(5))
+    stopped = load_checkpoint(tmp_path / "last.pt")
+    assert stopped.versions["torch"] == torch.__version__
+    before = dataclasses.replace(stopped, versions=stopped.versions | {"torch": "2.4.0"})
+    save_checkpoint(tmp_path / "last.pt", before)
+    other = train([dataset], tmp_path, SMALL, QUIET)
+    (note,) = [note for note in other.notes if "goes on with" in note]
+    assert f"torch {torch.__version__}, and was done with torch 2.4.0 so far" in note
+    assert "install torch 2.4.0" in note
 
 
 def test_dropout_matters_to_the_weights(dataset: FlowDataset, tmp_path: Path) -> None:

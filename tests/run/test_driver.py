@@ -419,6 +419,20 @@ def test_memory_storage_takes_a_whole_run(five_clips: Path) -> None:
     Storage(out).remove("")
 
 
+def test_the_library_forbids_urls_and_links_as_the_command_does(
+    five_clips: Path, tmp_path: Path
+) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    shutil.copy(five_clips / "a/00.mp4", inside / "own.mp4")
+    (inside / "link.mp4").symlink_to(five_clips / "b/01.mp4")
+    listed = inside / "list.txt"
+    listed.write_text("own.mp4 0\nlink.mp4 0\nhttp://127.0.0.1:1/far.mp4 0\n")
+    out = tmp_path / "out"
+    flowprep.extract(listed, out, CONFIG, executor="inline", urls=False, follow_links=False)
+    assert [video.key for video in open_dataset(out).videos] == ["own"]
+
+
 class TestFoundAgain:
     """Videos that were missing are tried again by themselves when they are there."""
 

@@ -32,7 +32,9 @@ def test_the_list_names_each_part_and_its_command(capsys: pytest.CaptureFixture[
     assert release.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(release.PARTS)
-    assert "FLOWPREP_FAULT_RUNS=20 scripts/test tests/run/test_faults.py" in lines[2]
+    assert any(
+        "FLOWPREP_FAULT_RUNS=20 scripts/test tests/run/test_faults.py" in line for line in lines
+    )
 
 
 def test_every_command_is_there() -> None:
