@@ -6,13 +6,19 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from typing import Any, TypeVar
 
 from flowprep.errors import ExecutorError
 from flowprep.machine import usable_cores
 
-__all__ = ["in_processes"]
+__all__ = ["GUARD_REMEDY", "check_guard", "in_processes"]
+
+GUARD_REMEDY = (
+    "each process that is started imports the script anew; put what the script does under `if "
+    '__name__ == "__main__":`, in a file'
+)
+"""What to do if processes end while they start."""
 
 State = TypeVar("State")
 J = TypeVar("J")
@@ -24,6 +30,17 @@ _JOBS_PER_PROCESS = 4
 
 _state: Any = None
 """In a worker process: the state that it was started with."""
+
+
+def check_guard() -> None:
+    """Raises ExecutorError in a process that imports the script, and comes to start processes.
+
+    multiprocessing would say it in a traceback of many lines.
+    """
+    if getattr(current_process(), "_inheriting", False):
+        raise ExecutorError(
+            f"a process cannot start processes while it is starting: {GUARD_REMEDY}"
+        )
 
 
 def in_processes(
@@ -41,9 +58,12 @@ def in_processes(
         for job in jobs:
             yield job, work(state, job)
         return
+    check_guard()
+    context = get_context("spawn")
+    has_begun = context.Value("b", 0, lock=False)
     # Forked processes would inherit the locks of threads. Spawned processes start without them.
     with ProcessPoolExecutor(
-        count, get_context("spawn"), initializer=_begin, initargs=(state,)
+        count, context, initializer=_begin, initargs=(state, has_begun)
     ) as pool:
         try:
             pending: deque[tuple[J, Future[R]]] = deque()
@@ -55,6 +75,10 @@ def in_processes(
             for first, result in pending:
                 yield first, result.result()
         except BrokenProcessPool as error:
+            if not has_begun.value:
+                raise ExecutorError(
+                    f"the worker processes ended while they were starting: {GUARD_REMEDY}"
+                ) from error
             raise ExecutorError(
                 "a worker process was ended from outside, maybe because memory ran out; run the "
                 "same command again with fewer --workers"
@@ -64,7 +88,8 @@ def in_processes(
             raise
 
 
-def _begin(state: Any) -> None:
+def _begin(state: Any, has_begun: Any) -> None:
+    has_begun.value = 1
     import cv2
 
     global _state

@@ -58,7 +58,8 @@ def running_options(command: Any) -> Any:
     metavar="RUN|FILE",
     cls=GroupedOption,
     group="Test",
-    help="A checkpoint file, or a folder that train wrote. From a folder, best.pt is taken.",
+    help="A checkpoint file, or a folder that train wrote. From a folder, best.pt is taken, "
+    "or last.pt if there is no best.pt.",
 )
 @click.option(
     "--split",
@@ -206,7 +207,7 @@ def evaluate(
             origin=os.fspath(file),
         )
         folder = to or os.fspath(library.default_folder(file, spec, split, task, labels))
-        echo_notes(notes)
+        echo_notes([*library.checkpoint_notes(checkpoint), *notes])
         named = f" of labels {' and '.join(labels)}" if labels is not None else ""
         echo_line(
             f"{file} on {out}, {split}{named}: {spec.num_clips} clip{'s' * (spec.num_clips > 1)} "

@@ -47,8 +47,9 @@ _NUM_DRAWN = 10
     metavar="RUN|FILE",
     cls=GroupedOption,
     group="Networks",
-    help="A checkpoint file, or a folder that train wrote. From a folder, best.pt is taken. Give "
-    "several, such as one for flow and one for RGB, to fuse their scores.",
+    help="A checkpoint file, or a folder that train wrote. From a folder, best.pt is taken, "
+    "or last.pt if there is no best.pt. Give several, such as one for flow "
+    "and one for RGB, to fuse their scores.",
 )
 @click.option(
     "--task",
@@ -177,7 +178,7 @@ def predict(
     with extra_needed("`flowprep predict`", "train"), options_named(ctx):
         _check_options(ctx, videos, timelines, windows)
         from flowprep.learn.checkpoint import load_checkpoint
-        from flowprep.learn.evaluate import checkpoint_file
+        from flowprep.learn.evaluate import checkpoint_file, checkpoint_notes
         from flowprep.learn.predict import Predictor
 
         predictor = Predictor(
@@ -191,6 +192,7 @@ def predict(
             urls=urls,
             follow_links=follow_links,
         )
+        predictor.notes += [note for path in checkpoint for note in checkpoint_notes(path)]
         if timelines:
             spec = TimelineSpec(**windows)
             try:

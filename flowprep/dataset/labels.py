@@ -173,7 +173,7 @@ def _no_such_labels(storage: Storage, name: str) -> str:
         hint = f"did you mean {close[0]}?"
     else:
         hint = f"`flowprep label {storage.location} --name {name}` makes them"
-    return f"{storage.location} has no labels {name!r}, it has {', '.join(names) or 'none'}; {hint}"
+    return f"{storage.location} has no labels {name}, it has {', '.join(names) or 'none'}; {hint}"
 
 
 def _parsed(

@@ -341,7 +341,7 @@ class FlowDataset:
                 f"without --no-rgb"
             )
         video = self.videos.find(key)
-        if indices is not None and not len(indices):
+        if indices is not None and np.shape(indices) == (0,):
             return np.empty((0, video.height, video.width, 3), np.uint8)
         wanted, low, high = check_indices(video.key, "frames", video.num_frames, indices)
         frames = np.empty((wanted.size, video.height, video.width, 3), np.uint8)

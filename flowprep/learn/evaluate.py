@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from flowprep.dataset.read import FlowDataset
-from flowprep.errors import ConfigError
+from flowprep.errors import ConfigError, WeightsError
 from flowprep.learn.checkpoint import (
     Checkpoint,
     Task,
@@ -45,6 +45,7 @@ from flowprep.learn.placement import (
     resolve_device,
 )
 from flowprep.learn.recipes import VIEWS
+from flowprep.learn.run_folder import BEST_FILE, LAST_FILE
 from flowprep.learn.scores import Scores
 from flowprep.printable import bar_stream
 from flowprep.words import format_count
@@ -52,6 +53,7 @@ from flowprep.words import format_count
 __all__ = [
     "Head",
     "checkpoint_file",
+    "checkpoint_notes",
     "clips_notes",
     "default_folder",
     "evaluate",
@@ -377,9 +379,32 @@ def clips_notes(tested: TestViews) -> list[str]:
 
 
 def checkpoint_file(path: str | os.PathLike[str]) -> Path:
-    """Returns the checkpoint that a user means: the file itself, or best.pt of a run's folder."""
+    """Returns the checkpoint that a user means: the file itself, or one of a run's folder.
+
+    From a folder, best.pt is taken, or last.pt if there is no best.pt (`checkpoint_notes` says so).
+    Raises WeightsError for a folder without either.
+    """
     path = Path(path)
-    return path / "best.pt" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    for name in (BEST_FILE, LAST_FILE):
+        if (path / name).exists():
+            return path / name
+    raise WeightsError(
+        f"{path} holds neither {BEST_FILE} nor {LAST_FILE}; give the folder of a training that has "
+        "written a checkpoint, or a checkpoint file"
+    )
+
+
+def checkpoint_notes(path: str | os.PathLike[str]) -> list[str]:
+    """Returns a note if `checkpoint_file` takes the last checkpoint of a folder, not the best."""
+    path = Path(path)
+    if not path.is_dir() or checkpoint_file(path).name == BEST_FILE:
+        return []
+    return [
+        f"{path} has no {BEST_FILE}, because its training has tested nothing, so {LAST_FILE} is "
+        "taken"
+    ]
 
 
 def _labels_notes(task: Task, dataset: FlowDataset) -> list[str]:
@@ -409,7 +434,7 @@ def default_folder(
     """Returns the default folder for scores, such as `RUN/test-250`."""
     name = next((name for name, spec in VIEWS.items() if spec == views), None)
     parts = [
-        *([] if checkpoint.name == "best.pt" else [checkpoint.stem]),
+        *([] if checkpoint.name == BEST_FILE else [checkpoint.stem]),
         *([] if task is None else [task]),
         *(labels or ()),
         split,

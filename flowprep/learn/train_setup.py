@@ -104,7 +104,7 @@ def make_tests(
         ]
         if not places:
             raise ConfigError(
-                f"test_split must have labeled videos, and of {config.test_split!r} in "
+                f"test_split must have labeled videos, and of {config.test_split} in "
                 f"{dataset.location} none has {_wanted_label(tasks, heads)}; name another split, "
                 "or none"
             )

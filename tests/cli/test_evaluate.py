@@ -53,6 +53,25 @@ def test_run_is_measured_and_written(flowprep: Command, motion: Path, run: Path)
     assert scores.source["checkpoint"] == f"{run}/best.pt"
 
 
+def test_the_last_checkpoint_is_taken_without_a_best_one(
+    flowprep: Command, motion: Path, run: Path
+) -> None:
+    (run / "best.pt").rename(run / "last.pt")
+    result = flowprep("evaluate", motion, "--checkpoint", run, *QUICK)
+    assert result.code == 0
+    assert (
+        f"{run} has no best.pt, because its training has tested nothing, so last.pt is taken"
+        in (result.stderr)
+    )
+    assert result.stdout.startswith(f"{run}/last.pt on {motion}, test: ")
+    (run / "last.pt").unlink()
+    result = flowprep("evaluate", motion, "--checkpoint", run, *QUICK)
+    assert result.code == 1
+    assert (
+        f"{run} holds neither best.pt nor last.pt; give the folder of a training" in result.stderr
+    )
+
+
 def test_views_and_folder(flowprep: Command, motion: Path, run: Path, tmp_path: Path) -> None:
     options = ("--loaders", 0, "--clips", 2, "--crops", 3, "--split", "all")
     result = flowprep("evaluate", motion, "--checkpoint", run / "best.pt", *options)
@@ -96,7 +115,7 @@ def test_other_data(flowprep: Command, motion: Path, run: Path, tmp_path: Path) 
         (("--crops", 4), 2, "'4' is not one of 1, 3, 5, 10"),
         (("--device", "gpu"), 2, "Error: --device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (("--task", "other"), 2, "Error: --task must be one of motion, got 'other'"),
-        (("--split", "validation"), 1, "holds no video of split 'validation', it holds"),
+        (("--split", "validation"), 1, "holds no video of split validation, it holds"),
         (("--views", "251"), 2, "'251' is not one of center, 30, 250; did you mean 250?"),
         (("--precision", "int8"), 2, "'int8' is not one of fp32, bf16, fp16"),
     ],

@@ -222,7 +222,7 @@ def test_a_mistake_in_the_file_is_named(
             "--stream must be flow or rgb for recipe i3d, got 'both'",
         ),
         (("--weights", "none.pth"), 1, "none.pth"),
-        (("--train-split", "val"), 1, "holds no video of split 'val'"),
+        (("--train-split", "val"), 1, "holds no video of split val"),
         (("--run", "s3://bucket/run"), 2, "--run must be a folder of this machine"),
         (("--workers", 3), 2, "--batch-size must be a multiple of workers times accumulate"),
     ],

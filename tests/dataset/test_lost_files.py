@@ -152,7 +152,7 @@ def test_repair_brings_back_what_is_lost_or_names_it(
 
 def test_lost_labels_are_named_by_who_asks_for_them(lossy: Path) -> None:
     lose(lossy, ["labels/other.jsonl"])
-    with pytest.raises(DatasetError, match=r"has no labels 'other', it has none; `flowprep label "):
+    with pytest.raises(DatasetError, match=r"has no labels other, it has none; `flowprep label "):
         flowprep.open_dataset(lossy, labels="other")
 
 

@@ -658,3 +658,57 @@ def test_threads_share_one_data_set_while_files_are_evicted(
         clips = pool.map(lambda key: dataset.quantized(key, 0, 2), keys)
         for key, levels in zip(keys, clips, strict=True):
             np.testing.assert_array_equal(levels, wanted[key])
+
+
+def test_a_data_set_is_a_sequence_of_its_videos(dataset: FlowDataset) -> None:
+    assert len(dataset) == 4
+    assert dataset[0] is dataset.videos[0]
+    assert dataset[-1] is dataset["walk/d"] is dataset[dataset[3]]
+    assert [video.key for video in dataset] == [video.key for video in dataset.videos]
+    assert [video.key for video in dataset[1:3]] == [dataset[1].key, dataset[2].key]
+    assert dataset[1] in dataset
+    assert "walk/b" in dataset
+    assert 1 not in dataset
+    with pytest.raises(IndexError, match="the data set has 4 videos, got position 4"):
+        dataset[4]
+
+
+def test_a_video_or_its_key_gives_the_whole_video(dataset: FlowDataset) -> None:
+    for video in dataset:
+        key, last = video.key, video.num_flows
+        for read in (dataset.flow, dataset.quantized):
+            expected = read(key, 0, last)
+            np.testing.assert_array_equal(read(video), expected)
+            np.testing.assert_array_equal(read(key, 1), expected[1:])
+        planes = dataset.planes(key, range(last))
+        np.testing.assert_array_equal(dataset.planes(video), planes)
+        np.testing.assert_array_equal(dataset.frames(video), dataset.frames(key, range(last + 1)))
+        assert dataset.jpegs(video, "flow_x") == dataset.jpegs(key, "flow_x", 0, last)
+        assert dataset.metadata(video) == dataset.metadata(key)
+        np.testing.assert_array_equal(
+            dataset.offsets(video, "flow_x"), dataset.offsets(key, "flow_x")
+        )
+        assert dataset.videos.position(video) == dataset.videos.position(key)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda dataset: dataset.flow(0), "a video must be a video of the data set or its key, got"
+         " a value of type int; dataset[0] is the first video"),
+        (lambda dataset: dataset[1.5], "a video is found by its position, its key or itself, got a"
+         " value of type float; dataset[0] is the first video"),
+        (lambda dataset: dataset[[0]], "a video is found by its position, its key or itself, got a"
+         " value of type list; dataset[0] is the first video"),
+        (lambda dataset: dataset.flow("jump/a", "3"), "start must be an integer, got a value of"
+         " type str; the first field or frame is 0"),
+        (lambda dataset: dataset.frames("jump/a", 5), "indices must be a list of integers, got a"
+         " value of type int for jump/a; [5] is the sixth of its frames"),
+        (lambda dataset: dataset.planes("jump/a", [0.5]), "indices must be a list of integers, got"
+         " a value of type list for jump/a; [5] is the sixth of its flows"),
+    ],
+)  # fmt: skip
+def test_a_wrong_type_gets_one_sentence(dataset: FlowDataset, ask: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ask(dataset)
+    assert str(caught.value) == said

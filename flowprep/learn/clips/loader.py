@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import functools
 import math
 import multiprocessing
 import os
@@ -32,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from flowprep.dataset import jpeg
 from flowprep.errors import ConfigError, FlowprepError, TrainingError
 from flowprep.learn.clips import levels
+from flowprep.processes import GUARD_REMEDY, check_guard
 from flowprep.run.interrupts import ENDING_SIGNALS
 
 __all__ = ["Loader", "PlainLoader", "keep_memory", "loader_options"]
@@ -69,6 +69,10 @@ class PlainLoader(DataLoader[Any]):
         except (RuntimeError, OSError, EOFError) as error:
             if not self._is_end_of_process(error):
                 raise
+            if isinstance(self.worker_init_fn, _LoaderStart) and not self.worker_init_fn.has_begun:
+                raise TrainingError(
+                    f"the processes that read clips ended while they were starting: {GUARD_REMEDY}"
+                ) from error
             raise TrainingError(
                 "a process that reads clips was ended from outside, maybe because memory ran out, "
                 "or shared memory in /dev/shm (docker run --shm-size); run the same command again "
@@ -241,12 +245,13 @@ def loader_options(num_loaders: int) -> dict[str, Any]:
         "generator": torch.Generator().manual_seed(0),
     }
     if num_loaders:
+        check_guard()
         # Compiled once, before the processes that need it start.
         jpeg.prepare()
         levels.prepare()
         options["multiprocessing_context"] = _context()
         # The fork server keeps the environment of its start. Credentials may be newer.
-        options["worker_init_fn"] = functools.partial(_start_loader, environment=dict(os.environ))
+        options["worker_init_fn"] = _LoaderStart(dict(os.environ))
     return options
 
 
@@ -281,14 +286,28 @@ def _end_loaders() -> None:
 atexit.register(_end_loaders)
 
 
-def _start_loader(number: int, environment: Mapping[str, str]) -> None:
+class _LoaderStart:
     """Prepares a loader process: it uses one core, and only its parent decides when it ends."""
-    for ending in _NOT_FOR_LOADERS:
-        signal.signal(ending, signal.SIG_IGN)
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    keep_memory()
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        # Shared with the processes: they say that they have imported the script.
+        self._begun = torch.zeros(1, dtype=torch.uint8)
+        self._begun.share_memory_()  # type: ignore[no-untyped-call]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether one of the processes has started."""
+        return bool(self._begun[0])
+
+    def __call__(self, number: int) -> None:
+        self._begun[0] = 1
+        for ending in _NOT_FOR_LOADERS:
+            signal.signal(ending, signal.SIG_IGN)
+        os.environ.update(self._environment)
+        torch.set_num_threads(1)
+        cv2.setNumThreads(0)
+        keep_memory()
 
 
 def keep_memory() -> None:

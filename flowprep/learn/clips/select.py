@@ -14,6 +14,7 @@ from flowprep.errors import ConfigError, DatasetError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.transforms import training_crop
 from flowprep.learn.config import ClipSpec, TrainConfig, check_stack
+from flowprep.words import format_count
 
 __all__ = ["check_clip", "select_labelled", "select_videos"]
 
@@ -26,13 +27,30 @@ def select_videos(dataset: FlowDataset, split: str) -> NDArray[np.int64]:
     videos = dataset.videos
     chosen = [n for n, video in enumerate(videos) if split in ("all", video.split)]
     if not chosen:
-        known = Counter(video.split for video in videos)
-        held = ", ".join(f"{count} of {name or 'no split'}" for name, count in known.items())
-        raise DatasetError(
-            f"{dataset!r} holds no video of split {split!r}, it holds {held or 'none at all'}; "
-            f"choose another split, or `all`"
-        )
+        raise DatasetError(_missing_split(dataset, split))
     return np.array(chosen, np.int64)
+
+
+def _missing_split(dataset: FlowDataset, split: str) -> str:
+    known = Counter(video.split for video in dataset.videos)
+    place = _shown(dataset)
+    if not known:
+        return f"{place} holds no video yet; wait for its extraction, or run it again"
+    if set(known) == {None}:
+        return (
+            f"{place} holds no video of split {split}, because its videos have no splits; take "
+            "split all, or give them splits by `flowprep label`, then name these by --labels"
+        )
+    held = ", ".join(f"{count:,} of {name or 'no split'}" for name, count in known.items())
+    return (
+        f"{place} holds no video of split {split}, it holds {held}; choose another split, or `all`"
+    )
+
+
+def _shown(dataset: FlowDataset) -> str:
+    """Names a data set in a message, with the labels under which it was opened."""
+    labels = "" if dataset.labels_name is None else f" with labels {dataset.labels_name}"
+    return f"{dataset.location}{labels}"
 
 
 def select_labelled(
@@ -61,9 +79,9 @@ def select_labelled(
             sizes.add((video.width, video.height))
     if not labels:
         raise DatasetError(
-            f"{dataset!r}: none of the {len(positions)} videos of split {config.train_split!r} has "
-            f"{'a' if several else 'exactly one'} label; extract with annotations, label the data "
-            "set by `flowprep label`, or choose another split"
+            f"{_shown(dataset)}: none of the {format_count(len(positions), 'video')} of split "
+            f"{config.train_split} has {'a' if several else 'exactly one'} label; give them labels "
+            "by `flowprep label`, then name these by --labels, or choose another split"
         )
     for width, height in sorted(sizes):
         training_crop(width, height, config.clip, config.augment, np.random.default_rng(0))
@@ -80,7 +98,7 @@ def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]
         if one.stream != "flow":
             if not encode.keep_rgb:
                 raise ConfigError(
-                    f"{dataset!r} holds no RGB frames, which stream {clip.stream} needs; "
+                    f"{_shown(dataset)} holds no RGB frames, which stream {clip.stream} needs; "
                     "use --stream flow, or extract with --keep-rgb"
                 )
             continue
@@ -88,6 +106,6 @@ def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]
         wanted = set(DIRECTIONS) if clip.stack == "bidirectional" else {"forward"}
         if missing := sorted(wanted - set(encode.directions)):
             raise ConfigError(
-                f"{dataset!r} holds no {missing[0]} flow, which stack {clip.stack} needs; "
+                f"{_shown(dataset)} holds no {missing[0]} flow, which stack {clip.stack} needs; "
                 f"it has {', '.join(encode.directions)}"
             )

@@ -44,14 +44,23 @@ def test_a_split_that_is_not_there_is_refused(dataset: FlowDataset) -> None:
     with pytest.raises(DatasetError) as caught:
         TrainingClips([dataset], dataclasses.replace(CONFIG, train_split="dev"), [taken(FLOW)])
     assert str(caught.value) == (
-        f"{dataset!r} holds no video of split 'dev', it holds 16 of train, 8 of test; "
+        f"{dataset.location} holds no video of split dev, it holds 16 of train, 8 of test; "
         "choose another split, or `all`"
     )
     everything = dataclasses.replace(CONFIG, train_split="all")
     assert TrainingClips([dataset], everything, [taken(FLOW)]).num_videos == 24
     dataset.videos = VideoList([dataclasses.replace(v, labels=()) for v in dataset.videos])
-    with pytest.raises(DatasetError, match=r"none of the 16 videos of split 'train' has exactly"):
+    with pytest.raises(DatasetError, match=r"give them labels by `flowprep label`"):
         TrainingClips([dataset], CONFIG, [taken(FLOW, "stack")])
+    with pytest.raises(DatasetError, match=r"none of the 16 videos of split train has exactly"):
+        TrainingClips([dataset], CONFIG, [taken(FLOW, "stack")])
+
+    dataset.videos = VideoList([dataclasses.replace(v, split=None) for v in dataset.videos])
+    with pytest.raises(DatasetError, match=r"its videos have no splits; take split all, or give"):
+        TestViews(dataset, FLOW, [taken(FLOW)], VIEWS["center"])
+    dataset.videos = VideoList()
+    with pytest.raises(DatasetError, match=r"holds no video yet; wait for its extraction"):
+        TrainingClips([dataset], everything, [taken(FLOW)])
 
 
 def test_what_clips_cannot_be_made_of_is_refused_before_they_are(dataset: FlowDataset) -> None:

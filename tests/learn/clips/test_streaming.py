@@ -246,9 +246,8 @@ def test_the_ranks_are_those_of_torch(motion: Path, monkeypatch: pytest.MonkeyPa
         # A loader process asks what this process knew.
         held = pickle.loads(pickle.dumps(clips))
         monkeypatch.setattr("flowprep.learn.clips.video_clips.own_place", lambda: None)
-        part = [sample["video"] for sample in held]
-        assert 0 < len(part) < 16
-        videos += part
+        # Each rank gets whole reads: of a small data set, one rank may get all.
+        videos += [sample["video"] for sample in held]
     alone = [s["video"] for s in StreamedClips(motion, CONFIG, [taken(FLOW)], rank=0, world_size=1)]
     assert sorted(videos) == sorted(alone)
     with pytest.raises(ConfigError, match="rank and world_size must be given together"):

@@ -66,7 +66,7 @@ def test_epochs_differ_and_equal_seeds_agree(
         # The fork server has imported PyTorch, which takes seconds in a new process.
         context = loader_options(1)["multiprocessing_context"] if kind != "spawn" else "spawn"
         options = {"num_workers": 2, "multiprocessing_context": context}
-        options["persistent_workers"] = kind == "stays"
+        options["persistent_workers"] = kind != "forkserver"
     loader: DataLoader[Any] = DataLoader(clips, batch_size=4, shuffle=True, **options)
     epochs = []
     for epoch in range(2):
