@@ -77,16 +77,19 @@ def recommend_bound(
 ) -> BoundAdvice:
     """Returns the smallest of NICE_BOUNDS_PX that clips at most the requested share.
 
-    `most` are sums of `most_beyond` over NICE_BOUNDS_PX.
+    The current bound is the answer if it is enough and no smaller one is. `most` are sums of
+    `most_beyond` over NICE_BOUNDS_PX.
     """
     shares = most / max(1, num_values)
     enough = np.flatnonzero(shares <= requested_share)
     place = int(enough[0]) if enough.size else len(NICE_BOUNDS_PX) - 1
+    current_share = num_clipped / max(1, num_values)
+    keeps = current_share <= requested_share and NICE_BOUNDS_PX[place] > bound_px
     return BoundAdvice(
         current_px=bound_px,
-        current_share=num_clipped / max(1, num_values),
+        current_share=current_share,
         requested_share=requested_share,
-        recommended_px=NICE_BOUNDS_PX[place],
-        recommended_share=float(shares[place]),
+        recommended_px=bound_px if keeps else NICE_BOUNDS_PX[place],
+        recommended_share=current_share if keeps else float(shares[place]),
         shares=shares,
     )
