@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,14 @@ class BoundAdvice:
     """Upper limit of the share of components that the recommended bound clips."""
     shares: NDArray[np.float64]
     """The same upper limit for each of NICE_BOUNDS_PX."""
+
+    def not_smaller(self) -> BoundAdvice:
+        """Returns the advice for a data set with videos whose motion the current bound clips."""
+        if self.recommended_px >= self.current_px:
+            return self
+        return dataclasses.replace(
+            self, recommended_px=self.current_px, recommended_share=self.current_share
+        )
 
 
 def most_beyond(

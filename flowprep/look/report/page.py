@@ -248,7 +248,7 @@ def _bound(report: Report) -> str:
     if not report.rows:
         return "<p>The data set holds no video, so there is no motion to show.</p>"
     clipped = _counts(report.findings)["clipped"]
-    if clipped and bound.recommended_px <= bound.current_px:
+    if clipped and bound.recommended_px == bound.current_px:
         text = _keep_bound(bound, clipped)
     else:
         text = _other_bound(bound)

@@ -5,6 +5,7 @@ make_report(out)   the stored statistics of every video, and the pixels of a sam
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections import Counter
@@ -55,12 +56,6 @@ class Report:
     """Notes on the labels that the report uses."""
 
 
-# ---- the recommended bound
-
-
-# ---- reading
-
-
 def make_report(
     out: str | os.PathLike[str],
     *,
@@ -102,6 +97,9 @@ def make_report(
     order = {name: number for number, name in enumerate(KINDS)}
     findings = sorted(reader.findings, key=lambda item: order[item.kind])
     total = reader.total.summary("all videos", dataset.config, clipped_share)
+    if any(finding.kind == "clipped" for finding in findings):
+        # Nobody is told to take a larger bound for some videos and a smaller one for all.
+        total = dataclasses.replace(total, bound=total.bound.not_smaller())
     # About half of the moving vectors are shorter than a third of this.
     color_max_px = max(1.0, min(total.p99_px, dataset.config.flow.bound_px))
     report = Report(

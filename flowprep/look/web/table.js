@@ -14,7 +14,7 @@ const cellText = (column, row) => {
 };
 
 // A text that is cut where it is too long, but never at its end: that tells long keys apart.
-const END_LENGTH = 18;
+const END_LENGTH = 14;
 
 const fillCell = (cell, text) => {
   if (text.length <= END_LENGTH) {
