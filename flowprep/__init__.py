@@ -16,7 +16,6 @@ from flowprep.lazy import lazy_names
 
 if TYPE_CHECKING:
     from flowprep.config import (
-        PRESETS,
         DecodeSpec,
         EncodeSpec,
         ExecutorName,
@@ -34,12 +33,13 @@ if TYPE_CHECKING:
     from flowprep.inputs.manifest import Manifest
     from flowprep.look.color import flow_to_color
     from flowprep.look.show import show
+    from flowprep.presets import PRESETS
     from flowprep.run.progress import RunReport
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "PRESETS": "flowprep.config",
+            "PRESETS": "flowprep.presets",
             "DecodeSpec": "flowprep.config",
             "EncodeSpec": "flowprep.config",
             "ExtractConfig": "flowprep.config",

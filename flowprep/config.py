@@ -21,14 +21,12 @@ from flowprep.flow.parameters import (
     Direction,
     FlowParameters,
     OwnParameters,
-    TVL1Parameters,
     check_algorithm,
     is_own,
 )
 
 __all__ = [
     "DIRECTIONS",
-    "PRESETS",
     "DecodeSpec",
     "Direction",
     "EncodeSpec",
@@ -417,56 +415,6 @@ class RunOptions:
             raise ConfigError(
                 f"stall_timeout_seconds must be > 0, got {self.stall_timeout_seconds:g}"
             )
-
-
-# denseflow, dense_flow and gpu_flow run OpenCV's CUDA TV-L1: 300 iterations per warp and no median
-# filter. OpenCV's CPU class does the same with 10 x 30 iterations and without its median filter.
-_CUDA_TVL1 = TVL1Parameters(median_filtering=1)
-
-PRESETS: dict[str, ExtractConfig] = {
-    # yjxiong/temporal-segment-networks: extract_gpu, 340x256, bound 20.
-    "tsn": ExtractConfig(
-        DecodeSpec(resize=Resize.parse("340x256"), interpolation="bilinear", allow_upscale=True),
-        FlowSpec("tvl1", _CUDA_TVL1),
-        EncodeSpec(rgb_jpeg_quality=95),
-    ),
-    # mmaction2's data preparation with denseflow: short side 256 for Kinetics. Smaller videos keep
-    # their size.
-    "mmaction2": ExtractConfig(
-        DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear"),
-        FlowSpec("tvl1", _CUDA_TVL1),
-        EncodeSpec(rgb_jpeg_quality=95),
-    ),
-    # MediaPipe's preprocessing graph for the released I3D: 25 fps, height 256, floor, quality 100.
-    "i3d": ExtractConfig(
-        DecodeSpec(
-            fps=25.0,
-            resize=Resize.parse("height:256"),
-            interpolation="bilinear",
-            allow_upscale=True,
-        ),
-        FlowSpec("tvl1", TVL1Parameters(), quantizer="floor"),
-        EncodeSpec(jpeg_quality=100, rgb_jpeg_quality=100),
-    ),
-    # google-deepmind/kinetics-i3d README: 25 fps, short side 256 bilinear, TV-L1, bound 20.
-    "i3d-readme": ExtractConfig(
-        DecodeSpec(
-            fps=25.0,
-            resize=Resize.parse("short:256"),
-            interpolation="bilinear",
-            allow_upscale=True,
-        ),
-        FlowSpec("tvl1", TVL1Parameters()),
-        EncodeSpec(rgb_jpeg_quality=95),
-    ),
-    # feichtenhofer/gpu_flow: short side 256, bound 20, CUDA TV-L1.
-    "feichtenhofer": ExtractConfig(
-        DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear", allow_upscale=True),
-        FlowSpec("tvl1", _CUDA_TVL1),
-        EncodeSpec(rgb_jpeg_quality=95),
-    ),
-}
-"""Published recipes by name: fps, resize, algorithm, bound, quantizer and JPEG quality of each."""
 
 
 def build_spec(kind: type[Any], values: Mapping[str, Any]) -> Any:

@@ -1,6 +1,6 @@
 """Imports the public names of a package when they are first used (PEP 562).
 
-    __getattr__, __dir__ = lazy_names(__name__, {"PRESETS": "flowprep.config"})
+    __getattr__, __dir__ = lazy_names(__name__, {"PRESETS": "flowprep.presets"})
 
 So `import flowprep` loads no NumPy, and a command's help loads no decoder.
 """

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 from flowprep.config import (
     INTERCHANGEABLE_FIELDS,
     MAX_SIDE_PX,
-    PRESETS,
     DecodeSpec,
     EncodeSpec,
     ExtractConfig,
@@ -24,14 +24,17 @@ from flowprep.config import (
     parse_memory,
 )
 from flowprep.dataset.layout import flatten
+from flowprep.dataset.quantize import quantize
 from flowprep.errors import ConfigError
 from flowprep.flow.parameters import (
     PARAMETERS,
+    BroxParameters,
     DISParameters,
     FarnebackParameters,
     OpenCVTVL1Parameters,
     TVL1Parameters,
 )
+from flowprep.presets import PRESETS
 
 
 def message_of(build: Callable[[], Any]) -> str:
@@ -444,8 +447,37 @@ def test_a_preset_is_the_published_recipe(
     assert config.encode.keep_rgb
 
 
-def test_the_presets_are_the_five() -> None:
-    assert list(PRESETS) == ["tsn", "mmaction2", "i3d", "i3d-readme", "feichtenhofer"]
+@pytest.mark.parametrize(
+    ("name", "resize", "bound_px", "quantizer"),
+    [("two-stream-2014", "short:256", 20.0, "round"), ("lrcn", "320x240", 8.0, "centered")],
+)
+def test_the_presets_with_brox_flow(
+    name: str, resize: str, bound_px: float, quantizer: str
+) -> None:
+    config = PRESETS[name]
+    assert (config.decode.fps, str(config.decode.resize)) == (None, resize)
+    assert config.flow == FlowSpec("brox", BroxParameters(), 1, bound_px, quantizer)  # type: ignore[arg-type]
+    assert dataclasses.asdict(BroxParameters()) == {
+        "alpha": 0.197,
+        "gamma": 50.0,
+        "scale_factor": 0.8,
+        "inner_iterations": 5,
+        "outer_iterations": 150,
+        "solver_iterations": 10,
+        "pyramid_filter": "ncv",
+    }
+
+
+def test_lrcns_levels_are_16_times_the_flow_plus_128() -> None:
+    flow = np.array([[[-9.0, -8.0, -1.03, 0.0, 0.5, 7.9, 9.0]]], np.float32)
+    levels = quantize(flow, PRESETS["lrcn"].flow)
+    assert levels.ravel().tolist() == [0, 0, 112, 128, 136, 254, 255]
+
+
+def test_the_presets_are_the_seven() -> None:
+    assert list(PRESETS) == [
+        *("tsn", "mmaction2", "i3d", "two-stream-2014", "lrcn", "i3d-readme", "feichtenhofer")
+    ]
 
 
 def test_only_mmaction2_keeps_small_videos_at_their_size() -> None:

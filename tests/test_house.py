@@ -38,6 +38,7 @@ ROOMS = (
     "flowprep.storage",
     "flowprep.flow",
     "flowprep.config",
+    "flowprep.presets",
     "flowprep.synthetic",
     "flowprep.inputs",
     "flowprep.video",

@@ -20,14 +20,16 @@ from flowprep.cli.options import (
     merged_options,
     options_named,
     reach_options,
+    share_options,
 )
 from flowprep.cli.output import echo_notes
-from flowprep.config import PRESETS, DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
-from flowprep.dataset.plan import stored_ranges
+from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
+from flowprep.dataset.plan import stored_ranges, stored_splits
 from flowprep.errors import ConfigError
 from flowprep.flow.parameters import PARAMETERS, is_own
 from flowprep.inputs.entries import CharadesMode
 from flowprep.inputs.manifest import FORMATS, Manifest, collect_videos
+from flowprep.presets import PRESETS
 
 __all__ = ["config_options", "extract", "given_config", "given_videos", "input_options"]
 
@@ -142,6 +144,7 @@ input_options = _decorator(
         help="What Charades' actions become. clips: one clip with one label for each action. "
         "video: whole videos with all their labels.",
     ),
+    *share_options("Input"),
     *reach_options("Input"),
 )
 """The options that say what VIDEOS is."""
@@ -237,6 +240,7 @@ def extract(
     flowprep extract 'clips/*.mp4' flow --algorithm dis --no-rgb
     flowprep extract train.csv flow --root videos --preset i3d
     flowprep extract videos flow --list train=train.txt --list val=val.txt
+    flowprep extract own-videos flow --test-share 0.2
     flowprep extract videos flow --estimator my_flow:MyFlow --estimator-options radius=4
     """
     # Imported late, because --help and usage errors need neither Ray nor a decoder.
@@ -274,13 +278,14 @@ def given_videos(ctx: click.Context, config: ExtractConfig, out: str | None = No
     """Lists VIDEOS as `input_options` say. OUT, if given, may not be among them."""
     names = (
         *("annotations", "split", "root", "class_level", "lists", "allow_missing", "charades"),
-        *("urls", "follow_links"),
+        *("urls", "follow_links", "test_share", "group_by"),
     )
     return collect_videos(
         ctx.params["videos"],
         format=ctx.params["manifest_format"],
         out=out,
         stored_ranges=None if out is None else stored_ranges(out),
+        stored_splits=None if out is None else stored_splits(out),
         image_fps=config.decode.image_fps,
         **{name: ctx.params[name] for name in names},
     )

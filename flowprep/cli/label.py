@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Callable
+from typing import Any, get_args
 
 import click
 
@@ -12,12 +13,19 @@ from flowprep.cli.options import (
     GroupedOption,
     check_exists,
     options_named,
+    share_options,
 )
 from flowprep.cli.output import echo_notes
 from flowprep.dataset.label_sources import LabelFormat
 from flowprep.errors import ConfigError
 
 __all__ = ["label"]
+
+
+def _with_share_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(share_options("Labels")):
+        command = option(command)
+    return command
 
 
 @click.command(cls=GroupedCommand)
@@ -108,6 +116,7 @@ __all__ = ["label"]
     group="Labels",
     help="Replace existing labels of the same name.",
 )
+@_with_share_options
 @click.pass_context
 def label(
     ctx: click.Context,
@@ -123,6 +132,8 @@ def label(
     labels: str | None,
     allow_missing: bool,
     replace: bool,
+    test_share: float | None,
+    group_by: str | None,
 ) -> int:
     """Give the data set OUT other labels, splits or class names, under a NAME.
 
@@ -136,6 +147,7 @@ def label(
     flowprep label ucf --name split2 --annotations ucfTrainTestlist --split 2
     flowprep label flow --name mine --list train=train.txt --list val=val.txt
     flowprep label flow --name coarse --rename walk=move --rename run=move
+    flowprep label flow --name mine --test-share 0.2 --group-by 'subject[0-9]+'
     flowprep train ucf --labels split2
     """
     from flowprep.dataset.relabel import label_dataset
@@ -154,6 +166,8 @@ def label(
             labels=labels,
             allow_missing=allow_missing,
             replace=replace,
+            test_share=test_share,
+            group_by=group_by,
         )
     echo_notes(report.notes)
     click.echo(report.summary())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -35,6 +35,7 @@ __all__ = [
     "options_named",
     "reach_options",
     "sample_option",
+    "share_options",
     "workers_option",
 ]
 
@@ -228,9 +229,12 @@ def merged_options(
     all). Raises TypeError if fields with the same name have different types.
     """
     settings: dict[str, dict[str, Any]] = {}
-    owners: dict[str, dict[str, list[str]]] = {}
+    owners: dict[str, dict[str, dict[str, list[str]]]] = {}
     for name, kind in kinds.items():
-        docs, hints = field_docs(kind), get_type_hints(kind)
+        hints = get_type_hints(kind)
+        docs: dict[str, str] = {}
+        for base in reversed(kind.__mro__):
+            docs |= field_docs(base) if is_dataclass(base) else {}
         for item in fields(kind):
             if only is not None and item.name not in only:
                 continue
@@ -246,16 +250,27 @@ def merged_options(
                 )
             if item.name in varying or own["default"] != first["default"]:
                 first["show_default"] = False
-            owners.setdefault(item.name, {}).setdefault(docs.get(item.name, ""), []).append(name)
+            of = owners.setdefault(item.name, {}).setdefault(docs.get(item.name, ""), {})
+            of.setdefault(f"(default {own['default']})", []).append(name)
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, setting in reversed(settings.items()):
-            doc = " ".join(f"{one} For {', '.join(of)}." for one, of in owners[name].items())
+            # Where the defaults differ, the help tells whose they are.
+            defaults = {default for of in owners[name].values() for default in of}
+            is_told = name not in varying and len(defaults) > 1
+            doc = " ".join(f"{one} For {_owners(of, is_told)}." for one, of in owners[name].items())
             option = name.strip("_").replace("_", "-")
             command = _add_option(command, option, name, doc, group, setting)
         return command
 
     return decorate
+
+
+def _owners(names: Mapping[str, Sequence[str]], is_told: bool) -> str:
+    """Returns the names of things as a list, with their defaults if these are to be told."""
+    return ", ".join(
+        ", ".join(of) + (f" {default}" if is_told else "") for default, of in names.items()
+    )
 
 
 def _add_option(
@@ -374,6 +389,32 @@ def reach_options(group: str) -> list[Callable[[Any], Any]]:
             help="Whether links are followed. --no-follow-links leaves out, with a note, all that "
             "lies outside of the folder that you named, or of the folder of the list. Symbolic "
             "links lead there, and a list's .. and paths from the root.",
+        ),
+    ]
+
+
+def share_options(group: str) -> list[Callable[[Any], Any]]:
+    """Returns what decorates a command that can make a split of train and test."""
+    return [
+        click.option(
+            "--test-share",
+            type=float,
+            metavar="SHARE",
+            cls=GroupedOption,
+            group=group,
+            help="Make a split where there is none: this share of the videos, such as 0.2, goes to "
+            "test, the rest to train. Groups of videos are never divided, and each class gets "
+            "its share as far as its groups allow. The same videos always get the same split, and "
+            "videos that are added to OUT move no others.",
+        ),
+        click.option(
+            "--group-by",
+            metavar="REGEX",
+            cls=GroupedOption,
+            group=group,
+            help="What finds the group of a video in its path for --test-share, such as "
+            "'subject[0-9]+'. The default is the name up to gNN in names as in UCF101, else the "
+            "folder inside or around the class, else the file.",
         ),
     ]
 

@@ -10,8 +10,9 @@ import click
 from flowprep.cli.extract import config_options, given_config, given_videos, input_options
 from flowprep.cli.options import GroupedCommand, GroupedOption, options_named
 from flowprep.cli.output import echo_notes
-from flowprep.config import PRESETS, ExtractConfig
+from flowprep.config import ExtractConfig
 from flowprep.machine import usable_cores
+from flowprep.presets import PRESETS
 
 __all__ = ["plan"]
 

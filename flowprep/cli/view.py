@@ -18,9 +18,10 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.cli.output import echo_line, echo_notes
-from flowprep.config import DIRECTIONS, PRESETS, DecodeSpec, Direction, ExtractConfig, FlowSpec
+from flowprep.config import DIRECTIONS, DecodeSpec, Direction, ExtractConfig, FlowSpec
 from flowprep.flow.parameters import PARAMETERS
 from flowprep.look.panel_names import PANELS
+from flowprep.presets import PRESETS
 
 __all__ = ["computing_options", "view"]
 

@@ -370,8 +370,9 @@ def read_manifest(storage: Storage) -> list[ManifestEntry]:
     def entry(line: dict[str, Any]) -> ManifestEntry:
         shard = line.pop("shard")
         line["labels"] = tuple(line.get("labels", ()))
-        if "listed_bytes" in line:
-            raise ValueError("listed_bytes is no field of the manifest")
+        for name in ("listed_bytes", "named_labels"):
+            if name in line:
+                raise ValueError(f"{name} is no field of the manifest")
         entry = ManifestEntry(Video(**line), shard)
         _check_entry(entry)
         return entry

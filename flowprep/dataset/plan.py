@@ -32,6 +32,7 @@ __all__ = [
     "move_to_new_shards",
     "refuse_foreign_files",
     "stored_ranges",
+    "stored_splits",
     "write_plan",
 ]
 
@@ -183,16 +184,29 @@ def stored_ranges(
     """
 
     def ranges(keys: Collection[str]) -> dict[str, tuple[float, float]]:
-        # Imported late: what reads tars would slow down the help of every command that extracts.
-        from flowprep.dataset.lost_plan import read_lost_plan
-
-        storage = Storage(out)
-        is_there = storage.exists(MANIFEST_FILE)
-        entries = read_manifest(storage) if is_there else read_lost_plan(storage).entries
         return {
             video.key: (video.start_seconds or 0.0, video.end_seconds or math.inf)
-            for video in (entry.video for entry in entries)
+            for video in _stored_videos(out)
             if video.key in keys
         }
 
     return ranges
+
+
+def stored_splits(out: str | os.PathLike[str]) -> Callable[[], Mapping[str, str | None]]:
+    """Returns a function that returns the split of each video that the data set `out` holds.
+
+    `collect_videos` calls it for a split by `test_share`, so that videos that are added later move
+    no others. The result is empty if `out` is not a data set yet.
+    """
+    return lambda: {video.key: video.split for video in _stored_videos(out)}
+
+
+def _stored_videos(out: str | os.PathLike[str]) -> list[Video]:
+    # Imported late: what reads tars would slow down the help of every command that extracts.
+    from flowprep.dataset.lost_plan import read_lost_plan
+
+    storage = Storage(out)
+    is_there = storage.exists(MANIFEST_FILE)
+    entries = read_manifest(storage) if is_there else read_lost_plan(storage).entries
+    return [entry.video for entry in entries]

@@ -37,6 +37,7 @@ from flowprep.dataset.labels import (
     check_labels_name,
     labels_content,
     labels_file,
+    list_labels,
     publish_labels,
     read_labels,
     remove_temporary_labels,
@@ -45,6 +46,7 @@ from flowprep.dataset.layout import DatasetHeader, read_manifest
 from flowprep.errors import ConfigError, InputError
 from flowprep.garbage import collector_paused
 from flowprep.inputs.entries import first_of
+from flowprep.inputs.split_share import SplitShare, divide
 from flowprep.inputs.video import Video
 from flowprep.printable import join_lines
 from flowprep.storage import Storage
@@ -120,6 +122,8 @@ def label_dataset(
     labels: str | None = None,
     allow_missing: bool = False,
     replace: bool = False,
+    test_share: float | None = None,
+    group_by: str | None = None,
 ) -> LabelReport:
     """Gives a data set other labels, splits or class names under `name`. No shard is changed.
 
@@ -131,6 +135,10 @@ def label_dataset(
     other names, and classes with the same new name become one class. Videos that the annotation
     does not name are unlabeled.
 
+    `test_share` makes a split where there is none, by groups that `group_by` finds, as
+    `flowprep.inputs.manifest.collect_videos` does. With `replace`, a split that was made with the
+    same two options under this name is kept, and only videos that have come since are added.
+
     Another process may be extracting into `out` at the same time. A video that it adds later is
     unlabeled. Raises ConfigError for options that do not fit together, and for a name that other
     labels have, unless `replace` is true; InputError for annotations that cannot be read, that name
@@ -140,7 +148,9 @@ def label_dataset(
     """
     check_labels_name(name)
     check_choice("format", format, LabelFormat)
-    _check_given(annotations, lists, split, has_classes=class_names is not None or bool(rename))
+    asked = SplitShare.of(test_share, group_by)
+    changes = class_names is not None or bool(rename) or asked is not None
+    _check_given(annotations, lists, split, has_changes=changes)
     storage = Storage(out)
     header = DatasetHeader.read(storage)
     with collector_paused():
@@ -148,7 +158,10 @@ def label_dataset(
         base = _manifest_labels(header, videos) if labels is None else _named(storage, labels)
         names = given_class_names(class_names)
         if annotations is None and not lists:
-            made = dataclasses.replace(base, source=f"classes of {base.source} under other names")
+            made = base
+            if names is not None or rename:
+                renaming = f"classes of {base.source} under other names"
+                made = dataclasses.replace(base, source=renaming)
             if names is not None:
                 made = renumbered(made, names)
         else:
@@ -164,6 +177,8 @@ def label_dataset(
             )
         if rename:
             made = renamed(made, rename)
+        if asked is not None:
+            made = _divided(made, videos, asked, storage, name)
         lines = [made.videos[video.key] for video in videos if video.key in made.videos]
         content = labels_content(made.class_names, made.source, lines)
     remove_temporary_labels(storage)
@@ -196,7 +211,7 @@ def _check_given(
     lists: Sequence[str],
     split: int | None,
     *,
-    has_classes: bool,
+    has_changes: bool,
 ) -> None:
     """Raises ConfigError for options that do not fit together."""
     if annotations is not None and lists:
@@ -204,9 +219,9 @@ def _check_given(
             f"annotations and lists cannot be given together, got {os.fspath(annotations)} and "
             f"{format_count(len(lists), 'list')}; leave one of the two out"
         )
-    if annotations is None and not lists and not has_classes:
+    if annotations is None and not lists and not has_changes:
         raise ConfigError(
-            "annotations, lists, class_names or rename must be given, got none of them"
+            "annotations, lists, class_names, rename or test_share must be given, got none of them"
         )
     if split is not None and annotations is None:
         raise ConfigError(
@@ -227,6 +242,32 @@ def _named(storage: Storage, name: str) -> DraftLabels:
     header, parts = read_labels(storage, name)
     videos = {one.key: one for part in parts for one in part}
     return DraftLabels(videos, header.class_names, f"labels {name} ({header.source})")
+
+
+def _divided(
+    made: DraftLabels, videos: Sequence[Video], asked: SplitShare, storage: Storage, name: str
+) -> DraftLabels:
+    """Gives labels a split by groups. Raises InputError if they have one already."""
+    how = "" if asked.group_by is None else f" by {asked.group_by}"
+    source = f"{made.source}, test share {asked.share:g}{how}"
+    stored: dict[str, str | None] = {}
+    if name in list_labels(storage):
+        header, parts = read_labels(storage, name)
+        if header.source == redacted(source):
+            stored = {one.key: one.split for part in parts for one in part}
+    held = [
+        dataclasses.replace(
+            video, labels=made.videos[video.key].labels, split=made.videos[video.key].split
+        )
+        for video in videos
+        if video.key in made.videos
+    ]
+    splits, notes = divide(held, made.class_names, asked, stored)
+    lines = {
+        video.key: VideoLabels(video.key, video.labels, split)
+        for video, split in zip(held, splits, strict=True)
+    }
+    return dataclasses.replace(made, videos=lines, source=source, notes=[*made.notes, *notes])
 
 
 def _matched(

@@ -89,6 +89,18 @@ def _farneback_opencv() -> type[FlowEstimator]:
     return OpenCVFarneback
 
 
+def _brox() -> type[FlowEstimator]:
+    from flowprep.flow.brox import Brox
+
+    return Brox
+
+
+def _brox_torch() -> type[FlowEstimator]:
+    from flowprep.flow.brox_torch import BroxTorch
+
+    return BroxTorch
+
+
 def _dis() -> type[FlowEstimator]:
     from flowprep.flow.opencv import OpenCVDIS
 
@@ -106,6 +118,10 @@ ESTIMATORS: dict[tuple[str, DeviceKind], Callable[[], type[FlowEstimator]]] = {
     ("farneback", "mps"): _farneback_torch,
     ("farneback", "torch-cpu"): _farneback_torch,
     ("farneback-opencv", "cpu"): _farneback_opencv,
+    ("brox", "cpu"): _brox,
+    ("brox", "cuda"): _brox_torch,
+    ("brox", "mps"): _brox_torch,
+    ("brox", "torch-cpu"): _brox_torch,
     ("dis", "cpu"): _dis,
 }
 """Functions that import the class of each algorithm for each kind of device. Every algorithm has a

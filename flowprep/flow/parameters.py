@@ -12,6 +12,7 @@ from flowprep.errors import ConfigError
 
 __all__ = [
     "PARAMETERS",
+    "BroxParameters",
     "DISParameters",
     "FarnebackParameters",
     "FlowParameters",
@@ -24,6 +25,7 @@ __all__ = [
 
 DISPreset = Literal["ultrafast", "fast", "medium"]
 
+PyramidFilter = Literal["ncv", "area"]
 TVL1Stop = Literal["predicted", "exact"]
 Direction = Literal["forward", "backward"]
 
@@ -127,6 +129,42 @@ class FarnebackParameters(FlowParameters):
 
 
 @dataclass(frozen=True)
+class BroxParameters(FlowParameters):
+    """Brox et al. (2004); names and defaults of OpenCV's CUDA class BroxOpticalFlow."""
+
+    alpha: float = 0.197
+    """Weight of smoothness against the data term. A larger weight gives smoother flow."""
+    gamma: float = 50.0
+    """Weight of the gradient's constancy against that of the gray value."""
+    scale_factor: float = 0.8
+    """Ratio between two levels of the pyramid."""
+    inner_iterations: int = 5
+    """Updates of the robust weights at each level."""
+    outer_iterations: int = 150
+    """Most levels of the pyramid, which ends by itself at a side of 15 px or less."""
+    solver_iterations: int = 10
+    """Sweeps of the linear solver for each update of the weights."""
+    pyramid_filter: PyramidFilter = "ncv"
+    """How frames become smaller: as in OpenCV's CUDA code, or by the area of each new pixel, which
+    blurs less and comes closer to the truth."""
+
+    def __post_init__(self) -> None:
+        _check("alpha", self.alpha, self.alpha > 0, "> 0")
+        _check("gamma", self.gamma, self.gamma >= 0, ">= 0")
+        _check("scale_factor", self.scale_factor, 0 < self.scale_factor < 1, "> 0 and < 1")
+        for name in ("inner_iterations", "outer_iterations", "solver_iterations"):
+            _check_integer(name, getattr(self, name))
+            _check(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
+        choices = get_args(PyramidFilter)
+        _check(
+            "pyramid_filter",
+            self.pyramid_filter,
+            self.pyramid_filter in choices,
+            " or ".join(choices),
+        )
+
+
+@dataclass(frozen=True)
 class DISParameters(FlowParameters):
     """Dense inverse search (Kroeger et al. 2016). None means the value of the preset."""
 
@@ -198,6 +236,7 @@ PARAMETERS: dict[str, type[Any]] = {
     "tvl1-opencv": OpenCVTVL1Parameters,
     "farneback": FarnebackParameters,
     "farneback-opencv": FarnebackParameters,
+    "brox": BroxParameters,
     "dis": DISParameters,
 }
 """The parameter class of each algorithm. The keys are the choices of `--algorithm`, and the classes

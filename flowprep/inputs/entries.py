@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from flowprep.errors import InputError
 from flowprep.inputs.clips import StoredRanges
+from flowprep.inputs.label_sets import NamedSet
 from flowprep.urls import is_url
 from flowprep.words import format_count
 
@@ -82,6 +83,10 @@ class Entry:
     """Whether a list names a folder of images."""
     listed_bytes: int | None = None
     """Size of the file, where a listing said it anyhow."""
+    named_labels: Mapping[str, tuple[int, ...]] | None = None
+    """Labels in each of `Found.label_sets`. None if the annotation has no such sets."""
+    may_repeat: bool = False
+    """Whether other entries may be the same clip: actions and narrations of the same seconds."""
 
     @property
     def is_guess(self) -> bool:
@@ -102,6 +107,8 @@ class Found:
     """Folders without a video, as the paths with which keys of their videos would begin."""
     numbers_names: bool = False
     """Whether a list of paths gives class names, which get their numbers from flowprep."""
+    label_sets: tuple[NamedSet, ...] = ()
+    """Label sets beside the videos' own labels."""
 
 
 def path_below(path: str, base: str) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from flowprep.errors import ConfigError, InputError
 from flowprep.inputs.entries import Entry, Found, Request, check_split, first_of
+from flowprep.inputs.label_sets import joined_sets
 from flowprep.inputs.listed import mixed_labels
 from flowprep.urls import as_path, redacted
 from flowprep.words import format_count
@@ -51,6 +52,7 @@ def join_lists(parts: Sequence[Found], splits: Sequence[str | None], request: Re
         joined.entries += part.entries
     joined.class_names = _class_names(parts)
     joined.numbers_names = any(part.numbers_names for part in parts)
+    joined.label_sets = joined_sets(one for part in parts for one in part.label_sets)
     joined.entries = _without_repeats(joined.entries, joined.notes)
     _check_seconds_of_images(joined.entries, request)
     _note_on_labels(joined)
@@ -137,7 +139,9 @@ def _clip(entry: Entry) -> tuple[object, ...]:
 def _labels(entry: Entry) -> str:
     if entry.class_name is not None:
         return entry.class_name
-    return " ".join(map(str, entry.labels)) or "none"
+    named = entry.named_labels or {}
+    sets = [f"{name} {' '.join(map(str, labels))}" for name, labels in named.items() if labels]
+    return ", ".join(sets) or " ".join(map(str, entry.labels)) or "none"
 
 
 def _check_seconds_of_images(entries: Sequence[Entry], request: Request) -> None:

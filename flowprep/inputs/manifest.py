@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from flowprep.errors import ConfigError, InputError
+from flowprep.inputs.annotations.activitynet import read_activitynet
 from flowprep.inputs.annotations.ava import read_ava
 from flowprep.inputs.annotations.charades import read_charades
 from flowprep.inputs.annotations.epic import read_epic
@@ -33,9 +34,11 @@ from flowprep.inputs.entries import CharadesMode, Entry, Found, Request, does_no
 from flowprep.inputs.folder_classes import classes_of_folders, split_named
 from flowprep.inputs.joined import join_lists, split_lists
 from flowprep.inputs.keys import unescape_key
+from flowprep.inputs.label_sets import NamedSet, joined_sets
 from flowprep.inputs.lists import LineForm, read_list
 from flowprep.inputs.places import common_folder, kind_of, names_in
 from flowprep.inputs.recognize import LIST_EXTENSIONS, format_of_list
+from flowprep.inputs.split_share import SplitShare, StoredSplits, divide
 from flowprep.inputs.stems import keep_extensions
 from flowprep.inputs.tree import extension_of, is_pattern, read_file, read_folder, read_glob
 from flowprep.inputs.video import Video
@@ -59,6 +62,7 @@ ManifestFormat = Literal[
     "epic",
     "ava",
     "something",
+    "activitynet",
 ]
 
 FORMATS: dict[str, Callable[[str, Request], Found]] = {
@@ -76,6 +80,7 @@ FORMATS: dict[str, Callable[[str, Request], Found]] = {
     "epic": read_epic,
     "ava": read_ava,
     "something": read_something,
+    "activitynet": read_activitynet,
 }
 """The readers by name. Each takes one input and returns the videos that it found."""
 
@@ -93,6 +98,9 @@ class Manifest:
     """Number of files in the searched folders that are not videos, without hidden files."""
     notes: tuple[str, ...]
     """Sentences that tell the user what was left out and why."""
+    label_sets: tuple[NamedSet, ...] = ()
+    """Label sets beside the videos' own labels, such as verb and noun. `Video.named_labels` has the
+    labels. A run writes them as named labels."""
 
 
 def collect_videos(
@@ -112,6 +120,9 @@ def collect_videos(
     stored_ranges: StoredRanges | None = None,
     urls: bool = True,
     follow_links: bool = True,
+    test_share: float | None = None,
+    group_by: str | None = None,
+    stored_splits: StoredSplits | None = None,
 ) -> Manifest:
     """Lists the videos that `inputs` names, each with a unique key.
 
@@ -139,6 +150,11 @@ def collect_videos(
     `out` already contains keep their names. A range in seconds of a folder of images needs the
     frame rate of the folder, `image_fps`.
 
+    `test_share` makes a split where there is none: this share of the videos goes to `test`, the
+    rest to `train`, by groups that are never divided (see `split_share.py`). `group_by` is a
+    regular expression that finds a video's group in its path. `stored_splits` comes from
+    `flowprep.dataset.plan.stored_splits(out)`. With it, the videos in `out` stay where they are.
+
     Folders give classes and splits (see `folder_classes.py`). `class_level` chooses the level of
     the class folders: 1 is the first folder of each key, as in format version 1, and 0 gives no
     classes.
@@ -146,8 +162,7 @@ def collect_videos(
     Raises ConfigError for options that cannot be combined. Raises InputError for inputs that do not
     exist, contain no video, cannot be parsed, or give two videos the same key.
     """
-    if format != "auto" and format not in FORMATS:
-        raise ConfigError(f"format must be one of auto, {', '.join(FORMATS)}, got {format!r}")
+    asked = SplitShare.of(test_share, group_by)
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
     paths = [as_path(os.fspath(path)) for path in inputs]
@@ -157,12 +172,6 @@ def collect_videos(
         raise ConfigError(
             f"annotations {os.fspath(annotations)} and lists cannot be given together; give all "
             "of them as lists"
-        )
-    if image_fps is not None and not 0 < image_fps < math.inf:
-        raise ConfigError(f"image_fps must be > 0, got {image_fps}")
-    if charades not in get_args(CharadesMode):
-        raise ConfigError(
-            f"charades must be one of {', '.join(get_args(CharadesMode))}, got {charades!r}"
         )
     request = Request(
         annotations=None if annotations is None else as_path(os.fspath(annotations)),
@@ -178,26 +187,46 @@ def collect_videos(
         urls=urls,
         follow_links=follow_links,
     )
+    _check_request(request, format, paths)
+    manifest = _finish(_read(paths, lists, format, request))
+    return manifest if asked is None else _with_split(manifest, asked, stored_splits)
+
+
+def _read(
+    paths: Sequence[str],
+    lists: Sequence[str | os.PathLike[str]],
+    format: ManifestFormat,
+    request: Request,
+) -> list[Found]:
+    if lists:
+        return [_read_lists(paths, split_lists(lists), format, request)]
+    names = [_detect(path, request) if format == "auto" else format for path in paths]
+    _check_options(names, request)
+    found = [FORMATS[name](path, request) for name, path in zip(names, paths, strict=True)]
+    if names[0] in _PATH_FORMATS:
+        _read_folders(found, [absolute(path) for path in paths], request)
+        return found
+    return [join_lists(found, [None] * len(found), request)]
+
+
+# ---- options
+
+
+def _check_request(request: Request, format: str, paths: Sequence[str]) -> None:
+    if format != "auto" and format not in FORMATS:
+        raise ConfigError(f"format must be one of auto, {', '.join(FORMATS)}, got {format!r}")
+    if request.image_fps is not None and not 0 < request.image_fps < math.inf:
+        raise ConfigError(f"image_fps must be > 0, got {request.image_fps}")
+    if request.charades not in get_args(CharadesMode):
+        raise ConfigError(
+            f"charades must be one of {', '.join(get_args(CharadesMode))}, got {request.charades!r}"
+        )
     for place in (*paths, request.annotations, request.root, request.out):
         check_url(place or "")
     if request.root is not None and kind_of(request.root) != "folder":
         raise does_not_exist("root", request.root)
     if request.annotations is not None and kind_of(request.annotations) is None:
         raise does_not_exist("annotations", request.annotations)
-    if lists:
-        found = [_read_lists(paths, split_lists(lists), format, request)]
-        return _finish(found)
-    names = [_detect(path, request) if format == "auto" else format for path in paths]
-    _check_options(names, request)
-    found = [FORMATS[name](path, request) for name, path in zip(names, paths, strict=True)]
-    if names[0] in _PATH_FORMATS:
-        _read_folders(found, [absolute(path) for path in paths], request)
-    else:
-        found = [join_lists(found, [None] * len(found), request)]
-    return _finish(found)
-
-
-# ---- options
 
 
 def _detect(path: str, request: Request) -> str:
@@ -378,10 +407,27 @@ def _finish(found: Sequence[Found]) -> Manifest:
             start_seconds=entry.start_seconds,
             end_seconds=entry.end_seconds,
             listed_bytes=entry.listed_bytes,
+            named_labels=entry.named_labels,
         )
         for entry in entries
     )
-    return Manifest(videos, class_names, num_ignored, tuple(map(redacted, notes)))
+    sets = joined_sets(one for part in found for one in part.label_sets)
+    return Manifest(videos, class_names, num_ignored, tuple(map(redacted, notes)), sets)
+
+
+def _with_split(
+    manifest: Manifest, asked: SplitShare, stored_splits: StoredSplits | None
+) -> Manifest:
+    stored = None if stored_splits is None else stored_splits()
+    splits, notes = divide(manifest.videos, manifest.class_names, asked, stored)
+    return dataclasses.replace(
+        manifest,
+        videos=tuple(
+            dataclasses.replace(video, split=split)
+            for video, split in zip(manifest.videos, splits, strict=True)
+        ),
+        notes=(*manifest.notes, *notes),
+    )
 
 
 def _check_unique(entries: Iterable[Entry]) -> None:
@@ -390,7 +436,7 @@ def _check_unique(entries: Iterable[Entry]) -> None:
     by_source: dict[tuple[object, ...], Entry] = {}
     for entry in entries:
         clip = (entry.source, entry.start_seconds, entry.end_seconds, entry.class_name)
-        first = by_source.setdefault(clip, entry)
+        first = entry if entry.may_repeat else by_source.setdefault(clip, entry)
         if first is not entry:
             where = f"{first.origin} and {entry.origin} name" if entry.origin else "VIDEOS names"
             raise InputError(f"{where} the same video twice: {entry.source}; name it once")

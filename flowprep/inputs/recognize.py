@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowprep.errors import InputError
-from flowprep.inputs.annotations.ava import is_ava_line
+from flowprep.inputs.annotations.ava import AVA_COLUMNS, is_ava_line
 from flowprep.inputs.annotations.charades import CHARADES_COLUMNS
 from flowprep.inputs.annotations.epic import EPIC_COLUMNS
 from flowprep.inputs.annotations.kinetics import KINETICS_COLUMNS
@@ -21,6 +21,7 @@ _BY_COLUMNS = {
     "kinetics": KINETICS_COLUMNS,
     "charades": CHARADES_COLUMNS,
     "epic": EPIC_COLUMNS,
+    "ava": AVA_COLUMNS,
 }
 """The columns that the header of each format has at least."""
 
@@ -52,10 +53,12 @@ def _format_of_json(path: str) -> str:
     if isinstance(value, list):
         return "something"
     if isinstance(value, dict):
+        if isinstance(value.get("database"), dict):
+            return "activitynet"
         is_kinetics = any(isinstance(item, dict) for item in value.values())
         return "kinetics" if is_kinetics else "something"
     raise InputError(
         f"{path} is not a JSON list that flowprep reads: expected Something-Something's list of "
-        f"objects or Kinetics' object of clips, got {str(value)[:100]}; write a CSV with the "
-        "columns path,label"
+        f"objects, or the object of clips of Kinetics or ActivityNet, got {str(value)[:100]}; "
+        "write a CSV with the columns path,label"
     )

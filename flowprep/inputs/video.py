@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = ["Video"]
@@ -25,3 +26,6 @@ class Video:
     """The end of the range in seconds, exclusive."""
     listed_bytes: int | None = field(default=None, compare=False)
     """The size of the file, if the listing of a store contains it. The plan does not store it."""
+    named_labels: Mapping[str, tuple[int, ...]] | None = field(default=None, compare=False)
+    """Class numbers in each label set of the annotation, such as verb and noun. They are stored as
+    named labels, not in the plan."""

@@ -18,6 +18,7 @@ import msgspec
 from flowprep.config import ExtractConfig, RunOptions
 from flowprep.dataset.failures import failure_of
 from flowprep.dataset.foreign import foreign_notes
+from flowprep.dataset.label_sets import publish_label_sets
 from flowprep.dataset.layout import (
     Failure,
     ManifestEntry,
@@ -107,9 +108,10 @@ def run_extract(
         for note in (*manifest.notes, *plan.notes):
             log.info("note: %s", note)
         write_plan(storage, plan)
+        set_notes = publish_label_sets(storage, manifest.label_sets, plan.entries)
         run = _Run(storage, config, options, plan.entries, lease, worker)
         run.report.log_name = log_name
-        run.report.notes[:0] = [*plan.notes, *foreign_notes(storage)]
+        run.report.notes[:0] = [*plan.notes, *set_notes, *foreign_notes(storage)]
         try:
             run.go()
         finally:

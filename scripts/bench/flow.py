@@ -7,6 +7,9 @@ and the ratio is taken for each pair. So a machine whose speed drifts favors nei
   speed         TV-L1 with several sizes, parameters and stop rules; bidirectional Farneback
   warps         the loss of accuracy with fewer warps
   truth         mean endpoint error if the true flow is known
+  brox          Brox flow, which OpenCV has for CUDA only: single calls, videos, each filter of the
+                pyramid, and beside it pyflow (Ce Liu's coarse-to-fine flow, where it is installed
+                from its repository)
   cores         throughput of two cores against that of one
   start         the first field of a process: with nothing compiled, and from the disk cache
   instructions  TV-L1 with OpenCV's defaults, compiled for older processors
@@ -97,6 +100,7 @@ def main() -> None:
         "speed": show_speed,
         "warps": show_warps,
         "truth": show_truth,
+        "brox": show_brox,
         "cores": show_cores,
         "start": show_start,
         "instructions": show_instructions,
@@ -185,6 +189,52 @@ def show_truth() -> None:
         )
         ratio = ours / theirs
         print(f"| {name} | {len(pairs)} | {theirs:.4f} | {ours:.4f} | {ratio:.4f} |", flush=True)
+
+
+def show_brox() -> None:
+    """Prints the time and the true error of Brox flow, of TV-L1 and of pyflow, in turn."""
+    pairs, clips = real_pairs((340, 256)), real_clips((340, 256), NUM_VIDEO_FRAMES)
+    whale = rubber_whale()
+    estimators: dict[str, Callable[[Gray, Gray], Flow]] = {
+        "`tvl1`": create_estimator("tvl1"),
+        "`brox`": create_estimator("brox"),
+        "`brox --pyramid-filter area`": create_estimator("brox", pyramid_filter="area"),
+        "`brox --inner-iterations 10`": create_estimator("brox", inner_iterations=10),
+    }
+    try:
+        import pyflow
+    except ImportError:
+        print("pyflow is not installed")
+    else:
+
+        def coarse_to_fine(prev: Gray, next: Gray) -> Flow:
+            # alpha, ratio, smallest width, outer and inner fixed points, sweeps, gray: its demo's.
+            images = [np.ascontiguousarray(image[..., None] / 255.0) for image in (prev, next)]
+            u, v, _ = pyflow.coarse2fine_flow(*images, 0.012, 0.75, 20, 7, 1, 30, 1)
+            return np.stack((u, v), axis=-1).astype(np.float32)
+
+        estimators["pyflow"] = coarse_to_fine
+    times: dict[str, list[float]] = {name: [] for name in estimators}
+    for pair in pairs:
+        for _ in range(REPEATS):
+            for name, estimator in estimators.items():
+                times[name].append(timed(estimator, pair)[0])
+    print("| | ms a field, single calls | a video, both directions | RubberWhale, px |")
+    print("|---|---|---|---|")
+    for name, estimator in estimators.items():
+        per_field = ""
+        if isinstance(estimator, FlowEstimator):
+            began, number = time.perf_counter(), 0
+            for frames in clips:
+                number += 2 * len(list(estimator.pairs(frames)))
+            per_field = f"{1000 * (time.perf_counter() - began) / number:.1f}"
+        error = [endpoint_error(estimator(a, b), flow, known) for a, b, flow, known in whale]
+        truth = f"{np.mean(error):.3f}" if error else ""
+        print(f"| {name} | {np.median(times[name]):.1f} | {per_field} | {truth} |", flush=True)
+    native = np.array(times["`brox`"])
+    for name, ms in times.items():
+        if name != "`brox`":
+            print(f"`brox` takes {np.median(native / np.array(ms)):.3f} times as long as {name}")
 
 
 def show_cores() -> None:
@@ -324,7 +374,7 @@ def share_within_one(a: Flow, b: Flow) -> float:
     return float((np.abs(difference) <= 1).mean())
 
 
-def timed(estimator: FlowEstimator, pair: tuple[Gray, Gray]) -> tuple[float, Flow]:
+def timed(estimator: Callable[[Gray, Gray], Flow], pair: tuple[Gray, Gray]) -> tuple[float, Flow]:
     """Returns the milliseconds of one call, and the field."""
     began = time.perf_counter()
     flow = estimator(*pair)

@@ -15,9 +15,9 @@ import pytest
 
 from flowprep.cli.extract import extract as command
 from flowprep.cli.options import GroupedOption
-from flowprep.config import PRESETS
 from flowprep.dataset.layout import flatten
 from flowprep.errors import FAILURE_REASONS
+from flowprep.presets import PRESETS
 from tests.cli.conftest import Command
 
 # fmt: off
@@ -61,6 +61,13 @@ OPTIONS: list[tuple[str, str, str, Any]] = [
     ("farneback", "--poly-n 7", "flow.parameters.poly_n", 7),
     ("farneback", "--poly-sigma 1.5", "flow.parameters.poly_sigma", 1.5),
     ("farneback", "--gaussian", "flow.parameters.gaussian", True),
+    ("brox", "--alpha 0.3", "flow.parameters.alpha", 0.3),
+    ("brox", "--gamma 40", "flow.parameters.gamma", 40.0),
+    ("brox", "--scale-factor 0.7", "flow.parameters.scale_factor", 0.7),
+    ("brox", "--inner-iterations 2", "flow.parameters.inner_iterations", 2),
+    ("brox", "--outer-iterations 4", "flow.parameters.outer_iterations", 4),
+    ("brox", "--solver-iterations 6", "flow.parameters.solver_iterations", 6),
+    ("brox", "--pyramid-filter area", "flow.parameters.pyramid_filter", "area"),
     ("dis", "--dis-preset fast", "flow.parameters.dis_preset", "fast"),
     ("dis", "--finest-scale 0", "flow.parameters.finest_scale", 0),
     ("dis", "--patch-size 6", "flow.parameters.patch_size", 6),
@@ -236,8 +243,8 @@ def test_run_options_and_algorithm_in_a_file(
         ("resize = 256", "resize must be a text in quotes, got 256"),
         (
             "algorithm = 'disk'",
-            "algorithm: 'disk' is not one of tvl1, tvl1-opencv, farneback, farneback-opencv, dis; "
-            "did you mean dis?",
+            "algorithm: 'disk' is not one of tvl1, tvl1-opencv, farneback, farneback-opencv, brox, "
+            "dis; did you mean dis?",
         ),
         ("directions = ['both']", 'directions must be a text in quotes, got ["both"]'),
     ],

@@ -155,7 +155,7 @@ def test_classes_are_renamed(flowprep: Command, out: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ((), "annotations, lists, class_names or rename must be given"),
+        ((), "annotations, lists, class_names, rename or test_share must be given"),
         (("--rename", "a=b"), "--rename must begin with the name of a class, got 'a'"),
         (("--annotations", "/nowhere"), "--annotations does not exist: /nowhere"),
         (("--list", "train=/nowhere"), "list does not exist"),

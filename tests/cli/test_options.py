@@ -55,7 +55,10 @@ def command(ctx: click.Context, /, **_: Any) -> None:
 
 def test_the_help_says_for_which_networks_an_option_is() -> None:
     page = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
-    assert "--join [avg|max|sum] How scores are joined. For deep1, wide, deep2. --num" in page
+    assert (
+        "--join [avg|max|sum] How scores are joined. For deep1, deep2 (default avg), wide (default "
+        "max). --num"
+    ) in page
     units = "Units of the hidden layer. For deep1, deep2. Units of each branch. For wide."
     assert f"--num-units N {units} [default: 64]" in page
     assert "--is-frozen / --no-is-frozen Freeze the trunk. For wide." in page

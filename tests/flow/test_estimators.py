@@ -52,8 +52,8 @@ def test_algorithm_without_a_gpu_version(algorithm: str, device: str) -> None:
     with pytest.raises(ConfigError) as caught:
         create_estimator(algorithm, device=device)
     assert str(caught.value) == (
-        f"device of {algorithm} must be cpu, got {device!r}; tvl1 and farneback have a version "
-        "for GPUs"
+        f"device of {algorithm} must be cpu, got {device!r}; tvl1, farneback and brox have a "
+        "version for GPUs"
     )
 
 

@@ -276,7 +276,7 @@ class TestInputs:
 
         assert refused(format="ucf") == (
             "format must be one of auto, folder, file, glob, list, labels, tsn, csv, ucf101, "
-            "hmdb51, kinetics, charades, epic, ava, something, got 'ucf'"
+            "hmdb51, kinetics, charades, epic, ava, something, activitynet, got 'ucf'"
         )
         assert refused(format="ucf101") == (
             "format ucf101 needs annotations: the folder with classInd.txt"

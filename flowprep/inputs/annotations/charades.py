@@ -58,7 +58,7 @@ def read_charades(path: str, request: Request) -> Found:
     times = Counter(short_name(*clip) for clip in {(v, s, e) for v, _, s, e, _ in clips})
     for (video_id, label, start, end, origin), name in zip(clips, names, strict=True):
         short = short_name(video_id, start, end)
-        entry = Entry("", escape_key(name), origin, (label,), listed=short)
+        entry = Entry("", escape_key(name), origin, (label,), listed=short, may_repeat=True)
         search.find_clip(entry, video_id, (start, end), is_shared=times[short] > 1)
         entries.append(entry)
     if idle:
@@ -66,11 +66,7 @@ def read_charades(path: str, request: Request) -> Found:
             f"left out {format_count(len(idle), 'video')} without an action; first: {idle[0]}; "
             "give --charades video to use them too"
         )
-    if empty:
-        search.notes.append(
-            f"left out {format_count(len(empty), 'action')} that do not end after they begin; "
-            f"first: {empty[0]}; correct {table.path} if they should be clips"
-        )
+    search.note_empty("action", empty)
     return search.finish(entries, _CLASS_NAMES)
 
 

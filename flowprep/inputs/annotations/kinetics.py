@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,16 @@ from flowprep.inputs.entries import Entry, Found, Request, check_split, comment_
 from flowprep.inputs.json_files import read_json
 from flowprep.inputs.keys import escape_key
 from flowprep.inputs.text_files import read_table
+from flowprep.inputs.tree import Tree
 
-__all__ = ["KINETICS_COLUMNS", "KineticsClip", "kinetics_clips", "read_kinetics"]
+__all__ = [
+    "KINETICS_COLUMNS",
+    "KineticsClip",
+    "entries_of_clips",
+    "kinetics_clips",
+    "read_kinetics",
+    "search_for_clips",
+]
 
 KINETICS_COLUMNS = frozenset(["youtube_id", "time_start", "time_end"])
 """The columns that the header has in every edition."""
@@ -48,10 +56,27 @@ def read_kinetics(path: str, request: Request) -> Found:
     """
     list_path, tree = file_and_videos(path, request)
     clips, notes = kinetics_clips(list_path)
+    search, class_names = search_for_clips(clips, list_path, tree, request)
+    search.notes += notes
+    return search.finish(entries_of_clips(clips, search, request), class_names)
+
+
+def search_for_clips(
+    clips: Sequence[KineticsClip], list_path: str, tree: Tree, request: Request
+) -> tuple[Search, list[str]]:
+    """Returns what finds the videos of clips, and the sorted names of their classes."""
     class_names = sorted({clip.label for clip in clips if clip.label})
     folder_names = [*class_names, *(name.replace(" ", "_") for name in class_names)]
-    search = Search(tree, list_path, request, folder_names)
-    search.notes += notes
+    return Search(tree, list_path, request, folder_names), class_names
+
+
+def entries_of_clips(
+    clips: Sequence[KineticsClip], search: Search, request: Request, file_prefix: str = ""
+) -> list[Entry]:
+    """Returns an entry with the key `CLASS/ID_SECONDS_SECONDS` for each clip.
+
+    `file_prefix` may stand before the id in the name of the file of the whole video.
+    """
     prefixes = [
         f"{clip.label.replace('/', '_')}/{clip.video_id}" if clip.label else clip.video_id
         for clip in clips
@@ -77,9 +102,12 @@ def read_kinetics(path: str, request: Request) -> Found:
         folders = (clip.label, clip.label.replace(" ", "_"), clip.split, split)
         times = (clip.start, clip.end)
         is_shared = num_ranges[short] > 1
-        search.find_clip(entry, clip.video_id, times, folders, short=short, is_shared=is_shared)
+        video = clip.video_id
+        if file_prefix and search.knows(file_prefix + video):
+            video = file_prefix + video
+        search.find_clip(entry, video, times, folders, short=short, is_shared=is_shared)
         entries.append(entry)
-    return search.finish(entries, class_names)
+    return entries
 
 
 def kinetics_clips(path: str) -> tuple[list[KineticsClip], list[str]]:

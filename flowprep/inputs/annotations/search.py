@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence, Set
 
 from flowprep.errors import InputError
 from flowprep.inputs.clips import precise_name, short_name
-from flowprep.inputs.entries import Entry, Found, Request, comment_notes
+from flowprep.inputs.entries import Entry, Found, Request, comment_notes, first_of
 from flowprep.inputs.listed import list_and_root
 from flowprep.inputs.missing import (
     drop_contested_guesses,
@@ -124,6 +124,27 @@ class Search:
                 f"file to {precise} (milliseconds) if it is this clip"
             )
         return False
+
+    def knows(self, name: str) -> bool:
+        """Whether a video of this name is there. Raises InputError if two fit equally well."""
+        return self._index.find(name, ()) is not None
+
+    def note_empty(self, noun: str, empty: Sequence[str]) -> None:
+        """Says which ranges were left out because they do not end after they begin."""
+        if empty:
+            self.notes.append(
+                f"left out {format_count(len(empty), noun)} that do not end after they begin; "
+                f"first: {empty[0]}; correct {self._annotations} if they should be clips"
+            )
+
+    def note_order(self, class_names: Sequence[str], remedy: str) -> None:
+        """Says that the annotation gives its classes no numbers, and which they got."""
+        if class_names:
+            shown = [f"{name} is {number}" for number, name in enumerate(class_names)]
+            self.notes.append(
+                f"{self._annotations} gives the {len(class_names):,} classes no numbers, so they "
+                f"are numbered in sorted order: {first_of(shown)}; give {remedy} for another order"
+            )
 
     def _suggest(self, name: str) -> list[str]:
         near = self._index.suggest(name)

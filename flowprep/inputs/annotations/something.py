@@ -6,15 +6,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from flowprep.errors import InputError
+from flowprep.inputs.annotations.beside import file_beside
 from flowprep.inputs.annotations.search import Search, file_and_videos
 from flowprep.inputs.entries import Entry, Found, Request
 from flowprep.inputs.json_files import read_json
 from flowprep.inputs.keys import escape_key
-from flowprep.urls import is_url
 
 __all__ = ["read_something"]
 
@@ -68,35 +67,40 @@ def read_something(path: str, request: Request) -> Found:
         entry = Entry("", escape_key(name), origin, class_name=class_name, listed=name)
         search.find(entry, name)
         entries.append(entry)
-    if numbers and used:
+    class_names = numbers if numbers and used else tuple(sorted(used))
+    if numbers_path and used:
         search.notes.append(
             f"took the numbers of the classes from {numbers_path}; move it away to number the "
             f"classes of the list in sorted order"
         )
-    return search.finish(entries, numbers if numbers and used else sorted(used))
+    else:
+        search.note_order(class_names, f"{_NUMBERS_FILES[1]} beside the list")
+    return search.finish(entries, class_names)
 
 
 def _numbers_beside(json_path: str) -> tuple[str, tuple[str, ...]]:
     """Returns the file with the numbers of the classes, and the classes in order.
 
-    Returns an empty name and no classes if there is no such file. Raises InputError if the numbers
-    have gaps.
+    Returns an empty name and no classes if there is no such file. Raises InputError for a file of
+    another form, and if the numbers have gaps.
     """
-    folder = os.path.dirname(json_path)
-    for name in _NUMBERS_FILES:
-        path = os.path.join(folder, name)
-        if is_url(path) or not os.path.isfile(path):
-            continue
-        value = read_json(path)
-        if isinstance(value, dict) and value and all(map(_is_number, value.values())):
-            names = sorted(value, key=lambda name: int(value[name]))
-            if [int(value[name]) for name in names] != list(range(len(names))):
-                raise InputError(
-                    f"{path} must number its classes from 0 to {len(names) - 1} without gaps; "
-                    f"correct it, or move it away to number the classes in sorted order"
-                )
-            return path, tuple(names)
-    return "", ()
+    path = file_beside(json_path, _NUMBERS_FILES)
+    if path is None:
+        return "", ()
+    value = read_json(path)
+    if not isinstance(value, dict) or not value or not all(map(_is_number, value.values())):
+        raise InputError(
+            f'{path} must give the numbers of the classes, as in {{"Spinning something": "136", '
+            f"...}}, got {str(value)[:100]}; correct it, or move it away to number the classes in "
+            "sorted order"
+        )
+    names = sorted(value, key=lambda name: int(value[name]))
+    if [int(value[name]) for name in names] != list(range(len(names))):
+        raise InputError(
+            f"{path} must number its classes from 0 to {len(names) - 1} without gaps; "
+            f"correct it, or move it away to number the classes in sorted order"
+        )
+    return path, tuple(names)
 
 
 def _is_number(value: Any) -> bool:

@@ -7,6 +7,7 @@ with every start method except fork, a training script needs `if __name__ == "__
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -41,6 +42,9 @@ _NOT_FOR_LOADERS = (*ENDING_SIGNALS, signal.SIGHUP)
 _PRELOADED = ["flowprep.learn.clips.training", "flowprep.learn.clips.testing"]
 
 
+_iterators: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Those of torch that may have processes."""
+
 Reader = Callable[[Any, "Mapping[str, NDArray[np.float32]] | None"], dict[str, Any]]
 
 
@@ -50,6 +54,11 @@ class PlainLoader(DataLoader[Any]):
     The user chose the number, or `default_loaders` counted the cores. torch warns if there are more
     processes than cores, but the processes also wait for storage, and results do not depend on it.
     """
+
+    def _get_iterator(self) -> Any:
+        iterator = super()._get_iterator()
+        _iterators.add(iterator)
+        return iterator
 
     def check_worker_number_rationality(self) -> None:
         """Does nothing."""
@@ -256,6 +265,20 @@ def _context() -> BaseContext:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+def _end_loaders() -> None:
+    """Ends the loader processes that nobody has ended yet, as an error did that still holds them.
+
+    Python would send them SIGTERM at its end, which they ignore, and wait for them forever.
+    """
+    for iterator in _iterators:
+        for process in getattr(iterator, "_workers", ()):
+            process.kill()
+
+
+# Runs before multiprocessing's own function, which was registered earlier.
+atexit.register(_end_loaders)
 
 
 def _start_loader(number: int, environment: Mapping[str, str]) -> None:

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,3 +157,25 @@ def test_a_loader_process_that_is_killed_is_told_in_a_sentence(dataset: FlowData
     with pytest.raises(TrainingError, match=r"was ended from outside.*fewer --loaders"):
         for _ in read:
             pass
+
+
+HELD = """
+import sys
+from flowprep.learn.clips.loader import PlainLoader, loader_options
+
+if __name__ == "__main__":
+    # What an error holds on to is there until the process ends.
+    held = iter(PlainLoader(range(8), **loader_options(1)))
+    next(held)
+    print("began", flush=True)
+    raise SystemExit(1)
+"""
+
+
+def test_loaders_that_are_still_held_do_not_keep_a_process_from_ending(tmp_path: Path) -> None:
+    script = tmp_path / "held.py"
+    script.write_text(HELD)
+    done = subprocess.run(
+        [sys.executable, script], timeout=100, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "began\n"), done.stderr

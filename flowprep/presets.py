@@ -1,0 +1,72 @@
+"""Published recipes for extraction, by name."""
+
+from __future__ import annotations
+
+from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize
+from flowprep.flow.parameters import BroxParameters, TVL1Parameters
+
+__all__ = ["PRESETS"]
+
+# denseflow, dense_flow and gpu_flow run OpenCV's CUDA TV-L1: 300 iterations per warp and no median
+# filter. OpenCV's CPU class does the same with 10 x 30 iterations and without its median filter.
+_CUDA_TVL1 = TVL1Parameters(median_filtering=1)
+
+PRESETS: dict[str, ExtractConfig] = {
+    # yjxiong/temporal-segment-networks: extract_gpu, 340x256, bound 20.
+    "tsn": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("340x256"), interpolation="bilinear", allow_upscale=True),
+        FlowSpec("tvl1", _CUDA_TVL1),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # mmaction2's data preparation with denseflow: short side 256 for Kinetics. Smaller videos keep
+    # their size.
+    "mmaction2": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear"),
+        FlowSpec("tvl1", _CUDA_TVL1),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # MediaPipe's preprocessing graph for the released I3D: 25 fps, height 256, floor, quality 100.
+    "i3d": ExtractConfig(
+        DecodeSpec(
+            fps=25.0,
+            resize=Resize.parse("height:256"),
+            interpolation="bilinear",
+            allow_upscale=True,
+        ),
+        FlowSpec("tvl1", TVL1Parameters(), quantizer="floor"),
+        EncodeSpec(jpeg_quality=100, rgb_jpeg_quality=100),
+    ),
+    # Simonyan and Zisserman, Two-Stream Convolutional Networks (NIPS 2014), sections 3.1 and 5:
+    # Brox flow of all frames, short side 256. The paper scales each field to its own range; here,
+    # as everywhere, the range is the bound.
+    "two-stream-2014": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear", allow_upscale=True),
+        FlowSpec("brox", BroxParameters()),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # LisaAnne/lisa-caffe-public, create_flow_images_LRCN.m: 16 v + 128, so +-8 px. The third
+    # channel, the magnitude, is made from these two by the loader.
+    "lrcn": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("320x240"), interpolation="bilinear", allow_upscale=True),
+        FlowSpec("brox", BroxParameters(), bound_px=8.0, quantizer="centered"),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # google-deepmind/kinetics-i3d README: 25 fps, short side 256 bilinear, TV-L1, bound 20.
+    "i3d-readme": ExtractConfig(
+        DecodeSpec(
+            fps=25.0,
+            resize=Resize.parse("short:256"),
+            interpolation="bilinear",
+            allow_upscale=True,
+        ),
+        FlowSpec("tvl1", TVL1Parameters()),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # feichtenhofer/gpu_flow: short side 256, bound 20, CUDA TV-L1.
+    "feichtenhofer": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("short:256"), interpolation="bilinear", allow_upscale=True),
+        FlowSpec("tvl1", _CUDA_TVL1),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+}
+"""Published recipes by name: fps, resize, algorithm, bound, quantizer and JPEG quality of each."""
