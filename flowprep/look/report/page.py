@@ -32,7 +32,7 @@ from flowprep.look.findings.kinds import KINDS, Finding
 from flowprep.look.report.bound import BoundAdvice
 from flowprep.look.report.charts import bound_charts, video_charts
 from flowprep.look.report.markup import code, data_url, escape, join_counts, percent
-from flowprep.look.report.report import Report
+from flowprep.look.report.report import Report, num_clipped
 from flowprep.look.report.survey import ShownFinding
 from flowprep.look.web.page import (
     SEVERITIES,
@@ -247,7 +247,7 @@ def _bound(report: Report) -> str:
     bound = report.total.bound
     if not report.rows:
         return "<p>The data set holds no video, so there is no motion to show.</p>"
-    clipped = _counts(report.findings)["clipped"]
+    clipped = num_clipped(report.findings, report.rows)
     if clipped and bound.recommended_px == bound.current_px:
         text = _keep_bound(bound, clipped)
     else:
