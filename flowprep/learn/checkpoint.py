@@ -394,7 +394,7 @@ def _class_differences(one: Sequence[str], other: Sequence[str]) -> Differences:
     each = find_differences(stored, given, list(longest))
     gone = [name for name in one if name not in other]
     new = [name for name in other if name not in one]
-    if len(each) <= 1 + len(gone) + len(new):
+    if len(each) <= 2 + len(gone) + len(new):
         return each
     if [name for name in one if name in other] == [name for name in other if name in one]:
         return {"classes that only one has": (gone, new)}
