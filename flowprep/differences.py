@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from flowprep.errors import ConfigMismatchError
+from flowprep.words import format_count
 
 __all__ = [
     "Differences",
@@ -47,15 +48,31 @@ def describe_differences(
     """Returns a line for each difference, with both values.
 
     `places` say where the values are, such as `in the data set` and `in this run`. If there are
-    more than `max_shown` differences, a last line counts the others.
+    more than `max_shown` differences, a last line counts the others. Another algorithm is one line,
+    which counts the parameters that differ with it.
     """
-    lines = [
-        f"  {name}: {show_value(one)} {places[0]}, {show_value(other)} {places[1]}"
-        for name, (one, other) in list(differences.items())[:max_shown]
-    ]
-    if len(lines) < len(differences):
-        lines.append(f"  ... and {len(differences) - len(lines)} more")
+    followers = {name: _followers(name, differences) for name in differences}
+    following = {name for names in followers.values() for name in names}
+    causes = [name for name in differences if name not in following]
+    lines = []
+    for name in causes[:max_shown]:
+        one, other = differences[name]
+        line = f"  {name}: {show_value(one)} {places[0]}, {show_value(other)} {places[1]}"
+        if count := len(followers[name]):
+            line += f" (and with it {format_count(count, 'parameter')})"
+        lines.append(line)
+    if len(lines) < len(causes):
+        lines.append(f"  ... and {len(causes) - len(lines)} more")
     return lines
+
+
+def _followers(name: str, differences: Differences) -> list[str]:
+    """Returns the differences that follow from this one: the parameters of another algorithm."""
+    owner, _, field = name.rpartition(".")
+    if field != "algorithm":
+        return []
+    begin = f"{owner}.parameters." if owner else "parameters."
+    return [other for other in differences if other.startswith(begin)]
 
 
 def mismatch(

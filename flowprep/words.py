@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["format_bytes", "format_count", "format_duration"]
+__all__ = ["cut_middle", "format_bytes", "format_count", "format_duration"]
 
 
 def format_count(number: int, noun: str) -> str:
     """Returns `1 video`, `2 videos`, `1,000 videos`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def cut_middle(text: str, most: int) -> str:
+    """Returns a text of at most `most` characters, cut in the middle if it is longer.
+
+    The names of videos often differ only at their ends.
+    """
+    if len(text) <= most:
+        return text
+    kept = max(0, most - 3)
+    begin = kept // 2
+    return f"{text[:begin]}...{text[len(text) - (kept - begin) :]}"
 
 
 def format_bytes(num_bytes: float) -> str:

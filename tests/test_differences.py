@@ -51,3 +51,19 @@ def test_an_error_shows_both_values_of_every_difference() -> None:
 def test_differences_that_are_too_many_are_counted() -> None:
     lines = describe_differences({str(n): (n, None) for n in range(5)}, ("here", "there"), 2)
     assert lines == ["  0: 0 here, nothing there", "  1: 1 here, nothing there", "  ... and 3 more"]
+
+
+def test_another_algorithm_is_one_line_and_counts_its_parameters() -> None:
+    differences = {
+        "flow.algorithm": ("tvl1", "dis"),
+        **{f"flow.parameters.{name}": (1, None) for name in "abcdefghij"},
+        "flow.step": (1, 2),
+    }
+    lines = describe_differences(differences, ("here", "there"))
+    assert lines == [
+        "  flow.algorithm: tvl1 here, dis there (and with it 10 parameters)",
+        "  flow.step: 1 here, 2 there",
+    ]
+    # Parameters of one algorithm are differences of their own.
+    del differences["flow.algorithm"]
+    assert len(describe_differences(differences, ("here", "there"))) == 11

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowprep.words import format_bytes, format_count, format_duration
+from flowprep.words import cut_middle, format_bytes, format_count, format_duration
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,19 @@ def test_format_bytes(num_bytes: float, text: str) -> None:
 )
 def test_format_duration(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize("most", [3, 4, 9, 10, 23, 24, 40])
+def test_a_long_name_keeps_its_end_and_its_length(most: int) -> None:
+    name = "walk/v_walk_g07_c12.mp4x"
+    cut = cut_middle(name, most)
+    assert len(cut) == min(most, len(name))
+    assert (cut == name) == (most >= len(name))
+    begin, dots, end = cut.partition("...")
+    if dots:
+        assert name.startswith(begin)
+        assert name.endswith(end)
+        assert len(end) in (len(begin), len(begin) + 1)
 
 
 def test_format_count() -> None:

@@ -65,10 +65,14 @@ def verify(out: str, deep: bool, repair: bool, sources: bool, hash_sources: bool
     for name in report.repaired:
         echo_line(f"rebuilt {name}")
     echo_notes(report.notes)
-    for problem in report.problems[:_MAX_SHOWN_PROBLEMS]:
-        echo_line(f"problem: {problem}")
-    if (hidden := len(report.problems) - _MAX_SHOWN_PROBLEMS) > 0:
-        echo_line(f"... and {hidden} more")
+    groups = report.summed_up()
+    for group in groups[:_MAX_SHOWN_PROBLEMS]:
+        first, *more = group.lines()
+        echo_line(f"problem: {first}")
+        for line in more:
+            echo_line(line)
+    if hidden := sum(1 + len(group.names) for group in groups[_MAX_SHOWN_PROBLEMS:]):
+        echo_line(f"... and {hidden:,} more of other kinds")
     counts = (
         f"{report.num_stored} of {report.num_videos} videos stored, {report.num_failed} failed, "
         f"{f'{report.num_concealed} with concealed damage, ' if report.num_concealed else ''}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
+from collections.abc import Set
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -37,6 +38,7 @@ from flowprep.dataset.layout import (
 )
 from flowprep.dataset.lease import locked_dataset
 from flowprep.dataset.parts import holds_published_alone
+from flowprep.dataset.problems import EqualProblems, sum_up
 from flowprep.dataset.rebuild import rebuild_sidecar
 from flowprep.dataset.sources import SourceCheck
 from flowprep.dataset.verify_video import HashingReader, check_video
@@ -68,6 +70,8 @@ class VerifyReport:
     repaired: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """One sentence for each fact that is worth knowing but not wrong."""
+    keys: frozenset[str] = field(default=frozenset(), repr=False)
+    """The keys of the manifest's videos."""
 
     @property
     def is_whole(self) -> bool:
@@ -78,6 +82,10 @@ class VerifyReport:
         videos is not whole either.
         """
         return not self.problems
+
+    def summed_up(self) -> list[EqualProblems]:
+        """Returns the problems, and those together that differ only in what they name."""
+        return sum_up(self.problems, self.keys)
 
 
 def verify_dataset(
@@ -163,7 +171,7 @@ def _verified(
     # Of a shard whose sidecar cannot be read it is what failures.jsonl says that counts.
     keys = [entry.video.key for entry in entries if entry.shard in unread]
     failures = recorded | {key: stored[key] for key in keys if stored and key in stored}
-    known = {entry.video.key for entry in entries}
+    known = report.keys = frozenset(entry.video.key for entry in entries)
     if found := _wrong_failures(storage, stored, failures, known, placed):
         if repairer is not None:
             leased = repairer.lock()
@@ -215,7 +223,7 @@ def _wrong_failures(
     storage: Storage,
     stored: dict[str, Failure] | None,
     failures: dict[str, Failure],
-    known: set[str],
+    known: Set[str],
     placed: Counter[str],
 ) -> list[str]:
     """Says where `failures.jsonl` is not what the sidecars say, which count."""

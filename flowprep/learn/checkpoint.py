@@ -28,7 +28,7 @@ import torch
 from flowprep._version import __version__
 from flowprep.config import VERSION_1_VALUES, ExtractConfig
 from flowprep.dataset.read import FlowDataset
-from flowprep.differences import find_differences, flatten, mismatch
+from flowprep.differences import Differences, find_differences, flatten, mismatch
 from flowprep.errors import ConfigError, FlowprepError, WeightsError
 from flowprep.learn.clip_inputs import StreamName, sees_flow
 from flowprep.learn.clips.targets import class_names_of
@@ -382,11 +382,9 @@ def check_data(
             "Extract the videos as the training data were, or add --force to go on all the same.",
         )
     if labels and dataset.class_names and dataset.class_names != task.class_names:
-        stored, given = _numbered(task.class_names), _numbered(dataset.class_names)
-        longest = given if len(given) > len(stored) else stored
         raise mismatch(
             f"{dataset.location} has other classes than the network",
-            find_differences(stored, given, list(longest)),
+            _class_differences(task.class_names, dataset.class_names),
             _PLACES,
             "Extract it with the class list of the training data, or give it labels with these "
             "classes by `flowprep label` and name them with --labels.",
@@ -399,6 +397,23 @@ def check_data(
             f"training data by {task.implementation}: same algorithm, small differences"
         ]
     return []
+
+
+def _class_differences(one: Sequence[str], other: Sequence[str]) -> Differences:
+    """Returns the classes that differ; a class more or less shifts all others, and is one cause."""
+    stored, given = _numbered(one), _numbered(other)
+    longest = given if len(given) > len(stored) else stored
+    each = find_differences(stored, given, list(longest))
+    gone = [name for name in one if name not in other]
+    new = [name for name in other if name not in one]
+    if len(each) <= 2 + len(gone) + len(new):
+        return each
+    if [name for name in one if name in other] == [name for name in other if name in one]:
+        return {"classes that only one has": (gone, new)}
+    if not gone and not new:
+        name, (first, second) = next(iter(each.items()))
+        return {f"the order of {len(each)} classes, such as {name}": (first, second)}
+    return each
 
 
 def _numbered(class_names: Sequence[str]) -> dict[str, str]:

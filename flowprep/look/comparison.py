@@ -21,6 +21,7 @@ from flowprep.look.differences import DifferenceStatistics
 from flowprep.look.film import write_picture
 from flowprep.look.render import RGB, Page, Panel, Ramp, fit, panel_size
 from flowprep.printable import join_lines
+from flowprep.words import cut_middle
 
 __all__ = ["Comparison", "WorstField"]
 
@@ -113,9 +114,8 @@ class Comparison:
         for number, (name, one) in enumerate(rows):
             if number == len(shown) and len(ranked) > len(shown):
                 lines.append(f"... and {len(ranked) - len(shown)} that differ less; see --json")
-            short = name if len(name) <= width else f"...{name[3 - width :]}"
             row = (
-                f"{short:{width}}  {one.num_fields:6d}  {one.mean_px:7.3f} "
+                f"{cut_middle(name, width):{width}}  {one.num_fields:6d}  {one.mean_px:7.3f} "
                 f"{one.median_px:7.2f}  {one.p90_px:7.2f}  {one.p99_px:7.2f}  {one.max_px:7.2f}"
             )
             if one.equal_share is not None and one.within_one_share is not None:

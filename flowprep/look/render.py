@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 from flowprep.config import MAX_SIDE_PX
 from flowprep.errors import ConfigError
 from flowprep.look.color import OUTSIDE, color_wheel
+from flowprep.words import cut_middle
 
 __all__ = ["Page", "Panel", "Ramp", "arrow_factor", "draw_arrows", "fit", "panel_size"]
 
@@ -313,9 +314,9 @@ def _text_line(left: str, right: str, width: int, height: int, faint: bool) -> R
         length = draw.textlength(right, font)
         draw.text((width - length, 2), right, FAINT, font)
         room = int(width - length - 16)
-    if draw.textlength(left, font) > room:
-        while left and draw.textlength(left + "...", font) > room:
-            left = left[:-1]
-        left += "..."
+    whole, most = left, len(left)
+    while most > 3 and draw.textlength(left, font) > room:
+        most -= 1
+        left = cut_middle(whole, most)
     draw.text((0, 2), left, FAINT if faint else INK, font)
     return np.array(line)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from flowprep.inputs.video import Video
+from flowprep.words import cut_middle
 
 __all__ = ["count_classes", "table_lines"]
 
@@ -38,7 +39,7 @@ def table_lines(counts: ClassCounts) -> list[str]:
         return []
     names = [name for name in counts if name]
     shown = names if len(names) <= _MAX_ROWS else names[:_NUM_SHOWN]
-    rows = [(_short(name), counts[name]) for name in shown]
+    rows = [(cut_middle(name, _NAME_WIDTH), counts[name]) for name in shown]
     if rest := names[len(shown) :]:
         total = Counter[str]()
         for name in rest:
@@ -58,7 +59,3 @@ def table_lines(counts: ClassCounts) -> list[str]:
         line("class", headings),
         *(line(name, (f"{count[split]:,}" for split in splits)) for name, count in rows),
     ]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."

@@ -107,14 +107,22 @@ def test_flipped_bit(flowprep: Command, out: Path) -> None:
     assert "problem: shards/000000.tar has another SHA-256 than its sidecar says" in result.stdout
 
 
-def test_many_problems_are_cut(flowprep: Command, out: Path) -> None:
+def test_equal_problems_are_summed_up_and_unlike_ones_are_cut(flowprep: Command, out: Path) -> None:
     for number in range(53):
         (out / f"stranger-{number:02d}").touch()
     lines = flowprep("verify", out).stdout.splitlines()
-    assert lines[0] == "problem: stranger-00 does not belong to the data set; remove it"
-    assert len(lines) == 52
-    assert lines[50] == "... and 3 more"
-    assert lines[51].startswith("NOT WHOLE: 53 problems; ")
+    assert lines[:2] == [
+        "problem: stranger-00 does not belong to the data set; remove it",
+        "  and 52 more like it: stranger-01, stranger-02, stranger-03, ...",
+    ]
+    assert len(lines) == 3
+    assert lines[-1].startswith("NOT WHOLE: 53 problems; ")
+    for number in range(60):
+        letters = chr(97 + number // 26) + chr(97 + number % 26)
+        (out / f"unlike-{letters}").touch()
+    lines = flowprep("verify", out).stdout.splitlines()
+    assert lines[-2] == "... and 11 more of other kinds"
+    assert lines[-1].startswith("NOT WHOLE: 113 problems; ")
 
 
 def test_info(flowprep: Command, made: Path) -> None:

@@ -215,7 +215,11 @@ def test_a_mistake_in_the_file_is_named(
             2,
             "--partial-bn does not apply to i3d, got True; .*, or choose tsn-resnet18 or",
         ),
-        (("--stream", "both"), 2, "--stream must be flow or rgb for resnet18, got 'both'"),
+        (
+            ("--stream", "both"),
+            2,
+            "--stream must be flow or rgb or rgb-difference for resnet18, got 'both'",
+        ),
         (
             ("--stream", "both", "--recipe", "i3d"),
             2,

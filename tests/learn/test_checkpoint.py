@@ -267,6 +267,18 @@ def test_classes_in_another_order_are_refused_whatever_is_forced(dataset: FlowDa
     assert check_data(reordered, dataset, stream="flow", labels=False) == []
 
 
+def test_one_class_more_is_one_difference(dataset: FlowDataset) -> None:
+    task = describe_task(dataset)
+    more = dataclasses.replace(task, class_names=("a new one", *task.class_names))
+    with pytest.raises(ConfigMismatchError) as caught:
+        check_data(more, dataset, stream="flow")
+    assert caught.value.differences == {"classes that only one has": (["a new one"], [])}
+    assert "a new one in training, nothing here" in str(caught.value)
+    turned = dataclasses.replace(task, class_names=task.class_names[1:] + task.class_names[:1])
+    with pytest.raises(ConfigMismatchError, match="the order of 8 classes, such as class 0"):
+        check_data(turned, dataset, stream="flow")
+
+
 def test_another_implementation_is_noted(dataset: FlowDataset) -> None:
     task = dataclasses.replace(describe_task(dataset), implementation="opencv-99")
     (note,) = check_data(task, dataset, stream="flow")

@@ -2,6 +2,7 @@
 
 import { $, setUpSearch, wordsOf } from "./page.js";
 import { Table } from "./table.js";
+import { Thumbnails } from "./thumbnails.js";
 
 const NAME_FILTERS = ["class", "split"];
 
@@ -32,6 +33,7 @@ export class VideoList {
     this.nameFilters = NAME_FILTERS.filter((id) => columns[id]);
     for (const id of NAME_FILTERS) fillNames($(id), columns[id]);
     this.fillFindings();
+    const thumbnails = new Thumbnails($("scroller"));
     this.table = new Table({
       columns: Object.values(columns),
       count,
@@ -42,6 +44,7 @@ export class VideoList {
       onCount: (words) => { $("count").textContent = words; },
       onMove: (place, row) => onChoose(this.keys[row]),
       classOf: (row) => classOf(this.keys[row]),
+      pictureOf: (row) => thumbnails.get(this.keys[row]),
     });
     setUpSearch($("search"), () => this.refilter());
     for (const id of [...NAME_FILTERS, "finding"]) $(id).addEventListener("change", () => this.refilter());

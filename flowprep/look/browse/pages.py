@@ -7,6 +7,7 @@
     GET /api/statistics       the statistics and findings known so far, in columns
     GET /api/findings?key=    the findings about one video, in words
     GET /api/video?key=       one video, and where each of its JPEGs begins
+    GET /thumbnail?key=       a small picture of a video, for the list
     GET /stream?key=&name=    one stream of a video, by byte ranges: one read from the shard each
 
 No request takes a path. A key is looked up in the index, and a name among the streams. guard.py
@@ -36,6 +37,7 @@ from flowprep.errors import DatasetError, FlowprepError, StorageError
 from flowprep.inputs.keys import unescape_key
 from flowprep.look.browse.background import BackgroundSurvey
 from flowprep.look.browse.guard import refusal
+from flowprep.look.browse.thumbnails import Thumbnails
 from flowprep.look.color import OUTSIDE, error_ramp, wheel_hues
 from flowprep.look.findings.kinds import KINDS
 from flowprep.look.findings.statistics import describe_video
@@ -76,6 +78,7 @@ _STATIC = {
     "/list.js": ("browse/list.js", "text/javascript"),
     "/player.js": ("browse/player.js", "text/javascript"),
     "/streams.js": ("browse/streams.js", "text/javascript"),
+    "/thumbnails.js": ("browse/thumbnails.js", "text/javascript"),
     "/view.js": ("browse/view.js", "text/javascript"),
 }
 
@@ -88,6 +91,7 @@ class Pages:
     def __init__(self, dataset: FlowDataset, survey: BackgroundSurvey) -> None:
         self._dataset = dataset
         self._survey = survey
+        self._thumbnails = Thumbnails(dataset)
         self._streams = stream_names(dataset.config.encode)
         self._describe = _encoded(self._dataset_values())
         self._videos = _encoded(self._video_columns())
@@ -103,6 +107,7 @@ class Pages:
             "/api/statistics": lambda request: _json(request, *_encoded(self._survey.columns())),
             "/api/findings": self.findings,
             "/api/video": self.video,
+            "/thumbnail": self.thumbnail,
             "/stream": self.stream,
         }
         routes = [Route(path, self.file, methods=["GET"]) for path in self._files]
@@ -153,6 +158,12 @@ class Pages:
                 "offsets": {name: dataset.offsets(key, name).tolist() for name in self._streams},
             }
         return _json(request, *_encoded(values))
+
+    def thumbnail(self, request: Request) -> Response:
+        key = self._key(request)
+        with _readable(key):
+            picture = self._thumbnails.get(key)
+        return Response(picture, media_type="image/jpeg")
 
     def stream(self, request: Request) -> Response:
         key = self._key(request)
@@ -230,7 +241,7 @@ class Pages:
         videos = list(dataset.videos)
         keys = [video.key for video in videos]
         nothing = [None] * len(videos)
-        key = key_column(keys, "21em")
+        key = key_column(keys, "26em")
         key["also"] = {row: _name(key) for row, key in enumerate(keys) if "%" in key}
         splits = [video.split or "" for video in videos]
         columns: dict[str, dict[str, Any]] = {

@@ -83,7 +83,8 @@ KINDS: dict[str, FindingKind] = {
         "fault",
         "Much of the motion has the largest value that can be stored.",
         "All fast motion looks the same.",
-        "Extract with a larger `--bound`. This page recommends one.",
+        "If the present bound cut it off, a larger `--bound` keeps this motion and makes the "
+        "levels of all videos coarser: `flowprep report` weighs both. If not, look at the source.",
     ),
     "invalid": FindingKind(
         "Values that are not numbers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,14 @@ class BoundAdvice:
     shares: NDArray[np.float64]
     """The same upper limit for each of NICE_BOUNDS_PX."""
 
+    def not_smaller(self) -> BoundAdvice:
+        """Returns the advice for a data set with videos whose motion the current bound clips."""
+        if self.recommended_px >= self.current_px:
+            return self
+        return dataclasses.replace(
+            self, recommended_px=self.current_px, recommended_share=self.current_share
+        )
+
 
 def most_beyond(
     summary: FlowSummary, bound_px: float, bounds: NDArray[np.float64]
@@ -77,16 +86,19 @@ def recommend_bound(
 ) -> BoundAdvice:
     """Returns the smallest of NICE_BOUNDS_PX that clips at most the requested share.
 
-    `most` are sums of `most_beyond` over NICE_BOUNDS_PX.
+    The current bound is the answer if it is enough and no smaller one is. `most` are sums of
+    `most_beyond` over NICE_BOUNDS_PX.
     """
     shares = most / max(1, num_values)
     enough = np.flatnonzero(shares <= requested_share)
     place = int(enough[0]) if enough.size else len(NICE_BOUNDS_PX) - 1
+    current_share = num_clipped / max(1, num_values)
+    keeps = current_share <= requested_share and NICE_BOUNDS_PX[place] > bound_px
     return BoundAdvice(
         current_px=bound_px,
-        current_share=num_clipped / max(1, num_values),
+        current_share=current_share,
         requested_share=requested_share,
-        recommended_px=NICE_BOUNDS_PX[place],
-        recommended_share=float(shares[place]),
+        recommended_px=bound_px if keeps else NICE_BOUNDS_PX[place],
+        recommended_share=current_share if keeps else float(shares[place]),
         shares=shares,
     )

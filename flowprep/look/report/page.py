@@ -29,9 +29,10 @@ from flowprep.local_files import partial_file
 from flowprep.look.color import flow_to_color
 from flowprep.look.film import webp_picture
 from flowprep.look.findings.kinds import KINDS, Finding
+from flowprep.look.report.bound import BoundAdvice
 from flowprep.look.report.charts import bound_charts, video_charts
 from flowprep.look.report.markup import code, data_url, escape, join_counts, percent
-from flowprep.look.report.report import Report
+from flowprep.look.report.report import Report, num_clipped
 from flowprep.look.report.survey import ShownFinding
 from flowprep.look.web.page import (
     SEVERITIES,
@@ -246,17 +247,11 @@ def _bound(report: Report) -> str:
     bound = report.total.bound
     if not report.rows:
         return "<p>The data set holds no video, so there is no motion to show.</p>"
-    text = (
-        f"Recommended: <strong>--bound {bound.recommended_px:g}</strong>. It is the smallest "
-        f"round bound that clips at most {percent(bound.requested_share)} of the flow components "
-        f"of this data set ({percent(bound.recommended_share)} at the very most). The current "
-        f"bound of {bound.current_px:g} px clip {percent(bound.current_share)}"
-    )
-    ratio = bound.current_px / bound.recommended_px
-    if ratio >= 1.5:
-        text += f"; the recommended bound would make levels {ratio:.1f} times finer."
+    clipped = num_clipped(report.findings, report.rows)
+    if clipped and bound.recommended_px == bound.current_px:
+        text = _keep_bound(bound, clipped)
     else:
-        text += "."
+        text = _other_bound(bound)
     note = (
         "The shares here are upper limits, because the stored histograms count vector lengths "
         "before clipping. A vector that is longer than a bound has at most one component above "
@@ -269,6 +264,33 @@ def _bound(report: Report) -> str:
     )
 
 
+def _keep_bound(bound: BoundAdvice, clipped: int) -> str:
+    """Returns the advice where the bound suits the data set, but not some of its videos."""
+    return (
+        f"Recommended: keep <strong>--bound {bound.current_px:g}</strong>. It clips "
+        f"{percent(bound.current_share)} of the flow components of this data set; "
+        f"{percent(bound.requested_share)} may be clipped. The motion of "
+        f"{format_count(clipped, 'video')} reaches it all the same: a smaller bound would clip "
+        "more of that motion, and a larger one would make the levels of all videos coarser."
+    )
+
+
+def _other_bound(bound: BoundAdvice) -> str:
+    """Returns the advice to take the recommended bound, and what the current one does."""
+    text = (
+        f"Recommended: <strong>--bound {bound.recommended_px:g}</strong>. It is the smallest "
+        f"round bound that clips at most {percent(bound.requested_share)} of the flow components "
+        f"of this data set ({percent(bound.recommended_share)} at the very most). The current "
+        f"bound of {bound.current_px:g} px clips {percent(bound.current_share)}"
+    )
+    ratio = bound.current_px / bound.recommended_px
+    if ratio >= 1.5:
+        text += f"; the recommended bound would make levels {ratio:.1f} times finer."
+    else:
+        text += "."
+    return text
+
+
 # ---- classes
 
 
@@ -278,7 +300,8 @@ def _classes(report: Report) -> str:
         f'<p class="quiet legend"><img class="wheel" src="{legend}" alt="Color wheel">'
         "<span>The mean field of each class, from the sampled videos. Hue is the direction: red is "
         "right, yellow down, cyan left, violet up. Saturation is the length. All classes share one "
-        "scale. Clipped shares and bounds come from all videos.</span></p>"
+        "scale. Clipped shares and bounds come from all videos. The last column is the bound that "
+        "would do for a class alone; one bound serves all of a data set.</span></p>"
     )
     greatest = max((item.mean_px for item in report.classes), default=0.0) or 1.0
     fields = [item.mean_flow for item in report.classes if item.mean_flow is not None]

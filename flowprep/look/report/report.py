@@ -5,10 +5,11 @@ make_report(out)   the stored statistics of every video, and the pixels of a sam
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flowprep.dataset.describe import DatasetDescription, describe_dataset
@@ -27,7 +28,13 @@ from flowprep.look.report.survey import (
 )
 from flowprep.storage import Storage
 
-__all__ = ["Report", "make_report"]
+__all__ = ["Report", "make_report", "num_clipped"]
+
+
+def num_clipped(findings: Sequence[Finding], rows: Sequence[VideoRow]) -> int:
+    """Returns how many videos are found clipped by the current bound, and not by an earlier one."""
+    keys = {finding.key for finding in findings if finding.kind == "clipped"}
+    return sum(row.key in keys and row.clipped_share > 0 for row in rows)
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,6 @@ class Report:
     """Length of flow that has full saturation in all pictures."""
     notes: tuple[str, ...] = ()
     """Notes on the labels that the report uses."""
-
-
-# ---- the recommended bound
-
-
-# ---- reading
 
 
 def make_report(
@@ -102,6 +103,9 @@ def make_report(
     order = {name: number for number, name in enumerate(KINDS)}
     findings = sorted(reader.findings, key=lambda item: order[item.kind])
     total = reader.total.summary("all videos", dataset.config, clipped_share)
+    if num_clipped(findings, reader.rows):
+        # Nobody is told to take a larger bound for some videos and a smaller one for all.
+        total = dataclasses.replace(total, bound=total.bound.not_smaller())
     # About half of the moving vectors are shorter than a third of this.
     color_max_px = max(1.0, min(total.p99_px, dataset.config.flow.bound_px))
     report = Report(

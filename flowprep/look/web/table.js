@@ -13,6 +13,22 @@ const cellText = (column, row) => {
   return value;
 };
 
+// A text that is cut where it is too long, but never at its end: that tells long keys apart.
+const END_LENGTH = 14;
+
+const fillCell = (cell, text) => {
+  if (text.length <= END_LENGTH) {
+    cell.append(text);
+    return;
+  }
+  const box = document.createElement("span");
+  box.className = "cut";
+  for (const part of [text.slice(0, -END_LENGTH), text.slice(-END_LENGTH)]) {
+    box.append(Object.assign(document.createElement("span"), { textContent: part }));
+  }
+  cell.append(box);
+};
+
 // Which rows are shown, and in which order.
 class Rows {
   constructor(columns, count) {
@@ -95,10 +111,10 @@ export class Table {
   // names, values are indices of `names`. In a column of sets, values are bits over `names`. `also`
   // has more text to search, by row. `filter()` returns {words, accepts}: the words that a row's
   // text must contain, and a function of the row or null. `onMove(place, row)` is called for every
-  // move. `classOf(row)` marks rows. If `keepsActive` is true, a sort keeps the active row and does
+  // move. `classOf(row)` marks rows, `pictureOf(row)` makes the picture before a key. If `keepsActive` is true, a sort keeps the active row and does
   // not begin at the top.
-  constructor({ columns, count, scroller, table, filter, onCount, onMove, classOf, keepsActive = false }) {
-    Object.assign(this, { columns, scroller, table, filter, onCount, onMove, classOf, keepsActive });
+  constructor({ columns, count, scroller, table, filter, onCount, onMove, classOf, pictureOf, keepsActive = false }) {
+    Object.assign(this, { columns, scroller, table, filter, onCount, onMove, classOf, pictureOf, keepsActive });
     this.rows = new Rows(columns, count);
     this.active = 0;
     [this.headRow] = table.tHead.rows;
@@ -239,10 +255,15 @@ export class Table {
     row.className = [place === this.active ? "active" : "", this.classOf?.(this.rowAt(place)) ?? ""].join(" ").trim();
     for (const column of this.columns) {
       const cell = row.insertCell();
-      cell.textContent = cellText(column, this.rowAt(place));
+      const text = cellText(column, this.rowAt(place));
       if (column.kind === "number") cell.className = "n";
-      else cell.title = cell.textContent;
-      if (column.kind === "key") cell.classList.add("key");
+      else cell.title = text;
+      if (column.kind === "key") {
+        cell.classList.add("key");
+        if (this.pictureOf) cell.append(this.pictureOf(this.rowAt(place)));
+      }
+      if (["key", "name"].includes(column.kind)) fillCell(cell, text);
+      else cell.textContent = text;
     }
     return row;
   }

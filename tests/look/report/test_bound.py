@@ -67,3 +67,26 @@ def test_motion_beyond_the_last_bin_is_not_forgotten() -> None:
     most = most_beyond(FlowSummary.of(quantizer.statistics), 20, np.array(NICE_BOUNDS_PX))
     advice = recommend_bound(most, 32, 32, bound_px=20, requested_share=0.01)
     assert advice.recommended_px == 320
+
+
+def test_a_bound_that_is_enough_is_not_made_larger() -> None:
+    field = np.zeros((10, 10, 2), np.float32)
+    field[0, 0] = (30, 0)
+    quantizer = FieldQuantizer(FlowSpec(bound_px=33))
+    quantizer.quantize(field)
+    most = most_beyond(FlowSummary.of(quantizer.statistics), 33, np.array(NICE_BOUNDS_PX))
+    # 33 is no round bound; the next one is 36.
+    most[np.array(NICE_BOUNDS_PX) < 33] = field.size
+    advice = recommend_bound(most, field.size, 0, bound_px=33, requested_share=0.001)
+    assert (advice.recommended_px, advice.recommended_share) == (33, 0)
+
+
+def test_nobody_is_told_to_take_a_larger_and_a_smaller_bound() -> None:
+    most = np.zeros(len(NICE_BOUNDS_PX))
+    advice = recommend_bound(most, 1000, 5, bound_px=20, requested_share=0.01)
+    assert advice.recommended_px < 20
+    kept = advice.not_smaller()
+    assert (kept.recommended_px, kept.recommended_share) == (20, 0.005)
+    most[:-1] = 1000
+    larger = recommend_bound(most, 1000, 500, bound_px=20, requested_share=0.01)
+    assert larger.not_smaller() is larger
