@@ -436,4 +436,11 @@ def build_spec(kind: type[Any], values: Mapping[str, Any]) -> Any:
     # A default here would silently give the stored numbers another meaning.
     if missing := sorted(known - set(values)):
         raise ConfigError(f"{kind.__name__} needs {', '.join(missing)}; add what is missing")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except OverflowError as error:
+        # An integer of hundreds of digits, where a float is meant.
+        raise ConfigError(
+            f"{kind.__name__} must have numbers that a float can hold, got a longer one; take what "
+            "was stored"
+        ) from error

@@ -37,6 +37,7 @@ from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import check_data, library_versions
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.clips.select import check_clip
+from flowprep.learn.evaluate import checkpoint_notes
 from flowprep.learn.features_config import CLIP_OPTIONS, POOL, FeatureSpec
 from flowprep.learn.features_files import FeatureSet, VideoFeatures, open_features, read_config
 from flowprep.learn.features_network import NetworkSource, check_layer, load_networks
@@ -211,13 +212,13 @@ def _networks(
             "--weights FILE"
         )
     trained: list[Trained] = []
-    notes: list[str] = []
     if checkpoints:
         if clip:
             raise ConfigError(
                 f"{next(iter(clip))} is for foreign weights, because a checkpoint says what its "
                 "network sees; leave it out"
             )
+        notes = [note for path in checkpoints for note in checkpoint_notes(path)]
         sources, trained = checkpoint_sources(checkpoints, stream, task)
     else:
         if model is None or not weights:

@@ -99,6 +99,9 @@ def _changed(random: np.random.Generator, values: Any) -> Any:
 
 def _places(values: Any, path: tuple[Any, ...]) -> Any:
     yield path
+    # A value may have become as deep as Python can read.
+    if len(path) > 40:
+        return
     if isinstance(values, dict):
         for name in values:
             yield from _places(values[name], (*path, name))

@@ -142,3 +142,11 @@ def test_configurations_do_without_torch() -> None:
         "flowprep.learn.clips.transforms; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("field", ["decay", "label_smoothing", "clip_gradient_norm", "momentum"])
+def test_a_stored_number_beyond_all_floats_is_refused(field: str) -> None:
+    values = TrainConfig().to_dict()
+    values["optimization"][field] = -(10**400)
+    with pytest.raises(ConfigError):
+        TrainConfig.from_dict(values)
