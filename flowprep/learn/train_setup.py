@@ -19,6 +19,7 @@ from flowprep.learn.checkpoint import (
     describe_task,
     library_versions,
 )
+from flowprep.learn.class_weights import INVERSE
 from flowprep.learn.clips.select import select_videos
 from flowprep.learn.clips.targets import choose_losses, has_usable_label, head_groups
 from flowprep.learn.clips.testing import TestViews
@@ -129,7 +130,7 @@ def digest_videos(
 ) -> str:
     """Returns a checksum of the training videos: their order decides the sample at a position.
 
-    It covers the weights of their classes too, which may come from a file.
+    It covers the weights of their classes too if they come from a file, which may change.
     """
     digest = hashlib.sha256()
     for heads in head_groups(datasets):
@@ -138,7 +139,7 @@ def digest_videos(
             for place in places:
                 video = datasets[head].videos[place]
                 digest.update(f"{video.key} {video.labels} {video.num_frames}\n".encode())
-    if weights is not None:
+    if weights is not None and config.optimization.class_weights != INVERSE:
         digest.update(repr([own.tolist() for own in weights]).encode())
     return digest.hexdigest()
 
