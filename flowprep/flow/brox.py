@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.flow.base import FlowPair, VideoEstimator
-from flowprep.flow.parameters import DIRECTIONS, BroxParameters, Direction
+from flowprep.flow.parameters import BroxParameters
+from flowprep.flow.prepared import PreparedEstimator
 from flowprep.garbage import collector_paused
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ Size = tuple[int, int]
 """Width and height in px."""
 
 
-class Brox(VideoEstimator):
+class Brox(PreparedEstimator["list[FrameLevel]"]):
     """High accuracy optical flow by warping (Brox et al., ECCV 2004), as in OpenCV's CUDA class.
 
     The solver does not converge, and float32 does not settle its last digits: a change of 1e-7 in
@@ -39,15 +38,12 @@ class Brox(VideoEstimator):
         from flowprep.flow import brox_level, brox_pyramid
 
         self._level_module, self._pyramid_module = brox_level, brox_pyramid
+        super().__init__()
         self._parameters = parameters
-        self._shape: tuple[int, ...] = ()
-        """Height and width of the frames that the memory is for."""
         self._levels: list[Level] = []
-        self._frames: list[list[FrameLevel]] = []
-        """Memory of frames that no video holds."""
         self._down: list[tuple[Taps, Taps]] = []
         self._up: list[tuple[Taps, Taps]] = []
-        self._memory = np.zeros(0, np.float32)
+        self._memory = self._line = np.zeros(0, np.float32)
         # Kernels are compiled, or read from disk, at their first call. This call does it now, so
         # that the time of a video's first pair does not include it.
         blank = np.zeros((self.min_side_px, self.min_side_px), np.uint8)
@@ -60,61 +56,13 @@ class Brox(VideoEstimator):
         name = cls.implementation
         return name if parameters.pyramid_filter == "ncv" else f"{name}-{parameters.pyramid_filter}"
 
-    def pairs(
-        self,
-        frames: Iterable[NDArray[np.uint8]],
-        *,
-        step: int = 1,
-        directions: Sequence[Direction] = DIRECTIONS,
-    ) -> Iterator[FlowPair]:
-        """Like the base class; each frame is prepared once for its up to four pairs."""
-        images = (frame * np.float32(1 / 255) for frame in frames)
-        yield from self.pairs_of_floats(images, step=step, directions=directions)
-
-    def pairs_of_floats(
-        self,
-        frames: Iterable[NDArray[np.float32]],
-        *,
-        step: int = 1,
-        directions: Sequence[Direction] = DIRECTIONS,
-    ) -> Iterator[FlowPair]:
-        """Like `pairs`, for frames that are (H, W) float32 in [0, 1]."""
-        window: deque[list[FrameLevel]] = deque()
-        shape: tuple[int, ...] | None = None
-        try:
-            for number, frame in enumerate(frames):
-                shape = shape or frame.shape
-                if frame.shape != shape:
-                    raise ValueError(f"all frames must be of one size, {shape}, got {frame.shape}")
-                # For every frame, because other videos may have used the estimator in between.
-                self._set_size(frame.shape[1], frame.shape[0])
-                # A frame that has met all its partners gives its memory to the new frame.
-                memory = window.popleft() if len(window) > step else self._take_frame()
-                self._prepare(frame, memory)
-                window.append(memory)
-                if number >= step:
-                    first, last = window[0], window[-1]
-                    yield FlowPair(
-                        index=number - step,
-                        forward=self._flow(first, last) if "forward" in directions else None,
-                        backward=self._flow(last, first) if "backward" in directions else None,
-                    )
-        finally:
-            # Fresh memory costs as much time as a field. The next video, or the next single pair,
-            # takes this.
-            if window and shape == self._shape:
-                self._frames += window
-
     def _set_size(self, width: int, height: int) -> None:
         """Allocates the levels, finest first."""
-        if self._shape == (height, width):
-            return
-        self._shape = (height, width)
-        self._frames = []
         p, pyramid = self._parameters, self._pyramid_module
         sizes = pyramid.level_sizes(width, height, p.scale_factor, p.outer_iterations)
         self._levels = [self._level_module.Level(*size) for size in sizes]
-        self._memory = np.zeros(1, np.float32)
+        self._memory = np.zeros(0, np.float32)
+        self._line = self._level_module.aligned_zeros(pyramid.line_size(width))
         self._down, self._up = [], []
         for large, small in itertools.pairwise(sizes):
             self._down.append(self._taps(pyramid.DOWN_TAPS[p.pyramid_filter], large, small))
@@ -126,18 +74,21 @@ class Brox(VideoEstimator):
         """Returns the taps of a step of the pyramid, along x and along y."""
         size = self._pyramid_module.memory_size(before, after)
         if size > self._memory.size:
-            self._memory = np.zeros(size, np.float32)
+            self._memory = self._level_module.aligned_zeros(size)
         factor = self._parameters.scale_factor
         columns, rows = (make(after[side], before[side], factor) for side in (0, 1))
         return columns, rows
 
-    def _take_frame(self) -> list[FrameLevel]:
-        if self._frames:
-            return self._frames.pop()
+    def _new_frame(self) -> list[FrameLevel]:
         return [self._level_module.FrameLevel(x.width, x.height) for x in self._levels]
 
-    def _prepare(self, frame: NDArray[np.float32], levels: list[FrameLevel]) -> None:
-        """Fills `levels`, finest first, with the pyramid of `frame` and its derivatives."""
+    def _prepare(self, frame: NDArray[Any], levels: list[FrameLevel]) -> None:
+        """Fills `levels`, finest first, with the pyramid of `frame` and its derivatives.
+
+        `frame` is (H, W), uint8 or float32 in [0, 1].
+        """
+        if frame.dtype == np.uint8:
+            frame = frame * np.float32(1 / 255)
         before: FrameLevel | None = None
         for number, (level, memory) in enumerate(zip(self._levels, levels, strict=True)):
             stride, width, height = 2 * level.length, level.width, level.height
@@ -147,7 +98,7 @@ class Brox(VideoEstimator):
                 larger = self._levels[number - 1]
                 self._resample(before.own, larger, memory.own, level, self._down[number - 1], 1.0)
             self._pyramid_module.derive(
-                memory.own, stride, width, height, memory.packed, self._memory
+                memory.own, stride, width, height, memory.packed, self._line
             )
             before = memory
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.flow.base import FlowEstimator, FlowPair
-from flowprep.flow.parameters import DIRECTIONS, Direction, FarnebackParameters
+from flowprep.flow.parameters import FarnebackParameters
+from flowprep.flow.prepared import PreparedEstimator
 from flowprep.garbage import collector_paused
 
 if TYPE_CHECKING:
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Farneback"]
 
 
-class Farneback(FlowEstimator):
+class Farneback(PreparedEstimator["Frame"]):
     """Farneback (2003) as in cv2.calcOpticalFlowFarneback, but in float32 throughout."""
 
     implementation = "flowprep-1"
@@ -30,54 +28,28 @@ class Farneback(FlowEstimator):
         from flowprep.flow import farneback_level
 
         self._kernels = farneback_level
+        super().__init__()
         self._parameters = parameters
         self._filters = farneback_level.expansion_filters(parameters.poly_n, parameters.poly_sigma)
         self._window = farneback_level.averaging_window(parameters.winsize, parameters.gaussian)
-        # Single calls reuse this while the frame size stays the same: requesting memory from the
-        # system would cost more than the arithmetic.
-        self._pyramid: Pyramid | None = None
-        self._frames: list[Frame] = []
+        self._pyramid: Pyramid
         # Kernels are compiled, or read from disk, at their first call. This call does it now, so
         # that the time of a video's first pair does not include it.
         blank = np.zeros((self.min_side_px, self.min_side_px), np.uint8)
         with collector_paused():
             self(blank, blank)
 
-    def __call__(self, prev: NDArray[np.uint8], next: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _set_size(self, width: int, height: int) -> None:
+        self._pyramid = self._kernels.Pyramid((height, width), self._parameters)
+
+    def _new_frame(self) -> Frame:
+        return self._pyramid.new_frame()
+
+    def _prepare(self, frame: NDArray[Any], memory: Frame) -> None:
+        """Writes the polynomial expansion of a frame at each level into `memory`."""
         pyramid = self._pyramid
-        if pyramid is None or pyramid.full.shape != prev.shape:
-            pyramid = self._pyramid = self._kernels.Pyramid(prev.shape, self._parameters)
-            self._frames = [pyramid.new_frame(), pyramid.new_frame()]
-        for image, frame in zip((prev, next), self._frames, strict=True):
-            self._expand(image, pyramid, frame)
-        return self._flow(pyramid, *self._frames)
-
-    def pairs(
-        self,
-        frames: Iterable[NDArray[np.uint8]],
-        *,
-        step: int = 1,
-        directions: Sequence[Direction] = DIRECTIONS,
-    ) -> Iterator[FlowPair]:
-        """Yields the same as `FlowEstimator.pairs`; each frame is expanded once for all pairs."""
-        window: deque[Frame] = deque()
-        pyramid: Pyramid | None = None
-        for number, image in enumerate(frames):
-            pyramid = pyramid or self._kernels.Pyramid(image.shape, self._parameters)
-            window.append(window.popleft() if number > step else pyramid.new_frame())
-            self._expand(image, pyramid, window[-1])
-            if number >= step:
-                first, last = window[0], window[-1]
-                yield FlowPair(
-                    index=number - step,
-                    forward=self._flow(pyramid, first, last) if "forward" in directions else None,
-                    backward=self._flow(pyramid, last, first) if "backward" in directions else None,
-                )
-
-    def _expand(self, image: NDArray[np.uint8], pyramid: Pyramid, frame: Frame) -> None:
-        """Writes the polynomial expansion of an image at each level into `frame`."""
-        np.copyto(pyramid.full, image)
-        for number, (level, expansion) in enumerate(zip(pyramid.levels, frame, strict=True)):
+        np.copyto(pyramid.full, frame)
+        for number, (level, expansion) in enumerate(zip(pyramid.levels, memory, strict=True)):
             # Each level comes from the full image, not from the level before it.
             side = level.smoothing_side_px
             smooth = pyramid.smooth if number > 0 else level.image
@@ -96,9 +68,9 @@ class Farneback(FlowEstimator):
                 level.filtered,
             )
 
-    def _flow(self, pyramid: Pyramid, first: Frame, second: Frame) -> NDArray[np.float32]:
-        """Returns the flow from the first to the second frame, coarse to fine."""
-        levels = pyramid.levels
+    def _flow(self, prev: Frame, next: Frame) -> NDArray[np.float32]:
+        """Returns the flow from `prev` to `next`, coarse to fine."""
+        levels = self._pyramid.levels
         fields = [np.empty_like(levels[0].flow), *(level.flow for level in levels[1:])]
         fields[-1].fill(0)
         for number in reversed(range(len(levels))):
@@ -107,8 +79,8 @@ class Farneback(FlowEstimator):
                 cv2.resize(fields[number + 1], (level.width, level.height), dst=flow)
                 flow *= 1 / self._parameters.pyr_scale
             self._kernels.estimate(
-                first[number].own,
-                second[number].packed,
+                prev[number].own,
+                next[number].packed,
                 flow.reshape(-1),
                 self._window,
                 not self._parameters.gaussian,

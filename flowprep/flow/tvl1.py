@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.flow.base import FlowPair, VideoEstimator
-from flowprep.flow.parameters import DIRECTIONS, Direction, TVL1Parameters
+from flowprep.flow.parameters import TVL1Parameters
+from flowprep.flow.prepared import PreparedEstimator
 from flowprep.garbage import collector_paused
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ MIN_LEVEL_SIDE_PX = 16
 """The pyramid ends before a level with a smaller side (OpenCV, tvl1flow.cpp: calc)."""
 
 
-class TVL1(VideoEstimator):
+class TVL1(PreparedEstimator["list[FrameLevel]"]):
     """TV-L1 (Zach et al. 2007; Sanchez et al., IPOL 2013), coarse to fine, OpenCV's parameters.
 
     Its fields equal those of OpenCV 5's cv2.optflow.DualTVL1OpticalFlow to within about a hundredth
@@ -37,6 +35,7 @@ class TVL1(VideoEstimator):
         from flowprep.flow import tvl1_level
 
         self._level_module = tvl1_level
+        super().__init__()
         self._parameters = parameters
         self._levels: list[Level] = []
         # Kernels are compiled, or read from disk, at their first call. This call does it now, so
@@ -44,34 +43,6 @@ class TVL1(VideoEstimator):
         blank = np.zeros((self.min_side_px, self.min_side_px), np.uint8)
         with collector_paused():
             self(blank, blank)
-
-    def pairs(
-        self,
-        frames: Iterable[NDArray[np.uint8]],
-        *,
-        step: int = 1,
-        directions: Sequence[Direction] = DIRECTIONS,
-    ) -> Iterator[FlowPair]:
-        """Like the base class; each frame is prepared once for its up to four pairs."""
-        window: deque[list[FrameLevel]] = deque()
-        shape: tuple[int, ...] | None = None
-        for number, frame in enumerate(frames):
-            shape = shape or frame.shape
-            if frame.shape != shape:
-                raise ValueError(f"all frames must be of one size, {shape}, got {frame.shape}")
-            # For every frame, because other videos may have used the estimator in between.
-            self._set_size(frame.shape[1], frame.shape[0])
-            # A frame that has met all its partners gives its memory to the new frame.
-            memory = window.popleft() if len(window) > step else self._new_frame()
-            self._prepare(frame, memory)
-            window.append(memory)
-            if number >= step:
-                first, last = window[0], window[-1]
-                yield FlowPair(
-                    index=number - step,
-                    forward=self._flow(first, last) if "forward" in directions else None,
-                    backward=self._flow(last, first) if "backward" in directions else None,
-                )
 
     @property
     def num_iterations(self) -> list[list[int]]:
@@ -81,8 +52,6 @@ class TVL1(VideoEstimator):
     def _set_size(self, width: int, height: int) -> None:
         """Allocates the levels, finest first. Their sizes equal those of cv2.resize by a factor."""
         p = self._parameters
-        if self._levels and (self._levels[0].width, self._levels[0].height) == (width, height):
-            return
         self._levels = []
         while not self._levels or (
             len(self._levels) < p.nscales and min(width, height) >= MIN_LEVEL_SIDE_PX
@@ -93,7 +62,7 @@ class TVL1(VideoEstimator):
     def _new_frame(self) -> list[FrameLevel]:
         return [self._level_module.FrameLevel(x.width, x.height) for x in self._levels]
 
-    def _prepare(self, frame: NDArray[np.uint8], levels: list[FrameLevel]) -> None:
+    def _prepare(self, frame: NDArray[Any], levels: list[FrameLevel]) -> None:
         """Fills `levels`, finest first, with the pyramid of `frame`."""
         image = frame.astype(np.float32)
         step = self._parameters.scale_step
