@@ -60,6 +60,13 @@ WITHOUT_REMEDY = {
     "dataset/lost_plan.py": ["{} was lost; made anew from"],
     "exchange/import_tree.py": ["{} was lost; made anew from"],
     "dataset/unfilled.py": ["{} held no video yet, so it was begun anew"],
+    # GUARD_REMEDY is the remedy.
+    "learn/clips/loader.py": ["the processes that read clips ended while they were starting: {}"],
+    "processes.py": [
+        "a process cannot start processes while it is starting: {}",
+        "the worker processes ended while they were starting: {}",
+    ],
+    "learn/predict.py": ["VIDEO {}"],
     # The remedy is chosen above.
     "dataset/foreign.py": ["{} in {} {}: {}"],
     "learn/config.py": ["{} of {}: {}"],
