@@ -331,7 +331,8 @@ def plan_extractions(
     """
     configs: list[ExtractConfig] = []
     places = [-1] * len(wanted)
-    for stream in ("flow", "both", "rgb", "rgb-difference"):
+    # Those that see flow first: the frames of the others may come with it.
+    for stream in sorted(get_args(StreamName), key=sees_flow, reverse=True):
         for number, (config, own, stack) in enumerate(wanted):
             if own != stream:
                 continue
