@@ -144,7 +144,7 @@ class VideoList(Sequence[StoredVideo]):
             return self[video.key]
         raise ConfigError(
             "a video must be a video of the data set or its key, got a value of type "
-            f"{type(video).__name__}; dataset[0] is the first video"
+            f"{type(video).__name__}; take dataset[0] for the first video"
         )
 
     def position(self, video: VideoOrKey) -> int:

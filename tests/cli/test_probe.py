@@ -66,7 +66,7 @@ def test_scores_of_each_stream_are_written_and_fused(flowprep: Command, features
         (("--stream", "audio"), 2, "--stream must be of rgb, flow, which"),
         (("--test-split", "val"), 1, "has no video of split val, it has 16 of train, 8 of test"),
         (("--test-split", "all"), 2, "--test-split must hold other videos"),
-        (("--labels", "no"), 1, "has no labels 'no'"),
+        (("--labels", "no"), 1, "has no labels no"),
         (("--dataset", "no"), 1, "Error: no"),
     ],
 )

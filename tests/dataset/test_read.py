@@ -695,11 +695,11 @@ def test_a_video_or_its_key_gives_the_whole_video(dataset: FlowDataset) -> None:
     ("ask", "said"),
     [
         (lambda dataset: dataset.flow(0), "a video must be a video of the data set or its key, got"
-         " a value of type int; dataset[0] is the first video"),
+         " a value of type int; take dataset[0] for the first video"),
         (lambda dataset: dataset[1.5], "a video is found by its position, its key or itself, got a"
-         " value of type float; dataset[0] is the first video"),
+         " value of type float; take dataset[0] for the first video"),
         (lambda dataset: dataset[[0]], "a video is found by its position, its key or itself, got a"
-         " value of type list; dataset[0] is the first video"),
+         " value of type list; take dataset[0] for the first video"),
         (lambda dataset: dataset.flow("jump/a", "3"), "start must be an integer, got a value of"
          " type str; the first field or frame is 0"),
         (lambda dataset: dataset.frames("jump/a", 5), "indices must be a list of integers, got a"

@@ -149,7 +149,7 @@ def test_other_class_weights_are_another_training(dataset: FlowDataset, tmp_path
     [
         ({"freeze": "head"}, r"freeze must be trunk or a number of stages from 1 on, got head"),
         ({"freeze": "0"}, "freeze must be trunk or a number of stages from 1 on, got 0"),
-        ({"unfreeze_at": 0.5}, "unfreeze_at needs a frozen part; add --freeze"),
+        ({"unfreeze_at": 0.5}, "unfreeze_at needs a frozen part, got 0.5 and none; add --freeze"),
         ({"freeze": "trunk", "unfreeze_at": 1.0}, "unfreeze_at must be > 0 and < 1, got 1"),
     ],
 )

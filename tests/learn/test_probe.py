@@ -278,7 +278,9 @@ def test_what_lacks_labels_or_splits() -> None:
     with pytest.raises(ConfigError, match=r"test_split must hold other videos .* got 18 videos"):
         probed(videos, ProbeSpec(test_split="all"))
     some = [*videos, *without([video("x", videos[0].features)], "train", labels=False)]  # type: ignore[arg-type]
-    assert probed(some).notes == ("1 video of split train left out: no label",)
+    assert probed(some).notes == (
+        "1 video of split train left out: no label; give them one by `flowprep label`",
+    )
 
 
 def test_what_is_no_feature_or_option() -> None:

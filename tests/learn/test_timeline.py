@@ -303,7 +303,7 @@ def test_without_a_frame_rate_there_are_frames() -> None:
         (["1.5"], "must be a probability above 0"),
         (["0"], "must be a probability above 0"),
         (["walk"], "must be a probability above 0 and at most 1, or CLASS=VALUE, got 'walk'"),
-        (["wlak=.5"], "no class of the networks: 'wlak'; did you mean walk?"),
+        (["wlak=.5"], "must name a class of the networks, got wlak; did you mean walk?"),
         ([".5", ".6"], "for all classes must be given once"),
         (["walk=.5", "walk=.6"], "of walk must be given once"),
     ],
