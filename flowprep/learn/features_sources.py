@@ -28,7 +28,7 @@ __all__ = [
     "with_window",
 ]
 
-_ORDER: tuple[StreamName, ...] = ("rgb", "flow", "both")
+_ORDER: tuple[StreamName, ...] = ("rgb", "rgb-difference", "flow", "both")
 
 Trained = tuple[Checkpoint, Task]
 """A checkpoint, and the one of its tasks whose extraction is taken."""

@@ -10,6 +10,7 @@ import pytest
 
 from flowprep.dataset.read import open_dataset
 from flowprep.learn.checkpoint import save_checkpoint
+from flowprep.learn.config import ClipSpec
 from flowprep.learn.features import open_features
 from tests.cli.conftest import Command
 from tests.learn.conftest import extract_actions
@@ -124,3 +125,29 @@ def test_a_mismatch_shows_both_values(flowprep: Command, root: Path, tmp_path: P
     assert refused.code == 1
     assert "  crops: center in features.json, whole in this run\n" in refused.stderr
     assert "  tail: last in features.json, drop in this run\n" in refused.stderr
+
+
+def test_differences_of_frames_have_features_and_a_timeline(
+    flowprep: Command, root: Path, tmp_path: Path
+) -> None:
+    clip = ClipSpec("rgb-difference", 2, crop_px=32)
+    network = tmp_path / "difference.pt"
+    save_checkpoint(network, make_checkpoint(open_dataset(root / "motion"), clip=clip))
+    arrays = []
+    for number, source in enumerate((root / "motion", root / "videos")):
+        to = tmp_path / str(number)
+        options = ("--loaders", 0, "--executor", "inline", "--tail", "last", "--to", to)
+        result = flowprep("features", source, "--checkpoint", network, *options)
+        assert result.code == 0, result.stderr
+        files = sorted(to.rglob("*_rgb-difference.npy"))
+        arrays.append({path.name: np.load(path) for path in files})
+    stored, raw = arrays
+    assert len(stored) == 16
+    assert stored.keys() == raw.keys()
+    for name, array in stored.items():
+        np.testing.assert_array_equal(array, raw[name])
+    video = next((root / "videos").rglob("*.mp4"))
+    options = ("--timeline", tmp_path / "a.csv", "--window", 3, "--stride", 2)
+    result = flowprep("predict", video, "--checkpoint", network, *options)
+    assert result.code == 0, result.stderr
+    assert (tmp_path / "a.csv").exists()

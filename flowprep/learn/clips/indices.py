@@ -38,11 +38,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.clip_inputs import ClipInput, InputStream
 from flowprep.learn.config import ClipSpec
 
 __all__ = [
     "bidirectional_indices",
+    "frames_after",
     "indices_at",
     "sliding_starts",
     "test_indices",
@@ -144,6 +145,11 @@ def sliding_starts(
     return starts
 
 
+def frames_after(step: int) -> dict[InputStream, int]:
+    """Returns how many frames after its own a field, a frame or a difference reaches."""
+    return {"flow": step, "rgb": 0, "rgb-difference": 1}
+
+
 def indices_at(
     num_frames: int,
     num_flows: int,
@@ -202,8 +208,8 @@ class _Window:
     def of(cls, num_frames: int, num_flows: int, inputs: Sequence[ClipInput]) -> _Window:
         """Raises ConfigError if the video has no field or no frame."""
         # How many fields or frames are available, and how many frames each one spans.
-        counts = {"flow": num_flows, "rgb": num_frames, "rgb-difference": num_frames - 1}
-        lasts = {"flow": num_frames - num_flows, "rgb": 0, "rgb-difference": 1}
+        lasts = frames_after(num_frames - num_flows)
+        counts = {stream: num_frames - last for stream, last in lasts.items()}
         spans = [(one.num_frames - 1) * one.frame_stride + 1 for one in inputs]
         extents = [span - 1 + lasts[one.stream] for one, span in zip(inputs, spans, strict=True)]
         longest = extents.index(max(extents))

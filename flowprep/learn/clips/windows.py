@@ -21,7 +21,7 @@ from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.learn.clip_inputs import ClipInput, CropsName, TailName
 from flowprep.learn.clips.clip import fill_views
-from flowprep.learn.clips.indices import indices_at, sliding_starts
+from flowprep.learn.clips.indices import frames_after, indices_at, sliding_starts
 from flowprep.learn.clips.transforms import Crop, test_crops
 from flowprep.learn.config import ClipSpec
 
@@ -67,9 +67,9 @@ class Windows:
 
         The only window of a shorter video repeats it.
         """
-        more = {"flow": 1 + self.step, "rgb": 1}
+        lasts = frames_after(self.step)
         return max(
-            int(indices.max()) + more[one.stream]
+            int(indices.max()) + 1 + lasts[one.stream]
             for one, indices in zip(self.inputs, self._endless([0]), strict=True)
         )
 
@@ -85,7 +85,7 @@ class Windows:
 
     def is_ready(self, start: int, num_frames: int, num_flows: int) -> bool:
         """Whether so many frames and fields are enough for the window that begins at `start`."""
-        counts = {"flow": num_flows, "rgb": num_frames}
+        counts = {"flow": num_flows, "rgb": num_frames, "rgb-difference": num_frames - 1}
         return all(
             int(indices.max()) < counts[one.stream]
             for one, indices in zip(self.inputs, self._endless([start]), strict=True)
