@@ -39,6 +39,7 @@ __all__ = [
     "given_videos",
     "input_options",
     "list_options",
+    "run_options",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -206,23 +207,29 @@ config_options = _decorator(
 """The options that say what to compute and store."""
 
 
+def run_options(*skip: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds the options of `RunOptions` to a command, except the fields in `skip`."""
+    return dataclass_options(
+        RunOptions,
+        "Running",
+        names={"num_workers": "workers", "stall_timeout_seconds": "stall-timeout"},
+        skip=skip,
+        switches=("retry_failed", "redo_changed"),
+        metavars={
+            "address": "HOST:PORT|auto",
+            "runtime_env": "JSON|FILE",
+            "stall_timeout_seconds": "SECONDS",
+            "worker_memory": "SIZE|auto|none",
+        },
+    )
+
+
 @click.command(cls=GroupedCommand)
 @click.argument("videos", nargs=-1, metavar="VIDEOS...")
 @click.argument("out")
 @input_options
 @config_options
-@dataclass_options(
-    RunOptions,
-    "Running",
-    names={"num_workers": "workers", "stall_timeout_seconds": "stall-timeout"},
-    switches=("retry_failed", "redo_changed"),
-    metavars={
-        "address": "HOST:PORT|auto",
-        "runtime_env": "JSON|FILE",
-        "stall_timeout_seconds": "SECONDS",
-        "worker_memory": "SIZE|auto|none",
-    },
-)
+@run_options()
 @click.option(
     "--dry-run",
     is_flag=True,

@@ -13,6 +13,7 @@ from flowprep.cli.extract import (
     given_config,
     given_videos,
     list_options,
+    run_options,
 )
 from flowprep.cli.options import (
     ChoiceType,
@@ -132,19 +133,7 @@ __all__ = ["features"]
 @format_option("--input-format")
 @list_options
 @config_options
-@dataclass_options(
-    RunOptions,
-    "Running",
-    names={"num_workers": "workers", "stall_timeout_seconds": "stall-timeout"},
-    skip=("segment_frames", "redo_changed"),
-    switches=("retry_failed",),
-    metavars={
-        "address": "HOST:PORT|auto",
-        "runtime_env": "JSON|FILE",
-        "stall_timeout_seconds": "SECONDS",
-        "worker_memory": "SIZE|auto|none",
-    },
-)
+@run_options("segment_frames", "redo_changed")
 @click.option(
     "--loaders",
     "num_loaders",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from flowprep.config import ExtractConfig
 from flowprep.dataset.metadata import stored_config
 from flowprep.errors import ConfigError, FlowprepError
 from flowprep.learn.checkpoint import Checkpoint, Task, load_checkpoint
-from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.clip_inputs import StreamName, sees_flow
 from flowprep.learn.evaluate import checkpoint_file, task_place
 from flowprep.learn.features_config import DECODE_OPTIONS
 from flowprep.learn.features_network import NetworkSource, file_sha256
@@ -28,7 +28,7 @@ __all__ = [
     "with_window",
 ]
 
-_ORDER: tuple[StreamName, ...] = ("rgb", "rgb-difference", "flow", "both")
+_ORDER: list[StreamName] = sorted(get_args(StreamName), key=sees_flow)
 
 Trained = tuple[Checkpoint, Task]
 """A checkpoint, and the one of its tasks whose extraction is taken."""
