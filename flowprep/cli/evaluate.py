@@ -220,6 +220,7 @@ def evaluate(
             click.echo(own.summary())
         if len(heads) == 1:
             write_scores(scores[0], folder)
-        elif together := write_heads(heads, folder):
-            click.echo(together)
+        else:
+            for line in write_heads(heads, folder):
+                echo_line(line)
         echo_line(f"  written to           {folder}")

@@ -14,7 +14,6 @@ import numpy as np
 from flowprep.errors import DatasetError
 from flowprep.learn.csv_tables import csv_text
 from flowprep.learn.scores import Scores, write_scores
-from flowprep.printable import join_lines
 from flowprep.storage import Storage
 
 __all__ = ["joint_accuracy", "write_heads"]
@@ -38,25 +37,25 @@ def joint_accuracy(heads: Sequence[Scores]) -> float:
     return float(np.mean(is_right[is_known]))
 
 
-def write_heads(heads: Mapping[str, Scores], folder: str | os.PathLike[str]) -> str:
+def write_heads(heads: Mapping[str, Scores], folder: str | os.PathLike[str]) -> list[str]:
     """Writes the scores of each head into a folder of its name. Returns how many are right in all.
 
     all.csv has the labels and the predictions of all heads of one class a video, a line per video,
-    and whether all of them are right. It is left out, and the text empty, unless there are two such
+    and whether all of them are right. It is left out, and the lines too, unless there are two such
     heads. Raises StorageError if a file cannot be written.
     """
     for name, scores in heads.items():
         write_scores(scores, os.path.join(os.fspath(folder), name))
     single = {name: scores for name, scores in heads.items() if not scores.is_multilabel}
     if len(single) < 2:
-        return ""
+        return []
     text = _joint_csv(single)
     Storage(folder).write_bytes(JOINT_FILE, text.encode("utf-8", "backslashreplace"))
     columns = list(single.values())
     if not np.all([scores.is_labelled for scores in columns], axis=0).any():
-        return ""
+        return []
     share = f"{100 * joint_accuracy(columns):.1f} %"
-    return join_lines([" and ".join(single), f"  all right            {share}"])
+    return [" and ".join(single), f"  all right            {share}"]
 
 
 def _joint_csv(heads: Mapping[str, Scores]) -> str:
