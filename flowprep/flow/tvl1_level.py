@@ -341,6 +341,86 @@ def linearize(
 
 
 @kernel
+def solve_warp(
+    planes: FloatArray,
+    row_stride: int,
+    row_end: int,
+    width: int,
+    height: int,
+    image: FloatArray,
+    packed: FloatArray,
+    packed_row_stride: int,
+    unit_px: np.float32,
+    limit: np.float32,
+    tau: np.float32,
+    median_filtering: int,
+    outer_iterations: int,
+    stop_error: float,
+    max_batch: int,
+    is_cached: bool,
+    masks: FloatArray,
+    weights: FloatArray,
+    starts: IntArray,
+    median_scratch: FloatArray,
+    errors: FloatArray,
+) -> int:
+    """Does all of a warp, lines 3 to 13 of algorithm 1, and returns its number of iterations.
+
+    Iterations are counted and stopped as in OpenCV (tvl1flow.cpp, procOneScale). Each outer
+    iteration begins with a median filter. All end when the error reaches its threshold. There are
+    as many inner iterations as `errors` has places.
+
+    This is one kernel, because to call a kernel takes as long as an iteration of a small level.
+
+    Several iterations at once take less time. But if OpenCV would stop within such a batch, the
+    rest of the batch is too many. So the next batch is about half of the remaining iterations,
+    predicted from the error's decay, and then the prediction is repeated. For planes that do not
+    fit into the cache, a pass takes longer than one iteration too many. There, the next batch is
+    all remaining iterations.
+    """
+    linearize(
+        planes,
+        row_stride,
+        width,
+        height,
+        image,
+        packed,
+        packed_row_stride,
+        unit_px,
+        masks,
+        weights,
+        starts,
+    )
+    num_iterations = 0
+    for _ in range(outer_iterations):
+        for plane in (U1, U2):
+            if median_filtering == 3:
+                median_filter_3(planes, plane, row_stride, BLOCK, width, height, median_scratch)
+            elif median_filtering == 5:
+                median_filter_5(planes, plane, row_stride, BLOCK, width, height, median_scratch)
+        done = 0
+        batch = min(max_batch, FIRST_BATCH if is_cached else 2 * FIRST_BATCH)
+        while True:
+            batch = min(batch, len(errors) - done)
+            iterate(planes, row_stride, row_end, height, batch, limit, tau, masks, errors[done:])
+            done += batch
+            num_iterations += batch
+            error = float(errors[done - 1])
+            # Written so that NaN, from extreme parameters, also ends the loops.
+            if not error > stop_error:
+                return num_iterations
+            if done == len(errors):
+                break
+            span = min(DECAY_SPAN, done - 1)
+            if span > 0:
+                decay = math.log(float(errors[done - 1 - span]) / error) / span
+                to_come = math.log(error / stop_error) / max(decay, SLOWEST_DECAY)
+                following = 1 + (to_come / 2 if is_cached else to_come)
+                batch = int(following) if following < max_batch else max_batch
+    return num_iterations
+
+
+@kernel
 def begin_level(
     planes: FloatArray, row_stride: int, flow_1: FloatArray, flow_2: FloatArray, factor: np.float32
 ) -> None:
@@ -433,89 +513,36 @@ class Level:
         begin_level(self._planes, self._row_stride, *self._images, np.float32(factor))
 
     def solve(self, prev: FrameLevel, next: FrameLevel) -> None:
-        """Computes the flow from `prev` to `next` (IPOL 2013, algorithm 1).
-
-        Iterations are counted and stopped as in OpenCV (tvl1flow.cpp, procOneScale). Each outer
-        iteration begins with a median filter. All end when the error reaches its threshold.
-        """
+        """Computes the flow from `prev` to `next` (IPOL 2013, algorithm 1)."""
         p = self._parameters
         for warp in range(p.warps):
-            linearize(
+            self.num_iterations[warp] = solve_warp(
                 self._planes,
                 self._row_stride,
+                self._row_end,
                 self.width,
                 self.height,
                 prev.image,
-                next.packed.ravel(),
+                next.packed.reshape(-1),
                 next.packed.shape[1] * 4,
                 np.float32(self._unit_px),
+                self._limit,
+                np.float32(p.tau),
+                p.median_filtering,
+                p.outer_iterations,
+                self._stop_error,
+                self._max_batch,
+                self._is_cached,
                 self._masks,
                 self._weights,
                 self._starts,
+                self._median_scratch,
+                self._errors,
             )
-            error = math.inf
-            self.num_iterations[warp] = 0
-            for _ in range(p.outer_iterations):
-                if not error > self._stop_error:
-                    break
-                self._filter_flow()
-                error = self._iterate(warp)
 
     def read_flow(self) -> FloatArray:
         """Returns the flow, (H, W, 2) float32: u right and v down, in px."""
         return np.stack(self._read(self._unit_px), axis=-1)
-
-    def _filter_flow(self) -> None:
-        if self._parameters.median_filtering == 1:
-            return
-        median_filter = {3: median_filter_3, 5: median_filter_5}[self._parameters.median_filtering]
-        for plane in (U1, U2):
-            median_filter(
-                self._planes,
-                plane,
-                self._row_stride,
-                BLOCK,
-                self.width,
-                self.height,
-                self._median_scratch,
-            )
-
-    def _iterate(self, warp: int) -> float:
-        """Runs inner iterations until the error is small enough, and returns the error.
-
-        Several iterations at once take less time. But if OpenCV would stop within such a batch, the
-        rest of the batch is too many. So the next batch is about half of the remaining iterations,
-        predicted from the error's decay, and then the prediction is repeated. For planes that do
-        not fit into the cache, a pass takes longer than one iteration too many. There, the next
-        batch is all remaining iterations.
-        """
-        errors = self._errors
-        done = 0
-        batch = min(self._max_batch, FIRST_BATCH if self._is_cached else 2 * FIRST_BATCH)
-        while True:
-            batch = min(batch, len(errors) - done)
-            iterate(
-                self._planes,
-                self._row_stride,
-                self._row_end,
-                self.height,
-                batch,
-                self._limit,
-                np.float32(self._parameters.tau),
-                self._masks,
-                errors[done:],
-            )
-            done += batch
-            self.num_iterations[warp] += batch
-            error = float(errors[done - 1])
-            # Written so that NaN, from extreme parameters, also ends the loop.
-            if not error > self._stop_error or done == len(errors):
-                return error
-            span = min(DECAY_SPAN, done - 1)
-            if span > 0:
-                decay = math.log(float(errors[done - 1 - span]) / error) / span
-                to_come = math.log(error / self._stop_error) / max(decay, SLOWEST_DECAY)
-                batch = int(min(self._max_batch, 1 + (to_come / 2 if self._is_cached else to_come)))
 
     def _read(self, factor: float) -> list[FloatArray]:
         """Returns `factor` times the flow as two images, (H, W), valid until the next call."""
