@@ -56,7 +56,7 @@ class PreparedEstimator(FlowEstimator, Generic[Prepared]):
         _check_shape(next, prev.shape)
         self._begin(prev.shape)
         last, self._last = self._last, None
-        if last is not None and np.array_equal(last[0], prev):
+        if last is not None and last[0].dtype == prev.dtype and np.array_equal(last[0], prev):
             first = last[1]
         else:
             # The memory of the last frame serves a new one.

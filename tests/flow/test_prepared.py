@@ -65,6 +65,17 @@ def test_a_frame_that_changed_in_its_place_is_another(make: Make) -> None:
     np.testing.assert_array_equal(estimator(first, first), make()(first, first))
 
 
+def test_a_frame_of_another_type_is_another() -> None:
+    # To Brox, 1 is white in a float frame, and nearly black in one of bytes.
+    levels = [(frame > 127).astype(np.uint8) for frame in turning_frames(2)]
+    floats = [frame.astype(np.float32) for frame in levels]
+    estimator = Brox(BroxParameters())
+    estimator(floats[1], levels[0])
+    np.testing.assert_array_equal(
+        estimator(floats[0], floats[1]), Brox(BroxParameters())(floats[0], floats[1])
+    )
+
+
 @each
 def test_videos_and_single_calls_of_other_sizes_do_not_mix(make: Make) -> None:
     video, other = turning_frames(5), turning_frames(4, 50, 40)
