@@ -24,7 +24,7 @@ import numba
 from numba.core import caching
 from numba.core.runtime.nrt import rtsys
 
-__all__ = ["CACHE_VARIABLE", "cache_folder", "inline", "kernel"]
+__all__ = ["CACHE_VARIABLE", "cache_folder", "compiles_for", "inline", "kernel"]
 
 CACHE_VARIABLE = "FLOWPREP_CACHE_DIR"
 """The environment variable that names the folder of compiled kernels."""
@@ -74,16 +74,28 @@ def cache_folder() -> Path | None:
 
 def _fingerprint() -> str:
     processor = numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
-    features = numba.config.CPU_FEATURES
-    if features is None:
-        features = llvmlite.binding.get_host_cpu_features().flatten()
     digest = hashlib.sha256()
     # A kernel contains the blocks that it calls. Any change in this folder renews all kernels,
     # including those in other folders.
     sources = _digest_of_sources(Path(__file__).parent)
-    for part in (numba.__version__, llvmlite.__version__, features, sources):
+    for part in (numba.__version__, llvmlite.__version__, _features(), sources):
         digest.update(f"{part}\n".encode())
     return f"kernels-{processor}-{digest.hexdigest()[:16]}"
+
+
+def compiles_for(feature: str) -> bool:
+    """Returns whether kernels may use a feature of processors, by LLVM's name, such as `avx512f`.
+
+    What depends on it must be the same to the bit.
+    """
+    return f"+{feature}" in _features().split(",")
+
+
+def _features() -> str:
+    features = numba.config.CPU_FEATURES
+    if features is None:
+        features = llvmlite.binding.get_host_cpu_features().flatten()
+    return str(features)
 
 
 def _digest_of_sources(folder: Path) -> str:

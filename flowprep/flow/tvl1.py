@@ -1,4 +1,4 @@
-"""Native TV-L1 on the CPU: OpenCV's algorithm and numbers, in a fiftieth of the time."""
+"""Native TV-L1 on the CPU: OpenCV's algorithm and numbers, in 1/27 to 1/57 of its time."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TVL1(PreparedEstimator["list[FrameLevel]"]):
 
     def _prepare(self, frame: NDArray[Any], levels: list[FrameLevel]) -> None:
         """Fills `levels`, finest first, with the pyramid of `frame`."""
-        image = frame.astype(np.float32)
+        image = frame.astype(np.float32, order="C")
         step = self._parameters.scale_step
         for number, level in enumerate(levels):
             if number > 0:

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.flow.kernel import inline, kernel
+from flowprep.flow.kernel import compiles_for, inline, kernel
 from flowprep.flow.median import median_filter_3, median_filter_5, median_scratch_size
 from flowprep.flow.parameters import TVL1Parameters
 from flowprep.flow.simd import (
@@ -75,6 +75,10 @@ MAX_STRIP = 24 * BLOCK
 and fit into the first-level cache (32 to 48 KiB). One part for each iteration of a batch fits into
 the second-level cache. Strips have at least `MAX_BATCH` + 1 blocks."""
 
+NORMS_AHEAD = compiles_for("avx512f")
+"""Whether the dual step's square roots are taken one block before its divisions, so that neither
+waits for the other. With the 16 registers of AVX2 this would take longer. The bits are the same."""
+
 FLOAT_EPSILON = 1.1920929e-07
 """The smallest squared gradient that counts (tvl1flow.cpp, EstimateVBody: FLT_EPSILON)."""
 
@@ -116,17 +120,44 @@ def _primal_step(
 
 
 @inline
-def _dual_step(
-    planes: FloatArray, i: int, u1_x: Lanes, u1_y: Lanes, u2_x: Lanes, u2_y: Lanes, tau: Lanes
+def _norms(u1_x: Lanes, u1_y: Lanes, u2_x: Lanes, u2_y: Lanes) -> tuple[Lanes, Lanes]:
+    """The divisors of equation 14 of algorithm 1, for p1 and p2."""
+    one = broadcast(np.float32(1))
+    return (
+        one + sqrt(fma(u1_x, u1_x, u1_y * u1_y)),
+        one + sqrt(fma(u2_x, u2_x, u2_y * u2_y)),
+    )
+
+
+@inline
+def _move_dual(
+    planes: FloatArray,
+    i: int,
+    u1_x: Lanes,
+    u1_y: Lanes,
+    u2_x: Lanes,
+    u2_y: Lanes,
+    norm_1: Lanes,
+    norm_2: Lanes,
+    tau: Lanes,
 ) -> None:
     """Moves p of the block at `i` along the gradient of the flow; equation 14 of algorithm 1."""
     one = broadcast(np.float32(1))
-    shrinkage_1 = one / (one + sqrt(fma(u1_x, u1_x, u1_y * u1_y)))
-    shrinkage_2 = one / (one + sqrt(fma(u2_x, u2_x, u2_y * u2_y)))
+    shrinkage_1 = one / norm_1
+    shrinkage_2 = one / norm_2
     store(planes, i + P11, fma(tau, u1_x, load(planes, i + P11)) * shrinkage_1)
     store(planes, i + P12, fma(tau, u1_y, load(planes, i + P12)) * shrinkage_1)
     store(planes, i + P21, fma(tau, u2_x, load(planes, i + P21)) * shrinkage_2)
     store(planes, i + P22, fma(tau, u2_y, load(planes, i + P22)) * shrinkage_2)
+
+
+@inline
+def _dual_step(
+    planes: FloatArray, i: int, u1_x: Lanes, u1_y: Lanes, u2_x: Lanes, u2_y: Lanes, tau: Lanes
+) -> None:
+    """All of the dual step of the block at `i`."""
+    norm_1, norm_2 = _norms(u1_x, u1_y, u2_x, u2_y)
+    _move_dual(planes, i, u1_x, u1_y, u2_x, u2_y, norm_1, norm_2, tau)
 
 
 @inline
@@ -174,6 +205,10 @@ def _middle_row(
     u1, u2, p11, p21, squared_change = _primal_step(
         planes, start + first, above + first, p11, p21, limit, broadcast(np.float32(0))
     )
+    # The block whose norms are taken, and these norms. First the spare block, which stays 0.
+    zero, norm_1 = broadcast(np.float32(0)), broadcast(np.float32(1))
+    norm_2 = norm_1
+    late, late_1_x, late_1_y, late_2_x, late_2_y = spare, zero, zero, zero, zero
     for block in range(first + BLOCK, end, BLOCK):
         prefetch(planes, ahead + block)
         prefetch(planes, ahead + block + NUM_LANES)
@@ -181,11 +216,19 @@ def _middle_row(
         next_u1, next_u2 = load(planes, i + U1), load(planes, i + U2)
         u1_x = right_neighbor(u1_above, next_u1) - u1_above
         u2_x = right_neighbor(u2_above, next_u2) - u2_above
-        _dual_step(planes, i - BLOCK, u1_x, u1 - u1_above, u2_x, u2 - u2_above, tau)
+        u1_y, u2_y = u1 - u1_above, u2 - u2_above
+        if NORMS_AHEAD:
+            _move_dual(planes, late, late_1_x, late_1_y, late_2_x, late_2_y, norm_1, norm_2, tau)
+            late, late_1_x, late_1_y, late_2_x, late_2_y = i - BLOCK, u1_x, u1_y, u2_x, u2_y
+            norm_1, norm_2 = _norms(u1_x, u1_y, u2_x, u2_y)
+        else:
+            _dual_step(planes, i - BLOCK, u1_x, u1_y, u2_x, u2_y, tau)
         u1_above, u2_above = next_u1, next_u2
         u1, u2, p11, p21, squared_change = _primal_step(
             planes, start + block, i, p11, p21, limit, squared_change
         )
+    if NORMS_AHEAD:
+        _move_dual(planes, late, late_1_x, late_1_y, late_2_x, late_2_y, norm_1, norm_2, tau)
     return u1_above, u2_above, u1, u2, squared_change
 
 
@@ -341,6 +384,86 @@ def linearize(
 
 
 @kernel
+def solve_warp(
+    planes: FloatArray,
+    row_stride: int,
+    row_end: int,
+    width: int,
+    height: int,
+    image: FloatArray,
+    packed: FloatArray,
+    packed_row_stride: int,
+    unit_px: np.float32,
+    limit: np.float32,
+    tau: np.float32,
+    median_filtering: int,
+    outer_iterations: int,
+    stop_error: float,
+    max_batch: int,
+    is_cached: bool,
+    masks: FloatArray,
+    weights: FloatArray,
+    starts: IntArray,
+    median_scratch: FloatArray,
+    errors: FloatArray,
+) -> int:
+    """Does all of a warp, lines 3 to 13 of algorithm 1, and returns its number of iterations.
+
+    Iterations are counted and stopped as in OpenCV (tvl1flow.cpp, procOneScale). Each outer
+    iteration begins with a median filter. All end when the error reaches its threshold. There are
+    as many inner iterations as `errors` has places.
+
+    This is one kernel, because to call a kernel takes as long as an iteration of a small level.
+
+    Several iterations at once take less time. But if OpenCV would stop within such a batch, the
+    rest of the batch is too many. So the next batch is about half of the remaining iterations,
+    predicted from the error's decay, and then the prediction is repeated. For planes that do not
+    fit into the cache, a pass takes longer than one iteration too many. There, the next batch is
+    all remaining iterations.
+    """
+    linearize(
+        planes,
+        row_stride,
+        width,
+        height,
+        image,
+        packed,
+        packed_row_stride,
+        unit_px,
+        masks,
+        weights,
+        starts,
+    )
+    num_iterations = 0
+    for _ in range(outer_iterations):
+        for plane in (U1, U2):
+            if median_filtering == 3:
+                median_filter_3(planes, plane, row_stride, BLOCK, width, height, median_scratch)
+            elif median_filtering == 5:
+                median_filter_5(planes, plane, row_stride, BLOCK, width, height, median_scratch)
+        done = 0
+        batch = min(max_batch, FIRST_BATCH if is_cached else 2 * FIRST_BATCH)
+        while True:
+            batch = min(batch, len(errors) - done)
+            iterate(planes, row_stride, row_end, height, batch, limit, tau, masks, errors[done:])
+            done += batch
+            num_iterations += batch
+            error = float(errors[done - 1])
+            # Written so that NaN, from extreme parameters, also ends the loops.
+            if not error > stop_error:
+                return num_iterations
+            if done == len(errors):
+                break
+            span = min(DECAY_SPAN, done - 1)
+            if span > 0:
+                decay = math.log(float(errors[done - 1 - span]) / error) / span
+                to_come = math.log(error / stop_error) / max(decay, SLOWEST_DECAY)
+                following = 1 + (to_come / 2 if is_cached else to_come)
+                batch = int(following) if following < max_batch else max_batch
+    return num_iterations
+
+
+@kernel
 def begin_level(
     planes: FloatArray, row_stride: int, flow_1: FloatArray, flow_2: FloatArray, factor: np.float32
 ) -> None:
@@ -433,89 +556,36 @@ class Level:
         begin_level(self._planes, self._row_stride, *self._images, np.float32(factor))
 
     def solve(self, prev: FrameLevel, next: FrameLevel) -> None:
-        """Computes the flow from `prev` to `next` (IPOL 2013, algorithm 1).
-
-        Iterations are counted and stopped as in OpenCV (tvl1flow.cpp, procOneScale). Each outer
-        iteration begins with a median filter. All end when the error reaches its threshold.
-        """
+        """Computes the flow from `prev` to `next` (IPOL 2013, algorithm 1)."""
         p = self._parameters
         for warp in range(p.warps):
-            linearize(
+            self.num_iterations[warp] = solve_warp(
                 self._planes,
                 self._row_stride,
+                self._row_end,
                 self.width,
                 self.height,
                 prev.image,
-                next.packed.ravel(),
+                next.packed.reshape(-1),
                 next.packed.shape[1] * 4,
                 np.float32(self._unit_px),
+                self._limit,
+                np.float32(p.tau),
+                p.median_filtering,
+                p.outer_iterations,
+                self._stop_error,
+                self._max_batch,
+                self._is_cached,
                 self._masks,
                 self._weights,
                 self._starts,
+                self._median_scratch,
+                self._errors,
             )
-            error = math.inf
-            self.num_iterations[warp] = 0
-            for _ in range(p.outer_iterations):
-                if not error > self._stop_error:
-                    break
-                self._filter_flow()
-                error = self._iterate(warp)
 
     def read_flow(self) -> FloatArray:
         """Returns the flow, (H, W, 2) float32: u right and v down, in px."""
         return np.stack(self._read(self._unit_px), axis=-1)
-
-    def _filter_flow(self) -> None:
-        if self._parameters.median_filtering == 1:
-            return
-        median_filter = {3: median_filter_3, 5: median_filter_5}[self._parameters.median_filtering]
-        for plane in (U1, U2):
-            median_filter(
-                self._planes,
-                plane,
-                self._row_stride,
-                BLOCK,
-                self.width,
-                self.height,
-                self._median_scratch,
-            )
-
-    def _iterate(self, warp: int) -> float:
-        """Runs inner iterations until the error is small enough, and returns the error.
-
-        Several iterations at once take less time. But if OpenCV would stop within such a batch, the
-        rest of the batch is too many. So the next batch is about half of the remaining iterations,
-        predicted from the error's decay, and then the prediction is repeated. For planes that do
-        not fit into the cache, a pass takes longer than one iteration too many. There, the next
-        batch is all remaining iterations.
-        """
-        errors = self._errors
-        done = 0
-        batch = min(self._max_batch, FIRST_BATCH if self._is_cached else 2 * FIRST_BATCH)
-        while True:
-            batch = min(batch, len(errors) - done)
-            iterate(
-                self._planes,
-                self._row_stride,
-                self._row_end,
-                self.height,
-                batch,
-                self._limit,
-                np.float32(self._parameters.tau),
-                self._masks,
-                errors[done:],
-            )
-            done += batch
-            self.num_iterations[warp] += batch
-            error = float(errors[done - 1])
-            # Written so that NaN, from extreme parameters, also ends the loop.
-            if not error > self._stop_error or done == len(errors):
-                return error
-            span = min(DECAY_SPAN, done - 1)
-            if span > 0:
-                decay = math.log(float(errors[done - 1 - span]) / error) / span
-                to_come = math.log(error / self._stop_error) / max(decay, SLOWEST_DECAY)
-                batch = int(min(self._max_batch, 1 + (to_come / 2 if self._is_cached else to_come)))
 
     def _read(self, factor: float) -> list[FloatArray]:
         """Returns `factor` times the flow as two images, (H, W), valid until the next call."""

@@ -58,19 +58,35 @@ def packed_shape(width: int, height: int) -> tuple[int, int, int]:
 def pack_frame(image: FloatArray, packed: FloatArray) -> None:
     """Writes `image`, (H, W), and its gradient into `packed`, of `packed_shape`, inside the margin.
 
+    Both are float32 and C-contiguous.
+
     The gradient is half the difference of the two neighbors, replicated at the border (OpenCV,
     tvl1flow.cpp: CentralGradientBody; IPOL 2013, section 2.3).
     """
     height, width = image.shape
-    half = np.float32(0.5)
+    half, zero = broadcast(np.float32(0.5)), broadcast(np.float32(0))
+    last = width - 1
     for y in range(height):
         above, below = max(y - 1, 0), min(y + 1, height - 1)
-        for x in range(width):
-            left, right = max(x - 1, 0), min(x + 1, width - 1)
+        target = ((y + MARGIN) * (width + 2 * MARGIN) + MARGIN) * 4
+        # The last vector overlaps the one before, to end with the row.
+        for start in range(1, last, NUM_LANES):
+            x = min(start, last - NUM_LANES)
+            if x < 1:
+                break
+            i = y * width + x
+            gradient_x = half * (load(image, i + 1) - load(image, i - 1))
+            gradient_y = load(image, below * width + x) - load(image, above * width + x)
+            store_interleaved(
+                packed, target + 4 * x, load(image, i), gradient_x, half * gradient_y, zero
+            )
+        # The border; all of a row that is too short for a vector.
+        for x in range(0, width, last if last > NUM_LANES else 1):
+            left, right = max(x - 1, 0), min(x + 1, last)
             pixel = packed[y + MARGIN, x + MARGIN]
             pixel[0] = image[y, x]
-            pixel[1] = half * (image[y, right] - image[y, left])
-            pixel[2] = half * (image[below, x] - image[above, x])
+            pixel[1] = np.float32(0.5) * (image[y, right] - image[y, left])
+            pixel[2] = np.float32(0.5) * (image[below, x] - image[above, x])
 
 
 @inline

@@ -16,6 +16,10 @@ and the ratio is taken for each pair. So a machine whose speed drifts favors nei
 
 Native times are of a whole call, which prepares both frames and computes one field. In a video, the
 pairs of a frame share its preparation, which saves a few percent more.
+
+`--against DIR` compares the native TV-L1 and Farneback of this checkout with those in another one,
+such as a `git worktree` of an earlier commit: single calls of 8 pairs from the stillest to the
+fastest, single calls along a clip, and videos in both directions.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from flow_against import compare as compare_checkouts
 from numpy.typing import NDArray
 from processes import machine
 
@@ -50,6 +55,8 @@ DATA = Path(os.environ.get("FLOWPREP_TEST_DATA", "../shared/data"))
 FRAMES = (10, 40)
 """The frame of a clip at which each pair begins."""
 NUM_VIDEO_FRAMES = 12
+NUM_PAIRS_AGAINST = 8
+"""Pairs of single calls with `--against`."""
 REPEATS = 5
 SECONDS = 6.0
 """How long to measure the throughput of cores."""
@@ -109,6 +116,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; or all")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="compare with a checkout there")
+    parser.add_argument(
+        "--instructions",
+        choices=INSTRUCTIONS,
+        help="with --against: compile both sides for older processors",
+    )
     # The tasks of the processes that this script starts itself.
     parser.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--throughput-of", type=int, help=argparse.SUPPRESS)
@@ -124,6 +137,9 @@ def main() -> None:
         print(compare_defaults(options.row).row())
         return
     print(f"{machine()}, OpenCV {cv2.__version__}; one core, OpenCV at one thread", flush=True)
+    if options.against is not None:
+        show_against(options.against, options.instructions)
+        return
     for name in options.parts or parts:
         print(f"\n{name}", flush=True)
         parts[name]()
@@ -300,6 +316,22 @@ def show_instructions() -> None:
             ).strip(),
             flush=True,
         )
+
+
+def show_against(before: Path, instructions: str | None) -> None:
+    """Prints the speed of this checkout against that of another."""
+    pairs = sorted(
+        real_pairs((340, 256)), key=lambda two: np.abs(two[0].astype(int) - two[1]).sum()
+    )
+    chosen = [
+        pairs[i] for i in np.linspace(0, len(pairs) - 1, NUM_PAIRS_AGAINST).round().astype(int)
+    ]
+    environment = {}
+    if instructions is not None:
+        processor, features = INSTRUCTIONS[instructions]
+        environment = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}
+        print(f"compiled for {instructions} only")
+    compare_checkouts(before, chosen, real_clips((340, 256), NUM_VIDEO_FRAMES), environment)
 
 
 def compare_defaults(name: str) -> Comparison:

@@ -79,6 +79,17 @@ def gradient_of(image: Plane) -> tuple[Plane, Plane]:
     )
 
 
+@pytest.mark.parametrize("height", [1, 2, 5])
+def test_a_packed_frame_is_brightness_and_gradient_inside_a_margin(height: int) -> None:
+    rng = np.random.default_rng(height)
+    # Rows shorter than a vector, of one vector exactly, and with one that overlaps.
+    for width in range(1, 53):
+        image = rng.uniform(0, 255, (height, width)).astype(np.float32)
+        planes = [image, *gradient_of(image), np.zeros_like(image)]
+        expected = np.pad(np.stack(planes, axis=-1), ((4, 4), (4, 4), (0, 0)))
+        np.testing.assert_array_equal(pack(image), expected)
+
+
 def expected_of(image: Plane, x: Plane, y: Plane) -> Plane:
     return np.stack(
         [
