@@ -7,7 +7,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 import cv2
 import msgspec
@@ -26,6 +26,9 @@ from flowprep.dataset.metadata import VideoMetadata
 from flowprep.dataset.parts import part_name, remove_parts, write_part_record
 from flowprep.errors import DatasetError
 from flowprep.storage import Storage
+
+if TYPE_CHECKING:
+    from flowprep.dataset.jpeg.encode import GrayEncoder
 
 __all__ = [
     "BLOCK_SIZE",
@@ -83,15 +86,31 @@ class JpegStream:
         """Size of each JPEG in bytes."""
         self.num_bytes = 0
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
-        # Optimized Huffman tables store the same pixels in 25 to 50 % less space for flow.
-        self._parameters = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+        self._quality = quality
+        self._encoder: GrayEncoder | None = None
 
     def append(self, image: NDArray[np.uint8]) -> None:
-        """Encodes and appends one image: (H, W) uint8 gray, or (H, W, 3) uint8 BGR."""
-        done, jpeg = cv2.imencode(".jpg", image, self._parameters)
+        """Encodes and appends one image: (H, W) uint8 gray, or (H, W, 3) uint8 BGR.
+
+        Huffman tables are made for each image: they store the same pixels in 6 to 40 % less space.
+        """
+        if image.ndim == 2:
+            self.append_jpeg(self._encoder_of(image).encode(image).data)
+            return
+        parameters = [cv2.IMWRITE_JPEG_QUALITY, self._quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+        done, jpeg = cv2.imencode(".jpg", image, parameters)
         if not done:
             raise ValueError(f"cv2.imencode refused an image of shape {image.shape}")
         self.append_jpeg(jpeg.data)
+
+    def _encoder_of(self, image: NDArray[np.uint8]) -> GrayEncoder:
+        encoder = self._encoder
+        if encoder is None or encoder.shape != image.shape:
+            # numba is imported here, because it takes half a second and readers do not need it.
+            from flowprep.dataset.jpeg.encode import GrayEncoder
+
+            encoder = self._encoder = GrayEncoder(*image.shape, self._quality)
+        return encoder
 
     def append_jpeg(self, jpeg: bytes | memoryview) -> None:
         """Appends a whole JPEG file without changing it."""

@@ -11,7 +11,8 @@ What changes numbers is refused, and the refusal names what to install. Everythi
     FFmpeg's major where it decodes                 MPEG-4 part 2 is computed otherwise
 
 Everything else of OpenCV that takes part (resizing, gray, JPEG, and what flowprep's own estimators
-call) gave the same bytes with OpenCV 4.14 and 5.0.
+call) gave the same bytes with OpenCV 4.14 and 5.0. The encoder of JPEGs is named besides (`jpeg`):
+another one may write other bytes, but not other levels.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ __all__ = ["Conflict", "Environment", "compare", "environment", "some_are_files"
 _OPENCV_PACKAGE = "opencv-contrib-python-headless"
 _DECODERS = {"av": "PyAV", "decord": "decord"}
 """The packages that bring FFmpeg, by their names for people."""
+GRAY_ENCODER = "flowprep-1"
+"""The version of flowprep.dataset.jpeg.encode. A new one has bytes that differ."""
 _FFMPEG_OF_LIBAVCODEC = 54
 """libavcodec 58 is FFmpeg 4, 62 is FFmpeg 8: RELEASE_NOTES of FFmpeg 4.0 to 8.0."""
 
@@ -117,7 +120,7 @@ def version_note(differing: Mapping[str, tuple[str, str]], places: tuple[str, st
 
     `places` say where the versions are, such as `in the data set` and `in this run`.
     """
-    names = _DECODERS | {"opencv": "OpenCV", "ffmpeg": "FFmpeg"}
+    names = _DECODERS | {"opencv": "OpenCV", "ffmpeg": "FFmpeg", "jpeg": "JPEG encoder"}
     words = [
         f"{names.get(name, name)} {then} {places[0]} and {now} {places[1]}"
         for name, (then, now) in differing.items()
@@ -177,6 +180,7 @@ def environment(config: ExtractConfig) -> Environment:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "numba": importlib.metadata.version("numba"),
+        "jpeg": _jpeg_encoder(),
         package: _version_of(package),
     }
     ffmpeg = _ffmpeg_of_pyav() if package == "av" else _ffmpeg_of_decord()
@@ -194,6 +198,13 @@ def _version_of(decoder: str) -> str:
         if decoder != "decord":
             raise
         raise decord_is_missing() from None
+
+
+def _jpeg_encoder() -> str:
+    """Returns what encodes gray images, by flowprep's own version of it, and what the others."""
+    match = re.search(r"^ *JPEG: *(?:\S*/|build-)?(.+?)$", cv2.getBuildInformation(), re.MULTILINE)
+    library = "OpenCV" if match is None else re.sub(r" *\(ver (.+)\)", r"-\1", match[1])
+    return f"{GRAY_ENCODER} (gray), {library} (RGB)"
 
 
 def _ffmpeg_of_pyav() -> str:

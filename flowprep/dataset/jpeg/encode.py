@@ -22,7 +22,7 @@ from flowprep.flow.kernel import kernel
 from flowprep.flow.simd import copy
 from flowprep.garbage import collector_paused
 
-__all__ = ["GrayEncoder"]
+__all__ = ["GrayEncoder", "prepare"]
 
 # Start of the two Huffman tables, 255 symbols at most in each, the scan's header and the end.
 _TABLES_BYTES = 2 * (21 + 255)
@@ -36,9 +36,9 @@ class GrayEncoder:
     the rest is what libjpeg-turbo would write. Not for several threads at once.
     """
 
-    def __init__(self, width: int, height: int, quality: int) -> None:
-        self._size = (height, width)
-        self._header, quantizers = _header(width, height, quality)
+    def __init__(self, height: int, width: int, quality: int) -> None:
+        self.shape = (height, width)
+        self._header, quantizers = _header(height, width, quality)
         num_blocks, num_rows = (width + 7) // 8, (height + 7) // 8
         stride = (num_blocks + 15) // 16 * 16
         divisors = np.zeros(64, np.float32)
@@ -67,8 +67,8 @@ class GrayEncoder:
 
     def encode(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Returns the JPEG of an image, (H, W) uint8 of the encoder's size."""
-        assert image.shape == self._size
-        height, width = self._size
+        assert image.shape == self.shape
+        height, width = self.shape
         flat = np.ascontiguousarray(image).reshape(-1)
         jpeg: NDArray[np.uint8] = _encode(
             flat, width, height, self._header, _SCAN, self._tables, self._memory
@@ -83,11 +83,12 @@ def prepare() -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _header(width: int, height: int, quality: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _header(height: int, width: int, quality: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Returns all that OpenCV writes before the Huffman tables, and the table of quantizers."""
     parameters = [cv2.IMWRITE_JPEG_QUALITY, quality]
     done, jpeg = cv2.imencode(".jpg", np.zeros((height, width), np.uint8), parameters)
-    assert done
+    if not done:
+        raise ValueError(f"cv2.imencode refused an image of shape {(height, width)}")
     at = 2
     quantizers = None
     while jpeg[at + 1] != 0xC4:
