@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Protocol
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ from flowprep.errors import DatasetError
 from flowprep.storage import Storage
 
 if TYPE_CHECKING:
-    from flowprep.dataset.jpeg.encode import GrayEncoder
+    from flowprep.dataset.jpeg.encode import JpegEncoder
 
 __all__ = [
     "BLOCK_SIZE",
@@ -87,30 +86,20 @@ class JpegStream:
         self.num_bytes = 0
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
         self._quality = quality
-        self._encoder: GrayEncoder | None = None
+        self._encoder: JpegEncoder | None = None
 
     def append(self, image: NDArray[np.uint8]) -> None:
-        """Encodes and appends one image: (H, W) uint8 gray, or (H, W, 3) uint8 BGR.
+        """Encodes and appends one image: (H, W) uint8 gray, or (H, W, 3) uint8 RGB.
 
         Huffman tables are made for each image: they store the same pixels in 6 to 40 % less space.
         """
-        if image.ndim == 2:
-            self.append_jpeg(self._encoder_of(image).encode(image).data)
-            return
-        parameters = [cv2.IMWRITE_JPEG_QUALITY, self._quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
-        done, jpeg = cv2.imencode(".jpg", image, parameters)
-        if not done:
-            raise ValueError(f"cv2.imencode refused an image of shape {image.shape}")
-        self.append_jpeg(jpeg.data)
-
-    def _encoder_of(self, image: NDArray[np.uint8]) -> GrayEncoder:
         encoder = self._encoder
         if encoder is None or encoder.shape != image.shape:
             # numba is imported here, because it takes half a second and readers do not need it.
-            from flowprep.dataset.jpeg.encode import GrayEncoder
+            from flowprep.dataset.jpeg.encode import JpegEncoder
 
-            encoder = self._encoder = GrayEncoder(*image.shape, self._quality)
-        return encoder
+            encoder = self._encoder = JpegEncoder(image.shape, self._quality)
+        self.append_jpeg(encoder.encode(image).data)
 
     def append_jpeg(self, jpeg: bytes | memoryview) -> None:
         """Appends a whole JPEG file without changing it."""

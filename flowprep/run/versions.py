@@ -40,8 +40,8 @@ __all__ = ["Conflict", "Environment", "compare", "environment", "some_are_files"
 _OPENCV_PACKAGE = "opencv-contrib-python-headless"
 _DECODERS = {"av": "PyAV", "decord": "decord"}
 """The packages that bring FFmpeg, by their names for people."""
-GRAY_ENCODER = "flowprep-1"
-"""The version of flowprep.dataset.jpeg.encode. A new one has bytes that differ."""
+JPEG_ENCODER = "flowprep-1"
+"""The version of `flowprep.dataset.jpeg.encode`. One that writes other bytes gets a new number."""
 _FFMPEG_OF_LIBAVCODEC = 54
 """libavcodec 58 is FFmpeg 4, 62 is FFmpeg 8: RELEASE_NOTES of FFmpeg 4.0 to 8.0."""
 
@@ -180,7 +180,7 @@ def environment(config: ExtractConfig) -> Environment:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "numba": importlib.metadata.version("numba"),
-        "jpeg": _jpeg_encoder(),
+        "jpeg": JPEG_ENCODER,
         package: _version_of(package),
     }
     ffmpeg = _ffmpeg_of_pyav() if package == "av" else _ffmpeg_of_decord()
@@ -198,13 +198,6 @@ def _version_of(decoder: str) -> str:
         if decoder != "decord":
             raise
         raise decord_is_missing() from None
-
-
-def _jpeg_encoder() -> str:
-    """Returns what encodes gray images, by flowprep's own version of it, and what the others."""
-    match = re.search(r"^ *JPEG: *(?:\S*/|build-)?(.+?)$", cv2.getBuildInformation(), re.MULTILINE)
-    library = "OpenCV" if match is None else re.sub(r" *\(ver (.+)\)", r"-\1", match[1])
-    return f"{GRAY_ENCODER} (gray), {library} (RGB)"
 
 
 def _ffmpeg_of_pyav() -> str:

@@ -11,12 +11,21 @@ import numpy as np
 from flowprep.flow.kernel import inline
 from flowprep.flow.simd import lowest_bit
 
-__all__ = ["AC", "DC", "NUM_VALUES", "make_table", "read_symbols", "table_of_values", "write_codes"]
+__all__ = [
+    "AC",
+    "COLOR",
+    "DC",
+    "make_table",
+    "read_symbols",
+    "table_of_values",
+    "write_codes",
+]
 
-# Symbols of the two tables are counted in one array: those of DC from 0 on, those of AC from 272 on,
-# so that the lowest four bits are how many of the coefficient's own follow.
+# Symbols are counted in one array: those of DC from 0 on, those of AC from 272 on, and from 544 on
+# those of color. The lowest four bits are always how many of the coefficient's own follow.
 DC = 0
 AC = 272
+COLOR = 544
 # A code is followed by at most 11 bits of the coefficient.
 NUM_VALUES = 1 << 12
 _LONGEST = 32
@@ -36,52 +45,51 @@ def table_of_values() -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 
 @inline
 def read_symbols(  # type: ignore[no-untyped-def]
-    coefficients, low, high, stride, num_blocks, values, level, symbols, count, frequencies
+    coefficients, low, high, stride, block, values, kind, level, symbols, count, frequencies
 ):
-    """Appends the symbols of a row of blocks to `symbols`, and counts them in `frequencies`.
+    """Appends the symbols of a block to `symbols`, and counts them in `frequencies`.
 
     A symbol has its number among `frequencies` in 16 bits, and behind them the coefficient's own.
-    Returns how many symbols there are, and the level of the last block.
+    `kind` is 0 or COLOR, `level` that of the block before. Returns how many symbols there are, and
+    the level of this block.
     """
     middle = NUM_VALUES // 2
-    for block in range(num_blocks):
-        new_level = np.int64(coefficients[block])
-        symbol = values[middle + new_level - level]
-        level = new_level
+    new_level = np.int64(coefficients[block])
+    symbol = values[middle + new_level - level] + DC + kind
+    symbols[count] = symbol
+    frequencies[symbol & 0xFFFF] += 1
+    count += 1
+    upper, lower = np.uint64(np.uint32(high[block])), np.uint64(np.uint32(low[block]))
+    marks = (upper << np.uint64(32)) | lower
+    last = np.int64(0)
+    while marks:
+        k = np.int64(lowest_bit(marks))
+        marks &= marks - np.uint64(1)
+        run = k - last - 1
+        while run > 15:
+            symbols[count] = AC + kind + 0xF0
+            frequencies[AC + kind + 0xF0] += 1
+            count += 1
+            run -= 16
+        value = values[middle + np.int64(coefficients[k * stride + block])]
+        symbol = value + AC + kind + (run << 4)
         symbols[count] = symbol
-        frequencies[DC + (symbol & 0xFFFF)] += 1
+        frequencies[symbol & 0xFFFF] += 1
         count += 1
-        marks = (np.uint64(np.uint32(high[block])) << np.uint64(32)) | np.uint64(
-            np.uint32(low[block])
-        )
-        last = np.int64(0)
-        while marks:
-            k = np.int64(lowest_bit(marks))
-            marks &= marks - np.uint64(1)
-            run = k - last - 1
-            while run > 15:
-                symbols[count] = AC + 0xF0
-                frequencies[AC + 0xF0] += 1
-                count += 1
-                run -= 16
-            symbol = values[middle + np.int64(coefficients[k * stride + block])] + AC + (run << 4)
-            symbols[count] = symbol
-            frequencies[symbol & 0xFFFF] += 1
-            count += 1
-            last = k
-        if last < 63:
-            symbols[count] = AC
-            frequencies[AC] += 1
-            count += 1
-    return count, level
+        last = k
+    if last < 63:
+        symbols[count] = AC + kind
+        frequencies[AC + kind] += 1
+        count += 1
+    return count, new_level
 
 
 @inline
 def make_table(frequencies, first, codes, lengths, out, at, number):  # type: ignore[no-untyped-def]
     """Writes the table of the symbols from `first` on, and fills `codes` and `lengths` with it.
 
-    `out` gets the marker with the table's `number` at `at`. `frequencies` are used up. Returns where
-    `out` goes on.
+    `out` gets the marker with the table's `number` at `at`. `frequencies` gets one for a symbol
+    that is never sent. Returns where `out` goes on.
     """
     symbols = np.empty(257, np.int64)
     weights = np.empty(257, np.int64)
