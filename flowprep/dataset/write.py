@@ -7,7 +7,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, Protocol
 
 import msgspec
 import numpy as np
@@ -25,9 +25,6 @@ from flowprep.dataset.metadata import VideoMetadata
 from flowprep.dataset.parts import part_name, remove_parts, write_part_record
 from flowprep.errors import DatasetError
 from flowprep.storage import Storage
-
-if TYPE_CHECKING:
-    from flowprep.dataset.jpeg.encode import JpegEncoder
 
 __all__ = [
     "BLOCK_SIZE",
@@ -86,20 +83,16 @@ class JpegStream:
         self.num_bytes = 0
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
         self._quality = quality
-        self._encoder: JpegEncoder | None = None
 
     def append(self, image: NDArray[np.uint8]) -> None:
         """Encodes and appends one image: (H, W) uint8 gray, or (H, W, 3) uint8 RGB.
 
         Huffman tables are made for each image: they store the same pixels in 6 to 40 % less space.
         """
-        encoder = self._encoder
-        if encoder is None or encoder.shape != image.shape:
-            # numba is imported here, because it takes half a second and readers do not need it.
-            from flowprep.dataset.jpeg.encode import JpegEncoder
+        # numba is imported here, because it takes half a second and readers do not need it.
+        from flowprep.dataset.jpeg.encode import encode
 
-            encoder = self._encoder = JpegEncoder(image.shape, self._quality)
-        self.append_jpeg(encoder.encode(image).data)
+        self.append_jpeg(encode(image, self._quality).data)
 
     def append_jpeg(self, jpeg: bytes | memoryview) -> None:
         """Appends a whole JPEG file without changing it."""

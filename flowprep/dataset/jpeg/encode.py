@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import cv2
@@ -25,10 +26,13 @@ from flowprep.flow.kernel import inline, kernel
 from flowprep.flow.simd import copy
 from flowprep.garbage import collector_paused
 
-__all__ = ["JpegEncoder", "prepare"]
+__all__ = ["JpegEncoder", "encode", "prepare"]
 
 # A Huffman table has 257 symbols at most, of which one is never sent.
 _TABLE_BYTES = 21 + 256
+# The streams of a video share an encoder, and its memory stays in the processor's cache: one for flow
+# and one for frames, and two more for the next video's size.
+_MAX_KEPT = 4
 _GRAY_SCAN = np.array([0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0], np.uint8)
 _COLOR_SCAN = np.array([0xFF, 0xDA, 0, 12, 3, 1, 0, 2, 0x11, 3, 0x11, 0, 63, 0], np.uint8)
 
@@ -79,6 +83,25 @@ class JpegEncoder:
         return jpeg
 
 
+_of_thread = threading.local()
+
+
+def encode(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Returns the JPEG of an image, (H, W) uint8 gray or (H, W, 3) uint8 RGB.
+
+    Raises ValueError for a size that JPEGs do not have.
+    """
+    kept: dict[Any, JpegEncoder] = _of_thread.__dict__.setdefault("kept", {})
+    key = image.shape, quality
+    encoder = kept.get(key)
+    if encoder is None:
+        encoder = JpegEncoder(*key)
+        while len(kept) >= _MAX_KEPT:
+            del kept[next(iter(kept))]
+        kept[key] = encoder
+    return encoder.encode(image)
+
+
 def prepare() -> None:
     """Compiles the encoder, or reads it from the disk cache."""
     with collector_paused():
@@ -86,7 +109,7 @@ def prepare() -> None:
             JpegEncoder(shape, 95).encode(np.zeros(shape, np.uint8))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=_MAX_KEPT)
 def _header(shape: tuple[int, ...], quality: int) -> tuple[NDArray[np.uint8], list[NDArray[Any]]]:
     """Returns all that OpenCV writes before the Huffman tables, and the tables of quantizers."""
     parameters = [cv2.IMWRITE_JPEG_QUALITY, quality]

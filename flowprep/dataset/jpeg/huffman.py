@@ -6,6 +6,8 @@ that are equally frequent, so that the bytes are the same.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from flowprep.flow.kernel import inline
@@ -31,6 +33,7 @@ NUM_VALUES = 1 << 12
 _LONGEST = 32
 
 
+@functools.cache
 def table_of_values() -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     """Returns, at value + NUM_VALUES / 2, the number of a value's bits | 16 bits to the left, them.
 
