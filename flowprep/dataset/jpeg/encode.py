@@ -30,8 +30,8 @@ __all__ = ["JpegEncoder", "encode", "prepare"]
 
 # A Huffman table has 257 symbols at most, of which one is never sent.
 _TABLE_BYTES = 21 + 256
-# The streams of a video share an encoder, and its memory stays in the processor's cache: one for flow
-# and one for frames, and two more for the next video's size.
+# The streams of a video share an encoder, and its memory stays in the processor's cache: one for
+# flow and one for frames, and two more for the next video's size.
 _MAX_KEPT = 4
 _GRAY_SCAN = np.array([0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0], np.uint8)
 _COLOR_SCAN = np.array([0xFF, 0xDA, 0, 12, 3, 1, 0, 2, 0x11, 3, 0x11, 0, 63, 0], np.uint8)
