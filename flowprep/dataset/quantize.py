@@ -41,6 +41,9 @@ HISTOGRAM_BIN_PX = 0.25
 HISTOGRAM_NUM_BINS = 256
 """Number of bins of the magnitude histogram. One more bin follows for all longer vectors."""
 
+# The bins of so many pixels are found before they are counted.
+_BINS_AT_ONCE = 1024
+
 
 def quantize(flow: NDArray[np.floating[Any]], spec: FlowSpec) -> NDArray[np.uint8]:
     """Returns the levels of `flow` under the spec's bound and quantizer.
@@ -223,13 +226,25 @@ def _quantize_field(
 def _count_magnitudes(magnitudes: NDArray[np.float32], histogram: NDArray[np.int64]) -> None:
     """Adds (N,) float32 magnitudes in px to a histogram whose last bin has no upper end."""
     # Neighbors often share a bin and would wait for each other's sum. So four sums take turns.
-    parts = np.zeros((4, histogram.size), np.int64)
+    first, second = np.zeros(histogram.size, np.int64), np.zeros(histogram.size, np.int64)
+    third, fourth = np.zeros(histogram.size, np.int64), np.zeros(histogram.size, np.int64)
+    bins = np.empty(_BINS_AT_ONCE, np.uint32)
     per_px = np.float32(1 / HISTOGRAM_BIN_PX)
-    for pixel in range(magnitudes.size):
-        place = magnitudes[pixel] * per_px
-        # If the squares overflow, OpenCV's magnitude is NaN on some processors. It counts as long.
-        within = place < np.float32(HISTOGRAM_NUM_BINS)
-        parts[pixel & 3, np.uint32(place) if within else np.uint32(HISTOGRAM_NUM_BINS)] += 1
-    for part in range(4):
-        for place in range(histogram.size):
-            histogram[place] += parts[part, place]
+    for start in range(0, magnitudes.size, _BINS_AT_ONCE):
+        count = min(_BINS_AT_ONCE, magnitudes.size - start)
+        # Apart from the counting, this runs on vectors.
+        for i in range(count):
+            place = magnitudes[start + i] * per_px
+            # If the squares overflow, OpenCV's magnitude is NaN on some processors: it is long.
+            within = place < np.float32(HISTOGRAM_NUM_BINS)
+            bins[i] = np.int32(place if within else np.float32(HISTOGRAM_NUM_BINS))
+        whole = count // 4 * 4
+        for i in range(0, whole, 4):
+            first[bins[i]] += 1
+            second[bins[i + 1]] += 1
+            third[bins[i + 2]] += 1
+            fourth[bins[i + 3]] += 1
+        for i in range(whole, count):
+            first[bins[i]] += 1
+    for place in range(histogram.size):
+        histogram[place] += first[place] + second[place] + third[place] + fourth[place]

@@ -45,12 +45,15 @@ __all__ = [
     "load",
     "load_big_endian",
     "load_broadcast",
+    "load_bytes_apart",
     "load_each",
     "load_int",
     "load_mixed",
     "load_quadrupled",
     "load_series",
     "load_short",
+    "lowest_bit",
+    "mark_nonzero",
     "maximum",
     "minimum",
     "odd_lanes",
@@ -65,6 +68,7 @@ __all__ = [
     "store_int",
     "store_interleaved",
     "store_series",
+    "store_short",
     "sum_each",
     "sum_lanes",
     "sum_quarters",
@@ -770,3 +774,66 @@ def copy_word(typing_context: Any, target: Any, to: Any, source: Any, start: Any
         return word
 
     return types.uint64(target, types.intp, source, types.intp), emit
+
+
+# ---- integers, for encoding JPEG files
+
+
+@_intrinsic
+def load_bytes_apart(typing_context: Any, array: Any, index: Any) -> Any:
+    """load_bytes_apart(array, index): 128 uint8 as (a, b, c, d, e, f, g, h): what `store_bytes`
+    writes, as 16 int32 each.
+
+    For little-endian processors, as `load_big_endian`.
+    """
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        words = ir.VectorType(_WORD, NUM_LANES)
+        source = _pointer(context, builder, sig.args[0], args[0], args[1], words)
+        pairs = builder.load(source, align=1)
+        half = _splat(builder, ir.Constant(_WORD, 32), words)
+        byte = ir.Constant(_INTS, [255] * NUM_LANES)
+        lanes = []
+        for four in (builder.trunc(pairs, _INTS), builder.trunc(builder.lshr(pairs, half), _INTS)):
+            for shift in (0, 8, 16, 24):
+                count = ir.Constant(_INTS, [shift] * NUM_LANES)
+                lanes.append(builder.and_(builder.lshr(four, count), byte))
+        return context.make_tuple(builder, sig.return_type, lanes)
+
+    return UniTuple(_int_lanes, 8)(array, types.intp), emit
+
+
+@_intrinsic
+def store_short(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """store_short(array, index, int_lanes): writes 16 int32 as the int16 that they fit into."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        target = _pointer(context, builder, sig.args[0], args[0], args[1], _SHORTS)
+        builder.store(builder.trunc(args[2], _SHORTS), target, align=2)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, _int_lanes), emit
+
+
+@_intrinsic
+def mark_nonzero(typing_context: Any, marks: Any, x: Any, bits: Any) -> Any:
+    """mark_nonzero(marks, x, int32): `marks` with these bits set in the lanes where x is not 0."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        marks, x, bits = args
+        marked = builder.or_(marks, _splat(builder, bits, _INTS))
+        is_zero = builder.icmp_signed("==", x, ir.Constant(_INTS, [0] * NUM_LANES))
+        return builder.select(is_zero, marks, marked)
+
+    return _int_lanes(_int_lanes, _int_lanes, types.int32), emit
+
+
+@_intrinsic
+def lowest_bit(typing_context: Any, word: Any) -> Any:
+    """lowest_bit(uint64): the number of the lowest bit that is set; 64 if none is."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        exact = ir.Constant(ir.IntType(1), 0)
+        return _call(builder, "llvm.cttz.i64", _WORD, args[0], exact)
+
+    return types.uint64(types.uint64), emit

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -142,8 +141,7 @@ class FlowStreams:
                 self._shape = frame.gray.shape
                 if self._encode.keep_rgb and (keeps_frame is None or keeps_frame(self.num_frames)):
                     with self.clock.spent("encode"):
-                        bgr = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR)
-                        self.streams[RGB_STREAM].append(np.asarray(bgr, dtype=np.uint8))
+                        self.streams[RGB_STREAM].append(frame.rgb)
                 self.num_frames += 1
                 on_progress()
                 yield image

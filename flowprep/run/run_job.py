@@ -283,6 +283,10 @@ def _extract_part(
 @functools.lru_cache(maxsize=2)
 def _estimator(spec: FlowSpec, device: str) -> FlowEstimator:
     """Returns the estimator that serves all videos of a worker, with everything compiled."""
+    # Whoever asks what a worker does, such as the driver, need not wait for numba.
+    from flowprep.dataset.jpeg import encode
+
     estimator = build_estimator(spec.algorithm, spec.parameters, device)
     FieldQuantizer(spec)
+    encode.prepare()
     return estimator

@@ -11,7 +11,8 @@ What changes numbers is refused, and the refusal names what to install. Everythi
     FFmpeg's major where it decodes                 MPEG-4 part 2 is computed otherwise
 
 Everything else of OpenCV that takes part (resizing, gray, JPEG, and what flowprep's own estimators
-call) gave the same bytes with OpenCV 4.14 and 5.0.
+call) gave the same bytes with OpenCV 4.14 and 5.0. The encoder of JPEGs is named besides (`jpeg`):
+another one may write other bytes, but not other levels.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ __all__ = ["Conflict", "Environment", "compare", "environment", "some_are_files"
 _OPENCV_PACKAGE = "opencv-contrib-python-headless"
 _DECODERS = {"av": "PyAV", "decord": "decord"}
 """The packages that bring FFmpeg, by their names for people."""
+JPEG_ENCODER = "flowprep-1"
+"""The version of `flowprep.dataset.jpeg.encode`. One that writes other bytes gets a new number."""
 _FFMPEG_OF_LIBAVCODEC = 54
 """libavcodec 58 is FFmpeg 4, 62 is FFmpeg 8: RELEASE_NOTES of FFmpeg 4.0 to 8.0."""
 
@@ -117,7 +120,7 @@ def version_note(differing: Mapping[str, tuple[str, str]], places: tuple[str, st
 
     `places` say where the versions are, such as `in the data set` and `in this run`.
     """
-    names = _DECODERS | {"opencv": "OpenCV", "ffmpeg": "FFmpeg"}
+    names = _DECODERS | {"opencv": "OpenCV", "ffmpeg": "FFmpeg", "jpeg": "JPEG encoder"}
     words = [
         f"{names.get(name, name)} {then} {places[0]} and {now} {places[1]}"
         for name, (then, now) in differing.items()
@@ -177,6 +180,7 @@ def environment(config: ExtractConfig) -> Environment:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "numba": importlib.metadata.version("numba"),
+        "jpeg": JPEG_ENCODER,
         package: _version_of(package),
     }
     ffmpeg = _ffmpeg_of_pyav() if package == "av" else _ffmpeg_of_decord()

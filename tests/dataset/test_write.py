@@ -290,7 +290,7 @@ def test_metadata_says_what_was_stored(made_once: Path, videos: Manifest, truth:
         assert metadata.num_frames == metadata.num_flows + 1 == video.num_frames
         assert metadata.source_fps == metadata.fps == 25.0
         assert metadata.step == 1
-        libraries = {"flowprep", "numba", "numpy", "opencv", "av", "ffmpeg"}
+        libraries = {"flowprep", "numba", "numpy", "opencv", "jpeg", "av", "ffmpeg"}
         assert set(metadata.versions) == libraries
         for direction, flow in truth(video.key, CONFIG).flow.items():
             statistics = metadata.flow[direction]

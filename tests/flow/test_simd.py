@@ -517,3 +517,37 @@ def test_words_are_loaded_the_first_byte_highest_and_copied_as_they_are() -> Non
     assert loaded == int.from_bytes(x[3:11].tobytes(), "big")
     assert copied == int.from_bytes(x[5:13].tobytes(), "little")
     np.testing.assert_array_equal(out, [0, *x[5:13], 0])
+
+
+@covers("load_bytes_apart", "store_short", "mark_nonzero")
+def test_bytes_are_loaded_apart_and_marked_and_shorts_are_stored() -> None:
+    @numba.njit
+    def apply(x, out, marks):
+        vectors = simd.load_bytes_apart(x, 3)
+        marked = simd.broadcast_int(np.int32(5))
+        for i in range(8):
+            simd.store_short(out, 1 + 16 * i, vectors[i] - simd.broadcast_int(np.int32(128)))
+            marked = simd.mark_nonzero(marked, vectors[i], np.int32(8 << i))
+        simd.store_int(marks, 0, marked)
+
+    x = np.random.default_rng(0).integers(0, 4, 131, np.uint8)
+    x[3:11] = 0
+    out, marks = np.full(130, 7, np.int16), np.empty(16, np.int32)
+    apply(x, out, marks)
+    apart = x[3:].reshape(16, 8).T
+    np.testing.assert_array_equal(out[1:129].reshape(8, 16), apart.astype(int) - 128)
+    np.testing.assert_array_equal(out[[0, 129]], 7)
+    powers = 8 << np.arange(8)[:, None]
+    np.testing.assert_array_equal(marks, 5 + ((apart != 0) * powers).sum(axis=0))
+    assert marks[0] == 5
+
+
+@covers("lowest_bit")
+def test_the_lowest_bit_is_found() -> None:
+    @numba.njit
+    def apply(word):
+        return simd.lowest_bit(word)
+
+    for bit in (0, 1, 31, 32, 63):
+        assert apply(np.uint64((1 << 63) | (1 << bit))) == bit
+    assert apply(np.uint64(0)) == 64

@@ -183,7 +183,7 @@ def test_metadata_says_what_was_read_and_computed(tmp_path: Path) -> None:
         assert (metadata["width"], metadata["height"]) == (56, 40)
         assert (metadata["num_frames"], metadata["num_flows"]) == (NUM_FRAMES, NUM_FRAMES - 1)
         assert (metadata["fps"], metadata["labels"], metadata["split"]) == (25, [3], "train")
-        libraries = {"flowprep", "numba", "numpy", "opencv", "av", "ffmpeg"}
+        libraries = {"flowprep", "numba", "numpy", "opencv", "jpeg", "av", "ffmpeg"}
         assert metadata["versions"].keys() == libraries
         assert {name: len(sizes) for name, sizes in metadata["sizes"].items()} == {
             **dict.fromkeys(("flow_x", "flow_y", "back_x", "back_y"), NUM_FRAMES - 1),

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import pytest
 
 import flowprep
 from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.config import Resize
+from flowprep.dataset.jpeg.encode import JpegEncoder
 from flowprep.dataset.layout import VideoRecord, read_failures
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ExecutorError
@@ -184,7 +184,7 @@ def test_one_video_that_works_and_the_run_goes_on(
 def test_different_errors_stop_nothing(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, count = cv2.imencode, 0
+    real, count = JpegEncoder.encode, 0
 
     def fails(*args: Any) -> Any:
         nonlocal count
@@ -193,10 +193,10 @@ def test_different_errors_stop_nothing(
             raise RuntimeError("one")
         raise LookupError("other")
 
-    monkeypatch.setattr(cv2, "imencode", fails)
+    monkeypatch.setattr(JpegEncoder, "encode", fails)
     report = run(clips, tmp_path / "out")
     assert report.failures == {"internal-error": NUM_VIDEOS}
-    monkeypatch.setattr(cv2, "imencode", real)
+    monkeypatch.setattr(JpegEncoder, "encode", real)
     found = verify_dataset(tmp_path / "out")
     assert len(found.problems) == NUM_VIDEOS
     assert found.num_failed == NUM_VIDEOS
