@@ -412,7 +412,8 @@ def _fit_notes(model: LinearClassifier, tested: Targets, class_names: Sequence[s
     notes = []
     if not model.has_converged:
         notes.append(
-            f"the {model.spec.classifier} did not converge; try a smaller --c or another --normalize"
+            f"the {model.spec.classifier} did not converge; try a smaller --c, or another "
+            "--normalize"
         )
     unknown = sorted(set(np.flatnonzero(tested.any(axis=0)).tolist()) - set(model.classes.tolist()))
     if unknown:

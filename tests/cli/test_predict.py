@@ -143,7 +143,11 @@ def test_timeline_of_a_bad_video(flowprep: Command, root: Path, tmp_path: Path) 
         (("--window", 4), 2, "--window is for a timeline; add --timeline FILE"),
         (("--timeline", "a.txt"), 2, "--timeline must end in .csv, .png, .json, got 'a.txt'"),
         (("--timeline", "a.csv", "--threshold", "x=.5"), 2, "--threshold must name a class"),
-        (("--timeline", "a.csv", "--min-seconds", 1), 2, "--min-seconds is for segments; add"),
+        (
+            ("--timeline", "a.csv", "--min-seconds", 1),
+            2,
+            "--min-seconds is for segments, got 1 and",
+        ),
         (("--timeline", "a.csv", "--window", 2), 2, "--window must be at least 3, because a clip"),
         (("--timeline", "a.csv", "b.mp4"), 2, "--timeline is of one video, got 2"),
     ],

@@ -75,6 +75,6 @@ def _jpeg(image: RGB) -> bytes:
     if not is_written:
         height, width = image.shape[:2]
         raise DatasetError(
-            f"a picture of {width}x{height} px cannot be written as JPEG; look at the video itself"
+            f"a picture of {width}x{height} px cannot be written as JPEG; open the video instead"
         )
     return data.tobytes()
