@@ -436,7 +436,7 @@ def _backends() -> Iterator[Fact]:
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        for algorithm in PARAMETERS:
+        for algorithm in (name for name, kind in PARAMETERS.items() if not kind.takes_weights):
             kinds = device_kinds(algorithm)
             devices = ["cpu"]
             if "cuda" in kinds:

@@ -10,10 +10,11 @@ from flowprep.errors import MissingExtraError
 
 __all__ = ["EXTRA_MODULES", "ExtraName", "extra_needed", "install_command", "missing_extra"]
 
-ExtraName = Literal["gpu", "train", "report", "export", "browse", "s3", "gcs"]
+ExtraName = Literal["gpu", "raft", "train", "report", "export", "browse", "s3", "gcs"]
 
 EXTRA_MODULES: dict[ExtraName, frozenset[str]] = {
     "gpu": frozenset(["torch"]),
+    "raft": frozenset(["torch", "torchvision"]),
     "train": frozenset(
         ["google_crc32c", "matplotlib", "safetensors", "scipy", "sklearn", "tensorboard", "torch"]
     ),

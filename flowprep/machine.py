@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import os
 import platform
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "cpu_model",
     "cpu_vectors",
     "memory_in_use",
+    "one_torch_thread",
     "resident_bytes",
     "usable_cores",
     "usable_memory_bytes",
@@ -152,3 +155,21 @@ def _words(path: Path) -> list[str]:
         return path.read_text().split()
     except OSError:
         return []
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Lets PyTorch, if it is loaded, use one core, as each worker does.
+
+    Then no number depends on the workers, and workers do not wait for each other's threads.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize
-from flowprep.flow.parameters import BroxParameters, TVL1Parameters
+from flowprep.flow.parameters import BroxParameters, RAFTParameters, TVL1Parameters
 
 __all__ = ["PRESETS"]
 
@@ -61,6 +61,15 @@ PRESETS: dict[str, ExtractConfig] = {
         ),
         FlowSpec("tvl1", TVL1Parameters()),
         EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # v-iashin/video_features, models/i3d/extract_i3d.py: source rate, short side 256, RAFT "sintel"
+    # (torchvision's port of it is C_T_SKHT_V1) with 20 updates, clamped to +-20 px. Its levels are
+    # round(128 + 255 v / 40): one more than `floor` stores (but at -20 px), for the same px.
+    # Pillow's bilinear averages when it shrinks, as `area` does.
+    "i3d-raft": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("short:256"), interpolation="area", allow_upscale=True),
+        FlowSpec("raft", RAFTParameters("raft_large", "C_T_SKHT_V1", 20), quantizer="floor"),
+        EncodeSpec(jpeg_quality=100, rgb_jpeg_quality=100),
     ),
     # feichtenhofer/gpu_flow: short side 256, bound 20, CUDA TV-L1.
     "feichtenhofer": ExtractConfig(

@@ -32,6 +32,7 @@ from flowprep.flow.parameters import (
     DISParameters,
     FarnebackParameters,
     OpenCVTVL1Parameters,
+    RAFTParameters,
     TVL1Parameters,
 )
 from flowprep.presets import PRESETS
@@ -198,8 +199,8 @@ def test_unknown_fields_and_a_wrong_centre_are_refused() -> None:
     assert message_of(lambda: ExtractConfig.from_dict(edited("flow", center_level=128))) == (
         "center_level of quantizer round must be 127.5, got 128"
     )
-    assert message_of(lambda: ExtractConfig.from_dict(edited("flow", algorithm="raft"))) == (
-        f"algorithm must be one of {', '.join(PARAMETERS)}, got 'raft'"
+    assert message_of(lambda: ExtractConfig.from_dict(edited("flow", algorithm="pwc"))) == (
+        f"algorithm must be one of {', '.join(PARAMETERS)}, got 'pwc'"
     )
     assert message_of(lambda: ExtractConfig.from_dict(edited("decode", resize="256"))).startswith(
         "resize must be none, "
@@ -273,8 +274,8 @@ def test_a_resize_that_says_nothing_is_refused(text: str) -> None:
         (lambda: DecodeSpec(fps=1000.5), "fps must be > 0 and <= 1000, got 1000.5"),
         (lambda: DecodeSpec(fps=float("nan")), "fps must be > 0 and <= 1000, got nan"),
         (
-            lambda: FlowSpec("raft"),
-            f"algorithm must be one of {', '.join(PARAMETERS)}, got 'raft'",
+            lambda: FlowSpec("pwc"),
+            f"algorithm must be one of {', '.join(PARAMETERS)}, got 'pwc'",
         ),
         (
             lambda: FlowSpec(quantizer="log"),  # type: ignore[arg-type]
@@ -474,9 +475,28 @@ def test_lrcns_levels_are_16_times_the_flow_plus_128() -> None:
     assert levels.ravel().tolist() == [0, 0, 112, 128, 136, 254, 255]
 
 
-def test_the_presets_are_the_seven() -> None:
+def test_video_features_preset() -> None:
+    config = PRESETS["i3d-raft"]
+    assert (config.decode.fps, str(config.decode.resize)) == (None, "short:256")
+    parameters = RAFTParameters("raft_large", "C_T_SKHT_V1", 20)
+    assert config.flow == FlowSpec("raft", parameters, 1, 20.0, "floor")
+    flow = np.linspace(-24, 24, 9001, dtype=np.float32)
+    levels = quantize(np.stack([flow, flow], -1)[None], config.flow)[0, :, 0].astype(int)
+    # models/transforms.py: Clamp and ToUInt8.
+    theirs = np.rint(128 + 255 / 40 * np.clip(flow, -20, 20)).astype(int)
+    # Not where rounding decides.
+    inside = (flow > -19.99) & (np.abs((127.5 + 6.375 * flow + 0.5) % 1 - 0.5) > 1e-3)
+    assert inside.mean() > 0.8
+    assert set(theirs[inside] - levels[inside]) == {1}
+    # Both stand for the same px.
+    px = (levels - config.flow.center_level) * config.flow.px_per_level
+    np.testing.assert_allclose(px[inside], (theirs[inside] - 128) * 40 / 255, atol=1e-9)
+
+
+def test_the_presets_are_the_eight() -> None:
     assert list(PRESETS) == [
-        *("tsn", "mmaction2", "i3d", "two-stream-2014", "lrcn", "i3d-readme", "feichtenhofer")
+        *("tsn", "mmaction2", "i3d", "two-stream-2014", "lrcn", "i3d-readme", "i3d-raft"),
+        "feichtenhofer",
     ]
 
 

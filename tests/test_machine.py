@@ -49,3 +49,15 @@ def test_a_container_without_a_limit_has_the_machines(
     (tmp_path / "memory.max").write_text("max\n")
     monkeypatch.setattr(machine, "_cgroup_folders", lambda _: [tmp_path])
     assert machine.memory_in_use() <= 1
+
+
+def test_pytorch_uses_one_thread_only_within_the_block() -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with machine.one_torch_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

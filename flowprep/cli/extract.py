@@ -267,12 +267,15 @@ def extract(
     """
     # Imported late, because --help and usage errors need neither Ray nor a decoder.
     from flowprep.run.early import early_worker
-    from flowprep.run.options import check_options
+    from flowprep.run.options import check_options, with_all_parameters
 
     if not videos:
         raise click.UsageError(f"Give VIDEOS and OUT; got one name only, {out!r}.", ctx)
     with options_named(ctx):
-        config = given_config(ctx, PRESETS[preset] if preset else ExtractConfig())
+        # Before a worker starts, so that only the driver looks for weights.
+        config = with_all_parameters(
+            given_config(ctx, PRESETS[preset] if preset else ExtractConfig())
+        )
         run_fields = [item.name for item in dataclasses.fields(RunOptions)]
         options = RunOptions(**given_values(ctx, run_fields))
         check_options(options, config.flow.algorithm)

@@ -46,6 +46,9 @@ class FlowEstimator(ABC):
     It is stored with the data. One data set never mixes two implementations.
     """
 
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Packages whose versions are stored with the data, besides those that every data set names."""
+
     device_kinds: ClassVar[tuple[DeviceKind, ...]] = ("cpu",)
     """Kinds of device on which the class computes. Read only for a class that `--estimator` names.
     For flowprep's own algorithms, see `flowprep.flow.estimators.ESTIMATORS`."""

@@ -127,10 +127,16 @@ class TorchEstimator(VideoEstimator, Generic[Plan]):
                 free = _free_memory(self._device)
                 if free is not None:
                     limit = min(
-                        limit, int(free * FREE_MEMORY_SHARE) // (pair_pixels * self.bytes_per_pixel)
+                        limit,
+                        int(free * FREE_MEMORY_SHARE)
+                        // (pair_pixels * self._bytes_per_pixel_of(*size)),
                     )
             self._batch_limits[key] = max(limit, 1)
         return self._batch_limits[key]
+
+    def _bytes_per_pixel_of(self, height: int, width: int) -> int:
+        """Returns `bytes_per_pixel`; for an estimator whose memory grows faster, that of a size."""
+        return self.bytes_per_pixel
 
     def _halve_batch(self, size: tuple[int, int], num_directions: int, num_pairs: int) -> None:
         self._batch_limits[size, num_directions] = num_pairs // 2

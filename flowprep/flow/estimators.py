@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flowprep.errors import ConfigError
+from flowprep.extras import extra_needed
 from flowprep.flow.devices import (
     Device,
     DeviceKind,
@@ -36,6 +37,7 @@ __all__ = [
     "device_kinds",
     "has_gpu_version",
     "implementation_of",
+    "libraries_of",
     "parse_parameters",
     "resolve_device",
 ]
@@ -107,6 +109,13 @@ def _dis() -> type[FlowEstimator]:
     return OpenCVDIS
 
 
+def _raft() -> type[FlowEstimator]:
+    with extra_needed("algorithm raft", "raft"):
+        from flowprep.flow.raft import RAFT
+
+    return RAFT
+
+
 ESTIMATORS: dict[tuple[str, DeviceKind], Callable[[], type[FlowEstimator]]] = {
     ("tvl1", "cpu"): _tvl1,
     ("tvl1", "cuda"): _tvl1_cuda,
@@ -123,6 +132,10 @@ ESTIMATORS: dict[tuple[str, DeviceKind], Callable[[], type[FlowEstimator]]] = {
     ("brox", "mps"): _brox_torch,
     ("brox", "torch-cpu"): _brox_torch,
     ("dis", "cpu"): _dis,
+    ("raft", "cpu"): _raft,
+    ("raft", "cuda"): _raft,
+    ("raft", "mps"): _raft,
+    ("raft", "torch-cpu"): _raft,
 }
 """Functions that import the class of each algorithm for each kind of device. Every algorithm has a
 class for the CPU. All classes of an algorithm share one `implementation` and the same frames."""
@@ -182,6 +195,11 @@ def implementation_of(name: str, parameters: FlowParameters | Mapping[str, Any] 
     if is_own(name):
         return _own(name).implementation_with(_own_values(parameters))
     return _class_of(name, "cpu").implementation_with(parameters)
+
+
+def libraries_of(algorithm: str) -> tuple[str, ...]:
+    """Returns the packages of an algorithm whose versions are stored with the data."""
+    return (_own(algorithm).kind if is_own(algorithm) else _class_of(algorithm, "cpu")).libraries
 
 
 def device_kinds(algorithm: str) -> tuple[DeviceKind, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from flowprep.errors import ConfigError
+from flowprep.flow.weight_files import is_weights_id
 
 __all__ = [
     "PARAMETERS",
@@ -18,12 +19,14 @@ __all__ = [
     "FlowParameters",
     "OpenCVTVL1Parameters",
     "OwnParameters",
+    "RAFTParameters",
     "TVL1Parameters",
     "check_algorithm",
     "is_own",
 ]
 
 DISPreset = Literal["ultrafast", "fast", "medium"]
+RAFTModel = Literal["raft_large", "raft_small"]
 
 PyramidFilter = Literal["ncv", "area"]
 TVL1Stop = Literal["predicted", "exact"]
@@ -37,6 +40,25 @@ _DIS_PATCH_SIZE = 8
 
 class FlowParameters:
     """The parameters of one algorithm; each class is a frozen dataclass that checks itself."""
+
+    takes_weights: ClassVar[bool] = False
+    """Whether the parameters name weights, which are a download or a file of the user."""
+
+    @property
+    def weights_id(self) -> str | None:
+        """`sha256:` and the SHA-256 of the weights, once they are resolved; None if there are none.
+
+        A run sends these weights to its workers (`flowprep.flow.weight_files`).
+        """
+        return None
+
+    def resolved(self) -> FlowParameters:
+        """Returns parameters that mean the same on every machine. A run stores them.
+
+        The driver calls this once, so it may read files and ask the network. Raises ConfigError or
+        WeightsError, with the remedy, for weights that cannot be had.
+        """
+        return self
 
 
 @dataclass(frozen=True)
@@ -207,6 +229,41 @@ class DISParameters(FlowParameters):
 
 
 @dataclass(frozen=True)
+class RAFTParameters(FlowParameters):
+    """RAFT (Teed and Deng, ECCV 2020): torchvision's two networks, and its number of updates."""
+
+    takes_weights = True
+
+    raft_model: RAFTModel = "raft_large"
+    """The network. `raft_small` has a fifth of the weights. It is faster and less accurate."""
+    raft_weights: str = "DEFAULT"
+    """A file of weights, or torchvision's name of weights that are downloaded, such as C_T_SKHT_V2.
+    `DEFAULT` is C_T_SKHT_V2, or C_T_V2 for raft_small. The data set stores their SHA-256."""
+    num_flow_updates: int = 12
+    """How often the network improves the flow. RAFT's own evaluation takes 12 to 32."""
+
+    def __post_init__(self) -> None:
+        models = get_args(RAFTModel)
+        _check("raft_model", self.raft_model, self.raft_model in models, " or ".join(models))
+        is_text = isinstance(self.raft_weights, str) and self.raft_weights != ""
+        _check("raft_weights", repr(self.raft_weights), is_text, "a file or a name")
+        _check_integer("num_flow_updates", self.num_flow_updates)
+        _check("num_flow_updates", self.num_flow_updates, self.num_flow_updates >= 1, ">= 1")
+
+    @property
+    def weights_id(self) -> str | None:
+        return self.raft_weights if is_weights_id(self.raft_weights) else None
+
+    def resolved(self) -> RAFTParameters:
+        if self.weights_id is not None:
+            return self
+        # It may need PyTorch, which the options and their help do without.
+        from flowprep.flow.raft_weights import find_weights
+
+        return replace(self, raft_weights=find_weights(self.raft_model, self.raft_weights))
+
+
+@dataclass(frozen=True)
 class OwnParameters(FlowParameters):
     """The parameters of a user's own estimator. Reading them does not need its module."""
 
@@ -238,6 +295,7 @@ PARAMETERS: dict[str, type[Any]] = {
     "farneback-opencv": FarnebackParameters,
     "brox": BroxParameters,
     "dis": DISParameters,
+    "raft": RAFTParameters,
 }
 """The parameter class of each algorithm. The keys are the choices of `--algorithm`, and the classes
 give the options. `flowprep.flow.estimators.ESTIMATORS` holds the code of each algorithm."""

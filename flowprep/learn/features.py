@@ -55,8 +55,7 @@ from flowprep.learn.features_work import FeatureWork, windows_of
 from flowprep.learn.features_write import finished_videos, join_videos, write_config
 from flowprep.learn.placement import default_loaders, resolve_device
 from flowprep.run.driver import run_extract
-from flowprep.run.options import check_options
-from flowprep.run.plan import with_all_parameters
+from flowprep.run.options import check_options, with_all_parameters
 from flowprep.run.run_log import run_log
 from flowprep.run.versions import environment
 from flowprep.storage import Storage

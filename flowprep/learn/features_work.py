@@ -10,14 +10,12 @@ a video, but for the features themselves.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from flowprep.config import ExtractConfig
@@ -32,6 +30,7 @@ from flowprep.learn.features_files import VideoFeatures
 from flowprep.learn.features_network import NetworkSource, WindowFeatures, worker_networks
 from flowprep.learn.features_notes import note_sentences
 from flowprep.learn.features_write import write_video
+from flowprep.machine import one_torch_thread
 from flowprep.run.extract import compute_streams
 from flowprep.run.flow_streams import FlowStreams
 from flowprep.run.job import ExtractJob
@@ -101,7 +100,7 @@ class FeatureWork:
     ) -> VideoRecord:
         """Computes and writes the features of one video; see `VideoWork`."""
         clips = windows_of(self.sources, self.spec, job.config)
-        with _one_thread():
+        with one_torch_thread():
             networks = worker_networks(self.sources, self.spec, device)
             on_progress()
             features = WindowFeatures(
@@ -238,14 +237,3 @@ class _VideoRun:
             self._clips.check(*size)
         except ConfigError as error:
             raise VideoError("too-small", str(error)) from error
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Lets PyTorch use one core, as each worker does: then no number depends on the workers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

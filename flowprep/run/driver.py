@@ -52,8 +52,8 @@ from flowprep.run.job import (
     WorkerLost,
     failed_record,
 )
-from flowprep.run.options import check_options
-from flowprep.run.plan import make_plan, with_all_parameters
+from flowprep.run.options import check_options, with_all_parameters
+from flowprep.run.plan import make_plan
 from flowprep.run.progress import Progress, RunReport
 from flowprep.run.recovery import Recovered, recover
 from flowprep.run.retries import Retries

@@ -1,15 +1,36 @@
-"""Checks of a run's options before the run begins, and the executor that they mean."""
+"""A run's options before the run begins: their checks, all parameters, and the executor meant."""
 
 from __future__ import annotations
 
-from flowprep.config import ExecutorName, RunOptions
+import dataclasses
+
+from flowprep.config import ExecutorName, ExtractConfig, FlowSpec, RunOptions
 from flowprep.errors import ConfigError
-from flowprep.flow.estimators import check_device, resolve_device
+from flowprep.flow.estimators import check_device, parse_parameters, resolve_device
+from flowprep.flow.parameters import FlowParameters, OwnParameters
 from flowprep.machine import usable_cores
 from flowprep.run.cluster import parse_runtime_env
 from flowprep.run.ray_start import cluster_address, is_connected
 
-__all__ = ["check_options", "chosen_executor"]
+__all__ = ["check_options", "chosen_executor", "weights_of", "with_all_parameters"]
+
+
+def with_all_parameters(config: ExtractConfig) -> ExtractConfig:
+    """Returns the configuration as it is stored, which means the same on every machine.
+
+    It has the defaults of a user's own estimator, and weights by their SHA-256. Raises ConfigError
+    for an estimator that cannot be loaded, and for parameters that it refuses; ConfigError or
+    WeightsError for weights that cannot be had.
+    """
+    flow = config.flow
+    parameters = flow.parameters
+    if isinstance(parameters, OwnParameters):
+        parameters = parse_parameters(flow.algorithm, parameters.values)
+    elif isinstance(parameters, FlowParameters):
+        parameters = parameters.resolved()
+    if parameters == flow.parameters:
+        return config
+    return dataclasses.replace(config, flow=dataclasses.replace(flow, parameters=parameters))
 
 
 def check_options(options: RunOptions, algorithm: str) -> None:
@@ -47,6 +68,11 @@ def chosen_executor(options: RunOptions, algorithm: str, num_jobs: int) -> Execu
         return "ray"
     device = resolve_device(options.device.removesuffix("+cpu"), algorithm)
     return "process" if device.kind == "cpu" else "ray"
+
+
+def weights_of(flow: FlowSpec) -> str | None:
+    """Returns the ID of the weights that workers need (`flowprep.flow.weight_files`), if any."""
+    return flow.parameters.weights_id if isinstance(flow.parameters, FlowParameters) else None
 
 
 def _has_cluster(options: RunOptions) -> bool:

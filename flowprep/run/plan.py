@@ -23,27 +23,14 @@ from flowprep.dataset.plan import (
 )
 from flowprep.dataset.unfilled import is_unfilled, unfilled_note
 from flowprep.errors import ConfigMismatchError, InputError
-from flowprep.flow.estimators import parse_parameters
-from flowprep.flow.parameters import OwnParameters
 from flowprep.inputs.manifest import Manifest
+from flowprep.run.options import with_all_parameters
 from flowprep.run.stored_keys import with_stored_keys
 from flowprep.run.versions import Environment, compare, environment, some_are_files, version_note
 from flowprep.storage import Storage
 from flowprep.urls import redacted
 
-__all__ = ["make_plan", "with_all_parameters"]
-
-
-def with_all_parameters(config: ExtractConfig) -> ExtractConfig:
-    """Returns the configuration with the defaults of a user's own estimator filled in.
-
-    Raises ConfigError for an estimator that cannot be loaded, and for parameters that it refuses.
-    """
-    flow = config.flow
-    if not isinstance(flow.parameters, OwnParameters):
-        return config
-    parameters = parse_parameters(flow.algorithm, flow.parameters.values)
-    return dataclasses.replace(config, flow=dataclasses.replace(flow, parameters=parameters))
+__all__ = ["make_plan"]
 
 
 def make_plan(storage: Storage, manifest: Manifest, config: ExtractConfig) -> Plan:

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
+import numpy as np
+
 from flowprep.config import FlowSpec, RunOptions
 from flowprep.errors import ExecutorError
 from flowprep.flow.devices import Device
 from flowprep.flow.estimators import check_device, has_gpu_version
 from flowprep.flow.parameters import is_own
+from flowprep.flow.weight_files import read
 from flowprep.machine import memory_in_use
 from flowprep.run.cluster import job_runtime_env, machines_of
 from flowprep.run.counters import RayCounters, Sample
 from flowprep.run.executor import MAX_FAILED_STARTS, Executor
 from flowprep.run.job import ExtractJob, Job, JobResult, PreparedWorker, WorkerLost
-from flowprep.run.options import check_options
+from flowprep.run.options import check_options, weights_of
 from flowprep.run.ray_losses import loss_of, memory_threshold, summary
 from flowprep.run.ray_start import cluster_address, is_connected, only_gpu, start_ray, stop_ray
 from flowprep.run.ray_watch import LOOK_SECONDS, RayWatch
@@ -123,6 +126,7 @@ class RayExecutor(Executor):
         self._began = time.monotonic()
         self._looked = -LOOK_SECONDS
         self._empty_since: float | None = None
+        self._weights = self._put_weights()
         for _ in range(plan.num_gpu_workers):
             self._start_gpu_worker()
 
@@ -177,6 +181,14 @@ class RayExecutor(Executor):
         for actor in self._actors:
             self._ray.kill(actor)
         self._in_flight.clear()
+
+    def _put_weights(self) -> Any:
+        """Returns Ray's reference to the estimator's weights, which each node fetches once."""
+        weights_id = weights_of(self._flow)
+        if weights_id is None:
+            return None
+        # Workers share an array in a node's memory. Bytes would be copied for each task.
+        return self._ray.put(np.frombuffer(read(weights_id), np.uint8))
 
     def _plan_cluster(self, options: RunOptions) -> WorkerPlan:
         """Plans the workers of a cluster. Its GPUs are tried only when their workers start."""
@@ -254,7 +266,7 @@ class RayExecutor(Executor):
             max_restarts=0,
             max_task_retries=0,
         )(DeviceWorker)
-        actor = kind.remote(self._flow, self._plan.device)
+        actor = kind.remote(self._flow, self._plan.device, self._weights)
         self._actors.add(actor)
         self._in_flight[actor.prepare.remote()] = _Task(None, actor, time.monotonic())
 
@@ -322,7 +334,7 @@ class RayExecutor(Executor):
             is_same = self._is_own and not is_own(self._flow.algorithm)
             here = None if is_same else environment(job.config)
             if actor is None:
-                ref = self._task.remote(job, "cpu", here)
+                ref = self._task.remote(job, "cpu", here, self._weights)
             else:
                 ref = actor.run_job.remote(job, here)
             self._in_flight[ref] = _Task(job, actor, time.monotonic())

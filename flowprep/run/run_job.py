@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from flowprep.config import FlowSpec
 from flowprep.dataset.layout import VideoRecord
@@ -32,6 +33,8 @@ from flowprep.errors import (
 )
 from flowprep.flow import FlowEstimator, build_estimator
 from flowprep.flow.devices import is_device_failure
+from flowprep.flow.weight_files import hold, is_held
+from flowprep.machine import one_torch_thread
 from flowprep.run.extract import extract_video
 from flowprep.run.flow_streams import no_progress
 from flowprep.run.job import (
@@ -44,6 +47,7 @@ from flowprep.run.job import (
     WorkerLost,
     failed_record,
 )
+from flowprep.run.options import weights_of
 from flowprep.run.segments import join_segments, write_segment
 from flowprep.run.versions import Environment, compare, environment, some_are_files, version_note
 from flowprep.run.watchdog import watchdog
@@ -57,12 +61,15 @@ __all__ = ["DeviceWorker", "prepare", "run_job"]
 
 
 def run_job(
-    job: Job, device: str = "cpu", driver: Environment | None = None
+    job: Job,
+    device: str = "cpu",
+    driver: Environment | None = None,
+    weights: NDArray[np.uint8] | None = None,
 ) -> JobResult | WorkerLost:
     """Carries out a job and computes flow on `device`. Returns every error as a value.
 
     `driver` is what the driver would compute with. A worker that would give other numbers refuses
-    the job.
+    the job. `weights` are the bytes of the estimator's weights, for a machine that may lack them.
     """
     try:
         # Of a driver that has lost its lease nothing is begun any more.
@@ -73,6 +80,7 @@ def run_job(
             return JobResult()
         if isinstance(job, JoinJob):
             return _join(job)
+        _take_weights(job.config.flow, weights)
         note = None if driver is None else _check_versions(job, driver)
         outcome = _extract(job, device)
         if note is not None and isinstance(outcome, JobResult):
@@ -90,9 +98,12 @@ def prepare(flow: FlowSpec, device: str = "cpu") -> None:
 class DeviceWorker:
     """A lasting worker that keeps its device and the estimator on it from job to job."""
 
-    def __init__(self, flow: FlowSpec, device: str) -> None:
+    def __init__(
+        self, flow: FlowSpec, device: str, weights: NDArray[np.uint8] | None = None
+    ) -> None:
         self._flow = flow
         self._device = device
+        self._weights = weights
 
     def prepare(self) -> PreparedWorker:
         """Makes the estimator and computes a first field, so that everything is compiled."""
@@ -101,6 +112,8 @@ class DeviceWorker:
         logger = logging.getLogger("flowprep")
         logger.addHandler(handler)
         try:
+            _take_weights(self._flow, self._weights)
+            self._weights = None
             estimator = _estimator(self._flow, self._device)
             # PyTorch's work on the CPU uses one thread, like OpenCV's.
             importlib.import_module("torch").set_num_threads(1)
@@ -120,6 +133,12 @@ class DeviceWorker:
     def run_job(self, job: Job, driver: Environment | None = None) -> JobResult | WorkerLost:
         """Carries out a job as the function `run_job` does."""
         return run_job(job, self._device, driver)
+
+
+def _take_weights(flow: FlowSpec, weights: NDArray[np.uint8] | None) -> None:
+    weights_id = weights_of(flow)
+    if weights is not None and weights_id is not None and not is_held(weights_id):
+        hold(weights_id, weights.tobytes())
 
 
 def _check_versions(job: ExtractJob, driver: Environment) -> str | None:
@@ -167,7 +186,8 @@ def _extract(job: ExtractJob, device: str) -> JobResult | WorkerLost:
                     tick = on_progress or no_progress
                     return JobResult(job.work.carry_out(job, source.video, estimator, device, tick))
             assert estimator is not None
-            extracted = _extract_part(job, source, estimator, began)
+            with one_torch_thread():
+                extracted = _extract_part(job, source, estimator, began)
             if isinstance(extracted, VideoCut):
                 sha256 = source_sha256(source.video)
                 return JobResult(cut=dataclasses.replace(extracted, source_sha256=sha256))

@@ -30,7 +30,8 @@ import numpy as np
 import flowprep._version
 from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import DatasetHeader
-from flowprep.flow.estimators import implementation_of
+from flowprep.errors import ConfigError
+from flowprep.flow.estimators import implementation_of, libraries_of
 from flowprep.flow.parameters import is_own
 from flowprep.inputs.places import kind_of
 from flowprep.video.decord_reader import decord_is_missing
@@ -186,6 +187,14 @@ def environment(config: ExtractConfig) -> Environment:
     ffmpeg = _ffmpeg_of_pyav() if package == "av" else _ffmpeg_of_decord()
     if ffmpeg is not None:
         versions["ffmpeg"] = ffmpeg
+    for library in libraries_of(flow.algorithm):
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            raise ConfigError(
+                f"libraries of {flow.algorithm} must be installed packages, got {library!r}, which "
+                "is not; install it, or correct the class"
+            ) from None
     if is_own(flow.algorithm):
         versions["estimator"] = implementation
     return Environment(implementation, versions)

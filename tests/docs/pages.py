@@ -50,6 +50,7 @@ REASONS = {
     "needs EPIC-Kitchens": 1,
     "needs namespaces": 1,
     "needs systemd": 1,
+    "needs weights": 1,
 }
 """Why a block is not run -> how many blocks may say so."""
 

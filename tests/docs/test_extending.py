@@ -25,6 +25,7 @@ MOST_FILES = {
     "A gray estimator": 3,
     "An RGB estimator": 3,
     "An estimator outside of flowprep": 0,
+    "Learned flow by ptlflow": 0,
     "A network of one stream": 2,
     "A network that joins segments": 2,
     "A network of both streams": 2,
@@ -33,6 +34,7 @@ MOST_FILES = {
 }
 """How many files of the package an example may touch, by its heading."""
 
+PTLFLOW = "Learned flow by ptlflow"
 NEEDS_TORCH = frozenset(heading for heading in MOST_FILES if "network" in heading)
 """Examples that train."""
 REQUIRE_TORCH = os.environ.get("FLOWPREP_REQUIRE_TORCH") == "1"
@@ -130,12 +132,19 @@ def test_example(heading: str, tmp_path: Path) -> None:
     if heading in NEEDS_TORCH and importlib.util.find_spec("torch") is None:
         assert not REQUIRE_TORCH, "torch is not installed"
         pytest.skip("needs torch")
+    if heading == PTLFLOW and importlib.util.find_spec("ptlflow") is None:
+        pytest.skip("needs ptlflow")
     root, folder = tmp_path / "root", tmp_path / "work"
     folder.mkdir()
     shutil.copytree(
         REPOSITORY / "flowprep", root / "flowprep", ignore=shutil.ignore_patterns("__pycache__")
     )
     example = EXAMPLES[heading]
+    if heading == PTLFLOW:
+        # Random weights, which need no network.
+        blocks = [(kind, text.replace("=things", "=")) for kind, text in example.blocks]
+        example = Example(heading, blocks)
+        shutil.copy(REPOSITORY / "tests" / "torchvision_hook.py", root / "sitecustomize.py")
     touched = apply(example, root, folder)
     assert len(touched) <= MOST_FILES[heading], sorted(touched)
     run(example, root, folder)

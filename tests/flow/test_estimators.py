@@ -52,8 +52,8 @@ def test_algorithm_without_a_gpu_version(algorithm: str, device: str) -> None:
     with pytest.raises(ConfigError) as caught:
         create_estimator(algorithm, device=device)
     assert str(caught.value) == (
-        f"device of {algorithm} must be cpu, got {device!r}; tvl1, farneback and brox have a "
-        "version for GPUs"
+        f"device of {algorithm} must be cpu, got {device!r}; tvl1, farneback, brox and raft "
+        "have a version for GPUs"
     )
 
 
@@ -104,7 +104,10 @@ def test_every_algorithm_has_parameters_and_a_class_for_the_cpu() -> None:
     assert all("cpu" in device_kinds(algorithm) for algorithm in algorithms)
 
 
-@pytest.mark.parametrize("algorithm", list(PARAMETERS))
+# An algorithm of weights is tested with its own files.
+@pytest.mark.parametrize(
+    "algorithm", [name for name, kind in PARAMETERS.items() if not kind.takes_weights]
+)
 def test_all_classes_of_an_algorithm_agree_in_what_is_stored_and_taken(algorithm: str) -> None:
     pytest.importorskip("torch")
     classes = [ESTIMATORS[algorithm, kind]() for kind in device_kinds(algorithm)]

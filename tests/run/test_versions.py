@@ -19,7 +19,8 @@ from flowprep import DecodeSpec, ExtractConfig, FlowSpec, RunOptions
 from flowprep.config import Resize
 from flowprep.dataset.layout import DatasetHeader
 from flowprep.dataset.verify import verify_dataset
-from flowprep.errors import ConfigMismatchError, ExecutorError
+from flowprep.errors import ConfigError, ConfigMismatchError, ExecutorError
+from flowprep.flow.farneback import Farneback
 from flowprep.inputs.video import Video
 from flowprep.run import versions
 from flowprep.run.job import ExtractJob, JobResult
@@ -256,6 +257,21 @@ def test_ffmpeg_s_version_is_read_from_any_build(
     monkeypatch.setattr(av, "ffmpeg_version_info", info)
     monkeypatch.setitem(av.library_versions, "libavcodec", (62, 1, 100))
     assert versions._ffmpeg_of_pyav() == version
+
+
+def test_the_libraries_of_an_estimator_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without the cache, in which other tests keep theirs.
+    read = environment.__wrapped__
+    assert "click" not in read(FARNEBACK).versions
+    monkeypatch.setattr(Farneback, "libraries", ("click",))
+    assert read(FARNEBACK).versions["click"] == importlib.metadata.version("click")
+    monkeypatch.setattr(Farneback, "libraries", ("no-such-package",))
+    with pytest.raises(ConfigError) as caught:
+        read(FARNEBACK)
+    assert str(caught.value) == (
+        "libraries of farneback must be installed packages, got 'no-such-package', which is not; "
+        "install it, or correct the class"
+    )
 
 
 def test_versions_of_the_same_environment_do_not_differ() -> None:
