@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -242,13 +243,15 @@ def _machine() -> Iterator[Fact]:
 
 
 def _gpus() -> Iterator[Fact]:
-    from flowprep.flow.devices import cuda_state, why_no_cuda
+    from flowprep.flow.devices import cuda_state, driver_release, why_no_cuda
     from flowprep.words import format_bytes
 
     state = cuda_state()
     if state.driver is not None:
         version = ".".join(map(str, state.driver.cuda_version))
-        yield Fact("NVIDIA's driver", f"supports CUDA up to {version}{_driver_release()}")
+        release = driver_release()
+        text = f"supports CUDA up to {version}" + (f", release {release}" if release else "")
+        yield Fact("NVIDIA's driver", text)
     if state.torch_cuda or state.torch_hip:
         built = f"CUDA {state.torch_cuda}" if state.torch_cuda else f"ROCm {state.torch_hip}"
         yield Fact("PyTorch", f"{state.torch_version}, built for {built}")
@@ -261,19 +264,25 @@ def _gpus() -> Iterator[Fact]:
         values = {"gpu": gpu.name, "memory_bytes": gpu.memory_bytes}
         if reason is None:
             yield Fact(f"cuda:{index}", text, values=values)
+            if state.torch_cuda:
+                yield from _guarded("CUDA kernel", partial(_kernel_trial, index))
         else:
             yield Fact(f"cuda:{index}", f"{text}; not usable: {reason}", "absent", values)
     if not gpus:
         yield Fact("none", str(why_no_cuda(state)), "absent")
 
 
-def _driver_release() -> str:
-    try:
-        text = Path("/proc/driver/nvidia/version").read_text()
-    except OSError:
-        return ""
-    match = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", text)
-    return f", release {match[1]}" if match else ""
+def _kernel_trial(index: int) -> Iterator[Fact]:
+    """Says whether TV-L1's CUDA kernel is used on a card. Its trial takes seconds, once."""
+    from flowprep.flow.trust import kernel_verdict
+
+    verdict = kernel_verdict(index)
+    values = {"gpu": index, "is_trusted": verdict.is_trusted}
+    if verdict.is_trusted:
+        yield Fact("CUDA kernel", f"of TV-L1, used on cuda:{index}: {verdict.text}", values=values)
+    else:
+        text = f"of TV-L1, not used on cuda:{index}, PyTorch computes there: {verdict.text}"
+        yield Fact("CUDA kernel", text, "absent", values)
 
 
 # ---- decoders
@@ -371,7 +380,8 @@ def _extraction() -> Iterator[Fact]:
 
 
 def _folders() -> Iterator[Fact]:
-    from flowprep.flow.kernel import CACHE_VARIABLE, cache_folder
+    from flowprep.flow.cache import CACHE_VARIABLE
+    from flowprep.flow.kernel import cache_folder
     from flowprep.words import format_bytes
 
     folder = cache_folder()

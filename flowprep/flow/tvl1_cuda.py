@@ -67,6 +67,7 @@ from flowprep.flow.nvrtc import (
     load_driver,
 )
 from flowprep.flow.parameters import TVL1Parameters
+from flowprep.flow.trust import kernel_verdict
 from flowprep.flow.tvl1_torch import TVL1Torch, _Level
 
 __all__ = ["SOURCE", "Kernels", "TVL1Cuda", "Tiling", "make_tiling", "solve_warp"]
@@ -501,22 +502,26 @@ class TVL1Cuda(TVL1Torch):
 
     @classmethod
     def create(cls, parameters: Any, device: str) -> FlowEstimator:
-        """Makes the estimator. Without an NVRTC that knows this GPU, makes PyTorch's instead.
+        """Makes the estimator. If its kernels cannot be trusted here, makes PyTorch's instead.
 
-        PyTorch's estimator computes the same. A warning says that it is used.
+        The trial of flowprep/flow/trust.py says whether they can. PyTorch's estimator computes the
+        same. A warning says that it is used, and why.
         """
-        try:
-            return cls(parameters, device=device)
-        except (ImportError, OSError, RuntimeError) as error:
-            if "out of memory" in str(error).lower():
-                raise
-            log.warning(
-                "TV-L1's CUDA kernels cannot be used on %s (%s: %s); it goes on in PyTorch, slower",
-                device,
-                type(error).__name__,
-                str(error).strip().partition("\n")[0],
-            )
-            return TVL1Torch(parameters, device=device)
+        verdict = kernel_verdict(_device_index(torch.device(device)))
+        reason = verdict.text
+        if verdict.is_trusted:
+            try:
+                return cls(parameters, device=device)
+            except (ImportError, OSError, RuntimeError) as error:
+                if "out of memory" in str(error).lower():
+                    raise
+                reason = f"{type(error).__name__}: {str(error).strip()}"
+        log.warning(
+            "TV-L1's CUDA kernel is not used on %s: %s. PyTorch computes there, slower",
+            device,
+            reason,
+        )
+        return TVL1Torch(parameters, device=device)
 
     def _prepare(self, plan: list[_Level], frames: Tensor) -> list[Tensor]:
         """Returns the image of each level, finest first."""

@@ -7,6 +7,7 @@ FLOWPREP_REQUIRE_COMPILER=1.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -14,8 +15,10 @@ from ctypes import c_int, c_uint
 from pathlib import Path
 
 import pytest
+import torch
 
 from flowprep.flow.nvrtc import Driver, find_nvrtc
+from flowprep.flow.trial import try_kernel
 from flowprep.flow.tvl1_cuda import Kernels, link_kernels
 
 REQUIRE_COMPILER = os.environ.get("FLOWPREP_REQUIRE_COMPILER") == "1"
@@ -70,3 +73,10 @@ def installed_nvrtc() -> ctypes.CDLL:
         except OSError:
             pass
     pytest.skip("no NVRTC; pip install nvidia-cuda-nvrtc-cu12")
+
+
+def run_trial(library_path: str) -> None:
+    """Tries kernels as `flowprep.flow.trial.main` does, in a process that is started for it."""
+    torch.set_num_threads(1)
+    kernels = simulated(ctypes.CDLL(library_path))
+    print(json.dumps(try_kernel("cpu", kernels)), flush=True)
