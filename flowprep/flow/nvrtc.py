@@ -18,7 +18,15 @@ from contextlib import contextmanager, suppress
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from pathlib import Path
 
-__all__ = ["CudaError", "Driver", "Function", "compile_source", "find_nvrtc", "load_driver"]
+__all__ = [
+    "CudaError",
+    "Driver",
+    "Function",
+    "compile_source",
+    "find_nvrtc",
+    "known_architectures",
+    "load_driver",
+]
 
 _MAX_SHARED_BYTES_ATTRIBUTE, _CARVEOUT_ATTRIBUTE = 8, 9
 """CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES and _PREFERRED_SHARED_MEMORY_CARVEOUT of cuda.h.
@@ -134,6 +142,15 @@ def _package_roots(package: str) -> Iterator[Path]:
         yield from (Path(place).parent for place in spec.submodule_search_locations or ())
 
 
+def known_architectures(library: ctypes.CDLL) -> list[int]:
+    """Returns the architectures that NVRTC compiles for, such as 90 for capability 9.0."""
+    nvrtc, count = _Nvrtc(library, _NVRTC_SIGNATURES), c_int()
+    nvrtc.call("nvrtcGetNumSupportedArchs", byref(count))
+    known = (c_int * count.value)()
+    nvrtc.call("nvrtcGetSupportedArchs", known)
+    return list(known)
+
+
 def compile_source(
     library: ctypes.CDLL, source: str, name: str, capability: tuple[int, int]
 ) -> bytes:
@@ -143,11 +160,7 @@ def compile_source(
     RuntimeError with the compiler's messages.
     """
     nvrtc = _Nvrtc(library, _NVRTC_SIGNATURES)
-    count = c_int()
-    nvrtc.call("nvrtcGetNumSupportedArchs", byref(count))
-    known = (c_int * count.value)()
-    nvrtc.call("nvrtcGetSupportedArchs", known)
-    architecture, kind = _choose_architecture(known, capability)
+    architecture, kind = _choose_architecture(known_architectures(library), capability)
     # Subnormal numbers count as 0: no value here comes near them.
     options = [f"--gpu-architecture={architecture}", "--std=c++17", "--ftz=true"]
     program = c_void_p()

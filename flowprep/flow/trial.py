@@ -23,7 +23,7 @@ from flowprep.flow.trust import LIMIT_SECONDS
 from flowprep.flow.tvl1_cuda import Kernels, TVL1Cuda
 from flowprep.flow.tvl1_torch import TVL1Torch
 
-__all__ = ["drawn_frames", "main", "try_kernel"]
+__all__ = ["drawn_frames", "fields", "main", "try_kernel"]
 
 SIZES = (48, 60), (67, 90)
 """Height and width, px: one tile, and several tiles with rows that end inside a patch."""
@@ -60,12 +60,12 @@ def try_kernel(device: str, kernels: Kernels | None = None) -> dict[str, object]
     for (height, width), case in itertools.product(SIZES, CASES):
         parameters, frames = CASES[case], drawn_frames(height, width)
         try:
-            reference = _fields(TVL1Torch(parameters, device=device, batch_pairs=NUM_PAIRS), frames)
+            reference = fields(TVL1Torch(parameters, device=device, batch_pairs=NUM_PAIRS), frames)
             tried = TVL1Cuda(parameters, device=device, batch_pairs=NUM_PAIRS, kernels=kernels)
         except Exception as error:
             return {"unusable": _words(error)}
         try:
-            found = _fields(tried, frames)
+            found = fields(tried, frames)
         except Exception as error:
             is_full = isinstance(error, VideoError) and error.reason == "out-of-memory"
             return {"unusable" if is_full else "failed": _words(error)}
@@ -94,7 +94,7 @@ def drawn_frames(height: int, width: int) -> list[NDArray[np.uint8]]:
     return frames
 
 
-def _fields(estimator: FlowEstimator, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+def fields(estimator: FlowEstimator, frames: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
     """Returns the fields of all pairs, forward and backward, (N, H, W, 2) float32 px."""
     return np.stack(list(_each(estimator, frames)))
 
