@@ -28,7 +28,7 @@ REMEDY = re.compile(
     r"(?:^|[;:,.\n(]|\bor\b|\band\b|\bto [\w ]+,)\s*(?:then |first |instead )?`?"
     r"(?:add|allow|begin|check|choose|close|compare|convert|copy|correct|cut|delete|end|export|extract|fit"
     r"|free|fuse|give|go on|import|install|join|keep|leave|let|list|load|lower|make|measure|mend"
-    r"|move|name|pass|point|put|raise|read|remove|rename|repair|replace|report|restore|run|save|set"
+    r"|move|name|open|pass|point|put|raise|read|remove|rename|repair|replace|report|restore|run|save|set"
     r"|shorten|start|take|test|train|try|turn|unset|use|wait|write)\b"
     r"|`(?:flowprep|pip) |\bdid you mean\b|\{\}\?",
     re.IGNORECASE,
@@ -60,6 +60,13 @@ WITHOUT_REMEDY = {
     "dataset/lost_plan.py": ["{} was lost; made anew from"],
     "exchange/import_tree.py": ["{} was lost; made anew from"],
     "dataset/unfilled.py": ["{} held no video yet, so it was begun anew"],
+    # GUARD_REMEDY is the remedy.
+    "learn/clips/loader.py": ["the processes that read clips ended while they were starting: {}"],
+    "processes.py": [
+        "a process cannot start processes while it is starting: {}",
+        "the worker processes ended while they were starting: {}",
+    ],
+    "learn/predict.py": ["VIDEO {}"],
     # The remedy is chosen above.
     "dataset/foreign.py": ["{} in {} {}: {}"],
     "learn/config.py": ["{} of {}: {}"],

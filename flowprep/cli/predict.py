@@ -300,7 +300,9 @@ def _print_timeline(
 
     thresholds = parse_thresholds(threshold, predictor.tasks[0].class_names)
     if min_seconds and not thresholds:
-        raise ConfigError("min_seconds is for segments; add --threshold")
+        raise ConfigError(
+            f"min_seconds is for segments, got {min_seconds:g} and no threshold; add --threshold"
+        )
     timeline = predictor.timeline(video, spec)
     segments = find_segments(timeline, thresholds, min_seconds=min_seconds)
     written = []

@@ -251,7 +251,7 @@ class VideoList(Sequence[StoredVideo]):
         except TypeError:
             raise ConfigError(
                 "a video is found by its position, its key or itself, got a value of type "
-                f"{type(index).__name__}; dataset[0] is the first video"
+                f"{type(index).__name__}; take dataset[0] for the first video"
             ) from None
         if not -len(self) <= position < len(self):
             raise IndexError(f"the data set has {len(self):,} videos, got position {position}")

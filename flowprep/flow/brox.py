@@ -43,7 +43,7 @@ class Brox(PreparedEstimator["list[FrameLevel]"]):
         self._levels: list[Level] = []
         self._down: list[tuple[Taps, Taps]] = []
         self._up: list[tuple[Taps, Taps]] = []
-        self._memory = np.zeros(0, np.float32)
+        self._memory = self._line = np.zeros(0, np.float32)
         # Kernels are compiled, or read from disk, at their first call. This call does it now, so
         # that the time of a video's first pair does not include it.
         blank = np.zeros((self.min_side_px, self.min_side_px), np.uint8)
@@ -61,7 +61,8 @@ class Brox(PreparedEstimator["list[FrameLevel]"]):
         p, pyramid = self._parameters, self._pyramid_module
         sizes = pyramid.level_sizes(width, height, p.scale_factor, p.outer_iterations)
         self._levels = [self._level_module.Level(*size) for size in sizes]
-        self._memory = np.zeros(1, np.float32)
+        self._memory = np.zeros(0, np.float32)
+        self._line = self._level_module.aligned_zeros(pyramid.line_size(width))
         self._down, self._up = [], []
         for large, small in itertools.pairwise(sizes):
             self._down.append(self._taps(pyramid.DOWN_TAPS[p.pyramid_filter], large, small))
@@ -73,7 +74,7 @@ class Brox(PreparedEstimator["list[FrameLevel]"]):
         """Returns the taps of a step of the pyramid, along x and along y."""
         size = self._pyramid_module.memory_size(before, after)
         if size > self._memory.size:
-            self._memory = np.zeros(size, np.float32)
+            self._memory = self._level_module.aligned_zeros(size)
         factor = self._parameters.scale_factor
         columns, rows = (make(after[side], before[side], factor) for side in (0, 1))
         return columns, rows
@@ -97,7 +98,7 @@ class Brox(PreparedEstimator["list[FrameLevel]"]):
                 larger = self._levels[number - 1]
                 self._resample(before.own, larger, memory.own, level, self._down[number - 1], 1.0)
             self._pyramid_module.derive(
-                memory.own, stride, width, height, memory.packed, self._memory
+                memory.own, stride, width, height, memory.packed, self._line
             )
             before = memory
 

@@ -36,9 +36,9 @@ class Level:
         self.data = aligned_zeros(height * 2 * NUM_DATA * length)
         self.flow = aligned_zeros((2 * height + NUM_LANES) * 2 * length)
         """u and v, px, (2, H, 2 L); columns from `width` on mean nothing, but are finite."""
-        self.row = np.zeros(NUM_DATA * 2 * length, np.float32)
+        self.row = aligned_zeros(NUM_DATA * 2 * length)
         self.positions = np.zeros(2 * length, np.int32)
-        self.fractions = np.zeros(4 * length, np.float32)
+        self.fractions = aligned_zeros(4 * length)
         columns = np.arange(length)[None] * 2 + np.arange(2)[:, None]  # (2, L)
         inside = columns < width
         self.masks = np.stack([inside, inside & (columns > 0)], 1).astype(np.float32).ravel()

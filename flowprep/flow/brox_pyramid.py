@@ -35,6 +35,7 @@ __all__ = [
     "derive",
     "down_taps",
     "level_sizes",
+    "line_size",
     "memory_size",
     "resample",
     "up_taps",
@@ -148,7 +149,7 @@ def _joined(rows: list[tuple[int, list[float]]], before: int) -> Taps:
     joined = np.zeros((len(rows), most), np.float64)
     begins = np.zeros(len(rows), np.int32)
     for place, (first, weights) in enumerate(rows):
-        # Moved to the left where it would be read beyond the end.
+        # Moved to the left where it would read beyond the end.
         begin = max(0, min(first, before - most))
         joined[place, first - begin : first - begin + len(weights)] = weights
         begins[place] = begin
@@ -184,7 +185,7 @@ def resample(
     width, height = column_begins.size, row_begins.size
     line = _whole_vectors(width)
     squares = _whole_vectors(num_rows) * line
-    columns = squares + (_whole_vectors(num_columns) + _MOST_TAPS) * NUM_LANES
+    columns = squares + _whole_vectors(num_columns) * NUM_LANES
     num_taps = column_weights.size // width
     for row in range(0, num_rows, NUM_LANES):
         # Rows become lanes, so that a neighbor along the row is another vector.
@@ -215,16 +216,18 @@ def resample(
             store(out, target + x, total * scale)
 
 
-_MOST_TAPS = 64
-
-
 def memory_size(before: tuple[int, int], after: tuple[int, int]) -> int:
     """Returns the numbers that `resample` needs, from and to sizes of width and height."""
     sides = [-(-side // NUM_LANES) * NUM_LANES for side in (*before, after[0])]
-    return sides[1] * sides[2] + (sides[0] + sides[2] + 2 * _MOST_TAPS) * NUM_LANES
+    return sides[1] * sides[2] + (sides[0] + sides[2]) * NUM_LANES
 
 
 # ---- derivatives
+
+
+def line_size(width: int) -> int:
+    """Returns the numbers of the line that `derive` needs."""
+    return -(-width // NUM_LANES) * NUM_LANES + 3 * NUM_LANES
 
 
 @inline
@@ -301,7 +304,7 @@ def derive(
 
     `planes` is flat, (6, H, stride), and becomes I, Ix, Iy, Ixx, Ixy and Iyy. `packed` is flat too,
     for H + 2 rows of W + 2 pixels of 8 numbers, and 16 pixels more: the same side by side, with a
-    border that doubles the outer pixels. `line` is for the width and two vectors.
+    border that doubles the outer pixels. `line` is for `line_size(width)` numbers.
     """
     plane = height * stride
     _derive_rows(planes, 0, plane, stride, width, height, line)

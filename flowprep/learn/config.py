@@ -306,7 +306,10 @@ class OptimizationSpec:
         if self.unfreeze_at is None:
             return
         if self.freeze is None:
-            raise ConfigError("unfreeze_at needs a frozen part; add --freeze trunk or a number")
+            raise ConfigError(
+                f"unfreeze_at needs a frozen part, got {self.unfreeze_at:g} and none; add --freeze "
+                "trunk or a number"
+            )
         if not 0 < self.unfreeze_at < 1:
             raise ConfigError(f"unfreeze_at must be > 0 and < 1, got {self.unfreeze_at:g}")
 

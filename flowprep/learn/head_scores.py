@@ -30,7 +30,10 @@ def joint_accuracy(heads: Sequence[Scores]) -> float:
     """
     is_known = np.all([scores.is_labelled for scores in heads], axis=0)
     if not is_known.any():
-        raise DatasetError("no video has a label for each head, so that nothing can be measured")
+        raise DatasetError(
+            f"no video has a label for each of the {len(heads)} heads, so that nothing can be "
+            "measured; choose one of them with --task"
+        )
     is_right = np.all([scores.predictions == scores.labels for scores in heads], axis=0)
     return float(np.mean(is_right[is_known]))
 

@@ -323,7 +323,7 @@ def _relabelled(table: _Table, dataset: FlowDataset, where: str, notes: list[str
         missing = len(table.keys) - len(rows)
         notes.append(
             f"{format_count(missing, 'video')} of {where} left out, because {dataset.location} "
-            "does not hold them"
+            "does not hold them; name the data set that the features were made from"
         )
     videos = [dataset.videos[int(place)] for place in places[rows].tolist()]
     return _Table(
@@ -367,7 +367,10 @@ def _labelled(
             f"{where}; {_REMEDY}"
         )
     if left := len(rows) - len(kept):
-        notes.append(f"{format_count(left, 'video')} of split {split} left out: no label")
+        notes.append(
+            f"{format_count(left, 'video')} of split {split} left out: no label; give them one by "
+            "`flowprep label`"
+        )
     return kept
 
 
@@ -409,7 +412,8 @@ def _fit_notes(model: LinearClassifier, tested: Targets, class_names: Sequence[s
     notes = []
     if not model.has_converged:
         notes.append(
-            "the classifier did not converge; a smaller --c or another --normalize may help"
+            f"the {model.spec.classifier} did not converge; try a smaller --c, or another "
+            "--normalize"
         )
     unknown = sorted(set(np.flatnonzero(tested.any(axis=0)).tolist()) - set(model.classes.tolist()))
     if unknown:

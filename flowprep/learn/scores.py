@@ -150,7 +150,10 @@ class Scores:
         Raises DatasetError if videos have one label only, or if none has any.
         """
         if self.targets is None:
-            raise DatasetError("average precision is for scores of videos with several labels")
+            raise DatasetError(
+                "average precision is for videos with several labels, and these scores are of "
+                f"{len(self.keys)} videos with one; take `predictions`"
+            )
         known = self._known()
         return average_precisions(self.targets[known], self.probabilities[known])
 

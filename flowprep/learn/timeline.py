@@ -192,7 +192,7 @@ def parse_thresholds(texts: Sequence[str], class_names: Sequence[str]) -> dict[i
         if name not in numbers:
             close = difflib.get_close_matches(name, class_names, 1)
             hint = f"did you mean {close[0]}?" if close else f"one is {class_names[0]}"
-            raise ConfigError(f"threshold names no class of the networks: {name!r}; {hint}")
+            raise ConfigError(f"threshold must name a class of the networks, got {name}; {hint}")
         if own.setdefault(numbers[name], value) != value:
             raise ConfigError(f"threshold of {name} must be given once, got {text} too")
     if common is None:

@@ -112,7 +112,14 @@ def restore_optimizer(
         problem = _optimizer_problem(optimizer, state.optimizer)
         problem = problem or _scaler_problem(scaler, state.scaler)
         if problem is None:
-            optimizer.load_state_dict(_copied(state.optimizer))
+            stored = _copied(state.optimizer)
+            # All else of a group is as here, or was refused: another version of PyTorch may not
+            # have stored it.
+            for group, own in zip(
+                stored["param_groups"], optimizer.state_dict()["param_groups"], strict=True
+            ):
+                group.update({name: own[name] for name in own.keys() - group.keys()})
+            optimizer.load_state_dict(stored)
             scaler.load_state_dict(state.scaler)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         problem = str(error) or type(error).__name__
@@ -171,4 +178,5 @@ def _copied(stored: dict[str, Any]) -> dict[str, Any]:
         number: {name: value.clone() for name, value in state.items()}
         for number, state in stored["state"].items()
     }
-    return {**stored, "state": states}
+    groups = [dict(group) for group in stored["param_groups"]]
+    return {**stored, "state": states, "param_groups": groups}

@@ -68,7 +68,8 @@ MISTAKES = [
     ("OUT OUT --worst 0", "--worst must be >= 1, got 0"),
     ("VIDEO --algorithms dis", "--algorithms must name two, got dis"),
     ("VIDEO --algorithms dis,raft",
-     "algorithm must be one of tvl1, tvl1-opencv, farneback, farneback-opencv, dis, got 'raft'"),
+     "algorithm must be one of tvl1, tvl1-opencv, farneback, farneback-opencv, brox, dis, got "
+     "'raft'"),
     ("OUT --algorithms dis,tvl1",
      "{out} is a data set; give --algorithms with a video file instead"),
 ]

@@ -75,7 +75,7 @@ def test_json_says_the_same(flowprep: Command) -> None:
     assert versions["numpy"] == np.__version__
     backends = sections["Frame pairs at 340x256, forward and backward"]
     rates = {one["name"]: one["pairs_per_second"] for one in backends if one["device"] == "cpu"}
-    assert rates.keys() == {"tvl1", "farneback", "dis"}
+    assert rates.keys() == {"tvl1", "farneback", "brox", "dis"}
     assert min(rates.values()) > 0
 
 

@@ -347,8 +347,8 @@ def test_two_algorithms_may_call_a_parameter_alike(monkeypatch: pytest.MonkeyPat
     assert set(after) - set(before) == {"--patches"}
     assert after["--patches"].help == "How many patches."
     assert after["--winsize"].help == (
-        "Side of the averaging window, in pixels. For farneback, farneback-opencv. "
-        "Side of a patch. For patch."
+        "Side of the averaging window, in pixels. For farneback, farneback-opencv (default 15). "
+        "Side of a patch. For patch (default 9)."
     )
     assert not after["--winsize"].show_default
     unchanged = [name for name in before if name != "--winsize"]

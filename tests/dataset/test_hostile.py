@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from flowprep.cli import main
-from flowprep.dataset import read
+from flowprep.dataset import stored_jpegs
 from flowprep.dataset.describe import describe_dataset
 from flowprep.dataset.jpeg_header import JpegHeader, read_jpeg_header
 from flowprep.dataset.read import open_dataset
@@ -557,7 +557,7 @@ def test_no_orientation_turns_a_picture_against_its_flow(copied: Path) -> None:
         plain = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags)
         upside_down = cv2.imdecode(np.frombuffer(turned, np.uint8), flags)
         assert np.array_equal(upside_down, plain[::-1, ::-1])
-        assert np.array_equal(read._decode(turned, flags, video, stream), plain)
+        assert np.array_equal(stored_jpegs.decode_jpeg(turned, flags, video, stream), plain)
     assert np.array_equal(truth.quantized(KEY, 0, 1), expected[0])
 
 

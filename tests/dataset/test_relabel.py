@@ -400,7 +400,7 @@ def test_classes_get_other_names_and_become_one(out: Path, tmp_path: Path) -> No
         ({"annotations": "/nowhere/x"}, "annotations does not exist"),
         ({"lists": ["val=/nowhere/x"]}, "list does not exist"),
         ({"class_names": "/nowhere/x"}, "class_names does not exist"),
-        ({"labels": "other", "rename": {"walk": "x"}}, "no labels 'other'"),
+        ({"labels": "other", "rename": {"walk": "x"}}, "has no labels other, it has none"),
     ],
 )
 def test_options_that_cannot_be(out: Path, arguments: dict[str, object], what: str) -> None:

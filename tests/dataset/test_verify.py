@@ -54,8 +54,10 @@ def test_a_whole_set_is_whole(made_once: Path, deep: bool) -> None:
         num_flows=5 + 4 + 6 + 3,
         num_jpegs=4 * (5 + 4 + 6 + 3) + (6 + 5 + 7 + 4),
         num_bytes=sum(path.stat().st_size for path in (made_once / "shards").glob("*.tar")),
+        keys=report.keys,
     )
     assert report.is_whole
+    assert len(report.keys) == 5
 
 
 def test_a_set_of_one_direction_is_whole(forward_only: Path) -> None:

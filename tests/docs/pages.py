@@ -45,7 +45,9 @@ REASONS = {
     "needs a second machine": 1,
     "needs several processors": 1,
     "measures for a minute": 1,
+    "needs Charades": 1,
     "needs Docker": 1,
+    "needs EPIC-Kitchens": 1,
     "needs namespaces": 1,
     "needs systemd": 1,
 }

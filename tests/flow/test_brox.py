@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from flowprep.config import DIRECTIONS, Direction, FlowSpec
 from flowprep.dataset.quantize import quantize
 from flowprep.errors import ConfigError
+from flowprep.flow import brox_level
 from flowprep.flow.brox import Brox
 from flowprep.flow.brox_pyramid import area_taps, down_taps, level_sizes, up_taps
 from flowprep.flow.files import read_flow
@@ -277,6 +278,42 @@ def test_every_size_gives_a_finite_field(width: int, height: int, seed: int, are
     assert found.shape == (height, width, 2)
     assert np.isfinite(found).all()
     np.testing.assert_array_equal(found, Brox(filtered)(*pair))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"outer_iterations": 1}, {"scale_factor": 0.1}, {"scale_factor": 0.97}],
+)
+@pytest.mark.parametrize(
+    ("width", "height"), [(16, 16), (17, 300), (300, 17), (31, 33), (64, 48), (400, 40)]
+)
+def test_nothing_is_written_outside_of_its_memory(
+    changed: dict[str, Any], width: int, height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels do not check indices: each piece of memory lies between numbers that must stay."""
+    pieces: list[NDArray[np.float32]] = []
+
+    def guarded(size: int) -> NDArray[np.float32]:
+        memory = np.full(size + 2048, 77, np.float32)
+        start = 1024 - memory.ctypes.data // 4 % 16
+        memory[start : start + size] = 0
+        pieces.append(memory)
+        ends.append((start, start + size))
+        return memory[start : start + size]
+
+    ends: list[tuple[int, int]] = []
+    estimator = Brox(BroxParameters(**changed))
+    monkeypatch.setattr(brox_level, "aligned_zeros", guarded)
+    # What it made its first call with was of the smallest size.
+    estimator(*turning_frames(2, 18, 18))
+    rng = np.random.default_rng(width)
+    video = [rng.integers(0, 256, (height, width), dtype=np.uint8) for _ in range(3)]
+    for pair in estimator.pairs(video):
+        assert np.isfinite(pair.forward).all()  # type: ignore[arg-type]
+    assert len(pieces) > 5
+    for memory, (start, end) in zip(pieces, ends, strict=True):
+        assert (memory[:start] == 77).all()
+        assert (memory[end:] == 77).all()
 
 
 @pytest.mark.parametrize(

@@ -365,7 +365,7 @@ def test_another_device_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         create_estimator("dis", device="cuda")
     assert str(caught.value) == (
-        "device of dis must be cpu, got 'cuda'; tvl1 and farneback have a version for GPUs"
+        "device of dis must be cpu, got 'cuda'; tvl1, farneback and brox have a version for GPUs"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -68,7 +69,7 @@ def _changed(random: np.random.Generator, values: Any) -> Any:
     places = list(_places(values, ()))
     path = places[number_below(random, len(places))]
     if not path:
-        return VALUES[number_below(random, len(VALUES))]
+        return copy.deepcopy(VALUES[number_below(random, len(VALUES))])
     holder = values
     for step in path[:-1]:
         holder = holder[step]
@@ -93,15 +94,13 @@ def _changed(random: np.random.Generator, values: Any) -> Any:
         at = number_below(random, len(old))
         holder[step] = old[:at] + chr(32 + number_below(random, 95)) + old[at + 1 :]
     else:
-        holder[step] = VALUES[number_below(random, len(VALUES))]
+        # A copy: what is done to it later must not be in the next case.
+        holder[step] = copy.deepcopy(VALUES[number_below(random, len(VALUES))])
     return values
 
 
 def _places(values: Any, path: tuple[Any, ...]) -> Any:
     yield path
-    # A value may have become as deep as Python can read.
-    if len(path) > 40:
-        return
     if isinstance(values, dict):
         for name in values:
             yield from _places(values[name], (*path, name))

@@ -189,7 +189,7 @@ def test_evaluate_says_where_scores_come_from(dataset: FlowDataset, tmp_path: Pa
         dataset, load_checkpoint(file), VIEWS["center"], split="all", num_loaders=0
     )
     assert set(everything.keys) == {video.key for video in dataset.videos}
-    with pytest.raises(DatasetError, match="no video of split 'validation'"):
+    with pytest.raises(DatasetError, match="no video of split validation"):
         evaluate(dataset, load_checkpoint(file), VIEWS["center"], split="validation", num_loaders=0)
 
 

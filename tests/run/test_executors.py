@@ -179,7 +179,7 @@ def test_a_gpu_that_fails_loses_its_worker_and_not_the_video(
         raise error
 
     monkeypatch.setattr(job_module, "extract_video", failing)
-    monkeypatch.setattr(job_module, "_estimator", lambda *_: None)
+    monkeypatch.setattr(job_module, "_estimator", lambda *_: object())
     outcome = run_job(one_job, "cuda")
     assert isinstance(outcome, WorkerLost)
     assert outcome.reason == reason

@@ -24,6 +24,12 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def _some_video_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set without a stored video begins anew; these plans stand for sets that hold some."""
+    monkeypatch.setattr("flowprep.run.plan.is_unfilled", lambda storage: False)
+
+
 def planned(manifest: Manifest, out: Path) -> Plan:
     storage = Storage(out)
     storage.make_folder()

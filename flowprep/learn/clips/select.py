@@ -99,7 +99,7 @@ def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]
             if not encode.keep_rgb:
                 raise ConfigError(
                     f"{_shown(dataset)} holds no RGB frames, which stream {clip.stream} needs; "
-                    "use --stream flow, or extract with --keep-rgb"
+                    "use --stream flow, or extract with --rgb"
                 )
             continue
         check_stack(clip.stack, one.num_frames, one.frame_stride)

@@ -86,7 +86,10 @@ class StreamedClips(IterableDataset[dict[str, Any]]):
         if buffer < 1:
             raise ConfigError(f"buffer must be >= 1, got {buffer}")
         if (rank is None) != (world_size is None):
-            raise ConfigError("rank and world_size must be given together; leave out both, or none")
+            raise ConfigError(
+                f"rank and world_size must be given together, got {rank} and {world_size}; leave "
+                "out both, or none"
+            )
         if rank is not None and world_size is not None and not 0 <= rank < world_size:
             raise ConfigError(f"rank must be from 0 to world_size - 1, got {rank} of {world_size}")
         config = config or TrainConfig()

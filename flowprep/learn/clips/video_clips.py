@@ -147,7 +147,7 @@ class VideoClips(Dataset[dict[str, Any]]):
         except TypeError:
             raise ConfigError(
                 "an item is found by its number, got a value of type "
-                f"{type(index).__name__}; clips[0] is a clip of the first video"
+                f"{type(index).__name__}; take clips[0] for a clip of the first video"
             ) from None
         if not -len(self) <= place < len(self):
             raise IndexError(f"there are {len(self):,} videos, got item {place}")

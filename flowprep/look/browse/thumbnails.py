@@ -73,5 +73,8 @@ def _jpeg(image: RGB) -> bytes:
         ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
     )
     if not is_written:
-        raise DatasetError("the picture cannot be written as JPEG")
+        height, width = image.shape[:2]
+        raise DatasetError(
+            f"a picture of {width}x{height} px cannot be written as JPEG; open the video instead"
+        )
     return data.tobytes()
