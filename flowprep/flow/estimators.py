@@ -242,10 +242,12 @@ def resolve_device(name: str, algorithm: str) -> Device:
 
 def _insisted(parameters: object, where: Device) -> FlowEstimator:
     """Makes TV-L1's CUDA kernel without a trial."""
-    remedy = f"take --device {where.torch_name}"
     kind: Any = _tvl1_cuda()
     if kind is _tvl1_torch():
-        raise ConfigError(f"device '{where}' insists on a kernel for NVIDIA's GPUs; {remedy}")
+        raise ConfigError(
+            f"device '{where}' insists on a kernel for NVIDIA's GPUs, and this PyTorch is built "
+            f"for AMD's; take --device {where.torch_name}"
+        )
     try:
         estimator: FlowEstimator = kind(parameters, device=where.torch_name)
     except (ImportError, OSError, RuntimeError) as error:
@@ -253,7 +255,8 @@ def _insisted(parameters: object, where: Device) -> FlowEstimator:
             raise
         raise ConfigError(
             f"device '{where}' insists on TV-L1's CUDA kernel, which cannot be used here "
-            f"({type(error).__name__}: {' '.join(str(error).split())}); {remedy}"
+            f"({type(error).__name__}: {' '.join(str(error).split())}); "
+            f"take --device {where.torch_name}"
         ) from error
     return estimator
 

@@ -66,6 +66,12 @@ class Verdict:
             return self.reason
         return f"{self.reason}; remove {self.file} to try it again"
 
+    @property
+    def use(self) -> str:
+        """What computes, and why."""
+        how = "used" if self.is_trusted else "not used, PyTorch computes there"
+        return f"{how}: {self.text}"
+
 
 @functools.cache
 def kernel_verdict(device_index: int) -> Verdict:

@@ -267,7 +267,8 @@ def test_a_gpu_has_the_verdict_on_its_kernel(
     section = Section("GPUs", tuple(doctor._gpus()))
     fact = find(section, "CUDA kernel")
     assert fact.status == ("ok" if is_trusted else "absent")
-    assert fact.values == {"gpu": 0, "is_trusted": is_trusted}
+    assert fact.values == {"is_trusted": is_trusted}
+    assert fact.text.startswith("of TV-L1 on cuda:0, ")
     assert reason in fact.text
     assert (f"remove {file} to try it again" in fact.text) != is_trusted
     assert ("PyTorch computes there" in fact.text) != is_trusted
