@@ -362,7 +362,8 @@ class RunOptions:
     """Number of worker processes. Each uses one core. The default is the number of cores."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, ... `auto` uses the GPUs, and on machines without a GPU the cores.
-    `cuda+cpu` uses all GPUs and all cores."""
+    `cuda+cpu` uses all GPUs and all cores. `cuda!` computes TV-L1 by its CUDA kernel even where its
+    trial found it wrong."""
     workers_per_gpu: int | None = None
     """Number of workers that share one GPU. While one decodes or encodes, another uses the GPU. The
     default is the number of cores per GPU, at most 8."""

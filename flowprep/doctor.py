@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -242,13 +243,14 @@ def _machine() -> Iterator[Fact]:
 
 
 def _gpus() -> Iterator[Fact]:
-    from flowprep.flow.devices import cuda_state, why_no_cuda
+    from flowprep.flow.devices import cuda_state, driver_release, why_no_cuda
     from flowprep.words import format_bytes
 
     state = cuda_state()
     if state.driver is not None:
         version = ".".join(map(str, state.driver.cuda_version))
-        yield Fact("NVIDIA's driver", f"supports CUDA up to {version}{_driver_release()}")
+        release = f", release {driver_release()}" if driver_release() else ""
+        yield Fact("NVIDIA's driver", f"supports CUDA up to {version}{release}")
     if state.torch_cuda or state.torch_hip:
         built = f"CUDA {state.torch_cuda}" if state.torch_cuda else f"ROCm {state.torch_hip}"
         yield Fact("PyTorch", f"{state.torch_version}, built for {built}")
@@ -258,22 +260,22 @@ def _gpus() -> Iterator[Fact]:
         generation = "" if capability is None else ", compute capability {}.{}".format(*capability)
         text = f"{gpu.name}, {format_bytes(gpu.memory_bytes)}{generation}"
         reason = why_no_cuda(state, index)
+        remark = "" if reason is None else f"; not usable: {reason}"
         values = {"gpu": gpu.name, "memory_bytes": gpu.memory_bytes}
-        if reason is None:
-            yield Fact(f"cuda:{index}", text, values=values)
-        else:
-            yield Fact(f"cuda:{index}", f"{text}; not usable: {reason}", "absent", values)
+        yield Fact(f"cuda:{index}", text + remark, "absent" if reason else "ok", values)
+        if reason is None and state.torch_cuda:
+            yield from _guarded("CUDA kernel", partial(_kernel_trial, index))
     if not gpus:
         yield Fact("none", str(why_no_cuda(state)), "absent")
 
 
-def _driver_release() -> str:
-    try:
-        text = Path("/proc/driver/nvidia/version").read_text()
-    except OSError:
-        return ""
-    match = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", text)
-    return f", release {match[1]}" if match else ""
+def _kernel_trial(index: int) -> Iterator[Fact]:
+    """Says whether TV-L1's CUDA kernel is used on a card. Its trial takes seconds once."""
+    from flowprep.flow.trust import kernel_verdict
+
+    found = kernel_verdict(index)
+    text, values = f"of TV-L1 on cuda:{index}, {found.use}", {"is_trusted": found.is_trusted}
+    yield Fact("CUDA kernel", text, "ok" if found.is_trusted else "absent", values)
 
 
 # ---- decoders
@@ -371,7 +373,8 @@ def _extraction() -> Iterator[Fact]:
 
 
 def _folders() -> Iterator[Fact]:
-    from flowprep.flow.kernel import CACHE_VARIABLE, cache_folder
+    from flowprep.flow.cache import CACHE_VARIABLE
+    from flowprep.flow.kernel import cache_folder
     from flowprep.words import format_bytes
 
     folder = cache_folder()
@@ -464,8 +467,7 @@ def _time_backend(algorithm: str, device: str, images: Mapping[str, NDArray[np.u
     failed: Status = "broken" if device == "cpu" else "absent"
     try:
         estimator = build_estimator(algorithm, PARAMETERS[algorithm](), device)
-        is_gpu = device not in ("cpu", "torch-cpu")
-        num_pairs = NUM_GPU_PAIRS if is_gpu else 1
+        num_pairs = 1 if device in ("cpu", "torch-cpu") else NUM_GPU_PAIRS
         image = images[estimator.frames]
         frames = [
             np.ascontiguousarray(image[:, int(MOTION_PX) * (t % 2) :][:, :WIDTH_PX])

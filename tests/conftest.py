@@ -51,8 +51,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the quick tests."""
+    """Marks the quick tests, and those that are skipped without a GPU."""
     for item in items:
+        reasons = {mark.kwargs.get("reason") for mark in item.iter_markers("skipif")}
+        if reasons & {"no GPU", "no NVIDIA GPU"}:
+            item.add_marker("gpu")
         if item.path.relative_to(Path(__file__).parent).as_posix() in QUICK:
             item.add_marker("quick")
 

@@ -326,7 +326,7 @@ def test_a_resize_that_says_nothing_is_refused(text: str) -> None:
         ),
         (
             lambda: RunOptions(device="gpu"),
-            "device must be auto, cpu, cuda, cuda:N, mps or torch-cpu, got 'gpu'",
+            "device must be auto, cpu, cuda, cuda:N, cuda!, cuda:N!, mps or torch-cpu, got 'gpu'",
         ),
         (
             lambda: RunOptions(device="auto+cpu"),

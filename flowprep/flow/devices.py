@@ -5,6 +5,7 @@
     cpu         the native or OpenCV's estimator, on one core
     cuda        the first GPU (NVIDIA's, or AMD's under PyTorch for ROCm)
     cuda:N      GPU number N, counted from 0 among the GPUs that the process may see
+    cuda!       the first GPU, with TV-L1's CUDA kernel whatever its trial said; also cuda:N!
     mps         the GPU of an Apple processor
     torch-cpu   the GPU version, computed on the CPU: slow, for comparisons and tests
 
@@ -20,6 +21,7 @@ import os
 import re
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from flowprep.errors import ConfigError
@@ -36,6 +38,7 @@ __all__ = [
     "ask_driver",
     "cuda_state",
     "device_name",
+    "driver_release",
     "is_device_failure",
     "parse_device",
     "why_no_cuda",
@@ -46,7 +49,7 @@ DeviceKind = Literal["cpu", "cuda", "mps", "torch-cpu"]
 
 DEVICE_KINDS: tuple[DeviceKind, ...] = get_args(DeviceKind)
 
-DEVICE_NAMES = "auto, cpu, cuda, cuda:N, mps or torch-cpu"
+DEVICE_NAMES = "auto, cpu, cuda, cuda:N, cuda!, cuda:N!, mps or torch-cpu"
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,17 @@ class Device:
     kind: DeviceKind
     index: int | None = None
     """Number of a GPU among those of its kind; None is the first."""
+    insists: bool = False
+    """Whether TV-L1's CUDA kernel is used whatever its trial said (flowprep/flow/trust.py)."""
 
     def __str__(self) -> str:
-        return self.kind if self.index is None else f"{self.kind}:{self.index}"
+        name = self.kind if self.index is None else f"{self.kind}:{self.index}"
+        return f"{name}!" if self.insists else name
 
     @property
     def torch_name(self) -> str:
         """PyTorch's name of the device."""
-        return "cpu" if self.kind == "torch-cpu" else str(self)
+        return "cpu" if self.kind == "torch-cpu" else str(self).removesuffix("!")
 
 
 def parse_device(name: str) -> Device | None:
@@ -72,8 +78,8 @@ def parse_device(name: str) -> Device | None:
         return None
     if name in DEVICE_KINDS:
         return Device(name)
-    if match := re.fullmatch(r"cuda:(\d+)", name):
-        return Device("cuda", int(match[1]))
+    if match := re.fullmatch(r"cuda(?::(\d+))?(!?)", name):
+        return Device("cuda", None if match[1] is None else int(match[1]), match[2] == "!")
     raise ConfigError(f"device must be {DEVICE_NAMES}, got {name!r}")
 
 
@@ -282,6 +288,16 @@ def ask_driver(library: Any = None) -> DriverState | None:
         gpus.append(Gpu(name.value.decode(errors="replace"), memory.value, capability))
     # 1000 major + 10 minor.
     return DriverState(error, (version.value // 1000, version.value % 1000 // 10), tuple(gpus))
+
+
+def driver_release() -> str | None:
+    """Returns the release of NVIDIA's driver, such as `570.86.15`; None if it is unknown."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return None
+    match = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", text)
+    return match[1] if match else None
 
 
 def why_no_torch(kind: DeviceKind) -> str | None:

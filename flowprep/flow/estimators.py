@@ -160,6 +160,8 @@ def build_estimator(
     where = resolve_device(device, name)
     if is_own(name):
         estimator = _own(name).create(_own_values(parameters), where.torch_name)
+    elif where.insists:
+        estimator = _insisted(parameters, where)
     else:
         estimator = _class_of(name, where.kind).create(parameters, where.torch_name)
     if where.kind != "cpu":
@@ -221,6 +223,11 @@ def check_device(name: str, algorithm: str) -> Device | None:
     """
     device = parse_device(name)
     kinds = device_kinds(algorithm)
+    if device is not None and device.insists and algorithm != "tvl1":
+        raise ConfigError(
+            f"device {name!r} insists on a CUDA kernel, and only tvl1 has one, not {algorithm}; "
+            f"take {name.removesuffix('!')}"
+        )
     if device is None or device.kind in kinds:
         return device
     others = [one for one in PARAMETERS if has_gpu_version(one)]
@@ -249,6 +256,27 @@ def resolve_device(name: str, algorithm: str) -> Device:
     if reason is not None:
         raise ConfigError(f"device {name!r} cannot be used: {reason}; or take --device cpu")
     return device
+
+
+def _insisted(parameters: object, where: Device) -> FlowEstimator:
+    """Makes TV-L1's CUDA kernel without a trial."""
+    kind: Any = _tvl1_cuda()
+    if kind is _tvl1_torch():
+        raise ConfigError(
+            f"device '{where}' insists on a kernel for NVIDIA's GPUs, and this PyTorch is built "
+            f"for AMD's; take --device {where.torch_name}"
+        )
+    try:
+        estimator: FlowEstimator = kind(parameters, device=where.torch_name)
+    except (ImportError, OSError, RuntimeError) as error:
+        if "out of memory" in str(error).lower():
+            raise
+        raise ConfigError(
+            f"device '{where}' insists on TV-L1's CUDA kernel, which cannot be used here "
+            f"({type(error).__name__}: {' '.join(str(error).split())}); "
+            f"take --device {where.torch_name}"
+        ) from error
+    return estimator
 
 
 def _class_of(algorithm: str, kind: DeviceKind) -> type[FlowEstimator]:

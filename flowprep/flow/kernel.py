@@ -11,9 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import os
-import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,10 +21,9 @@ import numba
 from numba.core import caching
 from numba.core.runtime.nrt import rtsys
 
-__all__ = ["CACHE_VARIABLE", "cache_folder", "compiles_for", "inline", "kernel"]
+from flowprep.flow.cache import digest_of_sources, private_folder
 
-CACHE_VARIABLE = "FLOWPREP_CACHE_DIR"
-"""The environment variable that names the folder of compiled kernels."""
+__all__ = ["cache_folder", "compiles_for", "inline", "kernel"]
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -56,20 +52,10 @@ def inline(function: Callable[..., Any]) -> Any:
 def cache_folder() -> Path | None:
     """Returns the folder of this processor's compiled kernels, or None if nothing can be stored.
 
-    It is the first writable one of: `FLOWPREP_CACHE_DIR`, the user's cache folder, and a folder for
-    this user alone among the temporary files. Compiled code is executed as it is read. So a folder
-    into which someone else could have put code is not used, unless the variable names it.
+    Compiled code is executed as it is read. So a folder into which someone else could have put code
+    is not used, unless `FLOWPREP_CACHE_DIR` names it.
     """
-    name = _fingerprint()
-    if given := os.environ.get(CACHE_VARIABLE):
-        folder = Path(given) / name
-        return folder if _make_folder(folder) else None
-    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    temporary = Path(tempfile.gettempdir()) / f"flowprep-{os.geteuid()}"
-    for base in (Path(user_cache) / "flowprep", temporary):
-        if _make_folder(base / name) and _is_private(base):
-            return base / name
-    return None
+    return private_folder(_fingerprint())
 
 
 def _fingerprint() -> str:
@@ -77,7 +63,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     # A kernel contains the blocks that it calls. Any change in this folder renews all kernels,
     # including those in other folders.
-    sources = _digest_of_sources(Path(__file__).parent)
+    sources = digest_of_sources(Path(__file__).parent)
     for part in (numba.__version__, llvmlite.__version__, _features(), sources):
         digest.update(f"{part}\n".encode())
     return f"kernels-{processor}-{digest.hexdigest()[:16]}"
@@ -98,29 +84,6 @@ def _features() -> str:
     return str(features)
 
 
-def _digest_of_sources(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for source in sorted(folder.glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
-
-
-def _make_folder(folder: Path) -> bool:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.mkdir(exist_ok=True, mode=0o700)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return False
-    return True
-
-
-def _is_private(folder: Path) -> bool:
-    status = folder.lstat()
-    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not others_write
-
-
 class _KernelLocator:
     """Tells numba's cache where to store a function; see `numba.core.caching`."""
 
@@ -128,7 +91,7 @@ class _KernelLocator:
         self._folder = folder
         # The folder's name covers the sources next to this file. A kernel may be elsewhere, and
         # contains the blocks next to it.
-        self._stamp = _digest_of_sources(Path(source).parent)
+        self._stamp = digest_of_sources(Path(source).parent)
         # numba names this file in its warning about a function that cannot be stored.
         self._py_file = source
 

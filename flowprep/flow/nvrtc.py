@@ -14,17 +14,40 @@ import ctypes
 import functools
 import importlib.util
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from pathlib import Path
 
-__all__ = ["Driver", "Function", "compile_source", "find_nvrtc", "load_driver"]
+__all__ = [
+    "CudaError",
+    "Driver",
+    "Function",
+    "compile_source",
+    "find_nvrtc",
+    "known_architectures",
+    "load_driver",
+]
 
 _MAX_SHARED_BYTES_ATTRIBUTE, _CARVEOUT_ATTRIBUTE = 8, 9
 """CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES and _PREFERRED_SHARED_MEMORY_CARVEOUT of cuda.h.
 """
-_NUM_MULTIPROCESSORS_ATTRIBUTE = 16
-"""CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT of cuda.h."""
+_NUM_MULTIPROCESSORS_ATTRIBUTE, _COOPERATIVE_ATTRIBUTE, _SHARED_BYTES_ATTRIBUTE = 16, 95, 97
+"""CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, _COOPERATIVE_LAUNCH and
+_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN of cuda.h."""
+_OLD_DRIVER_ERRORS = 209, 218, 222, 300
+"""What a driver says of code that it does not know: CUDA_ERROR_NO_BINARY_FOR_GPU, _INVALID_PTX,
+_UNSUPPORTED_PTX_VERSION and _INVALID_SOURCE of cuda.h."""
+_TEGRA = 53, 62, 72, 87, 101, 110
+"""Architectures of NVIDIA's Tegra processors. Their machine code is for themselves alone."""
+
+
+class CudaError(RuntimeError):
+    """A function of NVRTC or of the driver failed."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+        """The function's result, such as 2 for CUDA_ERROR_OUT_OF_MEMORY."""
 
 
 class _Library:
@@ -38,7 +61,7 @@ class _Library:
 
     def call(self, name: str, *arguments: object) -> None:
         if error := getattr(self._library, name)(*arguments):
-            raise RuntimeError(f"CUDA: {name} failed: {self.describe(error)}")
+            raise CudaError(f"CUDA: {name} failed: {self.describe(error)}", error)
 
     def describe(self, error: int) -> str:
         raise NotImplementedError
@@ -89,6 +112,7 @@ def find_nvrtc(cuda_major: int) -> ctypes.CDLL:
     places += [root / "torch/lib" / name for root in _package_roots("torch")]
     for place in places:
         if place.exists():
+            _load_builtins(place.parent)
             return ctypes.CDLL(str(place))
     try:
         return ctypes.CDLL(name)
@@ -100,11 +124,31 @@ def find_nvrtc(cuda_major: int) -> ctypes.CDLL:
         ) from error
 
 
+def _load_builtins(folder: Path) -> None:
+    """Loads the part of NVRTC that it opens by its name alone when it compiles.
+
+    The wheels of CUDA 13.0 do not tell the system where that part is. What is loaded is found.
+    """
+    for place in folder.glob("libnvrtc-builtins.so.*"):
+        # A compiler that needs it in vain says so itself.
+        with suppress(OSError):
+            ctypes.CDLL(str(place))
+
+
 def _package_roots(package: str) -> Iterator[Path]:
     """Yields the folders that hold a package, without importing the package."""
     spec = importlib.util.find_spec(package)
     if spec is not None:
         yield from (Path(place).parent for place in spec.submodule_search_locations or ())
+
+
+def known_architectures(library: ctypes.CDLL) -> list[int]:
+    """Returns the architectures that NVRTC compiles for, such as 90 for capability 9.0."""
+    nvrtc, count = _Nvrtc(library, _NVRTC_SIGNATURES), c_int()
+    nvrtc.call("nvrtcGetNumSupportedArchs", byref(count))
+    known = (c_int * count.value)()
+    nvrtc.call("nvrtcGetSupportedArchs", known)
+    return list(known)
 
 
 def compile_source(
@@ -116,11 +160,7 @@ def compile_source(
     RuntimeError with the compiler's messages.
     """
     nvrtc = _Nvrtc(library, _NVRTC_SIGNATURES)
-    count = c_int()
-    nvrtc.call("nvrtcGetNumSupportedArchs", byref(count))
-    known = (c_int * count.value)()
-    nvrtc.call("nvrtcGetSupportedArchs", known)
-    architecture, kind = _choose_architecture(known, capability)
+    architecture, kind = _choose_architecture(known_architectures(library), capability)
     # Subnormal numbers count as 0: no value here comes near them.
     options = [f"--gpu-architecture={architecture}", "--std=c++17", "--ftz=true"]
     program = c_void_p()
@@ -140,7 +180,7 @@ def compile_source(
 def _choose_architecture(known: Iterable[int], capability: tuple[int, int]) -> tuple[str, str]:
     """Returns the architecture to compile for, and which result to read: CUBIN or PTX."""
     wanted = 10 * capability[0] + capability[1]
-    older = sorted(number for number in known if number <= wanted)
+    older = sorted(n for n in known if n == wanted or (n < wanted and n not in _TEGRA))
     if not older:
         raise RuntimeError(
             f"CUDA: NVRTC knows no GPU as old as this one, of compute capability "
@@ -178,6 +218,8 @@ _DRIVER_SIGNATURES: dict[str, tuple[type, ...]] = {
     "cuOccupancyMaxActiveBlocksPerMultiprocessor": (POINTER(c_int), c_void_p, c_int, c_size_t),
     "cuLaunchKernel": (*_LAUNCH, POINTER(c_void_p)),
     "cuLaunchCooperativeKernel": _LAUNCH,
+    "cuGetErrorName": (c_int, POINTER(c_char_p)),
+    "cuGetErrorString": (c_int, POINTER(c_char_p)),
 }
 
 
@@ -192,14 +234,25 @@ class Driver(_Library):
         # Kept until the process ends: PyTorch does not release it either.
         self._context = c_void_p()
         self.call("cuDevicePrimaryCtxRetain", byref(self._context), device)
-        count = c_int()
-        self.call("cuDeviceGetAttribute", byref(count), _NUM_MULTIPROCESSORS_ATTRIBUTE, device)
-        self.num_multiprocessors = count.value
+        self._device = device
+        self.num_multiprocessors = self.attribute(_NUM_MULTIPROCESSORS_ATTRIBUTE)
+        self.shared_bytes_per_block = self.attribute(_SHARED_BYTES_ATTRIBUTE)
+        """Most shared memory that a block may have."""
+        self.has_cooperative_launch = self.attribute(_COOPERATIVE_ATTRIBUTE) == 1
+        """Whether blocks may wait for each other. Not all of NVIDIA's virtual GPUs allow it."""
+
+    def attribute(self, number: int) -> int:
+        """Returns an attribute of the GPU, a CUdevice_attribute of cuda.h."""
+        value = c_int()
+        self.call("cuDeviceGetAttribute", byref(value), number, self._device)
+        return value.value
 
     def describe(self, error: int) -> str:
-        name = c_char_p()
-        self._library.cuGetErrorName(c_int(error), byref(name))
-        return f"{name.value.decode() if name.value else 'unknown error'} ({error})"
+        name, words = c_char_p(), c_char_p()
+        self._library.cuGetErrorName(error, byref(name))
+        self._library.cuGetErrorString(error, byref(words))
+        said = f": {words.value.decode()}" if words.value else ""
+        return f"{name.value.decode() if name.value else 'unknown error'} ({error}){said}"
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -213,20 +266,23 @@ class Driver(_Library):
     def load(self, module: bytes, names: Iterable[str]) -> list[Function]:
         """Loads a compiled module permanently, and returns its functions with the given names.
 
-        Raises RuntimeError if the driver is too old for the compiler's output.
+        Raises CudaError, for example if the driver is too old for the compiler's output.
         """
         functions = []
         with self.current():
             handle = c_void_p()
             try:
                 self.call("cuModuleLoadData", byref(handle), module)
-            except RuntimeError as error:
+            except CudaError as error:
+                if error.code not in _OLD_DRIVER_ERRORS:
+                    raise
                 version = c_int()
                 self.call("cuDriverGetVersion", byref(version))
                 supported = f"{version.value // 1000}.{version.value % 1000 // 10}"
-                raise RuntimeError(
+                raise CudaError(
                     f"{error}; the driver supports CUDA up to {supported}: update it, or install a "
-                    f"PyTorch that is built for CUDA {supported} or older"
+                    f"PyTorch that is built for CUDA {supported} or older",
+                    error.code,
                 ) from None
             for name in names:
                 function = c_void_p()

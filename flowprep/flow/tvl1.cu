@@ -20,6 +20,10 @@ constexpr int WARP_SIZE = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
 constexpr float FLOAT_EPSILON = 1.1920929e-07f;
 
+// Looks at a barrier before the launch is given up. A look takes half a microsecond or more, so it
+// takes a minute, and what blocks do between two barriers takes milliseconds.
+constexpr unsigned MOST_LOOKS = 1u << 27;
+
 // The stop rule; see tvl1_level.py for the constants.
 constexpr int FIRST_BATCH = 3;
 constexpr float SLOWEST_DECAY = 0.005f;
@@ -511,13 +515,18 @@ __device__ __forceinline__ void filter_flow(
 // ---- cooperation of the blocks of a group
 
 // Waits until all blocks of the group are here, and makes their writes visible. Same method as
-// cooperative groups. All blocks run at once, because the launch is cooperative.
+// cooperative groups. All blocks run at once, because the launch is cooperative. If they do not all
+// come, the launch fails: it would otherwise hold the GPU, which no other process could free.
 __device__ __forceinline__ void wait_for_group(unsigned* arrivals, unsigned expected) {
     __syncthreads();
     if (threadIdx.x == 0) {
         __threadfence();
         atomicAdd(arrivals, 1u);
-        while (*reinterpret_cast<volatile unsigned*>(arrivals) < expected) __nanosleep(20);
+        unsigned num_looks = 0;
+        while (*reinterpret_cast<volatile unsigned*>(arrivals) < expected) {
+            if (++num_looks == MOST_LOOKS) __trap();
+            __nanosleep(20);
+        }
         __threadfence();
     }
     __syncthreads();

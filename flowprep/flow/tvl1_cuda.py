@@ -58,8 +58,16 @@ import torch
 from torch import Tensor
 
 from flowprep.flow.base import FlowEstimator
-from flowprep.flow.nvrtc import Driver, Function, compile_source, find_nvrtc, load_driver
+from flowprep.flow.nvrtc import (
+    CudaError,
+    Driver,
+    Function,
+    compile_source,
+    find_nvrtc,
+    load_driver,
+)
 from flowprep.flow.parameters import TVL1Parameters
+from flowprep.flow.trust import kernel_verdict
 from flowprep.flow.tvl1_torch import TVL1Torch, _Level
 
 __all__ = ["SOURCE", "Kernels", "TVL1Cuda", "Tiling", "make_tiling", "solve_warp"]
@@ -78,6 +86,8 @@ NUM_STATE_PLANES = 6
 COUNTER_STRIDE = 32
 """Numbers between two groups' counters: a cache line, so that groups do not delay each other."""
 WARP_SIZE = 32
+TOO_MANY_BLOCKS = 720
+"""CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE of cuda.h. Nothing has run then."""
 PIXEL_BLOCK = 32, 8
 """Width and height, px, of the area of one block of the other kernels."""
 
@@ -254,6 +264,8 @@ class Kernels:
 
     def __init__(self, solve: Function, linearize: Function, enlarge: Function) -> None:
         self._solve, self._linearize, self._enlarge = solve, linearize, enlarge
+        self._most_blocks: int | None = None
+        """Most blocks at a time, if the driver allows fewer than the occupancy promises."""
 
     def solve(
         self,
@@ -267,6 +279,7 @@ class Kernels:
     ) -> None:
         """Does all iterations of one warp, like `flowprep.flow.tvl1_torch.solve_warp`."""
         num_fields, _, height, pitch = flow.shape
+        device = flow.device
         tiling = make_tiling(height, width)
         for tensor, num_planes in ((flow, 2), (dual, 4), (gradient, 2), (residual, 1)):
             _check(tensor, flow.device, num_fields * num_planes * height * pitch, alignment=16)
@@ -275,32 +288,41 @@ class Kernels:
         num_resident = self._solve.num_resident_blocks(tiling.num_threads, tiling.shared_bytes)
         if num_resident == 0:
             raise RuntimeError("CUDA: a multiprocessor of this GPU has no place for a block")
-        num_groups, blocks_per_group = tiling.group(num_fields, num_resident)
-        sizes = scratch_sizes(tiling, num_groups)
-        # At the end of this function, PyTorch reuses this memory for later work on this stream.
-        exchange, errors = (torch.empty(size, device=flow.device) for size in sizes[:2])
-        counters = torch.zeros(sizes[2], dtype=torch.int32, device=flow.device)
-        arguments = solve_arguments(tiling, parameters, num_fields, blocks_per_group)
         counts = num_iterations.contiguous()
-        for name, tensor in (
-            ("flow", flow),
-            ("dual", dual),
-            ("gradient", gradient),
-            ("residual", residual),
-            ("exchange", exchange),
-            ("errors", errors),
-            ("counters", counters),
-            ("num_iterations", counts),
-        ):
-            setattr(arguments, name, tensor.data_ptr())
-        self._solve.launch(
-            arguments,
-            _current_stream(flow.device),
-            num_blocks=num_groups * blocks_per_group,
-            num_threads=tiling.num_threads,
-            shared_bytes=tiling.shared_bytes,
-            is_cooperative=True,
-        )
+        while True:
+            num_blocks = min(num_resident, self._most_blocks or num_resident)
+            num_groups, blocks_per_group = tiling.group(num_fields, num_blocks)
+            sizes = scratch_sizes(tiling, num_groups)
+            # At the end of this function, PyTorch reuses this memory for later work on this stream.
+            exchange, errors = (torch.empty(size, device=device) for size in sizes[:2])
+            counters = torch.zeros(sizes[2], dtype=torch.int32, device=device)
+            arguments = solve_arguments(tiling, parameters, num_fields, blocks_per_group)
+            for name, tensor in (
+                ("flow", flow),
+                ("dual", dual),
+                ("gradient", gradient),
+                ("residual", residual),
+                ("exchange", exchange),
+                ("errors", errors),
+                ("counters", counters),
+                ("num_iterations", counts),
+            ):
+                setattr(arguments, name, tensor.data_ptr())
+            try:
+                self._solve.launch(
+                    arguments,
+                    _current_stream(device),
+                    num_blocks=num_groups * blocks_per_group,
+                    num_threads=tiling.num_threads,
+                    shared_bytes=tiling.shared_bytes,
+                    is_cooperative=True,
+                )
+                break
+            except CudaError as error:
+                # The occupancy counts the whole GPU. Under MPS a process may have only a part.
+                if error.code != TOO_MANY_BLOCKS or num_groups * blocks_per_group == 1:
+                    raise
+                self._most_blocks = num_groups * blocks_per_group // 2
         if counts is not num_iterations:
             num_iterations.copy_(counts)
 
@@ -409,9 +431,21 @@ def load_kernels(device_index: int) -> Kernels:
 
 def link_kernels(driver: Driver, module: bytes) -> Kernels:
     """Loads the compiled kernels; raises RuntimeError if the GPU lacks a resource."""
+    if not driver.has_cooperative_launch:
+        raise RuntimeError(
+            "CUDA: TV-L1's blocks wait for each other, and this GPU allows no cooperative launch "
+            "(a virtual GPU may lack it)"
+        )
+    needed = shared_bytes(MAX_SLOTS)
+    if driver.shared_bytes_per_block < needed:
+        raise RuntimeError(
+            f"CUDA: a block of TV-L1's kernel needs {-(-needed // 1024)} KiB of shared memory, and "
+            f"this GPU has {driver.shared_bytes_per_block // 1024} KiB (Turing, the RTX 20 and T4, "
+            "has too little)"
+        )
     solve, linearize, enlarge = driver.load(module, ("solve", "linearize", "enlarge"))
     # Here and not at the first launch, so that a failure is known at once.
-    solve.allow_shared_bytes(shared_bytes(MAX_SLOTS))
+    solve.allow_shared_bytes(needed)
     return Kernels(solve, linearize, enlarge)
 
 
@@ -468,22 +502,26 @@ class TVL1Cuda(TVL1Torch):
 
     @classmethod
     def create(cls, parameters: Any, device: str) -> FlowEstimator:
-        """Makes the estimator. Without an NVRTC that knows this GPU, makes PyTorch's instead.
+        """Makes the estimator. If its kernels cannot be trusted here, makes PyTorch's instead.
 
-        PyTorch's estimator computes the same. A warning says that it is used.
+        The trial of flowprep/flow/trust.py says whether they can. PyTorch's estimator computes the
+        same. A warning says that it is used, and why.
         """
-        try:
-            return cls(parameters, device=device)
-        except (ImportError, OSError, RuntimeError) as error:
-            if "out of memory" in str(error).lower():
-                raise
-            log.warning(
-                "TV-L1's CUDA kernels cannot be used on %s (%s: %s); it goes on in PyTorch, slower",
-                device,
-                type(error).__name__,
-                str(error).strip().partition("\n")[0],
-            )
-            return TVL1Torch(parameters, device=device)
+        verdict = kernel_verdict(_device_index(torch.device(device)))
+        reason = verdict.text
+        if verdict.is_trusted:
+            try:
+                return cls(parameters, device=device)
+            except (ImportError, OSError, RuntimeError) as error:
+                if "out of memory" in str(error).lower():
+                    raise
+                reason = f"{type(error).__name__}: {str(error).strip()}"
+        log.warning(
+            "TV-L1's CUDA kernel is not used on %s: %s. PyTorch computes there, slower",
+            device,
+            reason,
+        )
+        return TVL1Torch(parameters, device=device)
 
     def _prepare(self, plan: list[_Level], frames: Tensor) -> list[Tensor]:
         """Returns the image of each level, finest first."""

@@ -50,7 +50,7 @@ from flowprep.run.job import (
 from flowprep.run.options import weights_of
 from flowprep.run.segments import join_segments, write_segment
 from flowprep.run.versions import Environment, compare, environment, some_are_files, version_note
-from flowprep.run.watchdog import watchdog
+from flowprep.run.watchdog import time_limit, watchdog
 from flowprep.video.contents import source_sha256
 from flowprep.video.cut import is_long, plan_cut
 from flowprep.video.decode import open_video
@@ -58,6 +58,10 @@ from flowprep.video.fetch import FetchedVideo, fetched
 from flowprep.video.segments import VideoCut
 
 __all__ = ["DeviceWorker", "prepare", "run_job"]
+
+START_SECONDS = 600.0
+"""Longest time for a worker to get ready on its device. PyTorch's start and the trial of a kernel
+take a minute, and several where a network file system is slow or the kernel hangs."""
 
 
 def run_job(
@@ -96,7 +100,10 @@ def prepare(flow: FlowSpec, device: str = "cpu") -> None:
 
 
 class DeviceWorker:
-    """A lasting worker that keeps its device and the estimator on it from job to job."""
+    """A lasting worker that keeps its device and the estimator on it from job to job.
+
+    It lives in a process of its own, which is ended if its device hangs.
+    """
 
     def __init__(
         self, flow: FlowSpec, device: str, weights: NDArray[np.uint8] | None = None
@@ -107,6 +114,10 @@ class DeviceWorker:
 
     def prepare(self) -> PreparedWorker:
         """Makes the estimator and computes a first field, so that everything is compiled."""
+        with time_limit(START_SECONDS):
+            return self._prepare()
+
+    def _prepare(self) -> PreparedWorker:
         notes: list[str] = []
         handler = _NoteHandler(notes)
         logger = logging.getLogger("flowprep")

@@ -15,12 +15,14 @@ from flowprep.errors import VideoError
 from flowprep.run.job import ExtractJob, WorkerLost
 from flowprep.run.worker_memory import MEMORY_MARK, MemoryWatch, memory_watch
 
-__all__ = ["Watch", "watchdog", "why_lost"]
+__all__ = ["Watch", "time_limit", "watchdog", "why_lost"]
 
 log = getLogger("flowprep.run")
 
 # The shortest time between two resets of the timer. Each reset starts a thread.
 _REARM_SECONDS = 0.5
+# Its number: Python's own object may be replaced by one without a file.
+_STDERR = 2
 
 
 class Watch:
@@ -74,6 +76,19 @@ def watchdog(job: ExtractJob) -> Iterator[Watch | None]:
             with suppress(FileNotFoundError):
                 if os.stat(path).st_ino == number:
                     os.unlink(path)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Ends this process if the block takes longer. On stderr a traceback says where it was.
+
+    The process must be a worker's own, and the block may hang in native code.
+    """
+    faulthandler.dump_traceback_later(seconds, file=_STDERR, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def why_lost(job: ExtractJob, lost: WorkerLost) -> VideoError:

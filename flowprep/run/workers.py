@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from flowprep.config import RunOptions
@@ -103,7 +103,7 @@ def plan_workers(
         num_cpu_workers=num_cpu_workers,
         num_gpu_workers=num_gpu_workers,
         # Ray shows each worker only its own GPU, which is then the first one.
-        device=device.kind,
+        device=str(replace(device, index=None)),
         cpus_per_gpu_worker=cpus,
         gpus_per_worker=math.floor(10000 / per_gpu) / 10000,
     )

@@ -84,6 +84,7 @@ PARTS: dict[str, Part] = {
     "features": Part("memory of features", ("scripts/bench_memory", "--features")),
     "scale": Part("650,000 videos", ("scripts/bench_scale",)),
     "gpu": Part("estimators on a GPU", ("scripts/bench_gpu",), problem=_no_gpu),
+    "gpu-check": Part("a first look at a GPU", ("scripts/gpu_check",), problem=_no_gpu),
     "start": Part("start of commands", ("scripts/bench_start",)),
     "soak": Part("half an hour of many videos", ("scripts/bench_soak",)),
 }

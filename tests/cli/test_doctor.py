@@ -17,6 +17,7 @@ import pytest
 
 from flowprep import doctor
 from flowprep.doctor import Fact, Section, exit_code, verdict
+from flowprep.flow import devices, trust
 from flowprep.flow.parameters import PARAMETERS
 from tests.cli.conftest import Command
 
@@ -249,3 +250,25 @@ def test_long_lines_are_wrapped_under_their_column() -> None:
     assert lines[0].startswith("  name             - word word")
     assert all(line.startswith(" " * 19 + "word") for line in lines[1:])
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_a_gpu_has_the_verdict_on_its_kernel(
+    is_trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = devices.Gpu("NVIDIA H100 80GB HBM3", 80 << 30, (9, 0))
+    driver = devices.DriverState(0, (12, 8), (gpu,))
+    state = devices.CudaState(driver, "2.9.0", "12.8", torch_sees=1, gpus=(gpu,))
+    monkeypatch.setattr(devices, "cuda_state", lambda: state)
+    file = Path("/home/me/.cache/flowprep/trials/NVIDIA-H100-80GB-HBM3-0123456789abcdef.json")
+    reason = "it agrees with PyTorch to 6e-05 px in its trial (worst pixel, 60x48)"
+    found = trust.Verdict(is_trusted, reason, file=file)
+    monkeypatch.setattr(trust, "kernel_verdict", lambda index: found)
+    section = Section("GPUs", tuple(doctor._gpus()))
+    fact = find(section, "CUDA kernel")
+    assert fact.status == ("ok" if is_trusted else "absent")
+    assert fact.values == {"is_trusted": is_trusted}
+    assert fact.text.startswith("of TV-L1 on cuda:0, ")
+    assert reason in fact.text
+    assert (f"remove {file} to try it again" in fact.text) != is_trusted
+    assert ("PyTorch computes there" in fact.text) != is_trusted

@@ -35,7 +35,7 @@ WRONG_OPTIONS = [
     ("--shard-size 0", "--shard-size must be >= 1, got 0"),
     ("--workers 0", "--workers must be >= 1, got 0"),
     ("--device gpu",
-     "--device must be auto, cpu, cuda, cuda:N, mps or torch-cpu, got 'gpu'"),
+     "--device must be auto, cpu, cuda, cuda:N, cuda!, cuda:N!, mps or torch-cpu, got 'gpu'"),
     ("--device cpu+cpu", "--device must name a GPU before +cpu, got 'cpu+cpu'"),
     ("--algorithm dis --device cuda",
      "--device of dis must be cpu, got 'cuda'; tvl1, farneback and brox have a version for GPUs"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import cv2
@@ -22,3 +23,13 @@ def rubber_whale(test_data: Path) -> tuple[Gray, Gray, Flow, NDArray[np.bool_]]:
     )
     truth = np.asarray(cv2.readOpticalFlow(str(folder / "flow10.flo")), np.float32)
     return prev, following, truth, np.abs(truth).max(axis=-1) < 1e9
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """TV-L1's CUDA kernels, compiled for the CPU."""
+    # PyTorch takes seconds to import, so only tests that need it wait for it.
+    from flowprep.flow.tvl1_cuda import SOURCE
+    from tests.flow.simulator import build
+
+    return build(SOURCE, tmp_path_factory.mktemp("cuda_on_cpu"))

@@ -239,6 +239,7 @@ inline void* guarded(size_t bytes, bool at_end) {
 
 inline void __syncthreads() { cuda_on_cpu::synchronize(); }
 inline void __threadfence() {}
+inline void __trap() { cuda_on_cpu::fail("a trap"); }
 inline void __nanosleep(unsigned) {
     if (++cuda_on_cpu::num_spins > 50'000'000) cuda_on_cpu::fail("a wait without end");
     cuda_on_cpu::leave();
@@ -269,6 +270,10 @@ struct Kernel {
 inline std::vector<Kernel*> kernels;
 inline unsigned seed = 0;
 inline int num_multiprocessors = 1;
+inline int most_blocks = 1;                  // that this process may run, as under MPS
+inline int has_cooperative_launch = 1;
+inline int most_shared_bytes = 99 << 10;     // of a block, as of the RTX 30
+inline int load_error = 0;                   // of the next modules
 inline int context_depth = 0;
 
 inline int launch_kernel(
@@ -303,7 +308,19 @@ extern "C" {
 // One block at a time runs on a multiprocessor. Order 0 of the threads is that of their numbers.
 void simulate(unsigned seed, int num_multiprocessors) {
     cuda_on_cpu::seed = seed;
-    cuda_on_cpu::num_multiprocessors = num_multiprocessors;
+    cuda_on_cpu::num_multiprocessors = cuda_on_cpu::most_blocks = num_multiprocessors;
+    cuda_on_cpu::has_cooperative_launch = 1;
+    cuda_on_cpu::most_shared_bytes = 99 << 10;
+    cuda_on_cpu::load_error = 0;
+}
+// After `simulate`: a GPU with limits.
+void simulate_limits(
+    int most_blocks, int has_cooperative_launch, int most_shared_bytes, int load_error
+) {
+    cuda_on_cpu::most_blocks = most_blocks;
+    cuda_on_cpu::has_cooperative_launch = has_cooperative_launch;
+    cuda_on_cpu::most_shared_bytes = most_shared_bytes;
+    cuda_on_cpu::load_error = load_error;
 }
 void* guarded_memory(size_t bytes, int at_end) { return cuda_on_cpu::guarded(bytes, at_end != 0); }
 
@@ -311,8 +328,10 @@ int cuInit(unsigned) { return 0; }
 int cuDriverGetVersion(int* version) { return *version = 12040, 0; }
 int cuDeviceGet(int* device, int number) { return *device = number, number == 0 ? 0 : 101; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
-    *value = cuda_on_cpu::num_multiprocessors;
-    return attribute == 16 ? 0 : 1;
+    if (attribute == 16) return *value = cuda_on_cpu::num_multiprocessors, 0;
+    if (attribute == 95) return *value = cuda_on_cpu::has_cooperative_launch, 0;
+    if (attribute == 97) return *value = cuda_on_cpu::most_shared_bytes, 0;
+    return 1;
 }
 int cuDevicePrimaryCtxRetain(void** context, int) {
     return *context = &cuda_on_cpu::context_depth, 0;
@@ -324,7 +343,7 @@ int cuCtxPushCurrent_v2(void* context) {
 int cuCtxPopCurrent_v2(void**) { return cuda_on_cpu::context_depth-- > 0 ? 0 : 201; }
 int cuModuleLoadData(void** module, const char* image) {
     *module = nullptr;
-    if (strcmp(image, "of a newer CUDA") == 0) return 222;  // ..._UNSUPPORTED_PTX_VERSION
+    if (cuda_on_cpu::load_error != 0) return cuda_on_cpu::load_error;
     return cuda_on_cpu::context_depth == 1 ? 0 : 201;
 }
 int cuModuleGetFunction(void** function, void*, const char* name) {
@@ -334,7 +353,7 @@ int cuModuleGetFunction(void** function, void*, const char* name) {
 }
 int cuFuncSetAttribute(void* function, int attribute, int value) {
     if (attribute == 9) return value == 100 ? 0 : 1;
-    if (attribute != 8 || value > 99 << 10) return 1;
+    if (attribute != 8 || value > cuda_on_cpu::most_shared_bytes) return 1;
     static_cast<cuda_on_cpu::Kernel*>(function)->allowed_shared_bytes = value;
     return 0;
 }
@@ -357,13 +376,17 @@ int cuLaunchCooperativeKernel(
     unsigned threads_z, unsigned shared_bytes, void* stream, void** arguments
 ) {
     // CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE
-    if (x > static_cast<unsigned>(cuda_on_cpu::num_multiprocessors)) return 720;
+    if (x > static_cast<unsigned>(cuda_on_cpu::most_blocks)) return 720;
     return cuLaunchKernel(
         kernel, x, y, z, threads_x, threads_y, threads_z, shared_bytes, stream, arguments, nullptr
     );
 }
 int cuGetErrorName(int error, const char** name) {
     *name = error == 719 ? cuda_on_cpu::failure.c_str() : "CUDA_ERROR_OF_THIS_NUMBER";
+    return 0;
+}
+int cuGetErrorString(int error, const char** words) {
+    *words = error == 2 ? "out of memory" : "as its name says";  // as the driver's text of error 2
     return 0;
 }
 }

@@ -39,6 +39,8 @@ WORKING = CudaState(
         ("cuda", Device("cuda")),
         ("cuda:0", Device("cuda", 0)),
         ("cuda:12", Device("cuda", 12)),
+        ("cuda!", Device("cuda", insists=True)),
+        ("cuda:3!", Device("cuda", 3, insists=True)),
         ("mps", Device("mps")),
         ("torch-cpu", Device("torch-cpu")),
     ],
@@ -50,20 +52,21 @@ def test_names(name: str, device: Device | None) -> None:
 
 
 def test_torch_names() -> None:
-    names = ("cpu", "torch-cpu", "cuda", "cuda:1", "mps")
+    names = ("cpu", "torch-cpu", "cuda", "cuda:1", "cuda!", "cuda:1!", "mps")
     parsed = [parse_device(name) for name in names]
     found = [device.torch_name for device in parsed if device is not None]
-    assert found == ["cpu", "cpu", "cuda", "cuda:1", "mps"]
+    assert found == ["cpu", "cpu", "cuda", "cuda:1", "cuda", "cuda:1", "mps"]
 
 
 @pytest.mark.parametrize(
-    "name", ["", "gpu", "cuda:", "cuda:-1", "cuda:a", "CPU", "cpu:0", "cuda+cpu"]
+    "name",
+    ["", "gpu", "cuda:", "cuda:-1", "cuda:a", "CPU", "cpu:0", "cuda+cpu", "mps!", "!"],
 )
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_device(name)
     assert str(caught.value) == (
-        f"device must be auto, cpu, cuda, cuda:N, mps or torch-cpu, got {name!r}"
+        f"device must be auto, cpu, cuda, cuda:N, cuda!, cuda:N!, mps or torch-cpu, got {name!r}"
     )
 
 

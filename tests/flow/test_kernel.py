@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from flowprep.flow import kernel as kernel_module
-from flowprep.flow.kernel import CACHE_VARIABLE
+from flowprep.flow.cache import CACHE_VARIABLE
 
 # A small kernel that calls a block, as the package's own do; it says where its code came from.
 KERNEL = """

@@ -1,8 +1,7 @@
 """TV-L1's CUDA kernels: the numbers of a plain reference, whatever the tiles and the order.
 
 Without a GPU the kernels run on the CPU, by `cuda_on_cpu.h`, launched by the code that launches
-them on a GPU. That needs a C++ compiler: without one these tests skip, or fail if
-FLOWPREP_REQUIRE_COMPILER=1.
+them on a GPU (tests/flow/simulator.py).
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ import dataclasses
 import functools
 import math
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import c_int, c_size_t, c_uint, c_void_p
+from ctypes import c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from torch import Tensor
 from flowprep.config import FlowSpec
 from flowprep.dataset.quantize import quantize
 from flowprep.flow import create_estimator
-from flowprep.flow.nvrtc import Driver, _choose_architecture, compile_source, find_nvrtc
+from flowprep.flow.nvrtc import compile_source
 from flowprep.flow.parameters import TVL1Parameters
 from flowprep.flow.pyramid_torch import Resize
 from flowprep.flow.tvl1 import TVL1
@@ -45,7 +43,6 @@ from flowprep.flow.tvl1_cuda import (
     LinearizeArguments,
     SolveArguments,
     TVL1Cuda,
-    link_kernels,
     make_tiling,
     padded_width,
     shared_bytes,
@@ -54,54 +51,11 @@ from flowprep.flow.tvl1_cuda import (
 from flowprep.flow.tvl1_torch import linearize
 from flowprep.flow.warp_torch import pack_frames
 from flowprep.synthetic import Layer, Motion, Scene
+from tests.flow.simulator import build, installed_nvrtc, simulated
 
 Array = NDArray[np.float32]
-REQUIRE_COMPILER = os.environ.get("FLOWPREP_REQUIRE_COMPILER") == "1"
-HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 MARGIN = 64
 """Numbers before and behind each tensor that a kernel gets; they are NaN and stay so."""
-
-
-# ---- the kernels on the CPU
-
-
-def build(source: Path, folder: Path) -> ctypes.CDLL:
-    """Compiles kernels for the CPU."""
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
-    if compiler is None:
-        message = "no C++ compiler; install g++, or set CXX"
-        if REQUIRE_COMPILER:
-            pytest.fail(message)
-        pytest.skip(message)
-    library = folder / f"{source.stem}.so"
-    launchers = folder / "launchers.cpp"
-    launchers.write_text(
-        f'#include "{HEADER}"\n#include "{source}"\n'
-        "CUDA_ON_CPU_KERNEL(solve, SolveArguments)\n"
-        "CUDA_ON_CPU_KERNEL(linearize, LinearizeArguments)\n"
-        "CUDA_ON_CPU_KERNEL(enlarge, EnlargeArguments)\n"
-    )
-    command = [compiler, "-x", "c++", "-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC"]
-    if subprocess.run([compiler, "-dumpmachine"], capture_output=True).stdout[:6] == b"x86_64":
-        command += ["-mfma"]
-    flags = ["-Wall", "-Wno-unknown-pragmas", "-Werror", str(launchers), "-o", str(library)]
-    subprocess.run([*command, *flags], check=True)
-    return ctypes.CDLL(str(library))
-
-
-def simulated(library: ctypes.CDLL, num_blocks: int = 12, seed: int = 0) -> Kernels:
-    """Returns the kernels on a GPU that runs so many blocks at a time.
-
-    `seed` is the order of the threads: 0 is that of their numbers. Both hold for all that is on
-    this library until the next call.
-    """
-    library.simulate(c_uint(seed), c_int(num_blocks))
-    return link_kernels(Driver(library, 0), b"")
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return build(SOURCE, tmp_path_factory.mktemp("cuda_on_cpu"))
 
 
 # ---- a plain reference
@@ -359,7 +313,7 @@ MUTANTS = {
         "publish_dual(patch, s, place.slot, slot_below);\n        }",
     ),
     "a halo that is not renewed": ("from_left = column - (tile_x > 0)", "from_left = column"),
-    "no wait for the other blocks": ("< expected) __nanosleep(20);", "< 1) __nanosleep(20);"),
+    "no wait for the other blocks": ("(arrivals) < expected) {", "(arrivals) < 1) {"),
 }
 
 
@@ -397,20 +351,6 @@ def test_a_barrier_that_some_threads_miss_is_noticed(tmp_path: Path) -> None:
     library = build(tmp_path / "mutant.cu", tmp_path)
     with pytest.raises(RuntimeError, match=r"all threads wait|barrier|wait without end"):
         run(simulated(library, 8), random_warp(1, 87, 88), FIXED)
-
-
-def test_a_driver_too_old_for_the_code_is_told_so(library: ctypes.CDLL) -> None:
-    with pytest.raises(
-        RuntimeError, match=r"\(222\); the driver supports CUDA up to 12\.4: update"
-    ):
-        Driver(library, 0).load(b"of a newer CUDA", ["solve"])
-
-
-def test_more_blocks_than_run_at_once_are_refused(library: ctypes.CDLL) -> None:
-    kernels = simulated(library, 8)
-    kernels._solve.num_resident_blocks = lambda *_: 9  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError, match=r"cuLaunchCooperativeKernel failed: .* \(720\)"):
-        run(kernels, random_warp(9, 16, 16), FIXED)
 
 
 # ---- memory
@@ -636,40 +576,12 @@ def test_solving_a_warp_of_any_width_has_one_signature(library: ctypes.CDLL) -> 
 # ---- the compiler
 
 
-def nvrtc() -> ctypes.CDLL:
-    for major in (13, 12):
-        try:
-            return find_nvrtc(major)
-        except OSError:
-            pass
-    pytest.skip("no NVRTC; pip install nvidia-cuda-nvrtc-cu12")
-
-
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (12, 0)])
 def test_the_source_compiles_for_a_gpu(capability: tuple[int, int]) -> None:
-    module = compile_source(nvrtc(), SOURCE.read_text(), SOURCE.name, capability)
+    module = compile_source(installed_nvrtc(), SOURCE.read_text(), SOURCE.name, capability)
     assert module[:4] == b"\x7fELF" or b".version" in module
     for name in ("solve", "linearize", "enlarge"):
         assert name.encode() in module
-
-
-def test_an_error_of_the_compiler_is_told_with_its_place() -> None:
-    with pytest.raises(RuntimeError, match=r"wrong\.cu\(2\).*error.*undefined"):
-        compile_source(nvrtc(), "\nint a = b;", "wrong.cu", (9, 0))
-
-
-def test_a_missing_compiler_names_its_package() -> None:
-    with pytest.raises(OSError, match=r"pip install 'nvidia-cuda-nvrtc==99\.\*'"):
-        find_nvrtc(99)
-
-
-def test_code_is_made_for_the_gpu_or_what_comes_nearest() -> None:
-    known = [70, 75, 80, 86, 90]
-    assert _choose_architecture(known, (8, 6)) == ("sm_86", "CUBIN")
-    assert _choose_architecture(known, (8, 9)) == ("sm_86", "CUBIN")
-    assert _choose_architecture(known, (12, 0)) == ("compute_90", "PTX")
-    with pytest.raises(RuntimeError, match=r"compute capability 6\.1"):
-        _choose_architecture(known, (6, 1))
 
 
 # ---- on a GPU
