@@ -17,7 +17,7 @@ import pytest
 from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.config import TrainConfig
-from flowprep.learn.networks import TSNOptions
+from flowprep.learn.network_options import TSNOptions
 from flowprep.learn.recipes import RECIPES, default_config
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import action_scene, write_video

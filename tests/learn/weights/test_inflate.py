@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 from flowprep.learn.layers.inflated import TimePadding
 from flowprep.learn.models.i3d_resnet import I3DResNet
 from flowprep.learn.models.resnet import ResNet, resnet50
+from flowprep.learn.network_options import NonLocalOptions
 from flowprep.learn.weights.inflate import cross_modality, inflate_conv, inflate_state_dict
 from tests.learn.inputs import stack, volume
 
@@ -97,7 +98,7 @@ def test_what_does_not_fit_is_passed_on() -> None:
 
 
 def test_non_local_blocks_are_left_to_their_first_values() -> None:
-    model3d = I3DResNet(volume(3), 5, width=0.1, non_local=True)
+    model3d = I3DResNet(volume(3), 5, width=0.1, non_local=NonLocalOptions(True))
     state = inflate_state_dict(resnet50(stack(3), 5, width=0.1).state_dict(), model3d)
 
     result = model3d.load_state_dict(state, strict=False)
