@@ -219,13 +219,16 @@ def _spread(places: Sequence[str], number: int, style: NonLocalStyle) -> list[st
 
 
 def _places(network: nn.Module, stage: Sequence[str]) -> Iterator[str]:
-    """Yields the names of a stage's blocks: the parts of a sequence, or the module itself."""
+    """Yields the names of a stage's blocks: the parts of a sequence, or the module itself.
+
+    A convolution or batch norm alone is no block.
+    """
     for name in stage:
         module = network.get_submodule(name)
+        parts = {name: module}
         if isinstance(module, nn.Sequential):
-            yield from (f"{name}.{part}" for part, _ in module.named_children())
-        else:
-            yield name
+            parts = {f"{name}.{part}": child for part, child in module.named_children()}
+        yield from (place for place, block in parts.items() if list(block.children()))
 
 
 def _num_channels(block: nn.Module) -> int:

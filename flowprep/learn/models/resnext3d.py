@@ -62,7 +62,7 @@ class ResNeXt3D(ClipModel):
         self.layer4 = _stage(3, _wide(2, width), width)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(_wide(3, width), num_classes)
-        add_non_local(self, self.stages[1:], non_local)
+        add_non_local(self, self.stages, non_local)
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -77,7 +77,7 @@ class VideoResNet(ClipModel):
         self.layer4 = _stage(fourth, depths[3], base * 4, base * 8, 2, variant)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(base * 8, num_classes)
-        add_non_local(self, self.stages[1:], non_local)
+        add_non_local(self, self.stages, non_local)
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

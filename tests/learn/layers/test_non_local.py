@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
+from flowprep.learn.create import create_model
 from flowprep.learn.layers.non_local import NonLocal, add_non_local, non_local_places
 from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.models.i3d import I3D
@@ -194,7 +195,8 @@ def chosen(
     """The places in a network of these depths. The default is ResNet-50's."""
     network = nn.Module()
     for (name,), depth in zip(STAGES, depths, strict=True):
-        network.add_module(name, nn.Sequential(*(nn.Identity() for _ in range(depth))))
+        blocks_of_stage = (nn.Sequential(nn.Identity()) for _ in range(depth))
+        network.add_module(name, nn.Sequential(*blocks_of_stage))
     return non_local_places(network, STAGES, blocks, style)
 
 
@@ -236,6 +238,17 @@ def test_a_smaller_network_has_fewer() -> None:
         chosen("5", depths=(2, 2, 2, 2))
     with pytest.raises(ConfigError, match=r"layer1\.0, layer1\.1, .*, got layer9\.1$"):
         chosen("layer1.0,layer9.1")
+
+
+@pytest.mark.parametrize(
+    ("network", "place"), [("slow-8x8", "conv1"), ("slow-8x8", "bn1"), ("r2plus1d-18", "stem.3")]
+)
+def test_a_layer_of_a_stem_is_no_block(network: str, place: str) -> None:
+    with (
+        torch.device("meta"),
+        pytest.raises(ConfigError, match=rf"which are layer1\.0, .*, got {place}$"),
+    ):
+        create_model(network, stream="flow", num_classes=5, non_local=True, non_local_blocks=place)
 
 
 @torch.no_grad()
