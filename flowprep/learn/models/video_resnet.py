@@ -181,7 +181,7 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        return F.relu(self.conv2(self.conv1(x)) + shortcut)
+        return F.relu(self.conv2(self.conv1(x)) + shortcut, inplace=True)
 
 
 def _stem(kind: ConvKind, clip: ClipInput, channels: int, middle: int) -> nn.Sequential:
