@@ -25,7 +25,8 @@ def create(name: str, **options: Any) -> ClipModel:
 def clips(model: ClipModel) -> torch.Tensor:
     (clip,) = model.inputs
     frames = (8,) if clip.form == "volume" else ()
-    return torch.randn(2, clip.num_channels, *frames, 64, 64)
+    segments = (model.num_segments,) if model.mixes_segments else ()
+    return torch.randn(2, *segments, clip.num_channels, *frames, 64, 64)
 
 
 @pytest.mark.parametrize("stream", ["flow", "rgb"])
