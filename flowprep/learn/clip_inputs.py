@@ -15,6 +15,7 @@ __all__ = [
     "CropsName",
     "InputStream",
     "NormalizationName",
+    "ShiftPlace",
     "StreamName",
     "TailName",
     "sees_flow",
@@ -30,6 +31,8 @@ ClipForm = Literal["stack", "volume"]
 NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
 ConsensusName = Literal["avg", "max", "weighted"]
 """How the scores of a video's segments become the scores of the video."""
+ShiftPlace = Literal["blockres", "block"]
+"""What sees TSM's shifted channels: a block's convolutions (blockres), or its shortcut as well."""
 CropsName = Literal["center", "ten", "whole"]
 """What a network sees of each picture if it looks at windows of a whole video."""
 TailName = Literal["drop", "last"]

@@ -17,6 +17,8 @@ from flowprep.learn.clip_inputs import ClipInput, NormalizationName, StreamName
 from flowprep.learn.network_options import (
     NetworkOptions,
     NonLocalOptions,
+    TSMOptions,
+    TSMResNetOptions,
     TSNOptions,
     VideoResNetOptions,
     VMZResNetOptions,
@@ -152,11 +154,50 @@ def _resnet50() -> Builder:
     return resnet50
 
 
+def _resnet101() -> Builder:
+    from flowprep.learn.models.resnet import resnet101
+
+    return resnet101
+
+
+def _resnet152() -> Builder:
+    from flowprep.learn.models.resnet import resnet152
+
+    return resnet152
+
+
+def _vgg16() -> Builder:
+    from flowprep.learn.models.vgg import VGG16
+
+    return VGG16
+
+
+def _bn_inception() -> Builder:
+    from flowprep.learn.models.bn_inception import BNInception
+
+    return BNInception
+
+
+def _mobilenet_v2() -> Builder:
+    from flowprep.learn.models.mobilenet_v2 import MobileNetV2
+
+    return MobileNetV2
+
+
 def _tsn(base: Callable[[], Builder]) -> Callable[[], Builder]:
     def build() -> Builder:
         from flowprep.learn.models.tsn import tsn_over
 
         return tsn_over(base())
+
+    return build
+
+
+def _tsm(base: Callable[[], Builder]) -> Callable[[], Builder]:
+    def build() -> Builder:
+        from flowprep.learn.models.tsm import tsm_over
+
+        return tsm_over(base())
 
     return build
 
@@ -234,7 +275,11 @@ def _resnet(build: Callable[[], Builder], description: str) -> Network:
     )
 
 
-def _segments(base: Callable[[], Builder], description: str) -> Network:
+def _segments(
+    base: Callable[[], Builder],
+    description: str,
+    normalization: NormalizationName = "tsn-resnet",
+) -> Network:
     """Returns the entry of a network over segments, each of which goes through another network."""
     return Network(
         _tsn(base),
@@ -243,9 +288,32 @@ def _segments(base: Callable[[], Builder], description: str) -> Network:
         description,
         sees="segments",
         num_segments=3,
-        normalization="tsn-resnet",
+        normalization=normalization,
         recipe="tsn",
         options=TSNOptions,
+    )
+
+
+def _shifts(
+    base: Callable[[], Builder],
+    description: str,
+    options: type[TSMOptions] = TSMOptions,
+    normalization: NormalizationName = "tsn-resnet",
+) -> Network:
+    """Returns the entry of a network over segments that shifts channels between them.
+
+    Five fields a segment are those of TSM's weights for flow (mit-han-lab/temporal-shift-module).
+    """
+    return Network(
+        _tsm(base),
+        _stacks(5),
+        "Lin et al., TSM: Temporal Shift Module (ICCV 2019)",
+        description,
+        sees="segments",
+        num_segments=8,
+        normalization=normalization,
+        recipe="tsn",
+        options=options,
     )
 
 
@@ -294,11 +362,58 @@ NETWORKS: dict[str, Network] = {
     "resnet18": _resnet(_resnet18, "A residual network of 18 layers over an image or a stack."),
     "resnet34": _resnet(_resnet34, "The same network with 34 layers."),
     "resnet50": _resnet(_resnet50, "The same network with 50 layers."),
+    "resnet101": _resnet(_resnet101, "The same network with 101 layers."),
+    "resnet152": _resnet(_resnet152, "The same network with 152 layers."),
+    "vgg16": Network(
+        _vgg16,
+        _stacks(),
+        "Wang et al., Very Deep Two-Stream ConvNets (2015)",
+        "Thirteen convolutions and three fully connected layers, for both streams.",
+        normalization="tsn",
+        recipe="two-stream",
+    ),
+    "bn-inception": Network(
+        _bn_inception,
+        _stacks(5),
+        "Ioffe and Szegedy, Batch Normalization (ICML 2015)",
+        "Ten inception blocks with batch norm over an image or a stack.",
+        normalization="tsn",
+        recipe="two-stream",
+    ),
+    "mobilenet-v2": Network(
+        _mobilenet_v2,
+        _stacks(),
+        "Sandler et al., MobileNetV2 (CVPR 2018)",
+        "A small network for CPUs: 17 inverted residual blocks over an image or a stack.",
+        normalization="tsn-resnet",
+        subtract_mean_flow=True,
+        recipe="two-stream",
+    ),
     "tsn-resnet18": _segments(
         _resnet18, "`resnet18` over segments of a video. The scores of the segments are joined."
     ),
     "tsn-resnet34": _segments(_resnet34, "`resnet34` over segments."),
     "tsn-resnet50": _segments(_resnet50, "`resnet50` over segments."),
+    "tsn-bn-inception": _segments(
+        _bn_inception, "`bn-inception` over segments, the paper's own network.", "tsn"
+    ),
+    "tsn-mobilenet-v2": _segments(_mobilenet_v2, "`mobilenet-v2` over segments."),
+    "tsm-resnet18": _shifts(
+        _resnet18,
+        "`resnet18` over segments. Some channels come from the segments before and after.",
+        TSMResNetOptions,
+    ),
+    "tsm-resnet50": _shifts(
+        _resnet50, "`resnet50` over segments, with shifted channels.", TSMResNetOptions
+    ),
+    "tsm-mobilenet-v2": _shifts(
+        _mobilenet_v2, "`mobilenet-v2` over segments, with shifted channels."
+    ),
+    "tsm-bn-inception": _shifts(
+        _bn_inception,
+        "`bn-inception` over segments, with shifted channels.",
+        normalization="tsn",
+    ),
     "i3d": Network(
         _i3d,
         _volumes(64),

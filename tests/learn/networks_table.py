@@ -71,9 +71,10 @@ def _cost(name: str, network: Network) -> tuple[int, int]:
     stream = next(iter(network.inputs))
     with torch.device("meta"):
         model = create_model(name, stream=stream, num_classes=NUM_CLASSES, crop_px=CROP_PX)
-    clips = (1, 1) if model.joins_segments else (1,)
+    together = model.num_segments or 1
+    clips = (1, together) if model.joins_segments else (1,)
     shapes = [(*clips, *one.shape(CROP_PX)) for one in model.inputs]
-    return count_parameters(model), count_macs(model, *shapes)
+    return count_parameters(model), count_macs(model, *shapes) // together
 
 
 def main() -> None:

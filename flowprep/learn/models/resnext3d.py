@@ -1,5 +1,5 @@
 """ResNeXt-101 over volumes: Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs
-and ImageNet?" (CVPR 2018), section 3.2, and the streams of Crasto et al., "MARS: Motion-Augmented
+and ImageNet?" (CVPR 2018), and the streams of Crasto et al., "MARS: Motion-Augmented
 RGB Stream for Action Recognition" (CVPR 2019).
 
 The network equals resnext101 of kenshohara/3D-ResNets-PyTorch and of craston/MARS
