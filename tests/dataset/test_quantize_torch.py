@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from flowprep.config import FlowSpec
+from flowprep.config import DIRECTIONS, Direction, FlowSpec
 from flowprep.dataset.quantize import (
     HISTOGRAM_BIN_PX,
     HISTOGRAM_NUM_BINS,
@@ -27,6 +27,9 @@ if os.environ.get("FLOWPREP_REQUIRE_TORCH") != "1":
 import torch
 
 from flowprep.dataset.quantize_torch import DeviceQuantizer
+from flowprep.flow.farneback_torch import FarnebackTorch
+from flowprep.flow.parameters import FarnebackParameters
+from tests.flow.scenes import turning_frames
 from tests.torch_devices import devices, one_thread
 
 __all__ = ["one_thread"]
@@ -147,3 +150,27 @@ def test_a_quantizer_serves_batches_of_any_size(device: str) -> None:
             alone.add(*(result[0] for result in on_device(one[None], spec, device)))
             total += alone.statistics
     assert repr(parts.statistics) == repr(total)
+
+
+@devices
+@pytest.mark.parametrize("directions", [("forward", "backward"), ("backward",)])
+def test_an_estimator_gives_the_levels_of_its_own_fields(
+    device: str, directions: tuple[Direction, ...]
+) -> None:
+    spec, frames = spec_of("round", 2.0), turning_frames(8)
+    estimator = FarnebackTorch(FarnebackParameters(), device=device, batch_pairs=3)
+    assert estimator.reduces_fields == (device == "cuda")
+    host, taken = FieldQuantizer(spec), FieldQuantizer(spec)
+    whole = list(estimator.pairs(frames, step=2, directions=directions))
+    reduced = list(
+        estimator.reduced_pairs(frames, DeviceQuantizer(spec), step=2, directions=directions)
+    )
+    assert [pair.index for pair in reduced] == [pair.index for pair in whole] == list(range(6))
+    for pair, fields in zip(reduced, whole, strict=True):
+        for direction in DIRECTIONS:
+            found, field = getattr(pair, direction), getattr(fields, direction)
+            assert (found is None) == (field is None) == (direction not in directions)
+            if found is not None:
+                np.testing.assert_array_equal(taken.add(*found), host.quantize(field))
+    assert taken.statistics.num_clipped == host.statistics.num_clipped > 0
+    assert taken.statistics.num_fields == 6 * len(directions)

@@ -358,6 +358,30 @@ def test_values_that_are_not_finite_are_counted_on_the_device(
     streams.close()
 
 
+def test_a_batch_whose_quantizing_does_not_fit_into_memory_is_halved(
+    quantized_batches: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from flowprep.dataset.quantize_torch import DeviceQuantizer
+
+    quantize = DeviceQuantizer.__call__
+
+    def full(self: Any, fields: Any) -> Any:
+        if len(fields) > 4:
+            quantized_batches.append(())
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return quantize(self, fields)
+
+    monkeypatch.setattr(DeviceQuantizer, "__call__", full)
+    estimator = estimator_of(lambda h, w: torch.ones(h, w, 2), batch_pairs=4)
+    streams = FlowStreams(FlowSpec("dis"), EncodeSpec(keep_rgb=False), estimator)
+    streams.compute(frames(6))
+    assert quantized_batches == [(), (4, 64, 96, 2), (4, 64, 96, 2), (2, 64, 96, 2)]
+    assert streams.statistics["backward"].num_fields == streams.num_flows == 5
+    streams.close()
+
+
 def test_a_user_s_own_estimator_has_its_fields_looked_at_on_the_host(
     quantized_batches: list[tuple[int, ...]],
 ) -> None:
