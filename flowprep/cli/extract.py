@@ -33,6 +33,7 @@ from flowprep.presets import PRESETS
 
 __all__ = [
     "config_options",
+    "config_options_with",
     "extract",
     "format_option",
     "given_config",
@@ -166,44 +167,52 @@ input_options = _decorator(format_option("--format"), list_options)
 """The options that say what VIDEOS is."""
 
 
-config_options = _decorator(
-    click.option(
-        "--preset",
-        type=ChoiceType(tuple(PRESETS)),
-        cls=GroupedOption,
-        group="Recipe",
-        metavar="NAME",
-        help=f"A published recipe: {', '.join(PRESETS)}. Other options override it.",
-    ),
-    config_option("Recipe", 'algorithm = "dis"'),
-    dataclass_options(
-        DecodeSpec,
-        "Decoding",
-        names={"allow_upscale": "upscale"},
-        metavars={"fps": "NUMBER|source"},
-    ),
-    click.option(
-        "--algorithm",
-        type=ChoiceType(tuple(PARAMETERS)),
-        default=FlowSpec().algorithm,
-        show_default=True,
-        cls=GroupedOption,
-        group="Flow",
-        help="How flow is computed.",
-    ),
-    *estimator_options("Flow"),
-    dataclass_options(
-        FlowSpec,
-        "Flow",
-        names={"bound_px": "bound"},
-        skip=("algorithm", "parameters"),
-        metavars={"bound_px": "PX"},
-    ),
-    _parameter_options,
-    dataclass_options(
-        EncodeSpec, "Storing", names={"keep_rgb": "rgb", "videos_per_shard": "shard-size"}
-    ),
-)
+def config_options_with(crop: str = "crop") -> Callable[[F], F]:
+    """Returns what adds the options that say what to compute and store.
+
+    `crop` is the name of the option for the crop before the flow.
+    """
+    return _decorator(
+        click.option(
+            "--preset",
+            type=ChoiceType(tuple(PRESETS)),
+            cls=GroupedOption,
+            group="Recipe",
+            metavar="NAME",
+            help=f"A published recipe: {', '.join(PRESETS)}. Other options override it.",
+        ),
+        config_option("Recipe", 'algorithm = "dis"'),
+        dataclass_options(
+            DecodeSpec,
+            "Decoding",
+            names={"allow_upscale": "upscale", "crop": crop},
+            metavars={"fps": "NUMBER|source"},
+        ),
+        click.option(
+            "--algorithm",
+            type=ChoiceType(tuple(PARAMETERS)),
+            default=FlowSpec().algorithm,
+            show_default=True,
+            cls=GroupedOption,
+            group="Flow",
+            help="How flow is computed.",
+        ),
+        *estimator_options("Flow"),
+        dataclass_options(
+            FlowSpec,
+            "Flow",
+            names={"bound_px": "bound"},
+            skip=("algorithm", "parameters"),
+            metavars={"bound_px": "PX"},
+        ),
+        _parameter_options,
+        dataclass_options(
+            EncodeSpec, "Storing", names={"keep_rgb": "rgb", "videos_per_shard": "shard-size"}
+        ),
+    )
+
+
+config_options = config_options_with()
 """The options that say what to compute and store."""
 
 

@@ -15,12 +15,13 @@ import click
 from click.core import ParameterSource
 
 from flowprep.cli.field_docs import field_docs
-from flowprep.config import DIRECTIONS, Resize
+from flowprep.config import DIRECTIONS, CenterCrop, Resize
 from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.urls import as_path, is_url
 
 __all__ = [
     "ChoiceType",
+    "CropType",
     "GroupedCommand",
     "GroupedOption",
     "NamesType",
@@ -92,6 +93,21 @@ class ResizeType(click.ParamType):  # type: ignore[type-arg]
             return value
         with options_named(ctx):
             return Resize.parse(value)
+
+
+class CropType(click.ParamType):  # type: ignore[type-arg]
+    """`112` or `112x96`."""
+
+    name = "SIZE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> CenterCrop:
+        """Reads a size. Raises ConfigError for any other text."""
+        if isinstance(value, CenterCrop):
+            return value
+        with options_named(ctx):
+            return CenterCrop.parse(str(value))
 
 
 class SourceOr(click.ParamType):  # type: ignore[type-arg]
@@ -473,6 +489,8 @@ def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:
     elif hint is Resize:
         settings |= {"type": ResizeType(), "default": str(default)}
         settings["metavar"] = "none|short:PX|height:PX|WxH"
+    elif hint is CenterCrop:
+        settings |= {"type": CropType(), "metavar": "PX|WxH"}
     elif get_origin(hint) is Literal:
         settings["type"] = ChoiceType(get_args(hint))
     elif hint is int:

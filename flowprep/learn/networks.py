@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ClipInput, ConsensusName, NormalizationName, StreamName
+from flowprep.learn.clip_inputs import (
+    ClipInput,
+    ConsensusName,
+    NormalizationName,
+    RecipeName,
+    StreamName,
+)
 
 if TYPE_CHECKING:
     from flowprep.learn.models.base import ClipModel
@@ -24,14 +30,11 @@ __all__ = [
     "I3DResNetOptions",
     "Network",
     "NetworkOptions",
-    "RecipeName",
     "TSNOptions",
     "clip_inputs",
     "find_network",
     "make_options",
 ]
-
-RecipeName = Literal["two-stream", "tsn", "i3d"]
 
 Builder = Callable[..., "ClipModel"]
 """Makes a network. It takes the inputs and the number of classes, and these by name:
