@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from flowprep.cli.config_file import config_option
+from flowprep.cli.input_options import reach_options, share_options
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
@@ -19,8 +20,6 @@ from flowprep.cli.options import (
     given_values,
     merged_options,
     options_named,
-    reach_options,
-    share_options,
 )
 from flowprep.cli.output import echo_notes
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions

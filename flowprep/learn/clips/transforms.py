@@ -370,7 +370,7 @@ def normalize_flow(
     `flow` is (..., 2, H, W), or of any shape for a normalization that treats x and y alike. `spec`
     is the data's own, and only its bound counts. With `unit`, 0 px and +-bound become 0 and +-1.
     With `tsn`, they become -.5 and -128 to 127, and so on. The quantizer makes no difference.
-    Raises ConfigError for an unknown name.
+    Raises ConfigError for an unknown name, and for a shape that it is not for.
     """
     if (numbers := find_normalization(name)) is None:
         return np.array(flow)
@@ -387,6 +387,11 @@ def normalize_flow(
         if offsets[0]:
             result += offsets[0]
         return result
+    if flow.ndim < 3 or flow.shape[-3] != 2:
+        raise ConfigError(
+            f"normalization {name} has numbers for x and y alone, got flow of shape {flow.shape}; "
+            "take another normalization"
+        )
     result = flow * np.array(scales, np.float32)[:, None, None]
     result += np.array(offsets, np.float32)[:, None, None]
     return result

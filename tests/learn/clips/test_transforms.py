@@ -505,7 +505,7 @@ def test_vmz_takes_px_and_has_numbers_for_x_and_for_y() -> None:
     stds = np.array([0.972347, 0.755146])[:, None, None]
     np.testing.assert_allclose(found, (flow - means) / stds, atol=1e-5)
     assert found.dtype == np.float32
-    with pytest.raises(ValueError, match="broadcast"):
+    with pytest.raises(ConfigError, match="vmz has numbers for x and y alone"):
         transforms.normalize_flow(flow[:, :1].repeat(3, 1), "vmz", FlowSpec())
 
 
