@@ -50,11 +50,12 @@ NORMALIZATIONS: dict[NormalizationName, Normalization | None] = {
     # yjxiong/temporal-segment-networks, the BN-Inception train_val files: mean_value 128 for flow,
     # 104, 117, 123 for BGR.
     "tsn": Normalization((128, 128), (1, 1), (104, 117, 123), _ONE, "BGR"),
-    # The same numbers in the order RGB: for weights whose first convolution was turned to RGB.
+    # The same numbers in the order RGB. The first convolution of such weights is turned to RGB when
+    # they are loaded.
     "tsn-rgb": Normalization((128, 128), (1, 1), (123, 117, 104), _ONE),
-    # yjxiong/tsn-pytorch, models.py, BNInception: 104, 117, 128 for BGR, 128 for flow.
-    "tsn-pytorch": Normalization((128, 128), (1, 1), (104, 117, 128), _ONE, "BGR"),
-    "tsn-pytorch-rgb": Normalization((128, 128), (1, 1), (128, 117, 104), _ONE),
+    # yjxiong/tsn-pytorch, models.py, BNInception: 104, 117, 128 for BGR, here in the order RGB as
+    # above, and 128 for flow.
+    "tsn-pytorch": Normalization((128, 128), (1, 1), (128, 117, 104), _ONE),
     # yjxiong/tsn-pytorch, models.py, resnet; also mit-han-lab/temporal-shift-module, ops/models.py.
     # Flow: levels / 255, with .5 and the mean of RGB's standard deviations. RGB: ImageNet's mean
     # and standard deviation.

@@ -18,7 +18,13 @@ from dataclasses import dataclass
 
 from flowprep.config import ExtractConfig
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ClipForm, RecipeName, StreamName, sees_flow
+from flowprep.learn.clip_inputs import (
+    ClipForm,
+    NormalizationName,
+    RecipeName,
+    StreamName,
+    sees_flow,
+)
 from flowprep.learn.config import (
     AugmentSpec,
     ClipSpec,
@@ -135,6 +141,25 @@ def _slow(num_frames: int, frame_stride: int) -> dict[StreamName, StreamRecipe]:
     }
 
 
+def _tsn_bn_inception(normalization: NormalizationName) -> dict[StreamName, StreamRecipe]:
+    """Returns the streams of TSN with BN-Inception: 25 clips x 10 crops of 340x256."""
+    return {
+        stream: StreamRecipe(
+            "tsn",
+            ClipSpec(
+                stream,
+                num_frames,
+                num_segments=3,
+                normalization=normalization,
+                resize_short_px=256,
+            ),
+            "stack",
+            VIEWS["250"],
+        )
+        for stream, num_frames in (("flow", 5), ("rgb", 1))
+    }
+
+
 def _slowfast(num_frames: int, frame_stride: int) -> dict[StreamName, StreamRecipe]:
     """Returns facebookresearch/SlowFast's stream of Slow: tests of 10 clips x 3 crops of 256."""
     clip = ClipSpec(
@@ -148,6 +173,10 @@ def _slowfast(num_frames: int, frame_stride: int) -> dict[StreamName, StreamReci
     return {"rgb": StreamRecipe("mmaction2", clip, "volume", VIEWS["30"])}
 
 
+_FROM_BGR = (
+    "It was trained on BGR. The first convolution of its weights is turned to RGB when they are "
+    "loaded, so the network sees RGB."
+)
 _CROP_112 = "The network sees the center 112x112 of each frame."
 
 RECIPES: dict[RecipeName, Recipe] = {
@@ -243,14 +272,7 @@ RECIPES: dict[RecipeName, Recipe] = {
         "TSN with BN-Inception, UCF101",
         "open-mmlab/mmaction, configs/ucf101/tsn_flow_bninception",
         ("tsn-bn-inception", "bn-inception"),
-        {
-            "flow": StreamRecipe(
-                "tsn",
-                ClipSpec("flow", 5, num_segments=3, normalization="tsn", resize_short_px=256),
-                "stack",
-                VIEWS["250"],
-            )
-        },
+        {"flow": _tsn_bn_inception("tsn-rgb")["flow"]},
     ),
     "mmaction-i3d": Recipe(
         "I3D, UCF101 and HMDB51",
@@ -270,20 +292,15 @@ RECIPES: dict[RecipeName, Recipe] = {
         "TSN with BN-Inception, UCF101 and HMDB51, in Caffe",
         "yjxiong/temporal-segment-networks",
         ("tsn-bn-inception", "bn-inception"),
-        {
-            "flow": StreamRecipe(
-                "tsn",
-                ClipSpec("flow", 5, num_segments=3, normalization="tsn", resize_short_px=256),
-                "stack",
-                VIEWS["250"],
-            ),
-            "rgb": StreamRecipe(
-                "tsn",
-                ClipSpec("rgb", 1, num_segments=3, normalization="tsn", resize_short_px=256),
-                "stack",
-                VIEWS["250"],
-            ),
-        },
+        _tsn_bn_inception("tsn-rgb"),
+        (_FROM_BGR,),
+    ),
+    "tsn-pytorch": Recipe(
+        "TSN with BN-Inception in PyTorch",
+        "yjxiong/tsn-pytorch",
+        ("tsn-bn-inception", "bn-inception", "tsm-bn-inception"),
+        _tsn_bn_inception("tsn-pytorch"),
+        (_FROM_BGR,),
     ),
     "yjxiong-two-stream": Recipe(
         "two-stream VGG-16, UCF101, in Caffe",
@@ -292,7 +309,7 @@ RECIPES: dict[RecipeName, Recipe] = {
         {
             "flow": StreamRecipe(
                 "tsn",
-                ClipSpec("flow", 10, normalization="tsn", resize_short_px=256),
+                ClipSpec("flow", 10, normalization="tsn-rgb", resize_short_px=256),
                 "stack",
                 VIEWS["250"],
             )

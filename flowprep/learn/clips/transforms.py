@@ -400,8 +400,8 @@ def normalize_flow(
 def normalize_frames(frames: NDArray[np.uint8], name: NormalizationName) -> NDArray[np.float32]:
     """Returns frames (n, H, W, 3) uint8 RGB as (n, 3, H, W) float32 of a normalization.
 
-    The channels are in the normalization's order: BGR for `tsn` and `tsn-pytorch`, RGB for the
-    others. Raises ConfigError for an unknown name, and for `px`, which exists only for flow.
+    The channels are in the normalization's order: BGR for `tsn`, RGB for the others. Raises
+    ConfigError for an unknown name, and for `px`, which exists only for flow.
     """
     numbers = _rgb_normalization(name)
     result = np.empty((frames.shape[0], 3, *frames.shape[1:3]), np.float32)

@@ -464,7 +464,6 @@ FLOW_FORMULAS = {
     "tsn": lambda q: q - 128,
     "tsn-rgb": lambda q: q - 128,
     "tsn-pytorch": lambda q: q - 128,
-    "tsn-pytorch-rgb": lambda q: q - 128,
     # Its own levels are truncated, which is half a level less.
     "mars": lambda q: q - 0.5 - 127.5,
     "torchvision-video": lambda q: q / 127.5 - 1,
@@ -477,8 +476,7 @@ RGB_FORMULAS = {
     "unit": lambda q: q / 127.5 - 1,
     "tsn": lambda q: q[..., ::-1] - [104, 117, 123],
     "tsn-rgb": lambda q: q - [123, 117, 104],
-    "tsn-pytorch": lambda q: q[..., ::-1] - [104, 117, 128],
-    "tsn-pytorch-rgb": lambda q: q - [128, 117, 104],
+    "tsn-pytorch": lambda q: q - [128, 117, 104],
     "mars": lambda q: q - [114.7748, 107.7354, 99.475],
     "vmz": lambda q: (q - [110.201, 100.64, 95.9966]) / [58.1489, 56.4701, 55.3324],
     "torchvision-video": lambda q: (
