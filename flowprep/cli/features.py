@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from flowprep.cli.extract import (
-    config_options,
+    config_options_with,
     format_option,
     given_config,
     given_videos,
@@ -132,7 +132,7 @@ __all__ = ["features"]
 )
 @format_option("--input-format")
 @list_options
-@config_options
+@config_options_with(crop="crop-before-flow")
 @run_options("segment_frames", "redo_changed")
 @click.option(
     "--loaders",

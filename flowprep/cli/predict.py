@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from flowprep.cli.evaluate import running_options
+from flowprep.cli.input_options import reach_options
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
@@ -17,7 +18,6 @@ from flowprep.cli.options import (
     dataclass_options,
     given_values,
     options_named,
-    reach_options,
 )
 from flowprep.cli.output import echo_line, echo_notes
 from flowprep.errors import ConfigError, VideoError

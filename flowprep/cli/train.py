@@ -21,9 +21,8 @@ from flowprep.cli.options import (
     options_named,
 )
 from flowprep.cli.output import echo_line, echo_note
-from flowprep.errors import ConfigError
 from flowprep.extras import extra_needed
-from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.clip_inputs import RecipeName
 from flowprep.learn.config import (
     AugmentSpec,
     ClipSpec,
@@ -32,8 +31,9 @@ from flowprep.learn.config import (
     TrainConfig,
     TrainOptions,
 )
-from flowprep.learn.networks import NETWORKS, RecipeName, find_network, make_options
-from flowprep.learn.recipes import RECIPES, default_config
+from flowprep.learn.networks import NETWORKS, find_network, make_options
+from flowprep.learn.recipes import RECIPES, default_config, training_config
+from flowprep.learn.trainings import TRAININGS
 
 __all__ = ["train"]
 
@@ -55,7 +55,7 @@ def _option_names() -> list[str]:
 
 def _varying_options() -> set[str]:
     """Returns the names of the options that a recipe sets."""
-    chosen = [config.model.options for recipe in RECIPES.values() for config in recipe.values()]
+    chosen = [one.model.options for streams in TRAININGS.values() for one in streams.values()]
     return {
         item.name
         for options in chosen
@@ -226,7 +226,7 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
     }
     model, stream = given["model"].get("model"), given["clip"].get("stream")
     if recipe is not None:
-        base = _recipe(recipe, stream or ClipSpec().stream)
+        base = training_config(recipe, stream or RECIPES[recipe].first_stream, model)
     else:
         network = find_network(model or ModelSpec().model)
         usual = next(iter(network.inputs))
@@ -249,10 +249,3 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
         name: dataclasses.replace(getattr(base, name), **values) for name, values in given.items()
     }
     return dataclasses.replace(base, **specs, **rest)
-
-
-def _recipe(name: RecipeName, stream: StreamName) -> TrainConfig:
-    recipe = RECIPES[name]
-    if stream not in recipe:
-        raise ConfigError(f"stream must be {' or '.join(recipe)} for recipe {name}, got {stream!r}")
-    return recipe[stream]
