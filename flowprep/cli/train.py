@@ -20,7 +20,7 @@ from flowprep.cli.options import (
     merged_options,
     options_named,
 )
-from flowprep.cli.output import echo_line, echo_note
+from flowprep.cli.output import echo_line, echo_note, echo_notes
 from flowprep.extras import extra_needed
 from flowprep.learn.clip_inputs import RecipeName
 from flowprep.learn.config import (
@@ -79,8 +79,9 @@ def _varying_options() -> set[str]:
     cls=GroupedOption,
     group="Training",
     metavar="NAME",
-    help=f"A published recipe: {', '.join(RECIPES)}. Other options override it. Without a recipe, "
-    "clips are as published for the model, and the schedule suits small data sets.",
+    help=f"A published recipe: {', '.join(RECIPES)}. Other options override it. What the data has "
+    "otherwise than the recipe is noted. Without a recipe, clips are as published for the model, "
+    "and the schedule suits small data sets.",
 )
 @labels_option("Training", several=True)
 @config_option("Training", 'model = "i3d"')
@@ -170,6 +171,7 @@ def train(
 
     with extra_needed("`flowprep train`", "train"), options_named(ctx):
         from flowprep.learn.ray_train import train_on_ray
+        from flowprep.learn.recipe_check import recipe_notes
         from flowprep.learn.train import train as train_here
 
         config = _config(ctx, recipe)
@@ -177,6 +179,9 @@ def train(
         options = TrainOptions(**given_values(ctx, names))
         run = run or f"runs/{config.model.model}-{config.clip.stream}"
         datasets = [open_dataset(out, labels=name) for out in outs for name in labels or (None,)]
+        if recipe is not None and _is_main():
+            # Several label sets of one data set are one extraction.
+            echo_notes(recipe_notes(recipe, config.clip, config.model.model, datasets))
         try:
             train_so = train_here if options.num_workers is None else train_on_ray
             report = train_so(

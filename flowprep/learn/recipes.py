@@ -143,12 +143,13 @@ def _slow(num_frames: int, frame_stride: int) -> dict[StreamName, StreamRecipe]:
 
 def _tsn_bn_inception(normalization: NormalizationName) -> dict[StreamName, StreamRecipe]:
     """Returns the streams of TSN with BN-Inception: 25 clips x 10 crops of 340x256."""
+    num_frames: dict[StreamName, int] = {"flow": 5, "rgb": 1}
     return {
         stream: StreamRecipe(
             "tsn",
             ClipSpec(
                 stream,
-                num_frames,
+                num_frames[stream],
                 num_segments=3,
                 normalization=normalization,
                 resize_short_px=256,
@@ -156,7 +157,7 @@ def _tsn_bn_inception(normalization: NormalizationName) -> dict[StreamName, Stre
             "stack",
             VIEWS["250"],
         )
-        for stream, num_frames in (("flow", 5), ("rgb", 1))
+        for stream in _FLOW_AND_RGB
     }
 
 
