@@ -67,6 +67,12 @@ class ClipModel(nn.Module, ABC):
         It keeps the names, device and dtype of the old classifier.
         """
 
+    @property
+    def block_stages(self) -> tuple[tuple[str, ...], ...]:
+        """The modules of each stage behind which a non-local block may stand: blocks of layers, or
+        sequences of such blocks."""
+        return self.stages
+
     def insert_shifts(self, *args: Any, **kwargs: Any) -> None:
         """Puts TSM's shifts in; see `flowprep.learn.models.tsm`.
 

@@ -78,6 +78,7 @@ class BNInception(ClipModel):
         channels = self._add_unit("conv2_3x3", channels, 192, 3)
         for block, branches in BLOCKS.items():
             channels = self._add_block(f"inception_{block}", channels, branches)
+            self.add_module(f"inception_{block}_output", _Output(channels))
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
         _init_classifier(self.fc)
@@ -118,6 +119,14 @@ class BNInception(ClipModel):
         for block in SHIFTED:
             self.shifts[block] = make_shift(num_segments)
 
+    @property
+    def block_stages(self) -> tuple[tuple[str, ...], ...]:
+        """The results of the blocks, by stage."""
+        return tuple(
+            tuple(f"inception_{block}_output" for block in BLOCKS if block.startswith(stage))
+            for stage in ("3", "4", "5")
+        )
+
     def _shift(self, block: str, x: torch.Tensor) -> torch.Tensor:
         if block not in self.shifts:
             return x
@@ -157,7 +166,8 @@ class BNInception(ClipModel):
             pool = F.avg_pool2d if branches.pool == "average" else F.max_pool2d
             pooled = pool(x, 3, stride=1, padding=1)
             parts.append(self._unit(f"{name}_pool_proj", pooled))
-        return torch.cat(parts, 1)
+        joined: torch.Tensor = self.get_submodule(f"{name}_output")(torch.cat(parts, 1))
+        return joined
 
     def _add_unit(
         self, name: str, in_channels: int, published: int, kernel: int, *, stride: int = 1
@@ -179,6 +189,14 @@ class BNInception(ClipModel):
     def _unit(self, name: str, x: torch.Tensor) -> torch.Tensor:
         norm = self.get_submodule(f"{name}_bn")
         return F.relu(norm(self.get_submodule(name)(x)), inplace=True)
+
+
+class _Output(nn.Identity):
+    """The joined branches of a block, Caffe's layer `output`: the place of a non-local block."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
 
 
 def _halve(x: torch.Tensor, padding: tuple[int, int] = (0, 0)) -> torch.Tensor:

@@ -17,9 +17,11 @@ import torch
 
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.layers.non_local import NonLocal, add_non_local
 from flowprep.learn.layers.temporal_shift import TemporalShift
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.tsn import TSN
+from flowprep.learn.network_options import NonLocalOptions
 
 __all__ = ["TSM", "TSMStream", "tsm_over"]
 
@@ -42,6 +44,7 @@ class TSM(TSN):
         shift_div: int = 8,
         uni_directional: bool = False,
         partial_bn: bool = False,
+        non_local: NonLocalOptions | None = None,
         **own: Any,
     ) -> None:
         super().__init__(base, num_segments=num_segments, partial_bn=partial_bn)
@@ -52,6 +55,13 @@ class TSM(TSN):
             TemporalShift, shift_div=shift_div, uni_directional=uni_directional
         )
         base.insert_shifts(num_segments, make_shift, **own)
+
+        def num_frames(place: str) -> int:
+            is_halved = own.get("temporal_pool") and not place.startswith("layer1.")
+            return num_segments // 2 if is_halved else num_segments
+
+        # After partial_bn, which leaves the batch norms of non-local blocks free as in the release.
+        add_non_local(base, base.block_stages, non_local, style="tsm", num_frames=num_frames)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns (N, S, F), the base network's features of each segment.
@@ -84,6 +94,8 @@ class TSMStream:
             raise ConfigError("a stream needs a network with uni_directional, got one without")
         if len({one.num_segments for one in self._shifts}) > 1:
             raise ConfigError("a stream needs a network without temporal_pool, got one with it")
+        if any(isinstance(one, NonLocal) for one in model.modules()):
+            raise ConfigError("a stream needs a network without non_local, got one with it")
         self._past: list[list[torch.Tensor]] = [[] for _ in self._shifts]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

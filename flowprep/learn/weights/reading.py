@@ -7,6 +7,8 @@ file is looked at first, and mapped into memory then: no tensor can reach beyond
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,24 @@ import torch
 
 from flowprep.errors import WeightsError
 
-__all__ = ["cannot_read", "check_zip", "load_zip", "odd_tensor"]
+__all__ = ["WeightsFile", "cannot_read", "check_zip", "load_zip", "odd_tensor"]
 
 _IS_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The tensors of a file, and what its container says besides."""
+
+    path: Path
+    container: str
+    """What kind of file it is: `safetensors`, `PyTorch`, ..."""
+    tensors: Mapping[str, torch.Tensor]
+    """On the CPU, by the names of the file. May be read only when asked for."""
+    removed: tuple[str, ...] = ()
+    """What was around the names: the key of the state dict, and `module.` before each name."""
+    details: Mapping[str, str] = field(default_factory=dict)
+    """Plain values beside the weights, such as the architecture's name or the epoch."""
 
 
 def cannot_read(path: Path, error: OSError) -> WeightsError:
