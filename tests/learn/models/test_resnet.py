@@ -8,8 +8,17 @@ import pytest
 import torch
 from torch import nn
 
+from flowprep.learn.features_network import FeatureNetwork
 from flowprep.learn.models.cost import count_macs, count_parameters
-from flowprep.learn.models.resnet import ResNet, resnet18, resnet34, resnet50
+from flowprep.learn.models.resnet import (
+    ResNet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+)
+from flowprep.learn.placement import place_model
 from tests.learn.inputs import stack
 from tests.learn.models.drawn import draw, fill
 
@@ -23,10 +32,13 @@ Build = Callable[..., ResNet]
         (resnet18, 11_689_512, 1.81),
         (resnet34, 21_797_672, 3.66),
         (resnet50, 25_557_032, 4.09),
+        (resnet101, 44_549_160, 7.80),
+        (resnet152, 60_192_808, 11.51),
     ],
 )
 def test_size_and_cost_are_torchvisions(build: Build, parameters: int, gmacs: float) -> None:
-    model = build(stack(3), 1000)
+    with torch.device("meta"):
+        model = build(stack(3), 1000)
 
     assert count_parameters(model) == parameters
     assert count_macs(model, (1, 3, 224, 224)) / 1e9 == pytest.approx(gmacs, abs=0.005)
@@ -157,3 +169,17 @@ def test_bfloat16_autocast_is_near() -> None:
         got = model(clip)
 
     torch.testing.assert_close(got.float(), model(clip), rtol=0.05, atol=0.03)
+
+
+@torch.no_grad()
+def test_a_layers_features_are_those_before_an_activation_in_place() -> None:
+    """Batch norm's result has both signs; the ReLU that follows it writes into it."""
+    model = resnet18(stack(2), 5, width=0.1)
+    clip = torch.randn(2, 2, 32, 32)
+    place_model(model, torch.device("cpu"))
+    expected = model.eval().bn1(model.conv1(clip))
+
+    maps = FeatureNetwork(model, "cpu", layer="bn1", maps=True)([clip])
+
+    assert (expected < 0).any()
+    torch.testing.assert_close(maps, expected)
