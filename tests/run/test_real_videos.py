@@ -33,9 +33,15 @@ def count_frames(path: Path, ffmpeg: str) -> int:
     return int(re.findall(rb"frame=\s*(\d+)", text)[-1])
 
 
-@pytest.mark.parametrize("collection", ["ucf101", "asl"])
+@pytest.mark.parametrize(
+    ("collection", "options"),
+    [
+        ("ucf101", RunOptions(executor="ray", num_workers=2)),
+        ("asl", RunOptions(executor="process")),
+    ],
+)
 def test_every_real_video_extracts_with_the_flows_that_its_frames_give(
-    collection: str, test_data: Path, ffmpeg: str, tmp_path: Path
+    collection: str, options: RunOptions, test_data: Path, ffmpeg: str, tmp_path: Path
 ) -> None:
     if collection == "ucf101":
         annotations = test_data / "ucf101" / "ucfTrainTestlist"
@@ -45,7 +51,7 @@ def test_every_real_video_extracts_with_the_flows_that_its_frames_give(
     else:
         manifest = collect_videos(test_data / "asl")
     out = tmp_path / "out"
-    report = flowprep.extract(manifest, out, CONFIG, options=RunOptions(num_workers=2))
+    report = flowprep.extract(manifest, out, CONFIG, options=options)
     assert report.failures == {}
     assert report.is_complete
     dataset = open_dataset(out)
@@ -95,7 +101,7 @@ ODD_FILES = {
 @pytest.fixture(scope="module")
 def odd_run(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunReport]:
     out = tmp_path_factory.mktemp("odd") / "out"
-    options = RunOptions(num_workers=2)
+    options = RunOptions(executor="process")
     return out, flowprep.extract(test_data / "odd", out, CONFIG, options=options)
 
 
