@@ -12,15 +12,17 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from consumer_truth import declare_torchvision_operators
 from torch import nn
 
+from flowprep.learn.models.base import ClipModel
 from tests.learn.models.drawn import draw, drawn_network
 
 ROOT = Path(__file__).parents[2]
@@ -266,16 +268,32 @@ CASES: dict[str, Case] = {
 }
 
 
+@contextlib.contextmanager
+def importable(checkouts: Path) -> Iterator[None]:
+    """Lets the references be imported."""
+    declared = declare_torchvision_operators()
+    sys.path[:0] = sorted({str(checkouts / case.source) for case in CASES.values()})
+    yield
+    del declared
+
+
+def pair(name: str, seed: int) -> tuple[ClipModel, nn.Module, np.random.RandomState]:
+    """Returns our network and the reference with the same weights, and the generator."""
+    case = CASES[name]
+    network, rng = drawn_network({**case.network, "num_classes": case.num_classes}, seed)
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = case.reference(case.num_classes, **case.arguments)
+    _give(network.state_dict(), reference)
+    return network, reference.eval(), rng
+
+
 def measure(name: str, checkouts: Path, seed: int) -> dict[str, Any]:
     """Returns the entry of one case."""
     case = CASES[name]
-    network, rng = drawn_network({**case.network, "num_classes": case.num_classes}, seed)
+    _, reference, rng = pair(name, seed)
     clip = draw(rng, *case.shape)
-    with contextlib.redirect_stdout(io.StringIO()):
-        reference = case.reference(case.num_classes, **case.arguments)
-        _give(network.state_dict(), reference)
-        with torch.no_grad():
-            (logits,) = reference.double().eval()(clip.double()).flatten(0, -2)[:1]
+    with torch.no_grad():
+        logits = reference.double()(clip.double())[0]
     return {
         "network": case.network,
         "num_classes": case.num_classes,
@@ -319,14 +337,12 @@ def main() -> None:
     checkouts, names = Path(sys.argv[1]).resolve(), sys.argv[2:] or list(CASES)
     if unknown := set(names) - set(CASES):
         raise SystemExit(f"no case is named {', '.join(sorted(unknown))}")
-    declared = declare_torchvision_operators()
-    sys.path[:0] = [str(checkouts / source) for source in {case.source for case in CASES.values()}]
     entries = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
-    for name in names:
-        entries[name] = measure(name, checkouts, 20 + list(CASES).index(name))
-        print(f"{name}: norm {entries[name]['norm']:.6g}", flush=True)
-        _write(entries)
-    del declared
+    with importable(checkouts):
+        for name in names:
+            entries[name] = measure(name, checkouts, 20 + list(CASES).index(name))
+            print(f"{name}: norm {entries[name]['norm']:.6g}", flush=True)
+            _write(entries)
 
 
 def _write(entries: dict[str, Any]) -> None:
