@@ -18,7 +18,6 @@ __all__ = [
     "RecipeName",
     "StreamName",
     "TailName",
-    "VideoResNetVariant",
     "sees_flow",
     "sees_frames",
 ]
@@ -69,8 +68,6 @@ RecipeName = Literal[
 """A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]
 """How the scores of a video's segments become the scores of the video."""
-VideoResNetVariant = Literal["torchvision", "vmz"]
-"""Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
 CropsName = Literal["center", "ten", "whole"]
 """What a network sees of each picture if it looks at windows of a whole video."""
 TailName = Literal["drop", "last"]

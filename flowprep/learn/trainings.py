@@ -12,7 +12,7 @@ from flowprep.learn.config import (
     OptimizationSpec,
     TrainConfig,
 )
-from flowprep.learn.networks import TSNOptions
+from flowprep.learn.network_options import TSNOptions
 
 __all__ = ["TRAININGS"]
 
