@@ -44,8 +44,8 @@ def read_field(data: bytes | memoryview, position: int) -> tuple[int, int, Any, 
     if number == 0:
         raise FormatError("a field has the number 0")
     if wire_type == VARINT:
-        value, position = read_varint(data, position)
-        return number, wire_type, value, position
+        found, position = read_varint(data, position)
+        return number, wire_type, found, position
     if wire_type == BYTES:
         size, position = read_varint(data, position)
     elif wire_type in (FIXED32, FIXED64):

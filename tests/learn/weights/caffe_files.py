@@ -49,6 +49,6 @@ def caffemodel(layers: Mapping[tuple[str, str], Blobs], style: Style = "packed")
     )
 
 
-def drawn(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+def drawn(*shape: int, seed: int = 0) -> NDArray[Any]:
     """Returns values that float32 has exactly."""
     return np.random.default_rng(seed).integers(-99, 99, shape).astype(np.float32) / 8
