@@ -1,7 +1,7 @@
 """Files of weights, read and written: names -> tensors.
 
 .safetensors             https://github.com/huggingface/safetensors
-.pt .pth .tar .bin       PyTorch's; only tensors and plain containers are accepted
+.pt .pth .pyth .tar .bin PyTorch's; only tensors and plain containers are accepted
 PREFIX, PREFIX.index     a TensorFlow V2 checkpoint (`flowprep.learn.weights.tensorflow`)
 """
 
@@ -11,7 +11,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,26 @@ from torch import nn
 
 from flowprep.errors import WeightsError
 from flowprep.learn.weights.offers import listed
-from flowprep.learn.weights.reading import cannot_read, check_zip, load_zip, odd_tensor
-from flowprep.learn.weights.tensorflow import read_checkpoint
+from flowprep.learn.weights.reading import (
+    WeightsFile,
+    cannot_read,
+    check_zip,
+    load_zip,
+    odd_tensor,
+)
+from flowprep.learn.weights.tensorflow import TensorBundle
 from flowprep.storage import Storage
 
 __all__ = [
     "CHECKPOINT_FORMAT",
     "TENSORFLOW_SUFFIX",
+    "read_file",
     "read_weights",
     "save_weights",
     "tensorflow_prefix",
 ]
 
-TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".bin")
+TORCH_SUFFIXES = (".pt", ".pth", ".pyth", ".tar", ".bin")
 
 SAFETENSORS_SUFFIX = ".safetensors"
 
@@ -41,8 +48,11 @@ TENSORFLOW_SUFFIX = ".index"
 
 CHECKPOINT_FORMAT = "flowprep-checkpoint"
 
-STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model_state", "model")
 """Keys under which training scripts store the state dict in their files."""
+
+_PARALLEL = "module."
+"""What DataParallel puts before each name."""
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -53,20 +63,49 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     or of another format, and if it is a pickle that holds more than tensors: nothing in a file is
     ever executed.
     """
+    return dict(read_file(path).tensors)
+
+
+def read_file(path: str | os.PathLike[str]) -> WeightsFile:
+    """Reads a file of weights as `read_weights` does, with what its container says besides.
+
+    The tensors of a TensorFlow checkpoint are read when they are asked for.
+    """
     path = Path(path)
     prefix = tensorflow_prefix(path)
     if prefix is not None:
-        return {name: torch.from_numpy(value) for name, value in read_checkpoint(prefix).items()}
+        index = Path(f"{prefix}{TENSORFLOW_SUFFIX}")
+        return WeightsFile(index, "TensorFlow", _BundleTensors(TensorBundle(prefix)))
     if not path.is_file():
         problem = "is not a file" if path.exists() else "does not exist"
         raise WeightsError(f"{path} {problem}; name a file of weights: {_FORMATS}")
-    if path.suffix == SAFETENSORS_SUFFIX:
-        return _read_safetensors(path)
-    if path.suffix in TORCH_SUFFIXES:
-        return _read_torch(path)
-    raise WeightsError(
-        f"{path} must have a suffix that says its format, got {path.suffix!r}; {_FORMATS}"
-    )
+    if path.suffix not in READERS:
+        raise WeightsError(
+            f"{path} must have a suffix that says its format, got {path.suffix!r}; {_FORMATS}"
+        )
+    return READERS[path.suffix](path)
+
+
+class _BundleTensors(Mapping[str, torch.Tensor]):
+    """The tensors of a TensorFlow checkpoint, each read when it is asked for."""
+
+    def __init__(self, bundle: TensorBundle) -> None:
+        self._bundle = bundle
+        self._names = dict.fromkeys(bundle.names)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return torch.from_numpy(self._bundle.read(name))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 _FORMATS = (
@@ -106,9 +145,9 @@ def tensorflow_prefix(path: Path) -> str | None:
     return None
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_safetensors(path: Path) -> WeightsFile:
     try:
-        return safetensors.torch.load_file(path)
+        return WeightsFile(path, "safetensors", safetensors.torch.load_file(path))
     except OSError as error:
         raise cannot_read(path, error) from error
     except Exception as error:
@@ -119,7 +158,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+def _read_torch(path: Path) -> WeightsFile:
     _check_zip(path)
     try:
         if zipfile.is_zipfile(path):
@@ -167,12 +206,16 @@ def _check_zip(path: Path) -> None:
         )
 
 
-def _find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
+def _find_state_dict(content: Any, path: Path) -> WeightsFile:
     """Returns the state dict in the result of `torch.load`."""
+    removed: list[str] = []
+    details: dict[str, str] = {}
     if isinstance(content, Mapping):
         keys = ("model",) if content.get("format") == CHECKPOINT_FORMAT else STATE_DICT_KEYS
         for key in keys:
             if isinstance(content.get(key), Mapping):
+                details |= _plain_values(content)
+                removed.append(key)
                 content = content[key]
     if not isinstance(content, Mapping):
         raise WeightsError(
@@ -195,9 +238,22 @@ def _find_state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
                 f"{path}: tensor {name} must be dense and on the CPU, got {oddness}; save it as a "
                 "plain tensor"
             )
-    if all(name.startswith("module.") for name in state):
-        return {name.removeprefix("module."): value for name, value in state.items()}
-    return state
+    if all(name.startswith(_PARALLEL) for name in state):
+        removed.append(_PARALLEL)
+        state = {name.removeprefix(_PARALLEL): value for name, value in state.items()}
+    return WeightsFile(path, "PyTorch", state, tuple(removed), details)
+
+
+def _plain_values(content: Mapping[Any, Any]) -> dict[str, str]:
+    """Returns the texts and numbers beside a state dict, of one short line each."""
+    values = {
+        name: str(value)
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, str | int | float)
+    }
+    return {
+        name: value for name, value in values.items() if len(value) <= 80 and name.isidentifier()
+    }
 
 
 def _one_line(error: Exception) -> str:
@@ -205,3 +261,10 @@ def _one_line(error: Exception) -> str:
     text = str(error) or type(error).__name__
     match = re.search(r"WeightsUnpickler error: (.+)", text)
     return (match[1] if match else text).strip().splitlines()[0][:300]
+
+
+READERS: dict[str, Callable[[Path], WeightsFile]] = {
+    SAFETENSORS_SUFFIX: _read_safetensors,
+    **dict.fromkeys(TORCH_SUFFIXES, _read_torch),
+}
+"""What reads a file, by its suffix. A reader executes nothing that the file holds."""

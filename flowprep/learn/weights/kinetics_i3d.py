@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from flowprep.errors import WeightsError
 from flowprep.learn.models.base import ClipModel
-from flowprep.learn.weights.files import TENSORFLOW_SUFFIX
+from flowprep.learn.weights.foreign import (
+    VIDEO_KERNEL,
+    ForeignFormat,
+    Mark,
+    Rule,
+)
 from flowprep.learn.weights.offers import Offer, listed
-from flowprep.learn.weights.tensorflow import TensorBundle
+from flowprep.learn.weights.reading import WeightsFile
 
-__all__ = ["offer_tensorflow", "tensorflow_i3d_names"]
+__all__ = ["KINETICS_I3D", "tensorflow_i3d_names"]
 
 
 _I3D_FIRST = "Conv3d_1a_7x7"
@@ -64,23 +71,15 @@ def tensorflow_i3d_names(scope: str = "") -> dict[str, str]:
     return names
 
 
-def offer_tensorflow(
-    bundle: TensorBundle, model: ClipModel
-) -> tuple[dict[str, Offer], tuple[str, ...]]:
+def _convert(file: WeightsFile, model: ClipModel) -> tuple[dict[str, Offer], tuple[str, ...]]:
     """Converts I3D's variables to our tensors. Lists others (an optimizer's) without reading."""
-    source = f"{bundle.prefix}{TENSORFLOW_SUFFIX}"
-    if f"{_I3D_FIRST}.conv3d.weight" not in model.state_dict():
-        raise WeightsError(
-            f"{source}: TensorFlow checkpoints are known for I3D alone, the model is "
-            f"{type(model).__name__}; load a file of PyTorch's or safetensors"
-        )
-    scope = _i3d_scope(bundle, model.inputs[0].num_channels, source)
+    tensors = file.tensors
+    scope = _scope(file, model.inputs[0].num_channels)
     offers: dict[str, Offer] = {}
     names = tensorflow_i3d_names(scope)
-    available = set(bundle.names)
-    used = [name for name in names if name in available]
+    used = [name for name in names if name in tensors]
     for name in used:
-        value = torch.from_numpy(bundle.read(name))
+        value = tensors[name]
         if value.dim() == 5 and name.endswith("/w"):
             # (T, H, W, in, out) -> (out, in, T, H, W)
             offer = Offer((name,), value.permute(4, 3, 0, 1, 2), ("transposed",))
@@ -92,14 +91,14 @@ def offer_tensorflow(
             continue
         scale = ours.removesuffix("bias") + "weight"
         gamma = name.removesuffix("beta") + "gamma"
-        if gamma in available:  # DeepMind's files have none, but Sonnet can write it
+        if gamma in tensors:  # DeepMind's files have none, but Sonnet can write it
             used.append(gamma)
-            offers[scale] = Offer((gamma,), _as_vector(torch.from_numpy(bundle.read(gamma))))
+            offers[scale] = Offer((gamma,), _as_vector(tensors[gamma]))
         else:
             ones = torch.ones_like(offers[ours].value)
             offers[scale] = Offer((), ones, ("1: the file's batch norms have no scale",))
     taken = set(used)
-    return offers, tuple(name for name in bundle.names if name not in taken)
+    return offers, tuple(name for name in tensors if name not in taken)
 
 
 def _as_vector(value: torch.Tensor) -> torch.Tensor:
@@ -107,22 +106,32 @@ def _as_vector(value: torch.Tensor) -> torch.Tensor:
     return value.flatten() if max(value.shape, default=1) == value.numel() else value
 
 
-def _i3d_scope(bundle: TensorBundle, in_channels: int, source: str) -> str:
+def _scope(file: WeightsFile, in_channels: int) -> str:
     """Returns the prefix of I3D's names; with several networks, the one with these channels."""
     first = f"{_I3D_FIRST}/conv_3d/w"
-    scopes = [name.removesuffix(first) for name in bundle.names if name.endswith(first)]
-    if not scopes:
+    scopes = [name.removesuffix(first) for name in file.tensors if name.endswith(first)]
+    if len(scopes) == 1:
+        return scopes[0]
+    fitting = [s for s in scopes if file.tensors[s + first].shape[3:4] == (in_channels,)]
+    if len(fitting) != 1:
         raise WeightsError(
-            f"{source}: no variable is named ...{first}, as in kinetics-i3d's checkpoints, which "
-            f"are the ones known; it has {listed(bundle.names)}. Load such a checkpoint, or a file "
-            "of PyTorch's"
+            f"{file.path}: {len(fitting)} of its networks ({listed(scopes)}) have "
+            f"{in_channels} channels as the model has; save the wanted one alone"
         )
-    if len(scopes) > 1:
-        fitting = [s for s in scopes if bundle.shape(s + first)[3:4] == (in_channels,)]
-        if len(fitting) != 1:
-            raise WeightsError(
-                f"{source}: {len(fitting)} of its networks ({listed(scopes)}) have "
-                f"{in_channels} channels as the model has; save the wanted one alone"
-            )
-        return fitting[0]
-    return scopes[0]
+    return fitting[0]
+
+
+KINETICS_I3D = {
+    "kinetics-i3d": ForeignFormat(
+        "google-deepmind/kinetics-i3d",
+        "I3D over Inception-V1, trained on Kinetics-400 or -600, as TensorFlow stores it",
+        (Mark(rf"(?:.+/)?{_I3D_FIRST}/conv_3d/w", VIDEO_KERNEL),),
+        tuple(
+            Rule(rf"(?:.+/)?{re.escape(theirs)}", ours)
+            for theirs, ours in tensorflow_i3d_names().items()
+        ),
+        ("i3d",),
+        convert=_convert,
+    ),
+}
+"""The format of one project, by name. Its rules serve to tell it apart."""

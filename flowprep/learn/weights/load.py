@@ -1,9 +1,10 @@
 """Loads weights, from others or from us, into our networks.
 
-`load_weights_into` compares the file's names and shapes with the model's and converts if needed:
-torchvision's ImageNet ResNets into ours over flow (cross-modality), into TSN's and into 3D networks
-(inflation); pytorch-i3d's files and DeepMind's own into I3D. It either fills everything that the
-model needs and reports what became of each tensor, or leaves the model unchanged.
+`load_weights_into` recognizes the file's format and takes its names to ours
+(`flowprep.learn.weights.formats`). It then compares names and shapes with the model's and converts
+if needed: RGB into flow (cross-modality), 2D networks into TSN's and into 3D ones (inflation). It
+either fills everything that the model needs and reports what became of each tensor, or leaves the
+model unchanged.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,15 @@ from torch import nn
 
 from flowprep.errors import WeightsError
 from flowprep.learn.models.base import ClipModel
-from flowprep.learn.weights.files import read_weights, tensorflow_prefix
+from flowprep.learn.weights.files import read_file
+from flowprep.learn.weights.foreign import rename
+from flowprep.learn.weights.formats import FOREIGN, find_format
 from flowprep.learn.weights.inflate import cross_modality, inflate_conv
-from flowprep.learn.weights.kinetics_i3d import offer_tensorflow
 from flowprep.learn.weights.offers import Offer, listed
-from flowprep.learn.weights.tensorflow import TensorBundle
+from flowprep.learn.weights.reading import WeightsFile
 from flowprep.printable import join_lines
 
-__all__ = ["LoadReport", "classifier_names", "load_weights_into"]
+__all__ = ["LoadReport", "Match", "classifier_names", "load_weights_into", "match_file"]
 
 FOREIGN_PREFIXES = ("", "model.", "base.", "model.base.")
 """Possible prefixes of a network's own names in a file: those of our MultiTask and TSN."""
@@ -66,6 +68,10 @@ class LoadReport:
     """Tensors of the model that stayed unchanged -> the reason. Includes a new classifier."""
     unexpected: tuple[str, ...]
     """Tensors of the file for which the model has no place."""
+    format_name: str | None = None
+    """The file's format in `formats.FOREIGN`; None for names that were taken as they are."""
+    notes: tuple[str, ...] = ()
+    """What the names tell about the network that the weights belong to."""
 
     def summary(self) -> str:
         """Returns a few lines for the user: counts, and the first names of each kind."""
@@ -86,24 +92,91 @@ class LoadReport:
         return join_lines(lines)
 
 
+@dataclass(frozen=True)
+class Match:
+    """What the tensors of a file would become in a model, before anything is changed."""
+
+    format_name: str | None
+    """The file's format in `formats.FOREIGN`; None for names that are taken as they are."""
+    offers: Mapping[str, Offer]
+    """What the file offers for the model's tensors, in the shapes of the file."""
+    filled: Mapping[str, Offer]
+    """The same in the shapes of the model."""
+    missing: Mapping[str, str]
+    """Tensors of the model that may stay as they are -> the reason."""
+    misfits: Mapping[str, str]
+    """Tensors of the model for which the file has something else -> what."""
+    absent: tuple[str, ...]
+    """Tensors of the model that the file lacks."""
+    unexpected: tuple[str, ...]
+    """Tensors of the file for which the model has no place."""
+    notes: tuple[str, ...]
+    """What the names tell about the network that the weights belong to."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether everything that the model needs is there."""
+        return not self.misfits and not self.absent
+
+
 def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadReport:
     """Fills a model with a file's weights, and reports what became of every tensor.
 
-    It accepts equal names and shapes; a 2D network for TSN's base or for a 3D network (kernels are
-    inflated); a first convolution over RGB for one over other channels (cross-modality); the
-    variables of kinetics-i3d's TensorFlow checkpoints for I3D. If the file lacks the classifier or
-    has one for other classes, the model keeps its initial classifier.
+    It accepts equal names and shapes; the names of other projects (`formats.FOREIGN`); a 2D network
+    for TSN's base or for a 3D network (kernels are inflated); a first convolution over RGB for one
+    over other channels (cross-modality). If the file lacks the classifier or has one for other
+    classes, the model keeps its initial classifier.
 
     Raises WeightsError, and leaves the model unchanged, if anything else that the model needs is
     missing or has another shape, and in all cases in which `read_weights` raises it.
     """
     path = Path(path)
+    file = read_file(path)
+    match = match_file(file, model)
     targets: dict[str, torch.Tensor] = model.state_dict()
-    prefix = tensorflow_prefix(path)
-    if prefix is not None:
-        offers, unexpected = offer_tensorflow(TensorBundle(prefix), model)
+    _check_format(path, file, match, model)
+    _check_misfits(path, match.misfits, len(targets))
+    _check_absent(path, match.absent, match.unexpected, targets)
+    with torch.no_grad():
+        for name, offer in match.filled.items():
+            targets[name].copy_(offer.value)
+        for name in match.missing:
+            # With a count of zero, a norm would treat its moving averages as those of no batch.
+            if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in match.filled:
+                targets[name].fill_(_NUM_BATCHES)
+    told = {name: _tell(name, offer) for name, offer in match.filled.items()}
+    return LoadReport(
+        str(path),
+        tuple(name for name, how in told.items() if not how),
+        {name: how for name, how in told.items() if how},
+        match.missing,
+        match.unexpected,
+        match.format_name,
+        match.notes,
+    )
+
+
+def match_file(file: WeightsFile, model: ClipModel) -> Match:
+    """Finds what each tensor of a file would become in a model, and changes nothing.
+
+    The model may be on torch's device `meta`. Raises WeightsError where a file has several networks
+    and none is the model's.
+    """
+    targets: dict[str, torch.Tensor] = model.state_dict()
+    found = find_format(file.tensors)
+    if found is None:
+        ours = {name: Offer((name,), value) for name, value in file.tensors.items()}
+        left: tuple[str, ...] = ()
+    elif found[1].convert is not None:
+        ours, left = found[1].convert(file, model)
     else:
-        offers, unexpected = _offer_state_dict(read_weights(path), targets)
+        ours, left = rename(found[1], file.tensors)
+    offers = _under_prefixes(ours, targets)
+    if found is not None and found[1].norm_eps is not None:
+        offers = _with_epsilon(offers, model, found[1].norm_eps)
+    used = {source for offer in offers.values() for source in offer.source}
+    sources = (source for offer in ours.values() for source in offer.source)
+    unexpected = (*left, *(source for source in sources if source not in used))
 
     classifier = classifier_names(model)
     input_convs = _input_conv_names(model)
@@ -126,28 +199,30 @@ def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadRep
             misfits.pop(name, None)
             filled.pop(name, None)
             unexpected += offers[name].source if name in offers else ()
-    _check_misfits(path, misfits, len(targets))
-    absent = [name for name in targets if name not in filled and name not in missing]
+    absent = [name for name in targets if name not in filled and name not in missing | misfits]
     for pattern, reason in _NEUTRAL:
         if not any(pattern.search(name) for name in offers):
             missing |= {name: reason for name in absent if pattern.search(name)}
-    _check_absent(path, [name for name in absent if name not in missing], unexpected, targets)
-
-    with torch.no_grad():
-        for name, offer in filled.items():
-            targets[name].copy_(offer.value)
-        for name in missing:
-            # With a count of zero, a norm would treat its moving averages as those of no batch.
-            if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in filled:
-                targets[name].fill_(_NUM_BATCHES)
-    told = {name: _tell(name, offer) for name, offer in filled.items()}
-    return LoadReport(
-        str(path),
-        tuple(name for name, how in told.items() if not how),
-        {name: how for name, how in told.items() if how},
+    return Match(
+        found and found[0],
+        offers,
+        filled,
         missing,
-        tuple(unexpected),
+        misfits,
+        tuple(name for name in absent if name not in missing),
+        unexpected,
+        () if found is None else found[1].told_of(file.tensors),
     )
+
+
+def _check_format(path: Path, file: WeightsFile, match: Match, model: ClipModel) -> None:
+    """Raises WeightsError where a known format has nothing for the model."""
+    if match.format_name is not None and not match.offers:
+        form = FOREIGN[match.format_name]
+        raise WeightsError(
+            f"{path} holds {form.description} ({form.project}), for {' or '.join(form.networks)}; "
+            f"the model is {type(model).__name__}. Make one of these"
+        )
 
 
 def _check_misfits(path: Path, misfits: Mapping[str, str], num_targets: int) -> None:
@@ -160,7 +235,7 @@ def _check_misfits(path: Path, misfits: Mapping[str, str], num_targets: int) -> 
 
 
 def _check_absent(
-    path: Path, absent: list[str], unexpected: Iterable[str], targets: Mapping[str, Any]
+    path: Path, absent: Sequence[str], unexpected: Iterable[str], targets: Mapping[str, Any]
 ) -> None:
     if absent:
         raise WeightsError(
@@ -196,23 +271,35 @@ def _fit(offer: Offer, target: torch.Tensor, *, is_input: bool) -> Offer:
     return Offer(offer.source, value, tuple(how))
 
 
-def _offer_state_dict(
-    state: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]
-) -> tuple[dict[str, Offer], tuple[str, ...]]:
-    """Matches names under the prefixes with the most matches; also returns the unmatched names."""
+def _under_prefixes(
+    ours: Mapping[str, Offer], targets: Mapping[str, torch.Tensor]
+) -> dict[str, Offer]:
+    """Returns the offers for the model's tensors, by the prefixes with the most matches."""
     pairs = max(
         (
-            {own + name.removeprefix(foreign): name for name in state if name.startswith(foreign)}
+            {own + name.removeprefix(foreign): name for name in ours if name.startswith(foreign)}
             for foreign in FOREIGN_PREFIXES
             for own in OWN_PREFIXES
         ),
         key=lambda names: len(names.keys() & targets.keys()),
     )
-    offers = {
-        ours: Offer((theirs,), state[theirs]) for ours, theirs in pairs.items() if ours in targets
-    }
-    used = {pairs[ours] for ours in offers}
-    return offers, tuple(name for name in state if name not in used)
+    return {name: ours[theirs] for name, theirs in pairs.items() if name in targets}
+
+
+def _with_epsilon(
+    offers: Mapping[str, Offer], model: ClipModel, epsilon: float
+) -> dict[str, Offer]:
+    """Returns the offers with variances that, with the epsilon of the model's batch norms, scale
+    as the file's do with their own."""
+    changed = dict(offers)
+    for name, module in model.named_modules():
+        offer = offers.get(f"{name}.running_var")
+        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if offer is not None and is_norm and module.eps != epsilon:
+            told = f"epsilon {epsilon:g} to {module.eps:g}, the difference added"
+            value = offer.value + (epsilon - module.eps)
+            changed[f"{name}.running_var"] = Offer(offer.source, value, (*offer.how, told))
+    return changed
 
 
 def classifier_names(model: ClipModel) -> frozenset[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import mmap
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from flowprep.errors import WeightsError
 __all__ = [
     "FormatError",
     "UnsupportedError",
+    "WeightsFile",
     "cannot_read",
     "check_zip",
     "load_zip",
@@ -35,6 +38,21 @@ class FormatError(Exception):
 
 class UnsupportedError(Exception):
     """Something that the format allows but this reader cannot read. Its caller knows the file."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The tensors of a file, and what its container says besides."""
+
+    path: Path
+    container: str
+    """What kind of file it is: `safetensors`, `PyTorch`, ..."""
+    tensors: Mapping[str, torch.Tensor]
+    """On the CPU, by the names of the file. May be read only when asked for."""
+    removed: tuple[str, ...] = ()
+    """What was around the names: the key of the state dict, and `module.` before each name."""
+    details: Mapping[str, str] = field(default_factory=dict)
+    """Plain values beside the weights, such as the architecture's name or the epoch."""
 
 
 def cannot_read(path: Path, error: OSError) -> WeightsError:

@@ -1,0 +1,115 @@
+"""Weights of open-mmlab/mmaction, which came before mmaction2.
+
+A network is `backbone` and `cls_head`. The backbones are BN-Inception with the names of
+yjxiong/tsn-pytorch (models/tenons/backbones/bninception.py), torchvision's ResNets (resnet.py,
+resnet_i3d.py), and Inception-V1 of I3D with names of its own (inception_v1_i3d.py).
+"""
+
+from __future__ import annotations
+
+from flowprep.learn.weights.foreign import (
+    IMAGE_KERNEL,
+    LINEAR_TO_CONV3D,
+    SQUEEZED,
+    VIDEO_KERNEL,
+    ForeignFormat,
+    Hint,
+    Mark,
+    Rule,
+)
+
+__all__ = ["MMACTION1"]
+
+_PROJECT = "open-mmlab/mmaction"
+
+_CLASSIFIER = Rule(r"cls_head\.fc_cls\.(\w+)", r"fc.\1")
+
+_RESNET = (
+    Rule(r"backbone\.((?:conv1|bn1)\.\w+)", r"\1"),
+    Rule(r"backbone\.(layer\d\.\d+\.(?:conv\d|bn\d|downsample\.\d)\.\w+)", r"\1"),
+    _CLASSIFIER,
+)
+
+_BN_INCEPTION = (
+    Rule(r"backbone\.((?:conv\d|inception_\d\w)_\w+_bn\.\w+)", r"\1", (SQUEEZED,)),
+    Rule(r"backbone\.((?:conv\d|inception_\d\w)_\w+\.\w+)", r"\1"),
+    _CLASSIFIER,
+)
+
+_I3D_STEM = {
+    "conv1_7x7_s2": "Conv3d_1a_7x7",
+    "conv2_3x3_reduce": "Conv3d_2b_1x1",
+    "conv2_3x3": "Conv3d_2c_3x3",
+}
+_I3D_BRANCHES = {
+    "1x1": "b0",
+    "branch1_3x3_reduce": "b1a",
+    "branch1_3x3": "b1b",
+    "branch2_3x3_reduce": "b2a",
+    "branch2_3x3": "b2b",
+    "pool_proj": "b3b",
+}
+
+_I3D = (
+    *(
+        Rule(rf"backbone\.{theirs}_bn\.(\w+)", rf"{ours}.bn.\1")
+        for theirs, ours in _I3D_STEM.items()
+    ),
+    *(
+        Rule(rf"backbone\.{theirs}\.(\w+)", rf"{ours}.conv3d.\1")
+        for theirs, ours in _I3D_STEM.items()
+    ),
+    *(
+        Rule(rf"backbone\.inception_(\d\w)_{theirs}_bn\.(\w+)", rf"Mixed_\1.{ours}.bn.\2")
+        for theirs, ours in _I3D_BRANCHES.items()
+    ),
+    *(
+        Rule(rf"backbone\.inception_(\d\w)_{theirs}\.(\w+)", rf"Mixed_\1.{ours}.conv3d.\2")
+        for theirs, ours in _I3D_BRANCHES.items()
+    ),
+    Rule(r"cls_head\.fc_cls\.weight", "logits.conv3d.weight", (LINEAR_TO_CONV3D,)),
+    Rule(r"cls_head\.fc_cls\.bias", "logits.conv3d.bias"),
+)
+
+_INCEPTION = Mark(r"backbone\.conv1_7x7_s2\.weight", VIDEO_KERNEL)
+
+MMACTION1 = {
+    "mmaction1-bn-inception": ForeignFormat(
+        _PROJECT,
+        "segment networks over BN-Inception (TSN), trained on UCF101 and HMDB51",
+        (Mark(r"backbone\.conv1_7x7_s2\.weight", IMAGE_KERNEL),),
+        _BN_INCEPTION,
+        ("tsn-bn-inception", "bn-inception"),
+        norm_eps=1e-5,
+    ),
+    "mmaction1-i3d": ForeignFormat(
+        _PROJECT,
+        "I3D over Inception-V1, trained on Kinetics-400, UCF101 and HMDB51",
+        (_INCEPTION,),
+        _I3D,
+        ("i3d",),
+        norm_eps=1e-5,
+        hints=(
+            Hint(
+                _INCEPTION,
+                "Its scores come from the average of all times; here they come from pairs of "
+                "times, as in DeepMind's release, so that the first and the last count less.",
+            ),
+        ),
+    ),
+    "mmaction1-resnet": ForeignFormat(
+        _PROJECT,
+        "segment networks over a ResNet (TSN), trained on Kinetics-400",
+        (Mark(r"backbone\.conv1\.weight", IMAGE_KERNEL),),
+        _RESNET,
+        ("tsn-resnet50", "tsn-resnet18", "tsn-resnet34", "resnet101", "resnet152"),
+    ),
+    "mmaction1-slow": ForeignFormat(
+        _PROJECT,
+        "3D networks over a ResNet (SlowOnly, I3D), trained on Kinetics-400",
+        (Mark(r"backbone\.conv1\.weight", VIDEO_KERNEL),),
+        _RESNET,
+        ("slow-4x16", "slow-8x8"),
+    ),
+}
+"""The formats of one project, by name."""

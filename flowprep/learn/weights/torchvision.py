@@ -1,0 +1,63 @@
+"""Weights of pytorch/vision, whose names are ours: a file is told apart, and nothing is renamed."""
+
+from __future__ import annotations
+
+from flowprep.learn.weights.foreign import (
+    IMAGE_KERNEL,
+    VIDEO_KERNEL,
+    ForeignFormat,
+    Mark,
+    Rule,
+)
+
+__all__ = ["TORCHVISION"]
+
+_PROJECT = "pytorch/vision"
+
+_VIDEO_CONV = r"layer\d\.\d+\.(?:conv\d\.[01](?:\.[013])?|downsample\.[01])\.\w+"
+
+TORCHVISION = {
+    "torchvision-resnet": ForeignFormat(
+        _PROJECT,
+        "ResNets over frames, trained on ImageNet",
+        (Mark(r"conv1\.weight", IMAGE_KERNEL), Mark(r"layer1\.0\.conv1\.weight", IMAGE_KERNEL)),
+        (
+            Rule(
+                r"(?:conv1|bn1|fc|layer\d\.\d+\.(?:conv\d|bn\d|downsample\.[01]))\.\w+",
+                r"\g<0>",
+            ),
+        ),
+        ("resnet50", "resnet18", "resnet34", "resnet101", "resnet152"),
+    ),
+    "torchvision-mobilenet": ForeignFormat(
+        _PROJECT,
+        "MobileNetV2 over frames, trained on ImageNet",
+        (Mark(r"features\.2\.conv\.1\.0\.weight", IMAGE_KERNEL),),
+        (
+            Rule(r"features\.\d+\.(?:conv\.)?\d(?:\.\d)?\.\w+", r"\g<0>"),
+            Rule(r"classifier\.1\.\w+", r"\g<0>"),
+        ),
+        ("mobilenet-v2",),
+    ),
+    "torchvision-vgg": ForeignFormat(
+        _PROJECT,
+        "VGG-16 over frames, trained on ImageNet",
+        (
+            Mark(r"features\.28\.weight", IMAGE_KERNEL),
+            Mark(r"classifier\.3\.weight", (None, None)),
+        ),
+        (Rule(r"(?:features|classifier)\.\d+\.\w+", r"\g<0>"),),
+        ("vgg16",),
+    ),
+    "torchvision-video": ForeignFormat(
+        _PROJECT,
+        "R(2+1)D-18, R3D-18 and MC3-18, trained on Kinetics-400",
+        (
+            Mark(r"stem\.0\.weight", VIDEO_KERNEL),
+            Mark(r"layer1\.0\.conv1\.0(?:\.0)?\.weight", VIDEO_KERNEL),
+        ),
+        (Rule(rf"(?:stem\.\d|fc)\.\w+|{_VIDEO_CONV}", r"\g<0>"),),
+        ("r2plus1d-18", "r3d-18", "mc3-18"),
+    ),
+}
+"""The formats of one project, by name."""
