@@ -66,6 +66,10 @@ _COMMANDS = {
         "Write features of whole videos, window by window.",
     ),
     "probe": ("flowprep.cli.probe:probe", "Train and test a linear classifier on features."),
+    "weights": (
+        "flowprep.cli.weights:weights",
+        "Say what a file of weights is, and which network takes it.",
+    ),
     "synthetic": (
         "flowprep.cli.synthetic:synthetic",
         "Make a few small clips to try everything on.",

@@ -17,6 +17,7 @@ __all__ = [
     "NormalizationName",
     "StreamName",
     "TailName",
+    "VideoResNetVariant",
     "sees_flow",
     "sees_frames",
 ]
@@ -30,6 +31,8 @@ ClipForm = Literal["stack", "volume"]
 NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
 ConsensusName = Literal["avg", "max", "weighted"]
 """How the scores of a video's segments become the scores of the video."""
+VideoResNetVariant = Literal["torchvision", "vmz"]
+"""Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
 CropsName = Literal["center", "ten", "whole"]
 """What a network sees of each picture if it looks at windows of a whole video."""
 TailName = Literal["drop", "last"]

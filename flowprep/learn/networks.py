@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ClipInput, ConsensusName, NormalizationName, StreamName
+from flowprep.learn.clip_inputs import (
+    ClipInput,
+    ConsensusName,
+    NormalizationName,
+    StreamName,
+    VideoResNetVariant,
+)
 
 if TYPE_CHECKING:
     from flowprep.learn.models.base import ClipModel
@@ -26,6 +32,8 @@ __all__ = [
     "NetworkOptions",
     "RecipeName",
     "TSNOptions",
+    "VMZResNetOptions",
+    "VideoResNetOptions",
     "clip_inputs",
     "find_network",
     "make_options",
@@ -71,6 +79,25 @@ class I3DResNetOptions(NetworkOptions):
 
     non_local: bool = False
     """Put five non-local blocks into the network."""
+
+
+@dataclass(frozen=True)
+class VideoResNetOptions(NetworkOptions):
+    """The options of the residual networks of Tran et al. (2018)."""
+
+    variant: VideoResNetVariant = "torchvision"
+    """Whose weights fit: those of torchvision, or those of VMZ and IG-65M. They differ in the
+    epsilon of batch norms, and R(2+1)D also in the channels inside some convolutions."""
+
+    def __post_init__(self) -> None:
+        check_choice("variant", self.variant, VideoResNetVariant)
+
+
+@dataclass(frozen=True)
+class VMZResNetOptions(VideoResNetOptions):
+    """The same for the networks that only VMZ published."""
+
+    variant: VideoResNetVariant = "vmz"
 
 
 # ---- an entry
@@ -138,11 +165,11 @@ def _stacks(num_fields: int = 10) -> dict[StreamName, tuple[ClipInput, ...]]:
     }
 
 
-def _volumes(num_frames: int) -> dict[StreamName, tuple[ClipInput, ...]]:
+def _volumes(num_frames: int, frame_stride: int = 1) -> dict[StreamName, tuple[ClipInput, ...]]:
     """Returns the inputs of a network over volumes: so many fields or frames."""
     return {
-        "flow": (ClipInput("flow", "flow", "volume", num_frames),),
-        "rgb": (ClipInput("rgb", "rgb", "volume", num_frames),),
+        "flow": (ClipInput("flow", "flow", "volume", num_frames, frame_stride),),
+        "rgb": (ClipInput("rgb", "rgb", "volume", num_frames, frame_stride),),
     }
 
 
@@ -194,6 +221,54 @@ def _i3d_resnet50() -> Builder:
     return I3DResNet
 
 
+def _r2plus1d_18() -> Builder:
+    from flowprep.learn.models.video_resnet import R2Plus1D
+
+    return R2Plus1D
+
+
+def _r2plus1d_34() -> Builder:
+    from flowprep.learn.models.video_resnet import R2Plus1D34
+
+    return R2Plus1D34
+
+
+def _r3d_18() -> Builder:
+    from flowprep.learn.models.video_resnet import R3D
+
+    return R3D
+
+
+def _mc3_18() -> Builder:
+    from flowprep.learn.models.video_resnet import MC3
+
+    return MC3
+
+
+def _rmc3_18() -> Builder:
+    from flowprep.learn.models.video_resnet import RMC3
+
+    return RMC3
+
+
+def _r2d_18() -> Builder:
+    from flowprep.learn.models.video_resnet import R2D
+
+    return R2D
+
+
+def _resnext3d() -> Builder:
+    from flowprep.learn.models.resnext3d import ResNeXt3D
+
+    return ResNeXt3D
+
+
+def _slow() -> Builder:
+    from flowprep.learn.models.slow import Slow
+
+    return Slow
+
+
 def _resnet(build: Callable[[], Builder], description: str) -> Network:
     """Returns the entry of a ResNet, whose clips are those of the two-stream recipe."""
     return Network(
@@ -219,6 +294,36 @@ def _segments(base: Callable[[], Builder], description: str) -> Network:
         normalization="tsn-resnet",
         recipe="tsn",
         options=TSNOptions,
+    )
+
+
+def _closer_look(
+    build: Callable[[], Builder],
+    description: str,
+    num_frames: int = 16,
+    options: type[VideoResNetOptions] = VideoResNetOptions,
+) -> Network:
+    """Returns the entry of a network of Tran et al. (2018)."""
+    return Network(
+        build,
+        _volumes(num_frames),
+        "Tran et al., A Closer Look at Spatiotemporal Convolutions (CVPR 2018)",
+        description,
+        normalization="tsn-resnet",
+        recipe="i3d",
+        options=options,
+    )
+
+
+def _slow_at(num_frames: int, frame_stride: int, description: str) -> Network:
+    """Returns the entry of the slow path of SlowFast, for so many frames at this stride."""
+    return Network(
+        _slow,
+        _volumes(num_frames, frame_stride),
+        "Feichtenhofer et al., SlowFast Networks (ICCV 2019)",
+        description,
+        normalization="mmaction2",
+        recipe="i3d",
     )
 
 
@@ -255,6 +360,45 @@ NETWORKS: dict[str, Network] = {
         "A residual network of 50 layers. Its kernels are inflated over time.",
         recipe="i3d",
         options=I3DResNetOptions,
+    ),
+    "slow-4x16": _slow_at(
+        4,
+        16,
+        "The slow path of SlowFast alone, 4 frames: a residual network of 50 layers. Its last two "
+        "stages see several frames.",
+    ),
+    "slow-8x8": _slow_at(8, 8, "The same network with 8 frames, nearer to each other."),
+    "r2plus1d-18": _closer_look(
+        _r2plus1d_18,
+        "A residual network of 18 layers. Each convolution is one over the image, then one over "
+        "time.",
+    ),
+    "r2plus1d-34": _closer_look(
+        _r2plus1d_34,
+        "The same network with 34 layers, in the form of VMZ and IG-65M.",
+        32,
+        VMZResNetOptions,
+    ),
+    "r3d-18": _closer_look(_r3d_18, "A residual network of 18 layers. Its kernels are 3 x 3 x 3."),
+    "mc3-18": _closer_look(_mc3_18, "`r3d-18` with kernels over single frames from layer2 on."),
+    "rmc3-18": _closer_look(
+        _rmc3_18,
+        "The reverse: `r3d-18` with kernels over single frames up to layer1.",
+        options=VMZResNetOptions,
+    ),
+    "r2d-18": _closer_look(
+        _r2d_18,
+        "A residual network of 18 layers over images. Its first layer sees all frames of the clip "
+        "at once, so `--frames` is part of the network.",
+        options=VMZResNetOptions,
+    ),
+    "resnext101-3d": Network(
+        _resnext3d,
+        _volumes(16),
+        "Crasto et al., MARS (CVPR 2019)",
+        "ResNeXt of 101 layers and 32 groups. Its kernels are 3 x 3 x 3.",
+        normalization="tsn",
+        recipe="i3d",
     ),
 }
 """The networks by name."""

@@ -15,17 +15,19 @@ from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.models.tsn import TSN
 from flowprep.learn.networks import NETWORKS
 
+VOLUMES = {name for name, entry in NETWORKS.items() if entry.inputs["flow"][0].form == "volume"}
+
 
 def create(name: str, **options: Any) -> ClipModel:
-    return create_model(
-        name, **{"stream": "flow", "num_classes": 5, "width": 0.05, "crop_px": 64, **options}
-    )
+    small = {"stream": "flow", "num_classes": 5, "width": 0.05, "crop_px": 64}
+    if name in VOLUMES:
+        small["num_frames"] = 8
+    return create_model(name, **{**small, **options})
 
 
 def clips(model: ClipModel) -> torch.Tensor:
     (clip,) = model.inputs
-    frames = (8,) if clip.form == "volume" else ()
-    return torch.randn(2, clip.num_channels, *frames, 64, 64)
+    return torch.randn(2, *clip.shape(64))
 
 
 @pytest.mark.parametrize("stream", ["flow", "rgb"])
@@ -91,6 +93,9 @@ def test_channels(name: str, stream: str, num_frames: int | None, channels: int)
         ("tsn-resnet50", "rgb", 0.8),
         ("i3d", "flow", 0.5),
         ("i3d-resnet50", "flow", 0.5),
+        ("slow-8x8", "flow", 0.5),
+        ("r2plus1d-34", "flow", 0.0),
+        ("resnext101-3d", "flow", 0.0),
     ],
 )
 def test_dropout_is_the_papers_unless_given(name: str, stream: str, dropout: float) -> None:

@@ -9,7 +9,8 @@ layer2.1.non_local.theta.weight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -44,6 +45,10 @@ class I3DResNet(ClipModel):
     """
 
     stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+    time_kernels: ClassVar[Mapping[str, tuple[int, ...]]] = TIME_KERNELS
+    """The time size of the first kernel of the stem and of each block."""
+    halves_time: ClassVar[bool] = True
+    """Whether a pooling after layer1 halves the number of frames."""
 
     def __init__(
         self,
@@ -58,15 +63,16 @@ class I3DResNet(ClipModel):
         super().__init__(inputs)
         (clip,) = self.inputs
         base = max(1, round(64 * width))
+        kernels = self.time_kernels
         self.conv1 = InflatedConv3d(
-            clip.num_channels, base, (TIME_KERNELS["conv1"][0], 7, 7), (1, 2, 2), time_padding
+            clip.num_channels, base, (kernels["conv1"][0], 7, 7), (1, 2, 2), time_padding
         )
         self.bn1 = nn.BatchNorm3d(base)
         self.maxpool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
-        self.layer1 = _stage("layer1", base, base, 1, non_local, time_padding)
-        self.layer2 = _stage("layer2", base * 4, base * 2, 2, non_local, time_padding)
-        self.layer3 = _stage("layer3", base * 8, base * 4, 2, non_local, time_padding)
-        self.layer4 = _stage("layer4", base * 16, base * 8, 2, non_local, time_padding)
+        self.layer1 = _stage("layer1", kernels, base, base, 1, non_local, time_padding)
+        self.layer2 = _stage("layer2", kernels, base * 4, base * 2, 2, non_local, time_padding)
+        self.layer3 = _stage("layer3", kernels, base * 8, base * 4, 2, non_local, time_padding)
+        self.layer4 = _stage("layer4", kernels, base * 16, base * 8, 2, non_local, time_padding)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(base * 32, num_classes)
         self._init_weights()
@@ -75,7 +81,7 @@ class I3DResNet(ClipModel):
         """Returns the average of the last map, (N, 2048 * width)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))  # (N, 64, T, H/4, W/4)
         x = self.layer1(x)  # (N, 256, T, H/4, W/4)
-        if x.shape[2] > 1:
+        if self.halves_time and x.shape[2] > 1:
             x = F.max_pool3d(x, (2, 1, 1))  # (N, 256, T/2, H/4, W/4)
         x = self.layer2(x)  # (N, 512, T/2, H/8, W/8)
         x = self.layer3(x)  # (N, 1024, T/2, H/16, W/16)
@@ -152,6 +158,7 @@ class Bottleneck(nn.Module):
 
 def _stage(
     name: str,
+    time_kernels: Mapping[str, tuple[int, ...]],
     in_channels: int,
     channels: int,
     stride: int,
@@ -161,7 +168,7 @@ def _stage(
     """Returns the blocks of a stage. The first block has the stride and changes the channels."""
     followed = NON_LOCAL_BLOCKS.get(name, ()) if non_local else ()
     blocks = []
-    for index, time_kernel in enumerate(TIME_KERNELS[name]):
+    for index, time_kernel in enumerate(time_kernels[name]):
         block = Bottleneck(
             in_channels if index == 0 else channels * 4,
             channels,

@@ -161,6 +161,14 @@ class ForeignFormat:
         """Returns the sentences of the hints that tensors give."""
         return tuple(hint.told for hint in self.hints if hint.mark.is_in(tensors))
 
+    def hinted_options(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
+        """Returns the options of the network that the hints ask for."""
+        options: dict[str, object] = {}
+        for hint in self.hints:
+            if hint.mark.is_in(tensors):
+                options |= hint.options
+        return options
+
     @cached_property
     def _compiled(self) -> tuple[tuple[re.Pattern[str], Rule], ...]:
         return tuple((re.compile(rule.pattern), rule) for rule in self.rules)

@@ -30,7 +30,16 @@ from flowprep.learn.weights.offers import Offer, listed
 from flowprep.learn.weights.reading import WeightsFile
 from flowprep.printable import join_lines
 
-__all__ = ["LoadReport", "Match", "classifier_names", "load_weights_into", "match_file"]
+__all__ = [
+    "LoadReport",
+    "Match",
+    "check_match",
+    "classifier_names",
+    "input_conv_names",
+    "load_weights_into",
+    "make_report",
+    "match_file",
+]
 
 FOREIGN_PREFIXES = ("", "model.", "base.", "model.base.")
 """Possible prefixes of a network's own names in a file: those of our MultiTask and TSN."""
@@ -38,6 +47,9 @@ OWN_PREFIXES = ("", "base.")
 """The same prefixes in the model that is loaded into."""
 
 RGB_CHANNELS = 3
+
+_MOST = 5
+"""How many names of each kind a short report has."""
 
 _COUNTER = "num_batches_tracked"
 _NUM_BATCHES = 1000
@@ -73,22 +85,31 @@ class LoadReport:
     notes: tuple[str, ...] = ()
     """What the names tell about the network that the weights belong to."""
 
-    def summary(self) -> str:
-        """Returns a few lines for the user: counts, and the first names of each kind."""
+    def summary(self, *, every: bool = False) -> str:
+        """Returns lines for the user: counts, and the first names of each kind, or every name."""
+        renamed = {name: how for name, how in self.converted.items() if _is_renamed(how)}
+        changed = {name: how for name, how in self.converted.items() if name not in renamed}
+        words = f"{len(renamed)} renamed, " if renamed else ""
         lines = [
-            f"{self.source}: {len(self.loaded)} tensors taken as they are, {len(self.converted)} "
+            f"{self.source}: {len(self.loaded)} tensors taken as they are, {words}{len(changed)} "
             f"converted, {len(self.missing)} of the model left as they were, "
             f"{len(self.unexpected)} of the file not used"
         ]
+        if self.format_name is not None:
+            lines.append(f"  format: {self.format_name} ({FOREIGN[self.format_name].project})")
+        lines += [f"  note: {note}" for note in self.notes]
         kinds = (
-            ("converted", [f"{name} {how}" for name, how in self.converted.items()]),
+            *([("taken", list(self.loaded))] if every else []),
+            ("renamed", [f"{name} {how}" for name, how in renamed.items()]),
+            ("converted", [f"{name} {how}" for name, how in changed.items()]),
             ("left", [f"{name}: {why}" for name, why in self.missing.items()]),
             ("not used", list(self.unexpected)),
         )
         for kind, items in kinds:
-            lines += [f"  {kind}: {item}" for item in items[:5]]
-            if len(items) > 5:
-                lines.append(f"  {kind}: and {len(items) - 5} more")
+            most = len(items) if every or len(items) <= _MOST else _MOST
+            lines += [f"  {kind}: {item}" for item in items[:most]]
+            if len(items) > most:
+                lines.append(f"  {kind}: and {len(items) - most} more")
         return join_lines(lines)
 
 
@@ -131,12 +152,9 @@ def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadRep
     missing or has another shape, and in all cases in which `read_weights` raises it.
     """
     path = Path(path)
-    file = read_file(path)
-    match = match_file(file, model)
+    match = match_file(read_file(path), model)
+    check_match(path, match, model)
     targets: dict[str, torch.Tensor] = model.state_dict()
-    _check_format(path, file, match, model)
-    _check_misfits(path, match.misfits, len(targets))
-    _check_absent(path, match.absent, match.unexpected, targets)
     with torch.no_grad():
         for name, offer in match.filled.items():
             targets[name].copy_(offer.value)
@@ -144,6 +162,11 @@ def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadRep
             # With a count of zero, a norm would treat its moving averages as those of no batch.
             if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in match.filled:
                 targets[name].fill_(_NUM_BATCHES)
+    return make_report(path, match)
+
+
+def make_report(path: Path, match: Match) -> LoadReport:
+    """Returns what became, or would become, of each tensor of a file."""
     told = {name: _tell(name, offer) for name, offer in match.filled.items()}
     return LoadReport(
         str(path),
@@ -179,7 +202,7 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
     unexpected = (*left, *(source for source in sources if source not in used))
 
     classifier = classifier_names(model)
-    input_convs = _input_conv_names(model)
+    input_convs = input_conv_names(model)
     filled: dict[str, Offer] = {}
     misfits: dict[str, str] = {}
     for name, offer in offers.items():
@@ -215,14 +238,17 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
     )
 
 
-def _check_format(path: Path, file: WeightsFile, match: Match, model: ClipModel) -> None:
-    """Raises WeightsError where a known format has nothing for the model."""
+def check_match(path: Path, match: Match, model: ClipModel) -> None:
+    """Raises WeightsError where a file cannot fill a model."""
     if match.format_name is not None and not match.offers:
         form = FOREIGN[match.format_name]
         raise WeightsError(
             f"{path} holds {form.description} ({form.project}), for {' or '.join(form.networks)}; "
             f"the model is {type(model).__name__}. Make one of these"
         )
+    targets = model.state_dict()
+    _check_misfits(path, match.misfits, len(targets))
+    _check_absent(path, match.absent, match.unexpected, targets)
 
 
 def _check_misfits(path: Path, misfits: Mapping[str, str], num_targets: int) -> None:
@@ -318,7 +344,7 @@ def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def _input_conv_names(model: ClipModel) -> frozenset[str]:
+def input_conv_names(model: ClipModel) -> frozenset[str]:
     """Returns the names of the weights that see the clip: for each input, the first convolution
     with that number of channels."""
     left = [one.num_channels for one in model.inputs]
@@ -333,3 +359,8 @@ def _input_conv_names(model: ClipModel) -> frozenset[str]:
 def _tell(name: str, offer: Offer) -> str:
     """Returns what was done to a tensor; empty if the tensor was taken unchanged."""
     return ", ".join([*(f"from {source}" for source in offer.source if source != name), *offer.how])
+
+
+def _is_renamed(how: str) -> bool:
+    """Whether a tensor has another name in the file and the same value."""
+    return re.fullmatch(r"from \S+", how) is not None
