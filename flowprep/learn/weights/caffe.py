@@ -37,9 +37,10 @@ from flowprep.learn.weights.protobuf import (
 )
 from flowprep.learn.weights.reading import FormatError, UnsupportedError, map_file, show
 
-__all__ = ["CAFFE_SUFFIX", "CaffeLayer", "blob_name", "read_caffemodel"]
+__all__ = ["CAFFE_SUFFIXES", "CaffeLayer", "blob_name", "read_caffemodel"]
 
-CAFFE_SUFFIX = ".caffemodel"
+CAFFE_SUFFIXES = (".caffemodel", ".v5")
+"""The second is of yjxiong's files, x.caffemodel.v5: written when Caffe used cuDNN 5."""
 
 MAX_BLOBS = 1 << 16
 """More blobs, and more layers, than any network has: few bytes must not become many objects."""
@@ -91,7 +92,7 @@ def read_caffemodel(path: str | os.PathLike[str]) -> tuple[CaffeLayer, ...]:
         raise WeightsError(f"{path} is not read: {error}") from error
     if not layers:
         raise WeightsError(
-            f"{path} must have layers with values, got none; name the {CAFFE_SUFFIX} that training "
+            f"{path} must have layers with values, got none; name the .caffemodel that training "
             "wrote, not the description of the network (.prototxt) or the state of the solver"
         )
     return layers

@@ -8,6 +8,7 @@ resnet_i3d.py), and Inception-V1 of I3D with names of its own (inception_v1_i3d.
 from __future__ import annotations
 
 from flowprep.learn.weights.foreign import (
+    BGR_TO_RGB,
     IMAGE_KERNEL,
     LINEAR_TO_CONV3D,
     SQUEEZED,
@@ -31,6 +32,8 @@ _RESNET = (
 )
 
 _BN_INCEPTION = (
+    # Frames are blue, green, red: to_rgb=False in test_configs/TSN/ucf101/tsn_rgb_bninception.py.
+    Rule(r"backbone\.(conv1_7x7_s2\.\w+)", r"\1", (BGR_TO_RGB,)),
     Rule(r"backbone\.((?:conv\d|inception_\d\w)_\w+_bn\.\w+)", r"\1", (SQUEEZED,)),
     Rule(r"backbone\.((?:conv\d|inception_\d\w)_\w+\.\w+)", r"\1"),
     _CLASSIFIER,
