@@ -62,9 +62,10 @@ def read_pickled_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]
         ) from error
     except UnsupportedError as error:
         raise WeightsError(
-            f"{path} must hold only arrays and plain containers, got {error}; a pickle can run any "
-            "code when it is loaded, so it is refused. If you trust whoever made it, convert it in "
-            "a place where that code may run: safetensors.numpy.save_file(arrays, 'x.safetensors')"
+            f"{path} must hold only arrays and plain containers, got {error}, or is damaged; a "
+            "pickle can run any code when it is loaded, so it is refused. If you trust whoever "
+            "made it, convert it in a place where that code may run: "
+            "safetensors.numpy.save_file(arrays, 'x.safetensors')"
         ) from error
     if isinstance(content, dict) and isinstance(content.get(BLOBS_KEY), dict):
         content = content[BLOBS_KEY]

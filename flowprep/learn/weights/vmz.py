@@ -42,13 +42,13 @@ def _rules(depths: tuple[int, int, int, int], *, is_split: bool) -> tuple[Rule, 
     for number in range(sum(depths)):
         stage = max(place for place in range(4) if starts[place] <= number)
         block = f"layer{stage + 1}.{number - starts[stage]}"
-        for conv in (1, 2):
-            theirs, ours = rf"comp_{number}_conv_{conv}", f"{block}.conv{conv}"
-            rules += _norms(f"comp_{number}_spatbn_{conv}", f"{ours}.1")
-            if is_split:
-                rules += _norms(f"comp_{number}_spatbn_{conv}_middle", f"{ours}.0.1")
-                rules += [Rule(f"{theirs}_middle_w", f"{ours}.0.0.weight")]
-            rules += [Rule(f"{theirs}_w", f"{ours}.0.3.weight" if is_split else f"{ours}.0.weight")]
+        conv, norm = rf"comp_{number}_conv_([12])", rf"comp_{number}_spatbn_([12])"
+        rules += _norms(norm, rf"{block}.conv\1.1")
+        if is_split:
+            rules += _norms(f"{norm}_middle", rf"{block}.conv\1.0.1")
+            rules += [Rule(f"{conv}_middle_w", rf"{block}.conv\1.0.0.weight")]
+        ours = "0.3.weight" if is_split else "0.weight"
+        rules += [Rule(f"{conv}_w", rf"{block}.conv\1.{ours}")]
         rules += [Rule(f"shortcut_projection_{number}_w", f"{block}.downsample.0.weight")]
         rules += _norms(f"shortcut_projection_{number}_spatbn", f"{block}.downsample.1")
     return tuple(rules)
