@@ -46,6 +46,7 @@ ROOMS = (
     "flowprep.run",
     "flowprep.exchange",
     "flowprep.learn.clip_inputs",
+    "flowprep.learn.network_options",
     "flowprep.learn.layers",
     "flowprep.learn.models",
     "flowprep.learn.networks",

@@ -17,7 +17,6 @@ __all__ = [
     "NormalizationName",
     "StreamName",
     "TailName",
-    "VideoResNetVariant",
     "sees_flow",
     "sees_frames",
 ]
@@ -31,8 +30,6 @@ ClipForm = Literal["stack", "volume"]
 NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
 ConsensusName = Literal["avg", "max", "weighted"]
 """How the scores of a video's segments become the scores of the video."""
-VideoResNetVariant = Literal["torchvision", "vmz"]
-"""Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
 CropsName = Literal["center", "ten", "whole"]
 """What a network sees of each picture if it looks at windows of a whole video."""
 TailName = Literal["drop", "last"]
@@ -65,10 +62,16 @@ class ClipInput:
     frame_stride: int = 1
     """Distance between neighbors, in stored fields or frames. A difference is always that of two
     consecutive frames."""
+    has_magnitude: bool = False
+    """Whether a field has its magnitude, at most the bound, as a third channel (LRCN)."""
 
     def __post_init__(self) -> None:
         check_choice("stream", self.stream, InputStream)
         check_choice("form", self.form, ClipForm)
+        if self.has_magnitude and self.stream != "flow":
+            raise ConfigError(
+                f"has_magnitude is for stream flow; with stream {self.stream} it must be False"
+            )
         for name in ("num_frames", "frame_stride"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -77,10 +80,10 @@ class ClipInput:
     def num_channels(self) -> int:
         """C, the channels of the tensor, and so the `in_channels` of the first convolution.
 
-        Flow has 2 channels, RGB and its differences have 3. A stack has as many for each of its
-        fields, frames or differences.
+        Flow has 2 channels, or 3 with its magnitude; RGB and its differences have 3. A stack has as
+        many for each of its fields, frames or differences.
         """
-        channels = _CHANNELS[self.stream]
+        channels = _CHANNELS[self.stream] + self.has_magnitude
         return channels * self.num_frames if self.form == "stack" else channels
 
     def shape(self, crop_px: int) -> tuple[int, ...]:

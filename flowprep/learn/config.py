@@ -21,12 +21,8 @@ import msgspec
 from flowprep.config import build_spec, check_choice
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput, NormalizationName, StreamName, sees_flow
-from flowprep.learn.networks import (
-    NetworkOptions,
-    clip_inputs,
-    find_network,
-    make_options,
-)
+from flowprep.learn.network_options import NetworkOptions
+from flowprep.learn.networks import clip_inputs, find_network, make_options
 
 __all__ = [
     "FUSION_METHODS",
@@ -391,6 +387,15 @@ _FLAT_OPTIONS = ("consensus", "partial_bn", "non_local")
 """Version 0.1 stored these options for every network. A network without such an option stored its
 default."""
 
+_LATER_OPTIONS = {
+    "non_local": False,
+    "non_local_blocks": None,
+    "non_local_kind": "embedded-gaussian",
+    "non_local_over": "both",
+    "non_local_style": None,
+}
+"""What the options did that were not stored at first, for networks that have them now."""
+
 
 def _with_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the stored values of a ModelSpec, with the options as the network's own type."""
@@ -404,7 +409,9 @@ def _with_options(values: Mapping[str, Any]) -> dict[str, Any]:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values["options"].items()
         }
-        values["options"] = build_spec(kind, own)
+        names = {item.name for item in dataclasses.fields(kind)}
+        later = {name: value for name, value in _LATER_OPTIONS.items() if name in names}
+        values["options"] = build_spec(kind, {**later, **own})
     elif flat:
         values["options"] = make_options(values["model"], flat)
     return values

@@ -12,14 +12,14 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowprep.config import check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import (
-    ClipInput,
-    ConsensusName,
-    NormalizationName,
-    StreamName,
-    VideoResNetVariant,
+from flowprep.learn.clip_inputs import ClipInput, NormalizationName, StreamName
+from flowprep.learn.network_options import (
+    NetworkOptions,
+    NonLocalOptions,
+    TSNOptions,
+    VideoResNetOptions,
+    VMZResNetOptions,
 )
 
 if TYPE_CHECKING:
@@ -27,13 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NETWORKS",
-    "I3DResNetOptions",
     "Network",
-    "NetworkOptions",
     "RecipeName",
-    "TSNOptions",
-    "VMZResNetOptions",
-    "VideoResNetOptions",
     "clip_inputs",
     "find_network",
     "make_options",
@@ -48,56 +43,9 @@ width           always
 dropout         when the user gives it; the default is the published one
 num_segments    for a network that sees segments
 crop_px         for a network that has one size
-options         the network's own, each by its name
+non_local       the options, for a network that can have non-local blocks
+options         the network's other options, each by its name
 """
-
-
-# ---- options that not all networks have
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """The options of one network, in addition to those that all networks have: none."""
-
-
-@dataclass(frozen=True)
-class TSNOptions(NetworkOptions):
-    """The options of the networks over segments."""
-
-    consensus: ConsensusName = "avg"
-    """How the scores of a video's segments are joined."""
-    partial_bn: bool = False
-    """Freeze every batch norm except the first, as the tsn recipe does."""
-
-    def __post_init__(self) -> None:
-        check_choice("consensus", self.consensus, ConsensusName)
-
-
-@dataclass(frozen=True)
-class I3DResNetOptions(NetworkOptions):
-    """The options of the inflated ResNet-50."""
-
-    non_local: bool = False
-    """Put five non-local blocks into the network."""
-
-
-@dataclass(frozen=True)
-class VideoResNetOptions(NetworkOptions):
-    """The options of the residual networks of Tran et al. (2018)."""
-
-    variant: VideoResNetVariant = "torchvision"
-    """Whose weights fit: those of torchvision, or those of VMZ and IG-65M. They differ in the
-    epsilon of batch norms, and R(2+1)D also in the channels inside some convolutions."""
-
-    def __post_init__(self) -> None:
-        check_choice("variant", self.variant, VideoResNetVariant)
-
-
-@dataclass(frozen=True)
-class VMZResNetOptions(VideoResNetOptions):
-    """The same for the networks that only VMZ published."""
-
-    variant: VideoResNetVariant = "vmz"
 
 
 # ---- an entry
@@ -143,6 +91,10 @@ class Network:
     ) -> ClipModel:
         """Makes the network. None stands for the published value."""
         given: dict[str, Any] = {"width": width, **dataclasses.asdict(options)}
+        if isinstance(options, NonLocalOptions):
+            for item in fields(NonLocalOptions):
+                del given[item.name]
+            given["non_local"] = options
         if dropout is not None:
             given["dropout"] = dropout
         if self.has_one_size:
@@ -324,6 +276,7 @@ def _slow_at(num_frames: int, frame_stride: int, description: str) -> Network:
         description,
         normalization="mmaction2",
         recipe="i3d",
+        options=NonLocalOptions,
     )
 
 
@@ -352,6 +305,7 @@ NETWORKS: dict[str, Network] = {
         "Carreira and Zisserman, Quo Vadis, Action Recognition? (CVPR 2017)",
         "Inception-V1. Its kernels are inflated over time.",
         recipe="i3d",
+        options=NonLocalOptions,
     ),
     "i3d-resnet50": Network(
         _i3d_resnet50,
@@ -359,7 +313,7 @@ NETWORKS: dict[str, Network] = {
         "Wang et al., Non-local Neural Networks (CVPR 2018)",
         "A residual network of 50 layers. Its kernels are inflated over time.",
         recipe="i3d",
-        options=I3DResNetOptions,
+        options=NonLocalOptions,
     ),
     "slow-4x16": _slow_at(
         4,
@@ -399,6 +353,7 @@ NETWORKS: dict[str, Network] = {
         "ResNeXt of 101 layers and 32 groups. Its kernels are 3 x 3 x 3.",
         normalization="tsn",
         recipe="i3d",
+        options=NonLocalOptions,
     ),
 }
 """The networks by name."""

@@ -11,7 +11,8 @@ from flowprep.learn.config import (
     TrainConfig,
     ViewSpec,
 )
-from flowprep.learn.networks import RecipeName, TSNOptions, clip_inputs, find_network
+from flowprep.learn.network_options import TSNOptions
+from flowprep.learn.networks import RecipeName, clip_inputs, find_network
 
 __all__ = ["RECIPES", "VIEWS", "default_config"]
 

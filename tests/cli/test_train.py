@@ -17,7 +17,7 @@ import pytest
 from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.config import TrainConfig
-from flowprep.learn.networks import TSNOptions
+from flowprep.learn.network_options import TSNOptions
 from flowprep.learn.recipes import RECIPES, default_config
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import action_scene, write_video
@@ -206,9 +206,9 @@ def test_a_mistake_in_the_file_is_named(
         (("--device", "cuda:77"), 2, "--device must be"),
         (("--partial-bn",), 2, "--partial-bn does not apply to resnet18"),
         (
-            ("--non-local", "--model", "i3d"),
+            ("--non-local",),
             2,
-            "--non-local does not apply to i3d, got True; leave it out, or choose i3d-resnet50",
+            "--non-local does not apply to resnet18, got True; leave it out, or choose i3d or",
         ),
         (
             ("--recipe", "tsn", "--model", "i3d"),

@@ -22,7 +22,8 @@ from flowprep.learn.config import (
     TrainOptions,
     ViewSpec,
 )
-from flowprep.learn.networks import NETWORKS, TSNOptions
+from flowprep.learn.network_options import TSNOptions
+from flowprep.learn.networks import NETWORKS
 from flowprep.learn.optimization import count_steps, learning_rate
 from flowprep.learn.recipes import RECIPES, VIEWS, default_config
 

@@ -167,7 +167,7 @@ def test_an_unknown_name_gets_a_hint() -> None:
     ("name", "option", "value"),
     [
         ("resnet18", "non_local", True),
-        ("i3d", "non_local", True),
+        ("tsn-resnet18", "non_local", True),
         ("resnet18", "num_segments", 5),
         ("i3d", "consensus", "max"),
         ("cnn-m-2048", "partial_bn", True),

@@ -20,13 +20,8 @@ from flowprep.learn.config import (
     TrainConfig,
     TrainOptions,
 )
-from flowprep.learn.networks import (
-    NETWORKS,
-    I3DResNetOptions,
-    TSNOptions,
-    clip_inputs,
-    make_options,
-)
+from flowprep.learn.network_options import NonLocalOptions, TSNOptions
+from flowprep.learn.networks import NETWORKS, clip_inputs, make_options
 from flowprep.learn.recipes import RECIPES, default_config
 from tests.learn.networks_table import table, written_table
 from tests.learn.two_towers import two_towers
@@ -73,13 +68,13 @@ def test_options_have_names_of_their_own() -> None:
 
 def test_options_are_those_of_the_network() -> None:
     assert make_options("tsn-resnet18", {"consensus": "max"}) == TSNOptions("max")
-    assert make_options("i3d-resnet50", {}) == I3DResNetOptions()
+    assert make_options("i3d-resnet50", {}) == NonLocalOptions()
     # Another network's default says nothing, as in what was stored when options stood together.
-    assert make_options("i3d-resnet50", {"consensus": "avg"}) == I3DResNetOptions()
+    assert make_options("i3d-resnet50", {"consensus": "avg"}) == NonLocalOptions()
     with pytest.raises(
-        ConfigError, match=r"non_local does not apply to i3d, got True; .* choose i3d-"
+        ConfigError, match=r"consensus does not apply to i3d, got 'max'; .* choose tsn-"
     ):
-        make_options("i3d", {"non_local": True})
+        make_options("i3d", {"consensus": "max"})
     with pytest.raises(
         ConfigError, match=r"colour does not apply to i3d, got 'red'; leave it out$"
     ):

@@ -28,7 +28,7 @@ from flowprep.learn.evaluate import evaluate, score_videos
 from flowprep.learn.forward import group_size
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.models.tsn import TSN
-from flowprep.learn.networks import TSNOptions
+from flowprep.learn.network_options import TSNOptions
 from flowprep.learn.predict import Predictor
 from flowprep.learn.recipes import VIEWS
 from flowprep.learn.scores import softmax

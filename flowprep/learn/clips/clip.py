@@ -32,6 +32,7 @@ from flowprep.learn.clips.transforms import (
     to_stack,
     to_volume,
     trajectory_stack,
+    with_magnitude,
 )
 from flowprep.learn.config import ClipSpec
 
@@ -102,7 +103,7 @@ def fill_views(
             view[:] = _arrange(x, clip_input.form)
         return
     spec = dataset.config.flow
-    corners = [_corner(crop, clip) for crop in crops]
+    corners = [None if clip_input.has_magnitude else _corner(crop, clip) for crop in crops]
     box = None
     if len(crops) == 1 and corners[0] is not None and not clip.subtract_mean_flow:
         # Only the crop is needed, so less is decoded.
@@ -127,6 +128,8 @@ def fill_views(
         if flow is None:
             flow = _flow(planes, clip, spec)
         x = crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
+        if clip_input.has_magnitude:
+            x = with_magnitude(x, spec.bound_px)
         view[:] = _arrange(normalize_flow(x, clip.normalization, spec), clip_input.form)
 
 

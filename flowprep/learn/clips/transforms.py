@@ -47,6 +47,7 @@ __all__ = [
     "to_volume",
     "training_crop",
     "trajectory_stack",
+    "with_magnitude",
 ]
 
 Scalar = TypeVar("Scalar", np.float32, np.uint8)
@@ -347,6 +348,16 @@ def trajectory_stack(flow: NDArray[np.float32]) -> NDArray[np.float32]:
         np.clip(map_x + stack[number, 0], 0, width - 1, out=map_x)
         np.clip(map_y + stack[number, 1], 0, height - 1, out=map_y)
     return stack
+
+
+def with_magnitude(flow: NDArray[np.float32], bound_px: float) -> NDArray[np.float32]:
+    """Returns fields (L, 2, H, W), px, with their vectors' lengths as a third channel.
+
+    A length is at most `bound_px`, as x and y are. LisaAnne/lisa-caffe-public writes it beside them
+    (create_flow_images_LRCN.m), so that a field looks like an RGB frame to a network.
+    """
+    lengths = np.minimum(np.hypot(flow[:, :1], flow[:, 1:]), np.float32(bound_px))
+    return np.concatenate([flow, lengths], axis=1)
 
 
 # ---- ranges

@@ -20,8 +20,10 @@ from torch.nn import functional as F  # noqa: N812
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.layers.inflated import TimePadding
 from flowprep.learn.layers.moving_norm import MovingNorm3d
+from flowprep.learn.layers.non_local import add_non_local
 from flowprep.learn.layers.same_padding import SameConv3d, SameMaxPool3d
 from flowprep.learn.models.base import ClipModel
+from flowprep.learn.network_options import NonLocalOptions
 
 __all__ = ["I3D"]
 
@@ -67,6 +69,7 @@ class I3D(ClipModel):
         *,
         dropout: float = 0.5,
         width: float = 1.0,
+        non_local: NonLocalOptions | None = None,
         time_padding: TimePadding = "zeros",
     ) -> None:
         super().__init__(inputs)
@@ -90,6 +93,7 @@ class I3D(ClipModel):
         self.Mixed_5c = InceptionModule("Mixed_5c", self.Mixed_5b.channels, width, time_padding)
         self.dropout = nn.Dropout(dropout)
         self.logits = _Logits(self.Mixed_5c.channels, num_classes)
+        add_non_local(self, self.stages, non_local)
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 _init_conv(layer)

@@ -18,8 +18,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.layers.inflated import InflatedConv3d, TimePadding
-from flowprep.learn.layers.non_local import NonLocal
+from flowprep.learn.layers.non_local import add_non_local
 from flowprep.learn.models.base import ClipModel
+from flowprep.learn.network_options import NonLocalOptions
 
 __all__ = ["I3DResNet"]
 
@@ -31,9 +32,6 @@ TIME_KERNELS: dict[str, tuple[int, ...]] = {
     "layer4": (1, 3, 1),
 }
 """Time size of each block's first kernel (SlowFast, models/video_model_builder.py, `i3d`)."""
-
-NON_LOCAL_BLOCKS: dict[str, tuple[int, ...]] = {"layer2": (1, 3), "layer3": (1, 3, 5)}
-"""The blocks before a non-local block: Wang et al.'s five, every other block of two stages."""
 
 
 class I3DResNet(ClipModel):
@@ -57,7 +55,7 @@ class I3DResNet(ClipModel):
         *,
         dropout: float = 0.5,
         width: float = 1.0,
-        non_local: bool = False,
+        non_local: NonLocalOptions | None = None,
         time_padding: TimePadding = "zeros",
     ) -> None:
         super().__init__(inputs)
@@ -69,12 +67,13 @@ class I3DResNet(ClipModel):
         )
         self.bn1 = nn.BatchNorm3d(base)
         self.maxpool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
-        self.layer1 = _stage("layer1", kernels, base, base, 1, non_local, time_padding)
-        self.layer2 = _stage("layer2", kernels, base * 4, base * 2, 2, non_local, time_padding)
-        self.layer3 = _stage("layer3", kernels, base * 8, base * 4, 2, non_local, time_padding)
-        self.layer4 = _stage("layer4", kernels, base * 16, base * 8, 2, non_local, time_padding)
+        self.layer1 = _stage("layer1", kernels, base, base, 1, time_padding)
+        self.layer2 = _stage("layer2", kernels, base * 4, base * 2, 2, time_padding)
+        self.layer3 = _stage("layer3", kernels, base * 8, base * 4, 2, time_padding)
+        self.layer4 = _stage("layer4", kernels, base * 16, base * 8, 2, time_padding)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(base * 32, num_classes)
+        add_non_local(self, self.stages, non_local)
         self._init_weights()
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
@@ -101,8 +100,8 @@ class I3DResNet(ClipModel):
     def _init_weights(self) -> None:
         """Initializes as SlowFast does (utils/weight_init_helper.py): He et al. (2015) by fan-out.
 
-        The last batch norm of each block, residual or non-local, starts at 0, so that the block
-        starts as its shortcut (ZERO_INIT_FINAL_BN in the configs).
+        The last batch norm of each block starts at 0, so that the block starts as its shortcut
+        (ZERO_INIT_FINAL_BN in the configs).
         """
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
@@ -111,8 +110,6 @@ class I3DResNet(ClipModel):
                     nn.init.zeros_(layer.bias)
             elif isinstance(layer, Bottleneck):
                 nn.init.zeros_(layer.bn3.weight)
-            elif isinstance(layer, NonLocal):
-                nn.init.zeros_(layer.bn.weight)
         _init_classifier(self.fc)
 
 
@@ -125,7 +122,6 @@ class Bottleneck(nn.Module):
         channels: int,
         stride: int,
         time_kernel: int,
-        non_local: bool,
         time_padding: TimePadding,
     ) -> None:
         super().__init__()
@@ -144,16 +140,12 @@ class Bottleneck(nn.Module):
             if stride != 1 or in_channels != wide
             else None
         )
-        self.non_local = NonLocal(wide) if non_local else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
-        x = F.relu(self.bn3(self.conv3(x)) + shortcut)
-        if self.non_local is not None:
-            x = self.non_local(x)
-        return x
+        return F.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
 def _stage(
@@ -162,11 +154,9 @@ def _stage(
     in_channels: int,
     channels: int,
     stride: int,
-    non_local: bool,
     time_padding: TimePadding,
 ) -> nn.Sequential:
     """Returns the blocks of a stage. The first block has the stride and changes the channels."""
-    followed = NON_LOCAL_BLOCKS.get(name, ()) if non_local else ()
     blocks = []
     for index, time_kernel in enumerate(time_kernels[name]):
         block = Bottleneck(
@@ -174,7 +164,6 @@ def _stage(
             channels,
             stride if index == 0 else 1,
             time_kernel,
-            index in followed,
             time_padding,
         )
         blocks.append(block)

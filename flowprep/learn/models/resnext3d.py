@@ -16,7 +16,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.layers.inflated import InflatedConv3d
+from flowprep.learn.layers.non_local import add_non_local
 from flowprep.learn.models.base import ClipModel
+from flowprep.learn.network_options import NonLocalOptions
 
 __all__ = ["ResNeXt3D"]
 
@@ -46,6 +48,7 @@ class ResNeXt3D(ClipModel):
         *,
         dropout: float = 0.0,
         width: float = 1.0,
+        non_local: NonLocalOptions | None = None,
     ) -> None:
         super().__init__(inputs)
         (clip,) = self.inputs
@@ -59,6 +62,7 @@ class ResNeXt3D(ClipModel):
         self.layer4 = _stage(3, _wide(2, width), width)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(_wide(3, width), num_classes)
+        add_non_local(self, self.stages[1:], non_local)
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -23,9 +23,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from flowprep.learn.clip_inputs import ClipInput, VideoResNetVariant
+from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.layers.inflated import InflatedConv3d
+from flowprep.learn.layers.non_local import add_non_local
 from flowprep.learn.models.base import ClipModel
+from flowprep.learn.network_options import NonLocalOptions, VideoResNetVariant
 
 __all__ = ["MC3", "R2D", "R3D", "RMC3", "R2Plus1D", "R2Plus1D34", "VideoResNet", "middle_channels"]
 
@@ -61,6 +63,7 @@ class VideoResNet(ClipModel):
         variant: VideoResNetVariant,
         dropout: float = 0.0,
         width: float = 1.0,
+        non_local: NonLocalOptions | None = None,
     ) -> None:
         super().__init__(inputs)
         (clip,) = self.inputs
@@ -74,6 +77,7 @@ class VideoResNet(ClipModel):
         self.layer4 = _stage(fourth, depths[3], base * 4, base * 8, 2, variant)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(base * 8, num_classes)
+        add_non_local(self, self.stages[1:], non_local)
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

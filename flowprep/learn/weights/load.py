@@ -25,7 +25,7 @@ from flowprep.learn.models.base import ClipModel
 from flowprep.learn.weights.files import read_file
 from flowprep.learn.weights.foreign import rename
 from flowprep.learn.weights.formats import FOREIGN, find_format
-from flowprep.learn.weights.inflate import cross_modality, inflate_conv
+from flowprep.learn.weights.inflate import fit_kernel
 from flowprep.learn.weights.offers import Offer, listed
 from flowprep.learn.weights.reading import WeightsFile
 from flowprep.printable import join_lines
@@ -45,8 +45,6 @@ FOREIGN_PREFIXES = ("", "model.", "base.", "model.base.")
 """Possible prefixes of a network's own names in a file: those of our MultiTask and TSN."""
 OWN_PREFIXES = ("", "base.")
 """The same prefixes in the model that is loaded into."""
-
-RGB_CHANNELS = 3
 
 _MOST = 5
 """How many names of each kind a short report has."""
@@ -283,15 +281,8 @@ def _fit(offer: Offer, target: torch.Tensor, *, is_input: bool) -> Offer:
             raise _MisfitError(f"{value.dtype} in the file, {target.dtype} in the model")
         how.append(f"{value.dtype} to {target.dtype}")
     before = tuple(value.shape)
-    window = value.shape[2:]
-    is_kernel = value.dim() in (4, 5) and target.dim() in (value.dim(), 5)
-    if is_kernel and value.shape[0] == target.shape[0] and window == target.shape[-len(window) :]:
-        if is_input and value.shape[1] == RGB_CHANNELS != target.shape[1]:
-            how.append(f"mean over RGB, repeated over {target.shape[1]} channels (cross-modality)")
-            value = cross_modality(value, target.shape[1])
-        if value.dim() < target.dim() and value.shape[1] == target.shape[1]:
-            how.append(f"inflated over {target.shape[2]} frames")
-            value = inflate_conv(value, target.shape[2])
+    value, changes = fit_kernel(value, target.shape, sees_clip=is_input)
+    how += changes
     if value.shape != target.shape:
         raise _MisfitError(f"shape {before} in the file, {tuple(target.shape)} in the model")
     return Offer(offer.source, value, tuple(how))

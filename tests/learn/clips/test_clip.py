@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
-from flowprep.errors import DatasetError
-from flowprep.learn.clip_inputs import NormalizationName
+from flowprep.errors import ConfigError, DatasetError
+from flowprep.learn.clip_inputs import ClipInput, NormalizationName
 from flowprep.learn.clips import indices as clip_choice
 from flowprep.learn.clips import transforms
 from flowprep.learn.clips.clip import load_clip, load_views
@@ -69,6 +69,33 @@ def test_a_flow_clip_is_what_the_transforms_make(
         expected = composed(dataset, video, indices, crop, clip, form)
         assert (found.shape, found.dtype) == (expected.shape, np.float32)
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["stack", "volume"])
+@pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
+def test_the_magnitude_is_a_third_channel(dataset: FlowDataset, crop: Crop, form: Any) -> None:
+    video, indices = dataset.videos[0], [3, 4, 5, 6]
+    bound_px = dataset.config.flow.bound_px
+    clip = dataclasses.replace(FLOW, normalization="px")
+    plain = load_clip(dataset, video, indices, crop, clip, taken(clip, "volume"))
+    three = dataclasses.replace(taken(clip, form), has_magnitude=True)
+    found = load_clip(dataset, video, indices, crop, clip, three)
+    assert found.shape == three.shape(clip.crop_px)
+    if form == "stack":
+        found = found.reshape(4, 3, *found.shape[1:]).transpose(1, 0, 2, 3)
+    # x and y are as without it, up to the rounding of another way.
+    np.testing.assert_allclose(found[:2], plain, atol=1e-5)
+    lengths = np.minimum(np.hypot(*plain.astype(np.float64)), bound_px)
+    np.testing.assert_allclose(found[2], lengths, atol=1e-5)
+    assert lengths.max() > 0.5
+    # LRCN's levels, 16 v + 128 of a bound of 8 px: no motion is the middle for all three.
+    levels = transforms.normalize_flow(found, "mmaction2", dataset.config.flow)
+    np.testing.assert_allclose(levels[2], (lengths / bound_px * 127.5 - 0.5) / 128, atol=1e-5)
+
+
+def test_only_flow_has_a_magnitude() -> None:
+    with pytest.raises(ConfigError, match="has_magnitude is for stream flow; with stream rgb"):
+        ClipInput("rgb", "rgb", "stack", 1, has_magnitude=True)
 
 
 @pytest.mark.parametrize("form", ["stack", "volume"])

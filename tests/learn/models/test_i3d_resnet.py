@@ -10,6 +10,7 @@ from flowprep.learn.layers.non_local import NonLocal
 from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.models.i3d_resnet import I3DResNet
 from flowprep.learn.models.resnet import resnet50
+from flowprep.learn.network_options import NonLocalOptions
 from tests.learn.inputs import stack, volume
 from tests.learn.models.drawn import draw, fill
 
@@ -19,7 +20,7 @@ from tests.learn.models.drawn import draw, fill
 )
 def test_size_and_cost(non_local: bool, millions: float, gmacs: float) -> None:
     """Figures of SlowFast's and pytorchvideo's networks, 8 frames of 256 x 256, 400 classes."""
-    model = I3DResNet(volume(3), 400, non_local=non_local)
+    model = I3DResNet(volume(3), 400, non_local=NonLocalOptions(non_local))
 
     assert count_parameters(model) / 1e6 == pytest.approx(millions, abs=0.005)
     macs = count_macs(model, (1, 3, 8, 256, 256))
@@ -51,7 +52,7 @@ def test_names_are_those_of_the_image_network() -> None:
 
 
 def test_non_local_blocks_follow_every_other_block() -> None:
-    model = I3DResNet(volume(3), 5, width=0.1, non_local=True)
+    model = I3DResNet(volume(3), 5, width=0.1, non_local=NonLocalOptions(True))
 
     places = [name for name, layer in model.named_modules() if isinstance(layer, NonLocal)]
 
@@ -64,7 +65,7 @@ def test_non_local_blocks_follow_every_other_block() -> None:
 @torch.no_grad()
 def test_non_local_blocks_begin_as_the_identity() -> None:
     plain = I3DResNet(volume(3), 5, width=0.1).eval()
-    with_blocks = I3DResNet(volume(3), 5, width=0.1, non_local=True).eval()
+    with_blocks = I3DResNet(volume(3), 5, width=0.1, non_local=NonLocalOptions(True)).eval()
     for layer in plain.modules():  # else the residual blocks are identities as well
         if isinstance(layer, nn.BatchNorm3d):
             layer.weight.uniform_(0.5, 1.5)
@@ -79,14 +80,14 @@ def test_non_local_blocks_begin_as_the_identity() -> None:
 @pytest.mark.parametrize("non_local", [False, True])
 @torch.no_grad()
 def test_small_and_short_clips_get_scores(frames: int, non_local: bool) -> None:
-    model = I3DResNet(volume(2), 5, width=0.1, non_local=non_local).eval()
+    model = I3DResNet(volume(2), 5, width=0.1, non_local=NonLocalOptions(non_local)).eval()
 
     assert model(torch.randn(2, 2, frames, 32, 40)).shape == (2, 5)
 
 
 @torch.no_grad()
 def test_bfloat16_in_channels_last() -> None:
-    model = I3DResNet(volume(2), 5, width=0.25, non_local=True).eval()
+    model = I3DResNet(volume(2), 5, width=0.25, non_local=NonLocalOptions(True)).eval()
     clip = torch.randn(1, 2, 8, 64, 64)
 
     expected = model(clip)
@@ -98,7 +99,7 @@ def test_bfloat16_in_channels_last() -> None:
 
 
 def test_gradients_reach_every_parameter() -> None:
-    model = I3DResNet(volume(2), 5, width=0.1, non_local=True)
+    model = I3DResNet(volume(2), 5, width=0.1, non_local=NonLocalOptions(True))
 
     model(torch.randn(2, 2, 4, 64, 64)).square().sum().backward()
 

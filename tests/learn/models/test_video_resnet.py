@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from flowprep.learn.clip_inputs import VideoResNetVariant
 from flowprep.learn.models.video_resnet import (
     MC3,
     R2D,
@@ -20,6 +19,7 @@ from flowprep.learn.models.video_resnet import (
     VideoResNet,
     middle_channels,
 )
+from flowprep.learn.network_options import VideoResNetVariant
 from tests.learn.inputs import volume
 from tests.learn.models.drawn import fill
 

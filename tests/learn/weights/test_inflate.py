@@ -10,7 +10,13 @@ from torch.nn import functional as F  # noqa: N812
 from flowprep.learn.layers.inflated import TimePadding
 from flowprep.learn.models.i3d_resnet import I3DResNet
 from flowprep.learn.models.resnet import ResNet, resnet50
-from flowprep.learn.weights.inflate import cross_modality, inflate_conv, inflate_state_dict
+from flowprep.learn.network_options import NonLocalOptions
+from flowprep.learn.weights.inflate import (
+    cross_modality,
+    fit_kernel,
+    inflate_conv,
+    inflate_state_dict,
+)
 from tests.learn.inputs import stack, volume
 
 
@@ -38,6 +44,74 @@ def test_inflated_kernel_sums_to_the_image_kernel() -> None:
     assert inflated.shape == (4, 3, 7, 5, 5)
     torch.testing.assert_close(inflated.sum(2), weight)
     assert torch.equal(inflated[:, :, 0], inflated[:, :, 6])
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6], ids=["whole", "groups", "depthwise"])
+@torch.no_grad()
+def test_an_inflated_kernel_of_groups_answers_a_still_video_as_its_frame(groups: int) -> None:
+    torch.manual_seed(0)
+    conv2d = nn.Conv2d(6, 12, 3, groups=groups).double()
+    conv3d = nn.Conv3d(6, 12, (5, 3, 3), groups=groups).double()
+    image = torch.randn(2, 6, 8, 7, dtype=torch.float64)
+
+    kernel, how = fit_kernel(conv2d.weight, conv3d.weight.shape, sees_clip=False)
+    conv3d.weight.copy_(kernel)
+    assert conv2d.bias is not None
+    assert conv3d.bias is not None
+    conv3d.bias.copy_(conv2d.bias)
+
+    assert how == ["inflated over 5 frames"]
+    still = conv3d(image.unsqueeze(2).expand(-1, -1, 5, -1, -1))
+    torch.testing.assert_close(still[:, :, 0], conv2d(image))
+
+
+def test_a_kernel_over_single_frames_is_inflated_as_an_image_network_s() -> None:
+    weight = torch.randn(4, 2, 3, 3)
+
+    image, _ = fit_kernel(weight, (4, 2, 3, 3, 3), sees_clip=False)
+    frame, how = fit_kernel(weight.unsqueeze(2), (4, 2, 3, 3, 3), sees_clip=False)
+
+    assert torch.equal(frame, image)
+    assert how == ["inflated over 3 frames"]
+    same, how = fit_kernel(weight.unsqueeze(2), (4, 2, 1, 3, 3), sees_clip=False)
+    assert (same.shape, how) == ((4, 2, 1, 3, 3), [])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "target"),
+    [
+        ((8, 3, 7, 7), (6, 3, 1, 7, 7)),  # R(2+1)D's first half has other filters
+        ((8, 4, 3, 3), (8, 6, 3, 1, 1)),  # and its second half another window
+        ((8, 4, 3, 3, 3), (8, 4, 1, 3, 3)),  # from several frames to one
+        ((8, 4, 2, 3, 3), (8, 4, 4, 3, 3)),
+        ((8, 4, 3, 3), (8, 4, 3, 5, 5)),
+        ((8, 4, 3, 3), (8, 2, 3, 3, 3)),  # other channels inside the network, as of other groups
+        ((8, 20, 7, 7), (8, 10, 7, 7)),  # flow of another length
+        ((8, 3), (8, 2)),
+    ],
+)
+@pytest.mark.parametrize("sees_clip", [True, False])
+def test_no_other_kernel_is_changed(
+    kernel: tuple[int, ...], target: tuple[int, ...], sees_clip: bool
+) -> None:
+    weight = torch.randn(kernel)
+
+    value, how = fit_kernel(weight, target, sees_clip=sees_clip)
+
+    assert value is weight
+    assert how == []
+
+
+def test_only_the_layer_that_sees_the_clip_has_colors() -> None:
+    weight = torch.randn(8, 3, 7, 7)
+
+    flow, how = fit_kernel(weight, (8, 2, 5, 7, 7), sees_clip=True)
+
+    assert len(how) == 2
+    torch.testing.assert_close(flow.sum(2), cross_modality(weight, 2))
+    assert fit_kernel(weight, (8, 2, 5, 7, 7), sees_clip=False)[0] is weight
+    # Flow with its magnitude has three channels, and LRCN starts it from RGB as it is.
+    assert fit_kernel(weight, (8, 3, 7, 7), sees_clip=True)[0] is weight
 
 
 def image_network() -> ResNet:
@@ -97,7 +171,7 @@ def test_what_does_not_fit_is_passed_on() -> None:
 
 
 def test_non_local_blocks_are_left_to_their_first_values() -> None:
-    model3d = I3DResNet(volume(3), 5, width=0.1, non_local=True)
+    model3d = I3DResNet(volume(3), 5, width=0.1, non_local=NonLocalOptions(True))
     state = inflate_state_dict(resnet50(stack(3), 5, width=0.1).state_dict(), model3d)
 
     result = model3d.load_state_dict(state, strict=False)

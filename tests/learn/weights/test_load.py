@@ -15,6 +15,7 @@ from flowprep.learn.models.i3d_resnet import I3DResNet
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.models.resnet import resnet18, resnet50
 from flowprep.learn.models.tsn import TSN
+from flowprep.learn.network_options import NonLocalOptions
 from flowprep.learn.weights.load import LoadReport, load_weights_into
 from tests.learn.inputs import stack, volume
 from tests.learn.two_towers import TwoTowers
@@ -114,7 +115,7 @@ def test_rgb_differences_begin_with_the_mean_over_rgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize("non_local", [False, True])
 def test_an_imagenet_resnet_inflated(tmp_path: Path, in_channels: int, non_local: bool) -> None:
     state = draw_state(resnet50(stack(3), 1000, width=WIDTH))
-    model = I3DResNet(volume(in_channels), 5, width=WIDTH, non_local=non_local)
+    model = I3DResNet(volume(in_channels), 5, width=WIDTH, non_local=NonLocalOptions(non_local))
     report = load_weights_into(model, save(state, tmp_path / "x.safetensors"))
     assert_complete(report, model, set(state))
     assert ("cross-modality" in report.converted["conv1.weight"]) == (in_channels == 2)
@@ -130,7 +131,7 @@ def test_an_imagenet_resnet_inflated(tmp_path: Path, in_channels: int, non_local
 
 
 def test_a_file_with_some_non_local_blocks_must_have_all(tmp_path: Path) -> None:
-    model = I3DResNet(volume(2), 5, width=WIDTH, non_local=True)
+    model = I3DResNet(volume(2), 5, width=WIDTH, non_local=NonLocalOptions(True))
     state = draw_state(model)
     state = {name: v for name, v in state.items() if not name.startswith("layer3.1.non_local")}
     assert_refused(model, save(state, tmp_path / "x.safetensors"), r"layer3\.1\.non_local\.theta")

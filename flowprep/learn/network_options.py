@@ -1,0 +1,112 @@
+"""The options that only some networks have. Each entry in `networks` names one of these types."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from flowprep.config import check_choice
+from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import ConsensusName
+
+__all__ = [
+    "NetworkOptions",
+    "NonLocalKind",
+    "NonLocalOptions",
+    "NonLocalOver",
+    "NonLocalStyle",
+    "TSNOptions",
+    "VMZResNetOptions",
+    "VideoResNetOptions",
+    "VideoResNetVariant",
+]
+
+NonLocalKind = Literal["embedded-gaussian", "gaussian", "dot-product", "concatenation"]
+"""How a non-local block compares two positions (Wang et al., CVPR 2018, section 3.2)."""
+NonLocalOver = Literal["both", "space", "time"]
+"""Which positions a non-local block compares (Wang et al., CVPR 2018, table 2d)."""
+NonLocalStyle = Literal["slowfast", "tsm", "mmaction2"]
+"""Whose non-local blocks these are. Projects differ in the places and in two details."""
+VideoResNetVariant = Literal["torchvision", "vmz"]
+"""Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The options of one network, in addition to those that all networks have: none."""
+
+
+@dataclass(frozen=True)
+class TSNOptions(NetworkOptions):
+    """The options of the networks over segments."""
+
+    consensus: ConsensusName = "avg"
+    """How the scores of a video's segments are joined."""
+    partial_bn: bool = False
+    """Freeze every batch norm except the first, as the tsn recipe does."""
+
+    def __post_init__(self) -> None:
+        check_choice("consensus", self.consensus, ConsensusName)
+
+
+@dataclass(frozen=True)
+class NonLocalOptions(NetworkOptions):
+    """The options of networks that can have non-local blocks (Wang et al., CVPR 2018)."""
+
+    non_local: bool = False
+    """Put non-local blocks into the network (Wang et al. 2018). They begin as the identity."""
+    non_local_blocks: str | None = None
+    """How many non-local blocks, such as 5 or 10, or the names of the layers that they follow, such
+    as layer2.1,layer3.1. A number is spread over the two stages before the last, as published. The
+    default is 5, or one after every other layer of a network with fewer layers there."""
+    non_local_kind: NonLocalKind = "embedded-gaussian"
+    """How a non-local block compares two positions."""
+    non_local_over: NonLocalOver = "both"
+    """What a position is compared with. `both`: all positions of the clip. `space`: those of its
+    own frame. `time`: its own place in all frames."""
+    non_local_style: NonLocalStyle | None = None
+    """Whose non-local blocks. `slowfast`: pooled before the projections, products divided by the
+    root of their length. `tsm`: pooled after them, not divided. `mmaction2`: pooled after them,
+    divided. The default is the style of the network's authors."""
+
+    def __post_init__(self) -> None:
+        check_choice("non_local_kind", self.non_local_kind, NonLocalKind)
+        check_choice("non_local_over", self.non_local_over, NonLocalOver)
+        if self.non_local_style is not None:
+            check_choice("non_local_style", self.non_local_style, NonLocalStyle)
+        if self.non_local_blocks is not None and not re.fullmatch(
+            r"[1-9][0-9]{0,5}|[A-Za-z_][\w.]*(,[A-Za-z_][\w.]*)*", self.non_local_blocks
+        ):
+            raise ConfigError(
+                "non_local_blocks must be a number from 1 on, or names of layers with commas "
+                f"between them, got {self.non_local_blocks!r}"
+            )
+        if self.non_local:
+            return
+        for item in fields(NonLocalOptions):
+            if getattr(self, item.name) != item.default:
+                raise ConfigError(
+                    f"{item.name} is for non-local blocks, got {getattr(self, item.name)} and no "
+                    "blocks; add --non-local"
+                )
+
+
+@dataclass(frozen=True)
+class VideoResNetOptions(NonLocalOptions):
+    """The options of the residual networks of Tran et al. (CVPR 2018)."""
+
+    variant: VideoResNetVariant = "torchvision"
+    """Whose weights fit: those of torchvision, or those of VMZ and IG-65M. They differ in the
+    epsilon of batch norms, and R(2+1)D also in the channels inside some convolutions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("variant", self.variant, VideoResNetVariant)
+
+
+@dataclass(frozen=True)
+class VMZResNetOptions(VideoResNetOptions):
+    """The same for the networks whose weights are VMZ's."""
+
+    variant: VideoResNetVariant = "vmz"
