@@ -24,9 +24,11 @@ from flowprep.flow.parameters import (
     check_algorithm,
     is_own,
 )
+from flowprep.frame_size import CenterCrop, Resize
 
 __all__ = [
     "DIRECTIONS",
+    "CenterCrop",
     "DecodeSpec",
     "Direction",
     "EncodeSpec",
@@ -42,14 +44,9 @@ __all__ = [
 DecoderName = Literal["pyav", "decord"]
 Interpolation = Literal["area", "bilinear", "bicubic"]
 Quantizer = Literal["round", "floor", "centered"]
-ResizeMode = Literal["none", "short", "height", "exact"]
 OnDamage = Literal["fail", "cut", "conceal"]
 OnGaps = Literal["fail", "ignore"]
 ExecutorName = Literal["auto", "ray", "process", "inline"]
-
-MAX_SIDE_PX = 16384
-"""Largest stored side. JPEG allows 65,535; a value above this limit is probably a typing error."""
-
 
 MIN_WORKER_MEMORY_BYTES = 200_000_000
 """A worker holds about half of it before its first video: 93 MB, as `resident_bytes` measures."""
@@ -89,65 +86,11 @@ def parse_memory(text: str) -> int | None:
 
 
 @dataclass(frozen=True)
-class Resize:
-    """How the stored size depends on the decoded size. Written as `short:256`, `340x256`, ..."""
-
-    mode: ResizeMode = "short"
-    width_px: int | None = None
-    """Only for `exact`."""
-    height_px: int | None = None
-    """Only for `exact` and `height`."""
-    short_px: int | None = 256
-    """Only for `short`: the shorter side."""
-
-    def __post_init__(self) -> None:
-        wanted = {
-            "none": (),
-            "short": ("short_px",),
-            "height": ("height_px",),
-            "exact": ("width_px", "height_px"),
-        }
-        check_choice("resize mode", self.mode, ResizeMode)
-        for name in ("width_px", "height_px", "short_px"):
-            value = getattr(self, name)
-            if name not in wanted[self.mode]:
-                if value is not None:
-                    raise ConfigError(f"resize {self.mode} takes no {name}, got {value}")
-            elif not isinstance(value, int) or not 8 <= value <= MAX_SIDE_PX:
-                raise ConfigError(
-                    f"resize {self.mode}: {name} must be an integer from 8 to {MAX_SIDE_PX}, "
-                    f"got {value!r}"
-                )
-
-    @classmethod
-    def parse(cls, text: str) -> Resize:
-        """Reads `none`, `short:256`, `height:256` or `340x256`. Raises ConfigError otherwise."""
-        if text == "none":
-            return cls("none", None, None, None)
-        if match := re.fullmatch(r"short:(\d+)", text):
-            return cls("short", None, None, int(match[1]))
-        if match := re.fullmatch(r"height:(\d+)", text):
-            return cls("height", None, int(match[1]), None)
-        if match := re.fullmatch(r"(\d+)x(\d+)", text):
-            return cls("exact", int(match[1]), int(match[2]), None)
-        raise ConfigError(
-            f"resize must be none, short:PX, height:PX or WIDTHxHEIGHT (such as short:256 or "
-            f"340x256), got {text!r}"
-        )
-
-    def __str__(self) -> str:
-        if self.mode == "short":
-            return f"short:{self.short_px}"
-        if self.mode == "height":
-            return f"height:{self.height_px}"
-        if self.mode == "exact":
-            return f"{self.width_px}x{self.height_px}"
-        return "none"
-
-
-@dataclass(frozen=True)
 class DecodeSpec:
-    """How a file becomes frames: decode, rotate, sample, resize, convert to gray, in this order."""
+    """How a file becomes frames.
+
+    The order is: decode, rotate, sample, resize, crop, convert to gray.
+    """
 
     decoder: DecoderName = "pyav"
     """The library that decodes. Both give identical frames, except for MPEG-4 part 2 (old AVI
@@ -160,6 +103,9 @@ class DecodeSpec:
     """How frames are resized. `area` averages when shrinking and is bilinear when enlarging."""
     allow_upscale: bool = False
     """Enlarge videos that are smaller than `resize` asks for. Otherwise they keep their size."""
+    crop: CenterCrop | None = None
+    """Keep only the box of this size in the middle of each resized frame, before the flow is
+    computed. By default whole frames are kept."""
     on_damage: OnDamage = "fail"
     """What happens to a damaged video. `fail`: store nothing and list it in failures.jsonl. `cut`:
     keep the part before the damage. `conceal`: keep all pictures; the decoder fills in what is
@@ -183,12 +129,34 @@ class DecodeSpec:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1000:
                 raise ConfigError(f"{name} must be > 0 and <= 1000, got {value}")
+        self._check_crop()
         if self.video_stream is not None and self.video_stream < 0:
             raise ConfigError(f"video_stream must be >= 0, got {self.video_stream}")
         if self.on_damage == "conceal" and self.decoder == "decord":
             raise ConfigError(
                 "on_damage conceal needs decoder pyav, got decord: decord repeats earlier pictures "
                 "in place of damaged pictures and does not say so; take --decoder pyav"
+            )
+
+    def describe_size(self) -> str:
+        """Returns the resize and the crop as words, such as `171x128, crop 112`."""
+        return str(self.resize) if self.crop is None else f"{self.resize}, crop {self.crop}"
+
+    def _check_crop(self) -> None:
+        """Raises ConfigError for a crop that no frame of this size can hold."""
+        if self.crop is None:
+            return
+        resize, crop = self.resize, self.crop
+        sides = {
+            "none": (),
+            "short": ((min(crop.width_px, crop.height_px), resize.short_px),),
+            "height": ((crop.height_px, resize.height_px),),
+            "exact": ((crop.width_px, resize.width_px), (crop.height_px, resize.height_px)),
+        }[resize.mode]
+        if any(side > most for side, most in sides if most is not None):
+            raise ConfigError(
+                f"crop must lie within the resized frames, got {crop} with resize {resize}; take a "
+                "smaller crop or a larger resize"
             )
 
 
@@ -293,6 +261,11 @@ class ExtractConfig:
         """Returns the configuration as JSON values. `from_dict` is the inverse."""
         values = dataclasses.asdict(self)
         values["decode"]["resize"] = str(self.decode.resize)
+        if self.decode.crop is None:
+            # Data that has no crop is stored as before there were crops.
+            del values["decode"]["crop"]
+        else:
+            values["decode"]["crop"] = str(self.decode.crop)
         values["encode"]["directions"] = list(self.encode.directions)
         if isinstance(self.flow.parameters, OwnParameters):
             values["flow"]["parameters"] = self.flow.parameters.values
@@ -304,6 +277,8 @@ class ExtractConfig:
         """Rebuilds a stored configuration. Raises ConfigError for an unknown or missing field."""
         decode = dict(values["decode"])
         decode["resize"] = Resize.parse(decode["resize"])
+        if "crop" in decode:
+            decode["crop"] = CenterCrop.parse(decode["crop"])
         flow = dict(values["flow"])
         center_level = flow.pop("center_level")
         algorithm = flow.get("algorithm")
@@ -342,6 +317,7 @@ VERSION_1_VALUES: dict[str, dict[str, Any]] = {
         "square_pixels": False,
         "image_fps": None,
         "on_gaps": "ignore",
+        "crop": None,
     },
     "OptimizationSpec": {
         "loss": None,

@@ -12,6 +12,7 @@ __all__ = [
     "Differences",
     "describe_differences",
     "find_differences",
+    "find_extraction_differences",
     "flatten",
     "mismatch",
     "show_value",
@@ -40,6 +41,41 @@ def find_differences(
         names = sorted({*one, *other})
     pairs = {name: (one.get(name), other.get(name)) for name in names}
     return {name: (first, second) for name, (first, second) in pairs.items() if first != second}
+
+
+def find_extraction_differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], *, sees_flow: bool, is_exact: bool = False
+) -> Differences:
+    """Returns what two extractions, as flat mappings, give a network differently.
+
+    What counts is the frame rate, size, crop and shape of the pixels. If the network sees flow, the
+    algorithm with all its parameters, step and bound count too. With `is_exact`, the interpolation
+    and the quantizer count as well, and `tvl1-opencv` is `tvl1`: both compute the same flow.
+    """
+    names = ["decode.fps", "decode.resize", "decode.crop", "decode.square_pixels"]
+    if is_exact:
+        names.append("decode.interpolation")
+        other = _in_words_of(one, other)
+    if sees_flow:
+        names += ["flow.algorithm", "flow.step", "flow.bound_px"]
+        names += ["flow.quantizer"] if is_exact else []
+        names += sorted(name for name in {*one, *other} if name.startswith("flow.parameters."))
+    return find_differences(one, other, names)
+
+
+def _in_words_of(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `other` with the algorithm and parameters of `one`, as far as they mean the same.
+
+    A native algorithm computes OpenCV's numbers. `stop` only says how it does so.
+    """
+    algorithms = str(one.get("flow.algorithm")), str(other.get("flow.algorithm"))
+    if len({name.removesuffix("-opencv") for name in algorithms}) > 1:
+        return dict(other)
+    how = {"flow.algorithm", "flow.parameters.stop"}
+    return {
+        **{name: value for name, value in other.items() if name not in how},
+        **{name: value for name, value in one.items() if name in how},
+    }
 
 
 def describe_differences(

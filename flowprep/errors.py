@@ -78,8 +78,8 @@ FAILURE_REASONS: dict[FailureReason, str] = {
     "no-frames": "the file, folder or range gives no frame; play the file, and check the range",
     "too-few-frames": "the video has no pair of frames at this step; leave it out, or extract to "
     "a new OUT with a smaller --step",
-    "too-small": "the frames are smaller than the algorithm allows; leave the video out, or "
-    "extract to a new OUT with --upscale",
+    "too-small": "the frames are smaller than the algorithm or --crop allows; leave the video out, "
+    "or extract to a new OUT with --upscale",
     "too-large": "the pictures have more pixels than flowprep decodes; convert to a smaller size",
     "damaged": "decoding stopped at damage; replace the file, or run extract with --on-damage cut "
     "to keep the part before the damage",

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize
-from flowprep.flow.parameters import BroxParameters, RAFTParameters, TVL1Parameters
+from flowprep.flow.parameters import (
+    BroxParameters,
+    DISParameters,
+    FarnebackParameters,
+    RAFTParameters,
+    TVL1Parameters,
+)
+from flowprep.frame_size import CenterCrop
 
 __all__ = ["PRESETS"]
 
 # denseflow, dense_flow and gpu_flow run OpenCV's CUDA TV-L1: 300 iterations per warp and no median
 # filter. OpenCV's CPU class does the same with 10 x 30 iterations and without its median filter.
 _CUDA_TVL1 = TVL1Parameters(median_filtering=1)
+
+# Of networks that see only RGB. Nothing reads this flow, which is the fastest.
+_UNSEEN = FlowSpec("dis", DISParameters(dis_preset="ultrafast"))
 
 PRESETS: dict[str, ExtractConfig] = {
     # yjxiong/temporal-segment-networks: extract_gpu, 340x256, bound 20.
@@ -77,5 +89,65 @@ PRESETS: dict[str, ExtractConfig] = {
         FlowSpec("tvl1", _CUDA_TVL1),
         EncodeSpec(rgb_jpeg_quality=95),
     ),
+    # mmaction2's models of 2020 (`320p`): short side 320, and the rest as `mmaction2`.
+    "mmaction2-320p": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("short:320"), interpolation="bilinear"),
+        FlowSpec("tvl1", _CUDA_TVL1),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # craston/MARS, utils1: 25 fps, short side 256 by FFmpeg (bicubic), CUDA TV-L1, bound 20,
+    # truncated to levels.
+    "mars": ExtractConfig(
+        DecodeSpec(
+            fps=25.0,
+            resize=Resize.parse("short:256"),
+            interpolation="bicubic",
+            allow_upscale=True,
+        ),
+        FlowSpec("tvl1", _CUDA_TVL1, quantizer="floor"),
+        EncodeSpec(rgb_jpeg_quality=95),
+    ),
+    # facebookresearch/VMZ by pytorch/pytorch, caffe2/video/optical_flow.cc: frames of 171x128, the
+    # central 112x112 of each, then Farneback's flow, as floats. The bound is ours.
+    "vmz": ExtractConfig(
+        DecodeSpec(
+            resize=Resize.parse("171x128"),
+            interpolation="bilinear",
+            allow_upscale=True,
+            crop=CenterCrop(112, 112),
+        ),
+        FlowSpec(
+            "farneback",
+            FarnebackParameters(
+                pyr_scale=math.sqrt(2) / 2,
+                levels=5,
+                winsize=10,
+                iterations=2,
+                poly_n=7,
+                poly_sigma=1.5,
+                gaussian=True,
+            ),
+            bound_px=20.0,
+        ),
+        EncodeSpec(jpeg_quality=100, rgb_jpeg_quality=95),
+    ),
+    # facebookresearch/VMZ, frames: 171x128, all of them.
+    "vmz-rgb": ExtractConfig(
+        DecodeSpec(resize=Resize.parse("171x128"), interpolation="bilinear", allow_upscale=True),
+        _UNSEEN,
+        EncodeSpec(directions=("forward",), rgb_jpeg_quality=95),
+    ),
+    # torchvision, models/video/resnet.py and its weights' metadata: 15 fps, 171x128 bilinear.
+    "torchvision-video": ExtractConfig(
+        DecodeSpec(
+            fps=15.0,
+            resize=Resize.parse("171x128"),
+            interpolation="bilinear",
+            allow_upscale=True,
+        ),
+        _UNSEEN,
+        EncodeSpec(directions=("forward",), rgb_jpeg_quality=95),
+    ),
 }
-"""Published recipes by name: fps, resize, algorithm, bound, quantizer and JPEG quality of each."""
+"""Published extractions by name: fps, resize, crop, algorithm, bound, quantizer and JPEG quality.
+`flowprep.learn.recipes` says which networks each is for, and what they see of it."""

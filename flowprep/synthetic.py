@@ -28,8 +28,8 @@ import numpy as np
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from flowprep.config import MAX_SIDE_PX
 from flowprep.errors import ConfigError
+from flowprep.frame_size import MAX_SIDE_PX
 from flowprep.local_files import partial_file
 
 __all__ = [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from flowprep.config import (
     INTERCHANGEABLE_FIELDS,
-    MAX_SIDE_PX,
+    CenterCrop,
     DecodeSpec,
     EncodeSpec,
     ExtractConfig,
@@ -35,6 +35,7 @@ from flowprep.flow.parameters import (
     RAFTParameters,
     TVL1Parameters,
 )
+from flowprep.frame_size import MAX_SIDE_PX
 from flowprep.presets import PRESETS
 
 
@@ -65,6 +66,8 @@ decodes = st.builds(
     resize=resizes,
     interpolation=st.sampled_from(["area", "bilinear", "bicubic"]),
     allow_upscale=st.booleans(),
+    # As small as the smallest frames.
+    crop=st.sampled_from([None, CenterCrop(8, 8)]),
 )
 opencv_tvl1 = st.builds(
     OpenCVTVL1Parameters,
@@ -164,6 +167,46 @@ def test_a_resize_reads_what_it_writes(resize: Resize) -> None:
     assert Resize.parse(str(resize)) == resize
 
 
+@given(width=sides, height=sides)
+def test_a_crop_reads_what_it_writes(width: int, height: int) -> None:
+    crop = CenterCrop(width, height)
+    assert CenterCrop.parse(str(crop)) == CenterCrop.parse(f"{width}x{height}") == crop
+    assert str(CenterCrop.parse("112")) == "112"
+
+
+def test_a_configuration_without_a_crop_is_stored_as_before_there_were_crops() -> None:
+    values = ExtractConfig().to_dict()
+    assert "crop" not in values["decode"]
+    cropped = dataclasses.replace(
+        ExtractConfig(), decode=DecodeSpec(resize=Resize.parse("171x128"), crop=CenterCrop(112, 96))
+    ).to_dict()
+    assert cropped["decode"].pop("crop") == "112x96"
+    assert cropped["decode"] == {**values["decode"], "resize": "171x128"}
+    assert list(cropped["decode"]) == list(values["decode"])
+
+
+@pytest.mark.parametrize(
+    ("resize", "crop", "fits"),
+    [
+        *(("none", "4000", True), ("short:256", "256x900", True), ("short:256", "257", False)),
+        *(("height:128", "200x128", True), ("height:128", "129", False)),
+        *(("171x128", "171x128", True), ("171x128", "129", False), ("171x128", "172x8", False)),
+    ],
+)
+def test_a_crop_that_no_frame_can_hold_is_refused(resize: str, crop: str, fits: bool) -> None:
+    if fits:
+        DecodeSpec(resize=Resize.parse(resize), crop=CenterCrop.parse(crop))
+        return
+    with pytest.raises(ConfigError, match=f"crop must lie .* got {crop} with resize {resize}; "):
+        DecodeSpec(resize=Resize.parse(resize), crop=CenterCrop.parse(crop))
+
+
+@pytest.mark.parametrize("text", ["", "112x", "x112", "112 x 96", "112x96x3", "-112", "7", "20000"])
+def test_a_crop_that_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^crop .*got"):
+        CenterCrop.parse(text)
+
+
 def test_a_configuration_holds_every_parameter_and_the_centre() -> None:
     values = ExtractConfig(flow=FlowSpec("tvl1", quantizer="floor")).to_dict()
     assert values["flow"]["center_level"] == 127
@@ -192,8 +235,8 @@ def test_unknown_fields_and_a_wrong_centre_are_refused() -> None:
         stored[room] |= values
         return stored
 
-    assert message_of(lambda: ExtractConfig.from_dict(edited("decode", crop=3))) == (
-        "DecodeSpec has no field crop; it has allow_upscale, decoder, fps, image_fps, "
+    assert message_of(lambda: ExtractConfig.from_dict(edited("decode", zoom=3))) == (
+        "DecodeSpec has no field zoom; it has allow_upscale, crop, decoder, fps, image_fps, "
         "interpolation, on_damage, on_gaps, resize, square_pixels, video_stream"
     )
     assert message_of(lambda: ExtractConfig.from_dict(edited("flow", center_level=128))) == (
@@ -493,17 +536,17 @@ def test_video_features_preset() -> None:
     np.testing.assert_allclose(px[inside], (theirs[inside] - 128) * 40 / 255, atol=1e-9)
 
 
-def test_the_presets_are_the_eight() -> None:
+def test_the_presets_are_these() -> None:
     assert list(PRESETS) == [
         *("tsn", "mmaction2", "i3d", "two-stream-2014", "lrcn", "i3d-readme", "i3d-raft"),
-        "feichtenhofer",
+        *("feichtenhofer", "mmaction2-320p", "mars", "vmz", "vmz-rgb", "torchvision-video"),
     ]
 
 
 def test_only_mmaction2_keeps_small_videos_at_their_size() -> None:
     # UCF101 and HMDB51 are taken at their native size there.
     assert [name for name, preset in PRESETS.items() if not preset.decode.allow_upscale] == [
-        "mmaction2"
+        *("mmaction2", "mmaction2-320p")
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from flowprep.cli.options import GroupedOption, NumbersType, PairType, SourceOr
+from flowprep.cli.options import CropType, GroupedOption, NumbersType, PairType, SourceOr
 from flowprep.errors import ConfigError
 
 __all__ = ["config_option"]
@@ -111,6 +111,8 @@ def _has_type(value: object, option: click.Option) -> bool:
     if isinstance(option.type, NumbersType):
         items = value if isinstance(value, list) else [value]
         return all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in items)
+    if isinstance(option.type, CropType):
+        return isinstance(value, (int, str)) and not isinstance(value, bool)
     if isinstance(option.type, PairType):
         return isinstance(value, (str, tuple))
     return isinstance(value, str)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Any, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from flowprep.cli.foreign_options import (
+    check_foreign_options,
+    foreign_options,
+    given_classes,
+    given_foreign,
+)
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
     GroupedOption,
+    given_values,
     labels_option,
     options_named,
 )
@@ -18,6 +26,10 @@ from flowprep.cli.output import echo_line, echo_notes
 from flowprep.extras import extra_needed
 from flowprep.learn.config import PrecisionName, ViewSpec
 from flowprep.learn.recipes import VIEWS
+
+if TYPE_CHECKING:
+    from flowprep.dataset.read import FlowDataset
+    from flowprep.learn.checkpoint import Checkpoint
 
 __all__ = ["evaluate", "running_options"]
 
@@ -54,13 +66,20 @@ def running_options(command: Any) -> Any:
 @click.argument("out")
 @click.option(
     "--checkpoint",
-    required=True,
     metavar="RUN|FILE",
     cls=GroupedOption,
     group="Test",
     help="A checkpoint file, or a folder that train wrote. From a folder, best.pt is taken, "
     "or last.pt if there is no best.pt.",
 )
+@click.option(
+    "--weights",
+    metavar="FILE",
+    cls=GroupedOption,
+    group="Weights of others",
+    help="Weights of another project, in place of a checkpoint. --model names their network.",
+)
+@foreign_options("Weights of others")
 @click.option(
     "--split",
     default="test",
@@ -88,7 +107,8 @@ def running_options(command: Any) -> Any:
     cls=GroupedOption,
     group="Test",
     help="The views of each video whose scores are averaged. 250: 25 clips with 10 crops each. 30: "
-    "10 clips with 3 crops each. center: the center crop of the middle clip.",
+    "10 clips with 3 crops each. center: the center crop of the middle clip. Foreign weights are "
+    "tested as their recipe says, unless you give --views, --clips or --crops.",
 )
 @click.option(
     "--clips",
@@ -120,7 +140,8 @@ def running_options(command: Any) -> Any:
     is_flag=True,
     cls=GroupedOption,
     group="Test",
-    help="Test even if this data set was extracted with other options than the training data.",
+    help="Test even if this data set was extracted with other options than the training data, or "
+    "than the recipe of foreign weights says.",
 )
 @running_options
 @click.option(
@@ -144,7 +165,6 @@ def evaluate(
     ctx: click.Context,
     /,
     out: str,
-    checkpoint: str,
     split: str,
     labels: tuple[str, ...] | None,
     task: str | None,
@@ -157,6 +177,7 @@ def evaluate(
     precision: PrecisionName,
     loaders: int | None,
     progress: bool | None,
+    **_: Any,
 ) -> None:
     """Test a network on the videos of the data set OUT.
 
@@ -170,24 +191,25 @@ def evaluate(
     flowprep evaluate flow --checkpoint runs/flow
     flowprep evaluate flow --checkpoint runs/flow --views 30 --precision bf16
     flowprep evaluate flow --checkpoint runs/flow/last.pt --clips 5 --crops 1 --to scores
+    flowprep evaluate kinetics --weights TSM_kinetics_Flow.pth --model tsm-resnet50 --to scores
     """
     from flowprep.dataset.read import open_dataset
 
     with extra_needed("`flowprep evaluate`", "train"), options_named(ctx):
         from flowprep.learn import evaluate as library
-        from flowprep.learn.checkpoint import load_checkpoint
         from flowprep.learn.head_scores import write_heads
         from flowprep.learn.heads import head_labels, heads_of
         from flowprep.learn.scores import write_scores
 
+        first = open_dataset(out, labels=labels[0] if labels else None)
         spec = VIEWS[views]
+        file, loaded, own_views, file_notes = _given_network(ctx, first)
+        if own_views and not given_values(ctx, ["views", "clips", "crops"]):
+            spec = own_views
         spec = ViewSpec(
             spec.num_clips if clips is None else clips,
             spec.num_crops if crops is None else int(crops),  # type: ignore[arg-type]
         )
-        first = open_dataset(out, labels=labels[0] if labels else None)
-        file = library.checkpoint_file(checkpoint)
-        loaded = load_checkpoint(file)
         places = heads_of(loaded, task)
         names = head_labels(loaded, places, labels)
         scores, notes = library.evaluate_heads(
@@ -207,7 +229,7 @@ def evaluate(
             origin=os.fspath(file),
         )
         folder = to or os.fspath(library.default_folder(file, spec, split, task, labels))
-        echo_notes([*library.checkpoint_notes(checkpoint), *notes])
+        echo_notes([*file_notes, *notes])
         named = f" of labels {' and '.join(labels)}" if labels is not None else ""
         echo_line(
             f"{file} on {out}, {split}{named}: {spec.num_clips} clip{'s' * (spec.num_clips > 1)} "
@@ -224,3 +246,21 @@ def evaluate(
             for line in write_heads(heads, folder):
                 echo_line(line)
         echo_line(f"  written to           {folder}")
+
+
+def _given_network(
+    ctx: click.Context, dataset: FlowDataset
+) -> tuple[Path, Checkpoint, ViewSpec | None, list[str]]:
+    """Returns the file that the options name, its network, its published test, and notes."""
+    from flowprep.learn.checkpoint import load_checkpoint
+    from flowprep.learn.evaluate import checkpoint_file, checkpoint_notes
+    from flowprep.learn.foreign import checkpoint_for_dataset
+
+    checkpoint, weights = ctx.params["checkpoint"], ctx.params["weights"]
+    check_foreign_options(ctx, checkpoint, weights)
+    if checkpoint:
+        file = checkpoint_file(checkpoint)
+        return file, load_checkpoint(file), None, checkpoint_notes(checkpoint)
+    network = given_foreign(ctx, weights)
+    loaded, notes = checkpoint_for_dataset(network, dataset, given_classes(ctx))
+    return Path(weights), loaded, network.views, notes

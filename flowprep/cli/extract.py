@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from flowprep.cli.config_file import config_option
+from flowprep.cli.input_options import reach_options, share_options
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
@@ -19,8 +20,6 @@ from flowprep.cli.options import (
     given_values,
     merged_options,
     options_named,
-    reach_options,
-    share_options,
 )
 from flowprep.cli.output import echo_notes
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
@@ -33,6 +32,7 @@ from flowprep.presets import PRESETS
 
 __all__ = [
     "config_options",
+    "config_options_with",
     "extract",
     "format_option",
     "given_config",
@@ -166,44 +166,52 @@ input_options = _decorator(format_option("--format"), list_options)
 """The options that say what VIDEOS is."""
 
 
-config_options = _decorator(
-    click.option(
-        "--preset",
-        type=ChoiceType(tuple(PRESETS)),
-        cls=GroupedOption,
-        group="Recipe",
-        metavar="NAME",
-        help=f"A published recipe: {', '.join(PRESETS)}. Other options override it.",
-    ),
-    config_option("Recipe", 'algorithm = "dis"'),
-    dataclass_options(
-        DecodeSpec,
-        "Decoding",
-        names={"allow_upscale": "upscale"},
-        metavars={"fps": "NUMBER|source"},
-    ),
-    click.option(
-        "--algorithm",
-        type=ChoiceType(tuple(PARAMETERS)),
-        default=FlowSpec().algorithm,
-        show_default=True,
-        cls=GroupedOption,
-        group="Flow",
-        help="How flow is computed.",
-    ),
-    *estimator_options("Flow"),
-    dataclass_options(
-        FlowSpec,
-        "Flow",
-        names={"bound_px": "bound"},
-        skip=("algorithm", "parameters"),
-        metavars={"bound_px": "PX"},
-    ),
-    _parameter_options,
-    dataclass_options(
-        EncodeSpec, "Storing", names={"keep_rgb": "rgb", "videos_per_shard": "shard-size"}
-    ),
-)
+def config_options_with(crop: str = "crop") -> Callable[[F], F]:
+    """Returns what adds the options that say what to compute and store.
+
+    `crop` is the name of the option for the crop before the flow.
+    """
+    return _decorator(
+        click.option(
+            "--preset",
+            type=ChoiceType(tuple(PRESETS)),
+            cls=GroupedOption,
+            group="Recipe",
+            metavar="NAME",
+            help=f"A published recipe: {', '.join(PRESETS)}. Other options override it.",
+        ),
+        config_option("Recipe", 'algorithm = "dis"'),
+        dataclass_options(
+            DecodeSpec,
+            "Decoding",
+            names={"allow_upscale": "upscale", "crop": crop},
+            metavars={"fps": "NUMBER|source"},
+        ),
+        click.option(
+            "--algorithm",
+            type=ChoiceType(tuple(PARAMETERS)),
+            default=FlowSpec().algorithm,
+            show_default=True,
+            cls=GroupedOption,
+            group="Flow",
+            help="How flow is computed.",
+        ),
+        *estimator_options("Flow"),
+        dataclass_options(
+            FlowSpec,
+            "Flow",
+            names={"bound_px": "bound"},
+            skip=("algorithm", "parameters"),
+            metavars={"bound_px": "PX"},
+        ),
+        _parameter_options,
+        dataclass_options(
+            EncodeSpec, "Storing", names={"keep_rgb": "rgb", "videos_per_shard": "shard-size"}
+        ),
+    )
+
+
+config_options = config_options_with()
 """The options that say what to compute and store."""
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from flowprep.cli.extract import (
-    config_options,
+    config_options_with,
     format_option,
     given_config,
     given_videos,
     list_options,
     run_options,
 )
+from flowprep.cli.foreign_options import recipe_option
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
@@ -29,10 +30,11 @@ from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Run
 from flowprep.errors import ConfigError
 from flowprep.extras import extra_needed
 from flowprep.flow.parameters import PARAMETERS
-from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.clip_inputs import RecipeName, StreamName
 from flowprep.learn.config import ClipSpec
 from flowprep.learn.features_config import CLIP_OPTIONS, DECODE_OPTIONS, FeatureSpec
 from flowprep.learn.networks import NETWORKS
+from flowprep.learn.recipes import RECIPES
 from flowprep.presets import PRESETS
 
 __all__ = ["features"]
@@ -84,6 +86,7 @@ __all__ = ["features"]
     help="What the network sees. It is needed for weights. Checkpoints know their own, so that it "
     "chooses among several.",
 )
+@recipe_option("Features")
 @click.option(
     "--task",
     metavar="NAME",
@@ -114,7 +117,8 @@ __all__ = ["features"]
     is_flag=True,
     cls=GroupedOption,
     group="Features",
-    help="Take a data set that was extracted with other options than the training data.",
+    help="Take data that was extracted with other options than the training data, or than the "
+    "recipe of foreign weights says.",
 )
 @dataclass_options(
     ClipSpec,
@@ -133,7 +137,7 @@ __all__ = ["features"]
 )
 @format_option("--input-format")
 @list_options
-@config_options
+@config_options_with(crop="crop-before-flow")
 @run_options("segment_frames", "redo_changed")
 @click.option(
     "--loaders",
@@ -155,6 +159,7 @@ def features(
     model: str | None,
     weights: tuple[str, ...],
     stream: StreamName | None,
+    recipe: RecipeName | None,
     task: str | None,
     labels: str | None,
     force: bool,
@@ -167,8 +172,8 @@ def features(
 
     OUT is a data set of flowprep, a folder or a URL. VIDEOS are raw videos, as extract takes them.
     Raw videos go from file to features in one pass, on all cores, and their flow is not stored. It
-    is computed as the training data of the checkpoint was. For foreign weights, --preset and the
-    options of extract say how.
+    is computed as the training data of the checkpoint was, or as the recipe of foreign weights
+    says. For foreign weights without a recipe, --preset and the options of extract say how.
 
     To go on after a stop or a crash, run the same command again. A video that fails is listed in
     failures.jsonl, and the exit code is 1.
@@ -182,14 +187,14 @@ def features(
     with extra_needed("`flowprep features`", "train"), options_named(ctx):
         from flowprep.learn.features import extract_features, is_dataset
 
-        given = _given_extraction(ctx, preset, bool(checkpoint))
+        given = _given_extraction(ctx, _base(preset, recipe, stream), bool(checkpoint))
         decode = given_values(ctx, DECODE_OPTIONS)
         options = given_values(ctx, [item.name for item in dataclasses.fields(RunOptions)])
         names = [item.name for item in dataclasses.fields(FeatureSpec)]
         is_data = is_dataset(videos)
         inputs: Any = videos
         if not is_data:
-            config = given or ExtractConfig()
+            config = given or _base(preset, recipe, stream)
             if "image_fps" in decode:
                 config = dataclasses.replace(
                     config, decode=dataclasses.replace(config.decode, image_fps=decode["image_fps"])
@@ -206,6 +211,7 @@ def features(
                 model=model,
                 weights=weights,
                 stream=stream,
+                recipe=recipe,
                 clip=given_values(ctx, CLIP_OPTIONS),
                 task=task,
                 config=given,
@@ -224,8 +230,20 @@ def features(
     return report.exit_code
 
 
+def _base(
+    preset: str | None, recipe: RecipeName | None, stream: StreamName | None
+) -> ExtractConfig:
+    """Returns the extraction that the user's options change: a preset, or that of a recipe."""
+    if preset is not None:
+        return PRESETS[preset]
+    if recipe is None:
+        return ExtractConfig()
+    streams = RECIPES[recipe].streams
+    return streams.get(stream or "flow", streams[RECIPES[recipe].first_stream]).extract
+
+
 def _given_extraction(
-    ctx: click.Context, preset: str | None, has_checkpoint: bool
+    ctx: click.Context, base: ExtractConfig, has_checkpoint: bool
 ) -> ExtractConfig | None:
     """Returns the extraction that the user asks for, or None without any option for it.
 
@@ -245,4 +263,4 @@ def _given_extraction(
         return None
     if not given:
         return None
-    return given_config(ctx, PRESETS[preset] if preset else ExtractConfig())
+    return given_config(ctx, base)

@@ -7,13 +7,13 @@ from typing import Any, get_args
 
 import click
 
+from flowprep.cli.input_options import share_options
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
     GroupedOption,
     check_exists,
     options_named,
-    share_options,
 )
 from flowprep.cli.output import echo_notes
 from flowprep.dataset.label_sources import LabelFormat

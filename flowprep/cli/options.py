@@ -15,12 +15,13 @@ import click
 from click.core import ParameterSource
 
 from flowprep.cli.field_docs import field_docs
-from flowprep.config import DIRECTIONS, Resize
+from flowprep.config import DIRECTIONS, CenterCrop, Resize
 from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.urls import as_path, is_url
 
 __all__ = [
     "ChoiceType",
+    "CropType",
     "GroupedCommand",
     "GroupedOption",
     "NamesType",
@@ -34,9 +35,7 @@ __all__ = [
     "labels_option",
     "merged_options",
     "options_named",
-    "reach_options",
     "sample_option",
-    "share_options",
     "workers_option",
 ]
 
@@ -92,6 +91,21 @@ class ResizeType(click.ParamType):  # type: ignore[type-arg]
             return value
         with options_named(ctx):
             return Resize.parse(value)
+
+
+class CropType(click.ParamType):  # type: ignore[type-arg]
+    """`112` or `112x96`."""
+
+    name = "SIZE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> CenterCrop:
+        """Reads a size. Raises ConfigError for any other text."""
+        if isinstance(value, CenterCrop):
+            return value
+        with options_named(ctx):
+            return CenterCrop.parse(str(value))
 
 
 class SourceOr(click.ParamType):  # type: ignore[type-arg]
@@ -395,57 +409,6 @@ def estimator_options(group: str) -> list[Callable[[Any], Any]]:
     ]
 
 
-def reach_options(group: str) -> list[Callable[[Any], Any]]:
-    """Returns what decorates a command that reads folders and lists with what they may reach."""
-    return [
-        click.option(
-            "--urls/--no-urls",
-            default=True,
-            show_default=True,
-            cls=GroupedOption,
-            group=group,
-            help="Whether a list may name URLs. --no-urls leaves them out with a note, except URLs "
-            "below the folder that you named.",
-        ),
-        click.option(
-            "--follow-links/--no-follow-links",
-            default=True,
-            show_default=True,
-            cls=GroupedOption,
-            group=group,
-            help="Whether links are followed. --no-follow-links leaves out, with a note, all that "
-            "lies outside of the folder that you named, or of the folder of the list. Symbolic "
-            "links lead there, and a list's .. and paths from the root.",
-        ),
-    ]
-
-
-def share_options(group: str) -> list[Callable[[Any], Any]]:
-    """Returns what decorates a command that can make a split of train and test."""
-    return [
-        click.option(
-            "--test-share",
-            type=float,
-            metavar="SHARE",
-            cls=GroupedOption,
-            group=group,
-            help="Make a split where there is none: this share of the videos, such as 0.2, goes to "
-            "test, the rest to train. Groups of videos are never divided, and each class gets "
-            "its share as far as its groups allow. The same videos always get the same split, and "
-            "videos that are added to OUT move no others.",
-        ),
-        click.option(
-            "--group-by",
-            metavar="REGEX",
-            cls=GroupedOption,
-            group=group,
-            help="What finds the group of a video in its path for --test-share, such as "
-            "'subject[0-9]+'. The default is the name up to gNN in names as in UCF101, else the "
-            "folder inside or around the class, else the file.",
-        ),
-    ]
-
-
 def workers_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--workers` to a command that computes no flow."""
     return click.option(
@@ -473,6 +436,8 @@ def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:
     elif hint is Resize:
         settings |= {"type": ResizeType(), "default": str(default)}
         settings["metavar"] = "none|short:PX|height:PX|WxH"
+    elif hint is CenterCrop:
+        settings |= {"type": CropType(), "metavar": "PX|WxH"}
     elif get_origin(hint) is Literal:
         settings["type"] = ChoiceType(get_args(hint))
     elif hint is int:

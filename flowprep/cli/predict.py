@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from flowprep.cli.evaluate import running_options
+from flowprep.cli.foreign_options import (
+    check_foreign_options,
+    foreign_options,
+    given_classes,
+    given_foreign,
+)
+from flowprep.cli.input_options import reach_options
 from flowprep.cli.options import (
     ChoiceType,
     GroupedCommand,
     GroupedOption,
-    NumbersType,
     dataclass_options,
     given_values,
     options_named,
-    reach_options,
 )
 from flowprep.cli.output import echo_line, echo_notes
 from flowprep.errors import ConfigError, VideoError
@@ -28,6 +33,7 @@ from flowprep.learn.timeline_spec import TimelineSpec
 from flowprep.words import format_count
 
 if TYPE_CHECKING:
+    from flowprep.learn.checkpoint import Checkpoint
     from flowprep.learn.predict import Predictor
 
 __all__ = ["predict"]
@@ -38,12 +44,26 @@ _NUM_NAMED = 5
 _NUM_DRAWN = 10
 
 
+class WeightsType(click.ParamType):  # type: ignore[type-arg]
+    """`1,1.5` as a tuple of numbers. Any other text is the path of a file."""
+
+    name = "FILE|W,W,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | tuple[float, ...]:
+        """Reads numbers, or returns the path."""
+        try:
+            return tuple(float(number) for number in str(value).split(","))
+        except ValueError:
+            return str(value)
+
+
 @click.command(cls=GroupedCommand)
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
 @click.option(
     "--checkpoint",
     multiple=True,
-    required=True,
     metavar="RUN|FILE",
     cls=GroupedOption,
     group="Networks",
@@ -81,12 +101,15 @@ _NUM_DRAWN = 10
 )
 @click.option(
     "--weights",
-    type=NumbersType(),
-    metavar="W,W,...",
+    type=WeightsType(),
+    multiple=True,
     cls=GroupedOption,
     group="Networks",
-    help="The weight of each network, for methods mean and weighted.",
+    help="Numbers with commas between them: the weight of each network, for methods mean and "
+    "weighted. Or a file: weights of another project, in place of a checkpoint, whose network "
+    "--model names. May be given several times.",
 )
+@foreign_options("Weights of others")
 @click.option(
     "--top",
     type=click.IntRange(min=1),
@@ -148,7 +171,7 @@ def predict(
     task: str | None,
     views: str | None,
     method: FusionMethod,
-    weights: tuple[float, ...] | None,
+    weights: tuple[str | tuple[float, ...], ...],
     top: int | None,
     as_json: bool,
     timelines: tuple[str, ...],
@@ -158,6 +181,10 @@ def predict(
     precision: PrecisionName,
     urls: bool,
     follow_links: bool,
+    model: str | None,
+    recipe: str | None,
+    classes: str | None,
+    num_frames: int | None,
     **windows: Any,
 ) -> int:
     """Name the most probable classes of each VIDEO, a video file.
@@ -171,28 +198,37 @@ def predict(
 
     \b
     flowprep predict clip.mp4 --checkpoint runs/flow
+    flowprep predict clip.mp4 --weights TSM_kinetics_Flow.pth --model tsm-resnet50 \\
+        --classes kinetics.txt
     flowprep predict *.mp4 --checkpoint runs/rgb --checkpoint runs/flow --method weighted
     flowprep predict match.mp4 --checkpoint runs/i3d --timeline match.png --timeline match.csv \\
         --window 64 --stride 16 --threshold .5 --min-seconds 2
     """
     with extra_needed("`flowprep predict`", "train"), options_named(ctx):
         _check_options(ctx, videos, timelines, windows)
-        from flowprep.learn.checkpoint import load_checkpoint
-        from flowprep.learn.evaluate import checkpoint_file, checkpoint_notes
         from flowprep.learn.predict import Predictor
 
+        files = [one for one in weights if isinstance(one, str)]
+        numbers = [one for one in weights if not isinstance(one, str)]
+        if len(numbers) > 1:
+            raise ConfigError(
+                f"weights of the networks must be given once, got {len(numbers)} times; write them "
+                "with commas between them"
+            )
+        check_foreign_options(ctx, checkpoint, files)
+        networks, notes = _given_networks(ctx, checkpoint, files)
         predictor = Predictor(
-            [load_checkpoint(checkpoint_file(path)) for path in checkpoint],
+            networks,
             VIEWS[views or ("center" if timelines else "30")],
             task=task,
             method=method,
-            weights=weights,
+            weights=numbers[0] if numbers else None,
             device=device,
             precision=precision,
             urls=urls,
             follow_links=follow_links,
         )
-        predictor.notes += [note for path in checkpoint for note in checkpoint_notes(path)]
+        predictor.notes += notes
         if timelines:
             spec = TimelineSpec(**windows)
             try:
@@ -205,6 +241,23 @@ def predict(
                 return 1
             return 0
         return _print_classes(predictor, videos, thresholds, top, as_json)
+
+
+def _given_networks(
+    ctx: click.Context, checkpoints: Sequence[str], files: Sequence[str]
+) -> tuple[list[Checkpoint], list[str]]:
+    """Returns the networks that the options name, those of checkpoints first, and notes."""
+    from flowprep.learn.checkpoint import load_checkpoint
+    from flowprep.learn.evaluate import checkpoint_file, checkpoint_notes
+    from flowprep.learn.foreign import foreign_checkpoint
+
+    networks = [load_checkpoint(checkpoint_file(path)) for path in checkpoints]
+    notes = [note for path in checkpoints for note in checkpoint_notes(path)]
+    for file in files:
+        found = given_foreign(ctx, file)
+        networks.append(foreign_checkpoint(found, given_classes(ctx)))
+        notes += found.notes
+    return networks, notes
 
 
 def _check_options(

@@ -20,10 +20,9 @@ from flowprep.cli.options import (
     merged_options,
     options_named,
 )
-from flowprep.cli.output import echo_line, echo_note
-from flowprep.errors import ConfigError
+from flowprep.cli.output import echo_line, echo_note, echo_notes
 from flowprep.extras import extra_needed
-from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.clip_inputs import RecipeName
 from flowprep.learn.config import (
     AugmentSpec,
     ClipSpec,
@@ -32,8 +31,9 @@ from flowprep.learn.config import (
     TrainConfig,
     TrainOptions,
 )
-from flowprep.learn.networks import NETWORKS, RecipeName, find_network, make_options
-from flowprep.learn.recipes import RECIPES, default_config
+from flowprep.learn.networks import NETWORKS, find_network, make_options
+from flowprep.learn.recipes import RECIPES, default_config, training_config
+from flowprep.learn.trainings import TRAININGS
 
 __all__ = ["train"]
 
@@ -55,7 +55,7 @@ def _option_names() -> list[str]:
 
 def _varying_options() -> set[str]:
     """Returns the names of the options that a recipe sets."""
-    chosen = [config.model.options for recipe in RECIPES.values() for config in recipe.values()]
+    chosen = [one.model.options for streams in TRAININGS.values() for one in streams.values()]
     return {
         item.name
         for options in chosen
@@ -79,8 +79,9 @@ def _varying_options() -> set[str]:
     cls=GroupedOption,
     group="Training",
     metavar="NAME",
-    help=f"A published recipe: {', '.join(RECIPES)}. Other options override it. Without a recipe, "
-    "clips are as published for the model, and the schedule suits small data sets.",
+    help=f"A published recipe: {', '.join(RECIPES)}. Other options override it. What the data has "
+    "otherwise than the recipe is noted. Without a recipe, clips are as published for the model, "
+    "and the schedule suits small data sets.",
 )
 @labels_option("Training", several=True)
 @config_option("Training", 'model = "i3d"')
@@ -170,6 +171,7 @@ def train(
 
     with extra_needed("`flowprep train`", "train"), options_named(ctx):
         from flowprep.learn.ray_train import train_on_ray
+        from flowprep.learn.recipe_check import recipe_notes
         from flowprep.learn.train import train as train_here
 
         config = _config(ctx, recipe)
@@ -177,6 +179,9 @@ def train(
         options = TrainOptions(**given_values(ctx, names))
         run = run or f"runs/{config.model.model}-{config.clip.stream}"
         datasets = [open_dataset(out, labels=name) for out in outs for name in labels or (None,)]
+        if recipe is not None and _is_main():
+            # Several label sets of one data set are one extraction.
+            echo_notes(recipe_notes(recipe, config.clip, config.model.model, datasets))
         try:
             train_so = train_here if options.num_workers is None else train_on_ray
             report = train_so(
@@ -226,7 +231,7 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
     }
     model, stream = given["model"].get("model"), given["clip"].get("stream")
     if recipe is not None:
-        base = _recipe(recipe, stream or ClipSpec().stream)
+        base = training_config(recipe, stream or RECIPES[recipe].first_stream, model)
     else:
         network = find_network(model or ModelSpec().model)
         usual = next(iter(network.inputs))
@@ -249,10 +254,3 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
         name: dataclasses.replace(getattr(base, name), **values) for name, values in given.items()
     }
     return dataclasses.replace(base, **specs, **rest)
-
-
-def _recipe(name: RecipeName, stream: StreamName) -> TrainConfig:
-    recipe = RECIPES[name]
-    if stream not in recipe:
-        raise ConfigError(f"stream must be {' or '.join(recipe)} for recipe {name}, got {stream!r}")
-    return recipe[stream]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ __all__ = ["computing_options", "view"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _COMPUTING = "Computing the flow of a video"
-_DECODE_FIELDS = ("decoder", "fps", "resize", "interpolation", "allow_upscale")
+_DECODE_FIELDS = tuple(item.name for item in dataclasses.fields(DecodeSpec))
 _FLOW_FIELDS = ("step", "bound_px", "quantizer")
 _COMPUTING_FIELDS = (
     *("algorithm", "estimator", "estimator_options", "preset", "device"),

@@ -100,7 +100,7 @@ class DatasetDescription:
             self._algorithm_line(),
             f"  quantized   {flow.quantizer}, bound {flow.bound_px:g} px, "
             f"{flow.px_per_level:.4f} px per level, {100 * self.clipped_share:.3f} % clipped",
-            f"  frames      {decode.resize}, {decode.interpolation}, "
+            f"  frames      {decode.describe_size()}, {decode.interpolation}, "
             f"{'source frame rate' if decode.fps is None else f'{decode.fps:g} fps'}",
         ]
         if self.frames is not None:

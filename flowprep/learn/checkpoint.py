@@ -28,15 +28,22 @@ import torch
 from flowprep._version import __version__
 from flowprep.config import VERSION_1_VALUES, ExtractConfig
 from flowprep.dataset.read import FlowDataset
-from flowprep.differences import Differences, find_differences, flatten, mismatch
+from flowprep.differences import (
+    Differences,
+    find_differences,
+    find_extraction_differences,
+    flatten,
+    mismatch,
+)
 from flowprep.errors import ConfigError, FlowprepError, WeightsError
-from flowprep.learn.clip_inputs import StreamName, sees_flow
+from flowprep.learn.clip_inputs import RecipeName, StreamName, sees_flow
 from flowprep.learn.clips.targets import class_names_of
 from flowprep.learn.config import LossName, TrainConfig
 from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.networks import find_network
+from flowprep.learn.recipe_check import check_recipe
 from flowprep.learn.train_state import TrainState
 from flowprep.learn.weights.files import CHECKPOINT_FORMAT
 from flowprep.learn.weights.offers import listed
@@ -80,6 +87,8 @@ class Task:
     """`cross-entropy`, as in all of version 1: one class a video. `bce`: any number of classes."""
     data: str | None = None
     """The name of the data set, if `name` is that of one of several label sets of its videos."""
+    recipe: RecipeName | None = None
+    """The recipe by which others trained the weights. None for a network that flowprep trained."""
 
     @property
     def is_multilabel(self) -> bool:
@@ -100,8 +109,8 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """Returns the task as JSON values; `from_dict` is its inverse."""
         values = dataclasses.asdict(self) | {"class_names": list(self.class_names)}
-        # Version 1 has neither; a network of one label a video is stored as there.
-        for name, usual in (("loss", "cross-entropy"), ("data", None)):
+        # Version 1 has none of these; a network of one label a video is stored as there.
+        for name, usual in (("loss", "cross-entropy"), ("data", None), ("recipe", None)):
             if values[name] == usual:
                 del values[name]
         return values
@@ -357,30 +366,18 @@ def check_data(
 ) -> list[str]:
     """Checks that a data set matches a network's training data. Returns notes for the user.
 
-    For the streams flow and both, these must match: frame rate, size and shape of the pixels,
-    algorithm with all parameters, step and bound. For rgb and rgb-difference: frame rate, size and
-    shape. The quantizer may differ, because networks get px, or levels made from px. A different
-    implementation of the same algorithm only adds a note. Raises ConfigMismatchError with both
+    For the streams flow and both, these must match: frame rate, size, crop and shape of the pixels,
+    algorithm with all parameters, step and bound. For rgb and rgb-difference: frame rate, size,
+    crop and shape. The quantizer may differ, because networks get px, or levels made from px. A
+    different implementation of the same algorithm only adds a note. For weights of others, all
+    that their recipe says must match, also the quantizer. Raises ConfigMismatchError with both
     values of every difference, unless `force` is set. With `labels`, it also raises for other class
     names or another order of the class names, even with `force`.
     """
-    stored = {
-        **{f"decode.{name}": value for name, value in VERSION_1_VALUES["DecodeSpec"].items()},
-        **flatten(task.extract),
-    }
-    given = flatten(dataset.config.to_dict())
-    names = ["decode.fps", "decode.resize", "decode.square_pixels"]
-    if sees_flow(stream):
-        names += ["flow.algorithm", "flow.step", "flow.bound_px"]
-        names += sorted(name for name in stored | given if name.startswith("flow.parameters."))
-    differences = find_differences(stored, given, names)
-    if differences and not force:
-        raise mismatch(
-            f"{dataset.location} is not like the data that the network was trained on",
-            differences,
-            _PLACES,
-            "Extract the videos as the training data were, or add --force to go on all the same.",
-        )
+    if task.recipe is not None:
+        notes = check_recipe(task.recipe, dataset, stream=stream, force=force)
+    else:
+        notes = _check_extraction(task, dataset, stream=stream, force=force)
     if labels and dataset.class_names and dataset.class_names != task.class_names:
         raise mismatch(
             f"{dataset.location} has other classes than the network",
@@ -389,6 +386,26 @@ def check_data(
             "Extract it with the class list of the training data, or give it labels with these "
             "classes by `flowprep label` and name them with --labels.",
             max_shown=_MAX_SHOWN_CLASSES,
+        )
+    return notes
+
+
+def _check_extraction(
+    task: Task, dataset: FlowDataset, *, stream: StreamName, force: bool
+) -> list[str]:
+    """Checks the extraction of a data set against that of a network's training data."""
+    stored = {
+        **{f"decode.{name}": value for name, value in VERSION_1_VALUES["DecodeSpec"].items()},
+        **flatten(task.extract),
+    }
+    given = flatten(dataset.config.to_dict())
+    differences = find_extraction_differences(stored, given, sees_flow=sees_flow(stream))
+    if differences and not force:
+        raise mismatch(
+            f"{dataset.location} is not like the data that the network was trained on",
+            differences,
+            _PLACES,
+            "Extract the videos as the training data were, or add --force to go on all the same.",
         )
     implementation = dataset.header.implementation
     if sees_flow(stream) and not differences and implementation != task.implementation:

@@ -15,6 +15,7 @@ __all__ = [
     "CropsName",
     "InputStream",
     "NormalizationName",
+    "RecipeName",
     "StreamName",
     "TailName",
     "sees_flow",
@@ -27,7 +28,44 @@ StreamName = Literal["flow", "rgb", "rgb-difference", "both"]
 """What a user chooses. `both` is for networks that take flow and RGB together."""
 ClipForm = Literal["stack", "volume"]
 """`stack`: a clip is (C * L, H, W), with time in the channels. `volume`: it is (C, L, H, W)."""
-NormalizationName = Literal["px", "unit", "tsn", "tsn-resnet", "mmaction2", "pytorch-i3d"]
+NormalizationName = Literal[
+    "px",
+    "unit",
+    "tsn",
+    "tsn-rgb",
+    "tsn-pytorch",
+    "tsn-resnet",
+    "mmaction2",
+    "pytorch-i3d",
+    "mars",
+    "vmz",
+    "torchvision-video",
+    "slowfast",
+]
+"""A published range of numbers; `flowprep.learn.normalizations` has each one's."""
+RecipeName = Literal[
+    "two-stream",
+    "tsn",
+    "i3d",
+    "i3d-raft",
+    "tsm",
+    "mmaction2-tsn",
+    "mmaction2-slow-4x16",
+    "mmaction2-slow-8x8",
+    "mmaction-tsn",
+    "mmaction-i3d",
+    "yjxiong-tsn",
+    "tsn-pytorch",
+    "yjxiong-two-stream",
+    "vmz",
+    "vmz-rgb",
+    "ig65m",
+    "mars",
+    "torchvision-video",
+    "slow-4x16",
+    "slow-8x8",
+]
+"""A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]
 """How the scores of a video's segments become the scores of the video."""
 CropsName = Literal["center", "ten", "whole"]

@@ -140,9 +140,8 @@ class ClipSpec:
     """Subtract the mean vector from each field. This removes most of the camera's motion. The
     two-stream recipe does it."""
     normalization: NormalizationName = "unit"
-    """Scale of the network's input. `unit`: -1 to 1. `px`: flow in pixels. `tsn`, `tsn-resnet`,
-    `mmaction2`, `pytorch-i3d`: as in that project. The default is the network's published
-    scale."""
+    """Scale of the network's input. `unit`: -1 to 1. `px`: flow in pixels. Other names: as in that
+    project. The default is the network's published scale."""
     resize_short_px: int | None = None
     """Resize the stored pictures to this short side before the crop. The recipes take 256. By
     default they keep their size."""

@@ -269,7 +269,8 @@ def _nearest(file: WeightsFile) -> Iterator[str]:
         f"{listed(others)}"
     )
     if lacking:
-        yield f"such a file has a tensor of the name and shape of {listed(lacking)}"
+        names = (pattern.replace("\\.", ".").replace(".+", "...") for pattern in lacking)
+        yield f"a file of {name} has besides: {listed(names)}"
 
 
 def _told_miss(miss: Miss | None) -> str:

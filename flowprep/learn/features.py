@@ -35,7 +35,7 @@ from flowprep.extras import extra_needed
 from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import check_data, library_versions
-from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.clip_inputs import RecipeName, StreamName
 from flowprep.learn.clips.select import check_clip
 from flowprep.learn.evaluate import checkpoint_notes
 from flowprep.learn.features_config import CLIP_OPTIONS, POOL, FeatureSpec
@@ -54,6 +54,7 @@ from flowprep.learn.features_sources import (
 from flowprep.learn.features_work import FeatureWork, windows_of
 from flowprep.learn.features_write import finished_videos, join_videos, write_config
 from flowprep.learn.placement import default_loaders, resolve_device
+from flowprep.learn.recipe_check import check_extraction, check_recipe
 from flowprep.run.driver import run_extract
 from flowprep.run.options import check_options, with_all_parameters
 from flowprep.run.run_log import run_log
@@ -84,6 +85,7 @@ def extract_features(
     model: str | None = None,
     weights: Names | Sequence[Names] = (),
     stream: StreamName | None = None,
+    recipe: RecipeName | None = None,
     clip: Mapping[str, Any] | None = None,
     task: str | None = None,
     config: ExtractConfig | None = None,
@@ -102,18 +104,19 @@ def extract_features(
     `videos` is a data set of flowprep (folder, URL, or opened), or raw videos as `extract` takes
     them. The networks are checkpoints of flowprep (one, or one for flow and one for RGB), or the
     network `model` with foreign `weights`, one file for each stream. `stream` chooses among
-    checkpoints, and must be given for weights. `clip` has fields of ClipSpec for weights: what the
+    checkpoints, and must be given for weights. `recipe` is the published recipe of the weights; by
+    default the names in the file tell it. `clip` has fields of ClipSpec for weights: what the
     network sees of a picture. `task` names the data set of a checkpoint of several, whose
     extraction to take.
 
-    Raw videos are extracted as the data of the checkpoint was, or as `config` says for weights
-    (the default is that of `extract`). `decode` overrides its fields `on_damage`, `on_gaps`,
-    `decoder`, `video_stream` and `image_fps`. Each video goes in one pass through one worker, and
-    its flow is not stored, unless `keep_dataset` names a place for a data set. `options` and
-    `executor` are as for `extract`. `labels` names labels of a data set. `num_loaders` processes
-    read a data set; the default is the number of cores minus one. `force` takes a data set that was
-    extracted with other options than the checkpoint's own. `urls` and `follow_links` are those of
-    `extract`.
+    Raw videos are extracted as the data of the checkpoint was, or as `config` says for weights. The
+    default is that of their recipe, or that of `extract` if no recipe is known. `decode` overrides
+    its fields `on_damage`, `on_gaps`, `decoder`, `video_stream` and `image_fps`. Each video goes in
+    one pass through one worker, and its flow is not stored, unless `keep_dataset` names a place for
+    a data set. `options` and `executor` are as for `extract`. `labels` names labels of a data set.
+    `num_loaders` processes read a data set; the default is the number of cores minus one. `force`
+    takes data that was extracted with other options than the checkpoint's own, or than the recipe
+    of weights says. `urls` and `follow_links` are those of `extract`.
 
     A second call goes on where the first one stopped. A video that fails is listed in
     `failures.jsonl`, and stops nothing. Raises ConfigError for options that do not fit,
@@ -126,7 +129,9 @@ def extract_features(
     if spec.format == "h5":
         with extra_needed("--format h5", "export", otherwise="choose --format npy"):
             import h5py  # noqa: F401
-    chosen = _networks(spec, _listed(checkpoint), model, _listed(weights), stream, clip or {}, task)
+    chosen = _networks(
+        *(spec, _listed(checkpoint), model, _listed(weights), stream, clip or {}, task, recipe)
+    )
     run = _FeatureRun(Storage(to), spec, chosen, options, num_loaders, force)
     if isinstance(videos, FlowDataset):
         report = run.of_dataset(videos)
@@ -202,6 +207,7 @@ def _networks(
     stream: StreamName | None,
     clip: Mapping[str, Any],
     task: str | None,
+    recipe: RecipeName | None,
 ) -> _Networks:
     """Returns the networks that the options name. Raises ConfigError if they name none."""
     if bool(checkpoints) == bool(model or weights):
@@ -212,6 +218,11 @@ def _networks(
         )
     trained: list[Trained] = []
     if checkpoints:
+        if recipe is not None:
+            raise ConfigError(
+                f"recipe is for foreign weights, because a checkpoint says how its videos are "
+                f"extracted, got {recipe}; leave it out"
+            )
         if clip:
             raise ConfigError(
                 f"{next(iter(clip))} is for foreign weights, because a checkpoint says what its "
@@ -227,7 +238,7 @@ def _networks(
         unknown = sorted(set(clip) - set(CLIP_OPTIONS))
         if unknown:
             raise ConfigError(f"clip takes {', '.join(CLIP_OPTIONS)}, got {', '.join(unknown)}")
-        sources, notes = weights_sources(model, weights, stream, clip)
+        sources, notes = weights_sources(model, weights, stream, clip, recipe)
     return _Networks(tuple(with_window(sources, spec.window)), tuple(trained), tuple(notes))
 
 
@@ -266,6 +277,11 @@ class _FeatureRun:
             )
             self._notes += [note for note in check if note not in self._notes]
         for source in sources:
+            if source.recipe is not None:
+                self._notes += check_recipe(
+                    source.recipe, dataset, stream=source.stream, force=self._force
+                )
+        for source in sources:
             check_clip(dataset, source.clip, source.inputs)
         clips = windows_of(sources, self._spec, dataset.config)
         content = self._content(dataset.config, dataset.header.implementation, dataset.class_names)
@@ -298,6 +314,15 @@ class _FeatureRun:
         self, manifest: Manifest, config: ExtractConfig, keep_dataset: Names | None
     ) -> FeatureReport:
         """Makes the features of raw videos."""
+        for source in self._networks.sources:
+            if source.recipe is not None:
+                self._notes += check_extraction(
+                    source.recipe,
+                    config,
+                    "this extraction",
+                    stream=source.stream,
+                    force=self._force,
+                )
         if keep_dataset is not None:
             return self._of_kept(manifest, config, os.fspath(keep_dataset))
         content = self._content(config, environment(config).implementation, manifest.class_names)

@@ -24,7 +24,7 @@ from torch import nn
 
 from flowprep.errors import ConfigError, WeightsError
 from flowprep.learn.checkpoint import load_checkpoint, restore_model
-from flowprep.learn.clip_inputs import ClipInput, StreamName
+from flowprep.learn.clip_inputs import ClipInput, RecipeName, StreamName
 from flowprep.learn.clips.windows import WindowClips
 from flowprep.learn.config import ClipSpec, PrecisionName
 from flowprep.learn.create import create_model
@@ -67,6 +67,8 @@ class NetworkSource:
     is_checkpoint: bool
     """Whether it is a checkpoint of flowprep. Otherwise it is a file of weights."""
     clip: ClipSpec
+    recipe: RecipeName | None = None
+    """The recipe by which foreign weights were trained. None if it is not known."""
 
     @property
     def stream(self) -> StreamName:

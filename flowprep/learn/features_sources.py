@@ -11,13 +11,14 @@ from flowprep.config import ExtractConfig
 from flowprep.dataset.metadata import stored_config
 from flowprep.errors import ConfigError, FlowprepError
 from flowprep.learn.checkpoint import Checkpoint, Task, load_checkpoint
-from flowprep.learn.clip_inputs import StreamName, sees_flow
+from flowprep.learn.clip_inputs import RecipeName, StreamName, sees_flow
 from flowprep.learn.evaluate import checkpoint_file, task_place
 from flowprep.learn.features_config import DECODE_OPTIONS
 from flowprep.learn.features_network import NetworkSource, file_sha256
+from flowprep.learn.foreign import find_recipe
 from flowprep.learn.networks import clip_inputs, find_network
 from flowprep.learn.predict import plan_extractions
-from flowprep.learn.recipes import default_config
+from flowprep.learn.recipes import default_config, recipe_clip, stream_recipe
 
 __all__ = [
     "checkpoint_sources",
@@ -83,10 +84,12 @@ def weights_sources(
     files: Sequence[str | os.PathLike[str]],
     stream: StreamName | None,
     options: Mapping[str, Any],
+    recipe: RecipeName | None = None,
 ) -> tuple[list[NetworkSource], list[str]]:
     """Finds which foreign weights are for which stream, RGB first. Returns notes for the user too.
 
-    `options` are fields of ClipSpec, those of CLIP_OPTIONS. Raises ConfigError if there are not as
+    `options` are fields of ClipSpec, those of CLIP_OPTIONS. They override what `recipe` says, or
+    the recipe that the names in a file tell. Raises ConfigError if there are not as
     many files as streams, WeightsError if weights do not fit.
     """
     network = find_network(model)
@@ -98,30 +101,50 @@ def weights_sources(
         raise ConfigError(
             f"stream must be {', '.join(network.inputs)} or both for {model}, got {stream}"
         )
+    if recipe is not None:
+        for one in streams:
+            stream_recipe(recipe, one)
     if len(files) != len(streams):
         raise ConfigError(
             f"weights must be {len(streams)} file{'s' * (len(streams) > 1)} for stream {stream}, "
             f"one for each network; got {len(files)}"
         )
-    clips = []
-    for one in streams:
-        own = dict(options)
-        if one == "rgb":
-            own["subtract_mean_flow"] = False
-        clips.append(dataclasses.replace(default_config(model, one).clip, **own))
     paths = [os.path.abspath(file) for file in files]
     failed: FlowprepError | None = None
     for order in (paths, paths[::-1]):
-        sources = [
-            NetworkSource(model, file, file_sha256(file), False, clip)
-            for file, clip in zip(order, clips, strict=True)
-        ]
         try:
-            return sources, [note for source in sources for note in _notes(source)]
+            found = [
+                _weights_source(model, file, one, options, recipe)
+                for file, one in zip(order, streams, strict=True)
+            ]
+            notes = [note for source, own in found for note in (*_notes(source), *own)]
+            return [source for source, _ in found], notes
         except FlowprepError as error:
             failed = failed or error
     assert failed is not None
     raise failed
+
+
+def _weights_source(
+    model: str,
+    file: str,
+    stream: StreamName,
+    options: Mapping[str, Any],
+    recipe: RecipeName | None,
+) -> tuple[NetworkSource, list[str]]:
+    """Returns a network of foreign weights, and notes on the recipe that was taken for it."""
+    notes: list[str] = []
+    if recipe is None:
+        recipe, notes = find_recipe(file, model, stream)
+    if recipe is None:
+        clip = default_config(model, stream).clip
+    else:
+        clip = recipe_clip(recipe, stream, model)
+    own = dict(options)
+    if stream == "rgb":
+        own["subtract_mean_flow"] = False
+    clip = dataclasses.replace(clip, **own)
+    return NetworkSource(model, file, file_sha256(file), False, clip, recipe), notes
 
 
 def _notes(source: NetworkSource) -> list[str]:
@@ -189,7 +212,9 @@ def extraction(
             f"extracted; leave out all options of the extraction but "
             f"{', '.join('--' + name.replace('_', '-') for name in DECODE_OPTIONS)}"
         )
-    own = [task.config for _, task in trained] or [config or ExtractConfig()] * len(sources)
+    own = [task.config for _, task in trained] or [
+        config or (recipe_extraction(source) or ExtractConfig()) for source in sources
+    ]
     wanted = [
         (
             dataclasses.replace(one, decode=dataclasses.replace(one.decode, **decode)),
@@ -206,6 +231,13 @@ def extraction(
             "alone, with --stream"
         )
     return configs[0]
+
+
+def recipe_extraction(source: NetworkSource) -> ExtractConfig | None:
+    """Returns how the data of foreign weights was extracted; None if their recipe is not known."""
+    if source.recipe is None:
+        return None
+    return stream_recipe(source.recipe, source.stream).extract
 
 
 def stored_extraction(config: ExtractConfig, streams: Sequence[str]) -> dict[str, Any]:

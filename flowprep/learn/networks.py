@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ClipInput, NormalizationName, StreamName
+from flowprep.learn.clip_inputs import ClipInput, NormalizationName, RecipeName, StreamName
 from flowprep.learn.network_options import (
     NetworkOptions,
     NonLocalOptions,
@@ -28,13 +28,10 @@ if TYPE_CHECKING:
 __all__ = [
     "NETWORKS",
     "Network",
-    "RecipeName",
     "clip_inputs",
     "find_network",
     "make_options",
 ]
-
-RecipeName = Literal["two-stream", "tsn", "i3d"]
 
 Builder = Callable[..., "ClipModel"]
 """Makes a network. It takes the inputs and the number of classes, and these by name:
@@ -254,6 +251,7 @@ def _closer_look(
     description: str,
     num_frames: int = 16,
     options: type[VideoResNetOptions] = VideoResNetOptions,
+    recipe: RecipeName = "torchvision-video",
 ) -> Network:
     """Returns the entry of a network of Tran et al. (2018)."""
     return Network(
@@ -261,13 +259,13 @@ def _closer_look(
         _volumes(num_frames),
         "Tran et al., A Closer Look at Spatiotemporal Convolutions (CVPR 2018)",
         description,
-        normalization="tsn-resnet",
-        recipe="i3d",
+        normalization="torchvision-video",
+        recipe=recipe,
         options=options,
     )
 
 
-def _slow_at(num_frames: int, frame_stride: int, description: str) -> Network:
+def _slow_at(num_frames: int, frame_stride: int, recipe: RecipeName, description: str) -> Network:
     """Returns the entry of the slow path of SlowFast, for so many frames at this stride."""
     return Network(
         _slow,
@@ -275,7 +273,7 @@ def _slow_at(num_frames: int, frame_stride: int, description: str) -> Network:
         "Feichtenhofer et al., SlowFast Networks (ICCV 2019)",
         description,
         normalization="mmaction2",
-        recipe="i3d",
+        recipe=recipe,
         options=NonLocalOptions,
     )
 
@@ -318,10 +316,13 @@ NETWORKS: dict[str, Network] = {
     "slow-4x16": _slow_at(
         4,
         16,
+        "mmaction2-slow-4x16",
         "The slow path of SlowFast alone, 4 frames: a residual network of 50 layers. Its last two "
         "stages see several frames.",
     ),
-    "slow-8x8": _slow_at(8, 8, "The same network with 8 frames, nearer to each other."),
+    "slow-8x8": _slow_at(
+        8, 8, "mmaction2-slow-8x8", "The same network with 8 frames, nearer to each other."
+    ),
     "r2plus1d-18": _closer_look(
         _r2plus1d_18,
         "A residual network of 18 layers. Each convolution is one over the image, then one over "
@@ -332,6 +333,7 @@ NETWORKS: dict[str, Network] = {
         "The same network with 34 layers, in the form of VMZ and IG-65M.",
         32,
         VMZResNetOptions,
+        recipe="vmz",
     ),
     "r3d-18": _closer_look(_r3d_18, "A residual network of 18 layers. Its kernels are 3 x 3 x 3."),
     "mc3-18": _closer_look(_mc3_18, "`r3d-18` with kernels over single frames from layer2 on."),
@@ -339,20 +341,22 @@ NETWORKS: dict[str, Network] = {
         _rmc3_18,
         "The reverse: `r3d-18` with kernels over single frames up to layer1.",
         options=VMZResNetOptions,
+        recipe="vmz-rgb",
     ),
     "r2d-18": _closer_look(
         _r2d_18,
         "A residual network of 18 layers over images. Its first layer sees all frames of the clip "
         "at once, so `--frames` is part of the network.",
         options=VMZResNetOptions,
+        recipe="vmz-rgb",
     ),
     "resnext101-3d": Network(
         _resnext3d,
         _volumes(16),
         "Crasto et al., MARS (CVPR 2019)",
         "ResNeXt of 101 layers and 32 groups. Its kernels are 3 x 3 x 3.",
-        normalization="tsn",
-        recipe="i3d",
+        normalization="mars",
+        recipe="mars",
         options=NonLocalOptions,
     ),
 }

@@ -1,8 +1,30 @@
-"""Published trainings and tests, and the defaults of a training without a recipe."""
+"""Published recipes: which flow a network was trained on, what it sees of it, how it is tested.
+
+    RECIPES             every recipe by name: for published weights, and for trainings
+    VIEWS               published tests by their number of views
+    recipe_clip         what a network sees of a clip, by a recipe
+    training_config     a training by a recipe
+    default_config      a training without a recipe
+
+A recipe is for one or more networks. Each of its streams names the preset of `flowprep.presets`
+that makes its data. Facts that no source states are said to be ours. Needs no PyTorch.
+"""
 
 from __future__ import annotations
 
-from flowprep.learn.clip_inputs import StreamName, sees_flow
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flowprep.config import ExtractConfig
+from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import (
+    ClipForm,
+    NormalizationName,
+    RecipeName,
+    StreamName,
+    sees_flow,
+)
 from flowprep.learn.config import (
     AugmentSpec,
     ClipSpec,
@@ -11,10 +33,21 @@ from flowprep.learn.config import (
     TrainConfig,
     ViewSpec,
 )
-from flowprep.learn.network_options import TSNOptions
-from flowprep.learn.networks import RecipeName, clip_inputs, find_network
+from flowprep.learn.networks import clip_inputs, find_network
+from flowprep.learn.normalizations import Normalization, find_normalization
+from flowprep.learn.trainings import TRAININGS
+from flowprep.presets import PRESETS
 
-__all__ = ["RECIPES", "VIEWS", "default_config"]
+__all__ = [
+    "RECIPES",
+    "VIEWS",
+    "Recipe",
+    "StreamRecipe",
+    "default_config",
+    "recipe_clip",
+    "stream_recipe",
+    "training_config",
+]
 
 
 VIEWS: dict[str, ViewSpec] = {
@@ -27,117 +60,398 @@ VIEWS: dict[str, ViewSpec] = {
 """Published tests by their number of views."""
 
 
-_TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
+@dataclass(frozen=True)
+class StreamRecipe:
+    """One stream of a recipe: from the video to the tensor that the network gets."""
+
+    preset: str
+    """The preset of `flowprep.presets` that makes its data: algorithm and parameters, rate, resize,
+    crop before the flow, bound and quantizer."""
+    clip: ClipSpec
+    """What the network sees of the data in a test: frames and stride, segments, normalization,
+    resize and crop."""
+    form: ClipForm
+    """Whether time is in the channels (`stack`) or an axis of its own (`volume`)."""
+    test: ViewSpec
+    """The published test. Its views are averaged."""
+    training: TrainConfig | None = None
+    """The published training. None if it is not known."""
+
+    @property
+    def extract(self) -> ExtractConfig:
+        """How the data is made from a video."""
+        return PRESETS[self.preset]
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """Mean, standard deviation and order of what the network gets. None for px."""
+        return find_normalization(self.clip.normalization)
 
 
-# The number of parts per batch, here and below, is our choice for GPUs of 24 GB.
-_TWO_STREAM = OptimizationSpec(
-    256,
-    accumulate=4,
-    num_steps=80000,
-    learning_rate=0.01,
-    schedule="step",
-    milestones=(50 / 80, 70 / 80),
-)
+@dataclass(frozen=True)
+class Recipe:
+    """A published recipe, with what it says for each stream."""
+
+    title: str
+    """What was trained so, in a few words."""
+    source: str
+    """Where it was published: a paper, or a project on GitHub."""
+    networks: tuple[str, ...]
+    """The networks that it is for. The first is the one of a training without a named network."""
+    streams: Mapping[StreamName, StreamRecipe]
+    remarks: tuple[str, ...] = ()
+    """Sentences for the user: what differs from what was published, and what nobody stated."""
+
+    @property
+    def first_stream(self) -> StreamName:
+        """The stream of a user who names none: the flow, if the recipe has it."""
+        return next(iter(self.streams))
 
 
-_I3D_STREAMS: tuple[StreamName, ...] = ("flow", "rgb")
+_FLOW_AND_RGB: tuple[StreamName, ...] = ("flow", "rgb")
 
 
-RECIPES: dict[RecipeName, dict[StreamName, TrainConfig]] = {
-    # Simonyan and Zisserman 2014, sections 3 and 5: batch 256, rate .01 to 1e-3 at 50k and 1e-4 at
-    # 70k of 80k steps, dropout .9; crops of 224 from short side 256.
-    "two-stream": {
-        "flow": TrainConfig(
-            ModelSpec("cnn-m-2048"),
-            ClipSpec("flow", 10, subtract_mean_flow=True, normalization="tsn", resize_short_px=256),
-            AugmentSpec("random"),
-            _TWO_STREAM,
-        ),
-        "rgb": TrainConfig(
-            ModelSpec("cnn-m-2048"),
-            ClipSpec("rgb", 1, normalization="tsn", resize_short_px=256),
-            AugmentSpec("random"),
-            _TWO_STREAM,
-        ),
-    },
-    # Wang et al. 2016, section 4: SGD .9, batch 256; flow: rate .005 to 5e-4 at 12k and 5e-5 at 18k
-    # of 20k steps, dropout .7; RGB: .001, a tenth every 2k of 4.5k steps, dropout .8. Gradient 20
-    # and clips of 5 fields from yjxiong/tsn-pytorch's README.
-    "tsn": {
-        "flow": TrainConfig(
-            ModelSpec("tsn-resnet50", options=TSNOptions(partial_bn=True)),
-            ClipSpec("flow", 5, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
-            AugmentSpec("corners-13", _TSN_SCALES[:3]),
-            OptimizationSpec(
-                256,
-                accumulate=16,
-                num_steps=20000,
-                learning_rate=0.005,
-                schedule="step",
-                milestones=(12 / 20, 18 / 20),
-                clip_gradient_norm=20,
-            ),
-        ),
-        "rgb": TrainConfig(
-            ModelSpec("tsn-resnet50", options=TSNOptions(partial_bn=True)),
-            ClipSpec("rgb", 1, num_segments=3, normalization="tsn-resnet", resize_short_px=256),
-            AugmentSpec("corners-13", _TSN_SCALES),
-            OptimizationSpec(
-                256,
-                accumulate=16,
-                num_steps=4500,
-                learning_rate=0.001,
-                schedule="step",
-                milestones=(2000 / 4500, 4000 / 4500),
-                clip_gradient_norm=20,
-            ),
-        ),
-        # RGB-diff as in yjxiong/tsn-pytorch's README: 7 segments of 5 differences, batch 128, rate
-        # .001, a tenth after 80 and 160 of 180 epochs, gradient 40, dropout .8.
-        "rgb-difference": TrainConfig(
-            ModelSpec("tsn-resnet50", options=TSNOptions(partial_bn=True)),
+def _stream_recipes(
+    name: RecipeName, preset: str, form: ClipForm, test: ViewSpec
+) -> dict[StreamName, StreamRecipe]:
+    """Returns streams that are tested on the clips that they are trained on."""
+    return {
+        stream: StreamRecipe(preset, training.clip, form, test, training)
+        for stream, training in TRAININGS[name].items()
+    }
+
+
+def _slow(num_frames: int, frame_stride: int) -> dict[StreamName, StreamRecipe]:
+    """Returns mmaction2's streams of SlowOnly: tests of 10 clips x 3 crops of 256."""
+    return {
+        stream: StreamRecipe(
+            "mmaction2-320p",
             ClipSpec(
-                "rgb-difference",
-                5,
-                num_segments=7,
-                normalization="tsn-resnet",
+                stream,
+                num_frames,
+                frame_stride,
+                normalization="mmaction2",
+                resize_short_px=256,
+                crop_px=256,
+            ),
+            "volume",
+            VIEWS["30"],
+        )
+        for stream in _FLOW_AND_RGB
+    }
+
+
+def _tsn_bn_inception(normalization: NormalizationName) -> dict[StreamName, StreamRecipe]:
+    """Returns the streams of TSN with BN-Inception: 25 clips x 10 crops of 340x256."""
+    num_frames: dict[StreamName, int] = {"flow": 5, "rgb": 1}
+    return {
+        stream: StreamRecipe(
+            "tsn",
+            ClipSpec(
+                stream,
+                num_frames[stream],
+                num_segments=3,
+                normalization=normalization,
                 resize_short_px=256,
             ),
-            AugmentSpec("corners-13", _TSN_SCALES[:3]),
-            OptimizationSpec(
-                128,
-                accumulate=16,
-                num_epochs=180,
-                learning_rate=0.001,
-                schedule="step",
-                milestones=(80 / 180, 160 / 180),
-                clip_gradient_norm=40,
-            ),
-        ),
-    },
-    # Carreira and Zisserman 2017, section 3: SGD .9, clips of 64 frames at 25 fps, short side 256,
-    # random crop 224, mirrored; a tenth of the rate at plateaus, here at fixed shares. Rate, decay
-    # and batch from piergiaj/pytorch-i3d train_i3d.py.
-    "i3d": {
-        stream: TrainConfig(
-            ModelSpec("i3d"),
-            ClipSpec(stream, 64, normalization="unit", resize_short_px=256),
-            AugmentSpec("random"),
-            OptimizationSpec(
-                40,
-                accumulate=5,
-                num_epochs=40,
-                learning_rate=0.1,
-                weight_decay=1e-7,
-                schedule="step",
-                milestones=(0.5, 0.8),
-            ),
+            "stack",
+            VIEWS["250"],
         )
-        for stream in _I3D_STREAMS
-    },
+        for stream in _FLOW_AND_RGB
+    }
+
+
+def _slowfast(num_frames: int, frame_stride: int) -> dict[StreamName, StreamRecipe]:
+    """Returns facebookresearch/SlowFast's stream of Slow: tests of 10 clips x 3 crops of 256."""
+    clip = ClipSpec(
+        "rgb",
+        num_frames,
+        frame_stride,
+        normalization="slowfast",
+        resize_short_px=256,
+        crop_px=256,
+    )
+    return {"rgb": StreamRecipe("mmaction2", clip, "volume", VIEWS["30"])}
+
+
+_FROM_BGR = (
+    "It was trained on BGR. The first convolution of its weights is turned to RGB when they are "
+    "loaded, so the network sees RGB."
+)
+_CROP_112 = "The network sees the center 112x112 of each frame."
+
+RECIPES: dict[RecipeName, Recipe] = {
+    "two-stream": Recipe(
+        "two-stream network",
+        "Simonyan and Zisserman, Two-Stream Convolutional Networks (NIPS 2014)",
+        ("cnn-m-2048", "resnet18", "resnet34", "resnet50"),
+        _stream_recipes("two-stream", "two-stream-2014", "stack", VIEWS["250"]),
+    ),
+    "tsn": Recipe(
+        "TSN with a ResNet, as in its PyTorch version",
+        "Wang et al., Temporal Segment Networks (ECCV 2016); yjxiong/tsn-pytorch",
+        ("tsn-resnet50", "tsn-resnet34", "tsn-resnet18"),
+        _stream_recipes("tsn", "tsn", "stack", VIEWS["250"]),
+    ),
+    "i3d": Recipe(
+        "I3D, also DeepMind's weights",
+        "Carreira and Zisserman, Quo Vadis, Action Recognition? (CVPR 2017); "
+        "google-deepmind/kinetics-i3d",
+        ("i3d", "i3d-resnet50"),
+        _stream_recipes("i3d", "i3d", "volume", ViewSpec(4, 1)),
+        ("The paper tests all frames of a video at once; 4 clips of 64 are 10 s at 25 fps.",),
+    ),
+    "i3d-raft": Recipe(
+        "DeepMind's I3D over RAFT's flow",
+        "v-iashin/video_features",
+        ("i3d",),
+        {
+            "flow": StreamRecipe(
+                "i3d-raft",
+                ClipSpec("flow", 64, normalization="unit", resize_short_px=256),
+                "volume",
+                ViewSpec(4, 1),
+            )
+        },
+        ("The weights are those of recipe i3d. They were trained on TV-L1.",),
+    ),
+    "tsm": Recipe(
+        "TSM, Kinetics-400",
+        "mit-han-lab/temporal-shift-module",
+        ("tsm-resnet50", "tsm-resnet18", "tsm-mobilenet-v2"),
+        {
+            "flow": StreamRecipe(
+                "tsn",
+                ClipSpec(
+                    "flow", 5, num_segments=8, normalization="tsn-resnet", resize_short_px=256
+                ),
+                "stack",
+                ViewSpec(8, 1),
+            ),
+            "rgb": StreamRecipe(
+                "tsn",
+                ClipSpec("rgb", 1, num_segments=8, normalization="tsn-resnet", resize_short_px=256),
+                "stack",
+                ViewSpec(8, 1),
+            ),
+        },
+        ("The authors did not tune the flow network. They offer it to start others from.",),
+    ),
+    "mmaction2-tsn": Recipe(
+        "TSN with ResNet-50, Kinetics-400",
+        "open-mmlab/mmaction2, tsn_r50_320p_1x1x8_110e_kinetics400_flow",
+        ("tsn-resnet50",),
+        {
+            "flow": StreamRecipe(
+                "mmaction2-320p",
+                ClipSpec("flow", 5, num_segments=8, normalization="mmaction2", resize_short_px=256),
+                "stack",
+                VIEWS["250"],
+            ),
+            "rgb": StreamRecipe(
+                "mmaction2-320p",
+                ClipSpec("rgb", 1, num_segments=8, normalization="mmaction2", resize_short_px=256),
+                "stack",
+                VIEWS["250"],
+            ),
+        },
+        ("The model `1x1x3` has 3 segments in its training.",),
+    ),
+    "mmaction2-slow-4x16": Recipe(
+        "SlowOnly 4x16, Kinetics-400",
+        "open-mmlab/mmaction2, slowonly_r50_4x16x1_256e_kinetics400_flow",
+        ("slow-4x16",),
+        _slow(4, 16),
+    ),
+    "mmaction2-slow-8x8": Recipe(
+        "SlowOnly 8x8, Kinetics-400",
+        "open-mmlab/mmaction2, slowonly_r50_8x8x1_196e_kinetics400_flow",
+        ("slow-8x8",),
+        _slow(8, 8),
+    ),
+    "mmaction-tsn": Recipe(
+        "TSN with BN-Inception, UCF101",
+        "open-mmlab/mmaction, configs/ucf101/tsn_flow_bninception",
+        ("tsn-bn-inception", "bn-inception"),
+        {"flow": _tsn_bn_inception("tsn-rgb")["flow"]},
+    ),
+    "mmaction-i3d": Recipe(
+        "I3D, UCF101 and HMDB51",
+        "open-mmlab/mmaction, i3d_ucf101_split1_flow_f64s1_kinetics400ft",
+        ("i3d",),
+        {
+            "flow": StreamRecipe(
+                "tsn",
+                ClipSpec("flow", 64, normalization="unit", resize_short_px=256),
+                "volume",
+                ViewSpec(10, 1),
+            )
+        },
+        ("The test is ours: nobody states it.",),
+    ),
+    "yjxiong-tsn": Recipe(
+        "TSN with BN-Inception, UCF101 and HMDB51, in Caffe",
+        "yjxiong/temporal-segment-networks",
+        ("tsn-bn-inception", "bn-inception"),
+        _tsn_bn_inception("tsn-rgb"),
+        (_FROM_BGR,),
+    ),
+    "tsn-pytorch": Recipe(
+        "TSN with BN-Inception in PyTorch",
+        "yjxiong/tsn-pytorch",
+        ("tsn-bn-inception", "bn-inception", "tsm-bn-inception"),
+        _tsn_bn_inception("tsn-pytorch"),
+        (_FROM_BGR,),
+    ),
+    "yjxiong-two-stream": Recipe(
+        "two-stream VGG-16, UCF101, in Caffe",
+        "yjxiong/caffe, models/action_recognition",
+        ("vgg16",),
+        {
+            "flow": StreamRecipe(
+                "tsn",
+                ClipSpec("flow", 10, normalization="tsn-rgb", resize_short_px=256),
+                "stack",
+                VIEWS["250"],
+            )
+        },
+    ),
+    "vmz": Recipe(
+        "R(2+1)D-34 over Farneback's flow, Kinetics-400",
+        "facebookresearch/VMZ, r2.5d_d34_l32_ft_sports1m_optical_flow",
+        ("r2plus1d-34", "r2plus1d-18"),
+        {
+            "flow": StreamRecipe(
+                "vmz",
+                ClipSpec("flow", 32, normalization="vmz", crop_px=112),
+                "volume",
+                ViewSpec(10, 1),
+            )
+        },
+        (
+            "VMZ does not clip its flow. The bound is ours; the summary of extract says which "
+            "share is clipped.",
+            "VMZ trains on random crops and mirrors frames before it computes their flow. A "
+            "training on stored flow sees one crop only, the center, and mirrors the flow.",
+            "VMZ tests clips at many places. Their number here is ours.",
+        ),
+    ),
+    "vmz-rgb": Recipe(
+        "R(2+1)D and its relatives over frames",
+        "facebookresearch/VMZ",
+        ("r2plus1d-18", "r2plus1d-34", "r3d-18", "mc3-18", "r2d-18", "rmc3-18"),
+        {
+            "rgb": StreamRecipe(
+                "vmz-rgb",
+                ClipSpec("rgb", 8, normalization="vmz", crop_px=112),
+                "volume",
+                ViewSpec(10, 1),
+            )
+        },
+        (_CROP_112, "r2plus1d-34 was trained on 32 frames: give --frames 32."),
+    ),
+    "ig65m": Recipe(
+        "R(2+1)D-34, IG-65M and Kinetics-400",
+        "moabitcoin/ig65m-pytorch",
+        ("r2plus1d-34",),
+        {
+            "rgb": StreamRecipe(
+                "vmz-rgb",
+                ClipSpec("rgb", 32, normalization="torchvision-video", crop_px=112),
+                "volume",
+                ViewSpec(10, 1),
+            )
+        },
+        (
+            _CROP_112,
+            "The weights `clip8` were trained on 8 frames: give --frames 8.",
+            "Frame rate and test are ours: nobody states them.",
+        ),
+    ),
+    "mars": Recipe(
+        "ResNeXt-101 3D, Kinetics-400, UCF101, HMDB51 and Something-Something",
+        "craston/MARS",
+        ("resnext101-3d",),
+        {
+            stream: StreamRecipe(
+                "mars",
+                ClipSpec(stream, 16, normalization="mars", resize_short_px=112, crop_px=112),
+                "volume",
+                ViewSpec(10, 1),
+            )
+            for stream in _FLOW_AND_RGB
+        },
+        (
+            "The weights `64f` were trained on 64 fields or frames: give --frames 64.",
+            "MARS tests all clips of 16 of a video, one after the other. Here the test is 10 clips "
+            "at equal distances.",
+        ),
+    ),
+    "torchvision-video": Recipe(
+        "R3D-18, MC3-18 and R(2+1)D-18, Kinetics-400",
+        "torchvision, models/video/resnet.py",
+        ("r2plus1d-18", "r3d-18", "mc3-18"),
+        {
+            "rgb": StreamRecipe(
+                "torchvision-video",
+                ClipSpec("rgb", 16, normalization="torchvision-video", crop_px=112),
+                "volume",
+                ViewSpec(5, 1),
+            )
+        },
+        (
+            "torchvision's center crop begins one pixel further to the right, because half of an "
+            "odd rest is rounded up there.",
+        ),
+    ),
+    "slow-4x16": Recipe(
+        "Slow 4x16, Kinetics-400",
+        "facebookresearch/SlowFast",
+        ("slow-4x16",),
+        _slowfast(4, 16),
+    ),
+    "slow-8x8": Recipe(
+        "Slow 8x8, Kinetics-400",
+        "facebookresearch/SlowFast",
+        ("slow-8x8",),
+        _slowfast(8, 8),
+    ),
 }
-"""Published trainings by name and stream."""
+"""Published recipes by name."""
+
+
+def stream_recipe(name: RecipeName, stream: StreamName) -> StreamRecipe:
+    """Returns what a recipe says for a stream. Raises ConfigError if it has no such stream."""
+    streams = RECIPES[name].streams
+    if stream not in streams:
+        raise ConfigError(
+            f"stream must be {' or '.join(streams)} for recipe {name}, got {stream!r}"
+        )
+    return streams[stream]
+
+
+def recipe_clip(name: RecipeName, stream: StreamName, model: str) -> ClipSpec:
+    """Returns what the network called `model` sees of a clip in a test, by a recipe.
+
+    A network of single clips gets one clip of a video at a time, whatever the recipe's segments.
+    """
+    clip = stream_recipe(name, stream).clip
+    if find_network(model).sees == "clip":
+        clip = dataclasses.replace(clip, num_segments=1)
+    return clip
+
+
+def training_config(name: RecipeName, stream: StreamName, model: str | None = None) -> TrainConfig:
+    """Returns the training of a recipe, for its own network or for another one.
+
+    Where no training is published, the clips are the recipe's, and the schedule is the default.
+    Raises ConfigError for a stream that the recipe or the network does not have.
+    """
+    published = stream_recipe(name, stream).training
+    if published is not None:
+        return published
+    model = model or RECIPES[name].networks[0]
+    return dataclasses.replace(default_config(model, stream), clip=recipe_clip(name, stream, model))
 
 
 def default_config(model: str, stream: StreamName) -> TrainConfig:
@@ -157,6 +471,7 @@ def default_config(model: str, stream: StreamName) -> TrainConfig:
     )
     augment = AugmentSpec()
     if network.recipe is not None:
-        recipe = RECIPES[network.recipe]
-        augment = recipe.get(stream, recipe["flow"]).augment
+        streams = RECIPES[network.recipe].streams
+        published = streams.get(stream, next(iter(streams.values()))).training
+        augment = augment if published is None else published.augment
     return TrainConfig(ModelSpec(model), clip, augment, OptimizationSpec())

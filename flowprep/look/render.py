@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from flowprep.config import MAX_SIDE_PX
 from flowprep.errors import ConfigError
+from flowprep.frame_size import MAX_SIDE_PX
 from flowprep.look.color import OUTSIDE, color_wheel
 from flowprep.words import cut_middle
 

@@ -87,7 +87,8 @@ class RunEstimate:
         lines = [
             f"dry run: {self.num_to_do} of {self.num_videos} videos to do in {self.location}, "
             f"{format_count(self.num_shards, 'shard')}",
-            f"  frames      {decode.resize}, {decode.interpolation}, {rate}, by {decode.decoder}",
+            f"  frames      {decode.describe_size()}, {decode.interpolation}, {rate}, by "
+            f"{decode.decoder}",
             f"  flow        {flow.algorithm}, step {flow.step}, {' and '.join(encode.directions)}",
             f"  parameters  {_parameters(self.config)}",
             f"  quantized   {flow.quantizer}, bound {flow.bound_px:g} px",

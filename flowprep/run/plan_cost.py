@@ -14,7 +14,7 @@ from flowprep.inputs.manifest import Manifest
 from flowprep.printable import join_lines
 from flowprep.run.estimate import PairCost, count_frames, measure_cost, spread
 from flowprep.video.fetch import fetched_sample
-from flowprep.video.reader import target_size
+from flowprep.video.reader import resized_size
 from flowprep.words import format_bytes, format_count, format_duration
 
 __all__ = ["COLLECTIONS", "Collection", "CostEstimate", "CostRow", "estimate_cost"]
@@ -178,7 +178,9 @@ def estimate_cost(
     for name in collections:
         item = COLLECTIONS[name]
         num_frames = item.mean_seconds * (config.decode.fps or item.fps)
-        size = target_size(item.width, item.height, config.decode)
+        size = resized_size(item.width, item.height, config.decode)
+        if (crop := config.decode.crop) is not None:
+            size = min(size[0], crop.width_px), min(size[1], crop.height_px)
         rows.append(row(item.title, item.num_videos, num_frames, size[0] * size[1], size))
     return CostEstimate(
         config=config,

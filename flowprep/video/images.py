@@ -67,7 +67,7 @@ class ImageFolderReader(FrameReader):
             codec="images",
         )
         self._settle_range()
-        self.size = self._stored_size()
+        self._settle_size()
 
     def estimate_num_frames(self) -> int | None:
         """Returns the number of images, or of the frames that their range gives."""

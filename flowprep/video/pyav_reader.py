@@ -61,7 +61,7 @@ class PyAVReader(PyAVDecoder):
             begin = self._container.start_time
             if not self._start and begin is not None and first.stamp.value is not None:
                 self._grid_start = Fraction(begin, av.time_base) - self._first_time
-            self.size = self._stored_size()
+            self._settle_size()
         except BaseException:
             self.close()
             raise

@@ -1,6 +1,7 @@
 """The steps that all backends share, from decoded pictures to the frames for the flow.
 
-    Picture, Picture, ... -> cut the range -> sample by timestamps -> resize -> gray -> Frame
+    Picture, Picture, ... -> cut the range -> sample by timestamps -> resize -> crop -> gray
+        -> Frame
 
 Without a range and a rate, every picture becomes a frame, in decoding order.
 
@@ -29,7 +30,7 @@ from flowprep.video.segments import PictureCheck, Scan, Segment
 from flowprep.video.types import Frame, FrameCounts, VideoInfo
 from flowprep.words import format_count
 
-__all__ = ["RGB", "FrameReader", "Picture", "target_size"]
+__all__ = ["RGB", "FrameReader", "Picture", "resized_size", "target_size"]
 
 RGB = NDArray[np.uint8]
 
@@ -94,6 +95,7 @@ class FrameReader:
         self.num_irregular_stamps = 0
         self.notes = {}
         self._iterated = False
+        self._resized = (0, 0)
         self._start = _exact(video.start_seconds or 0.0)
         self._end = None if video.end_seconds is None else _exact(video.end_seconds)
         self._has_range = self._start > 0 or self._end is not None
@@ -354,18 +356,24 @@ class FrameReader:
         rgb = picture.read_rgb()
         height, width = rgb.shape[:2]
         # The same step makes pixels square.
-        if (width, height) != self.size:
-            grows = self.size[0] > width or self.size[1] > height
+        if (width, height) != self._resized:
+            grows = self._resized[0] > width or self._resized[1] > height
             name = self.spec.interpolation
             # Averaging over areas can only shrink a picture.
             interpolation = _INTERPOLATION["bilinear" if name == "area" and grows else name]
-            rgb = np.asarray(cv2.resize(rgb, self.size, interpolation=interpolation), np.uint8)
+            rgb = np.asarray(cv2.resize(rgb, self._resized, interpolation=interpolation), np.uint8)
+        if (crop := self.spec.crop) is not None:
+            left, upper = crop.place_in(*self._resized)
+            rgb = rgb[upper : upper + crop.height_px, left : left + crop.width_px]
         rgb = np.ascontiguousarray(rgb)
         gray = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
         return Frame(rgb, np.ascontiguousarray(gray), float(picture.time))
 
-    def _stored_size(self) -> tuple[int, int]:
-        """Returns (width, height) in px of the frames. Adds a note if pixels are not square."""
+    def _settle_size(self) -> None:
+        """Sets the size of the frames, which depends on `info`.
+
+        Adds a note if pixels are not square. Raises VideoError for frames smaller than the crop.
+        """
         size = self.info.width, self.info.height
         aspect = self.info.pixel_aspect
         if aspect != 1:
@@ -377,7 +385,8 @@ class FrameReader:
                     f"its pixels are {aspect.numerator}:{aspect.denominator}; a picture of "
                     f"{size[0]}x{size[1]} px is shown as {square[0]}x{square[1]}"
                 )
-        return target_size(*size, self.spec)
+        self._resized = resized_size(*size, self.spec)
+        self.size = target_size(*size, self.spec)
 
     def _describe_empty_range(self) -> str:
         length = self.info.duration_seconds
@@ -412,6 +421,25 @@ def _exact(seconds: float) -> Fraction:
 
 def target_size(width: int, height: int, spec: DecodeSpec) -> tuple[int, int]:
     """Returns the stored (width, height) in px of a picture of width x height px, as displayed.
+
+    This is the size of the crop, or else `resized_size`. Raises VideoError if the crop is larger
+    than the resized picture.
+    """
+    width, height = resized_size(width, height, spec)
+    if (crop := spec.crop) is None:
+        return width, height
+    if crop.width_px > width or crop.height_px > height:
+        raise VideoError(
+            "too-small",
+            f"the crop of {crop.width_px}x{crop.height_px} px is larger than the frames, which are "
+            f"{width}x{height} px after --resize {spec.resize}; take a smaller --crop or a larger "
+            "--resize, or --upscale",
+        )
+    return crop.width_px, crop.height_px
+
+
+def resized_size(width: int, height: int, spec: DecodeSpec) -> tuple[int, int]:
+    """Returns the (width, height) in px to which a picture of width x height px is resized.
 
     Sides are rounded half up and are at least 1 px. Unless `spec.allow_upscale` is true, a picture
     keeps its own size if the wanted size is larger. For `exact`, it keeps its size if either side

@@ -18,7 +18,8 @@ from flowprep.config import ExtractConfig, FlowSpec, RunOptions
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.config import TrainConfig
 from flowprep.learn.network_options import TSNOptions
-from flowprep.learn.recipes import RECIPES, default_config
+from flowprep.learn.recipes import default_config
+from flowprep.learn.trainings import TRAININGS
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import action_scene, write_video
 from tests.cli.conftest import Command, Result
@@ -101,7 +102,7 @@ def test_options_count_more_than_the_recipe(train: Command, tmp_path: Path) -> N
     )
     assert result.code == 0, result.stderr
     config = stored_config(tmp_path / "run")
-    recipe = RECIPES["tsn"]["rgb"]
+    recipe = TRAININGS["tsn"]["rgb"]
     assert config.model.model == "tsn-resnet18"
     assert config.model.options == TSNOptions(partial_bn=False)
     assert config.clip.stream == "rgb"

@@ -25,11 +25,16 @@ from flowprep.learn.config import (
 from flowprep.learn.network_options import TSNOptions
 from flowprep.learn.networks import NETWORKS
 from flowprep.learn.optimization import count_steps, learning_rate
-from flowprep.learn.recipes import RECIPES, VIEWS, default_config
+from flowprep.learn.recipes import VIEWS, default_config
+from flowprep.learn.trainings import TRAININGS
 
 CONFIGS = {
     "plain": TrainConfig(),
-    **{f"{name}-{stream}": RECIPES[name][stream] for name in RECIPES for stream in RECIPES[name]},
+    **{
+        f"{name}-{stream}": config
+        for name, streams in TRAININGS.items()
+        for stream, config in streams.items()
+    },
 }
 
 
@@ -127,7 +132,7 @@ def test_every_model_has_a_default_that_can_be_built(model: str, stream: InputSt
 def test_recipes_have_the_published_learning_rates(
     recipe: Any, stream: InputStream, rates: dict[int, float]
 ) -> None:
-    spec = RECIPES[recipe][stream].optimization
+    spec = TRAININGS[recipe][stream].optimization
     num_steps = count_steps(spec, 9537)
     assert {step: learning_rate(spec, step, num_steps) for step in rates} == pytest.approx(rates)
 

@@ -47,7 +47,7 @@ def fill_crop(
     length = len(planes)
     zero, per_px = _line(normalization, spec.bound_px)
     # Mirroring negates u.
-    signs = np.array([-per_px if flip else per_px, per_px])
+    signs = per_px * (-1 if flip else 1, 1)
     scales = np.empty((length, 2), np.float32)
     offsets = np.empty((length, 2), np.float32)
     scales[:] = signs * spec.px_per_level
@@ -95,10 +95,13 @@ def prepare() -> None:
 
 
 @functools.cache
-def _line(normalization: NormalizationName, bound_px: float) -> tuple[float, float]:
-    """Returns the value of 0 px, and the increase per px."""
-    ends = np.array([0, bound_px], np.float32)
-    zero, at_bound = normalize_flow(ends, normalization, FlowSpec(bound_px=bound_px)).tolist()
+def _line(
+    normalization: NormalizationName, bound_px: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the values of 0 px, and the increases per px, of x and y: (2,) each."""
+    ends = np.array([0, bound_px], np.float32) + np.zeros((2, 1, 1), np.float32)
+    values = normalize_flow(ends, normalization, FlowSpec(bound_px=bound_px)).astype(np.float64)
+    zero, at_bound = values[:, 0, 0], values[:, 0, 1]
     return zero, (at_bound - zero) / bound_px
 
 

@@ -29,11 +29,10 @@ from flowprep.config import FlowSpec
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import NormalizationName
 from flowprep.learn.config import AugmentSpec, ClipSpec, CropName
+from flowprep.learn.normalizations import Normalization, find_normalization
 
 __all__ = [
-    "NORMALIZATIONS",
     "Crop",
-    "Normalization",
     "crop_flow",
     "crop_frames",
     "flip_flow",
@@ -363,64 +362,38 @@ def with_magnitude(flow: NDArray[np.float32], bound_px: float) -> NDArray[np.flo
 # ---- ranges
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """The numbers that a network gets, as (level - mean) / std.
-
-    A flow level is 127.5 + 127.5 px / bound, not rounded. This is the level of the quantizer
-    `round`, whatever quantizer the data has. An RGB level is the stored value, 0 to 255.
-    """
-
-    flow_mean: float
-    flow_std: float
-    rgb_mean: tuple[float, float, float]
-    """In the order of `rgb_order`."""
-    rgb_std: tuple[float, float, float]
-    """In the order of `rgb_order`."""
-    rgb_order: tuple[int, int, int] = (0, 1, 2)
-    """The order of the network's channels, as indices into RGB."""
-
-
-_MIDDLE = (127.5, 127.5, 127.5)
-
-NORMALIZATIONS: dict[NormalizationName, Normalization | None] = {
-    # Flow stays in px.
-    "px": None,
-    "unit": Normalization(127.5, 127.5, _MIDDLE, _MIDDLE),
-    # yjxiong/temporal-segment-networks, the BN-Inception train_val files: mean_value 128 for flow,
-    # 104, 117, 123 for BGR.
-    "tsn": Normalization(128, 1, (104, 117, 123), (1, 1, 1), (2, 1, 0)),
-    # yjxiong/tsn-pytorch, models.py, resnet. Flow: levels / 255, with .5 and the mean of RGB's
-    # standard deviations. RGB: ImageNet's mean and standard deviation.
-    "tsn-resnet": Normalization(
-        0.5 * 255,
-        0.226 * 255,
-        (0.485 * 255, 0.456 * 255, 0.406 * 255),
-        (0.229 * 255, 0.224 * 255, 0.225 * 255),
-    ),
-    # mmaction2's TSN configurations.
-    "mmaction2": Normalization(128, 128, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-    # piergiaj/pytorch-i3d, charades_dataset.py: level / 255 * 2 - 1 for both.
-    "pytorch-i3d": Normalization(127.5, 127.5, _MIDDLE, _MIDDLE),
-}
-"""The meaning of the names of `ClipSpec.normalization`."""
-
-
 def normalize_flow(
     flow: NDArray[np.float32], name: NormalizationName, spec: FlowSpec
 ) -> NDArray[np.float32]:
     """Returns flow in px as the numbers of a normalization: same shape, float32.
 
-    `flow` may have any shape. `spec` is the data's own, and only its bound counts. With `unit`, 0
-    px and +-bound become 0 and +-1. With `tsn`, they become -.5 and -128 to 127, and so on. The
-    quantizer makes no difference. Raises ConfigError for an unknown name.
+    `flow` is (..., 2, H, W), or of any shape for a normalization that treats x and y alike. `spec`
+    is the data's own, and only its bound counts. With `unit`, 0 px and +-bound become 0 and +-1.
+    With `tsn`, they become -.5 and -128 to 127, and so on. The quantizer makes no difference.
+    Raises ConfigError for an unknown name, and for a shape that it is not for.
     """
-    if (numbers := _normalization(name)) is None:
+    if (numbers := find_normalization(name)) is None:
         return np.array(flow)
-    scale = np.float32(127.5 / spec.bound_px / numbers.flow_std)
-    result: NDArray[np.float32] = flow * scale
-    if numbers.flow_mean != 127.5:
-        result += np.float32((127.5 - numbers.flow_mean) / numbers.flow_std)
+    per_px, level_of_zero = 1.0, 0.0
+    if numbers.flow_unit == "level":
+        per_px, level_of_zero = 127.5 / spec.bound_px, 127.5
+    scales = [np.float32(per_px / std) for std in numbers.flow_std]
+    offsets = [
+        np.float32((level_of_zero - mean) / std)
+        for mean, std in zip(numbers.flow_mean, numbers.flow_std, strict=True)
+    ]
+    if scales[0] == scales[1] and offsets[0] == offsets[1]:
+        result: NDArray[np.float32] = flow * scales[0]
+        if offsets[0]:
+            result += offsets[0]
+        return result
+    if flow.ndim < 3 or flow.shape[-3] != 2:
+        raise ConfigError(
+            f"normalization {name} has numbers for x and y alone, got flow of shape {flow.shape}; "
+            "take another normalization"
+        )
+    result = flow * np.array(scales, np.float32)[:, None, None]
+    result += np.array(offsets, np.float32)[:, None, None]
     return result
 
 
@@ -432,11 +405,11 @@ def normalize_frames(frames: NDArray[np.uint8], name: NormalizationName) -> NDAr
     """
     numbers = _rgb_normalization(name)
     result = np.empty((frames.shape[0], 3, *frames.shape[1:3]), np.float32)
-    for channel, (place, mean, std) in enumerate(
+    for channel, (color, mean, std) in enumerate(
         zip(numbers.rgb_order, numbers.rgb_mean, numbers.rgb_std, strict=True)
     ):
         plane = result[:, channel]
-        np.subtract(frames[..., place], np.float32(mean), out=plane)
+        np.subtract(frames[..., "RGB".index(color)], np.float32(mean), out=plane)
         plane *= np.float32(1 / std)
     return result
 
@@ -454,7 +427,8 @@ def normalize_differences(
     numbers = _rgb_normalization(name)
     stds = (255.0, 255.0, 255.0) if name == "tsn-resnet" else numbers.rgb_std
     result = np.empty((first.shape[0], 3, *first.shape[1:3]), np.float32)
-    for channel, (place, std) in enumerate(zip(numbers.rgb_order, stds, strict=True)):
+    for channel, (color, std) in enumerate(zip(numbers.rgb_order, stds, strict=True)):
+        place = "RGB".index(color)
         plane = result[:, channel]
         np.subtract(second[..., place], first[..., place], out=plane, dtype=np.float32)
         plane *= np.float32(1 / std)
@@ -462,15 +436,9 @@ def normalize_differences(
 
 
 def _rgb_normalization(name: NormalizationName) -> Normalization:
-    if (numbers := _normalization(name)) is None:
+    if (numbers := find_normalization(name)) is None:
         raise ConfigError(f"normalization {name} is for stream flow; take another one for rgb")
     return numbers
-
-
-def _normalization(name: NormalizationName) -> Normalization | None:
-    if name not in NORMALIZATIONS:
-        raise ConfigError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {name!r}")
-    return NORMALIZATIONS[name]
 
 
 # ---- channels

@@ -241,7 +241,7 @@ def check_match(path: Path, match: Match, model: ClipModel) -> None:
     if match.format_name is not None and not match.offers:
         form = FOREIGN[match.format_name]
         raise WeightsError(
-            f"{path} holds {form.description} ({form.project}), for {' or '.join(form.networks)}; "
+            f"{path} holds {form.description} ({form.project}), for {', '.join(form.networks)}; "
             f"the model is {type(model).__name__}. Make one of these"
         )
     targets = model.state_dict()

@@ -23,6 +23,7 @@ from flowprep.learn.clips import indices as clip_indices
 from flowprep.learn.clips import transforms
 from flowprep.learn.clips.transforms import Crop, crop_flow, crop_frames, flip_flow, flip_frames
 from flowprep.learn.config import AugmentSpec, ClipSpec
+from flowprep.learn.normalizations import NORMALIZATIONS
 from flowprep.synthetic import Layer, Motion, Scene, action_scene, write_video
 from tests.learn.clips.samples import view_indices
 
@@ -461,6 +462,12 @@ def test_a_point_that_leaves_stays_on_the_border() -> None:
 FLOW_FORMULAS = {
     "unit": lambda q: q / 127.5 - 1,
     "tsn": lambda q: q - 128,
+    "tsn-rgb": lambda q: q - 128,
+    "tsn-pytorch": lambda q: q - 128,
+    # Its own levels are truncated, which is half a level less.
+    "mars": lambda q: q - 0.5 - 127.5,
+    "torchvision-video": lambda q: q / 127.5 - 1,
+    "slowfast": lambda q: q / 127.5 - 1,
     "tsn-resnet": lambda q: (q / 255 - 0.5) / 0.226,
     "mmaction2": lambda q: (q - 128) / 128,
     "pytorch-i3d": lambda q: q / 255 * 2 - 1,
@@ -468,6 +475,14 @@ FLOW_FORMULAS = {
 RGB_FORMULAS = {
     "unit": lambda q: q / 127.5 - 1,
     "tsn": lambda q: q[..., ::-1] - [104, 117, 123],
+    "tsn-rgb": lambda q: q - [123, 117, 104],
+    "tsn-pytorch": lambda q: q - [128, 117, 104],
+    "mars": lambda q: q - [114.7748, 107.7354, 99.475],
+    "vmz": lambda q: (q - [110.201, 100.64, 95.9966]) / [58.1489, 56.4701, 55.3324],
+    "torchvision-video": lambda q: (
+        (q / 255 - [0.43216, 0.394666, 0.37645]) / [0.22803, 0.22145, 0.216989]
+    ),
+    "slowfast": lambda q: (q / 255 - 0.45) / 0.225,
     "tsn-resnet": lambda q: (q / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
     "mmaction2": lambda q: (q - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375],
     "pytorch-i3d": lambda q: q / 255 * 2 - 1,
@@ -475,8 +490,21 @@ RGB_FORMULAS = {
 
 
 def test_every_name_has_its_numbers() -> None:
-    assert set(transforms.NORMALIZATIONS) == set(get_args(NormalizationName))
-    assert set(FLOW_FORMULAS) == set(RGB_FORMULAS) == set(get_args(NormalizationName)) - {"px"}
+    names = set(get_args(NormalizationName))
+    assert set(NORMALIZATIONS) == names
+    assert set(RGB_FORMULAS) == names - {"px"}
+    assert set(FLOW_FORMULAS) == names - {"px", "vmz"}
+
+
+def test_vmz_takes_px_and_has_numbers_for_x_and_for_y() -> None:
+    flow = random_flow()
+    found = transforms.normalize_flow(flow, "vmz", FlowSpec(bound_px=7.0))
+    means = np.array([0.0046635, 0.0046261])[:, None, None]
+    stds = np.array([0.972347, 0.755146])[:, None, None]
+    np.testing.assert_allclose(found, (flow - means) / stds, atol=1e-5)
+    assert found.dtype == np.float32
+    with pytest.raises(ConfigError, match="vmz has numbers for x and y alone"):
+        transforms.normalize_flow(flow[:, :1].repeat(3, 1), "vmz", FlowSpec())
 
 
 @pytest.mark.parametrize("name", FLOW_FORMULAS)
@@ -513,7 +541,8 @@ def test_frames_become_the_consumers_numbers(name: Any) -> None:
     assert actual.dtype == np.float32
     assert actual.shape == (2, 3, 40, 52)
     expected = RGB_FORMULAS[name](frames.astype(np.float64)).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+    # The mean is rounded to float32 too.
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=3e-7 * np.ptp(expected))
 
 
 def test_unknown_ranges_are_refused() -> None:
