@@ -19,6 +19,7 @@ import codecs
 import math
 import os
 import pickletools
+import re
 import struct
 import warnings
 from collections.abc import Callable
@@ -195,7 +196,7 @@ class _Machine:
         text = self.line().removesuffix(b"L")
         if text in (b"00", b"01"):
             return text == b"01"
-        if not text.lstrip(b"+-").isdigit():
+        if not re.fullmatch(rb"[+-]?[0-9]+", text):
             raise FormatError(f"a number must be written in digits, got {show(text)}")
         return int(text)
 
