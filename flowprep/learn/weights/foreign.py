@@ -14,6 +14,7 @@ from functools import cached_property
 
 import torch
 
+from flowprep.learn.clip_inputs import RecipeName
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.weights.offers import Offer
 from flowprep.learn.weights.reading import WeightsFile
@@ -155,7 +156,7 @@ class ForeignFormat:
     """The first rule that matches a name applies to it."""
     networks: tuple[str, ...]
     """The names of our networks that the weights may belong to."""
-    recipes: tuple[str, ...] = ()
+    recipes: tuple[RecipeName, ...] = ()
     """The names of the published recipes of these weights."""
     hints: tuple[Hint, ...] = ()
     absent: tuple[Mark, ...] = ()

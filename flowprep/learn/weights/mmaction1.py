@@ -32,6 +32,7 @@ _RESNET = (
 )
 
 _BN_INCEPTION = (
+    # Frames are blue, green, red: to_rgb=False in test_configs/TSN/ucf101/tsn_rgb_bninception.py.
     Rule(r"backbone\.(conv1_7x7_s2\.weight)", r"\1", (BGR_TO_RGB,)),
     Rule(r"backbone\.((?:conv\d|inception_\d\w)_\w+_bn\.\w+)", r"\1", (SQUEEZED,)),
     Rule(r"backbone\.((?:conv\d|inception_\d\w)_\w+\.\w+)", r"\1"),

@@ -51,6 +51,11 @@ _HINTS = (
         {"temporal_pool": True},
     ),
     Hint(
+        Mark(r"base_model\.layer1\.0\.net\.conv1\.weight"),
+        "Its shift is before whole blocks, their shortcuts too (block).",
+        {"shift_place": "block"},
+    ),
+    Hint(
         Mark(r"base_model\.layer\d\.(?:net\.)?\d+\.nl\..+"),
         "It has non-local blocks.",
         {"non_local": True, "non_local_style": "tsm"},
@@ -63,7 +68,7 @@ TSM = {
     "tsm-resnet": ForeignFormat(
         "mit-han-lab/temporal-shift-module",
         f"{_DESCRIPTION}; the base is a ResNet",
-        (Mark(r"base_model\.layer1\..+\.net\.weight"),),
+        (Mark(r"base_model\.layer1\.0\.(?:conv1\.net|net\.conv1)\.weight"),),
         (*_RESNET, *_CLASSIFIERS),
         ("tsm-resnet50", "tsm-resnet18"),
         ("tsm",),

@@ -2,7 +2,7 @@
 
 A table says how a project calls each tensor of a ResNet-50. `resnet_values` draws a file of these
 names, and `resnet_logits` computes with it by `torch.nn.functional` alone: neither knows flowprep's
-rules or networks. `NAMES_IN_SOURCE` holds the tables to the sources.
+rules or networks. `NAMES_IN_SOURCE` in `test_foreign` holds the tables to the sources.
 """
 
 from __future__ import annotations
@@ -34,9 +34,6 @@ class Naming:
     classifier: str
     stage: Mapping[int, str]
     """What stands for STAGE in each stage."""
-    non_local: Mapping[str, str] | None = None
-    """theta, phi, g, out and bn of a non-local block."""
-    out_has_bias: bool = True
 
     def of(self, template: str, stage: int, block: int) -> str:
         return template.replace("STAGE", self.stage[stage]).replace("BLOCK", str(block))
@@ -66,11 +63,36 @@ def tsm_naming(*, shifts: bool, pools_time: bool = False) -> Naming:
     )
 
 
+TSM_NON_LOCAL = {
+    "layer2.0": 512,
+    "layer2.2": 512,
+    "layer3.0": 1024,
+    "layer3.2": 1024,
+    "layer3.4": 1024,
+}
+"""The blocks with a non-local block after them (ops/non_local.py), and their channels."""
+
+
 def tsm_non_local_name(name: str) -> str:
     """Returns a tensor's name in a block that is wrapped with a non-local one after it."""
-    for place in ("layer2.0", "layer2.2", "layer3.0", "layer3.2", "layer3.4"):
+    for place in TSM_NON_LOCAL:
         name = name.replace(f"{place}.", f"{place}.block.")
     return name
+
+
+def tsm_non_local_shapes(place: str, channels: int) -> Shapes:
+    """Yields the tensors of a non-local block, `nl`: g and phi are followed by a pool."""
+    name, inner = f"base_model.{place}.nl", channels // 2
+    for part, after, before in (
+        ("g.0", inner, channels),
+        ("phi.0", inner, channels),
+        ("theta", inner, channels),
+        ("W.0", channels, inner),
+    ):
+        yield f"{name}.{part}.weight", (after, before, 1, 1, 1)
+        yield f"{name}.{part}.bias", (after,)
+    yield from ((f"{name}.W.1.{part}", (channels,)) for part in NORM)
+    yield f"{name}.W.1.num_batches_tracked", ()
 
 
 def mmaction2_naming(*, shifts: bool = False) -> Naming:
