@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch
 
 from flowprep.errors import WeightsError
 from flowprep.learn.checkpoint import Checkpoint, load_checkpoint
-from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.clip_inputs import RecipeName, StreamName
 from flowprep.learn.evaluate import checkpoint_file, checkpoint_notes
 from flowprep.learn.networks import clip_inputs, find_network
+from flowprep.learn.recipes import RECIPES
 from flowprep.learn.weights.files import CHECKPOINT_FORMAT, read_file
 from flowprep.learn.weights.fits import (
     Fit,
@@ -66,7 +67,7 @@ class WeightsDescription:
     """The name of its format; None for ours and for an unknown one."""
     fits: tuple[Fit, ...]
     """The networks whose every tensor it has."""
-    recipes: tuple[str, ...]
+    recipes: tuple[RecipeName, ...]
     """The names of the published recipes that belong to it."""
     details: Mapping[str, str]
     """What the file says besides its tensors."""
@@ -85,7 +86,7 @@ class WeightsDescription:
         head = f"{self.source}: {self.container}, {format_count(self.num_tensors, 'tensor')}"
         rows = [("what it is", self.kind)]
         rows += [("fits", told_fit(fit)) for fit in self.fits]
-        rows += [("recipe", recipe) for recipe in self.recipes]
+        rows += [("recipe", f"--recipe {name}: {RECIPES[name].title}") for name in self.recipes]
         rows += [("says", f"{name}: {value}") for name, value in self.details.items()]
         rows += [("note", note) for note in self.notes]
         rows += [("odd", odd) for odd in self.odd]
@@ -247,11 +248,19 @@ def _describe_foreign(file: WeightsFile) -> WeightsDescription:
         found is not None or bool(fits),
         None if found is None else found[0],
         fits,
-        () if found is None else found[1].recipes,
+        () if found is None else tuple(_fitting_recipes(found[1].recipes, fits)),
         file.details,
         tuple(notes),
         tuple(odd),
     )
+
+
+def _fitting_recipes(names: Iterable[RecipeName], fits: Sequence[Fit]) -> Iterator[RecipeName]:
+    """Yields the recipes that have a network and a stream that weights fit."""
+    for name in names:
+        recipe = RECIPES[name]
+        if any(fit.network in recipe.networks and fit.stream in recipe.streams for fit in fits):
+            yield name
 
 
 def _nearest(file: WeightsFile) -> Iterator[str]:
@@ -269,7 +278,8 @@ def _nearest(file: WeightsFile) -> Iterator[str]:
         f"{listed(others)}"
     )
     if lacking:
-        yield f"such a file has a tensor of the name and shape of {listed(lacking)}"
+        names = (pattern.replace("\\.", ".").replace(".+", "...") for pattern in lacking)
+        yield f"a file of {name} has besides: {listed(names)}"
 
 
 def _told_miss(miss: Miss | None) -> str:

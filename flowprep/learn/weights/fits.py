@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.models.base import ClipModel
@@ -63,16 +64,18 @@ def find_fits(file: WeightsFile, names: Sequence[str] = ()) -> tuple[Fit, ...]:
 
     All networks are tried if no names are given. Nothing is drawn and nothing is changed.
     """
-    found = (_find_fit(file, name) for name in _known(names))
+    shapes = _without_values(file)
+    found = (_find_fit(shapes, name) for name in _known(names))
     return tuple(fit for fit in found if fit is not None)
 
 
 def nearest_network(file: WeightsFile, names: Sequence[str] = ()) -> Miss | None:
     """Returns the network that shares the most tensors with a file; None if none shares any."""
     best: Miss | None = None
+    shapes = _without_values(file)
     for name in _known(names):
         model = make_bare(name, next(iter(find_network(name).inputs)))
-        match = match_file(file, model)
+        match = match_file(shapes, model)
         miss = Miss(name, len(_same(match)), len(model.state_dict()), match)
         if best is None or miss.num_shared > best.num_shared:
             best = miss
@@ -88,7 +91,7 @@ def make_bare(
     options: Mapping[str, Any] | None = None,
 ) -> ClipModel:
     """Makes a network without memory for its weights: names, shapes and types alone."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NothingDrawn():
         return find_network(name).make(
             clip_inputs(name, stream, num_frames),
             num_classes,
@@ -126,6 +129,45 @@ def file_options(file: WeightsFile, name: str) -> dict[str, Any]:
     hinted = {} if form is None else form[1].hinted_options(file.tensors)
     known = {item.name for item in dataclasses.fields(find_network(name).options)}
     return {option: value for option, value in hinted.items() if option in known}
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out the drawing of first values, which on `meta` takes most of a network's making."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_"):
+            return (*args, *given.values())[0]
+        return func(*args, **given)
+
+
+class _Shapes(Mapping[str, torch.Tensor]):
+    """Tensors of the shapes and types of others, on the device `meta`."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._tensors[name].to("meta")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def _without_values(file: WeightsFile) -> WeightsFile:
+    return dataclasses.replace(file, tensors=_Shapes(file.tensors))
 
 
 def _known(names: Sequence[str]) -> list[str]:
