@@ -382,6 +382,8 @@ RECIPES: dict[RecipeName, Recipe] = {
             for stream in _FLOW_AND_RGB
         },
         (
+            "MARS truncates levels and subtracts 127.5. Counted as those of `round`, its levels "
+            "are half a level higher, so the mean here is 128.",
             "The weights `64f` were trained on 64 fields or frames: give --frames 64.",
             "MARS tests all clips of 16 of a video, one after the other. Here the test is 10 clips "
             "at equal distances.",
