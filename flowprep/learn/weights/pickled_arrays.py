@@ -5,7 +5,9 @@ and calls functions that it names. This machine knows the steps that plain value
 numpy's arrays need, and no function but those of `_GLOBALS`, which it does not call either: it does
 itself what they would do. Everything else is refused by its name.
 
-Python 2 wrote its strings as bytes; names among them are read as latin-1. Protocols 0 to 5.
+Python 2 wrote its strings as bytes; names among them are read as latin-1. Protocols 0 to 5. The
+steps have pickletools' names. Its `genops` is not used: it takes the strings of protocol 0 for
+ASCII, which the bytes of arrays are not, and copies the others several times.
 
 Sources: Lib/pickletools.py in python/cpython; array_reduce and array_setstate in numpy's
 methods.c, arraydescr_reduce in its descriptor.c.
@@ -17,6 +19,7 @@ import codecs
 import math
 import os
 import pickletools
+import re
 import struct
 import warnings
 from collections.abc import Callable
@@ -100,12 +103,13 @@ class _Type:
     def __init__(self, code: str) -> None:
         if code not in _KINDS:
             raise UnsupportedError(f"arrays of numpy's type {code[:20]!r}")
+        self._code = code
         self.value: np.dtype[Any] = np.dtype(code)
 
     def set_order(self, order: str) -> None:
         if order not in ("<", ">", "|", "="):
             raise FormatError(f"a byte order must be <, >, | or =, got {order[:20]!r}")
-        self.value = self.value.newbyteorder(order)
+        self.value = np.dtype(order + self._code)
 
 
 class _Global:
@@ -138,16 +142,16 @@ class _Machine:
         for _ in range(MAX_STEPS):
             start = self._position
             code = chr(self.take(1)[0])
-            step = pickletools.code2op.get(code)
-            if step is None:
+            name = _NAMES.get(code)
+            if name is None:
                 raise FormatError(f"byte {start} is {code!r}, which begins no step of a pickle")
-            if step.name == "STOP":
+            if name == "STOP":
                 if self._position != len(self._data):
                     rest = len(self._data) - self._position
                     raise FormatError(f"{rest} bytes follow its end at byte {self._position}")
                 return self.pop()
             try:
-                self.do(step.name)
+                self.do(name)
             except (FormatError, UnsupportedError) as error:
                 raise type(error)(f"{error} (byte {start})") from error
         raise FormatError(f"it must have {MAX_STEPS} steps at most")
@@ -192,7 +196,7 @@ class _Machine:
         text = self.line().removesuffix(b"L")
         if text in (b"00", b"01"):
             return text == b"01"
-        if not text.lstrip(b"+-").isdigit():
+        if not re.fullmatch(rb"[+-]?[0-9]+", text):
             raise FormatError(f"a number must be written in digits, got {show(text)}")
         return int(text)
 
@@ -204,7 +208,6 @@ class _Machine:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # for an escape that Python does not know
             try:
-                # pickletools would read it as ASCII, which the bytes of arrays are not.
                 return codecs.escape_decode(text[1:-1])[0]
             except (ValueError, Warning) as error:
                 raise FormatError(f"a string is no Python string: {error}") from error
@@ -370,6 +373,8 @@ def _told(value: object) -> str:
         return value.name
     return {_Array: "an array", _Type: "a dtype"}.get(type(value), type(value).__name__)
 
+
+_NAMES = {step.code: step.name for step in pickletools.opcodes}
 
 _GLOBALS = {
     "numpy ndarray": "ndarray",

@@ -131,6 +131,7 @@ YJXIONG = {
         ),
         _BN_INCEPTION_BLOBS,
         ("tsn-bn-inception", "bn-inception"),
+        recipes=("yjxiong-tsn",),
         norm_eps=1e-5,
         hints=(
             Hint(Mark(r"conv1/7x7_s2\[0\]"), _POOLS_UP),
@@ -148,6 +149,7 @@ YJXIONG = {
         (Mark(r"base_model\.conv1_7x7_s2\.weight", IMAGE_KERNEL),),
         _bn_inception(r"base_model\.", r"new_fc|base_model\.fc"),
         ("tsn-bn-inception", "bn-inception", "tsm-bn-inception"),
+        recipes=("tsn-pytorch",),
         norm_eps=1e-5,
         hints=(Hint(Mark(r"base_model\.conv1_7x7_s2\.weight"), _POOLS_UP),),
     ),
@@ -157,6 +159,7 @@ YJXIONG = {
         (Mark(r"conv1_7x7_s2\.weight", IMAGE_KERNEL),),
         _bn_inception("", r"fc|fc_action|last_linear"),
         ("bn-inception", "tsn-bn-inception", "tsm-bn-inception"),
+        recipes=("tsn-pytorch",),
         norm_eps=1e-5,
         hints=(Hint(Mark(r"conv1_7x7_s2\.weight"), _POOLS_UP),),
         # PyTorch counts batches since 0.4.1, which is younger than these files: ours do.
@@ -168,6 +171,7 @@ YJXIONG = {
         (Mark(r"conv1_1\[0\]", (None, None, 3, 3)), Mark(r"conv5_3\[0\]"), Mark(r"fc7\[0\]")),
         _VGG_BLOBS,
         ("vgg16",),
+        recipes=("yjxiong-two-stream",),
         hints=(
             Hint(
                 Mark(r"conv1_1\[0\]"),

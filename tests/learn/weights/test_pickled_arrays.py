@@ -243,6 +243,7 @@ def an_array(shape: bytes, data: bytes) -> bytes:
         (b"I1\nt.", "needs a mark that is not there"),
         (b"h\x07.", "asks for its value 7"),
         (b"Ione\n.", "written in digits, got 'one'"),
+        (b"I--1\n.", "written in digits, got '--1'"),
         (b"Fone\n.", "written in digits, got 'one'"),
         (b"I" + b"1" * 5000 + b"\n.", "within 1000 bytes"),
         (b"Sone\n.", "in quotes"),

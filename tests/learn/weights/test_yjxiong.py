@@ -95,7 +95,7 @@ def write(path: Path, layers: Layers, style: Style = "packed") -> Path:
     return path
 
 
-def images(num_channels: int, side: int = 64) -> torch.Tensor:
+def images(num_channels: int, side: int = 32) -> torch.Tensor:
     return torch.randn(2, num_channels, side, side, generator=torch.Generator().manual_seed(1))
 
 
