@@ -51,6 +51,8 @@ ROOMS = (
     "flowprep.learn.normalizations",
     "flowprep.learn.layers",
     "flowprep.learn.models",
+    "flowprep.learn.network_entry",
+    "flowprep.learn.network_builders",
     "flowprep.learn.networks",
     "flowprep.learn.config",
     "flowprep.learn.trainings",

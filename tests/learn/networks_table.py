@@ -1,85 +1,150 @@
-"""Writes the table of docs/networks.md: `python -m tests.learn.networks_table`.
+"""Writes the tables of docs/networks.md: `python -m tests.learn.networks_table`.
 
-Everything in the table follows from `flowprep.learn.networks`.
+Everything in them follows from `flowprep.learn.networks`, and from the tables of recipes and of
+foreign weights, which name the networks that they are for.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
-from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.clip_inputs import ClipInput, StreamName
 from flowprep.learn.create import create_model
 from flowprep.learn.models.cost import count_macs, count_parameters
-from flowprep.learn.networks import NETWORKS, Network
+from flowprep.learn.network_entry import Network
+from flowprep.learn.network_options import NetworkOptions, NonLocalOptions
+from flowprep.learn.networks import NETWORKS
+from flowprep.learn.recipes import RECIPES
+from flowprep.learn.weights.formats import FOREIGN
 from flowprep.words import format_count
 
-__all__ = ["PAGE", "table", "written_table"]
+__all__ = ["PAGE", "tables", "written_tables"]
 
 PAGE = Path(__file__).parents[2] / "docs/networks.md"
-CROP_PX = 224
 NUM_CLASSES = 101
 
+Table = list[tuple[str, ...]]
 
-def table() -> str:
-    """Returns the table, a row for each network."""
-    header = (
-        "| `--model` | what it is | paper | `--stream`: what it takes of a clip | segments | "
-        "its own options | parameters | multiply-adds |",
-        "|---|---|---|---|---|---|---|---|",
-    )
-    return "\n".join([*header, *(_row(name, network) for name, network in NETWORKS.items())])
+FAMILIES = {
+    "clips": "one image or one stack of fields at a time",
+    "segments": "several stacks of a video together",
+    "volumes": "a volume: fields or frames along time",
+}
 
 
-def written_table() -> str:
-    """Returns the table that the page has: the first one."""
-    text = PAGE.read_text(encoding="utf-8")
-    return text[text.index("| ") :].partition("\n\n")[0]
+def tables() -> dict[str, str]:
+    """Returns each table by its name in the page's comments."""
+    made: dict[str, Table] = {name: [*_what(_family(name))] for name in FAMILIES}
+    made["figures"] = [*_figures()]
+    made["weights"] = [*_weights()]
+    return {name: _markdown(rows) for name, rows in made.items()}
 
 
-def _row(name: str, network: Network) -> str:
-    streams = [
-        f"`{stream}`: {' and '.join(map(_input, inputs))}"
-        for stream, inputs in network.inputs.items()
-    ]
-    options = [f"`--{item.name.replace('_', '-')}`" for item in dataclasses.fields(network.options)]
-    parameters, macs = _cost(name, network)
-    cells = (
-        f"`{name}`",
-        network.description,
-        network.paper,
-        "; ".join(streams),
-        str(network.num_segments) if network.sees == "segments" else "",
-        ", ".join(options),
-        f"{parameters / 1e6:.2f} M",
-        f"{macs / 1e9:.2f} G",
-    )
-    return f"| {' | '.join(cells)} |"
+def written_tables() -> dict[str, str]:
+    """Returns the tables that the page has: each stands below `<!-- table NAME -->`."""
+    found = re.findall(r"<!-- table (\w+) -->\n\n(.*?)\n\n", PAGE.read_text(encoding="utf-8"), re.S)
+    return dict(found)
+
+
+def _markdown(rows: Table) -> str:
+    header, *rest = [f"| {' | '.join(cells)} |" for cells in rows]
+    return "\n".join([header, "|" + "---|" * len(rows[0]), *rest])
+
+
+def _family(family: str) -> dict[str, Network]:
+    def family_of(network: Network) -> str:
+        first = next(iter(network.inputs.values()))[0]
+        if network.sees == "segments":
+            return "segments"
+        return "clips" if first.form == "stack" else "volumes"
+
+    return {name: network for name, network in NETWORKS.items() if family_of(network) == family}
+
+
+def _what(networks: Mapping[str, Network]) -> Iterable[tuple[str, ...]]:
+    """Yields what each network is, where it comes from and what it takes."""
+    yield "`--model`", "what it is", "paper", "what it takes", "its own options"
+    for name, network in networks.items():
+        yield (
+            f"`{name}`",
+            network.description,
+            network.paper,
+            _inputs(network),
+            _options(network.options),
+        )
+
+
+def _figures() -> Iterable[tuple[str, ...]]:
+    """Yields the cost of each network, and the accuracy that was published."""
+    yield "`--model`", "parameters", "multiply-adds", "published accuracy"
+    for name, network in NETWORKS.items():
+        parameters, macs = _cost(name, network)
+        yield (
+            f"`{name}`",
+            f"{parameters / 1e6:.1f} M",
+            f"{macs / 1e9:.1f} G",
+            network.accuracy,
+        )
+
+
+def _weights() -> Iterable[tuple[str, ...]]:
+    """Yields the recipes of each network, and the projects whose weights load."""
+    yield "`--model`", "weights that load", "`--recipe`"
+    for name in NETWORKS:
+        projects = dict.fromkeys(
+            project
+            for form in FOREIGN.values()
+            if name in form.networks
+            for project in form.project.split(", ")
+        )
+        recipes = [f"`{recipe}`" for recipe, of in RECIPES.items() if name in of.networks]
+        yield f"`{name}`", ", ".join(projects), ", ".join(recipes)
+
+
+def _inputs(network: Network) -> str:
+    """Returns the inputs of each stream, and how many clips of a video go together."""
+    streams = [f"{' and '.join(map(_input, inputs))}" for inputs in network.inputs.values()]
+    segments = f"{network.num_segments} segments of " if network.sees == "segments" else ""
+    return f"{segments}{', or '.join(streams)}"
 
 
 def _input(one: ClipInput) -> str:
     words = {"flow": "field", "rgb": "frame", "rgb-difference": "difference"}
     count = format_count(one.num_frames, words[one.stream])
-    stride = f", every {one.frame_stride}" if one.frame_stride > 1 else ""
-    return f"{one.form} of {count}{stride}"
+    return count + (f", every {one.frame_stride}th" if one.frame_stride > 1 else "")
+
+
+def _options(kind: type[NetworkOptions]) -> str:
+    """Returns the options of a network. Those of non-local blocks have a section of their own."""
+    names = [item.name for item in dataclasses.fields(kind)]
+    if issubclass(kind, NonLocalOptions):
+        others = {item.name for item in dataclasses.fields(NonLocalOptions)} - {"non_local"}
+        names = [name for name in names if name not in others]
+    return ", ".join(f"`--{name.replace('_', '-')}`" for name in names)
 
 
 def _cost(name: str, network: Network) -> tuple[int, int]:
-    """Returns the parameters, and the multiply-adds of one clip, of the first stream."""
-    stream = next(iter(network.inputs))
+    """Returns the parameters, and the multiply-adds of one view, of the first stream."""
+    stream: StreamName = next(iter(network.inputs))
     with torch.device("meta"):
-        model = create_model(name, stream=stream, num_classes=NUM_CLASSES, crop_px=CROP_PX)
-    clips = (1, 1) if model.joins_segments else (1,)
-    shapes = [(*clips, *one.shape(CROP_PX)) for one in model.inputs]
+        model = create_model(name, stream=stream, num_classes=NUM_CLASSES, crop_px=network.crop_px)
+    clips = (1, network.num_segments) if model.joins_segments else (1,)
+    shapes = [(*clips, *one.shape(network.crop_px)) for one in model.inputs]
     return count_parameters(model), count_macs(model, *shapes)
 
 
 def main() -> None:
     """Rewrites the page."""
     text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(text.replace(written_table(), table(), 1), encoding="utf-8")
+    written = written_tables()
+    for name, table in tables().items():
+        text = text.replace(written[name], table, 1)
+    PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

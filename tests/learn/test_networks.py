@@ -23,7 +23,7 @@ from flowprep.learn.config import (
 from flowprep.learn.network_options import NonLocalOptions, TSNOptions
 from flowprep.learn.networks import NETWORKS, clip_inputs, make_options
 from flowprep.learn.recipes import RECIPES, default_config
-from tests.learn.networks_table import table, written_table
+from tests.learn.networks_table import tables, written_tables
 from tests.learn.two_towers import two_towers
 
 __all__ = ["two_towers"]
@@ -39,7 +39,7 @@ def test_each_network_has_a_file_and_each_file_an_entry() -> None:
 
 
 def test_the_page_has_every_network() -> None:
-    assert written_table() == table(), "run: python -m tests.learn.networks_table"
+    assert written_tables() == tables(), "run: python -m tests.learn.networks_table"
 
 
 @pytest.mark.parametrize("name", NETWORKS)

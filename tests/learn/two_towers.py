@@ -10,7 +10,8 @@ from torch import nn
 
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.models.base import ClipModel
-from flowprep.learn.networks import NETWORKS, Network
+from flowprep.learn.network_entry import Network
+from flowprep.learn.networks import NETWORKS
 
 __all__ = ["INPUTS", "TwoTowers", "add_two_towers", "two_towers"]
 

@@ -1,0 +1,118 @@
+"""What makes each network: functions that import its file when it is made, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flowprep.learn.network_entry import Builder
+
+__all__ = [
+    "cnn_m",
+    "i3d",
+    "i3d_resnet50",
+    "mc3_18",
+    "r2d_18",
+    "r2plus1d_18",
+    "r2plus1d_34",
+    "r3d_18",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnext3d",
+    "rmc3_18",
+    "slow",
+    "tsn",
+]
+
+
+def cnn_m() -> Builder:
+    from flowprep.learn.models.cnn_m import CNNM
+
+    return CNNM
+
+
+def resnet18() -> Builder:
+    from flowprep.learn.models.resnet import resnet18
+
+    return resnet18
+
+
+def resnet34() -> Builder:
+    from flowprep.learn.models.resnet import resnet34
+
+    return resnet34
+
+
+def resnet50() -> Builder:
+    from flowprep.learn.models.resnet import resnet50
+
+    return resnet50
+
+
+def tsn(base: Callable[[], Builder]) -> Callable[[], Builder]:
+    def build() -> Builder:
+        from flowprep.learn.models.tsn import tsn_over
+
+        return tsn_over(base())
+
+    return build
+
+
+def i3d() -> Builder:
+    from flowprep.learn.models.i3d import I3D
+
+    return I3D
+
+
+def i3d_resnet50() -> Builder:
+    from flowprep.learn.models.i3d_resnet import I3DResNet
+
+    return I3DResNet
+
+
+def r2plus1d_18() -> Builder:
+    from flowprep.learn.models.video_resnet import R2Plus1D
+
+    return R2Plus1D
+
+
+def r2plus1d_34() -> Builder:
+    from flowprep.learn.models.video_resnet import R2Plus1D34
+
+    return R2Plus1D34
+
+
+def r3d_18() -> Builder:
+    from flowprep.learn.models.video_resnet import R3D
+
+    return R3D
+
+
+def mc3_18() -> Builder:
+    from flowprep.learn.models.video_resnet import MC3
+
+    return MC3
+
+
+def rmc3_18() -> Builder:
+    from flowprep.learn.models.video_resnet import RMC3
+
+    return RMC3
+
+
+def r2d_18() -> Builder:
+    from flowprep.learn.models.video_resnet import R2D
+
+    return R2D
+
+
+def resnext3d() -> Builder:
+    from flowprep.learn.models.resnext3d import ResNeXt3D
+
+    return ResNeXt3D
+
+
+def slow() -> Builder:
+    from flowprep.learn.models.slow import Slow
+
+    return Slow
