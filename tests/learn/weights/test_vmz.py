@@ -139,12 +139,12 @@ def test_other_planes_a_wrong_shape_and_a_missing_blob_are_named(tmp_path: Path)
     blobs = blobs_of(theirs, (2, 2, 2, 2))
     path = tmp_path / "x.pkl"
     path.write_bytes(python2_pickle(blobs))
-    assert_refused(
-        ours, path, r"layer2\.0\.conv2\.0\.0\.weight \(shape \(18, 8, 1, 3, 3\) in the file, \(14,"
-    )
+    source, shapes = "comp_2_conv_2_middle_w", r"shape \(18, 8, 1, 3, 3\) in the file, \(14,"
+    message = rf"layer2\.0\.conv2\.0\.0\.weight \(from {source}, {shapes}"
+    assert_refused(ours, path, message)
     ours = R2Plus1D(volume(2), 7, width=WIDTH, variant="vmz")
     path.write_bytes(python2_pickle(blobs | {"comp_2_spatbn_1_riv": np.ones(9, np.float32)}))
-    assert_refused(ours, path, r"layer2\.0\.conv1\.1\.running_var \(shape \(9,\) in the file")
+    assert_refused(ours, path, r"running_var \(from comp_2_spatbn_1_riv, shape \(9,\) in the file")
     del blobs["comp_2_spatbn_1_riv"]
     path.write_bytes(python2_pickle(blobs))
     assert_refused(ours, path, r"are missing: layer2\.0\.conv1\.1\.running_var")
