@@ -18,6 +18,7 @@ from flowprep.learn.networks import NETWORKS, clip_inputs
 from flowprep.learn.recipe_check import check_extraction, data_differences
 from flowprep.learn.recipes import RECIPES, recipe_clip, stream_recipe, training_config
 from flowprep.learn.trainings import TRAININGS
+from flowprep.learn.weights.formats import FOREIGN
 from flowprep.presets import PRESETS
 from tests.learn.recipes_table import table, written_table
 
@@ -33,6 +34,13 @@ def test_every_name_has_a_recipe_for_networks_that_exist() -> None:
     for recipe in RECIPES.values():
         assert recipe.networks
         assert set(recipe.networks) <= set(NETWORKS)
+
+
+def test_weights_of_others_name_recipes_for_their_networks() -> None:
+    for name, form in FOREIGN.items():
+        for recipe in form.recipes:
+            assert recipe in RECIPES, name
+            assert set(form.networks) & set(RECIPES[recipe].networks), name  # type: ignore[index]
 
 
 @pytest.mark.parametrize(("name", "stream"), STREAMS)
