@@ -87,6 +87,7 @@ SLOWFAST = {
         (Mark(r"s1\.pathway0_stem\.conv\.weight", VIDEO_KERNEL),),
         _SLOWFAST,
         _NETWORKS,
+        ("slow-8x8", "slow-4x16"),
         absent=(Mark(r"s1\.pathway1_stem\.conv\.weight"),),
     ),
     "pytorchvideo-slow": ForeignFormat(
@@ -98,6 +99,7 @@ SLOWFAST = {
         ),
         _PYTORCHVIDEO,
         _NETWORKS,
+        ("slow-8x8", "slow-4x16"),
     ),
 }
 """The formats of two projects, by name."""
