@@ -24,7 +24,7 @@ from flowprep.learn.forward import arrange_clips
 from flowprep.learn.placement import place_model
 from tests.learn.models.drawn import draw
 
-NAMES = ("tsm-resnet50",)
+NAMES = ("tsm-resnet50", "slow-8x8")
 SIZE_PX = 224
 TURNS = {"test": 7, "training": 5}
 

@@ -14,8 +14,6 @@ from flowprep.learn.models.resnet import (
     resnet18,
     resnet34,
     resnet50,
-    resnet101,
-    resnet152,
 )
 from flowprep.learn.placement import place_model
 from tests.learn.inputs import stack
