@@ -73,8 +73,9 @@ __all__ = ["features"]
     metavar="FILE",
     cls=GroupedOption,
     group="Features",
-    help="Foreign weights for --model: .safetensors, .pth, or a checkpoint of TensorFlow. For "
-    "stream both, give two files, one for flow and one for RGB, in any order.",
+    help="Foreign weights for --model: .safetensors, .pth, .caffemodel, a .pkl of Caffe2, or a "
+    "checkpoint of TensorFlow. For stream both, give two files, one for flow and one for RGB, in "
+    "any order.",
 )
 @click.option(
     "--stream",

@@ -47,7 +47,8 @@ def weights(
 ) -> int:
     """Say what FILE is, and which network, recipe and classes fit it.
 
-    FILE holds weights: .safetensors, .pth, a checkpoint of TensorFlow, or a checkpoint of flowprep.
+    FILE holds weights: .safetensors, .pth, .caffemodel, a .pkl of Caffe2, a checkpoint of
+    TensorFlow, or a checkpoint of flowprep.
     RUN is a folder that train wrote. The project is recognized by the names and shapes of the
     tensors, never by the name of the file. Nothing in the file is executed.
 

@@ -85,8 +85,8 @@ class ModelSpec:
     """The network's own options, of the type that its entry names. The default is that type's
     defaults."""
     weights: str | None = None
-    """Start from the weights in this file: .safetensors, .pth, or a checkpoint of flowprep or
-    TensorFlow."""
+    """Start from the weights in this file: .safetensors, .pth, .caffemodel, a .pkl of Caffe2, or a
+    checkpoint of flowprep or TensorFlow."""
 
     def __post_init__(self) -> None:
         kind = find_network(self.model).options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +12,14 @@ import torch
 
 from flowprep.errors import WeightsError
 from flowprep.learn.checkpoint import Checkpoint, load_checkpoint
-from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.clip_inputs import RecipeName, StreamName
 from flowprep.learn.evaluate import checkpoint_file, checkpoint_notes
 from flowprep.learn.networks import clip_inputs, find_network
+from flowprep.learn.recipes import RECIPES
 from flowprep.learn.weights.files import CHECKPOINT_FORMAT, read_file
-from flowprep.learn.weights.fits import (
-    Fit,
-    Miss,
-    classes_of,
-    file_options,
-    find_fits,
-    guess_stream,
-    make_bare,
-    nearest_network,
-)
+from flowprep.learn.weights.fits import Fit, make_for, try_networks
 from flowprep.learn.weights.formats import find_format, nearest_format
-from flowprep.learn.weights.load import LoadReport, check_match, make_report, match_file
+from flowprep.learn.weights.load import LoadReport, check_match, make_report
 from flowprep.learn.weights.offers import listed
 from flowprep.learn.weights.reading import WeightsFile
 from flowprep.printable import join_lines
@@ -66,7 +58,7 @@ class WeightsDescription:
     """The name of its format; None for ours and for an unknown one."""
     fits: tuple[Fit, ...]
     """The networks whose every tensor it has."""
-    recipes: tuple[str, ...]
+    recipes: tuple[RecipeName, ...]
     """The names of the published recipes that belong to it."""
     details: Mapping[str, str]
     """What the file says besides its tensors."""
@@ -85,7 +77,7 @@ class WeightsDescription:
         head = f"{self.source}: {self.container}, {format_count(self.num_tensors, 'tensor')}"
         rows = [("what it is", self.kind)]
         rows += [("fits", told_fit(fit)) for fit in self.fits]
-        rows += [("recipe", recipe) for recipe in self.recipes]
+        rows += [("recipe", f"--recipe {name}: {RECIPES[name].title}") for name in self.recipes]
         rows += [("says", f"{name}: {value}") for name, value in self.details.items()]
         rows += [("note", note) for note in self.notes]
         rows += [("odd", odd) for odd in self.odd]
@@ -166,20 +158,9 @@ def describe_loading(
     ConfigError for a network or stream that does not exist.
     """
     source = checkpoint_file(path)
-    file = read_file(source)
-    guessed = guess_stream(file, model) or (next(iter(find_network(model).inputs)), None)
-    wanted = stream or guessed[0]
-    num_frames = guessed[1] if wanted == guessed[0] else None
-    options = file_options(file, model)
-    bare = make_bare(model, wanted, num_frames=num_frames, options=options)
-    num_classes = classes_of(match_file(file, bare), bare)
-    if num_classes is not None:
-        bare = make_bare(
-            model, wanted, num_classes=num_classes, num_frames=num_frames, options=options
-        )
-    match = match_file(file, bare)
-    check_match(source, match, bare)
-    return make_report(source, match)
+    made = make_for(read_file(source), model, stream)
+    check_match(source, made.match, made.model)
+    return make_report(source, made.match)
 
 
 def _describe_checkpoint(
@@ -217,7 +198,8 @@ def _describe_checkpoint(
 
 def _describe_foreign(file: WeightsFile) -> WeightsDescription:
     found = find_format(file.tensors)
-    fits = find_fits(file, () if found is None else found[1].networks)
+    tried = try_networks(file, () if found is None else found[1].networks)
+    fits = tuple(fit for fit in tried if fit.is_exact)
     notes: list[str] = []
     odd: list[str] = []
     if found is not None:
@@ -228,12 +210,12 @@ def _describe_foreign(file: WeightsFile) -> WeightsDescription:
         if unknown:
             odd.append(f"names of no rule of {name}: {listed(unknown)}")
         if not fits:
-            notes.append(_told_miss(nearest_network(file, form.networks)))
+            notes.append(_told_miss(tried))
     elif fits:
         kind = "weights with the names of flowprep's own networks"
     else:
         kind = "unknown: neither flowprep's nor of a project that flowprep knows"
-        notes += [*_nearest(file), _told_miss(nearest_network(file))]
+        notes += [*_nearest(file), _told_miss(tried)]
     if fits and fits[0].match.unexpected:
         odd.append(f"{fits[0].network} has no place for {listed(fits[0].match.unexpected)}")
     odd += _odd_values(file)
@@ -247,11 +229,19 @@ def _describe_foreign(file: WeightsFile) -> WeightsDescription:
         found is not None or bool(fits),
         None if found is None else found[0],
         fits,
-        () if found is None else found[1].recipes,
+        () if found is None else tuple(_fitting_recipes(found[1].recipes, fits)),
         file.details,
         tuple(notes),
         tuple(odd),
     )
+
+
+def _fitting_recipes(names: Iterable[RecipeName], fits: Sequence[Fit]) -> Iterator[RecipeName]:
+    """Yields the recipes that have a network and a stream that weights fit."""
+    for name in names:
+        recipe = RECIPES[name]
+        if any(fit.network in recipe.networks and fit.stream in recipe.streams for fit in fits):
+            yield name
 
 
 def _nearest(file: WeightsFile) -> Iterator[str]:
@@ -269,18 +259,19 @@ def _nearest(file: WeightsFile) -> Iterator[str]:
         f"{listed(others)}"
     )
     if lacking:
-        yield f"such a file has a tensor of the name and shape of {listed(lacking)}"
+        names = (pattern.replace("\\.", ".").replace(".+", "...") for pattern in lacking)
+        yield f"a file of {name} has besides: {listed(names)}"
 
 
-def _told_miss(miss: Miss | None) -> str:
-    if miss is None:
+def _told_miss(tried: Sequence[Fit]) -> str:
+    """Returns what is told of the network that comes nearest to a file that fits none."""
+    nearest = max(tried, key=lambda fit: fit.num_same)
+    if not nearest.num_same:
         return "no network has a tensor of the same name and shape"
-    match = miss.match
-    differing = [f"{name} ({why})" for name, why in match.misfits.items()]
-    differing += [f"{name} (missing)" for name in match.absent]
+    num_tensors = len(nearest.model.state_dict())
     return (
-        f"no network fits; the nearest is {miss.network}: {miss.num_shared} of its "
-        f"{miss.num_tensors} tensors are there, but not {listed(differing)}"
+        f"no network fits; the nearest is {nearest.network}: {nearest.num_same} of its "
+        f"{num_tensors} tensors are there, but not {listed(nearest.differing())}"
     )
 
 

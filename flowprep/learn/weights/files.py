@@ -2,6 +2,8 @@
 
 .safetensors             https://github.com/huggingface/safetensors
 .pt .pth .pyth .tar .bin PyTorch's; only tensors and plain containers are accepted
+.caffemodel              Caffe's (`flowprep.learn.weights.caffe`)
+.pkl                     a pickle of arrays, as Caffe2's (`flowprep.learn.weights.pickled_arrays`)
 PREFIX, PREFIX.index     a TensorFlow V2 checkpoint (`flowprep.learn.weights.tensorflow`)
 """
 
@@ -20,7 +22,9 @@ import torch
 from torch import nn
 
 from flowprep.errors import WeightsError
+from flowprep.learn.weights.caffe import CAFFE_SUFFIXES, blob_name, read_caffemodel
 from flowprep.learn.weights.offers import listed
+from flowprep.learn.weights.pickled_arrays import PICKLE_SUFFIX, read_pickled_arrays
 from flowprep.learn.weights.reading import (
     WeightsFile,
     cannot_read,
@@ -109,8 +113,9 @@ class _BundleTensors(Mapping[str, torch.Tensor]):
 
 
 _FORMATS = (
-    f"weights come as {SAFETENSORS_SUFFIX}, as PyTorch's {', '.join(TORCH_SUFFIXES)}, or as a "
-    "TensorFlow checkpoint named by its prefix (model.ckpt beside model.ckpt.index)"
+    f"weights come as {SAFETENSORS_SUFFIX}, as PyTorch's {', '.join(TORCH_SUFFIXES)}, as Caffe's "
+    f"{CAFFE_SUFFIXES[0]}, as Caffe2's {PICKLE_SUFFIX}, or as a TensorFlow checkpoint named by its "
+    "prefix (model.ckpt beside model.ckpt.index)"
 )
 
 
@@ -263,8 +268,34 @@ def _one_line(error: Exception) -> str:
     return (match[1] if match else text).strip().splitlines()[0][:300]
 
 
+def _read_caffe(path: Path) -> WeightsFile:
+    values = {
+        blob_name(layer.name, index): torch.from_numpy(value)
+        for layer in read_caffemodel(path)
+        for index, value in enumerate(layer.blobs)
+    }
+    return WeightsFile(path, "Caffe", values)
+
+
+def _read_pickle(path: Path) -> WeightsFile:
+    try:
+        with path.open("rb") as file:
+            is_torch = file.read(len(_TORCH_START)) == _TORCH_START
+        if is_torch or zipfile.is_zipfile(path):
+            return _read_torch(path)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    arrays = {name: torch.from_numpy(value) for name, value in read_pickled_arrays(path).items()}
+    return WeightsFile(path, "pickle of arrays", arrays)
+
+
+_TORCH_START = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+"""How torch.save's files of before PyTorch 1.6 begin: torch.serialization.MAGIC_NUMBER, pickled."""
+
 READERS: dict[str, Callable[[Path], WeightsFile]] = {
     SAFETENSORS_SUFFIX: _read_safetensors,
     **dict.fromkeys(TORCH_SUFFIXES, _read_torch),
+    **dict.fromkeys(CAFFE_SUFFIXES, _read_caffe),
+    PICKLE_SUFFIX: _read_pickle,
 }
 """What reads a file, by its suffix. A reader executes nothing that the file holds."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.models.base import ClipModel
@@ -16,16 +17,7 @@ from flowprep.learn.weights.formats import find_format
 from flowprep.learn.weights.load import Match, classifier_names, input_conv_names, match_file
 from flowprep.learn.weights.reading import WeightsFile
 
-__all__ = [
-    "Fit",
-    "Miss",
-    "classes_of",
-    "file_options",
-    "find_fits",
-    "guess_stream",
-    "make_bare",
-    "nearest_network",
-]
+__all__ = ["Fit", "find_fits", "make_bare", "make_for", "try_networks"]
 
 _ANY_CLASSES = 2
 """The number of classes of a network before the file's own is known."""
@@ -33,7 +25,7 @@ _ANY_CLASSES = 2
 
 @dataclass(frozen=True)
 class Fit:
-    """A network whose every tensor a file has in the same shape."""
+    """A network as it is made for a file's weights, and how they match."""
 
     network: str
     stream: StreamName
@@ -43,40 +35,67 @@ class Fit:
     """The classes of the file's classifier. None if the file has none."""
     options: Mapping[str, Any]
     """The network's own options that the names ask for."""
+    model: ClipModel = field(repr=False)
+    """The network, on torch's device `meta`."""
     match: Match = field(repr=False)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the file has every tensor of the network in its shape."""
+        return self.match.fits and self.num_same == len(self.match.filled)
 
-@dataclass(frozen=True)
-class Miss:
-    """A network that a file comes nearest to, and what keeps it from fitting."""
+    @property
+    def num_same(self) -> int:
+        """The number of tensors of the network that the file has in the same shape."""
+        offers = self.match.offers
+        return sum(v.value.shape == offers[n].value.shape for n, v in self.match.filled.items())
 
-    network: str
-    num_shared: int
-    """Tensors that the file has in the network's shape."""
-    num_tensors: int
-    """Tensors of the network."""
-    match: Match = field(repr=False)
+    def differing(self) -> list[str]:
+        """Returns what keeps the weights from fitting exactly: names and reasons."""
+        match = self.match
+        converted = [
+            f"{name} (shape {tuple(match.offers[name].value.shape)} in the file, "
+            f"{tuple(offer.value.shape)} in the model)"
+            for name, offer in match.filled.items()
+            if offer.value.shape != match.offers[name].value.shape
+        ]
+        misfits = [f"{name} ({why})" for name, why in match.misfits.items()]
+        return [*converted, *misfits, *(f"{name} (missing)" for name in match.absent)]
+
+
+def try_networks(file: WeightsFile, names: Sequence[str] = ()) -> tuple[Fit, ...]:
+    """Makes networks for a file's weights, in the order of `names`, without drawing a value.
+
+    All networks are tried if no names are given.
+    """
+    shapes = dataclasses.replace(file, tensors=_Shapes(file.tensors))
+    return tuple(make_for(shapes, name) for name in names or NETWORKS)
 
 
 def find_fits(file: WeightsFile, names: Sequence[str] = ()) -> tuple[Fit, ...]:
-    """Returns the networks that a file's weights fit, tensor by tensor, in the order of `names`.
+    """Returns the networks of which a file has every tensor, in the order of `names`."""
+    return tuple(fit for fit in try_networks(file, names) if fit.is_exact)
 
-    All networks are tried if no names are given. Nothing is drawn and nothing is changed.
+
+def make_for(file: WeightsFile, name: str, stream: StreamName | None = None) -> Fit:
+    """Makes the network called `name` as a file's weights ask for, on torch's device `meta`.
+
+    Without `stream`, it is the one of the file's first convolution. Raises ConfigError for a
+    network, or a stream of it, that does not exist.
     """
-    found = (_find_fit(file, name) for name in _known(names))
-    return tuple(fit for fit in found if fit is not None)
-
-
-def nearest_network(file: WeightsFile, names: Sequence[str] = ()) -> Miss | None:
-    """Returns the network that shares the most tensors with a file; None if none shares any."""
-    best: Miss | None = None
-    for name in _known(names):
-        model = make_bare(name, next(iter(find_network(name).inputs)))
+    guess = _guess_stream(file, name) or (next(iter(find_network(name).inputs)), None)
+    chosen = stream or guess[0]
+    num_frames = guess[1] if chosen == guess[0] else None
+    options = _hinted_options(file, name)
+    model = make_bare(name, chosen, num_frames=num_frames, options=options)
+    match = match_file(file, model)
+    num_classes = _num_classes(match, model)
+    if num_classes is not None:
+        model = make_bare(
+            name, chosen, num_classes=num_classes, num_frames=num_frames, options=options
+        )
         match = match_file(file, model)
-        miss = Miss(name, len(_same(match)), len(model.state_dict()), match)
-        if best is None or miss.num_shared > best.num_shared:
-            best = miss
-    return best if best is not None and best.num_shared else None
+    return Fit(name, chosen, num_frames, num_classes, options, model, match)
 
 
 def make_bare(
@@ -88,7 +107,7 @@ def make_bare(
     options: Mapping[str, Any] | None = None,
 ) -> ClipModel:
     """Makes a network without memory for its weights: names, shapes and types alone."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NothingDrawn():
         return find_network(name).make(
             clip_inputs(name, stream, num_frames),
             num_classes,
@@ -100,7 +119,7 @@ def make_bare(
         )
 
 
-def guess_stream(file: WeightsFile, name: str) -> tuple[StreamName, int | None] | None:
+def _guess_stream(file: WeightsFile, name: str) -> tuple[StreamName, int | None] | None:
     """Returns the stream, and the number of frames if not the published one, whose input has the
     channels of a file's first convolution. None if no stream's has."""
     probe = make_bare(name, next(iter(find_network(name).inputs)))
@@ -120,7 +139,7 @@ def guess_stream(file: WeightsFile, name: str) -> tuple[StreamName, int | None] 
     return others[0] if others else None
 
 
-def file_options(file: WeightsFile, name: str) -> dict[str, Any]:
+def _hinted_options(file: WeightsFile, name: str) -> dict[str, Any]:
     """Returns the options of a network that the names of a file's tensors ask for."""
     form = find_format(file.tensors)
     hinted = {} if form is None else form[1].hinted_options(file.tensors)
@@ -128,42 +147,42 @@ def file_options(file: WeightsFile, name: str) -> dict[str, Any]:
     return {option: value for option, value in hinted.items() if option in known}
 
 
-def _known(names: Sequence[str]) -> list[str]:
-    return [name for name in names or NETWORKS if name in NETWORKS]
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out the drawing of first values, which on `meta` takes most of a network's making."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_"):
+            return (*args, *given.values())[0]
+        return func(*args, **given)
 
 
-def _find_fit(file: WeightsFile, name: str) -> Fit | None:
-    guess = guess_stream(file, name)
-    if guess is None:
-        return None
-    stream, num_frames = guess
-    options = file_options(file, name)
+class _Shapes(Mapping[str, torch.Tensor]):
+    """Tensors of the shapes and types of others, on the device `meta`."""
 
-    def make(num_classes: int = _ANY_CLASSES) -> ClipModel:
-        return make_bare(
-            name, stream, num_classes=num_classes, num_frames=num_frames, options=options
-        )
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = tensors
 
-    model = make()
-    match = match_file(file, model)
-    num_classes = classes_of(match, model)
-    if match.fits and num_classes is not None:
-        match = match_file(file, make(num_classes))
-    if not match.fits or len(_same(match)) < len(match.filled):
-        return None
-    return Fit(name, stream, num_frames, num_classes, options, match)
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._tensors[name].to("meta")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
-def classes_of(match: Match, model: ClipModel) -> int | None:
+def _num_classes(match: Match, model: ClipModel) -> int | None:
     """Returns the number of classes of a file's classifier; None if it has none."""
     values = [match.offers[n].value for n in classifier_names(model) if n in match.offers]
     return max(values, key=lambda value: value.dim()).shape[0] if values else None
-
-
-def _same(match: Match) -> list[str]:
-    """Returns the tensors of a model for which a file has one of the same shape."""
-    return [
-        name
-        for name, offer in match.filled.items()
-        if offer.value.shape == match.offers[name].value.shape
-    ]

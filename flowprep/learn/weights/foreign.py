@@ -14,6 +14,7 @@ from functools import cached_property
 
 import torch
 
+from flowprep.learn.clip_inputs import RecipeName
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.weights.offers import Offer
 from flowprep.learn.weights.reading import WeightsFile
@@ -29,6 +30,7 @@ __all__ = [
     "Hint",
     "Mark",
     "Rule",
+    "Supplied",
     "rename",
 ]
 
@@ -122,6 +124,20 @@ class Hint:
     """The network's own options that follow, by their names in `create_model`."""
 
 
+@dataclass(frozen=True)
+class Supplied:
+    """A tensor of ours that follows from another one, where a file does not have it."""
+
+    beside: str
+    """A regular expression for our name of the other tensor."""
+    ours: str
+    """Our name, with the pattern's groups."""
+    value: float
+    """What it is filled with. It has the length of the other tensor's first dimension."""
+    told: str
+    """The reason, for the report."""
+
+
 Converter = Callable[[WeightsFile, ClipModel], tuple[dict[str, Offer], tuple[str, ...]]]
 """Returns what a file offers for a network by our names, and the names that it does not use."""
 
@@ -140,11 +156,13 @@ class ForeignFormat:
     """The first rule that matches a name applies to it."""
     networks: tuple[str, ...]
     """The names of our networks that the weights may belong to."""
-    recipes: tuple[str, ...] = ()
+    recipes: tuple[RecipeName, ...] = ()
     """The names of the published recipes of these weights."""
     hints: tuple[Hint, ...] = ()
     absent: tuple[Mark, ...] = ()
     """A file that has a tensor for one of these is of another format."""
+    supplied: tuple[Supplied, ...] = ()
+    """Tensors of ours that no file of this format has."""
     norm_eps: float | None = None
     """The epsilon of the project's batch norms, where it may differ from our network's. The
     difference is added to the stored variances, so that a test computes the same numbers."""
@@ -203,4 +221,12 @@ def rename(
                 value = changed
                 told.append(conversion.told)
         offers[ours] = Offer((name,), value, tuple(told))
+    for item in form.supplied:
+        for name in list(offers):
+            match = re.fullmatch(item.beside, name)
+            ours = None if match is None else match.expand(item.ours)
+            if ours is not None and ours not in offers:
+                other = offers[name].value
+                filled = torch.full(other.shape[:1], item.value, dtype=other.dtype)
+                offers[ours] = Offer((), filled, (item.told,))
     return offers, tuple(left)

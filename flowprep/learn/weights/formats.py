@@ -15,6 +15,8 @@ from flowprep.learn.weights.mobilenet import MOBILENET
 from flowprep.learn.weights.slowfast import SLOWFAST
 from flowprep.learn.weights.torchvision import TORCHVISION
 from flowprep.learn.weights.tsm import TSM
+from flowprep.learn.weights.vmz import VMZ
+from flowprep.learn.weights.yjxiong import YJXIONG
 
 __all__ = ["FOREIGN", "find_format", "nearest_format"]
 
@@ -26,6 +28,8 @@ FOREIGN: dict[str, ForeignFormat] = {
     **MARS,
     **SLOWFAST,
     **MOBILENET,
+    **YJXIONG,
+    **VMZ,
     **TORCHVISION,
 }
 """The formats by name. Each project's file makes its own."""
@@ -34,7 +38,8 @@ FOREIGN: dict[str, ForeignFormat] = {
 def find_format(tensors: Mapping[str, torch.Tensor]) -> tuple[str, ForeignFormat] | None:
     """Returns the format of a file's tensors and its name; None for one that is not known.
 
-    Of several whose marks are there, the one that knows the most names is taken.
+    Of several whose marks are there, the one that knows the most names is taken, and of equals the
+    first in `FOREIGN`.
     """
     found = {name: form for name, form in FOREIGN.items() if form.is_format_of(tensors)}
     if not found:

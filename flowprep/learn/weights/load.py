@@ -12,10 +12,9 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -207,7 +206,8 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
         try:
             filled[name] = _fit(offer, targets[name], is_input=name in input_convs)
         except _MisfitError as error:
-            misfits[name] = str(error)
+            others = [source for source in offer.source if source != name]
+            misfits[name] = ", ".join([*(f"from {source}" for source in others), str(error)])
 
     missing: dict[str, str] = {}
     if not classifier <= filled.keys():
@@ -238,35 +238,26 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
 
 def check_match(path: Path, match: Match, model: ClipModel) -> None:
     """Raises WeightsError where a file cannot fill a model."""
-    if match.format_name is not None and not match.offers:
+    if match.fits:
+        return
+    num_targets = len(model.state_dict())
+    if match.misfits:
+        items = listed(f"{name} ({why})" for name, why in match.misfits.items())
+        told = f"{len(match.misfits)} of the model's {num_targets} tensors are others in the file"
+        told = f"{told}: {items}"
+    else:
+        told = (
+            f"{len(match.absent)} of the model's {num_targets} tensors are missing: "
+            f"{listed(match.absent)}; the file has besides: {listed(match.unexpected)}"
+        )
+    remedy = "Load weights of the same architecture, or make the model with the same options"
+    if match.format_name is not None:
         form = FOREIGN[match.format_name]
-        raise WeightsError(
-            f"{path} holds {form.description} ({form.project}), for {' or '.join(form.networks)}; "
-            f"the model is {type(model).__name__}. Make one of these"
+        remedy = (
+            f"The file holds {form.description} ({form.project}), for {', '.join(form.networks)}: "
+            f"the model is {type(model).__name__}. {remedy}"
         )
-    targets = model.state_dict()
-    _check_misfits(path, match.misfits, len(targets))
-    _check_absent(path, match.absent, match.unexpected, targets)
-
-
-def _check_misfits(path: Path, misfits: Mapping[str, str], num_targets: int) -> None:
-    if misfits:
-        raise WeightsError(
-            f"{path}: {len(misfits)} of the model's {num_targets} tensors are others in the file: "
-            f"{listed(f'{name} ({why})' for name, why in misfits.items())}; load weights of the "
-            "same architecture, or make the model with the same options"
-        )
-
-
-def _check_absent(
-    path: Path, absent: Sequence[str], unexpected: Iterable[str], targets: Mapping[str, Any]
-) -> None:
-    if absent:
-        raise WeightsError(
-            f"{path}: {len(absent)} of the model's {len(targets)} tensors are missing: "
-            f"{listed(absent)}; the file has besides: {listed(unexpected)}. Load weights of the "
-            "same architecture, or make the model with the same options"
-        )
+    raise WeightsError(f"{path}: {told}. {remedy}")
 
 
 class _MisfitError(Exception):

@@ -27,6 +27,7 @@ MARS = {
             ),
         ),
         ("resnext101-3d",),
+        ("mars",),
     ),
 }
 """The format of one project, by name."""

@@ -8,6 +8,7 @@ resnet_i3d.py), and Inception-V1 of I3D with names of its own (inception_v1_i3d.
 from __future__ import annotations
 
 from flowprep.learn.weights.foreign import (
+    BGR_TO_RGB,
     IMAGE_KERNEL,
     LINEAR_TO_CONV3D,
     SQUEEZED,
@@ -31,6 +32,8 @@ _RESNET = (
 )
 
 _BN_INCEPTION = (
+    # Frames are blue, green, red: to_rgb=False in test_configs/TSN/ucf101/tsn_rgb_bninception.py.
+    Rule(r"backbone\.(conv1_7x7_s2\.weight)", r"\1", (BGR_TO_RGB,)),
     Rule(r"backbone\.((?:conv\d|inception_\d\w)_\w+_bn\.\w+)", r"\1", (SQUEEZED,)),
     Rule(r"backbone\.((?:conv\d|inception_\d\w)_\w+\.\w+)", r"\1"),
     _CLASSIFIER,
@@ -50,22 +53,28 @@ _I3D_BRANCHES = {
     "pool_proj": "b3b",
 }
 
+_I3D_MODULES = {
+    module: f"Mixed_{module[0]}{following}"
+    for module, following in zip(
+        ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"), "bcbcdefbc", strict=True
+    )
+}
+"""GoogLeNet's letters -> DeepMind's, which begin each stage with its pool."""
+
+_I3D_UNITS = {
+    **_I3D_STEM,
+    **{
+        f"inception_{module}_{theirs}": f"{mixed}.{ours}"
+        for module, mixed in _I3D_MODULES.items()
+        for theirs, ours in _I3D_BRANCHES.items()
+    },
+}
+
 _I3D = (
     *(
-        Rule(rf"backbone\.{theirs}_bn\.(\w+)", rf"{ours}.bn.\1")
-        for theirs, ours in _I3D_STEM.items()
-    ),
-    *(
-        Rule(rf"backbone\.{theirs}\.(\w+)", rf"{ours}.conv3d.\1")
-        for theirs, ours in _I3D_STEM.items()
-    ),
-    *(
-        Rule(rf"backbone\.inception_(\d\w)_{theirs}_bn\.(\w+)", rf"Mixed_\1.{ours}.bn.\2")
-        for theirs, ours in _I3D_BRANCHES.items()
-    ),
-    *(
-        Rule(rf"backbone\.inception_(\d\w)_{theirs}\.(\w+)", rf"Mixed_\1.{ours}.conv3d.\2")
-        for theirs, ours in _I3D_BRANCHES.items()
+        Rule(rf"backbone\.{theirs}{suffix}\.(\w+)", rf"{ours}.{part}.\1")
+        for theirs, ours in _I3D_UNITS.items()
+        for suffix, part in (("", "conv3d"), ("_bn", "bn"))
     ),
     Rule(r"cls_head\.fc_cls\.weight", "logits.conv3d.weight", (LINEAR_TO_CONV3D,)),
     Rule(r"cls_head\.fc_cls\.bias", "logits.conv3d.bias"),
@@ -80,6 +89,7 @@ MMACTION1 = {
         (Mark(r"backbone\.conv1_7x7_s2\.weight", IMAGE_KERNEL),),
         _BN_INCEPTION,
         ("tsn-bn-inception", "bn-inception"),
+        ("mmaction-tsn",),
         norm_eps=1e-5,
     ),
     "mmaction1-i3d": ForeignFormat(
@@ -88,6 +98,7 @@ MMACTION1 = {
         (_INCEPTION,),
         _I3D,
         ("i3d",),
+        ("mmaction-i3d", "i3d"),
         norm_eps=1e-5,
         hints=(
             Hint(

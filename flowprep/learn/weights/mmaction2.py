@@ -15,6 +15,7 @@ from flowprep.learn.weights.foreign import (
     Hint,
     Mark,
     Rule,
+    Supplied,
 )
 
 __all__ = ["MMACTION2"]
@@ -65,10 +66,20 @@ _PROJECT = "open-mmlab/mmaction2"
 _FIRST = r"backbone\.conv1\.conv\.weight"
 _SHIFTED = Mark(r"backbone\.layer1\..+\.net\.weight")
 
-_NON_LOCAL_HINT = Hint(
-    Mark(r"backbone\.layer\d\..+\.non_local_block\..+"),
-    "It has non-local blocks.",
-    {"non_local": True},
+
+def _non_local_hint(style: str) -> Hint:
+    return Hint(
+        Mark(r"backbone\.layer\d\..+\.non_local_block\..+"),
+        f"It has non-local blocks: make the network with --non-local --non-local-style {style}.",
+        {"non_local": True, "non_local_style": style},
+    )
+
+
+_WITHOUT_BIAS = Supplied(
+    r"(.+\.non_local)\.out\.weight",
+    r"\1.out.bias",
+    0,
+    "0: the file's last convolution of a non-local block has no bias",
 )
 
 MMACTION2 = {
@@ -78,6 +89,7 @@ MMACTION2 = {
         (Mark(_FIRST, IMAGE_KERNEL),),
         _RULES,
         ("tsn-resnet50", "tsn-resnet18", "tsn-resnet34", "resnet101", "resnet152"),
+        ("mmaction2-tsn",),
         absent=(_SHIFTED,),
     ),
     "mmaction2-tsm": ForeignFormat(
@@ -89,11 +101,12 @@ MMACTION2 = {
         hints=(
             Hint(
                 Mark(r"backbone\.layer2\.net\..+"),
-                "Its time axis is halved before layer2 (temporal_pool).",
+                "Its time axis is halved before layer2: make the network with --temporal-pool.",
                 {"temporal_pool": True},
             ),
-            _NON_LOCAL_HINT,
+            _non_local_hint("tsm"),
         ),
+        supplied=(_WITHOUT_BIAS,),
     ),
     "mmaction2-3d": ForeignFormat(
         _PROJECT,
@@ -101,14 +114,16 @@ MMACTION2 = {
         (Mark(_FIRST, VIDEO_KERNEL),),
         _RULES,
         ("slow-4x16", "slow-8x8"),
+        ("mmaction2-slow-4x16", "mmaction2-slow-8x8"),
         hints=(
             Hint(
                 Mark(_FIRST, (None, None, 5, None, None)),
                 "Its I3D halves time in conv1 and in the pool after it, and i3d-resnet50 does not: "
                 "begin a training from it, but do not expect its scores.",
             ),
-            _NON_LOCAL_HINT,
+            _non_local_hint("mmaction2"),
         ),
+        supplied=(_WITHOUT_BIAS,),
     ),
 }
 """The formats of one project, by name."""

@@ -6,6 +6,7 @@ file is looked at first, and mapped into memory then: no tensor can reach beyond
 
 from __future__ import annotations
 
+import mmap
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +17,27 @@ import torch
 
 from flowprep.errors import WeightsError
 
-__all__ = ["WeightsFile", "cannot_read", "check_zip", "load_zip", "odd_tensor"]
+__all__ = [
+    "FormatError",
+    "UnsupportedError",
+    "WeightsFile",
+    "cannot_read",
+    "check_zip",
+    "load_zip",
+    "map_file",
+    "odd_tensor",
+    "show",
+]
 
 _IS_ENCRYPTED = 0x1
+
+
+class FormatError(Exception):
+    """A parser met something that the format does not allow. Its caller knows the file."""
+
+
+class UnsupportedError(Exception):
+    """Something that the format allows but this reader cannot read. Its caller knows the file."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,20 @@ def cannot_read(path: Path, error: OSError) -> WeightsError:
     return WeightsError(
         f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
     )
+
+
+def map_file(path: Path) -> memoryview:
+    """Maps a file into memory for reading. The map lasts as long as what is made of it.
+
+    Raises WeightsError where the file cannot be read, and FormatError for an empty file.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, 2) == 0:
+                raise FormatError("it is empty")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise cannot_read(path, error) from error
 
 
 def check_zip(path: Path) -> str | None:
@@ -74,3 +107,9 @@ def odd_tensor(value: torch.Tensor) -> str | None:
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
         return f"layout {value.layout}, type {value.dtype} on {value.device}"
     return None
+
+
+def show(name: bytes | memoryview) -> str:
+    """Returns a name from a file for a message: quoted, and not longer than a line or two."""
+    shown = repr(bytes(name[:400]).decode(errors="backslashreplace"))
+    return shown if len(shown) <= 200 else f"{shown[:200]}..."

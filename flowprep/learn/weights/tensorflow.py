@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.errors import WeightsError
-from flowprep.learn.weights.reading import cannot_read
+from flowprep.learn.weights.reading import FormatError, UnsupportedError, cannot_read, show
 from flowprep.learn.weights.tensorflow_entries import (
     DTYPES,
     Entry,
@@ -31,11 +31,8 @@ from flowprep.learn.weights.tensorflow_entries import (
 )
 from flowprep.learn.weights.tensorflow_table import (
     MAX_INDEX_BYTES,
-    FormatError,
-    UnsupportedError,
     masked_crc,
     read_table,
-    show,
 )
 
 __all__ = ["TensorBundle", "read_checkpoint"]

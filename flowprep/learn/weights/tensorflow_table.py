@@ -17,14 +17,13 @@ from collections.abc import Iterator
 import google_crc32c
 import numpy as np
 
+from flowprep.learn.weights.protobuf import read_varint
+from flowprep.learn.weights.reading import FormatError, UnsupportedError, show
+
 __all__ = [
     "MAX_INDEX_BYTES",
-    "FormatError",
-    "UnsupportedError",
     "masked_crc",
     "read_table",
-    "read_varint",
-    "show",
 ]
 
 _MAGIC = 0xDB4775248B80FB57
@@ -35,14 +34,6 @@ _TRAILER_BYTES = 5
 
 MAX_INDEX_BYTES = 1 << 26
 """Limit of the index file, and of all names in it together: about a million tensors."""
-
-
-class FormatError(Exception):
-    """A parser met something that the format does not allow. Its caller knows the file."""
-
-
-class UnsupportedError(Exception):
-    """Something that the format allows but this reader cannot read. Its caller knows the file."""
 
 
 def masked_crc(data: bytes) -> int:
@@ -133,26 +124,3 @@ def _read_block(data: bytes, offset: int, size: int, what: str) -> Iterator[tupl
         position += unshared
         yield key, block[position : position + value_size]
         position += value_size
-
-
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Returns the unsigned number of up to 64 bits at `position`, and the position after it."""
-    value = 0
-    for count in range(10):
-        if position >= len(data):
-            raise FormatError("a number goes beyond its end")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << 7 * count
-        if byte < 0x80:
-            if value >> 64:
-                break
-            if byte == 0 and count:
-                raise FormatError("a number is written with more bytes than it needs")
-            return value, position
-    raise FormatError("a number has more than 64 bits")
-
-
-def show(name: bytes) -> str:
-    shown = repr(name.decode(errors="backslashreplace"))
-    return shown if len(shown) <= 200 else f"{shown[:200]}..."

@@ -58,6 +58,8 @@ TORCHVISION = {
         ),
         (Rule(rf"(?:stem\.\d|fc)\.\w+|{_VIDEO_CONV}", r"\g<0>"),),
         ("r2plus1d-18", "r3d-18", "mc3-18"),
+        ("torchvision-video",),
+        norm_eps=1e-5,
     ),
 }
 """The formats of one project, by name."""

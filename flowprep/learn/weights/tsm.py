@@ -47,13 +47,19 @@ _RESNET = (
 _HINTS = (
     Hint(
         Mark(r"base_model\.layer2\.net\..+"),
-        "Its time axis is halved before layer2 (tpool).",
+        "Its time axis is halved before layer2 (tpool): make the network with --temporal-pool.",
         {"temporal_pool": True},
     ),
     Hint(
+        Mark(r"base_model\.layer1\.0\.net\.conv1\.weight"),
+        "Its shift is before whole blocks, with their shortcuts: make the network with --shift-place "
+        "block.",
+        {"shift_place": "block"},
+    ),
+    Hint(
         Mark(r"base_model\.layer\d\.(?:net\.)?\d+\.nl\..+"),
-        "It has non-local blocks.",
-        {"non_local": True},
+        "It has non-local blocks: make the network with --non-local --non-local-style tsm.",
+        {"non_local": True, "non_local_style": "tsm"},
     ),
 )
 
@@ -63,9 +69,10 @@ TSM = {
     "tsm-resnet": ForeignFormat(
         "mit-han-lab/temporal-shift-module",
         f"{_DESCRIPTION}; the base is a ResNet",
-        (Mark(r"base_model\.layer1\..+\.net\.weight"),),
+        (Mark(r"base_model\.layer1\.0\.(?:conv1\.net|net\.conv1)\.weight"),),
         (*_RESNET, *_CLASSIFIERS),
         ("tsm-resnet50", "tsm-resnet18"),
+        ("tsm",),
         hints=_HINTS,
     ),
     "tsm-mobilenet-v2": ForeignFormat(
@@ -77,6 +84,7 @@ TSM = {
             Rule(r"(?:new_fc|base_model\.classifier)\.(\w+)", r"classifier.1.\1"),
         ),
         ("tsm-mobilenet-v2",),
+        ("tsm",),
     ),
     "tsn-resnet": ForeignFormat(
         "mit-han-lab/temporal-shift-module, yjxiong/tsn-pytorch",
@@ -84,6 +92,7 @@ TSM = {
         (Mark(r"base_model\.layer1\.0\.conv1\.weight"),),
         (*_RESNET, *_CLASSIFIERS),
         ("tsn-resnet50", "tsn-resnet18", "tsn-resnet34", "resnet101", "resnet152"),
+        ("tsn",),
     ),
     "tsn-mobilenet-v2": ForeignFormat(
         "mit-han-lab/temporal-shift-module",

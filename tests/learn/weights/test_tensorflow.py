@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from flowprep.errors import WeightsError
 from flowprep.learn.weights import tensorflow_entries, tensorflow_table
+from flowprep.learn.weights.protobuf import read_varint
+from flowprep.learn.weights.reading import FormatError, UnsupportedError
 from flowprep.learn.weights.tensorflow import TensorBundle, read_checkpoint
+from tests.learn.weights.wire import bytes_field, number_field, varint
 
 Records = list[tuple[bytes, bytes]]
 
@@ -65,25 +68,6 @@ TENSORFLOW_VALUES: dict[str, NDArray[Any]] = {
 
 
 # --- The writer -----------------------------------------------------------------------------------
-
-
-def varint(value: int) -> bytes:
-    """Seven bits a byte, the least first; all but the last byte have the eighth bit set."""
-    value %= 1 << 64
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def number_field(number: int, value: int) -> bytes:
-    """A varint field; proto3 writes no zeros."""
-    return varint(number << 3) + varint(value) if value else b""
-
-
-def bytes_field(number: int, value: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(value)) + value
 
 
 def masked_crc(data: bytes) -> int:
@@ -324,7 +308,7 @@ def test_each_cut_is_noticed(tensorflow_prefix: Path) -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes_as_a_message(data: bytes) -> None:
     for parse in (tensorflow_entries.parse_entry, tensorflow_entries.parse_header):
-        with contextlib.suppress(tensorflow_table.FormatError):
+        with contextlib.suppress(FormatError):
             parse(data)
 
 
@@ -343,7 +327,7 @@ def test_any_bytes_as_a_table(data: bytes, metaindex: int, index: int, size: int
     whole = varint(0) + varint(len(data)) + varint(0) + varint(len(data))
     same = body + whole.ljust(40, b"\0") + 0xDB4775248B80FB57.to_bytes(8, "little")
     for content in (data, table, same):
-        with contextlib.suppress(tensorflow_table.FormatError, tensorflow_table.UnsupportedError):
+        with contextlib.suppress(FormatError, UnsupportedError):
             list(tensorflow_table.read_table(content))
 
 
@@ -351,15 +335,15 @@ def test_any_bytes_as_a_table(data: bytes, metaindex: int, index: int, size: int
 @given(st.integers(0, (1 << 64) - 1), st.binary(max_size=3))
 def test_varints(value: int, rest: bytes) -> None:
     data = varint(value)
-    assert tensorflow_table.read_varint(data + rest, 0) == (value, len(data))
-    with pytest.raises(tensorflow_table.FormatError):
-        tensorflow_table.read_varint(data[:-1], 0)
+    assert read_varint(data + rest, 0) == (value, len(data))
+    with pytest.raises(FormatError):
+        read_varint(data[:-1], 0)
 
 
 @pytest.mark.parametrize("data", [b"\x80" * 10 + b"\x01", b"\xff" * 9 + b"\x02", b"\x8e\0"])
 def test_numbers_that_no_writer_writes_are_refused(data: bytes) -> None:
-    with pytest.raises(tensorflow_table.FormatError):
-        tensorflow_table.read_varint(data, 0)
+    with pytest.raises(FormatError):
+        read_varint(data, 0)
 
 
 DATA = bytes(8)
