@@ -53,7 +53,7 @@ TORCHVISION = {
         _PROJECT,
         "R(2+1)D-18, R3D-18 and MC3-18, trained on Kinetics-400",
         (
-            Mark(r"stem\.0\.weight", VIDEO_KERNEL),
+            Mark(r"stem\.0\.weight", (None, 3, None, None, None)),
             Mark(r"layer1\.0\.conv1\.0(?:\.0)?\.weight", VIDEO_KERNEL),
         ),
         (Rule(rf"(?:stem\.\d|fc)\.\w+|{_VIDEO_CONV}", r"\g<0>"),),
