@@ -16,6 +16,7 @@ __all__ = [
     "InputStream",
     "NormalizationName",
     "RecipeName",
+    "ShiftPlace",
     "StreamName",
     "TailName",
     "sees_flow",
@@ -68,6 +69,8 @@ RecipeName = Literal[
 """A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]
 """How the scores of a video's segments become the scores of the video."""
+ShiftPlace = Literal["blockres", "block"]
+"""What sees TSM's shifted channels: a block's convolutions (blockres), or its shortcut as well."""
 CropsName = Literal["center", "ten", "whole"]
 """What a network sees of each picture if it looks at windows of a whole video."""
 TailName = Literal["drop", "last"]

@@ -144,7 +144,13 @@ class FeatureNetwork:
         maps: bool = False,
         precision: PrecisionName = "fp32",
     ) -> None:
-        """Raises ConfigError for a layer that the network does not have."""
+        """Raises ConfigError for a layer that the network does not have, and for TSM."""
+        if model.mixes_segments:
+            raise ConfigError(
+                f"features are those of single clips, but this network looks at "
+                f"{model.num_segments} clips of a video together; choose another network, such as "
+                "tsn-resnet50"
+            )
         self.model = model.eval()
         self.device = torch.device(device)
         self.maps = maps

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from flowprep.learn.network_entry import Builder
 
 __all__ = [
+    "bn_inception",
     "cnn_m",
     "i3d",
     "i3d_resnet50",
     "mc3_18",
+    "mobilenet_v2",
     "r2d_18",
     "r2plus1d_18",
     "r2plus1d_34",
@@ -18,10 +20,14 @@ __all__ = [
     "resnet18",
     "resnet34",
     "resnet50",
+    "resnet101",
+    "resnet152",
     "resnext3d",
     "rmc3_18",
     "slow",
+    "tsm",
     "tsn",
+    "vgg16",
 ]
 
 
@@ -49,11 +55,50 @@ def resnet50() -> Builder:
     return resnet50
 
 
+def resnet101() -> Builder:
+    from flowprep.learn.models.resnet import resnet101
+
+    return resnet101
+
+
+def resnet152() -> Builder:
+    from flowprep.learn.models.resnet import resnet152
+
+    return resnet152
+
+
+def vgg16() -> Builder:
+    from flowprep.learn.models.vgg import VGG16
+
+    return VGG16
+
+
+def bn_inception() -> Builder:
+    from flowprep.learn.models.bn_inception import BNInception
+
+    return BNInception
+
+
+def mobilenet_v2() -> Builder:
+    from flowprep.learn.models.mobilenet_v2 import MobileNetV2
+
+    return MobileNetV2
+
+
 def tsn(base: Callable[[], Builder]) -> Callable[[], Builder]:
     def build() -> Builder:
         from flowprep.learn.models.tsn import tsn_over
 
         return tsn_over(base())
+
+    return build
+
+
+def tsm(base: Callable[[], Builder]) -> Callable[[], Builder]:
+    def build() -> Builder:
+        from flowprep.learn.models.tsm import tsm_over
+
+        return tsm_over(base())
 
     return build
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ConsensusName
+from flowprep.learn.clip_inputs import ConsensusName, ShiftPlace
 
 __all__ = [
     "NetworkOptions",
@@ -16,6 +16,8 @@ __all__ = [
     "NonLocalOptions",
     "NonLocalOver",
     "NonLocalStyle",
+    "TSMOptions",
+    "TSMResNetOptions",
     "TSNOptions",
     "VMZResNetOptions",
     "VideoResNetOptions",
@@ -90,6 +92,37 @@ class NonLocalOptions(NetworkOptions):
                     f"{item.name} is for non-local blocks, got {getattr(self, item.name)} and no "
                     "blocks; add --non-local"
                 )
+
+
+@dataclass(frozen=True)
+class TSMOptions(NonLocalOptions):
+    """The options of the networks that shift channels between segments."""
+
+    shift_div: int = 8
+    """In each direction, one channel in so many comes from the neighboring segment."""
+    uni_directional: bool = False
+    """Shift from the past only, so that the network can follow a stream."""
+    partial_bn: bool = False
+    """Freeze every batch norm except the first, as the tsn recipe does."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shift_div < 2:
+            raise ConfigError(f"shift_div must be at least 2, got {self.shift_div}")
+
+
+@dataclass(frozen=True)
+class TSMResNetOptions(TSMOptions):
+    """The options of a ResNet that shifts channels between segments."""
+
+    shift_place: ShiftPlace = "blockres"
+    """What sees the shifted channels: a block's convolutions, or its shortcut as well (block)."""
+    temporal_pool: bool = False
+    """Halve the number of segments before the second stage."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("shift_place", self.shift_place, ShiftPlace)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,13 @@ from typing import Any
 
 from flowprep.errors import ConfigError
 from flowprep.learn import network_builders as builders
-from flowprep.learn.clip_inputs import ClipInput, RecipeName, StreamName
+from flowprep.learn.clip_inputs import ClipInput, NormalizationName, RecipeName, StreamName
 from flowprep.learn.network_entry import Builder, Network, stacks, volumes
 from flowprep.learn.network_options import (
     NetworkOptions,
     NonLocalOptions,
+    TSMOptions,
+    TSMResNetOptions,
     TSNOptions,
     VideoResNetOptions,
     VMZResNetOptions,
@@ -46,7 +48,12 @@ def _resnet(build: Callable[[], Builder], description: str, accuracy: str = "") 
     )
 
 
-def _segments(base: Callable[[], Builder], description: str, accuracy: str = "") -> Network:
+def _segments(
+    base: Callable[[], Builder],
+    description: str,
+    accuracy: str = "",
+    normalization: NormalizationName = "tsn-resnet",
+) -> Network:
     """Returns the entry of a network over segments, each of which goes through another network."""
     return Network(
         builders.tsn(base),
@@ -56,9 +63,34 @@ def _segments(base: Callable[[], Builder], description: str, accuracy: str = "")
         accuracy,
         sees="segments",
         num_segments=3,
-        normalization="tsn-resnet",
+        normalization=normalization,
         recipe="tsn",
         options=TSNOptions,
+    )
+
+
+def _shifts(
+    base: Callable[[], Builder],
+    description: str,
+    accuracy: str = "",
+    options: type[TSMOptions] = TSMOptions,
+    normalization: NormalizationName = "tsn-resnet",
+) -> Network:
+    """Returns the entry of a network over segments that shifts channels between them.
+
+    Five fields a segment are those of TSM's weights for flow (mit-han-lab/temporal-shift-module).
+    """
+    return Network(
+        builders.tsm(base),
+        stacks(5),
+        "Lin et al., TSM: Temporal Shift Module (ICCV 2019)",
+        description,
+        accuracy,
+        sees="segments",
+        num_segments=8,
+        normalization=normalization,
+        recipe="tsn",
+        options=options,
     )
 
 
@@ -117,6 +149,42 @@ NETWORKS: dict[str, Network] = {
     ),
     "resnet34": _resnet(builders.resnet34, "The same network with 34 layers."),
     "resnet50": _resnet(builders.resnet50, "The same network with 50 layers."),
+    "resnet101": _resnet(
+        builders.resnet101,
+        "The same network with 101 layers.",
+        "UCF101 split 1: flow 79.4, RGB 82.1 (jeffreyyihuang/two-stream-action-recognition)",
+    ),
+    "resnet152": _resnet(
+        builders.resnet152,
+        "The same network with 152 layers.",
+        "UCF101 split 1: flow 85.7, RGB 85.6 (bryanyzhu/two-stream-pytorch)",
+    ),
+    "vgg16": Network(
+        builders.vgg16,
+        stacks(),
+        "Wang et al., Very Deep Two-Stream ConvNets (2015)",
+        "Thirteen convolutions and three fully connected layers, for both streams.",
+        "UCF101 split 1: flow 80.4, RGB 78.5 (bryanyzhu/two-stream-pytorch)",
+        normalization="tsn",
+        recipe="two-stream",
+    ),
+    "bn-inception": Network(
+        builders.bn_inception,
+        stacks(5),
+        "Ioffe and Szegedy, Batch Normalization (ICML 2015)",
+        "Ten inception blocks with batch norm over an image or a stack.",
+        normalization="tsn",
+        recipe="two-stream",
+    ),
+    "mobilenet-v2": Network(
+        builders.mobilenet_v2,
+        stacks(),
+        "Sandler et al., MobileNetV2 (CVPR 2018)",
+        "A small network for CPUs: 17 inverted residual blocks over an image or a stack.",
+        normalization="tsn-resnet",
+        subtract_mean_flow=True,
+        recipe="two-stream",
+    ),
     "tsn-resnet18": _segments(
         builders.resnet18,
         "`resnet18` over segments of a video. The scores of the segments are joined.",
@@ -126,6 +194,36 @@ NETWORKS: dict[str, Network] = {
         builders.resnet50,
         "`resnet50` over segments.",
         "Kinetics-400: flow 57.8, both 74.6 (open-mmlab/mmaction2, 8 segments)",
+    ),
+    "tsn-bn-inception": _segments(
+        builders.bn_inception,
+        "`bn-inception` over segments, the paper's own network.",
+        "UCF101 split 1: flow 87.2, RGB 84.5, both 92.0 (the paper); UCF101: flow 87.7, RGB 86.4 "
+        "(open-mmlab/mmaction)",
+        "tsn",
+    ),
+    "tsn-mobilenet-v2": _segments(builders.mobilenet_v2, "`mobilenet-v2` over segments."),
+    "tsm-resnet18": _shifts(
+        builders.resnet18,
+        "`resnet18` over segments. Some channels come from the segments before and after.",
+        options=TSMResNetOptions,
+    ),
+    "tsm-resnet50": _shifts(
+        builders.resnet50,
+        "`resnet50` over segments, with shifted channels.",
+        "Kinetics-400: flow 55.7, RGB 74.1, with non-local blocks 75.6; Something-Something V1: "
+        "RGB 47.2 (mit-han-lab/temporal-shift-module)",
+        TSMResNetOptions,
+    ),
+    "tsm-mobilenet-v2": _shifts(
+        builders.mobilenet_v2,
+        "`mobilenet-v2` over segments, with shifted channels.",
+        "Kinetics-400: RGB 69.5 (mit-han-lab/temporal-shift-module)",
+    ),
+    "tsm-bn-inception": _shifts(
+        builders.bn_inception,
+        "`bn-inception` over segments, with shifted channels.",
+        normalization="tsn",
     ),
     "i3d": Network(
         builders.i3d,

@@ -27,7 +27,8 @@ def create(name: str, **options: Any) -> ClipModel:
 
 def clips(model: ClipModel) -> torch.Tensor:
     (clip,) = model.inputs
-    return torch.randn(2, *clip.shape(64))
+    segments = (model.num_segments,) if model.mixes_segments else ()
+    return torch.randn(2, *segments, *clip.shape(64))
 
 
 @pytest.mark.parametrize("stream", ["flow", "rgb"])

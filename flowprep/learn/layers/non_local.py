@@ -139,14 +139,14 @@ def add_non_local(
     options: NonLocalOptions | None,
     *,
     style: NonLocalStyle = "slowfast",
-    frames: Callable[[], int] | None = None,
+    num_frames: Callable[[str], int] | None = None,
 ) -> None:
     """Puts a non-local block behind each place in the network that the options name.
 
     A place is a block of one of `stages`, as in `ClipModel.stages`. The non-local block belongs to
     that block, as in `layer2.1.non_local.theta.weight`, so no other tensor changes its name.
-    `style` is that of the network's authors. `frames` is for a 2D network, which sees T frames of
-    each clip as a batch of (N T, C, H, W): it returns T. Call this before first weights are drawn.
+    `style` is that of the network's authors. `num_frames` is for a 2D network, which sees T frames
+    of each clip as a batch of (N T, C, H, W): it returns T at a place.
 
     Raises ConfigError for a place that the network lacks, and for more blocks than it has places.
     """
@@ -159,20 +159,20 @@ def add_non_local(
             _num_channels(block), options.non_local_kind, options.non_local_over, style
         )
         block.add_module("non_local", layer)
-        block.register_forward_hook(_Behind(frames))
+        block.register_forward_hook(_Behind(None if num_frames is None else num_frames(place)))
 
 
 class _Behind:
     """Shows a block's result to the block's own non-local block."""
 
-    def __init__(self, frames: Callable[[], int] | None) -> None:
-        self.frames = frames
+    def __init__(self, num_frames: int | None) -> None:
+        self.num_frames = num_frames
 
     def __call__(self, block: nn.Module, args: object, result: torch.Tensor) -> torch.Tensor:
         layer = cast(Callable[[torch.Tensor], torch.Tensor], block.non_local)
-        if self.frames is None:
+        if self.num_frames is None:
             return layer(result)
-        clips = result.reshape(-1, self.frames(), *result.shape[1:])  # (N, T, C, H, W)
+        clips = result.reshape(-1, self.num_frames, *result.shape[1:])  # (N, T, C, H, W)
         seen = layer(clips.transpose(1, 2))  # (N, C, T, H, W)
         return seen.transpose(1, 2).flatten(0, 1)  # (N T, C, H, W)
 
@@ -219,13 +219,19 @@ def _spread(places: Sequence[str], number: int, style: NonLocalStyle) -> list[st
 
 
 def _places(network: nn.Module, stage: Sequence[str]) -> Iterator[str]:
-    """Yields the names of a stage's blocks: the parts of a sequence, or the module itself."""
+    """Yields the names of a stage's blocks: the parts of a sequence of blocks, or the module."""
     for name in stage:
         module = network.get_submodule(name)
-        if isinstance(module, nn.Sequential):
-            yield from (f"{name}.{part}" for part, _ in module.named_children())
-        else:
+        parts = [part for part, child in module.named_children() if _is_block(child)]
+        if isinstance(module, nn.Sequential) and parts:
+            yield from (f"{name}.{part}" for part in parts)
+        elif _is_block(module):
             yield name
+
+
+def _is_block(module: nn.Module) -> bool:
+    """Whether a module is made of layers, and so none itself, or says how many channels it has."""
+    return bool(module._modules) or hasattr(module, "channels")
 
 
 def _num_channels(block: nn.Module) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class ClipModel(nn.Module, ABC):
 
     With None, `extract_features` treats each clip separately and returns (N, S, ...), and
     `classify` joins the clips. So a test of many clips need not hold them all in memory."""
+
+    mixes_segments: bool = False
+    """Whether a segment's features depend on the other segments, so that the network takes exactly
+    `num_segments` clips of a video, also for features."""
 
     stages: tuple[tuple[str, ...], ...] = ()
     """The names of the modules of each stage, from the input to the classifier. `--freeze` counts
@@ -61,6 +66,20 @@ class ClipModel(nn.Module, ABC):
 
         It keeps the names, device and dtype of the old classifier.
         """
+
+    @property
+    def block_stages(self) -> tuple[tuple[str, ...], ...]:
+        """The modules of each stage behind which a non-local block may stand: blocks of layers, or
+        sequences of such blocks."""
+        return self.stages
+
+    def insert_shifts(self, *args: Any, **kwargs: Any) -> None:
+        """Puts TSM's shifts in; see `flowprep.learn.models.tsm`.
+
+        Takes the number of segments, a function that makes the shift for a number of segments, and
+        options of the network. Raises ConfigError for a network without places for shifts.
+        """
+        raise ConfigError(f"{type(self).__name__} has no places for temporal shifts")
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of everything except the frozen batch norms, which stay in eval mode."""

@@ -27,6 +27,7 @@ class MultiTask(nn.Module):
     inputs: tuple[ClipInput, ...]
     joins_segments: bool
     num_segments: int | None
+    mixes_segments: bool
 
     def __init__(self, model: ClipModel, num_classes: Sequence[int]) -> None:
         """Replaces the classifier of `model`; `num_classes` has one number for each data set."""
@@ -39,6 +40,7 @@ class MultiTask(nn.Module):
         self.inputs = model.inputs
         self.joins_segments = model.joins_segments
         self.num_segments = model.num_segments
+        self.mixes_segments = model.mixes_segments
 
     def forward(self, *clips: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Returns the logits of every task k for every row, (N, num_classes[k])."""

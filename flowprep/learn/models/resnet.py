@@ -1,4 +1,4 @@
-"""ResNet-18, 34 and 50 of He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016),
+"""ResNet-18 to 152 of He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016),
 table 1, over images or stacks of flow fields.
 
 Every name, shape, stride and initial value is torchvision's (torchvision/models/resnet.py), so that
@@ -8,23 +8,43 @@ it in the first 1x1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.clip_inputs import ClipInput, ShiftPlace
+from flowprep.learn.layers.temporal_shift import TemporalShift, temporal_pool
 from flowprep.learn.models.base import ClipModel
 
-__all__ = ["ResNet", "resnet18", "resnet34", "resnet50"]
+__all__ = ["ResNet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
 
-class BasicBlock(nn.Module):
+class ResidualBlock(nn.Module):
+    """What the two kinds of block share: the place of TSM's shift, which plain networks lack."""
+
+    shift: TemporalShift | None
+    expansion: ClassVar[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_module("shift", None)
+        self.shifts_shortcut = False
+
+    def enter(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns what the shortcut takes and what the first convolution takes."""
+        if self.shift is None:
+            return x, x
+        shifted = self.shift(x)
+        return (shifted if self.shifts_shortcut else x), shifted
+
+
+class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions and a shortcut."""
 
-    expansion: ClassVar[int] = 1
+    expansion = 1
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -35,16 +55,18 @@ class BasicBlock(nn.Module):
         self.downsample = _projection(in_channels, channels, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut, x = self.enter(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.bn2(self.conv2(x))
         return F.relu(x + shortcut)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(ResidualBlock):
     """1x1, 3x3 and 1x1 convolutions, the last with four times the channels, and a shortcut."""
 
-    expansion: ClassVar[int] = 4
+    expansion = 4
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -58,7 +80,9 @@ class Bottleneck(nn.Module):
         self.downsample = _projection(in_channels, out_channels, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut, x = self.enter(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
@@ -95,6 +119,7 @@ class ResNet(ClipModel):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(base * 8 * wide, num_classes)
+        self.num_pooled_segments: int | None = None
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -103,11 +128,36 @@ class ResNet(ClipModel):
         """Returns the average of the last map, (N, 512 * expansion * width)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))  # (N, 64, H/4, W/4)
         x = self.layer1(x)  # (N, 64e, H/4, W/4)
+        if self.num_pooled_segments is not None:
+            x = temporal_pool(x, self.num_pooled_segments)  # half as many segments
         x = self.layer2(x)  # (N, 128e, H/8, W/8)
         x = self.layer3(x)  # (N, 256e, H/16, W/16)
         x = self.layer4(x)  # (N, 512e, H/32, W/32)
         x = self.avgpool(x)  # (N, 512e, 1, 1)
         return x.flatten(1)  # (N, 512e)
+
+    def insert_shifts(
+        self,
+        num_segments: int,
+        make_shift: Callable[[int], TemporalShift],
+        *,
+        shift_place: ShiftPlace = "blockres",
+        temporal_pool: bool = False,
+    ) -> None:
+        """Puts TSM's shifts in, for batches with the segments of a video side by side.
+
+        As in TSM's release (ops/temporal_shift.py), `blockres` shifts in every second block of each
+        stage if layer3 has 23 blocks or more. With `temporal_pool`, the segments are halved before
+        layer2.
+        """
+        self.num_pooled_segments = num_segments if temporal_pool else None
+        every = 2 if shift_place == "blockres" and len(self.layer3) >= 23 else 1
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            halved = temporal_pool and stage is not self.layer1
+            for block in list(stage)[::every]:
+                assert isinstance(block, ResidualBlock)
+                block.shift = make_shift(num_segments // 2 if halved else num_segments)
+                block.shifts_shortcut = shift_place == "block"
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits."""
@@ -138,6 +188,20 @@ def resnet50(
 ) -> ResNet:
     """Returns a ResNet of 50 layers: 25,557,032 parameters at 3 channels and 1000 classes."""
     return ResNet(Bottleneck, (3, 4, 6, 3), inputs, num_classes, dropout=dropout, width=width)
+
+
+def resnet101(
+    inputs: Sequence[ClipInput], num_classes: int, *, dropout: float = 0.0, width: float = 1.0
+) -> ResNet:
+    """Returns a ResNet of 101 layers: 44,549,160 parameters at 3 channels and 1000 classes."""
+    return ResNet(Bottleneck, (3, 4, 23, 3), inputs, num_classes, dropout=dropout, width=width)
+
+
+def resnet152(
+    inputs: Sequence[ClipInput], num_classes: int, *, dropout: float = 0.0, width: float = 1.0
+) -> ResNet:
+    """Returns a ResNet of 152 layers: 60,192,808 parameters at 3 channels and 1000 classes."""
+    return ResNet(Bottleneck, (3, 8, 36, 3), inputs, num_classes, dropout=dropout, width=width)
 
 
 def _stage(

@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
+from flowprep.learn.create import create_model
 from flowprep.learn.layers.non_local import NonLocal, add_non_local, non_local_places
+from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.cost import count_macs, count_parameters
-from flowprep.learn.models.i3d import I3D
 from flowprep.learn.models.resnet import resnet18
 from flowprep.learn.network_options import (
     NonLocalKind,
@@ -21,7 +22,8 @@ from flowprep.learn.network_options import (
     NonLocalOver,
     NonLocalStyle,
 )
-from tests.learn.inputs import stack, volume
+from flowprep.learn.networks import NETWORKS
+from tests.learn.inputs import stack
 
 KINDS = get_args(NonLocalKind)
 STYLES = get_args(NonLocalStyle)
@@ -194,7 +196,9 @@ def chosen(
     """The places in a network of these depths. The default is ResNet-50's."""
     network = nn.Module()
     for (name,), depth in zip(STAGES, depths, strict=True):
-        network.add_module(name, nn.Sequential(*(nn.Identity() for _ in range(depth))))
+        network.add_module(
+            name, nn.Sequential(*(nn.Sequential(nn.Identity()) for _ in range(depth)))
+        )
     return non_local_places(network, STAGES, blocks, style)
 
 
@@ -238,16 +242,61 @@ def test_a_smaller_network_has_fewer() -> None:
         chosen("layer1.0,layer9.1")
 
 
-@torch.no_grad()
-def test_blocks_of_an_inception_network() -> None:
-    plain = I3D(volume(2), 5, width=0.1).eval()
-    model = I3D(volume(2), 5, width=0.1, non_local=NonLocalOptions(True)).eval()
+WITH_BLOCKS = [
+    name for name, entry in NETWORKS.items() if issubclass(entry.options, NonLocalOptions)
+]
 
-    assert len(places(model)) == 3
+
+def test_every_3d_and_tsm_network_has_the_option() -> None:
+    assert set(WITH_BLOCKS) == {
+        name
+        for name, entry in NETWORKS.items()
+        if name.startswith("tsm-") or entry.inputs["flow"][0].form == "volume"
+    }
+
+
+@pytest.mark.parametrize("name", WITH_BLOCKS)
+@torch.no_grad()
+def test_a_network_with_blocks_begins_as_without(name: str) -> None:
+    def make(**options: object) -> ClipModel:
+        torch.manual_seed(0)
+        shared = {"num_classes": 3, "width": 0.05, "num_frames": 3, "crop_px": 32}
+        return create_model(name, stream="flow", **shared, **options).eval()  # type: ignore
+
+    plain, model = make(), make(non_local=True)
+    for layer in plain.modules():  # else blocks that begin as their shortcuts hide the others
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
     missing = model.load_state_dict(plain.state_dict(), strict=False).missing_keys
-    assert all(".non_local." in name for name in missing)
-    clip = torch.randn(1, 2, 16, 32, 32)
+    segments = (model.num_segments,) if model.joins_segments else ()
+    clip = torch.randn(2, *segments, *model.inputs[0].shape(32))
+
+    assert len(places(model)) >= 2
+    assert all(".non_local." in tensor for tensor in missing)
     assert torch.equal(model(clip), plain(clip))
+
+    for block in model.modules():
+        if isinstance(block, NonLocal):
+            nn.init.ones_(block.bn.weight)
+    assert not torch.allclose(model(clip), plain(clip))
+
+
+@torch.no_grad()
+def test_tsm_has_its_release_s_places_and_half_the_frames_after_its_pooling() -> None:
+    options = {"stream": "flow", "num_classes": 3, "width": 0.05, "non_local": True}
+    model = create_model("tsm-resnet50", temporal_pool=True, partial_bn=True, **options).eval()
+
+    assert places(model) == [
+        f"base.{place}.non_local"
+        for place in ("layer2.0", "layer2.2", "layer3.0", "layer3.2", "layer3.4")
+    ]
+    seen: list[tuple[int, ...]] = []
+    for block in model.modules():
+        if isinstance(block, NonLocal):
+            block.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[:3:2]))
+            assert block.bn not in model.frozen_norms  # else a block stays the identity for ever
+    model(torch.randn(2, 8, *model.inputs[0].shape(32)))
+    assert seen == [(2, 4)] * 5
 
 
 @torch.no_grad()
@@ -255,7 +304,7 @@ def test_an_image_network_sees_the_frames_of_each_clip() -> None:
     torch.manual_seed(0)
     model = resnet18(stack(4), 3, width=0.2).eval()
     block = copy.deepcopy(model.layer2[1])
-    add_non_local(model, model.stages, NonLocalOptions(True), frames=lambda: 3)
+    add_non_local(model, model.stages, NonLocalOptions(True), num_frames=lambda _: 3)
     layer = model.layer2[1].non_local
     nn.init.ones_(layer.bn.weight)
     x = torch.randn(2 * 3, layer.bn.num_features, 6, 6)

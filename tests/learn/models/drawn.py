@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
+
+from flowprep.learn import create_model
+from flowprep.learn.models.base import ClipModel
+
+
+def drawn_network(
+    arguments: Mapping[str, Any], seed: int
+) -> tuple[ClipModel, np.random.RandomState]:
+    """Returns a network of `create_model` in eval mode, filled; and the generator."""
+    with torch.device("meta"):  # no initial weights: drawing them takes longer than all else
+        model = create_model(**arguments)
+    model.to_empty(device="cpu")
+    return model.eval(), fill(model, seed)
 
 
 @torch.no_grad()

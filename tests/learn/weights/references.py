@@ -207,7 +207,8 @@ def draw_values(shapes: Shapes, seed: int) -> Values:
             values[name] = torch.tensor(7)
             continue
         value = torch.randn(shape, generator=generator)
-        if len(shape) > 1:
+        is_row = len(shape) == 2 and shape[0] == 1
+        if len(shape) > 1 and not is_row:
             value *= (2 / value[0].numel()) ** 0.5
         elif name.endswith("running_var"):
             value = torch.exp(0.1 * value)

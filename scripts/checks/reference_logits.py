@@ -1,0 +1,340 @@
+"""Gives reference implementations drawn weights, and stores their logits for our tests.
+
+The weights and the clip are those of `tests/learn/models/drawn.py`, drawn for our network and given
+to the reference tensor by tensor, in order. The reference computes in double precision. What is
+stored are numbers, not code: tests/data/reference_logits.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from consumer_truth import declare_torchvision_operators
+from torch import nn
+
+from tests.learn.models.drawn import draw, drawn_network
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "tests/data/reference_logits.json"
+
+TSM = "temporal-shift-module"
+NUM_FIRST = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network of ours, and what makes the same one of a reference."""
+
+    source: str
+    """The name of the checkout, or torchvision."""
+    reference: Callable[..., nn.Module]
+    """Takes the number of classes."""
+    network: dict[str, Any]
+    """Arguments of `create_model`."""
+    shape: tuple[int, ...]
+    num_classes: int = 7
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """More arguments of `reference`."""
+
+
+# ---- torchvision
+
+
+def _torchvision(num_classes: int, name: str, **options: Any) -> nn.Module:
+    import torchvision
+
+    network: nn.Module = getattr(torchvision.models, name)(num_classes=num_classes, **options)
+    return network
+
+
+def _narrow_resnet(num_classes: int, depths: list[int], width: float) -> nn.Module:
+    """torchvision's ResNet of bottlenecks with fewer channels: 152 layers have 60 M weights."""
+    from torchvision.models import resnet
+
+    class Narrow(resnet.ResNet):
+        def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
+            narrow = round(planes * width)
+            if planes == 64:
+                self.inplanes = narrow
+                self.conv1 = nn.Conv2d(3, narrow, 7, stride=2, padding=3, bias=False)
+                self.bn1 = nn.BatchNorm2d(narrow)
+            return super()._make_layer(block, narrow, *args, **kwargs)
+
+    network = Narrow(resnet.Bottleneck, depths)
+    network.fc = nn.Linear(network.inplanes, num_classes)
+    return network
+
+
+def _narrow_vgg16(num_classes: int, width: float) -> nn.Module:
+    """torchvision's VGG-16, its layers made for fewer channels: the whole has 134 M weights."""
+    from torchvision.models import vgg
+
+    plan = [one if one == "M" else round(one * width) for one in vgg.cfgs["D"]]
+    network = vgg.VGG(vgg.make_layers(plan), num_classes)
+    wide = round(4096 * width)
+    network.classifier[0] = nn.Linear(plan[-2] * 49, wide)
+    network.classifier[3] = nn.Linear(wide, wide)
+    network.classifier[6] = nn.Linear(wide, num_classes)
+    return network
+
+
+# ---- Cadene/pretrained-models.pytorch
+
+
+def _cadene_bn_inception(num_classes: int) -> nn.Module:
+    from pretrainedmodels.models.bninception import BNInception
+
+    network: nn.Module = BNInception(num_classes)
+    return network
+
+
+# ---- mit-han-lab/temporal-shift-module
+
+
+def _tsm(num_classes: int, base: str, modality: str = "RGB", **options: Any) -> nn.Module:
+    from ops.models import TSN
+
+    TSN.print_spec = False  # which the release forgets to store
+    given = {
+        "is_shift": True,
+        "shift_div": 8,
+        "partial_bn": False,
+        "pretrain": None,
+        "dropout": 0.5,
+    }
+    network = TSN(num_classes, 8, modality, base_model=base, **{**given, **options})
+    if network.temporal_pool:
+        from ops.temporal_shift import make_temporal_pool
+
+        make_temporal_pool(network.base_model, 8)  # as main.py does
+    return _Segments(network)
+
+
+class _Segments(nn.Module):
+    """The release's network over (N, S, C, H, W); it takes segments in the channels."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(x.flatten(1, 2))
+        return logits
+
+
+class _BNInceptionTSM(nn.Module):
+    """The release's BN-Inception in the place `block`, without its download of weights."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        from archs.bn_inception import BNInception
+
+        self.base = BNInception(num_classes)
+        self.base.build_temporal_ops(8, is_temporal_shift="block", shift_div=8)
+        self.base.global_pool = nn.AdaptiveAvgPool2d(1)  # 7 x 7 there: for 224 px alone
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.base(x.flatten(0, 1))
+        return logits.unflatten(0, x.shape[:2]).mean(1)
+
+
+class _Online(nn.Module):
+    """The release's online network frame by frame; the mean of its logits."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        from online_demo.mobilenet_v2_tsm import MobileNetV2
+
+        self.base = MobileNetV2(num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sizes = {3: 4, 4: 8, 8: 16, 12: 16, 20: 32}
+        buffers = [
+            x.new_zeros(len(x), kept, *(-(-side // sizes[kept]) for side in x.shape[3:]))
+            for kept in (3, 4, 4, 8, 8, 8, 12, 12, 20, 20)
+        ]
+        results = []
+        for frame in x.unbind(1):
+            logits, *buffers = self.base(frame, *buffers)
+            results.append(logits)
+        return torch.stack(results, 1).mean(1)
+
+
+# ---- the cases
+
+RGB = {"stream": "rgb"}
+FLOW = {"stream": "flow"}
+
+CASES: dict[str, Case] = {
+    "mobilenet-v2": Case(
+        "torchvision",
+        _torchvision,
+        {"name": "mobilenet-v2", **RGB},
+        (1, 3, 43, 58),
+        arguments={"name": "mobilenet_v2"},
+    ),
+    "mobilenet-v2, width .35": Case(
+        "torchvision",
+        _torchvision,
+        {"name": "mobilenet-v2", "width": 0.35, **RGB},
+        (1, 3, 75, 90),
+        arguments={"name": "mobilenet_v2", "width_mult": 0.35},
+    ),
+    "vgg16, width .125": Case(
+        "torchvision",
+        _narrow_vgg16,
+        {"name": "vgg16", "width": 0.125, **RGB},
+        (1, 3, 75, 90),
+        arguments={"width": 0.125},
+    ),
+    "resnet101, width .125": Case(
+        "torchvision",
+        _narrow_resnet,
+        {"name": "resnet101", "width": 0.125, **RGB},
+        (1, 3, 75, 90),
+        arguments={"depths": [3, 4, 23, 3], "width": 0.125},
+    ),
+    "resnet152, width .125": Case(
+        "torchvision",
+        _narrow_resnet,
+        {"name": "resnet152", "width": 0.125, **RGB},
+        (1, 3, 75, 90),
+        arguments={"depths": [3, 8, 36, 3], "width": 0.125},
+    ),
+    "bn-inception": Case(
+        "pretrained-models.pytorch",
+        _cadene_bn_inception,
+        {"name": "bn-inception", **RGB},
+        (1, 3, 64, 64),
+    ),
+    "tsm-resnet18": Case(
+        TSM,
+        _tsm,
+        {"name": "tsm-resnet18", **FLOW},
+        (1, 8, 10, 35, 43),
+        arguments={"base": "resnet18", "modality": "Flow"},
+    ),
+    "tsm-resnet18, block": Case(
+        TSM,
+        _tsm,
+        {"name": "tsm-resnet18", "shift_place": "block", "shift_div": 4, **RGB},
+        (1, 8, 3, 35, 43),
+        arguments={"base": "resnet18", "shift_place": "block", "shift_div": 4},
+    ),
+    "tsm-resnet50": Case(
+        TSM,
+        _tsm,
+        {"name": "tsm-resnet50", **FLOW},
+        (1, 8, 10, 35, 43),
+        arguments={"base": "resnet50", "modality": "Flow"},
+    ),
+    "tsm-resnet18, temporal pool": Case(
+        TSM,
+        _tsm,
+        {"name": "tsm-resnet18", "temporal_pool": True, **RGB},
+        (1, 8, 3, 35, 43),
+        arguments={"base": "resnet18", "temporal_pool": True},
+    ),
+    "tsm-mobilenet-v2": Case(
+        TSM,
+        _tsm,
+        {"name": "tsm-mobilenet-v2", **RGB},
+        (1, 8, 3, 35, 43),
+        arguments={"base": "mobilenetv2"},
+    ),
+    "tsm-mobilenet-v2, online": Case(
+        TSM,
+        _Online,
+        {"name": "tsm-mobilenet-v2", "uni_directional": True, **RGB},
+        (1, 8, 3, 35, 43),
+    ),
+    "tsm-bn-inception": Case(
+        TSM,
+        _BNInceptionTSM,
+        {"name": "tsm-bn-inception", **RGB},
+        (1, 8, 3, 64, 64),
+    ),
+}
+
+
+def measure(name: str, checkouts: Path, seed: int) -> dict[str, Any]:
+    """Returns the entry of one case."""
+    case = CASES[name]
+    network, rng = drawn_network({**case.network, "num_classes": case.num_classes}, seed)
+    clip = draw(rng, *case.shape)
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = case.reference(case.num_classes, **case.arguments)
+        _give(network.state_dict(), reference)
+        with torch.no_grad():
+            (logits,) = reference.double().eval()(clip.double()).flatten(0, -2)[:1]
+    return {
+        "network": case.network,
+        "num_classes": case.num_classes,
+        "seed": seed,
+        "shape": list(case.shape),
+        "reference": _version(case.source, checkouts),
+        "norm": logits.norm().item(),
+        "first": logits[:NUM_FIRST].tolist(),
+    }
+
+
+def _give(state: dict[str, torch.Tensor], reference: nn.Module) -> None:
+    """Gives the reference our tensors, in the order of both."""
+    theirs = reference.state_dict()
+    given = {}
+    for (name, value), (other, target) in zip(state.items(), theirs.items(), strict=True):
+        if value.shape != target.shape or name.rpartition(".")[2] != other.rpartition(".")[2]:
+            raise SystemExit(f"{name} {tuple(value.shape)} is not {other} {tuple(target.shape)}")
+        given[other] = value
+    reference.load_state_dict(given)
+
+
+def _version(source: str, checkouts: Path) -> str:
+    if source == "torchvision":
+        import torchvision
+
+        return f"torchvision {torchvision.__version__.partition('+')[0]}"
+    commit = subprocess.run(
+        ["git", "-C", str(checkouts / source), "rev-parse", "--short=7", "HEAD"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    return f"{source} at {commit}"
+
+
+def main() -> None:
+    """Writes the file, or the named entries of it."""
+    if len(sys.argv) < 2:
+        raise SystemExit("usage: scripts/reference_logits CHECKOUTS [NAME ...]")
+    checkouts, names = Path(sys.argv[1]).resolve(), sys.argv[2:] or list(CASES)
+    if unknown := set(names) - set(CASES):
+        raise SystemExit(f"no case is named {', '.join(sorted(unknown))}")
+    declared = declare_torchvision_operators()
+    sys.path[:0] = [str(checkouts / source) for source in {case.source for case in CASES.values()}]
+    entries = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    for name in names:
+        entries[name] = measure(name, checkouts, 20 + list(CASES).index(name))
+        print(f"{name}: norm {entries[name]['norm']:.6g}", flush=True)
+        _write(entries)
+    del declared
+
+
+def _write(entries: dict[str, Any]) -> None:
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(entries[name])}" for name in CASES if name in entries
+    ]
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
