@@ -342,7 +342,8 @@ class RunOptions:
     trial found it wrong."""
     workers_per_gpu: int | None = None
     """Number of workers that share one GPU. While one decodes or encodes, another uses the GPU. The
-    default is the number of cores per GPU, at most 8."""
+    default is the number of cores per GPU, at most 8. On this machine it is also at most one for
+    every 3 GiB of the GPU's memory."""
     executor: ExecutorName = "auto"
     """`ray` works in many processes. `process` works in one process, without Ray. `inline` works in
     the process of flowprep itself, for debugging. `auto` takes `process` for one video or one

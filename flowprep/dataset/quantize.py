@@ -1,7 +1,8 @@
 """Converts flow in px to 8-bit levels and back, and keeps statistics of the quantized flow.
 
     quantize, dequantize    the definition, for arrays of any shape
-    FieldQuantizer          the same levels for the fields of a video, compiled, with statistics
+    FieldQuantizer          the same levels for the fields of a video, compiled, with statistics;
+                            quantize_torch.py has it for fields on a GPU
     FlowStatistics          these statistics; the sum over a video's segments is the whole video's
 
     quantizer   level of v px (v clipped to +-b)     center    peers
@@ -104,6 +105,18 @@ class FlowStatistics:
     num_fields: int = 0
     num_zero_fields: int = 0
 
+    def add_field(
+        self, num_values: int, low_px: float, high_px: float, num_invalid: int, num_clipped: int
+    ) -> None:
+        """Counts one field. Its magnitudes, which are counted elsewhere, go to `histogram`."""
+        self.min_px = min(self.min_px, low_px)
+        self.max_px = max(self.max_px, high_px)
+        self.num_values += num_values
+        self.num_fields += 1
+        self.num_zero_fields += low_px == 0 == high_px
+        self.num_invalid += num_invalid
+        self.num_clipped += num_clipped
+
     def __add__(self, later: FlowStatistics) -> FlowStatistics:
         """Returns the statistics of these fields and the `later` ones together."""
         # The order matters, because the first of 0.0 and -0.0 stays.
@@ -155,17 +168,26 @@ class FieldQuantizer:
             levels.reshape(2, -1),
         )
         valid = components if num_invalid else flow
-        low, high = float(valid.min()), float(valid.max())
         found = self.statistics
-        found.min_px = min(found.min_px, low)
-        found.max_px = max(found.max_px, high)
-        found.num_values += flow.size
-        found.num_fields += 1
-        found.num_zero_fields += low == 0 == high
-        found.num_invalid += num_invalid
-        found.num_clipped += num_clipped
+        found.add_field(flow.size, float(valid.min()), float(valid.max()), num_invalid, num_clipped)
         cv2.magnitude(components[0], components[1], magnitude)
         self._count_magnitudes(magnitude.reshape(-1), found.histogram)
+        return levels
+
+    def add(
+        self,
+        levels: NDArray[np.uint8],
+        extremes_px: NDArray[np.float32],
+        counts: NDArray[np.int32],
+    ) -> NDArray[np.uint8]:
+        """Counts a field that a `DeviceQuantizer` has quantized, and returns its levels.
+
+        The arrays are the entries of that field in the quantizer's results.
+        """
+        low, high = extremes_px.tolist()
+        num_invalid, num_clipped = counts[:2].tolist()
+        self.statistics.add_field(levels.size, low, high, num_invalid, num_clipped)
+        self.statistics.histogram += counts[2:]
         return levels
 
 

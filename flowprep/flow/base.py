@@ -5,9 +5,9 @@ from __future__ import annotations
 import builtins
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,14 @@ from numpy.typing import NDArray
 from flowprep.flow.devices import DeviceKind
 from flowprep.flow.parameters import DIRECTIONS, Direction
 
-__all__ = ["FlowEstimator", "FlowPair", "FrameKind", "VideoEstimator"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["FlowEstimator", "FlowPair", "FrameKind", "ReducedPair", "Reduction", "VideoEstimator"]
 
 FrameKind = Literal["gray", "rgb"]
+Reduction = Callable[["Tensor"], Sequence["Tensor"]]
+"""Takes B fields on a device, (B, H, W, 2) px. Returns tensors of B entries on the same device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,19 @@ class FlowPair:
     """From frame `index` to `index + step`, on the grid of frame `index`."""
     backward: NDArray[np.float32] | None
     """From frame `index + step` to `index`, on the grid of frame `index + step`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReducedPair:
+    """What a reduction makes of the two fields of a `FlowPair`.
+
+    There is one array for each tensor of the reduction: this field's entry. Directions not
+    requested are None.
+    """
+
+    index: int
+    forward: tuple[NDArray[Any], ...] | None
+    backward: tuple[NDArray[Any], ...] | None
 
 
 class FlowEstimator(ABC):
@@ -59,6 +77,9 @@ class FlowEstimator(ABC):
 
     device_name: str = "cpu"
     """The device's name as stored with each video: `cpu`, `cuda:NVIDIA H100 80GB HBM3`."""
+
+    reduces_fields: bool = False
+    """Whether fields are far from the host, so that `reduced_pairs` copies less than `pairs`."""
 
     min_side_px: int = 16
     """Smaller frames are refused: no pyramid, patch or filter window fits into them."""
@@ -110,6 +131,20 @@ class FlowEstimator(ABC):
                     forward=self(first, last) if "forward" in directions else None,
                     backward=self(last, first) if "backward" in directions else None,
                 )
+
+    def reduced_pairs(
+        self,
+        frames: Iterable[NDArray[np.uint8]],
+        reduce: Reduction,
+        *,
+        step: int = 1,
+        directions: Sequence[Direction] = DIRECTIONS,
+    ) -> Iterator[ReducedPair]:
+        """Like `pairs`, but copies to the host only what `reduce` makes of the fields.
+
+        An estimator overrides this if its fields are on a torch device.
+        """
+        raise NotImplementedError(f"the fields of {type(self).__name__} are on the host")
 
 
 class VideoEstimator(FlowEstimator):

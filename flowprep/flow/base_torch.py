@@ -17,14 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowprep.errors import ConfigError, VideoError
-from flowprep.flow.base import FlowEstimator, FlowPair, VideoEstimator
+from flowprep.flow.base import FlowEstimator, FlowPair, ReducedPair, Reduction, VideoEstimator
 from flowprep.flow.devices import DEVICE_KINDS
 from flowprep.flow.parameters import DIRECTIONS, Direction
 
-__all__ = ["Arrival", "TorchEstimator", "upload"]
+__all__ = ["Arrival", "TorchEstimator", "download", "upload"]
 
 FREE_MEMORY_SHARE = 0.5
 """Largest share of a device's free memory that a batch may take."""
+
+REDUCING_DEVICES: tuple[str, ...] = ("cuda",)
+"""Types of torch device (ROCm's is `cuda` too) whose fields are reduced before the copy. On the CPU
+nothing is copied, and compiled code reduces faster. On `mps` this has not been tried."""
 
 Plan = TypeVar("Plan")
 """What an estimator computes once for a frame size: sizes, sample positions, weights."""
@@ -34,8 +38,9 @@ class TorchEstimator(VideoEstimator, Generic[Plan]):
     """Computes the flow of many pairs at once on a torch device.
 
     Frames go to the device as they arrive. Each frame is prepared once for its up to four pairs. On
-    CUDA and ROCm, the device never waits for the host within a batch. The fields are copied to the
-    host after the batch, and the host waits for them only after it has launched the next batch.
+    CUDA and ROCm, the device never waits for the host within a batch. The fields, or what a
+    reduction makes of them, are copied to the host after the batch, and the host waits for them
+    only after it has launched the next batch.
 
     If `batch_pairs` is None, a batch has `batch_pixels`, or as many pairs as fit into
     `FREE_MEMORY_SHARE` of the device's free memory, but at least one. On the CPU, whose cache is
@@ -65,6 +70,7 @@ class TorchEstimator(VideoEstimator, Generic[Plan]):
                 f"device must be one that torch {torch.__version__} can use here, got {device!r} "
                 f"({str(error).partition(chr(10))[0]})"
             ) from error
+        self.reduces_fields = self._device.type in REDUCING_DEVICES
         self._batch_pairs = batch_pairs
         self._plan: tuple[tuple[int, int], Plan] | None = None
         self._batch_limits: dict[tuple[tuple[int, int], int], int] = {}
@@ -106,7 +112,26 @@ class TorchEstimator(VideoEstimator, Generic[Plan]):
 
         Raises VideoError with the reason `out-of-memory` if a single pair does not fit.
         """
-        video = _Video(self, step, directions)
+        for pair in self.reduced_pairs(frames, _whole, step=step, directions=directions):
+            forward, backward = (
+                None if results is None else results[0] for results in (pair.forward, pair.backward)
+            )
+            yield FlowPair(pair.index, forward, backward)
+
+    def reduced_pairs(
+        self,
+        frames: Iterable[NDArray[np.uint8]],
+        reduce: Reduction,
+        *,
+        step: int = 1,
+        directions: Sequence[Direction] = DIRECTIONS,
+    ) -> Iterator[ReducedPair]:
+        """Like the base class. `reduce` gets the fields of a batch, and must not wait for them.
+
+        Its own memory should not exceed that of computing the fields, which is free by then. Raises
+        VideoError as `pairs` does.
+        """
+        video = _Video(self, reduce, step, directions)
         for frame in frames:
             yield from video.add(frame)
         yield from video.finish()
@@ -151,6 +176,14 @@ def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
+def download(tensor: Tensor) -> Tensor:
+    """Returns `tensor` on the host. From CUDA it arrives later: see `Arrival`."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    on_host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return on_host.copy_(tensor, non_blocking=True)
+
+
 class Arrival:
     """Tells when a device has finished all the work that it has been given so far.
 
@@ -171,21 +204,29 @@ class Arrival:
 
 @dataclass
 class _Batch:
-    """Fields of consecutive pairs, on their way to the host."""
+    """What is left of the fields of consecutive pairs, on its way to the host."""
 
     first_index: int
     num_pairs: int
-    fields: Tensor
-    """(pairs of each direction, H, W, 2), in pinned memory if the device is CUDA's."""
+    results: list[Tensor]
+    """(pairs of each direction, ...), in pinned memory if the device is CUDA's."""
     arrival: Arrival
 
-    def read(self, directions: Sequence[Direction]) -> Iterator[FlowPair]:
+    def read(self, directions: Sequence[Direction]) -> Iterator[ReducedPair]:
         self.arrival.wait()
-        fields = self.fields.numpy().reshape(-1, self.num_pairs, *self.fields.shape[1:])
+        results = [result.numpy() for result in self.results]
         for number in range(self.num_pairs):
-            # A copy, so that one field that is kept does not keep the whole batch in memory.
-            one = {name: fields[k, number].copy() for k, name in enumerate(directions)}
-            yield FlowPair(self.first_index + number, one.get("forward"), one.get("backward"))
+            # Copies, so that one field that is kept does not keep the whole batch in memory.
+            one = {
+                name: tuple(result[k * self.num_pairs + number].copy() for result in results)
+                for k, name in enumerate(directions)
+            }
+            yield ReducedPair(self.first_index + number, one.get("forward"), one.get("backward"))
+
+
+def _whole(fields: Tensor) -> Sequence[Tensor]:
+    """The reduction that leaves the fields as they are."""
+    return (fields,)
 
 
 class _Video(Generic[Plan]):
@@ -194,11 +235,13 @@ class _Video(Generic[Plan]):
     def __init__(
         self,
         estimator: TorchEstimator[Plan],
+        reduce: Reduction,
         step: int,
         directions: Sequence[Direction],
     ) -> None:
         self._estimator = estimator
         self._device = estimator._device
+        self._reduce = reduce
         self._step = step
         self._directions = [name for name in DIRECTIONS if name in directions]
         self._size: tuple[int, int] | None = None
@@ -211,7 +254,7 @@ class _Video(Generic[Plan]):
         """The prepared first `_step` frames, if earlier pairs already needed them."""
         self._launched: deque[_Batch] = deque()
 
-    def add(self, frame: NDArray[np.uint8]) -> Iterator[FlowPair]:
+    def add(self, frame: NDArray[np.uint8]) -> Iterator[ReducedPair]:
         """Takes a frame, and yields the pairs that are now ready."""
         if self._size is None:
             self._size, self._shape = (frame.shape[0], frame.shape[1]), frame.shape
@@ -221,12 +264,12 @@ class _Video(Generic[Plan]):
         if not self._directions:
             if len(self._frames) > self._step:
                 self._frames.popleft()
-                yield FlowPair(self._index, None, None)
+                yield ReducedPair(self._index, None, None)
                 self._index += 1
         elif len(self._frames) - self._step >= self._limit():
             yield from self._launch_all()
 
-    def finish(self) -> Iterator[FlowPair]:
+    def finish(self) -> Iterator[ReducedPair]:
         """Yields the remaining pairs after the last frame has been added."""
         if self._directions:
             yield from self._launch_all()
@@ -236,7 +279,7 @@ class _Video(Generic[Plan]):
         assert self._size is not None
         return self._estimator._batch_limit(self._size, len(self._directions))
 
-    def _launch_all(self) -> Iterator[FlowPair]:
+    def _launch_all(self) -> Iterator[ReducedPair]:
         while (num_pairs := len(self._frames) - self._step) > 0:
             num_pairs = min(num_pairs, self._limit())
             if self._try_to_launch(num_pairs):
@@ -255,7 +298,7 @@ class _Video(Generic[Plan]):
                 )
             self._estimator._halve_batch(self._size, len(self._directions), num_pairs)
 
-    def _read_launched(self, num_left: int) -> Iterator[FlowPair]:
+    def _read_launched(self, num_left: int) -> Iterator[ReducedPair]:
         # On the CPU there is nothing to wait for.
         while len(self._launched) > (num_left if self._device.type == "cuda" else 0):
             yield from self._launched.popleft().read(self._directions)
@@ -290,12 +333,8 @@ class _Video(Generic[Plan]):
             for k in range(2)
         )
         fields = estimator._estimate(plan, prepared, first, second)
-        if self._device.type == "cuda":
-            on_host = torch.empty(fields.shape, dtype=fields.dtype, pin_memory=True)
-            on_host.copy_(fields, non_blocking=True)
-        else:
-            on_host = fields.cpu()
-        batch = _Batch(self._index, num_pairs, on_host, Arrival(self._device))
+        results = [download(result) for result in self._reduce(fields)]
+        batch = _Batch(self._index, num_pairs, results, Arrival(self._device))
         # A copy, so that the memory of the other frames can be reused.
         self._prepared = [part[num_pairs:].clone() for part in prepared]
         self._launched.append(batch)

@@ -3,6 +3,8 @@
     FlowStreams.compute   frames -> images -> estimator.pairs -> quantize -> JPEG streams
     flow_between          one field of two frames
 
+Fields that are on a GPU are quantized there, and only levels and counts are copied to the host.
+
 The image of a frame is the input that the estimator takes, gray or RGB. Memory use does not grow
 with the length of the video.
 """
@@ -14,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +26,14 @@ from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM, stream_names
 from flowprep.dataset.quantize import FieldQuantizer, FlowStatistics
 from flowprep.dataset.write import JpegStream
 from flowprep.errors import FlowprepError, VideoError
-from flowprep.flow.base import FlowEstimator, FlowPair
+from flowprep.flow.base import FlowEstimator, FlowPair, ReducedPair
 from flowprep.flow.devices import is_device_failure
 from flowprep.flow.parameters import is_own
 from flowprep.video.types import Frame
 from flowprep.words import format_count
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["FlowStreams", "flow_between", "no_progress"]
 
@@ -85,9 +91,7 @@ class FlowStreams:
             for _ in images:
                 on_stored()
             return
-        pairs = self._estimator.pairs(
-            images, step=self._flow.step, directions=self._encode.directions
-        )
+        pairs = self._pairs(self._estimator, images)
         while True:
             with self.clock.spent("flow"):
                 pair = self._next(pairs)
@@ -150,7 +154,30 @@ class FlowStreams:
             self._frame_error = error
             raise
 
-    def _next(self, pairs: Iterator[FlowPair]) -> FlowPair | None:
+    def _pairs(
+        self, estimator: FlowEstimator, images: Iterator[NDArray[np.uint8]]
+    ) -> Iterator[FlowPair | ReducedPair]:
+        """Starts the estimator. Its fields come whole, or quantized if they are on a GPU.
+
+        A user's own estimator is left as it is: its fields are looked at on the host.
+        """
+        flow, directions = self._flow, self._encode.directions
+        if not estimator.reduces_fields or is_own(flow.algorithm):
+            return estimator.pairs(images, step=flow.step, directions=directions)
+        # Only an estimator of PyTorch comes here, so PyTorch is loaded already.
+        from flowprep.dataset.quantize_torch import DeviceQuantizer
+
+        quantizer = DeviceQuantizer(flow)
+
+        def reduce(fields: Tensor) -> list[Tensor]:
+            dtype, shape = str(fields.dtype).removeprefix("torch."), tuple(fields.shape[1:])
+            if (dtype, shape) != ("float32", (*self._shape, 2)):
+                raise _wrong_field(flow.algorithm, self._shape, f"{dtype} of shape {shape}")
+            return quantizer(fields)
+
+        return estimator.reduced_pairs(images, reduce, step=flow.step, directions=directions)
+
+    def _next(self, pairs: Iterator[FlowPair | ReducedPair]) -> FlowPair | ReducedPair | None:
         try:
             return next(pairs, None)
         except Exception as error:
@@ -159,15 +186,16 @@ class FlowStreams:
             _raise_as_own(error, self._flow.algorithm)
             raise
 
-    def _store(self, pair: FlowPair) -> None:
+    def _store(self, pair: FlowPair | ReducedPair) -> None:
         for direction in self._encode.directions:
-            field = _checked(
-                pair.forward if direction == "forward" else pair.backward,
-                self._shape,
-                self._flow.algorithm,
-                is_first=self.num_flows == 0,
-            )
-            planes = self._quantizers[direction].quantize(field)
+            found = pair.forward if direction == "forward" else pair.backward
+            quantizer = self._quantizers[direction]
+            if isinstance(found, tuple):
+                planes = quantizer.add(*found)
+            else:
+                is_first = self.num_flows == 0
+                field = _checked(found, self._shape, self._flow.algorithm, is_first=is_first)
+                planes = quantizer.quantize(field)
             for name, plane in zip(FLOW_STREAMS[direction], planes, strict=True):
                 self.streams[name].append(plane)
 
@@ -222,10 +250,14 @@ def _checked(
         got = f"{np.count_nonzero(~np.isfinite(field))} values that are not finite"
     else:
         return field
-    raise VideoError(
+    raise _wrong_field(algorithm, size, got)
+
+
+def _wrong_field(algorithm: str, size: tuple[int, ...], got: str) -> VideoError:
+    return VideoError(
         "estimator-error",
-        f"{algorithm} gave a wrong field: it must be finite float32 of shape {wanted} for frames "
-        f"of {size[1]}x{size[0]} px, got {got}",
+        f"{algorithm} gave a wrong field: it must be finite float32 of shape {(*size, 2)} for "
+        f"frames of {size[1]}x{size[0]} px, got {got}",
     )
 
 

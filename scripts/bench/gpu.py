@@ -7,7 +7,8 @@ backward. Everything is measured in one run on one machine.
   ceilings    the limits of the GPU: bytes/s of a copy, multiply-adds/s of a float32 product of
               matrices
   speed       pairs/s of the CPU's kernels on all cores (one process per core), of the PyTorch
-              version and of the CUDA version, and the share of the ceilings that iterations use
+              version and of the CUDA version, and the share of the ceilings that iterations use;
+              fields are copied whole, and as levels, quantized on the GPU, as `extract` has it
   agreement   endpoint error and 8-bit levels (bound 20) of each against the CPU
   end-to-end  `flowprep extract` of .avi files to shards: pairs/s of the whole command and of the
               work without the start of Python and Ray, seconds by stage, and the GPU's utilization
@@ -49,7 +50,7 @@ from flowprep.config import DecodeSpec, FlowSpec, Resize
 from flowprep.dataset.describe import describe_dataset
 from flowprep.dataset.quantize import quantize
 from flowprep.flow import create_estimator
-from flowprep.flow.base import FlowEstimator
+from flowprep.flow.base import FlowEstimator, Reduction
 from flowprep.flow.devices import cuda_state, why_no_cuda
 from flowprep.flow.parameters import TVL1Parameters
 from flowprep.inputs.video import Video
@@ -162,6 +163,8 @@ class Bench:
 
     def show_speed(self) -> None:
         """Prints a row for all cores, for PyTorch and for CUDA."""
+        from flowprep.dataset.quantize_torch import DeviceQuantizer
+
         videos = real_videos(2 if self.is_quick else 6, 73)
         copy, fma = self.ceilings()
         pixels = iterated_pixels([frames[: 1 + NUM_COMPARED_PAIRS // 2] for frames in videos])
@@ -171,8 +174,12 @@ class Bench:
         cores = all_cores_throughput(videos, self.seconds)
         self.numbers["pairs_per_second"] = rates = {"all cores": cores}
         print(f"| CPU, {usable_cores()} cores | {cores:.1f} | 1 | | |", flush=True)
-        for name, estimator in gpu_estimators():
-            rate = throughput(estimator, videos, self.seconds)
+        reduce = DeviceQuantizer(FlowSpec("tvl1"))
+        for name, rate in (
+            (f"{name}{what}", throughput(estimator, videos, self.seconds, reduction))
+            for name, estimator in gpu_estimators()
+            for what, reduction in (("", None), (", levels", reduce))
+        ):
             rates[name] = rate
             print(
                 f"| {name} | {rate:.1f} | {rate / cores:.1f} "
@@ -224,7 +231,7 @@ class Bench:
                 "seconds of workers: decode, flow, encode, write"
             )
             self.numbers["end_to_end"] = rows = {}
-            per_gpu = (None,) if self.is_quick else (1, 2, 4, None)
+            per_gpu = (1, 2, None) if self.is_quick else (1, 2, 4, None)
             ways = [
                 (f"cuda, {number or 'default'} a GPU", ["--device", "cuda"], number)
                 for number in per_gpu
@@ -262,21 +269,29 @@ def gpu_estimators() -> Iterator[tuple[str, FlowEstimator]]:
             print(f"| {name} | cannot be made: {type(error).__name__}: {error} |", flush=True)
 
 
-def throughput(estimator: FlowEstimator, videos: list[Frames], seconds: float) -> float:
+def throughput(
+    estimator: FlowEstimator,
+    videos: list[Frames],
+    seconds: float,
+    reduce: Reduction | None = None,
+) -> float:
     """Returns pairs/s, forward and backward."""
     # The first call allocates memory and loads code, so it is not timed.
-    count_pairs(estimator, videos[:1])
+    count_pairs(estimator, videos[:1], reduce)
     times: list[float] = []
     while not times or sum(times) < seconds:
         began = time.perf_counter()
-        num_pairs = count_pairs(estimator, videos)
+        num_pairs = count_pairs(estimator, videos, reduce)
         times.append(time.perf_counter() - began)
     return num_pairs / statistics.median(times)
 
 
-def count_pairs(estimator: FlowEstimator, videos: list[Frames]) -> int:
+def count_pairs(
+    estimator: FlowEstimator, videos: list[Frames], reduce: Reduction | None = None
+) -> int:
     """Computes all pairs of some videos, and returns the number of pairs."""
-    return sum(1 for frames in videos for _ in estimator.pairs(frames))
+    pairs = estimator.pairs if reduce is None else partial(estimator.reduced_pairs, reduce=reduce)
+    return sum(1 for frames in videos for _ in pairs(frames))
 
 
 def core_throughput(path: Path, seconds: float) -> float:

@@ -23,15 +23,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import flowprep
+from flowprep.config import FlowSpec
 from flowprep.flow.devices import cuda_state, driver_release, why_no_cuda
 from flowprep.flow.estimators import build_estimator
 from flowprep.flow.parameters import TVL1Parameters
@@ -178,28 +180,36 @@ def share_device(device: str) -> Numbers:
 
 
 def measure_speed(device: str) -> Numbers:
-    """Measures pairs/s in both directions, the kernel in turn with PyTorch on the same device."""
+    """Measures pairs/s in both directions, the kernel in turn with PyTorch on the same device.
+
+    Fields are copied whole, and once more as levels, quantized on the device, as `extract` has it.
+    """
+    from flowprep.dataset.quantize_torch import DeviceQuantizer
     from flowprep.flow.tvl1_torch import TVL1Torch
 
     p, numbers = _parameters(device), {}
+    quantizer = DeviceQuantizer(FlowSpec("tvl1", p))
     sizes = {"340x256": (49, 4.0), "1920x1080": (7, 6.0)} if _is_gpu(device) else {"48x48": (3, 0)}
     for size, (num_frames, seconds) in sizes.items():
         width, height = map(int, size.split("x"))
         frames = (_frames(height, width) * num_frames)[:num_frames]
-        ways: Mapping[str, Any] = {
-            "kernel" if _is_gpu(device) else "native": (
-                _insisted(p, device) if _is_gpu(device) else build_estimator("tvl1", p)
+        portable = TVL1Torch(p, device=_torch_name(device))
+        on_device = _insisted(p, device) if _is_gpu(device) else portable
+        ways: Mapping[str, Callable[[], Iterable[object]]] = {
+            "kernel" if _is_gpu(device) else "native": partial(
+                (on_device if _is_gpu(device) else build_estimator("tvl1", p)).pairs, frames
             ),
-            "pytorch": TVL1Torch(p, device=_torch_name(device)),
+            "pytorch": partial(portable.pairs, frames),
+            "levels": partial(on_device.reduced_pairs, frames, quantizer),
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
-        for estimator in ways.values():  # allocates memory and loads code
-            list(estimator.pairs(frames))
+        for pairs in ways.values():  # allocates memory and loads code
+            list(pairs())
         began = time.monotonic()
         while not min(map(len, times.values())) or time.monotonic() - began < seconds:
-            for name, estimator in ways.items():
+            for name, pairs in ways.items():
                 started = time.perf_counter()
-                list(estimator.pairs(frames))
+                list(pairs())
                 times[name].append(time.perf_counter() - started)
         rates = {name: (num_frames - 1) / statistics.median(took) for name, took in times.items()}
         numbers[size] = {f"{name}_pairs_per_second": rate for name, rate in rates.items()}
@@ -289,9 +299,17 @@ CHECKS: dict[str, Check] = {
     "repeat": _made_here("repeat", "one pair many times, one result", 60),
     "share": _made_here("share", "several processes on one card", 90),
     "speed": _made_here("speed", "pairs/s, the kernel and PyTorch", 90),
+    "videos": Check(
+        "pairs/s with one video at a time, and with several",
+        (sys.executable, "scripts/checks/gpu_videos.py", "--device", DEVICE),
+        90,
+    ),
     "tests": Check(
         "the tests that need a GPU",
-        (*(sys.executable, "-m", "pytest", "-q", "tests/flow", "-m", "gpu"), "--timeout", "100"),
+        (
+            *(sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--timeout", "100"),
+            *("tests/flow", "tests/dataset/test_quantize_torch.py"),
+        ),
         120,
         needs_gpu=True,
     ),

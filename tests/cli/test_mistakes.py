@@ -38,7 +38,8 @@ WRONG_OPTIONS = [
      "--device must be auto, cpu, cuda, cuda:N, cuda!, cuda:N!, mps or torch-cpu, got 'gpu'"),
     ("--device cpu+cpu", "--device must name a GPU before +cpu, got 'cpu+cpu'"),
     ("--algorithm dis --device cuda",
-     "--device of dis must be cpu, got 'cuda'; tvl1, farneback and brox have a version for GPUs"),
+     "--device of dis must be cpu, got 'cuda'; tvl1, farneback, brox and raft have a version for "
+     "GPUs"),
     ("--workers-per-gpu 0", "--workers-per-gpu must be >= 1, got 0"),
     ("--max-attempts 0", "--max-attempts must be >= 1, got 0"),
     ("--stall-timeout 0", "--stall-timeout must be > 0, got 0"),
@@ -65,14 +66,14 @@ WRONG_OPTIONS = [
 WRONG_WORDS = [
     ("--algorithm diss",
      "Invalid value for '--algorithm': 'diss' is not one of tvl1, tvl1-opencv, farneback, "
-     "farneback-opencv, brox, dis; "
+     "farneback-opencv, brox, dis, raft; "
      "did you mean dis?"),
-    ("--algorithm raft",
-     "Invalid value for '--algorithm': 'raft' is not one of tvl1, tvl1-opencv, farneback, "
-     "farneback-opencv, brox, dis."),
+    ("--algorithm flownet",
+     "Invalid value for '--algorithm': 'flownet' is not one of tvl1, tvl1-opencv, farneback, "
+     "farneback-opencv, brox, dis, raft."),
     ("--preset i3",
      "Invalid value for '--preset': 'i3' is not one of tsn, mmaction2, i3d, two-stream-2014, "
-     "lrcn, i3d-readme, feichtenhofer; did you mean i3d?"),
+     "lrcn, i3d-readme, i3d-raft, feichtenhofer; did you mean i3d?"),
     ("--fps many", "Invalid value for '--fps': 'many' is neither a number nor 'source'."),
     ("--config nowhere.toml",
      "Invalid value for '--config': File 'nowhere.toml' does not exist."),

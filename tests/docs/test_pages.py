@@ -18,6 +18,7 @@ LANGUAGES = {"sh", "python", "diff", "text", "{toctree}", "{eval-rst}", "{includ
 
 OTHER_OPTIONS = frozenset(
     (
+        "--against",
         "--end-to-end",
         "--features",
         "--list",

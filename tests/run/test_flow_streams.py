@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -10,9 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import flowprep
 from flowprep import EncodeSpec, FlowEstimator, FlowSpec, VideoError, create_estimator
+from flowprep.config import DecodeSpec, ExtractConfig, Quantizer, Resize, RunOptions
 from flowprep.flow.base import FlowPair, FrameKind
+from flowprep.flow.parameters import TVL1Parameters
+from flowprep.run import run_job
 from flowprep.run.flow_streams import FlowStreams, flow_between
+from flowprep.synthetic import action_scene, write_video
 from flowprep.video.types import Frame
 from tests.own_estimators import CHANNEL_MOTIONS_PX, channel_frames
 
@@ -225,3 +231,165 @@ def test_frames_that_are_too_small_are_refused() -> None:
     error = error_of(estimator)
     assert error.reason == "too-small"
     assert "frames of 96x64 px are too small for flow; each side needs at least 65 px" in str(error)
+
+
+# ---- fields on a GPU: here those on the CPU are taken for such
+
+
+@pytest.fixture
+def quantized_batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the batches that are quantized on the device, which is the CPU."""
+    pytest.importorskip("torch")
+    from flowprep.dataset.quantize_torch import DeviceQuantizer
+    from flowprep.flow import base_torch
+
+    shapes: list[tuple[int, ...]] = []
+    quantize = DeviceQuantizer.__call__
+
+    def noted(self: Any, fields: Any) -> Any:
+        shapes.append(tuple(fields.shape))
+        return quantize(self, fields)
+
+    monkeypatch.setattr(DeviceQuantizer, "__call__", noted)
+    monkeypatch.setattr(base_torch, "REDUCING_DEVICES", ("cpu",))
+    return shapes
+
+
+def estimator_of(field: Any, batch_pairs: int = 3) -> FlowEstimator:
+    """An estimator in PyTorch that gives B times a field that `field` makes of H and W."""
+    from flowprep.flow.base_torch import TorchEstimator
+
+    class Fixed(TorchEstimator[tuple[int, int]]):
+        implementation = "test"
+        bytes_per_pixel = 100
+
+        def _make_plan(self, height: int, width: int) -> tuple[int, int]:
+            return height, width
+
+        def _prepare(self, plan: tuple[int, int], frames: Any) -> list[Any]:
+            return [frames]
+
+        def _estimate(
+            self, plan: tuple[int, int], prepared: list[Any], first: Any, second: Any
+        ) -> Any:
+            one = field(*plan)
+            return one.expand(len(first), *one.shape)
+
+    return Fixed(device="cpu", batch_pairs=batch_pairs)
+
+
+@pytest.mark.parametrize("quantizer", ["round", "floor", "centered"])
+def test_a_data_set_has_the_bytes_that_it_has_without_quantizing_on_the_device(
+    quantized_batches: list[tuple[int, ...]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quantizer: Quantizer,
+) -> None:
+    scene = action_scene("zoom_in", num_frames=4, width=64, height=48, seed=3)
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / "a.mp4", map(scene.frame, range(4)))
+    config = ExtractConfig(
+        DecodeSpec(resize=Resize.parse("none")),
+        # Some values are clipped.
+        FlowSpec("tvl1", TVL1Parameters(nscales=2, warps=2), bound_px=1.5, quantizer=quantizer),
+    )
+    options = RunOptions(device="torch-cpu", progress=False)
+    stored = []
+    for devices in (("cpu",), ("cuda",)):
+        monkeypatch.setattr("flowprep.flow.base_torch.REDUCING_DEVICES", devices)
+        # A worker keeps its estimator for all videos, and this process is the worker.
+        run_job._estimator.cache_clear()
+        out = tmp_path / f"on {devices[0]}"
+        report = flowprep.extract(
+            tmp_path / "clips", out, config, executor="inline", options=options
+        )
+        assert report.is_complete
+        stored.append({path.name: path.read_bytes() for path in out.glob("shards/*.tar")})
+        assert quantized_batches == 3 * [(2, 48, 64, 2)]
+    run_job._estimator.cache_clear()
+    assert list(stored[0]) == ["000000.tar"]
+    assert stored[0] == stored[1]
+    (video,) = flowprep.open_dataset(out).videos
+    summary = flowprep.open_dataset(out).metadata(video.key).flow["forward"]
+    assert summary.num_clipped > 0
+
+
+@pytest.mark.usefixtures("quantized_batches")
+@pytest.mark.parametrize(
+    ("field", "got"),
+    [
+        (lambda torch, h, w: torch.zeros(h, w, 3), "float32 of shape (64, 96, 3)"),
+        (lambda torch, h, w: torch.zeros(2, h, w), "float32 of shape (2, 64, 96)"),
+        (lambda torch, h, w: torch.zeros(h // 8, w, 2), "float32 of shape (8, 96, 2)"),
+        (
+            lambda torch, h, w: torch.zeros(h, w, 2, dtype=torch.float64),
+            "float64 of shape (64, 96, 2)",
+        ),
+    ],
+)
+def test_a_field_of_another_kind_is_refused_on_the_device_as_on_the_host(
+    monkeypatch: pytest.MonkeyPatch, field: Any, got: str
+) -> None:
+    import torch
+
+    there = error_of(estimator_of(lambda h, w: field(torch, h, w)), FlowSpec("dis"))
+    monkeypatch.setattr("flowprep.flow.base_torch.REDUCING_DEVICES", ())
+    here = error_of(estimator_of(lambda h, w: field(torch, h, w)), FlowSpec("dis"))
+    assert (there.reason, there.message) == (here.reason, here.message)
+    assert there.message.endswith(f"got {got}")
+
+
+def test_values_that_are_not_finite_are_counted_on_the_device(
+    quantized_batches: list[tuple[int, ...]],
+) -> None:
+    import torch
+
+    streams = FlowStreams(
+        FlowSpec("dis"),
+        EncodeSpec(keep_rgb=False),
+        estimator_of(lambda h, w: torch.full((h, w, 2), torch.nan)),
+    )
+    streams.compute(frames(6))
+    assert quantized_batches == [(6, 64, 96, 2), (4, 64, 96, 2)]
+    for direction in flowprep.config.DIRECTIONS:
+        statistics = streams.statistics[direction]
+        assert statistics.num_invalid == statistics.num_values == 5 * 2 * 64 * 96
+        assert statistics.num_zero_fields == statistics.num_fields == 5
+    streams.close()
+
+
+def test_a_batch_whose_quantizing_does_not_fit_into_memory_is_halved(
+    quantized_batches: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from flowprep.dataset.quantize_torch import DeviceQuantizer
+
+    quantize = DeviceQuantizer.__call__
+
+    def full(self: Any, fields: Any) -> Any:
+        if len(fields) > 4:
+            quantized_batches.append(())
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return quantize(self, fields)
+
+    monkeypatch.setattr(DeviceQuantizer, "__call__", full)
+    estimator = estimator_of(lambda h, w: torch.ones(h, w, 2), batch_pairs=4)
+    streams = FlowStreams(FlowSpec("dis"), EncodeSpec(keep_rgb=False), estimator)
+    streams.compute(frames(6))
+    assert quantized_batches == [(), (4, 64, 96, 2), (4, 64, 96, 2), (2, 64, 96, 2)]
+    assert streams.statistics["backward"].num_fields == streams.num_flows == 5
+    streams.close()
+
+
+def test_a_user_s_own_estimator_has_its_fields_looked_at_on_the_host(
+    quantized_batches: list[tuple[int, ...]],
+) -> None:
+    import torch
+
+    estimator = estimator_of(lambda h, w: torch.full((h, w, 2), torch.inf))
+    assert estimator.reduces_fields
+    assert error_of(estimator).message.endswith("got 12288 values that are not finite")
+    assert not quantized_batches
+    with pytest.raises(NotImplementedError, match="the fields of Own are on the host"):
+        Own().reduced_pairs([], lambda fields: [fields])

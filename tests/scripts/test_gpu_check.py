@@ -46,7 +46,7 @@ def report_of(path: Path, checks: dict[str, Any], *arguments: str) -> tuple[int,
 def test_the_portable_version_passes_what_needs_no_card(tmp_path: Path) -> None:
     # Those that start PyTorch once more are called below.
     names = [name for name, one in gpu_check.CHECKS.items() if one.needs_gpu]
-    names += ["machine", "share"]
+    names += ["machine", "share", "videos"]
     code, report = report_of(tmp_path / "new" / "gpu.json", gpu_check.CHECKS, *names)
     checks = report["checks"]
     assert list(checks) == [name for name in gpu_check.CHECKS if name in names]
@@ -58,6 +58,11 @@ def test_the_portable_version_passes_what_needs_no_card(tmp_path: Path) -> None:
             assert one["result"] == "passed"
     assert checks["machine"]["numbers"]["cores"] >= 1
     assert checks["share"]["numbers"] == {"processes": 2}
+    videos = checks["videos"]["numbers"]
+    assert {count: one["pairs"] for count, one in videos.items()} == {"1": 3, "2": 6}
+    for one in videos.values():
+        assert one["pairs_per_second"] > 0
+        assert one["seconds_of_processes"].keys() == {"decode", "flow", "encode"}
     assert report["seconds"] > 0
     assert report["flowprep"]
 
@@ -74,7 +79,9 @@ def test_the_portable_version_is_right_and_measured() -> None:
     assert 0 < numbers("pair")["apart_px"] < 0.001
     assert numbers("estimator") == {"class": "TVL1Torch"}
     assert numbers("repeat")["runs"] == 3
-    assert numbers("speed")["48x48"]["native_pairs_per_second"] > 0
+    rates = numbers("speed")["48x48"]
+    assert rates.keys() == {f"{way}_pairs_per_second" for way in ("native", "pytorch", "levels")}
+    assert min(rates.values()) > 0
 
 
 def test_a_check_that_fails_hangs_or_has_no_program_stops_no_other(tmp_path: Path) -> None:
@@ -136,12 +143,13 @@ def test_every_own_check_is_run_and_the_trial_has_its_time() -> None:
 
 
 def test_the_tests_that_need_a_gpu_are_found() -> None:
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "gpu", "tests/flow"]
+    command = [*gpu_check.CHECKS["tests"].command, "--collect-only"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     for name in (
         "test_tvl1_cuda.py::test_a_warp_on_a_gpu_is_that_of_the_reference",
         "test_trust.py::test_the_kernel_is_trusted_on_this_gpu",
         "test_tvl1_torch.py::test_a_batch_on_a_gpu_is_a_large_one",
+        "test_quantize_torch.py::test_fields_have_the_levels_and_counts_of_the_host",
     ):
         assert name in done.stdout
     assert "[cuda" in done.stdout
