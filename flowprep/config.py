@@ -105,7 +105,7 @@ class DecodeSpec:
     """Enlarge videos that are smaller than `resize` asks for. Otherwise they keep their size."""
     crop: CenterCrop | None = None
     """Keep only the box of this size in the middle of each resized frame, before the flow is
-    computed. By default whole frames are kept."""
+    computed. By default whole frames are kept, or what the preset says."""
     on_damage: OnDamage = "fail"
     """What happens to a damaged video. `fail`: store nothing and list it in failures.jsonl. `cut`:
     keep the part before the damage. `conceal`: keep all pictures; the decoder fills in what is

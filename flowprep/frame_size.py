@@ -95,7 +95,8 @@ class CenterCrop:
         if match := re.fullmatch(r"(\d+)(?:x(\d+))?", text):
             return cls(int(match[1]), int(match[2] or match[1]))
         raise ConfigError(
-            f"crop must be a side or WIDTHxHEIGHT in pixels (such as 112 or 112x96), got {text!r}"
+            f"crop must be none, a side or WIDTHxHEIGHT in pixels (such as 112 or 112x96), got "
+            f"{text!r}"
         )
 
     def __str__(self) -> str:

@@ -201,6 +201,7 @@ def evaluate(
         from flowprep.learn.heads import head_labels, heads_of
         from flowprep.learn.scores import write_scores
 
+        check_foreign_options(ctx, ctx.params["checkpoint"], ctx.params["weights"])
         first = open_dataset(out, labels=labels[0] if labels else None)
         spec = VIEWS[views]
         file, loaded, own_views, file_notes = _given_network(ctx, first)
@@ -257,7 +258,6 @@ def _given_network(
     from flowprep.learn.foreign import checkpoint_for_dataset
 
     checkpoint, weights = ctx.params["checkpoint"], ctx.params["weights"]
-    check_foreign_options(ctx, checkpoint, weights)
     if checkpoint:
         file = checkpoint_file(checkpoint)
         return file, load_checkpoint(file), None, checkpoint_notes(checkpoint)

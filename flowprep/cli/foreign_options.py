@@ -84,6 +84,11 @@ def check_foreign_options(
     ctx: click.Context, checkpoint: str | Sequence[str] | None, weights: str | Sequence[str] | None
 ) -> None:
     """Raises ConfigError unless there is a network, and all options of foreign weights fit."""
+    if checkpoint and weights and isinstance(weights, str):
+        raise ConfigError(
+            f"weights replace a checkpoint, got both {weights} and {checkpoint}; leave one of them "
+            "out"
+        )
     if weights:
         if ctx.params["model"] is None:
             raise ConfigError(

@@ -94,16 +94,16 @@ class ResizeType(click.ParamType):  # type: ignore[type-arg]
 
 
 class CropType(click.ParamType):  # type: ignore[type-arg]
-    """`112` or `112x96`."""
+    """`112`, `112x96`, or `none`."""
 
     name = "SIZE"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> CenterCrop:
-        """Reads a size. Raises ConfigError for any other text."""
-        if isinstance(value, CenterCrop):
-            return value
+    ) -> CenterCrop | None:
+        """Reads a size or `none`. Raises ConfigError for any other text."""
+        if isinstance(value, CenterCrop) or value == "none":
+            return None if value == "none" else value
         with options_named(ctx):
             return CenterCrop.parse(str(value))
 
@@ -467,7 +467,7 @@ def _option_settings(item: Field[Any], hint: Any) -> dict[str, Any]:
         settings |= {"type": ResizeType(), "default": str(default)}
         settings["metavar"] = "none|short:PX|height:PX|WxH"
     elif hint is CenterCrop:
-        settings |= {"type": CropType(), "metavar": "PX|WxH"}
+        settings |= {"type": CropType(), "metavar": "none|PX|WxH"}
     elif get_origin(hint) is Literal:
         settings["type"] = ChoiceType(get_args(hint))
     elif hint is int:

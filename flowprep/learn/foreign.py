@@ -80,14 +80,14 @@ def _guessed(
     file: WeightsFile, path: str, model: str, stream: StreamName
 ) -> tuple[RecipeName | None, list[str]]:
     form = format_of(file)
+    told = () if form is None else form[1].recipes
     names: list[RecipeName] = [
         name
         for name, recipe in RECIPES.items()
-        if form is not None
-        and name in form[1].recipes
-        and model in recipe.networks
-        and stream in recipe.streams
+        if name in told and model in recipe.networks and stream in recipe.streams
     ]
+    # The format names the most likely one first.
+    names.sort(key=told.index)
     if not names:
         return None, [
             f"no recipe is known for {path} as {model}, so nothing is compared with how the "

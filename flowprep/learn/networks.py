@@ -53,6 +53,7 @@ def _segments(
     description: str,
     accuracy: str = "",
     normalization: NormalizationName = "tsn-resnet",
+    recipe: RecipeName = "tsn",
 ) -> Network:
     """Returns the entry of a network over segments, each of which goes through another network."""
     return Network(
@@ -64,7 +65,7 @@ def _segments(
         sees="segments",
         num_segments=3,
         normalization=normalization,
-        recipe="tsn",
+        recipe=recipe,
         options=TSNOptions,
     )
 
@@ -75,6 +76,7 @@ def _shifts(
     accuracy: str = "",
     options: type[TSMOptions] = TSMOptions,
     normalization: NormalizationName = "tsn-resnet",
+    recipe: RecipeName = "tsm",
 ) -> Network:
     """Returns the entry of a network over segments that shifts channels between them.
 
@@ -89,7 +91,7 @@ def _shifts(
         sees="segments",
         num_segments=8,
         normalization=normalization,
-        recipe="tsn",
+        recipe=recipe,
         options=options,
     )
 
@@ -165,16 +167,16 @@ NETWORKS: dict[str, Network] = {
         "Wang et al., Very Deep Two-Stream ConvNets (2015)",
         "Thirteen convolutions and three fully connected layers, for both streams.",
         "UCF101 split 1: flow 80.4, RGB 78.5 (bryanyzhu/two-stream-pytorch)",
-        normalization="tsn",
-        recipe="two-stream",
+        normalization="tsn-rgb",
+        recipe="yjxiong-two-stream",
     ),
     "bn-inception": Network(
         builders.bn_inception,
         stacks(5),
         "Ioffe and Szegedy, Batch Normalization (ICML 2015)",
         "Ten inception blocks with batch norm over an image or a stack.",
-        normalization="tsn",
-        recipe="two-stream",
+        normalization="tsn-pytorch",
+        recipe="tsn-pytorch",
     ),
     "mobilenet-v2": Network(
         builders.mobilenet_v2,
@@ -200,7 +202,8 @@ NETWORKS: dict[str, Network] = {
         "`bn-inception` over segments, the paper's own network.",
         "UCF101 split 1: flow 87.2, RGB 84.5, both 92.0 (the paper); UCF101: flow 87.7, RGB 86.4 "
         "(open-mmlab/mmaction)",
-        "tsn",
+        "tsn-pytorch",
+        "tsn-pytorch",
     ),
     "tsn-mobilenet-v2": _segments(builders.mobilenet_v2, "`mobilenet-v2` over segments."),
     "tsm-resnet18": _shifts(
@@ -223,7 +226,8 @@ NETWORKS: dict[str, Network] = {
     "tsm-bn-inception": _shifts(
         builders.bn_inception,
         "`bn-inception` over segments, with shifted channels.",
-        normalization="tsn",
+        normalization="tsn-pytorch",
+        recipe="tsn-pytorch",
     ),
     "i3d": Network(
         builders.i3d,

@@ -116,7 +116,7 @@ def _stream_recipes(
 ) -> dict[StreamName, StreamRecipe]:
     """Returns streams that are tested on the clips that they are trained on."""
     return {
-        stream: StreamRecipe(preset, training.clip, form, test, training)
+        stream: StreamRecipe(preset, training.clip, form, test)
         for stream, training in TRAININGS[name].items()
     }
 
@@ -180,7 +180,7 @@ _FROM_BGR = (
 )
 _CROP_112 = "The network sees the center 112x112 of each frame."
 
-RECIPES: dict[RecipeName, Recipe] = {
+_RECIPES: dict[RecipeName, Recipe] = {
     "two-stream": Recipe(
         "two-stream network",
         "Simonyan and Zisserman, Two-Stream Convolutional Networks (NIPS 2014)",
@@ -382,6 +382,8 @@ RECIPES: dict[RecipeName, Recipe] = {
             for stream in _FLOW_AND_RGB
         },
         (
+            "MARS truncates levels and subtracts 127.5. Counted as those of `round`, its levels "
+            "are half a level higher, so the mean here is 128.",
             "The weights `64f` were trained on 64 fields or frames: give --frames 64.",
             "MARS tests all clips of 16 of a video, one after the other. Here the test is 10 clips "
             "at equal distances.",
@@ -417,7 +419,18 @@ RECIPES: dict[RecipeName, Recipe] = {
         _slowfast(8, 8),
     ),
 }
-"""Published recipes by name."""
+
+RECIPES: dict[RecipeName, Recipe] = {
+    name: dataclasses.replace(
+        recipe,
+        streams={
+            stream: dataclasses.replace(one, training=TRAININGS.get(name, {}).get(stream))
+            for stream, one in recipe.streams.items()
+        },
+    )
+    for name, recipe in _RECIPES.items()
+}
+"""Published recipes by name, with the published trainings."""
 
 
 def stream_recipe(name: RecipeName, stream: StreamName) -> StreamRecipe:

@@ -130,9 +130,140 @@ _I3D: dict[StreamName, TrainConfig] = {
 }
 
 
+# yjxiong/tsn-pytorch, README, UCF101: batch 128, rate .001, gradient 20; flow: a tenth after 190
+# and 300 of 340 epochs, dropout .7; RGB: after 30 and 60 of 80 epochs, dropout .8.
+_TSN_BN_INCEPTION: dict[StreamName, TrainConfig] = {
+    "flow": TrainConfig(
+        ModelSpec("tsn-bn-inception", dropout=0.7, options=TSNOptions(partial_bn=True)),
+        ClipSpec("flow", 5, num_segments=3, normalization="tsn-pytorch", resize_short_px=256),
+        AugmentSpec("corners-13", _TSN_SCALES[:3]),
+        OptimizationSpec(
+            128,
+            accumulate=8,
+            num_epochs=340,
+            learning_rate=0.001,
+            schedule="step",
+            milestones=(190 / 340, 300 / 340),
+            clip_gradient_norm=20,
+        ),
+    ),
+    "rgb": TrainConfig(
+        ModelSpec("tsn-bn-inception", dropout=0.8, options=TSNOptions(partial_bn=True)),
+        ClipSpec("rgb", 1, num_segments=3, normalization="tsn-pytorch", resize_short_px=256),
+        AugmentSpec("corners-13", _TSN_SCALES),
+        OptimizationSpec(
+            128,
+            accumulate=8,
+            num_epochs=80,
+            learning_rate=0.001,
+            schedule="step",
+            milestones=(30 / 80, 60 / 80),
+            clip_gradient_norm=20,
+        ),
+    ),
+}
+
+
+def _tsm(stream: StreamName, num_frames: int, scales: tuple[float, ...]) -> TrainConfig:
+    """Returns TSM's training on Kinetics-400 (mit-han-lab/temporal-shift-module, README).
+
+    Batch 128, rate .02, a tenth after 20 and 40 of 50 epochs, decay 1e-4, dropout .5, gradient 20.
+    All batch norms learn.
+    """
+    return TrainConfig(
+        ModelSpec("tsm-resnet50", dropout=0.5),
+        ClipSpec(
+            stream, num_frames, num_segments=8, normalization="tsn-resnet", resize_short_px=256
+        ),
+        AugmentSpec("corners-13", scales),
+        OptimizationSpec(
+            128,
+            accumulate=16,
+            num_epochs=50,
+            learning_rate=0.02,
+            weight_decay=1e-4,
+            schedule="step",
+            milestones=(20 / 50, 40 / 50),
+            clip_gradient_norm=20,
+        ),
+    )
+
+
+# open-mmlab/mmaction2, slowonly_r50_4x16x1_256e_kinetics400_flow: 8 GPUs with 24 clips each, rate
+# .06, half a cosine over 256 epochs after 34 of warm-up, decay 1e-4, gradient 40. Its crops of any
+# area from 8 % on are crops of these sides here.
+_SLOW_FLOW: dict[StreamName, TrainConfig] = {
+    "flow": TrainConfig(
+        ModelSpec("slow-4x16", dropout=0.5),
+        ClipSpec("flow", 4, 16, normalization="mmaction2", resize_short_px=256),
+        AugmentSpec("random", (1.0, 0.875, 0.75, 0.66)),
+        OptimizationSpec(
+            192,
+            accumulate=12,
+            num_epochs=256,
+            learning_rate=0.06,
+            weight_decay=1e-4,
+            schedule="cosine",
+            warmup=34 / 256,
+            clip_gradient_norm=40,
+        ),
+    )
+}
+
+
+def _slow_rgb(model: str, num_frames: int, frame_stride: int) -> dict[StreamName, TrainConfig]:
+    """Returns facebookresearch/SlowFast's training on Kinetics-400.
+
+    196 epochs, rate .1 for 64 clips, half a cosine after 34 epochs of warm-up from a tenth, decay
+    1e-4. The short side is drawn from 256 to 320, and crops of 224 are cut: shares of .875 to .7.
+    Its batch norms do not decay; here all weights do.
+    """
+    config = TrainConfig(
+        ModelSpec(model, dropout=0.5),
+        ClipSpec("rgb", num_frames, frame_stride, normalization="slowfast", resize_short_px=256),
+        AugmentSpec("random", (0.875, 0.8, 0.75, 0.7)),
+        OptimizationSpec(
+            64,
+            accumulate=8,
+            num_epochs=196,
+            learning_rate=0.1,
+            weight_decay=1e-4,
+            schedule="cosine",
+            warmup=34 / 196,
+        ),
+    )
+    return {"rgb": config}
+
+
+# facebookresearch/VMZ, c2/scripts/train_r2plus1d_kinetics.sh: 2 GPUs with 32 clips and a rate of
+# .01 each, a tenth every 10 of 35 epochs of a million clips, decay 1e-4; random crops of 112.
+_VMZ_RGB: dict[StreamName, TrainConfig] = {
+    "rgb": TrainConfig(
+        ModelSpec("r2plus1d-18"),
+        ClipSpec("rgb", 8, normalization="vmz", crop_px=112),
+        AugmentSpec("random"),
+        OptimizationSpec(
+            64,
+            accumulate=4,
+            num_steps=35 * 10**6 // 64,
+            learning_rate=0.02,
+            weight_decay=1e-4,
+            schedule="step",
+            milestones=(10 / 35, 20 / 35, 30 / 35),
+        ),
+    )
+}
+
+
 TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
     "two-stream": _TWO_STREAM_STREAMS,
     "tsn": _TSN,
     "i3d": _I3D,
+    "tsm": {"flow": _tsm("flow", 5, _TSN_SCALES[:3]), "rgb": _tsm("rgb", 1, _TSN_SCALES)},
+    "tsn-pytorch": _TSN_BN_INCEPTION,
+    "mmaction2-slow-4x16": _SLOW_FLOW,
+    "slow-4x16": _slow_rgb("slow-4x16", 4, 16),
+    "slow-8x8": _slow_rgb("slow-8x8", 8, 8),
+    "vmz-rgb": _VMZ_RGB,
 }
 """The published trainings by recipe and stream."""

@@ -131,7 +131,10 @@ def test_wrong_options(
 def test_files_that_are_not_there(flowprep: Command, motion: Path, tmp_path: Path) -> None:
     result = flowprep("evaluate", motion, *QUICK)
     assert result.code == 2
-    assert result.error == "Error: Missing option '--checkpoint'.\n"
+    assert result.error == (
+        "Error: --checkpoint must be given, or a model with its weights, got neither; give "
+        "--checkpoint RUN, or --model NAME --weights FILE\n"
+    )
     result = flowprep("evaluate", motion, "--checkpoint", tmp_path / "no", *QUICK)
     assert (result.code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"Error: cannot read {tmp_path}/no: ")

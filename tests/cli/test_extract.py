@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 
+from flowprep import open_dataset
 from flowprep.cli.extract import extract as command
 from flowprep.cli.options import GroupedOption
 from flowprep.dataset.layout import flatten
@@ -33,6 +34,8 @@ OPTIONS: list[tuple[str, str, str, Any]] = [
     ("dis", "--interpolation bicubic", "decode.interpolation", "bicubic"),
     ("dis", "--upscale --resize short:64", "decode.allow_upscale", True),
     ("dis", "--no-upscale", "decode.allow_upscale", False),
+    ("dis", "--crop 32", "decode.crop", "32"),
+    ("dis", "--crop 40x20", "decode.crop", "40x20"),
     ("dis", "--on-damage cut", "decode.on_damage", "cut"),
     ("dis", "--video-stream 0", "decode.video_stream", 0),
     ("dis", "--square-pixels", "decode.square_pixels", True),
@@ -166,8 +169,11 @@ def test_preset(extract: Command, tmp_path: Path, preset: str) -> None:
     # The largest recipe is slow with TV-L1, so a smaller picture is given beside it.
     options = ["--algorithm", "tvl1", "--resize", "40x32", "--warps", 1]
     options += ["--outer-iterations", 1]
-    changed = {"decode.resize": "40x32", "flow.parameters.outer_iterations": 1}
+    changed: dict[str, Any] = {"decode.resize": "40x32", "flow.parameters.outer_iterations": 1}
     changed["flow.parameters.warps"] = 1
+    if PRESETS[preset].flow.algorithm not in ("tvl1", "brox"):
+        options = ["--algorithm", PRESETS[preset].flow.algorithm, "--resize", "40x32", "--crop", 30]
+        changed = {"decode.resize": "40x32", "decode.crop": "30"}
     if PRESETS[preset].flow.algorithm == "brox":
         options = ["--algorithm", "brox", "--resize", "40x32", "--outer-iterations", 1]
         del changed["flow.parameters.warps"]
@@ -415,6 +421,52 @@ def test_dry_run_writes_nothing(extract: Command, tmp_path: Path) -> None:
         "    zoom_in         1",
         "nothing was written",
     ]
+
+
+def test_a_crop_is_stored_shown_and_held_to(
+    extract: Command, flowprep: Command, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    # `none` takes the crop of a preset away.
+    whole = ("--preset", "vmz", "--crop", "none", "--resize", "57x43", "--dry-run")
+    assert "  frames      57x43, bilinear, " in extract(*whole).stdout
+    cropped = ("--preset", "vmz", "--resize", "57x43", "--crop", "37x30")
+    assert "  frames      57x43, crop 37x30, bilinear, " in extract(*cropped, "--dry-run").stdout
+    result = extract(*cropped)
+    assert (result.code, result.stderr) == (0, "")
+    assert "  clipped       0.000 % of the flow components" in result.stdout
+    dataset = open_dataset(out)
+    for video in dataset.videos:
+        assert (video.width, video.height) == (37, 30)
+        assert dataset.frames(video.key, [0]).shape == (1, 30, 37, 3)
+        assert dataset.flow(video.key, 0, 2).shape == (2, 30, 37, 2)
+    page = flowprep("info", out).stdout
+    assert "  frames      57x43, crop 37x30, bilinear, source frame rate" in page
+    # The same command goes on; one without the crop does not.
+    assert "2 videos" in extract(*cropped).stdout
+    other = extract("--preset", "vmz", "--resize", "57x43", "--crop", "none")
+    assert other.code == 1
+    assert "  decode.crop: 37x30 in the data set, nothing in this run" in other.stderr
+
+
+def test_a_crop_from_a_file_may_be_a_number(extract: Command, tmp_path: Path) -> None:
+    (tmp_path / "options.toml").write_text("crop = 32\n")
+    assert extract("--config", tmp_path / "options.toml").code == 0
+    assert stored(tmp_path / "out")["decode.crop"] == "32"
+
+
+def test_a_crop_beyond_the_frames_fails_the_video_or_the_command(
+    extract: Command, tmp_path: Path
+) -> None:
+    result = extract("--resize", "none", "--crop", 300)
+    assert result.code == 1
+    assert f"         2  too-small: {FAILURE_REASONS['too-small']}" in result.stdout
+    result = extract("--resize", "171x128", "--crop", 130)
+    assert result.code == 2
+    assert result.error == (
+        "Error: --crop must lie within the resized frames, got 130 with resize 171x128; take a "
+        "smaller crop or a larger resize\n"
+    )
 
 
 def test_dry_run_says_that_all_is_done(extract: Command, tmp_path: Path) -> None:

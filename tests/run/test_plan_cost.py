@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize, RunOptions
+from flowprep.config import (
+    CenterCrop,
+    DecodeSpec,
+    EncodeSpec,
+    ExtractConfig,
+    FlowSpec,
+    Resize,
+    RunOptions,
+)
 from flowprep.errors import ConfigError, InputError
 from flowprep.inputs.manifest import collect_videos
 from flowprep.run.driver import run_extract
@@ -43,6 +51,13 @@ def test_ucf101_has_as_many_pairs_as_published(videos: Path) -> None:
     assert ucf101.num_shards == 134
     assert found["Kinetics-400"].num_videos == 306_245
     assert (found["Kinetics-700"].width, found["Kinetics-700"].height) == (455, 256)
+
+
+def test_a_crop_decides_the_stored_size(videos: Path) -> None:
+    decode = DecodeSpec(resize=Resize.parse("none"), crop=CenterCrop(64, 60))
+    found = rows(cost(videos, ExtractConfig(decode, FlowSpec("dis"))))
+    assert (found["UCF101"].width, found["UCF101"].height) == (64, 60)
+    assert found["these videos"].num_bytes > 0
 
 
 def test_time_goes_with_nodes_and_workers_and_pixels(videos: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 import flowprep
 from flowprep import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, RunOptions
-from flowprep.config import OnDamage, Resize
+from flowprep.config import CenterCrop, OnDamage, Resize
 from flowprep.dataset.layout import read_failures
 from flowprep.dataset.verify import verify_dataset
 from flowprep.errors import ConfigError
@@ -114,6 +114,7 @@ def test_cut_and_uncut_give_the_same_bytes(
         ({"fps": 11.0}, {"step": 2}, {}),
         ({"fps": 60.0}, {"algorithm": "tvl1"}, {"directions": ("backward",)}),
         ({"resize": Resize.parse("short:33")}, {}, {"keep_rgb": False}),
+        ({"crop": CenterCrop(33, 32)}, {}, {}),
     ],
 )
 def test_whatever_is_computed_and_stored_is_the_same(

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flowprep.learn.models.bn_inception import BNInception
-from flowprep.learn.models.vgg import VGG16
 
 from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.bn_inception import BNInception
+from flowprep.learn.models.vgg import VGG16
 from flowprep.learn.weights.files import read_file, save_weights
 from flowprep.learn.weights.fits import find_fits
 from flowprep.learn.weights.load import LoadReport, load_weights_into
