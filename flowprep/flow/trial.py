@@ -11,6 +11,7 @@ from __future__ import annotations
 import faulthandler
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -42,12 +43,13 @@ NUM_WAVES = 40
 
 
 def main(device: str) -> None:
-    """Tries the kernel on a device, and prints the result as JSON.
+    """Tries the kernel on a device, and writes the result to standard output as JSON.
 
     It ends by itself if it hangs, in case the process that waits for it has ended.
     """
     faulthandler.dump_traceback_later(LIMIT_SECONDS, exit=True)
-    print(json.dumps(try_kernel(device)), flush=True)
+    sys.stdout.write(json.dumps(try_kernel(device)) + "\n")
+    sys.stdout.flush()
 
 
 def try_kernel(device: str, kernels: Kernels | None = None) -> dict[str, object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import flowprep
-from flowprep import EncodeSpec, ExtractConfig, FlowSpec, RunOptions
+from flowprep import EncodeSpec, ExtractConfig, FlowSpec
 from flowprep.synthetic import action_scene, write_video
 from tests.chaos import results
 from tests.chaos.runs import difference
@@ -23,9 +23,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(2):
         write_video(folder / "videos" / f"{number}.mp4", map(scene.frame, range(5)))
     config = ExtractConfig(flow=FlowSpec("farneback"), encode=EncodeSpec(videos_per_shard=1))
-    flowprep.extract(
-        folder / "videos", folder / "out", config, options=RunOptions(executor="inline")
-    )
+    flowprep.extract(folder / "videos", folder / "out", config, executor="inline")
     return folder / "out"
 
 

@@ -67,9 +67,9 @@ MISTAKES = [
     ("OUT OUT --sample -1", "--sample must be >= 0, got -1."),
     ("OUT OUT --worst 0", "--worst must be >= 1, got 0"),
     ("VIDEO --algorithms dis", "--algorithms must name two, got dis"),
-    ("VIDEO --algorithms dis,raft",
-     "algorithm must be one of tvl1, tvl1-opencv, farneback, farneback-opencv, brox, dis, got "
-     "'raft'"),
+    ("VIDEO --algorithms dis,flownet",
+     "algorithm must be one of tvl1, tvl1-opencv, farneback, farneback-opencv, brox, dis, "
+     "raft, got 'flownet'"),
     ("OUT --algorithms dis,tvl1",
      "{out} is a data set; give --algorithms with a video file instead"),
 ]

@@ -158,10 +158,13 @@ def test_it_goes_on_with_the_same_version_alone(here: Path, extract_inline: Comm
     assert "flow.parameters.winsize: 15 in the data set, 9 in this run" in result.stderr
 
 
-def test_reading_imports_nothing_and_needs_no_module(here: Path, extract_inline: Command) -> None:
+def test_reading_imports_nothing_and_needs_no_module(
+    here: Path, extract_inline: Command, flowprep: Command
+) -> None:
     assert extract_inline(*RGB).code == 0
+    forget_modules(here)
     (here / "my_flow.py").write_text("raise SystemExit('imported')\n")
-    for arguments in (
+    commands = (
         ["info", "out"],
         ["verify", "out"],
         ["view", "out", "--to", "sheet.png"],
@@ -169,8 +172,12 @@ def test_reading_imports_nothing_and_needs_no_module(here: Path, extract_inline:
         ["export", "out", "tree", "--layout", "mmaction2"],
         ["import", "tree", "again", "--layout", "mmaction2"],
         ["compare", "out", "again"],
-    ):
-        run_program(here, *arguments)
+    )
+    # One after the other in one process: none of them has imported it before the next.
+    for arguments in commands:
+        result = flowprep(*arguments)
+        assert result.code == 0, result.stderr
+    assert "my_flow" not in sys.modules
     assert "my_flow:ChannelFlow" in run_program(here, "info", "out")
 
 

@@ -14,18 +14,13 @@ from flowprep.dataset.read import open_dataset
 from flowprep.learn.checkpoint import save_checkpoint
 from flowprep.learn.scores import Scores
 from tests.cli.conftest import Command
-from tests.learn.conftest import extract_actions
+from tests.learn.conftest import motion
 from tests.learn.small import RGB, extract_clips, make_checkpoint
 from tests.torch_devices import one_thread
 
-__all__ = ["one_thread"]
+__all__ = ["motion", "one_thread"]
 
 QUICK = ("--loaders", 0, "--views", "center")
-
-
-@pytest.fixture(scope="module")
-def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return extract_actions(tmp_path_factory.mktemp("motion"), "motion", seed=1)
 
 
 @pytest.fixture

@@ -125,6 +125,8 @@ def test_every_configuration_option_is_tested() -> None:
     run_tested = {option.split()[0] for option, _ in RUN_OPTIONS}
     elsewhere = {"--preset", "--config", "--algorithm", "--dry-run", "--runtime-env"}
     elsewhere |= {"--estimator", "--estimator-options"}
+    # tests/run/test_raft_runs.py
+    elsewhere |= {"--raft-model", "--raft-weights", "--num-flow-updates"}
     for item in command.params:
         if isinstance(item, GroupedOption) and item.group != "Input":
             flags = {*item.opts, *item.secondary_opts}
@@ -254,7 +256,7 @@ def test_run_options_and_algorithm_in_a_file(
         (
             "algorithm = 'disk'",
             "algorithm: 'disk' is not one of tvl1, tvl1-opencv, farneback, farneback-opencv, brox, "
-            "dis; did you mean dis?",
+            "dis, raft; did you mean dis?",
         ),
         ("directions = ['both']", 'directions must be a text in quotes, got ["both"]'),
     ],

@@ -22,7 +22,7 @@ from tests.cli.conftest import Command
 from tests.run.faults import wait_until
 
 MARK = "FLOWPREP_TEST_TERMINAL"
-NUM_VIDEOS = 12
+NUM_VIDEOS = 6
 
 
 def processes_of(mark: str) -> list[int]:

@@ -16,7 +16,7 @@ from flowprep.run.status import read_status
 from tests.cli.conftest import NUM_FRAMES, Command
 from tests.run.faults import wait_until
 
-NUM_VIDEOS = 24
+NUM_VIDEOS = 14
 
 
 def slow_extract(clips: Path, root: Path, executor: str) -> list[str]:

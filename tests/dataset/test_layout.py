@@ -148,8 +148,8 @@ def test_another_programs_header_is_refused(storage: Storage) -> None:
             "DISParameters has no field x; it has ",
         ),
         (
-            edited(lambda v: v["config"]["flow"].update(algorithm="raft")),
-            "algorithm must be one of .*, got 'raft'",
+            edited(lambda v: v["config"]["flow"].update(algorithm="flownet")),
+            "algorithm must be one of .*, got 'flownet'",
         ),
     ],
 )

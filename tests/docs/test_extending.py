@@ -40,6 +40,14 @@ NEEDS_TORCH = frozenset(heading for heading in MOST_FILES if "network" in headin
 REQUIRE_TORCH = os.environ.get("FLOWPREP_REQUIRE_TORCH") == "1"
 
 
+PROGRAM = """#!/bin/sh
+# Ray takes seconds to start, and its workers would run the same code.
+[ "$1" = extract ] && set -- "$@" --executor inline
+exec "{python}" -m flowprep "$@"
+"""
+"""What the examples call `flowprep`."""
+
+
 @dataclass
 class Example:
     """One section of the page."""
@@ -103,7 +111,7 @@ def run(example: Example, root: Path, folder: Path) -> None:
     programs = root / "bin"
     programs.mkdir()
     command = programs / "flowprep"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flowprep "$@"\n')
+    command.write_text(PROGRAM.format(python=sys.executable))
     command.chmod(0o755)
     path = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
     environment = os.environ | {"PATH": os.pathsep.join(path), "PYTHONPATH": str(root)}

@@ -51,14 +51,16 @@ def test_an_example_trains(name: str, motion: Path, tmp_path: Path) -> None:
 GUARDLESS = """
 import sys
 import flowprep
-from flowprep.learn.clips.streaming import StreamedClips, streaming_loader
-from flowprep.learn.config import ClipSpec, TrainConfig
-from flowprep.processes import in_processes
 
 if sys.argv[2] == "loader":
+    from flowprep.learn.clips.streaming import StreamedClips, streaming_loader
+    from flowprep.learn.config import ClipSpec, TrainConfig
+
     clips = StreamedClips(sys.argv[1], TrainConfig(clip=ClipSpec("flow", 4, crop_px=32)))
     print(len(list(streaming_loader(clips, batch_size=4, num_loaders=1))))
 else:
+    from flowprep.processes import in_processes
+
     print(len(list(in_processes(pow, 2, [3, 4, 5], 2))))
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.fuzzing.checkpoints import fuzz_checkpoints
 from tests.fuzzing.runs import fuzz_runs
 
-NUM_CASES = 60
+NUM_CASES = 30
 
 
 def test_no_forged_checkpoint_is_taken_for_a_sound_one(tmp_path: Path) -> None:

@@ -333,13 +333,19 @@ def test_a_damaged_video(folder: Path, ends: Path, tmp_path: Path) -> None:
 # ---- files
 
 
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> dict[str, VideoFeatures]:
+    """The features of both streams, as .npy files in `plain` of the folder."""
+    checkpoints = [folder / "flow.pt", folder / "rgb.pt"]
+    return make(folder / "videos", folder / "plain", checkpoint=checkpoints)
+
+
 @pytest.mark.parametrize("axes", ["tc", "ct"])
 @pytest.mark.parametrize("format", ["npy", "h5", "webdataset"])
 def test_every_format_is_read_as_it_was_made(
-    folder: Path, tmp_path: Path, format: str, axes: str
+    folder: Path, plain: dict[str, VideoFeatures], tmp_path: Path, format: str, axes: str
 ) -> None:
     checkpoints = [folder / "flow.pt", folder / "rgb.pt"]
-    plain = make(folder / "videos", tmp_path / "plain", checkpoint=checkpoints)
     for joined in (False, True):
         to = tmp_path / f"{joined}"
         spec = FeatureSpec(format=format, axes=axes, joined=joined)  # type: ignore[arg-type]
@@ -369,16 +375,17 @@ def test_every_format_is_read_as_it_was_made(
         assert not (to / ".parts").exists()
 
 
-def test_files_are_what_other_tools_read(folder: Path, tmp_path: Path) -> None:
+def test_files_are_what_other_tools_read(
+    folder: Path, plain: dict[str, VideoFeatures], tmp_path: Path
+) -> None:
     checkpoints = [folder / "flow.pt", folder / "rgb.pt"]
-    videos = make(folder / "videos", tmp_path / "npy", checkpoint=checkpoints)
-    key, video = next(iter(videos.items()))
+    key, video = next(iter(plain.items()))
     count, channels = video.num_windows, 32
     # video_features' names (utils/utils.py, make_path), and its times in ms.
-    assert np.load(tmp_path / f"npy/{key}_rgb.npy").shape == (count, channels)
-    assert np.load(tmp_path / f"npy/{key}_flow.npy").shape == (count, channels)
-    assert float(np.load(tmp_path / f"npy/{key}_fps.npy")) == 25
-    times = np.load(tmp_path / f"npy/{key}_timestamps_ms.npy")
+    assert np.load(folder / f"plain/{key}_rgb.npy").shape == (count, channels)
+    assert np.load(folder / f"plain/{key}_flow.npy").shape == (count, channels)
+    assert float(np.load(folder / f"plain/{key}_fps.npy")) == 25
+    times = np.load(folder / f"plain/{key}_timestamps_ms.npy")
     np.testing.assert_allclose(times, video.end_seconds * 1000)
     # MS-TCN: np.load(features_path + vid + ".npy"), and frames along the second axis.
     spec = FeatureSpec(axes="ct", joined=True)

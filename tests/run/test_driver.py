@@ -342,7 +342,7 @@ def test_storage_that_takes_no_more_stops_the_run_and_corrupts_nothing(tmp_path:
 
 
 def test_video_that_kills_its_worker_is_quarantined_and_the_rest_goes_on(tmp_path: Path) -> None:
-    videos = write_clips(tmp_path / "videos", range(3), size=(256, 192))
+    videos = write_clips(tmp_path / "videos", range(3), size=(160, 120))
     out = tmp_path / "out"
     process = start_extract(
         *(videos, out, "--algorithm", "tvl1-opencv", "--resize", "none", "--workers", "2"),
@@ -355,7 +355,7 @@ def test_video_that_kills_its_worker_is_quarantined_and_the_rest_goes_on(tmp_pat
         while process.poll() is None:
             if kill_job_holding(stall, process.pid):
                 kills.append(stall)
-            time.sleep(0.02)  # a busy loop would take a core from the run
+            time.sleep(0.05)  # a busy loop would take a core from the run
 
     killer = threading.Thread(target=kill_whoever_takes_the_first_video)
     killer.start()

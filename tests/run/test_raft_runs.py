@@ -45,7 +45,9 @@ def test_workers_get_the_weights_of_the_driver(
     )
     found = {}
     for name, how in (("out", options), ("alone", RunOptions(executor="inline"))):
-        report = flowprep.extract(tmp_path / "videos", tmp_path / name, config, options=how)
+        report = flowprep.extract(
+            tmp_path / "videos", tmp_path / name, config, executor=how.executor, options=how
+        )
         assert (report.exit_code, report.num_failed) == (0, 0)
         found[name] = flowprep.open_dataset(tmp_path / name).quantized("b", 0, 2).astype(int)
     # The weights were in no file that the workers could have read.

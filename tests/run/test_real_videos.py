@@ -11,7 +11,7 @@ import pytest
 
 import flowprep
 from flowprep import DecodeSpec, ExtractConfig, FlowSpec, RunOptions, open_dataset
-from flowprep.config import Resize
+from flowprep.config import ExecutorName, Resize
 from flowprep.dataset.layout import read_failures
 from flowprep.dataset.verify import verify_dataset
 from flowprep.flow.parameters import DISParameters
@@ -33,9 +33,9 @@ def count_frames(path: Path, ffmpeg: str) -> int:
     return int(re.findall(rb"frame=\s*(\d+)", text)[-1])
 
 
-@pytest.mark.parametrize("collection", ["ucf101", "asl"])
+@pytest.mark.parametrize(("collection", "executor"), [("ucf101", "ray"), ("asl", "process")])
 def test_every_real_video_extracts_with_the_flows_that_its_frames_give(
-    collection: str, test_data: Path, ffmpeg: str, tmp_path: Path
+    collection: str, executor: ExecutorName, test_data: Path, ffmpeg: str, tmp_path: Path
 ) -> None:
     if collection == "ucf101":
         annotations = test_data / "ucf101" / "ucfTrainTestlist"
@@ -45,7 +45,8 @@ def test_every_real_video_extracts_with_the_flows_that_its_frames_give(
     else:
         manifest = collect_videos(test_data / "asl")
     out = tmp_path / "out"
-    report = flowprep.extract(manifest, out, CONFIG, options=RunOptions(num_workers=2))
+    options = RunOptions(num_workers=2 if executor == "ray" else None)
+    report = flowprep.extract(manifest, out, CONFIG, executor=executor, options=options)
     assert report.failures == {}
     assert report.is_complete
     dataset = open_dataset(out)
@@ -95,8 +96,7 @@ ODD_FILES = {
 @pytest.fixture(scope="module")
 def odd_run(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunReport]:
     out = tmp_path_factory.mktemp("odd") / "out"
-    options = RunOptions(num_workers=2)
-    return out, flowprep.extract(test_data / "odd", out, CONFIG, options=options)
+    return out, flowprep.extract(test_data / "odd", out, CONFIG, executor="process")
 
 
 def test_every_odd_file_has_an_expected_outcome(test_data: Path) -> None:

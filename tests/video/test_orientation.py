@@ -257,7 +257,8 @@ def test_flow_turns_with_the_picture_also_in_segments(ffmpeg: str, tmp_path: Pat
             videos,
             outs[segment_frames],
             config,
-            options=RunOptions(executor="inline", segment_frames=segment_frames),
+            executor="inline",
+            options=RunOptions(segment_frames=segment_frames),
         )
         assert report.num_complete == 3
     whole, cut = (flowprep.open_dataset(out) for out in outs.values())

@@ -20,7 +20,6 @@ from flowprep.config import (
     ExtractConfig,
     FlowSpec,
     Resize,
-    RunOptions,
 )
 from flowprep.errors import VideoError
 from flowprep.inputs.video import Video
@@ -193,7 +192,7 @@ def test_the_case_and_its_record(test_data: Path, tmp_path: Path) -> None:
             spec, FlowSpec("farneback"), EncodeSpec(directions=("forward",), keep_rgb=False)
         )
         out = tmp_path / str(square)
-        report = flowprep.extract(path, out, config, options=RunOptions(executor="inline"))
+        report = flowprep.extract(path, out, config, executor="inline")
         (record,) = flowprep.open_dataset(out).videos
         assert (record.width, record.height, record.num_frames) == (*size, 50)
         assert set(report.video_notes) == ({"not-square"} if not square else set())
