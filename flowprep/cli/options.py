@@ -252,13 +252,15 @@ def merged_options(
     *,
     varying: Iterable[str] = (),
     only: Collection[str] | None = None,
+    metavars: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a command with the options of several things, such as algorithms.
 
     `kinds` maps the name of each thing to the dataclass with its options. Fields with the same name
-    become one option with all their choices, and the help says which things have this option.
-    `varying` is as in `dataclass_options`. `only` names the fields that become options (None:
-    all). Raises TypeError if fields with the same name have different types.
+    become one option with all their choices, and the help says which things have this option. For
+    `a_b` of the same things as `a`, it says that `a` is needed. `varying` and `metavars` are as in
+    `dataclass_options`. `only` names the fields that become options (None: all). Raises TypeError
+    if fields with the same name have different types.
     """
     settings: dict[str, dict[str, Any]] = {}
     owners: dict[str, dict[str, dict[str, list[str]]]] = {}
@@ -285,12 +287,23 @@ def merged_options(
             of = owners.setdefault(item.name, {}).setdefault(docs.get(item.name, ""), {})
             of.setdefault(f"(default {own['default']})", []).append(name)
 
+    for name, metavar in (metavars or {}).items():
+        settings[name]["metavar"] = metavar
+
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, setting in reversed(settings.items()):
-            # Where the defaults differ, the help tells whose they are.
-            defaults = {default for of in owners[name].values() for default in of}
-            is_told = name not in varying and len(defaults) > 1
-            doc = " ".join(f"{one} For {_owners(of, is_told)}." for one, of in owners[name].items())
+            of = owners[name]
+            first = next((one for one in owners if name.startswith(f"{one}_")), None)
+            if first is not None and _things(owners[first]) == _things(of):
+                doc = f"{' '.join(of)} With --{first.replace('_', '-')}."
+            else:
+                # Where the defaults differ, the help tells whose they are.
+                defaults = {default for by_default in of.values() for default in by_default}
+                is_told = name not in varying and len(defaults) > 1
+                doc = " ".join(
+                    f"{one} For {_owners(by_default, is_told, kinds)}."
+                    for one, by_default in of.items()
+                )
             option = name.strip("_").replace("_", "-")
             command = _add_option(command, option, name, doc, group, setting)
         return command
@@ -298,11 +311,28 @@ def merged_options(
     return decorate
 
 
-def _owners(names: Mapping[str, Sequence[str]], is_told: bool) -> str:
+def _things(of: Mapping[str, Mapping[str, Sequence[str]]]) -> set[str]:
+    """Returns the names of the things that have an option."""
+    return {name for by_default in of.values() for names in by_default.values() for name in names}
+
+
+def _owners(by_default: Mapping[str, Sequence[str]], is_told: bool, known: Collection[str]) -> str:
     """Returns the names of things as a list, with their defaults if these are to be told."""
     return ", ".join(
-        ", ".join(of) + (f" {default}" if is_told else "") for default, of in names.items()
+        ", ".join(_families(names, known)) + (f" {default}" if is_told else "")
+        for default, names in by_default.items()
     )
+
+
+def _families(names: Sequence[str], known: Collection[str]) -> list[str]:
+    """Returns `tsn-*` for `tsn-resnet18`, `tsn-resnet34` and so on, if all that are known are there
+    and they are at least three."""
+    short: dict[str, None] = {}
+    for name in names:
+        family = {one for one in known if one.startswith(f"{name.partition('-')[0]}-")}
+        is_whole = len(family) > 2 and family <= set(names) and name in family
+        short[f"{name.partition('-')[0]}-*" if is_whole else name] = None
+    return list(short)
 
 
 def _add_option(

@@ -93,7 +93,12 @@ def _varying_options() -> set[str]:
     metavars={"weights": "FILE", "model": "NAME"},
     choices={"model": NETWORKS},
 )
-@merged_options(_NETWORK_OPTIONS, "Model", varying=_varying_options())
+@merged_options(
+    _NETWORK_OPTIONS,
+    "Model",
+    varying=_varying_options(),
+    metavars={"non_local_blocks": "N|NAMES"},
+)
 @dataclass_options(
     ClipSpec,
     "Clips",

@@ -181,7 +181,12 @@ class FeatureNetwork:
     def _output_of(self, module: nn.Module, clips: Sequence[torch.Tensor]) -> torch.Tensor:
         """Returns the output of a module in a pass through the whole network."""
         outputs: list[Any] = []
-        handle = module.register_forward_hook(lambda *call: outputs.append(call[2]))
+
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            # A copy, as an activation in place may follow.
+            outputs.append(output.clone() if isinstance(output, torch.Tensor) else output)
+
+        handle = module.register_forward_hook(keep)
         try:
             self.model(*clips)
         finally:

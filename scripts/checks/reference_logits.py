@@ -12,15 +12,17 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from consumer_truth import declare_torchvision_operators
 from torch import nn
 
+from flowprep.learn.models.base import ClipModel
 from tests.learn.models.drawn import draw, drawn_network
 
 ROOT = Path(__file__).parents[2]
@@ -169,6 +171,67 @@ class _Online(nn.Module):
         return torch.stack(results, 1).mean(1)
 
 
+# ---- torchvision's video networks
+
+
+def _torchvision_video(num_classes: int, name: str) -> nn.Module:
+    from torchvision.models import video
+
+    network: nn.Module = getattr(video, name)(num_classes=num_classes)
+    return network
+
+
+def _vmz(num_classes: int, kinds: Sequence[str], stem_frames: int) -> nn.Module:
+    """A network of VMZ (c2/lib/models/r3d_model.py, create_rmcx and create_r2d).
+
+    VMZ computes in Caffe2, of which nothing is left. The parts are torchvision's: convolutions of
+    these names in the stages, and a first one over so many frames.
+    """
+    from torchvision.models.video import resnet
+
+    makers = [getattr(resnet, kind) for kind in kinds]
+    network = resnet.VideoResNet(
+        resnet.BasicBlock, makers, [2, 2, 2, 2], resnet.BasicStem, num_classes
+    )
+    network.stem[0] = nn.Conv3d(3, 64, (stem_frames, 7, 7), (1, 2, 2), (0, 3, 3), bias=False)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm3d):
+            layer.eps = 1e-3
+    return network
+
+
+# ---- moabitcoin/ig65m-pytorch, craston/MARS, facebookresearch/pytorchvideo
+
+
+def _ig65m(num_classes: int) -> nn.Module:
+    from ig65m.models import r2plus1d_34
+
+    network: nn.Module = r2plus1d_34(num_classes)
+    return network
+
+
+def _mars(num_classes: int) -> nn.Module:
+    from models.resnext import resnet101
+
+    network: nn.Module = resnet101(
+        num_classes=num_classes, input_channels=2, sample_size=48, sample_duration=16
+    )
+    return network
+
+
+def _pytorchvideo_slow(num_classes: int) -> nn.Module:
+    """slow_r50 over flow, its head pooling the whole map, and shortcuts named after the blocks."""
+    from pytorchvideo.models.hub.resnet import slow_r50
+
+    network: nn.Module = slow_r50(model_num_class=num_classes, input_channel=2)
+    network.get_submodule("blocks.5").pool = nn.AdaptiveAvgPool3d(1)
+    for module in network.modules():
+        for name in ("branch1_conv", "branch1_norm"):
+            if name in module._modules:
+                module._modules[name] = module._modules.pop(name)
+    return network
+
+
 # ---- the cases
 
 RGB = {"stream": "rgb"}
@@ -263,19 +326,88 @@ CASES: dict[str, Case] = {
         {"name": "tsm-bn-inception", **RGB},
         (1, 8, 3, 64, 64),
     ),
+    "r3d-18": Case(
+        "torchvision",
+        _torchvision_video,
+        {"name": "r3d-18", **RGB},
+        (1, 3, 9, 35, 43),
+        arguments={"name": "r3d_18"},
+    ),
+    "mc3-18": Case(
+        "torchvision",
+        _torchvision_video,
+        {"name": "mc3-18", **RGB},
+        (1, 3, 9, 35, 43),
+        arguments={"name": "mc3_18"},
+    ),
+    "r2plus1d-18": Case(
+        "torchvision",
+        _torchvision_video,
+        {"name": "r2plus1d-18", **RGB},
+        (1, 3, 9, 35, 43),
+        arguments={"name": "r2plus1d_18"},
+    ),
+    "rmc3-18": Case(
+        "torchvision",
+        _vmz,
+        {"name": "rmc3-18", **RGB},
+        (1, 3, 9, 35, 43),
+        arguments={"kinds": ["Conv3DNoTemporal", *["Conv3DSimple"] * 3], "stem_frames": 1},
+    ),
+    "r2d-18": Case(
+        "torchvision",
+        _vmz,
+        {"name": "r2d-18", **RGB},
+        (1, 3, 16, 35, 43),
+        arguments={"kinds": ["Conv3DNoTemporal"] * 4, "stem_frames": 16},
+    ),
+    "r2plus1d-34": Case(
+        "ig65m-pytorch",
+        _ig65m,
+        {"name": "r2plus1d-34", **RGB},
+        (1, 3, 9, 35, 43),
+    ),
+    "resnext101-3d": Case(
+        "MARS",
+        _mars,
+        {"name": "resnext101-3d", **FLOW},
+        (1, 2, 13, 43, 48),
+    ),
+    "slow-8x8": Case(
+        "pytorchvideo",
+        _pytorchvideo_slow,
+        {"name": "slow-8x8", **FLOW},
+        (1, 2, 8, 43, 51),
+    ),
 }
+
+
+@contextlib.contextmanager
+def importable(checkouts: Path) -> Iterator[None]:
+    """Lets the references be imported."""
+    declared = declare_torchvision_operators()
+    sys.path[:0] = sorted({str(checkouts / case.source) for case in CASES.values()})
+    yield
+    del declared
+
+
+def pair(name: str, seed: int) -> tuple[ClipModel, nn.Module, np.random.RandomState]:
+    """Returns our network and the reference with the same weights, and the generator."""
+    case = CASES[name]
+    network, rng = drawn_network({**case.network, "num_classes": case.num_classes}, seed)
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = case.reference(case.num_classes, **case.arguments)
+    _give(network.state_dict(), reference)
+    return network, reference.eval(), rng
 
 
 def measure(name: str, checkouts: Path, seed: int) -> dict[str, Any]:
     """Returns the entry of one case."""
     case = CASES[name]
-    network, rng = drawn_network({**case.network, "num_classes": case.num_classes}, seed)
+    _, reference, rng = pair(name, seed)
     clip = draw(rng, *case.shape)
-    with contextlib.redirect_stdout(io.StringIO()):
-        reference = case.reference(case.num_classes, **case.arguments)
-        _give(network.state_dict(), reference)
-        with torch.no_grad():
-            (logits,) = reference.double().eval()(clip.double()).flatten(0, -2)[:1]
+    with torch.no_grad():
+        logits = reference.double()(clip.double())[0]
     return {
         "network": case.network,
         "num_classes": case.num_classes,
@@ -319,14 +451,12 @@ def main() -> None:
     checkouts, names = Path(sys.argv[1]).resolve(), sys.argv[2:] or list(CASES)
     if unknown := set(names) - set(CASES):
         raise SystemExit(f"no case is named {', '.join(sorted(unknown))}")
-    declared = declare_torchvision_operators()
-    sys.path[:0] = [str(checkouts / source) for source in {case.source for case in CASES.values()}]
     entries = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
-    for name in names:
-        entries[name] = measure(name, checkouts, 20 + list(CASES).index(name))
-        print(f"{name}: norm {entries[name]['norm']:.6g}", flush=True)
-        _write(entries)
-    del declared
+    with importable(checkouts):
+        for name in names:
+            entries[name] = measure(name, checkouts, 20 + list(CASES).index(name))
+            print(f"{name}: norm {entries[name]['norm']:.6g}", flush=True)
+            _write(entries)
 
 
 def _write(entries: dict[str, Any]) -> None:

@@ -32,6 +32,8 @@ class Wide:
     """Units of each branch."""
     is_frozen: bool = False
     """Freeze the `trunk`."""
+    is_frozen_until: str | None = None
+    """The last frozen layer."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ KINDS: dict[str, type[Any]] = {"deep1": Deep, "wide": Wide, "deep2": Deep}
 
 
 @click.command(cls=GroupedCommand)
-@merged_options(KINDS, "Model")
+@merged_options(KINDS, "Model", metavars={"is_frozen_until": "LAYER"})
 @click.pass_context
 def command(ctx: click.Context, /, **_: Any) -> None:
     """Prints what was given."""
@@ -62,6 +64,22 @@ def test_the_help_says_for_which_networks_an_option_is() -> None:
     units = "Units of the hidden layer. For deep1, deep2. Units of each branch. For wide."
     assert f"--num-units N {units} [default: 64]" in page
     assert "--is-frozen / --no-is-frozen Freeze the trunk. For wide." in page
+
+
+def test_an_option_of_an_option_names_it() -> None:
+    page = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
+    assert "--is-frozen-until LAYER The last frozen layer. With --is-frozen." in page
+
+
+def test_a_whole_family_has_one_name() -> None:
+    names = ["net-18", "net-34", "net-50", "pair-1", "pair-2", "net"]
+    kinds: dict[str, type[Any]] = dict.fromkeys(names, Deep)
+    decorate = merged_options({**kinds, "net-wide": Wide}, "Model")
+    page = CliRunner().invoke(decorate(click.command(lambda **_: None)), ["--help"]).output
+    assert "For net-18, net-34, net-50, pair-1, pair-2, net (default" in " ".join(page.split())
+    decorate = merged_options({**kinds, "wide": Wide}, "Model")
+    page = CliRunner().invoke(decorate(click.command(lambda **_: None)), ["--help"]).output
+    assert "For net-*, pair-1, pair-2, net (default" in " ".join(page.split())
 
 
 def test_values_arrive_under_the_name_of_the_field() -> None:

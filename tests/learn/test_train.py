@@ -140,6 +140,7 @@ def test_a_network_learns_what_the_flow_shows(dataset: FlowDataset, tmp_path: Pa
     [
         {"model": "tsn-resnet18", "num_segments": 3, "partial_bn": True, "clip_gradient_norm": 20},
         {"model": "tsn-resnet18", "num_segments": 2, "consensus": "weighted", "precision": "bf16"},
+        {"model": "tsm-resnet18", "num_segments": 4, "temporal_pool": True, "num_frames": 2},
         {"model": "i3d", "num_frames": 8, "optimizer": "adamw", "label_smoothing": 0.1},
         {"model": "resnet18", "num_segments": 2, "accumulate": 4, "warmup": 0.5},
         {"model": "resnet18", "stack": "bidirectional", "num_frames": 4, "nesterov": True},

@@ -230,8 +230,12 @@ def _places(network: nn.Module, stage: Sequence[str]) -> Iterator[str]:
 
 
 def _is_block(module: nn.Module) -> bool:
-    """Whether a module is made of layers, and so none itself, or says how many channels it has."""
-    return bool(module._modules) or hasattr(module, "channels")
+    """Whether a module is made of layers, and so none itself, or says how many channels it has.
+
+    A sequence is none: what is added to it would run as its last part, and once more behind it.
+    """
+    is_sequence = isinstance(module, nn.Sequential)
+    return not is_sequence and (bool(module._modules) or hasattr(module, "channels"))
 
 
 def _num_channels(block: nn.Module) -> int:

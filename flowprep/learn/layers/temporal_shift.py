@@ -63,11 +63,7 @@ def temporal_shift(
     from the segment before, as in the release's online network (online_demo/mobilenet_v2_tsm.py).
     Zeros come from beyond the first and the last segment.
     """
-    fold = x.shape[1] // shift_div
-    from_next, from_before = slice(0, fold), slice(fold, 2 * fold)
-    if uni_directional:
-        from_next, from_before = slice(0, 0), slice(0, fold)
-    return _apply(x, num_segments, from_next, from_before)
+    return _apply(x, num_segments, x.shape[1] // shift_div, uni_directional, False)
 
 
 def temporal_pool(x: torch.Tensor, num_segments: int) -> torch.Tensor:
@@ -85,9 +81,20 @@ class _Shift(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, num_segments: int, from_next: slice, from_before: slice
+        ctx: Any,
+        x: torch.Tensor,
+        num_segments: int,
+        fold: int,
+        uni_directional: bool,
+        is_reversed: bool,
     ) -> torch.Tensor:
-        ctx.arguments = num_segments, from_next, from_before
+        ctx.arguments = num_segments, fold, uni_directional, is_reversed
+        from_next, from_before = slice(0, fold), slice(fold, 2 * fold)
+        if uni_directional:
+            from_next, from_before = slice(0, 0), slice(0, fold)
+        rest = slice(from_before.stop, None)
+        if is_reversed:
+            from_next, from_before = from_before, from_next
         shifted = torch.empty_like(x)  # with the layout of x
         source = x.view(-1, num_segments, *x.shape[1:])  # (N, S, C, H, W)
         target = shifted.view_as(source)
@@ -95,22 +102,22 @@ class _Shift(torch.autograd.Function):
         target[:, -1, from_next] = 0
         target[:, 1:, from_before] = source[:, :-1, from_before]
         target[:, 0, from_before] = 0
-        rest = max(from_next.stop, from_before.stop)
-        target[:, :, rest:] = source[:, :, rest:]
+        target[:, :, rest] = source[:, :, rest]
         return shifted
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        num_segments, from_next, from_before = ctx.arguments
+        num_segments, fold, uni_directional, is_reversed = ctx.arguments
         (gradient,) = gradients
         # What went to the segment before comes back from it, and the other way round.
-        return _apply(gradient, num_segments, from_before, from_next), None, None, None
+        back = _apply(gradient, num_segments, fold, uni_directional, not is_reversed)
+        return back, None, None, None, None
 
 
 def _apply(
-    x: torch.Tensor, num_segments: int, from_next: slice, from_before: slice
+    x: torch.Tensor, num_segments: int, fold: int, uni_directional: bool, is_reversed: bool
 ) -> torch.Tensor:
     shifted: torch.Tensor = _Shift.apply(  # type: ignore[no-untyped-call]
-        x, num_segments, from_next, from_before
+        x, num_segments, fold, uni_directional, is_reversed
     )
     return shifted

@@ -78,7 +78,7 @@ class I3DResNet(ClipModel):
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 2048 * width)."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))  # (N, 64, T, H/4, W/4)
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))  # (N, 64, T, H/4, W/4)
         x = self.layer1(x)  # (N, 256, T, H/4, W/4)
         if self.halves_time and x.shape[2] > 1:
             x = F.max_pool3d(x, (2, 1, 1))  # (N, 256, T/2, H/4, W/4)
@@ -143,9 +143,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        return F.relu(self.bn3(self.conv3(x)) + shortcut)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
 
 
 def _stage(

@@ -58,9 +58,9 @@ class BasicBlock(ResidualBlock):
         shortcut, x = self.enter(x)
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = self.bn2(self.conv2(x))
-        return F.relu(x + shortcut)
+        return F.relu(x.add_(shortcut), inplace=True)
 
 
 class Bottleneck(ResidualBlock):
@@ -83,10 +83,10 @@ class Bottleneck(ResidualBlock):
         shortcut, x = self.enter(x)
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         x = self.bn3(self.conv3(x))
-        return F.relu(x + shortcut)
+        return F.relu(x.add_(shortcut), inplace=True)
 
 
 class ResNet(ClipModel):
@@ -126,7 +126,7 @@ class ResNet(ClipModel):
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 512 * expansion * width)."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))  # (N, 64, H/4, W/4)
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))  # (N, 64, H/4, W/4)
         x = self.layer1(x)  # (N, 64e, H/4, W/4)
         if self.num_pooled_segments is not None:
             x = temporal_pool(x, self.num_pooled_segments)  # half as many segments

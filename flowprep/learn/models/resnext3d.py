@@ -1,5 +1,5 @@
 """ResNeXt-101 over volumes: Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs
-and ImageNet?" (CVPR 2018), section 3.2, and the streams of Crasto et al., "MARS: Motion-Augmented
+and ImageNet?" (CVPR 2018), and the streams of Crasto et al., "MARS: Motion-Augmented
 RGB Stream for Action Recognition" (CVPR 2019).
 
 The network equals resnext101 of kenshohara/3D-ResNets-PyTorch and of craston/MARS
@@ -62,14 +62,14 @@ class ResNeXt3D(ClipModel):
         self.layer4 = _stage(3, _wide(2, width), width)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(_wide(3, width), num_classes)
-        add_non_local(self, self.stages[1:], non_local)
+        add_non_local(self, self.stages, non_local)
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 2048 * width)."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))  # (N, 64, T/2, H/4, W/4)
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))  # (N, 64, T/2, H/4, W/4)
         x = self.layer1(x)  # (N, 256, T/2, H/4, W/4)
         x = self.layer2(x)  # (N, 512, T/4, H/8, W/8)
         x = self.layer3(x)  # (N, 1024, T/8, H/16, W/16)
@@ -110,9 +110,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        return F.relu(self.bn3(self.conv3(x)) + shortcut)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
 
 
 def _wide(stage: int, width: float) -> int:

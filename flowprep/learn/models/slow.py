@@ -1,5 +1,5 @@
 """The slow path of Feichtenhofer et al., "SlowFast Networks for Video Recognition" (ICCV 2019),
-section 3.1, as a network of its own: "Slow" there, "SlowOnly" in mmaction2.
+as a network of its own: "Slow" there, "SlowOnly" in mmaction2.
 
 It equals SlowFast's SLOW_4x16_R50 and SLOW_8x8_R50 (models/video_model_builder.py, `slow`),
 pytorchvideo's slow_r50 and mmaction2's ResNet3dSlowOnly. Nothing strides over time, and only the

@@ -1,5 +1,5 @@
 """The residual networks of Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action
-Recognition" (CVPR 2018), figure 1 and table 1: R(2+1)D, R3D, MC3, rMC3 and R2D.
+Recognition" (CVPR 2018): R(2+1)D, R3D, MC3, rMC3 and R2D.
 
 They differ in their convolutions alone. Parameters are named as in torchvision
 (models/video/resnet.py), so that its files load. The authors' code is in Caffe2
@@ -38,7 +38,7 @@ over all frames at once, for a stem."""
 
 def middle_channels(in_channels: int, out_channels: int) -> int:
     """Returns the channels between the halves of a (2+1)D convolution, as many as give it the
-    parameters of a 3x3x3 convolution (section 3.5): 27 i o / (9 i + 3 o), rounded down."""
+    parameters of a 3x3x3 convolution: 27 i o / (9 i + 3 o), rounded down."""
     return 27 * in_channels * out_channels // (9 * in_channels + 3 * out_channels)
 
 
@@ -77,7 +77,7 @@ class VideoResNet(ClipModel):
         self.layer4 = _stage(fourth, depths[3], base * 4, base * 8, 2, variant)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(base * 8, num_classes)
-        add_non_local(self, self.stages[1:], non_local)
+        add_non_local(self, self.stages, non_local)
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -181,7 +181,7 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        return F.relu(self.conv2(self.conv1(x)) + shortcut)
+        return F.relu(self.conv2(self.conv1(x)) + shortcut, inplace=True)
 
 
 def _stem(kind: ConvKind, clip: ClipInput, channels: int, middle: int) -> nn.Sequential:

@@ -70,7 +70,7 @@ _SHIFTED = Mark(r"backbone\.layer1\..+\.net\.weight")
 def _non_local_hint(style: str) -> Hint:
     return Hint(
         Mark(r"backbone\.layer\d\..+\.non_local_block\..+"),
-        "It has non-local blocks.",
+        f"It has non-local blocks: make the network with --non-local --non-local-style {style}.",
         {"non_local": True, "non_local_style": style},
     )
 
@@ -101,7 +101,7 @@ MMACTION2 = {
         hints=(
             Hint(
                 Mark(r"backbone\.layer2\.net\..+"),
-                "Its time axis is halved before layer2 (temporal_pool).",
+                "Its time axis is halved before layer2: make the network with --temporal-pool.",
                 {"temporal_pool": True},
             ),
             _non_local_hint("tsm"),

@@ -7,7 +7,7 @@ resnet_helper.py). The second numbers its blocks, `blocks.1.res_blocks.0.branch2
 
 from __future__ import annotations
 
-from flowprep.learn.weights.foreign import VIDEO_KERNEL, ForeignFormat, Mark, Rule
+from flowprep.learn.weights.foreign import VIDEO_KERNEL, ForeignFormat, Hint, Mark, Rule
 
 __all__ = ["SLOWFAST"]
 
@@ -88,6 +88,13 @@ SLOWFAST = {
         _SLOWFAST,
         _NETWORKS,
         ("slow-8x8", "slow-4x16"),
+        hints=(
+            Hint(
+                Mark(r"s\d\.pathway0_nonlocal\d+\..+"),
+                "It has non-local blocks: make the network with --non-local.",
+                {"non_local": True, "non_local_style": "slowfast"},
+            ),
+        ),
         absent=(Mark(r"s1\.pathway1_stem\.conv\.weight"),),
     ),
     "pytorchvideo-slow": ForeignFormat(

@@ -47,17 +47,18 @@ _RESNET = (
 _HINTS = (
     Hint(
         Mark(r"base_model\.layer2\.net\..+"),
-        "Its time axis is halved before layer2 (tpool).",
+        "Its time axis is halved before layer2 (tpool): make the network with --temporal-pool.",
         {"temporal_pool": True},
     ),
     Hint(
         Mark(r"base_model\.layer1\.0\.net\.conv1\.weight"),
-        "Its shift is before whole blocks, their shortcuts too (block).",
+        "Its shift is before whole blocks, with their shortcuts: make the network with --shift-place "
+        "block.",
         {"shift_place": "block"},
     ),
     Hint(
         Mark(r"base_model\.layer\d\.(?:net\.)?\d+\.nl\..+"),
-        "It has non-local blocks.",
+        "It has non-local blocks: make the network with --non-local --non-local-style tsm.",
         {"non_local": True, "non_local_style": "tsm"},
     ),
 )

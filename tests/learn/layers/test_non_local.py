@@ -197,7 +197,7 @@ def chosen(
     network = nn.Module()
     for (name,), depth in zip(STAGES, depths, strict=True):
         network.add_module(
-            name, nn.Sequential(*(nn.Sequential(nn.Identity()) for _ in range(depth)))
+            name, nn.Sequential(*(nn.ModuleList([nn.Identity()]) for _ in range(depth)))
         )
     return non_local_places(network, STAGES, blocks, style)
 
@@ -253,6 +253,22 @@ def test_every_3d_and_tsm_network_has_the_option() -> None:
         for name, entry in NETWORKS.items()
         if name.startswith("tsm-") or entry.inputs["flow"][0].form == "volume"
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("slow-8x8", "conv1"),
+        ("resnext101-3d", "bn1"),
+        ("r2plus1d-18", "stem"),
+        ("r2plus1d-18", "stem.3"),
+        ("tsm-mobilenet-v2", "features.0"),
+    ],
+)
+def test_a_layer_or_a_sequence_of_layers_is_no_place(name: str, place: str) -> None:
+    options = {"non_local": True, "non_local_blocks": place}
+    with torch.device("meta"), pytest.raises(ConfigError, match=rf"layer.*, got {place}$"):
+        create_model(name, stream="flow", num_classes=5, **options)
 
 
 @pytest.mark.parametrize("name", WITH_BLOCKS)

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from flowprep.learn.models.resnet import ResNet, resnet18, resnet34, resnet50
+from flowprep.learn.features_network import FeatureNetwork
+from flowprep.learn.models.resnet import (
+    ResNet,
+    resnet18,
+    resnet34,
+    resnet50,
+)
+from flowprep.learn.placement import place_model
 from tests.learn.inputs import stack
 from tests.learn.models.drawn import draw, fill
 
@@ -140,3 +147,17 @@ def test_bfloat16_autocast_is_near() -> None:
         got = model(clip)
 
     torch.testing.assert_close(got.float(), model(clip), rtol=0.05, atol=0.03)
+
+
+@torch.no_grad()
+def test_a_layers_features_are_those_before_an_activation_in_place() -> None:
+    """Batch norm's result has both signs; the ReLU that follows it writes into it."""
+    model = resnet18(stack(2), 5, width=0.1)
+    clip = torch.randn(2, 2, 32, 32)
+    place_model(model, torch.device("cpu"))
+    expected = model.eval().bn1(model.conv1(clip))
+
+    maps = FeatureNetwork(model, "cpu", layer="bn1", maps=True)([clip])
+
+    assert (expected < 0).any()
+    torch.testing.assert_close(maps, expected)

@@ -37,7 +37,7 @@ def build(
 
 
 def test_planes_between_halves_are_the_table() -> None:
-    """Of (2+1)D convolutions with the parameters of 3x3x3 ones (Tran et al., section 3.5)."""
+    """Of (2+1)D convolutions with the parameters of 3x3x3 ones (Tran et al. 2018)."""
     table = {
         (64, 64): 144,
         (64, 128): 230,

@@ -22,6 +22,43 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
+class NonLocalNaming:
+    """How a project calls the tensors of a non-local block after a block, which it wraps."""
+
+    parts: Mapping[str, str]
+    """theta, phi, g, out and bn -> what follows the name of the block."""
+    out_has_bias: bool
+
+
+NON_LOCAL_AFTER = {
+    (2, 0): 512,
+    (2, 2): 512,
+    (3, 0): 1024,
+    (3, 2): 1024,
+    (3, 4): 1024,
+}
+"""Stage and block with a non-local block after it -> its channels. g and phi are pooled after
+they are projected, and products are not divided (ops/non_local.py of TSM)."""
+
+TSM_NON_LOCAL = NonLocalNaming(
+    {"theta": "nl.theta", "phi": "nl.phi.0", "g": "nl.g.0", "out": "nl.W.0", "bn": "nl.W.1"}, True
+)
+"""mit-han-lab/temporal-shift-module: ops/non_local.py."""
+
+MMACTION2_NON_LOCAL = NonLocalNaming(
+    {
+        "theta": "non_local_block.theta.conv",
+        "phi": "non_local_block.phi.0.conv",
+        "g": "non_local_block.g.0.conv",
+        "out": "non_local_block.conv_out.conv",
+        "bn": "non_local_block.conv_out.bn",
+    },
+    False,
+)
+"""open-mmlab/mmaction2: models/backbones/resnet_tsm.py, and mmcv's NonLocal3d."""
+
+
+@dataclass(frozen=True)
 class Naming:
     """How a project calls the tensors of a ResNet-50. STAGE counts from 1, BLOCK from 0."""
 
@@ -34,9 +71,19 @@ class Naming:
     classifier: str
     stage: Mapping[int, str]
     """What stands for STAGE in each stage."""
+    block: str = ""
+    """The name of a block, where non-local blocks wrap some."""
+    non_local: NonLocalNaming | None = None
 
     def of(self, template: str, stage: int, block: int) -> str:
+        if self.non_local is not None and (stage, block) in NON_LOCAL_AFTER:
+            template = template.replace(self.block, f"{self.block}.block")
         return template.replace("STAGE", self.stage[stage]).replace("BLOCK", str(block))
+
+    def of_non_local(self, part: str, stage: int, block: int) -> str:
+        assert self.non_local is not None
+        name = self.block.replace("STAGE", self.stage[stage]).replace("BLOCK", str(block))
+        return f"{name}.{self.non_local.parts[part]}"
 
 
 def _numbered(template: str, *numbers: str) -> tuple[str, str, str]:
@@ -47,7 +94,7 @@ def _numbered(template: str, *numbers: str) -> tuple[str, str, str]:
 _STAGES = {stage: str(stage) for stage in (1, 2, 3, 4)}
 
 
-def tsm_naming(*, shifts: bool, pools_time: bool = False) -> Naming:
+def tsm_naming(*, shifts: bool, pools_time: bool = False, non_local: bool = False) -> Naming:
     """mit-han-lab/temporal-shift-module: ops/models.py, ops/temporal_shift.py, ops/non_local.py."""
     wrapper = ".net" if shifts else ""
     block = "base_model.layerSTAGE.BLOCK"
@@ -60,42 +107,12 @@ def tsm_naming(*, shifts: bool, pools_time: bool = False) -> Naming:
         f"{block}.downsample.1",
         "new_fc",
         {**_STAGES, **({2: "2.net"} if pools_time else {})},
+        block,
+        TSM_NON_LOCAL if non_local else None,
     )
 
 
-TSM_NON_LOCAL = {
-    "layer2.0": 512,
-    "layer2.2": 512,
-    "layer3.0": 1024,
-    "layer3.2": 1024,
-    "layer3.4": 1024,
-}
-"""The blocks with a non-local block after them (ops/non_local.py), and their channels."""
-
-
-def tsm_non_local_name(name: str) -> str:
-    """Returns a tensor's name in a block that is wrapped with a non-local one after it."""
-    for place in TSM_NON_LOCAL:
-        name = name.replace(f"{place}.", f"{place}.block.")
-    return name
-
-
-def tsm_non_local_shapes(place: str, channels: int) -> Shapes:
-    """Yields the tensors of a non-local block, `nl`: g and phi are followed by a pool."""
-    name, inner = f"base_model.{place}.nl", channels // 2
-    for part, after, before in (
-        ("g.0", inner, channels),
-        ("phi.0", inner, channels),
-        ("theta", inner, channels),
-        ("W.0", channels, inner),
-    ):
-        yield f"{name}.{part}.weight", (after, before, 1, 1, 1)
-        yield f"{name}.{part}.bias", (after,)
-    yield from ((f"{name}.W.1.{part}", (channels,)) for part in NORM)
-    yield f"{name}.W.1.num_batches_tracked", ()
-
-
-def mmaction2_naming(*, shifts: bool = False) -> Naming:
+def mmaction2_naming(*, shifts: bool = False, non_local: bool = False) -> Naming:
     """open-mmlab/mmaction2: models/backbones/resnet.py, resnet_tsm.py and resnet3d.py."""
     wrapper = ".net" if shifts else ""
     block = "backbone.layerSTAGE.BLOCK"
@@ -108,6 +125,8 @@ def mmaction2_naming(*, shifts: bool = False) -> Naming:
         f"{block}.downsample.bn",
         "cls_head.fc_cls",
         _STAGES,
+        block,
+        MMACTION2_NON_LOCAL if non_local else None,
     )
 
 
@@ -193,9 +212,25 @@ def resnet_shapes(
                     (wide, before, *window(1)),
                 )
                 yield from norm(naming.of(naming.shortcut_norm, stage, block), wide)
+            if naming.non_local is not None and (stage, block) in NON_LOCAL_AFTER:
+                yield from _non_local_shapes(naming, stage, block, wide)
             before = wide
     yield f"{naming.classifier}.weight", (num_classes, before)
     yield f"{naming.classifier}.bias", (num_classes,)
+
+
+def _non_local_shapes(naming: Naming, stage: int, block: int, channels: int) -> Shapes:
+    assert naming.non_local is not None
+    inner = channels // 2
+    for part in ("theta", "phi", "g", "out"):
+        shape = (channels, inner, 1, 1, 1) if part == "out" else (inner, channels, 1, 1, 1)
+        name = naming.of_non_local(part, stage, block)
+        yield f"{name}.weight", shape
+        if part != "out" or naming.non_local.out_has_bias:
+            yield f"{name}.bias", shape[:1]
+    name = naming.of_non_local("bn", stage, block)
+    yield from ((f"{name}.{part}", (channels,)) for part in NORM)
+    yield f"{name}.num_batches_tracked", ()
 
 
 def draw_values(shapes: Shapes, seed: int) -> Values:
@@ -207,7 +242,8 @@ def draw_values(shapes: Shapes, seed: int) -> Values:
             values[name] = torch.tensor(7)
             continue
         value = torch.randn(shape, generator=generator)
-        if len(shape) > 1:
+        is_row = len(shape) == 2 and shape[0] == 1
+        if len(shape) > 1 and not is_row:
             value *= (2 / value[0].numel()) ** 0.5
         elif name.endswith("running_var"):
             value = torch.exp(0.1 * value)
@@ -253,6 +289,22 @@ def shifted(x: torch.Tensor, num_segments: int) -> torch.Tensor:
     return result.flatten(0, 1)
 
 
+def _attended(
+    values: Values, naming: Naming, stage: int, block: int, x: torch.Tensor
+) -> torch.Tensor:
+    """Adds to each position of (N, C, T, H, W) what an embedded Gaussian finds at all others."""
+
+    def project(part: str, y: torch.Tensor) -> torch.Tensor:
+        name = naming.of_non_local(part, stage, block)
+        return F.conv3d(y, values[f"{name}.weight"], values.get(f"{name}.bias"))
+
+    theta = project("theta", x).flatten(2)  # (N, D, P)
+    phi, g = (F.max_pool3d(project(part, x), (1, 2, 2)).flatten(2) for part in ("phi", "g"))
+    attention = torch.softmax(theta.transpose(1, 2) @ phi, 2)  # (N, P, Q)
+    seen = (g @ attention.transpose(1, 2)).reshape(len(x), -1, *x.shape[2:])
+    return x + normed(values, naming.of_non_local("bn", stage, block), project("out", seen))
+
+
 def resnet_logits(
     values: Values,
     naming: Naming,
@@ -282,6 +334,11 @@ def resnet_logits(
                 x = convolved(values, naming.of(naming.shortcut, stage, block), x, stride)
                 x = normed(values, naming.of(naming.shortcut_norm, stage, block), x)
             x = F.relu(x + y)
+            if naming.non_local is not None and (stage, block) in NON_LOCAL_AFTER:
+                assert shift_over is not None
+                clips = x.unflatten(0, (-1, shift_over)).transpose(1, 2)
+                clips = _attended(values, naming, stage, block, clips)
+                x = clips.transpose(1, 2).flatten(0, 1)
     features = x.mean(tuple(range(2, x.dim())))
     classifier = naming.classifier
     return F.linear(features, values[f"{classifier}.weight"], values[f"{classifier}.bias"])

