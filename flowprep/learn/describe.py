@@ -18,7 +18,7 @@ from flowprep.learn.networks import clip_inputs, find_network
 from flowprep.learn.recipes import RECIPES
 from flowprep.learn.weights.files import CHECKPOINT_FORMAT, read_file
 from flowprep.learn.weights.fits import Fit, make_for, try_networks
-from flowprep.learn.weights.formats import find_format, nearest_format
+from flowprep.learn.weights.formats import format_of, nearest_format
 from flowprep.learn.weights.load import LoadReport, check_match, make_report
 from flowprep.learn.weights.offers import listed
 from flowprep.learn.weights.reading import WeightsFile
@@ -197,7 +197,7 @@ def _describe_checkpoint(
 
 
 def _describe_foreign(file: WeightsFile) -> WeightsDescription:
-    found = find_format(file.tensors)
+    found = format_of(file)
     tried = try_networks(file, () if found is None else found[1].networks)
     fits = tuple(fit for fit in tried if fit.is_exact)
     notes: list[str] = []

@@ -26,7 +26,7 @@ from flowprep.learn.networks import make_options
 from flowprep.learn.recipes import RECIPES, default_config, recipe_clip, stream_recipe
 from flowprep.learn.weights.files import CHECKPOINT_FORMAT, read_file
 from flowprep.learn.weights.fits import Fit, find_fits
-from flowprep.learn.weights.formats import find_format
+from flowprep.learn.weights.formats import format_of
 from flowprep.learn.weights.load import load_weights_into
 from flowprep.learn.weights.reading import WeightsFile
 
@@ -79,7 +79,7 @@ def find_recipe(
 def _guessed(
     file: WeightsFile, path: str, model: str, stream: StreamName
 ) -> tuple[RecipeName | None, list[str]]:
-    form = find_format(file.tensors)
+    form = format_of(file)
     told = () if form is None else form[1].recipes
     names: list[RecipeName] = [
         name

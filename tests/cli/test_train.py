@@ -116,6 +116,37 @@ def test_options_count_more_than_the_recipe(train: Command, tmp_path: Path) -> N
     assert config.seed == 3
 
 
+def test_what_is_not_as_in_the_recipe_is_noted_and_goes_on(
+    train: Command, flow: Path, tmp_path: Path
+) -> None:
+    result = train("--recipe", "tsn", "--model", "tsn-resnet18", "--resize-short", 48)
+    assert result.code == 0, result.stderr
+    begin = "note: not as in recipe tsn: "
+    assert [line for line in result.stderr.splitlines() if line.startswith(begin)] == [
+        f"{begin}num_frames: 3 here, 5 in the recipe",
+        f"{begin}resize_short_px: 48 here, 256 in the recipe",
+        f"{begin}crop_px: 48 here, 224 in the recipe",
+        f"{begin}decode.resize: short:256 in {flow}, 340x256 in the recipe",
+        f"{begin}decode.interpolation: area in {flow}, bilinear in the recipe",
+        f"{begin}flow.algorithm: dis in {flow}, tvl1 in the recipe (and with it 13 parameters)",
+    ]
+
+
+def test_a_recipe_without_a_published_training_has_clips_of_its_own(
+    flow: Path, flowprep: Command, tmp_path: Path
+) -> None:
+    options = ("--steps", 1, "--width", 0.05, "--batch-size", 2, "--crop", 32, "--frames", 4)
+    run = ("--run", tmp_path / "run", *HERE, *options)
+    result = flowprep("train", flow, "--recipe", "torchvision-video", "--model", "mc3-18", *run)
+    assert result.code == 0, result.stderr
+    config = stored_config(tmp_path / "run")
+    assert (config.model.model, config.clip.stream) == ("mc3-18", "rgb")
+    assert config.clip.normalization == "torchvision-video"
+    other = flowprep("train", flow, "--recipe", "torchvision-video", "--stream", "flow", *run)
+    assert other.code == 2
+    assert "stream must be rgb for recipe torchvision-video, got 'flow'" in other.error
+
+
 def test_differences_and_a_part_that_learns_later_through_all_commands(
     flowprep: Command, train: Command, flow: Path, tmp_path: Path
 ) -> None:

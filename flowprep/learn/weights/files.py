@@ -52,6 +52,9 @@ TENSORFLOW_SUFFIX = ".index"
 
 CHECKPOINT_FORMAT = "flowprep-checkpoint"
 
+_WRITER = "flowprep"
+"""How a .safetensors of ours is known."""
+
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model_state", "model")
 """Keys under which training scripts store the state dict in their files."""
 
@@ -136,7 +139,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
         for name, value in model.state_dict().items()
     }
     with Storage(path.parent).atomic_file(path.name) as file:
-        file.write(safetensors.torch.save(state, metadata={"format": "pt"}))
+        file.write(safetensors.torch.save(state, metadata={"format": "pt", "writer": _WRITER}))
 
 
 def tensorflow_prefix(path: Path) -> str | None:
@@ -152,7 +155,10 @@ def tensorflow_prefix(path: Path) -> str | None:
 
 def _read_safetensors(path: Path) -> WeightsFile:
     try:
-        return WeightsFile(path, "safetensors", safetensors.torch.load_file(path))
+        with safetensors.safe_open(path, "pt") as file:
+            is_own = (file.metadata() or {}).get("writer") == _WRITER
+        tensors = safetensors.torch.load_file(path)
+        return WeightsFile(path, "safetensors", tensors, is_own=is_own)
     except OSError as error:
         raise cannot_read(path, error) from error
     except Exception as error:
@@ -215,8 +221,9 @@ def _find_state_dict(content: Any, path: Path) -> WeightsFile:
     """Returns the state dict in the result of `torch.load`."""
     removed: list[str] = []
     details: dict[str, str] = {}
+    is_own = isinstance(content, Mapping) and content.get("format") == CHECKPOINT_FORMAT
     if isinstance(content, Mapping):
-        keys = ("model",) if content.get("format") == CHECKPOINT_FORMAT else STATE_DICT_KEYS
+        keys = ("model",) if is_own else STATE_DICT_KEYS
         for key in keys:
             if isinstance(content.get(key), Mapping):
                 details |= _plain_values(content)
@@ -246,7 +253,7 @@ def _find_state_dict(content: Any, path: Path) -> WeightsFile:
     if all(name.startswith(_PARALLEL) for name in state):
         removed.append(_PARALLEL)
         state = {name.removeprefix(_PARALLEL): value for name, value in state.items()}
-    return WeightsFile(path, "PyTorch", state, tuple(removed), details)
+    return WeightsFile(path, "PyTorch", state, tuple(removed), details, is_own)
 
 
 def _plain_values(content: Mapping[Any, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.networks import NETWORKS, clip_inputs, find_network, make_options
-from flowprep.learn.weights.formats import find_format
+from flowprep.learn.weights.formats import format_of
 from flowprep.learn.weights.load import Match, classifier_names, input_conv_names, match_file
 from flowprep.learn.weights.reading import WeightsFile
 
@@ -141,7 +141,7 @@ def _guess_stream(file: WeightsFile, name: str) -> tuple[StreamName, int | None]
 
 def _hinted_options(file: WeightsFile, name: str) -> dict[str, Any]:
     """Returns the options of a network that the names of a file's tensors ask for."""
-    form = find_format(file.tensors)
+    form = format_of(file)
     hinted = {} if form is None else form[1].hinted_options(file.tensors)
     known = {item.name for item in dataclasses.fields(find_network(name).options)}
     return {option: value for option, value in hinted.items() if option in known}

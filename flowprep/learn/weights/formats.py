@@ -12,13 +12,14 @@ from flowprep.learn.weights.mars import MARS
 from flowprep.learn.weights.mmaction1 import MMACTION1
 from flowprep.learn.weights.mmaction2 import MMACTION2
 from flowprep.learn.weights.mobilenet import MOBILENET
+from flowprep.learn.weights.reading import WeightsFile
 from flowprep.learn.weights.slowfast import SLOWFAST
 from flowprep.learn.weights.torchvision import TORCHVISION
 from flowprep.learn.weights.tsm import TSM
 from flowprep.learn.weights.vmz import VMZ
 from flowprep.learn.weights.yjxiong import YJXIONG
 
-__all__ = ["FOREIGN", "find_format", "nearest_format"]
+__all__ = ["FOREIGN", "find_format", "format_of", "nearest_format"]
 
 FOREIGN: dict[str, ForeignFormat] = {
     **KINETICS_I3D,
@@ -33,6 +34,14 @@ FOREIGN: dict[str, ForeignFormat] = {
     **TORCHVISION,
 }
 """The formats by name. Each project's file makes its own."""
+
+
+def format_of(file: WeightsFile) -> tuple[str, ForeignFormat] | None:
+    """Returns the format of a file and its name; None for a file of ours or one that is not known.
+
+    Some of our networks have the names of another project, so that only the writer tells.
+    """
+    return None if file.is_own else find_format(file.tensors)
 
 
 def find_format(tensors: Mapping[str, torch.Tensor]) -> tuple[str, ForeignFormat] | None:

@@ -23,7 +23,7 @@ from flowprep.errors import WeightsError
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.weights.files import read_file
 from flowprep.learn.weights.foreign import rename
-from flowprep.learn.weights.formats import FOREIGN, find_format
+from flowprep.learn.weights.formats import FOREIGN, format_of
 from flowprep.learn.weights.inflate import fit_kernel
 from flowprep.learn.weights.offers import Offer, listed
 from flowprep.learn.weights.reading import WeightsFile
@@ -183,7 +183,7 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
     and none is the model's.
     """
     targets: dict[str, torch.Tensor] = model.state_dict()
-    found = find_format(file.tensors)
+    found = format_of(file)
     if found is None:
         ours = {name: Offer((name,), value) for name, value in file.tensors.items()}
         left: tuple[str, ...] = ()

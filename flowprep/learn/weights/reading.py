@@ -53,6 +53,8 @@ class WeightsFile:
     """What was around the names: the key of the state dict, and `module.` before each name."""
     details: Mapping[str, str] = field(default_factory=dict)
     """Plain values beside the weights, such as the architecture's name or the epoch."""
+    is_own: bool = False
+    """Whether flowprep wrote it. Its names are ours then, whoever else has the same."""
 
 
 def cannot_read(path: Path, error: OSError) -> WeightsError:

@@ -53,12 +53,17 @@ TORCHVISION = {
         _PROJECT,
         "R(2+1)D-18, R3D-18 and MC3-18, trained on Kinetics-400",
         (
-            Mark(r"stem\.0\.weight", VIDEO_KERNEL),
+            Mark(r"stem\.0\.weight", (None, 3, None, None, None)),
             Mark(r"layer1\.0\.conv1\.0(?:\.0)?\.weight", VIDEO_KERNEL),
         ),
         (Rule(rf"(?:stem\.\d|fc)\.\w+|{_VIDEO_CONV}", r"\g<0>"),),
         ("r2plus1d-18", "r3d-18", "mc3-18"),
         ("torchvision-video",),
+        # rMC3 and R2D, whose layer1 sees single frames, and R(2+1)D with 288 planes are VMZ's alone.
+        absent=(
+            Mark(r"layer1\.0\.conv1\.0\.weight", (None, None, 1, 3, 3)),
+            Mark(r"layer2\.0\.conv2\.0\.0\.weight", (288, None, None, None, None)),
+        ),
         norm_eps=1e-5,
     ),
 }

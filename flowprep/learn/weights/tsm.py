@@ -52,8 +52,8 @@ _HINTS = (
     ),
     Hint(
         Mark(r"base_model\.layer1\.0\.net\.conv1\.weight"),
-        "Its shift is before whole blocks, with their shortcuts: make the network with --shift-place "
-        "block.",
+        "Its shift is before whole blocks, with their shortcuts: make the network with "
+        "--shift-place block.",
         {"shift_place": "block"},
     ),
     Hint(

@@ -95,8 +95,9 @@ VMZ = {
     ),
     "ig65m": ForeignFormat(
         "moabitcoin/ig65m-pytorch, facebookresearch/VMZ",
-        "R(2+1)D-34, trained on 65 million videos and on Kinetics-400",
+        "R(2+1)D-34 over frames, trained on 65 million videos and on Kinetics-400",
         (
+            Mark(r"stem\.0\.weight", (None, 3, None, None, None)),
             Mark(r"stem\.3\.weight", VIDEO_KERNEL),
             # torchvision's variant has 230 planes here.
             Mark(r"layer2\.0\.conv2\.0\.0\.weight", (288, None, None, None, None)),

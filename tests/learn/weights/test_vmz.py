@@ -12,16 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from flowprep.errors import WeightsError
+from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.video_resnet import R2D, R3D, R2Plus1D, R2Plus1D34
-from flowprep.learn.weights.files import read_file
+from flowprep.learn.weights.files import CHECKPOINT_FORMAT, read_file, save_weights
 from flowprep.learn.weights.fits import find_fits, make_bare
 from flowprep.learn.weights.formats import FOREIGN
 from flowprep.learn.weights.load import load_weights_into, match_file
 from flowprep.learn.weights.reading import WeightsFile
 from tests.learn.inputs import volume
 from tests.learn.weights.pickle_files import python2_pickle
-from tests.learn.weights.states import assert_complete, assert_refused
+from tests.learn.weights.states import assert_complete, assert_refused, assert_same
 
 WIDTH = 1 / 16
 
@@ -158,31 +159,44 @@ def test_a_pickle_for_another_network_is_refused(tmp_path: Path) -> None:
         load_weights_into(R2D(volume(2), 7, width=WIDTH, variant="vmz"), path)
 
 
-def test_a_file_says_which_network_it_is() -> None:
-    bare = make_bare("r2plus1d-34", "flow", num_classes=400)
-    assert len(bare.state_dict()) == 416
-    blobs = {
-        caffe2_name(name, (3, 4, 6, 3), 400): value
-        for name, value in bare.state_dict().items()
-        if value.dim()
-    }
-    for state, names in ((blobs, "vmz-r2plus1d-34"), (bare.state_dict(), "ig65m")):
-        file = WeightsFile(Path("x"), "PyTorch", state)
-        match = match_file(file, make_bare("r2plus1d-34", "flow", num_classes=400))
-        assert match.format_name == names
-        assert match.fits
-        # The epsilon of this network is VMZ's own.
-        assert not any(offer.how for offer in match.filled.values())
-        (fit,) = find_fits(file, FOREIGN[names].networks)
-        assert (fit.network, fit.stream, fit.num_classes) == ("r2plus1d-34", "flow", 400)
-        assert fit.options == {"variant": "vmz"}
-
-
-def test_our_own_files_of_torchvisions_variant_stay_as_they_are(tmp_path: Path) -> None:
-    bare = make_bare("r2plus1d-18", "rgb")
-    match = match_file(WeightsFile(tmp_path, "PyTorch", bare.state_dict()), bare)
-    assert match.format_name == "torchvision-video"
+@pytest.mark.parametrize(
+    ("format_name", "stream"),
+    [("vmz-r2plus1d-34", "flow"), ("vmz-r2plus1d-34", "rgb"), ("ig65m", "rgb")],
+)
+def test_a_file_says_which_network_it_is(format_name: str, stream: StreamName) -> None:
+    bare = make_bare("r2plus1d-34", stream, num_classes=400)
+    state = bare.state_dict()
+    assert len(state) == 416
+    if format_name != "ig65m":
+        state = {
+            caffe2_name(name, (3, 4, 6, 3), 400): value
+            for name, value in state.items()
+            if value.dim()
+        }
+    file = WeightsFile(Path("x"), "PyTorch", state)
+    match = match_file(file, bare)
+    assert (match.format_name, match.fits) == (format_name, True)
+    # The epsilon of this network is VMZ's own.
     assert not any(offer.how for offer in match.filled.values())
+    (fit,) = find_fits(file, FOREIGN[format_name].networks)
+    assert (fit.network, fit.stream, fit.num_classes) == ("r2plus1d-34", stream, 400)
+    assert fit.options == {"variant": "vmz"}
+
+
+@pytest.mark.parametrize("num_channels", [2, 3])
+def test_our_own_files_stay_as_they_are(tmp_path: Path, num_channels: int) -> None:
+    # R3D-18 has torchvision's names, and here VMZ's epsilon.
+    theirs = drawn_network(R3D(volume(num_channels), 7, width=WIDTH, variant="vmz"))
+    ours = R3D(volume(num_channels), 7, width=WIDTH, variant="vmz")
+    save_weights(theirs, tmp_path / "x.safetensors")
+    report = load_weights_into(ours, tmp_path / "x.safetensors")
+    assert_same(ours.state_dict(), theirs.state_dict())
+    assert (report.format_name, report.converted) == (None, {})
+    checkpoint = {"format": CHECKPOINT_FORMAT, "model": theirs.state_dict()}
+    torch.save(checkpoint, tmp_path / "x.pt")
+    report = load_weights_into(ours, tmp_path / "x.pt")
+    assert_same(ours.state_dict(), theirs.state_dict())
+    assert (report.format_name, report.converted) == (None, {})
 
 
 def test_a_pickle_is_told_by_its_container(tmp_path: Path) -> None:
