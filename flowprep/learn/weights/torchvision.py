@@ -59,7 +59,7 @@ TORCHVISION = {
         (Rule(rf"(?:stem\.\d|fc)\.\w+|{_VIDEO_CONV}", r"\g<0>"),),
         ("r2plus1d-18", "r3d-18", "mc3-18"),
         ("torchvision-video",),
-        # rMC3 and R2D, whose layer1 sees single frames, and R(2+1)D with 288 planes are VMZ's alone.
+        # A layer1 over single frames (rMC3, R2D) and 288 planes (R(2+1)D) are VMZ's alone.
         absent=(
             Mark(r"layer1\.0\.conv1\.0\.weight", (None, None, 1, 3, 3)),
             Mark(r"layer2\.0\.conv2\.0\.0\.weight", (288, None, None, None, None)),
