@@ -104,8 +104,8 @@ def extract(
     `videos` is a file, folder, glob, list file, several of these, or a Manifest from
     `flowprep.inputs.manifest.collect_videos`, which also reads UCF101, HMDB51 and Kinetics
     annotations. `urls=False` leaves out the URLs of lists, and `follow_links=False` all that lies
-    outside of the named folder; in a Manifest this is decided already. `executor` takes the place of
-    that of `options`. Returns the report of the run. The report and `failures.jsonl` list the
+    outside of the named folder; in a Manifest this is decided already. `executor` takes the place
+    of that of `options`. Returns the report of the run. The report and `failures.jsonl` list the
     videos that failed. Raises a FlowprepError if nothing can be planned or written.
     """
     import dataclasses
