@@ -62,6 +62,13 @@ TORCHVISION = {
         # rMC3 and R2D, whose layer1 sees single frames, are VMZ's alone.
         absent=(Mark(r"layer1\.0\.conv1\.0\.weight", (None, None, 1, 3, 3)),),
         norm_eps=1e-5,
+        # Networks of ours have these names too, some with another epsilon. torchvision has none
+        # over flow, none whose layer1 sees single frames, and none of VMZ's variant.
+        absent=(
+            Mark(r"stem\.0\.weight", (None, 2, None, None, None)),
+            Mark(r"layer1\.0\.conv1\.0\.weight", (None, None, 1, None, None)),
+            Mark(r"layer2\.0\.conv2\.0\.0\.weight", (288, None, None, None, None)),
+        ),
     ),
 }
 """The formats of one project, by name."""

@@ -116,6 +116,28 @@ def test_an_image_resnext_begins_the_3d_one(stream: StreamName) -> None:
     assert len(conversions(found, "cross-modality")) == (stream == "flow")
 
 
+@pytest.mark.parametrize(
+    ("name", "stream", "variant"),
+    [
+        ("r2d-18", "rgb", "vmz"),
+        ("rmc3-18", "rgb", "vmz"),
+        ("r2plus1d-18", "rgb", "vmz"),
+        ("r3d-18", "flow", "vmz"),
+        ("r3d-18", "rgb", "torchvision"),
+    ],
+)
+def test_our_own_video_networks_keep_their_variances(
+    name: str, stream: StreamName, variant: str
+) -> None:
+    """Their names are torchvision's, whose batch norms have another epsilon than VMZ's."""
+    model = bare(name, stream, variant=variant)
+
+    found = match(model.state_dict(), model)
+
+    assert found.fits
+    assert not any(offer.how for offer in found.filled.values())
+
+
 def test_kernels_over_single_frames_begin_those_over_three() -> None:
     found = match(bare("mc3-18", "rgb").state_dict(), bare("r3d-18", "flow"))
 
