@@ -30,6 +30,7 @@ COMMANDS = [
     "predict",
     "features",
     "probe",
+    "weights",
     "synthetic",
     "doctor",
 ]

@@ -453,15 +453,14 @@ def test_foreign_weights_of_both_streams(folder: Path, ends: Path, tmp_path: Pat
         "model": "i3d",
         "weights": [tmp_path / "flow.safetensors", tmp_path / "rgb.safetensors"],
         "stream": "both",
-        # The recipe resizes to 256.
-        "clip": {"crop_px": 32, "resize_short_px": None},
+        "clip": {"crop_px": 32},
         "config": config,
     }
     spec = FeatureSpec(window=8, stride=4)
-    # The names in the files are those of I3D's weights, which saw other data.
+    # By a recipe, they saw other data.
     with pytest.raises(ConfigMismatchError, match="not like the data of recipe i3d, by which the"):
-        make(ends / "n9.mp4", tmp_path / "e", spec, **given)
-    found = make(ends / "n9.mp4", tmp_path / "f", spec, force=True, **given)
+        make(ends / "n9.mp4", tmp_path / "e", spec, recipe="i3d", **given)
+    found = make(ends / "n9.mp4", tmp_path / "f", spec, **given)
     video = found["n9"]
     assert {name: array.shape for name, array in video.features.items()} == {
         "rgb": (1, 1024),

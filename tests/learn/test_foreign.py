@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from flowprep.config import ExtractConfig
 from flowprep.errors import ConfigError, WeightsError
@@ -20,9 +21,9 @@ def test_the_names_in_a_file_tell_its_recipe(tmp_path: Path) -> None:
         ("i3d", "flow", "i3d", " (not i3d-raft)"),
         ("mc3-18", "rgb", "torchvision-video", ""),
     ):
-        path = tmp_path / f"{name}.safetensors"
+        path = tmp_path / f"{name}.pth"
         model = create_model(name, stream=stream, num_classes=2, width=0.1)  # type: ignore[arg-type]
-        save_weights(model, path)
+        torch.save(model.state_dict(), path)
         assert find_recipe(path, name, stream) == (  # type: ignore[arg-type]
             recipe,
             [
@@ -30,6 +31,9 @@ def test_the_names_in_a_file_tell_its_recipe(tmp_path: Path) -> None:
                 "--recipe"
             ],
         )
+    # What flowprep wrote has names of others, and no recipe of theirs.
+    save_weights(model, tmp_path / "own.safetensors")
+    assert find_recipe(tmp_path / "own.safetensors", "mc3-18", "rgb")[0] is None
     # torchvision's networks saw no flow.
     found, (note,) = find_recipe(path, "mc3-18", "flow")
     assert found is None
@@ -37,9 +41,9 @@ def test_the_names_in_a_file_tell_its_recipe(tmp_path: Path) -> None:
 
 
 def test_a_foreign_checkpoint_is_that_of_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "others.safetensors"
+    path = tmp_path / "others.pth"
     model = create_model("mc3-18", stream="rgb", num_classes=3)
-    save_weights(model, path)
+    torch.save(model.state_dict(), path)
     network = foreign_network(path, "mc3-18", num_frames=8)
     assert (network.recipe, network.stream) == ("torchvision-video", "rgb")
     assert network.clip == ClipSpec("rgb", 8, normalization="torchvision-video", crop_px=112)
