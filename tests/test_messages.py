@@ -55,6 +55,7 @@ WITHOUT_REMEDY = {
     "run/run_job.py": ["{}: {}", "{} at {}: {}"],
     # Says what was done, and there is nothing to choose.
     "run/driver.py": ["tried {} again"],
+    "learn/describe.py": ["the tensors are under {}"],
     "run/plan.py": ["{} was lost; made anew from"],
     "run/recovery.py": ["{} was lost or damaged; made anew from", "tried {} again"],
     "dataset/lost_plan.py": ["{} was lost; made anew from"],

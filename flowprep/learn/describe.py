@@ -267,11 +267,15 @@ def _told_miss(tried: Sequence[Fit]) -> str:
     """Returns what is told of the network that comes nearest to a file that fits none."""
     nearest = max(tried, key=lambda fit: fit.num_same)
     if not nearest.num_same:
-        return "no network has a tensor of the same name and shape"
+        return (
+            f"none of {len(tried)} networks has a tensor of the same name and shape; check that the "
+            "file holds weights of a network for clips"
+        )
     num_tensors = len(nearest.model.state_dict())
     return (
         f"no network fits; the nearest is {nearest.network}: {nearest.num_same} of its "
-        f"{num_tensors} tensors are there, but not {listed(nearest.differing())}"
+        f"{num_tensors} tensors are there, but not {listed(nearest.differing())}; "
+        "make the model with other options, or take other weights"
     )
 
 

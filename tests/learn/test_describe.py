@@ -13,6 +13,7 @@ from flowprep.errors import WeightsError
 from flowprep.learn.checkpoint import save_checkpoint
 from flowprep.learn.create import create_model
 from flowprep.learn.describe import describe_loading, describe_weights
+from flowprep.learn.networks import NETWORKS
 from flowprep.learn.weights.fits import make_bare
 from flowprep.learn.weights.formats import FOREIGN
 from tests.learn.conftest import motion
@@ -106,7 +107,7 @@ def test_a_known_format_that_no_network_takes(tmp_path: Path) -> None:
     assert found.notes[0] == (
         "no network fits; the nearest is slow-4x16: 319 of its 320 tensors are there, but not "
         "layer3.0.conv1.weight (shape (256, 512, 1, 1, 1) in the file, (256, 512, 3, 1, 1) in the "
-        "model)"
+        "model); make the model with other options, or take other weights"
     )
 
 
@@ -130,7 +131,8 @@ def test_an_unknown_file_is_told_the_nearest(tmp_path: Path) -> None:
         1,
         (
             "no format knows any of its names: a",
-            "no network has a tensor of the same name and shape",
+            f"none of {len(NETWORKS)} networks has a tensor of the same name and shape; check that "
+            "the file holds weights of a network for clips",
         ),
     )
 

@@ -250,14 +250,17 @@ def check_match(path: Path, match: Match, model: ClipModel) -> None:
             f"{len(match.absent)} of the model's {num_targets} tensors are missing: "
             f"{listed(match.absent)}; the file has besides: {listed(match.unexpected)}"
         )
-    remedy = "Load weights of the same architecture, or make the model with the same options"
+    found = ""
     if match.format_name is not None:
         form = FOREIGN[match.format_name]
-        remedy = (
+        found = (
             f"The file holds {form.description} ({form.project}), for {', '.join(form.networks)}: "
-            f"the model is {type(model).__name__}. {remedy}"
+            f"the model is {type(model).__name__}. "
         )
-    raise WeightsError(f"{path}: {told}. {remedy}")
+    raise WeightsError(
+        f"{path}: {told}. {found}Load weights of the same architecture, or make the model with the "
+        "same options"
+    )
 
 
 class _MisfitError(Exception):
