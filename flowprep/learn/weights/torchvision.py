@@ -59,8 +59,6 @@ TORCHVISION = {
         (Rule(rf"(?:stem\.\d|fc)\.\w+|{_VIDEO_CONV}", r"\g<0>"),),
         ("r2plus1d-18", "r3d-18", "mc3-18"),
         ("torchvision-video",),
-        # rMC3 and R2D, whose layer1 sees single frames, are VMZ's alone.
-        absent=(Mark(r"layer1\.0\.conv1\.0\.weight", (None, None, 1, 3, 3)),),
         norm_eps=1e-5,
         # Networks of ours have these names too, some with another epsilon. torchvision has none
         # over flow, none whose layer1 sees single frames, and none of VMZ's variant.
