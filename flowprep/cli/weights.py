@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import click
 
@@ -24,8 +25,8 @@ __all__ = ["weights"]
 )
 @click.option(
     "--stream",
-    type=ChoiceType(("flow", "rgb", "rgb-difference", "both")),
-    metavar="flow|rgb|rgb-difference|both",
+    type=ChoiceType(get_args(StreamName)),
+    metavar="|".join(get_args(StreamName)),
     help="What the network of --model sees. The default is what the weights saw.",
 )
 @click.option(
