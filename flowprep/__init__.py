@@ -94,7 +94,7 @@ def extract(
     out: str | os.PathLike[str],
     config: ExtractConfig | None = None,
     *,
-    executor: ExecutorName = "auto",
+    executor: ExecutorName | None = None,
     options: RunOptions | None = None,
     urls: bool = True,
     follow_links: bool = True,
@@ -104,9 +104,9 @@ def extract(
     `videos` is a file, folder, glob, list file, several of these, or a Manifest from
     `flowprep.inputs.manifest.collect_videos`, which also reads UCF101, HMDB51 and Kinetics
     annotations. `urls=False` leaves out the URLs of lists, and `follow_links=False` all that lies
-    outside of the named folder; in a Manifest this is decided already. Returns the report of the
-    run. The report and `failures.jsonl` list the videos that failed. Raises a FlowprepError if
-    nothing can be planned or written.
+    outside of the named folder; in a Manifest this is decided already. `executor` takes the place
+    of that of `options`. Returns the report of the run. The report and `failures.jsonl` list the
+    videos that failed. Raises a FlowprepError if nothing can be planned or written.
     """
     import dataclasses
 
@@ -116,7 +116,9 @@ def extract(
     from flowprep.run.early import early_worker
 
     config = config or ExtractConfig()
-    options = dataclasses.replace(options or RunOptions(), executor=executor)
+    options = options or RunOptions()
+    if executor is not None:
+        options = dataclasses.replace(options, executor=executor)
     if isinstance(videos, Manifest):
         names: Sequence[str | os.PathLike[str]] = ()
     else:

@@ -93,7 +93,7 @@ def extract_features(
     labels: str | None = None,
     keep_dataset: Names | None = None,
     force: bool = False,
-    executor: ExecutorName = "auto",
+    executor: ExecutorName | None = None,
     options: RunOptions | None = None,
     num_loaders: int | None = None,
     urls: bool = True,
@@ -124,7 +124,9 @@ def extract_features(
     weights that cannot be read.
     """
     spec = spec or FeatureSpec()
-    options = dataclasses.replace(options or RunOptions(), executor=executor)
+    options = options or RunOptions()
+    if executor is not None:
+        options = dataclasses.replace(options, executor=executor)
     began = time.monotonic()
     if spec.format == "h5":
         with extra_needed("--format h5", "export", otherwise="choose --format npy"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flowprep import extract
 from flowprep.config import DecodeSpec, EncodeSpec, ExtractConfig, FlowSpec, Resize, RunOptions
 from flowprep.dataset.layout import VideoRecord
 from flowprep.errors import ConfigError, VideoError
@@ -104,6 +105,18 @@ def test_own_machine_without_a_gpu() -> None:
     assert (machine, device) == (Machine(usable_cores()), None)
     assert plan == WorkerPlan(usable_cores())
     assert own_machine(RunOptions(device="cpu", num_workers=50), "tvl1")[2].num_cpu_workers == 50
+
+
+@pytest.mark.parametrize("executor", [None, "inline"])
+def test_the_executor_of_the_options_works_unless_another_is_named(
+    tmp_path: Path, executor: Any
+) -> None:
+    scene = action_scene("move_left", num_frames=2, width=32, height=32, seed=0)
+    write_video(tmp_path / "a.mp4", (scene.frame(t) for t in range(2)))
+    options = RunOptions(executor="process" if executor else "inline")
+    extract(tmp_path / "a.mp4", tmp_path / "out", CONFIG, executor=executor, options=options)
+    (log,) = (tmp_path / "out/logs").glob("*.log")
+    assert "InlineExecutor with 1 workers" in log.read_text()
 
 
 # ---- what is refused at once
