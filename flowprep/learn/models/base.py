@@ -79,7 +79,10 @@ class ClipModel(nn.Module, ABC):
         Takes the number of segments, a function that makes the shift for a number of segments, and
         options of the network. Raises ConfigError for a network without places for shifts.
         """
-        raise ConfigError(f"{type(self).__name__} has no places for temporal shifts")
+        raise ConfigError(
+            f"TSM's base must have places for shifts, got {type(self).__name__}; choose a ResNet, "
+            "MobileNetV2 or BNInception"
+        )
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of everything except the frozen batch norms, which stay in eval mode."""

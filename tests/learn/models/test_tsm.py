@@ -182,7 +182,7 @@ def test_it_takes_its_number_of_segments_and_no_other() -> None:
 def test_what_it_cannot_be_made_of_is_refused() -> None:
     with pytest.raises(ConfigError, match="an even num_segments, got 3"):
         small(segments=3, temporal_pool=True)
-    with pytest.raises(ConfigError, match="CNNM has no places for temporal shifts"):
+    with pytest.raises(ConfigError, match="must have places for shifts, got CNNM; choose"):
         TSM(CNNM(stack(10), 5, width=0.1))
     with pytest.raises(ConfigError, match="shift_div must be at least 2, got 1"):
         small(shift_div=1)
