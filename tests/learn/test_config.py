@@ -22,7 +22,7 @@ from flowprep.learn.config import (
     TrainOptions,
     ViewSpec,
 )
-from flowprep.learn.network_options import TSNOptions
+from flowprep.learn.network_options import NonLocalOptions, TSNOptions
 from flowprep.learn.networks import NETWORKS
 from flowprep.learn.optimization import count_steps, learning_rate
 from flowprep.learn.recipes import VIEWS, default_config
@@ -140,6 +140,35 @@ def test_recipes_have_the_published_learning_rates(
 def test_views_count_what_their_names_say() -> None:
     counts = {name: views.num_clips * views.num_crops for name, views in VIEWS.items()}
     assert counts == {"center": 1, "30": 30, "250": 250}
+
+
+@pytest.mark.parametrize(
+    ("model", "stored", "options"),
+    [
+        ("i3d-resnet50", {"non_local": True}, NonLocalOptions(True)),
+        ("i3d-resnet50", {"non_local": False}, NonLocalOptions()),
+        ("i3d", {}, NonLocalOptions()),
+    ],
+)
+def test_options_that_came_later_have_the_values_of_before(
+    model: str, stored: dict[str, Any], options: NonLocalOptions
+) -> None:
+    values = TrainConfig(ModelSpec(model)).to_dict()
+    values["model"]["options"] = stored
+
+    config = TrainConfig.from_dict(json.loads(json.dumps(values)))
+
+    assert config.model.options == options
+    # What one of them means was five embedded Gaussians at SlowFast's places.
+    assert (
+        dataclasses.asdict(options).items()
+        >= {
+            "non_local_blocks": None,
+            "non_local_kind": "embedded-gaussian",
+            "non_local_over": "both",
+            "non_local_style": None,
+        }.items()
+    )
 
 
 def test_configurations_do_without_torch() -> None:
