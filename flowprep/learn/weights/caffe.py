@@ -89,7 +89,7 @@ def read_caffemodel(path: str | os.PathLike[str]) -> tuple[CaffeLayer, ...]:
             f"{path} is damaged or not Caffe's: {error}; copy or download it again"
         ) from error
     except UnsupportedError as error:
-        raise WeightsError(f"{path} is not read: {error}") from error
+        raise WeightsError(f"{path} is not read: {error}; convert it with Caffe itself") from error
     if not layers:
         raise WeightsError(
             f"{path} must have layers with values, got none; name the .caffemodel that training "
@@ -137,8 +137,8 @@ def _read_layer(data: memoryview, *, is_v1: bool, left: int) -> CaffeLayer:
             kind = _V1_TYPES.get(value, str(value)) if is_v1 else _text(value)
         else:  # the field `layer` of V1LayerParameter
             raise UnsupportedError(
-                "it has layers of Caffe's oldest format (V0LayerParameter); convert it with "
-                "Caffe's own upgrade_net_proto_binary"
+                "it has layers of Caffe's oldest format (V0LayerParameter), which "
+                "upgrade_net_proto_binary renews"
             )
     blobs = []
     for index, message in enumerate(messages):
@@ -179,7 +179,7 @@ def _read_blob(data: memoryview) -> NDArray[Any]:
             raise FormatError(f"field {number} has wire type {wire_type}, which it never has")
         elif number in (10, 12):  # raw_data_type and raw_data of NVIDIA's Caffe
             raise UnsupportedError(
-                "its values are raw data, as NVIDIA's Caffe writes; save it with BVLC's"
+                "its values are raw data, as NVIDIA's Caffe writes and BVLC's does not"
             )
     return _join(doubles or floats, tuple(sides) if has_sides else tuple(shape))
 
