@@ -35,7 +35,7 @@ from flowprep.learn.weights.tensorflow_table import (
     read_table,
 )
 
-__all__ = ["TensorBundle", "read_checkpoint"]
+__all__ = ["TensorBundle"]
 
 _FORMAT_VERSION = 1
 """TensorFlow's kTensorBundleVersion. A newer file states whether older readers can read it."""
@@ -53,12 +53,6 @@ _OTHER_DTYPES = {
     20: "resource",
     21: "variant",
 }
-
-
-def read_checkpoint(prefix: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    """Reads every tensor of a checkpoint. Raises WeightsError as `TensorBundle` does."""
-    bundle = TensorBundle(prefix)
-    return {name: bundle.read(name) for name in bundle.names}
 
 
 class TensorBundle:

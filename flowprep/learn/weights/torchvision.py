@@ -59,14 +59,12 @@ TORCHVISION = {
         (Rule(rf"(?:stem\.\d|fc)\.\w+|{_VIDEO_CONV}", r"\g<0>"),),
         ("r2plus1d-18", "r3d-18", "mc3-18"),
         ("torchvision-video",),
-        norm_eps=1e-5,
-        # Networks of ours have these names too, some with another epsilon. torchvision has none
-        # over flow, none whose layer1 sees single frames, and none of VMZ's variant.
+        # A layer1 over single frames (rMC3, R2D) and 288 planes (R(2+1)D) are VMZ's alone.
         absent=(
-            Mark(r"stem\.0\.weight", (None, 2, None, None, None)),
-            Mark(r"layer1\.0\.conv1\.0\.weight", (None, None, 1, None, None)),
+            Mark(r"layer1\.0\.conv1\.0\.weight", (None, None, 1, 3, 3)),
             Mark(r"layer2\.0\.conv2\.0\.0\.weight", (288, None, None, None, None)),
         ),
+        norm_eps=1e-5,
     ),
 }
 """The formats of one project, by name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,15 @@ from flowprep.errors import WeightsError
 from flowprep.learn.weights import tensorflow_entries, tensorflow_table
 from flowprep.learn.weights.protobuf import read_varint
 from flowprep.learn.weights.reading import FormatError, UnsupportedError
-from flowprep.learn.weights.tensorflow import TensorBundle, read_checkpoint
+from flowprep.learn.weights.tensorflow import TensorBundle
 from tests.learn.weights.wire import bytes_field, number_field, varint
+
+
+def read_checkpoint(prefix: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Reads every tensor of a checkpoint."""
+    bundle = TensorBundle(prefix)
+    return {name: bundle.read(name) for name in bundle.names}
+
 
 Records = list[tuple[bytes, bytes]]
 
