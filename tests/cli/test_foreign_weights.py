@@ -141,6 +141,19 @@ def test_a_recipe_that_is_not_known_is_said(
     assert "--recipe must be given for " in result.error
 
 
+def test_weights_are_tested_as_their_recipe_says(
+    flowprep: Command, flow: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "others.safetensors"
+    save_weights(create_model("tsm-resnet18", stream="flow", num_classes=2), path)
+    given = ("--weights", path, "--model", "tsm-resnet18", "--recipe", "tsm", "--force")
+    result = flowprep("evaluate", flow, *given, *QUICK)
+    assert result.code == 0, result.stderr
+    # One clip of each of 8 segments, in the center.
+    assert f"{path} on {flow}, all: 8 clips x 1 crop per video" in result.stdout
+    assert (tmp_path / "others-all-8x1/scores.npz").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -72,6 +72,12 @@ MISTAKES = [
     ("OUT --to a.png --algorithm tvl1", 2,
      "--algorithm and the other options of flow are only for a video file, but {out} is a data "
      "set of dis flow; leave them out"),
+    ("OUT --to a.png --crop 32", 2,
+     "--algorithm and the other options of flow are only for a video file, but {out} is a data "
+     "set of dis flow; leave them out"),
+    ("OUT --to a.png --square-pixels", 2,
+     "--algorithm and the other options of flow are only for a video file, but {out} is a data "
+     "set of dis flow; leave them out"),
     ("OUT --to a.png --frames 4:4", 2,
      "Invalid value for '--frames': '4:4' is not a range such as 10:60, which ends "
      "before frame 60."),

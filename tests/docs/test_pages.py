@@ -158,7 +158,7 @@ def test_every_page_is_in_the_contents_and_the_readme_leads_to_those_for_users()
     assert listed == pages
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     others = {"api", "changes", "cluster-examples", "commands", "contributing"}
-    # The page on training leads to them.
+    # The pages on training and networks lead to them.
     others |= {"features", "own-loops", "probing", "recipes", "weights"}
     assert set(re.findall(r"\(docs/([a-z-]+)\.md\)", readme)) == pages - others
 

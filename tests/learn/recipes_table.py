@@ -5,6 +5,7 @@ Everything in it follows from `flowprep.learn.recipes`.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,8 +38,9 @@ def written_table() -> str:
 def _section(name: str, recipe: Recipe) -> Iterator[str]:
     yield f"### `{name}`: {recipe.title}"
     yield ""
-    yield f"Source: {recipe.source}. `--model`: {', '.join(f'`{one}`' for one in recipe.networks)}."
-    yield from recipe.remarks
+    models = ", ".join(f"`{one}`" for one in recipe.networks)
+    words = " ".join((f"Source: {recipe.source}. `--model`: {models}.", *recipe.remarks))
+    yield from textwrap.wrap(words, 120, break_on_hyphens=False, break_long_words=False)
     yield ""
     streams = list(recipe.streams)
     yield f"| | {' | '.join(f'`--stream {stream}`' for stream in streams)} |"
