@@ -92,7 +92,8 @@ def check_foreign_options(
     if weights:
         if ctx.params["model"] is None:
             raise ConfigError(
-                "weights need --model NAME; flowprep weights FILE says which one fits"
+                f"weights need --model NAME, got {weights} alone; `flowprep weights FILE` says "
+                "which one fits"
             )
         return
     if name := next(iter(given_values(ctx, ["model", "recipe", "classes", "num_frames"])), None):

@@ -268,8 +268,8 @@ def _told_miss(tried: Sequence[Fit]) -> str:
     nearest = max(tried, key=lambda fit: fit.num_same)
     if not nearest.num_same:
         return (
-            f"none of {len(tried)} networks has a tensor of the same name and shape; check that the "
-            "file holds weights of a network for clips"
+            f"none of {len(tried)} networks has a tensor of the same name and shape; check that "
+            "the file holds weights of a network for clips"
         )
     num_tensors = len(nearest.model.state_dict())
     return (

@@ -129,5 +129,5 @@ def _unknown_notes(name: RecipeName, dataset: FlowDataset, unknown: Collection[s
         return []
     return [
         f"{dataset.location} was imported, and nobody knows its {', '.join(fields)}; recipe {name} "
-        "is compared with the rest"
+        "is compared with the rest; check these yourself"
     ]

@@ -157,7 +157,7 @@ def test_weights_are_tested_as_their_recipe_says(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--weights", "x.pth"], "--weights need --model NAME; "),
+        (["--weights", "x.pth"], "--weights need --model NAME, got x.pth alone; "),
         (["--checkpoint", "x", "--recipe", "tsn"], "--recipe is for foreign weights, because a "),
         (["--weights", "x.pth", "--checkpoint", "x", "--model", "i3d"], "replace a checkpoint"),
         (["--weights", "no.pth", "--model", "i3d"], "no.pth"),

@@ -120,6 +120,7 @@ def test_commands_print_through_one_module() -> None:
     # Reports escape each of their lines; JSON and Prometheus' format escape by themselves.
     allowed = re.compile(
         r"(\w+\.)*summary\(\)( \+ '\\n')?|estimate_run\(.*\)\.summary\(\)|_table\(rows\)"
+        r"|describe_loading\(.*\)\.summary\(every=every\)"
         r"|json\.dumps\(.*|prometheus_text\(.*|'\\nInterrupted.*|"
         r"'key\\tlabels.*|f.\{video\.key\}\\t\{numbers\}\\t\{one_line\(video\.split.*|"
     )
