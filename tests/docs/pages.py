@@ -51,7 +51,7 @@ REASONS = {
     "needs namespaces": 1,
     "needs systemd": 1,
     "needs weights": 1,
-    "needs weights of others": 4,
+    "needs weights of others": 5,
 }
 """Why a block is not run -> how many blocks may say so."""
 

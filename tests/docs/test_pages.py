@@ -159,7 +159,7 @@ def test_every_page_is_in_the_contents_and_the_readme_leads_to_those_for_users()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     others = {"api", "changes", "cluster-examples", "commands", "contributing"}
     # The pages on training and networks lead to them.
-    others |= {"features", "own-loops", "probing", "recipes", "weights"}
+    others |= {"features", "own-loops", "probing"}
     assert set(re.findall(r"\(docs/([a-z-]+)\.md\)", readme)) == pages - others
 
 
