@@ -75,6 +75,11 @@ PARTS: dict[str, Part] = {
         "trainings that are killed, stopped and out of disk",
         ("scripts/chaos_training", "--runs", "15"),
     ),
+    "weights": Part(
+        "real weights that packages carry",
+        ("scripts/test", "tests/learn/weights"),
+        {"FLOWPREP_REQUIRE_WEIGHTS": "1"},
+    ),
     "bytes": Part("the bytes of an earlier commit", ("scripts/check_bytes", COMMIT)),
     "against": Part("the speed of an earlier commit", ("scripts/bench_against", COMMIT)),
     "flow": Part("estimators against OpenCV's", ("scripts/bench_flow",)),
