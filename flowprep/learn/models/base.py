@@ -15,7 +15,7 @@ from flowprep.learn.clip_inputs import ClipInput
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ClipModel", "batch_norms"]
+__all__ = ["ClipModel", "batch_norms", "init_classifier"]
 
 
 class ClipModel(nn.Module, ABC):
@@ -99,3 +99,9 @@ class ClipModel(nn.Module, ABC):
 def batch_norms(module: nn.Module) -> list[nn.Module]:
     """Returns the batch norms in a module, in their order."""
     return [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+
+
+def init_classifier(layer: nn.Linear) -> None:
+    """Draws a classifier as SlowFast and torchvision do: weights of deviation .01, and no bias."""
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)

@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.layers.inflated import InflatedConv3d, TimePadding
 from flowprep.learn.layers.non_local import add_non_local
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, init_classifier
 from flowprep.learn.network_options import NonLocalOptions
 
 __all__ = ["I3DResNet"]
@@ -95,7 +95,7 @@ class I3DResNet(ClipModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc."""
         self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
-        _init_classifier(self.fc)
+        init_classifier(self.fc)
 
     def _init_weights(self) -> None:
         """Initializes as SlowFast does (utils/weight_init_helper.py): He et al. (2015) by fan-out.
@@ -110,7 +110,7 @@ class I3DResNet(ClipModel):
                     nn.init.zeros_(layer.bias)
             elif isinstance(layer, Bottleneck):
                 nn.init.zeros_(layer.bn3.weight)
-        _init_classifier(self.fc)
+        init_classifier(self.fc)
 
 
 class Bottleneck(nn.Module):
@@ -168,8 +168,3 @@ def _stage(
         )
         blocks.append(block)
     return nn.Sequential(*blocks)
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)

@@ -26,7 +26,7 @@ from torch.nn import functional as F  # noqa: N812
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.layers.inflated import InflatedConv3d
 from flowprep.learn.layers.non_local import add_non_local
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, init_classifier
 from flowprep.learn.network_options import NonLocalOptions, VideoResNetVariant
 
 __all__ = ["MC3", "R2D", "R3D", "RMC3", "R2Plus1D", "R2Plus1D34", "VideoResNet", "middle_channels"]
@@ -83,7 +83,7 @@ class VideoResNet(ClipModel):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(layer, nn.BatchNorm3d):
                 layer.eps = 1e-3 if variant == "vmz" else 1e-5
-        _init_classifier(self.fc)
+        init_classifier(self.fc)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 512 * width)."""
@@ -102,7 +102,7 @@ class VideoResNet(ClipModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc."""
         self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
-        _init_classifier(self.fc)
+        init_classifier(self.fc)
 
 
 class R3D(VideoResNet):
@@ -237,8 +237,3 @@ def _conv(
         nn.ReLU(inplace=True),
         InflatedConv3d(middle, channels, (3, 1, 1), (strides[0], 1, 1)),
     )
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)

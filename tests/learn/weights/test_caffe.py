@@ -7,7 +7,6 @@ The writer of `caffe_files` is for tests alone; that it writes what protobuf doe
 from __future__ import annotations
 
 import contextlib
-import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from flowprep.errors import WeightsError
 from flowprep.learn.weights import caffe
 from flowprep.learn.weights.caffe import CaffeLayer, read_caffemodel
 from tests.learn.weights.caffe_files import Style, blob, caffemodel, drawn, layer
+from tests.learn.weights.memory import peak_bytes
 from tests.learn.weights.packages import file_of_package
 from tests.learn.weights.wire import bytes_field, number_field, varint
 
@@ -203,25 +203,18 @@ def test_few_bytes_do_not_become_much_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
     monkeypatch.setattr(caffe, "MAX_BLOBS", 1000)
-    tracemalloc.start()
-    try:
+
+    def refused() -> None:
         with pytest.raises(WeightsError, match=message):
             read(tmp_path, content)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 4_000_000
+
+    assert peak_bytes(refused) < 4_000_000
 
 
 def test_reading_takes_the_memory_of_the_values(tmp_path: Path) -> None:
     content = caffemodel({("a", "Convolution"): [drawn(1 << 20)], ("b", ""): [drawn(1 << 20)]})
     (tmp_path / "x.caffemodel").write_bytes(content)
-    tracemalloc.start()
-    try:
-        read_caffemodel(tmp_path / "x.caffemodel")
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peak = peak_bytes(lambda: read_caffemodel(tmp_path / "x.caffemodel"))
     assert peak < 1.1 * len(content)
 
 

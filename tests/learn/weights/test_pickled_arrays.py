@@ -6,7 +6,6 @@ import base64
 import contextlib
 import pickle
 import struct
-import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from flowprep.learn.weights import pickled_arrays
 from flowprep.learn.weights.files import read_file, read_weights
 from flowprep.learn.weights.pickled_arrays import read_pickled_arrays
 from tests.learn.weights.caffe_files import drawn
+from tests.learn.weights.memory import peak_bytes
 from tests.learn.weights.pickle_files import python2_pickle
 
 PYTHON2_FILES = {
@@ -307,14 +307,12 @@ def test_few_bytes_do_not_become_much_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
     monkeypatch.setattr(pickled_arrays, "MAX_STEPS", 1000)
-    tracemalloc.start()
-    try:
+
+    def refused() -> None:
         with pytest.raises(WeightsError, match=message):
             read(tmp_path, content)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 1_000_000
+
+    assert peak_bytes(refused) < 1_000_000
 
 
 FUZZED = [base64.b85decode(content) for content in PYTHON2_FILES.values()]
