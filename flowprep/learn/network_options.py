@@ -11,11 +11,14 @@ from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ConsensusName, ShiftPlace
 
 __all__ = [
+    "CellName",
+    "GRURCNOptions",
     "NetworkOptions",
     "NonLocalKind",
     "NonLocalOptions",
     "NonLocalOver",
     "NonLocalStyle",
+    "RecurrentCNNOptions",
     "TSMOptions",
     "TSMResNetOptions",
     "TSNOptions",
@@ -32,6 +35,8 @@ NonLocalStyle = Literal["slowfast", "tsm", "mmaction2"]
 """Whose non-local blocks these are. Projects differ in the places and in two details."""
 VideoResNetVariant = Literal["torchvision", "vmz"]
 """Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
+CellName = Literal["plain", "gru", "lstm"]
+"""What a recurrent layer does at a step (`layers.recurrent`)."""
 
 
 @dataclass(frozen=True)
@@ -143,3 +148,25 @@ class VMZResNetOptions(VideoResNetOptions):
     """The same for the networks whose weights are VMZ's."""
 
     variant: VideoResNetVariant = "vmz"
+
+
+@dataclass(frozen=True)
+class RecurrentCNNOptions(NetworkOptions):
+    """The options of the network whose layers are all recurrent."""
+
+    cell: CellName = "plain"
+    """What a recurrent layer does at a step. `plain`: tanh of the sum of what it sees. `gru` and
+    `lstm` have gates."""
+
+    def __post_init__(self) -> None:
+        check_choice("cell", self.cell, CellName)
+
+
+@dataclass(frozen=True)
+class GRURCNOptions(NetworkOptions):
+    """The options of GRU-RCN (Ballas et al. 2016)."""
+
+    stacked: bool = False
+    """Let the gates of each GRU see the state of the GRU below."""
+    bidirectional: bool = False
+    """Add GRUs that see the clip in reverse."""

@@ -82,11 +82,6 @@ class ClipModel(nn.Module, ABC):
         sequences of such blocks."""
         return self.stages
 
-    @property
-    def input_channels(self) -> tuple[int, ...]:
-        """The channels that the first convolution over each input sees."""
-        return tuple(one.num_channels for one in self.inputs)
-
     def insert_shifts(self, *args: Any, **kwargs: Any) -> None:
         """Puts TSM's shifts in; see `flowprep.learn.models.tsm`.
 

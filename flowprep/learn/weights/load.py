@@ -344,7 +344,7 @@ def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 def input_conv_names(model: ClipModel) -> frozenset[str]:
     """Returns the names of the weights that see the clip: for each input, the first convolution
     with that number of channels."""
-    left = list(model.input_channels)
+    left = [one.num_channels for one in model.inputs]
     found = set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels in left:
