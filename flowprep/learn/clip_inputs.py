@@ -65,6 +65,9 @@ RecipeName = Literal[
     "torchvision-video",
     "slow-4x16",
     "slow-8x8",
+    "i3d-lstm",
+    "i3d-fused",
+    "gru-rcn",
 ]
 """A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]

@@ -25,6 +25,7 @@ from flowprep.learn.network_options import (
     VideoResNetOptions,
     VMZResNetOptions,
 )
+from flowprep.learn.recurrent_networks import RECURRENT_NETWORKS
 
 __all__ = [
     "NETWORKS",
@@ -312,6 +313,7 @@ NETWORKS: dict[str, Network] = {
         recipe="mars",
         options=NonLocalOptions,
     ),
+    **RECURRENT_NETWORKS,
 }
 """The networks by name."""
 

@@ -46,7 +46,8 @@ class ClipModel(nn.Module, ABC):
     """The names of modules above the trunk that have no part in its own classification, such as an
     LSTM over a network for images. They begin anew if a file has the trunk alone."""
     towers: tuple[str, ...] = ()
-    """The names of parts of which each takes the weights of a whole network of one stream."""
+    """The names of parts that each take the weights of a whole network of one stream. A part with
+    the name of an input sees that input alone."""
     has_one_loss: bool = False
     """Whether a network that answers several times has one loss, that of the joined answers."""
     excludes_classes: bool = False

@@ -202,7 +202,8 @@ class Unit3D(nn.Module):
 
 
 class ConvLogits(nn.Module):
-    """A classifier of each place of a map. It is a separate module because pytorch-i3d calls it logits.conv3d."""
+    """A classifier of each place of a map. It is a separate module because pytorch-i3d calls it
+    logits.conv3d."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()

@@ -21,9 +21,9 @@ class FusedInception(ClipModel):
     """Two Inception-V1 and a 3D convolution over the maps of both, for flow and RGB together.
 
     It takes flow (N, 2 * L, S, H, W) and frames (N, 3, S, H, W): S = 5 frames that are ten frames
-    apart in the paper, and the stacks of L = 10 fields around them. S may be any number. The maps of
-    both towers, S x 7 x 7, go through a convolution of 3 x 3 x 3 to 512 channels, a max pooling of
-    3 x 3 x 3, and the classifier.
+    apart in the paper, and the stacks of L = 10 fields around them. S may be any number. The maps
+    of both towers, S x 7 x 7, go through a convolution of 3 x 3 x 3 to 512 channels, a max pooling
+    of 3 x 3 x 3, and the classifier.
 
     The paper does not say how far apart the windows of the pooling are, nor what the classifier
     makes of the places that are left. As in I3D, windows are 2 apart, and the scores of all places

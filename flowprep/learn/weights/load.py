@@ -343,13 +343,18 @@ def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def input_conv_names(model: ClipModel) -> frozenset[str]:
     """Returns the names of the weights that see the clip: for each input, the first convolution
-    with that number of channels."""
-    left = [one.num_channels for one in model.inputs]
-    found = set()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels in left:
-            left.remove(module.in_channels)
-            found.add(f"{name}.weight")
+    with that number of channels. A tower with the input's name is searched alone."""
+    found: dict[str, None] = {}
+    for one in model.inputs:
+        tower = f"{one.name}." if one.name in model.towers else ""
+        fitting = (
+            f"{name}.weight"
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Conv2d | nn.Conv3d)
+            and module.in_channels == one.num_channels
+            and name.startswith(tower)
+        )
+        found |= dict.fromkeys([name for name in fitting if name not in found][:1])
     return frozenset(found)
 
 

@@ -7,48 +7,16 @@ arithmetic of the rows above: a base network and what its wrapper adds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import torch
 
-from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.networks import NETWORKS
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A network as it was published, and its figures. None is a figure that no source has."""
-
-    network: str
-    stream: StreamName
-    num_classes: int
-    crop_px: int = 224
-    parameters: int | None = None
-    millions: float | None = None
-    """Parameters that the source rounds, in millions."""
-    gmacs: float | None = None
-    """Multiply-adds of one view, in billions."""
-    digits: int = 2
-    """Digits after the point of rounded figures."""
-    tensors: tuple[int, int] | None = None
-    """Tensors of the state dict, with and without `num_batches_tracked`."""
-    shapes: Shapes = field(default_factory=dict)
-    num_frames: int | None = None
-    num_segments: int | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        parts = [f"{self.network} {self.stream} {self.crop_px} px {self.num_classes} classes"]
-        parts += [f"{self.num_frames} frames"] if self.num_frames else []
-        parts += [f"{self.num_segments} segments"] if self.num_segments else []
-        return " ".join([*parts, *(f"{name}={value}" for name, value in self.options.items())])
+from tests.learn.models.figure_row import Row
+from tests.learn.models.recurrent_figures import RECURRENT
 
 
 def resnet_tensors(*depths: int, convs: int) -> tuple[int, int]:
@@ -330,7 +298,7 @@ VOLUMES = [
     Row("resnext101-3d", "flow", 400, 112, gmacs=33.86, num_frames=64),
 ]
 
-ROWS = [*IMAGES, *SEGMENTS, *VOLUMES]
+ROWS = [*IMAGES, *SEGMENTS, *VOLUMES, *RECURRENT]
 
 
 def make(row: Row) -> ClipModel:
