@@ -69,7 +69,7 @@ class ConvRecurrent(nn.Module):
     def see(self, x: torch.Tensor) -> torch.Tensor:
         """Returns what each step sees of the layer below, (N, T, gates * channels, H', W')."""
         seen: torch.Tensor = self.norm(self.below(x.flatten(0, 1)))
-        return seen.unflatten(0, x.shape[:2])
+        return seen.view(*x.shape[:2], *seen.shape[1:])
 
     def run(self, seen: torch.Tensor) -> torch.Tensor:
         """Returns the maps of all steps from the result of `see`. Before the first are zeros."""
@@ -112,8 +112,8 @@ class ConvGRU(ConvRecurrent):
         split = 2 * self.channels
         if self.resets_state:
             bias = self.before.bias
-            weights = self.before.weight.split((split, self.channels))
-            biases = (None, None) if bias is None else bias.split((split, self.channels))
+            weights = torch.split(self.before.weight, [split, self.channels])
+            biases = (None, None) if bias is None else torch.split(bias, [split, self.channels])
             padding = self.before.padding
             assert not isinstance(padding, str)
             gates = seen[:, :split] + F.conv2d(before, weights[0], biases[0], padding=padding)

@@ -57,7 +57,7 @@ class GRURCN(VGG16):
         super().__init__(inputs, num_classes, dropout=0.5, width=width)
         self.stages = (*self.stages, ("grus", "bottom_up"))
         # fc7's ReLU is the last; what is behind it classifies images.
-        self.classifier = self.classifier[:5]
+        self.classifier = nn.Sequential(*list(self.classifier)[:5])
         convs = [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
         fc7 = self.classifier[3]
         assert isinstance(fc7, nn.Linear)
@@ -128,7 +128,7 @@ class GRURCN(VGG16):
 
     def answer(self, features: torch.Tensor) -> torch.Tensor:
         """Returns the logits of the five classifiers, (N, 5, num_classes)."""
-        parts = features.split([units * self.num_directions for units in self.units], 1)
+        parts = torch.split(features, [units * self.num_directions for units in self.units], 1)
         logits = [head(self.dropout(part)) for head, part in zip(self.heads, parts, strict=True)]
         return torch.stack(logits, 1)
 
