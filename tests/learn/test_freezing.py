@@ -34,7 +34,8 @@ def dataset(motion: Path) -> FlowDataset:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_stages_and_classifier_are_the_whole_network(name: str) -> None:
     with torch.device("meta"):
-        model = create_model(name, stream="flow", num_classes=4, width=0.05)
+        stream = next(iter(NETWORKS[name].inputs))
+        model = create_model(name, stream=stream, num_classes=4, width=0.05)
         names = classifier_names(model)
     part = freeze_part(model, OptimizationSpec(freeze="trunk"), 0, 1)
     assert part is not None
