@@ -36,7 +36,7 @@ from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process, join_processes
 from flowprep.learn.evaluate import Head, score_heads
-from flowprep.learn.forward import forward_clips
+from flowprep.learn.forward import answer_weights, forward_clips, join_answers
 from flowprep.learn.freezing import freeze_part
 from flowprep.learn.losses import batch_targets, count_right, target_loss
 from flowprep.learn.models.multitask import MultiTask
@@ -317,12 +317,14 @@ class _Training:
                 *(logits, targets, counts),
                 label_smoothing=spec.label_smoothing,
                 weights=self.class_weights,
+                answer_weights=answer_weights(self.network, logits),
             )
         # DistributedDataParallel averages over processes, but the parts must be summed.
         self.scaler.scale(loss * self.process.world_size).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             totals[0] += loss.double()
-            for place, count in enumerate(count_right(logits, targets), start=1):
+            joined = join_answers(self.network, logits)
+            for place, count in enumerate(count_right(joined, targets), start=1):
                 totals[place] += count
 
     # ---- at intervals

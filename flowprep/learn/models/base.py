@@ -91,9 +91,29 @@ class ClipModel(nn.Module, ABC):
             norm.eval()
         return self
 
+    def answer(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns what the loss sees: logits (N, K), or (N, J, K) of J answers about each clip.
+
+        A network answers several times if it has a loss at every step of time, or several
+        classifiers. Its `classify` then joins the answers.
+        """
+        return self.classify(features)
+
+    def answer_weights(self, num_answers: int) -> torch.Tensor:
+        """Returns what the loss of each answer is multiplied by, (J,). The sum is the loss.
+
+        By default each answer counts alike, and the loss is their mean.
+        """
+        return torch.full((num_answers,), 1 / num_answers)
+
+    def join_answers(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns the logits (N, K) of several answers (N, J, K): by default their mean."""
+        return logits.mean(1)
+
     def forward(self, *clips: torch.Tensor) -> torch.Tensor:
-        """Returns (N, num_classes) logits."""
-        return self.classify(self.extract_features(*clips))
+        """Returns (N, num_classes) logits. While it trains, returns the result of `answer`."""
+        features = self.extract_features(*clips)
+        return self.answer(features) if self.training else self.classify(features)
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
