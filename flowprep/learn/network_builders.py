@@ -27,6 +27,7 @@ __all__ = [
     "slow",
     "tsm",
     "tsn",
+    "two_stream_fusion",
     "vgg16",
 ]
 
@@ -161,3 +162,9 @@ def slow() -> Builder:
     from flowprep.learn.models.slow import Slow
 
     return Slow
+
+
+def two_stream_fusion() -> Builder:
+    from flowprep.learn.models.two_stream_fusion import TwoStreamFusion
+
+    return TwoStreamFusion

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,21 @@ from flowprep.learn.clip_inputs import ClipInput
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ClipModel", "batch_norms"]
+__all__ = ["ClipModel", "Layer", "batch_norms"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a network over stacks: from one map to the next, or to the scores."""
+
+    name: str
+    """Its published name: `relu5_3`, `fc6`, ..."""
+    run: Callable[[Any, torch.Tensor], torch.Tensor]
+    """Takes the network and the layer's input; returns its output."""
+    modules: tuple[str, ...] = ()
+    """The names of the modules that hold its weights."""
+    entries: tuple[str, ...] = ()
+    """The convolutions or linear layers of the network, if it has them, that see its input."""
 
 
 class ClipModel(nn.Module, ABC):
@@ -42,6 +57,12 @@ class ClipModel(nn.Module, ABC):
     stages: tuple[tuple[str, ...], ...] = ()
     """The names of the modules of each stage, from the input to the classifier. `--freeze` counts
     them. Empty for a network that only knows its classifier."""
+    layers: tuple[Layer, ...] = ()
+    """The layers from the input to the scores. All but the last make the features. Empty for a
+    network that is no sequence of layers over stacks."""
+    whole_towers: Mapping[str, Callable[[], ClipModel]] = {}
+    """The networks that it is made of, by the names of their modules, in the order of the inputs.
+    Each may start from a file of its own. The function makes a whole one, for names and shapes."""
     frozen_norms: tuple[nn.Module, ...] = ()
     """Batch norms that keep their statistics: `train` leaves them in eval mode."""
 
