@@ -13,7 +13,6 @@ from torch.nn import functional as F  # noqa: N812
 from flowprep.errors import ConfigError, WeightsError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.create import create_model
-from flowprep.learn.layers.stream_fusion import StreamFusion
 from flowprep.learn.losses import target_loss
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
@@ -128,25 +127,26 @@ def test_the_fused_answer_layer_by_layer(backbone: str, fusion: str) -> None:
 
 
 @torch.no_grad()
-def test_concat_begins_as_the_mean_of_both_maps() -> None:
-    for backbone, name in (*BACKBONES.items(), ("resnet50", "layer1"), ("vgg16", "relu3_1")):
-        options = {"backbone": backbone, "fusion_layers": name, "towers": 1}
+@pytest.mark.parametrize(
+    ("backbone", "name"), [*BACKBONES.items(), ("resnet50", "layer1"), ("vgg16", "relu3_1")]
+)
+def test_concat_begins_as_the_mean_of_both_maps(backbone: Any, name: str) -> None:
+    models = []
+    for fusion in ("sum", "concat"):
         torch.manual_seed(0)
-        plain = TwoStreamFusion(inputs(1), 5, width=WIDTH, crop_px=SIDE_PX, fusion="sum", **options)
-        torch.manual_seed(0)
-        wide = TwoStreamFusion(
-            inputs(1), 5, width=WIDTH, crop_px=SIDE_PX, fusion="concat", **options
+        options: dict[str, Any] = {"fusion": fusion, "fusion_layers": name, "towers": 1}
+        models.append(
+            TwoStreamFusion(
+                inputs(1), 5, backbone=backbone, width=WIDTH, crop_px=SIDE_PX, **options
+            ).eval()
         )
-        frames, fields = clips(1)
-        mean = (
-            up_to(plain.spatial, name, frames[:, :, 0])
-            + up_to(plain.temporal, name, fields[:, :, 0])
-        ) / 2
+    plain, wide = models
+    frames, fields = clips(1)
 
-        plain.eval(), wide.eval()
-        left, right = plain.spatial, plain.temporal
-        mean = (up_to(left, name, frames[:, :, 0]) + up_to(right, name, fields[:, :, 0])) / 2
-        torch.testing.assert_close(wide(frames, fields), above(left, name, mean))
+    maps = up_to(plain.spatial, name, frames[:, :, 0]), up_to(plain.temporal, name, fields[:, :, 0])
+
+    wanted = above(plain.spatial, name, (maps[0] + maps[1]) / 2)
+    torch.testing.assert_close(wide(frames, fields), wanted)
 
 
 @torch.no_grad()
@@ -318,9 +318,3 @@ def test_files_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
         start_from(model, ",".join(map(str, [*paths, paths[0]])))
 
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_the_network_is_made_of_fusions() -> None:
-    model = small(fusion_layers="relu4_1,relu5_3")
-
-    assert all(isinstance(one, StreamFusion) for one in model.fusion.values())
