@@ -46,6 +46,7 @@ NormalizationName = Literal[
 """A published range of numbers; `flowprep.learn.normalizations` has each one's."""
 RecipeName = Literal[
     "two-stream",
+    "two-stream-fusion",
     "tsn",
     "i3d",
     "i3d-raft",

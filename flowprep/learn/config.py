@@ -86,7 +86,7 @@ class ModelSpec:
     defaults."""
     weights: str | None = None
     """Start from the weights in this file: .safetensors, .pth, .caffemodel, a .pkl of Caffe2, or a
-    checkpoint of flowprep or TensorFlow."""
+    checkpoint of flowprep or TensorFlow. For two towers, one file or two, FRAMES,FLOW."""
 
     def __post_init__(self) -> None:
         kind = find_network(self.model).options

@@ -32,6 +32,7 @@ __all__ = [
     "slow",
     "tsm",
     "tsn",
+    "two_stream_fusion",
     "vgg16",
 ]
 
@@ -196,3 +197,9 @@ def gru_rcn() -> Builder:
     from flowprep.learn.models.gru_rcn import GRURCN
 
     return GRURCN
+
+
+def two_stream_fusion() -> Builder:
+    from flowprep.learn.models.two_stream_fusion import TwoStreamFusion
+
+    return TwoStreamFusion

@@ -63,8 +63,8 @@ RECURRENT_NETWORKS: dict[str, Network] = {
         builders.i3d_fused,
         {
             "both": (
-                ClipInput("flow", "flow", "volume", 5, 10, stack_length=10),
                 ClipInput("rgb", "rgb", "volume", 5, 10),
+                ClipInput("flow", "flow", "volume", 5, 10, stack_length=10),
             )
         },
         _QUO_VADIS,

@@ -59,7 +59,7 @@ from flowprep.learn.train_setup import (
     name_tasks,
 )
 from flowprep.learn.train_state import TrainState, restore_optimizer
-from flowprep.learn.weights.load import load_weights_into
+from flowprep.learn.weights.towers import start_from
 from flowprep.printable import bar_stream
 
 __all__ = ["train"]
@@ -156,7 +156,7 @@ class _Training:
         )
         if checkpoint is None and config.model.weights is not None:
             trunk = self.network.model if isinstance(self.network, MultiTask) else self.network
-            loaded = load_weights_into(trunk, config.model.weights)
+            loaded = start_from(trunk, config.model.weights)
             self.notes = (*self.notes, loaded.summary())
         for note in self.notes:
             self.on_note(note)

@@ -44,6 +44,12 @@ def test_json_keeps_everything(name: str) -> None:
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_what_was_stored_before_there_were_random_strides_is_read() -> None:
+    values = TrainConfig().to_dict()
+    del values["augment"]["random_strides"]
+    assert TrainConfig.from_dict(values) == TrainConfig()
+
+
 @pytest.mark.parametrize("place", [(), ("model",), ("clip",), ("augment",), ("optimization",)])
 def test_a_stored_field_too_many_or_too_few_is_refused(place: tuple[str, ...]) -> None:
     def change(edit: Any) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def load_clip(
     """Returns an input of a clip as a network takes it: float32, in `clip.normalization`.
 
     `indices` come from `clips.indices`: (L,) fields or frames. L is their own number, whatever
-    `clip_input` says (and a multiple of its `stack_length`). The result is (C, H, W) for the form `stack`, (C, L, H, W) for `volume`, with
+    `clip_input` says, and a multiple of its `stack_length`. The result is (C, H, W) for the form
+    `stack`, (C, L, H, W) for `volume`, (C, L / k, H, W) for stacks of k along time, with
     H = W = clip.crop_px. x points right and y down, also in a mirrored clip. Raises DatasetError
     for indices outside of the video and for damaged data, and ConfigError if the data set lacks a
     stream that the clip needs.

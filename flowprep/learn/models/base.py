@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,21 @@ from flowprep.learn.clip_inputs import ClipInput
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ClipModel", "batch_norms"]
+__all__ = ["ClipModel", "Layer", "batch_norms"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a network over stacks: from one map to the next, or to the scores."""
+
+    name: str
+    """Its published name: `relu5_3`, `fc6`, ..."""
+    run: Callable[[Any, torch.Tensor], torch.Tensor]
+    """Takes the network and the layer's input; returns its output."""
+    modules: tuple[str, ...] = ()
+    """The names of the modules that hold its weights."""
+    entries: tuple[str, ...] = ()
+    """The convolutions or linear layers of the network, if it has them, that see its input."""
 
 
 class ClipModel(nn.Module, ABC):
@@ -45,13 +60,16 @@ class ClipModel(nn.Module, ABC):
     new_layers: tuple[str, ...] = ()
     """The names of modules above the trunk that have no part in its own classification, such as an
     LSTM over a network for images. They begin anew if a file has the trunk alone."""
-    towers: tuple[str, ...] = ()
-    """The names of parts that each take the weights of a whole network of one stream. A part with
-    the name of an input sees that input alone."""
     has_one_loss: bool = False
     """Whether a network that answers several times has one loss, that of the joined answers."""
     excludes_classes: bool = False
     """Whether joining answers takes for granted that a video has one class."""
+    layers: tuple[Layer, ...] = ()
+    """The layers from the input to the scores. All but the last make the features. Empty for a
+    network that is no sequence of layers over stacks."""
+    whole_towers: Mapping[str, Callable[[], ClipModel]] = {}
+    """The networks that it is made of, by the names of their modules, in the order of the inputs.
+    Each may start from a file of its own. The function makes a whole one, for names and shapes."""
     frozen_norms: tuple[nn.Module, ...] = ()
     """Batch norms that keep their statistics: `train` leaves them in eval mode."""
 

@@ -4,6 +4,7 @@ Model and the Kinetics Dataset" (CVPR 2017), section 2.3.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,7 @@ from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.layers.same_padding import SameMaxPool3d
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.i3d import ConvLogits, InceptionTrunk, Unit3D, init_convs
+from flowprep.learn.models.inception_v1 import InceptionV1
 
 __all__ = ["FusedInception"]
 
@@ -20,7 +22,7 @@ __all__ = ["FusedInception"]
 class FusedInception(ClipModel):
     """Two Inception-V1 and a 3D convolution over the maps of both, for flow and RGB together.
 
-    It takes flow (N, 2 * L, S, H, W) and frames (N, 3, S, H, W): S = 5 frames that are ten frames
+    It takes frames (N, 3, S, H, W) and flow (N, 2 * L, S, H, W): S = 5 frames that are ten frames
     apart in the paper, and the stacks of L = 10 fields around them. S may be any number. The maps
     of both towers, S x 7 x 7, go through a convolution of 3 x 3 x 3 to 512 channels, a max pooling
     of 3 x 3 x 3, and the classifier.
@@ -33,13 +35,11 @@ class FusedInception(ClipModel):
 
     stages = (
         *(
-            tuple(f"{tower}.{name}" for tower in ("flow", "rgb") for name in stage)
+            tuple(f"{tower}.{name}" for tower in ("rgb", "flow") for name in stage)
             for stage in InceptionTrunk.stages
         ),
         ("fusion",),
     )
-    towers = ("flow", "rgb")
-    new_layers = ("fusion",)
 
     def __init__(
         self,
@@ -50,9 +50,13 @@ class FusedInception(ClipModel):
         width: float = 1.0,
     ) -> None:
         super().__init__(inputs)
-        flow, rgb = self.inputs
-        self.flow = _Tower(flow.num_channels, width)
+        rgb, flow = self.inputs
+        self.whole_towers = {
+            "rgb": functools.partial(InceptionV1, (rgb,), num_classes, width=width),
+            "flow": functools.partial(InceptionV1, (flow,), num_classes, width=width),
+        }
         self.rgb = _Tower(rgb.num_channels, width)
+        self.flow = _Tower(flow.num_channels, width)
         channels = max(1, round(512 * width))
         self.fusion = Unit3D(2 * self.rgb.Mixed_5c.channels, channels, 3, 1, "zeros")
         self.pool = SameMaxPool3d((3, 3, 3), (2, 2, 2))
@@ -60,7 +64,7 @@ class FusedInception(ClipModel):
         self.logits = ConvLogits(channels, num_classes)
         init_convs(self)
 
-    def extract_features(self, flow: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
+    def extract_features(self, rgb: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
         """Returns the pooled maps of both towers, (N, 512 * width, 3, 4, 4) as published."""
         towers = (self.rgb.forward_maps(rgb), self.flow.forward_maps(flow))
         maps: torch.Tensor = self.pool(self.fusion(torch.cat(towers, 1)))

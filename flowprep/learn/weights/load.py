@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ __all__ = [
     "Match",
     "check_match",
     "classifier_names",
+    "fill",
     "input_conv_names",
     "load_weights_into",
     "make_report",
@@ -43,7 +44,7 @@ __all__ = [
 FOREIGN_PREFIXES = ("", "model.", "base.", "model.base.")
 """Possible prefixes of a network's own names in a file: those of our MultiTask and TSN."""
 OWN_PREFIXES = ("", "base.")
-"""The same prefixes in the model that is loaded into. Its towers have more."""
+"""The same prefixes in the model that is loaded into."""
 
 _MOST = 5
 """How many names of each kind a short report has."""
@@ -151,15 +152,19 @@ def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadRep
     path = Path(path)
     match = match_file(read_file(path), model)
     check_match(path, match, model)
-    targets: dict[str, torch.Tensor] = model.state_dict()
-    with torch.no_grad():
-        for name, offer in match.filled.items():
-            targets[name].copy_(offer.value)
-        for name in match.missing:
-            # With a count of zero, a norm would treat its moving averages as those of no batch.
-            if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in match.filled:
-                targets[name].fill_(_NUM_BATCHES)
+    fill(model.state_dict(), match)
     return make_report(path, match)
+
+
+@torch.no_grad()
+def fill(targets: Mapping[str, torch.Tensor], match: Match) -> None:
+    """Gives tensors of a model, by name, what a file has for them."""
+    for name, offer in match.filled.items():
+        targets[name].copy_(offer.value)
+    for name in match.missing:
+        # With a count of zero, a norm would treat its moving averages as those of no batch.
+        if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in match.filled:
+            targets[name].fill_(_NUM_BATCHES)
 
 
 def make_report(path: Path, match: Match) -> LoadReport:
@@ -191,7 +196,7 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
         ours, left = found[1].convert(file, model)
     else:
         ours, left = rename(found[1], file.tensors)
-    offers = _under_prefixes(ours, targets, model.towers)
+    offers = _under_prefixes(ours, targets)
     if found is not None and found[1].norm_eps is not None:
         offers = _with_epsilon(offers, model, found[1].norm_eps)
     used = {source for offer in offers.values() for source in offer.source}
@@ -287,22 +292,14 @@ def _fit(offer: Offer, target: torch.Tensor, *, is_input: bool) -> Offer:
 
 
 def _under_prefixes(
-    ours: Mapping[str, Offer], targets: Mapping[str, torch.Tensor], towers: Sequence[str]
+    ours: Mapping[str, Offer], targets: Mapping[str, torch.Tensor]
 ) -> dict[str, Offer]:
-    """Returns the offers for the model's tensors, by the prefixes with the most matches.
-
-    A file of one network fills all towers.
-    """
+    """Returns the offers for the model's tensors, by the prefixes with the most matches."""
     pairs = max(
         (
-            {
-                own + name.removeprefix(foreign): name
-                for name in ours
-                if name.startswith(foreign)
-                for own in together
-            }
+            {own + name.removeprefix(foreign): name for name in ours if name.startswith(foreign)}
             for foreign in FOREIGN_PREFIXES
-            for together in (*((own,) for own in OWN_PREFIXES), tuple(f"{one}." for one in towers))
+            for own in OWN_PREFIXES
         ),
         key=lambda names: len(names.keys() & targets.keys()),
     )
@@ -343,18 +340,13 @@ def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def input_conv_names(model: ClipModel) -> frozenset[str]:
     """Returns the names of the weights that see the clip: for each input, the first convolution
-    with that number of channels. A tower with the input's name is searched alone."""
-    found: dict[str, None] = {}
-    for one in model.inputs:
-        tower = f"{one.name}." if one.name in model.towers else ""
-        fitting = (
-            f"{name}.weight"
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Conv2d | nn.Conv3d)
-            and module.in_channels == one.num_channels
-            and name.startswith(tower)
-        )
-        found |= dict.fromkeys([name for name in fitting if name not in found][:1])
+    with that number of channels."""
+    left = [one.num_channels for one in model.inputs]
+    found = set()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels in left:
+            left.remove(module.in_channels)
+            found.add(f"{name}.weight")
     return frozenset(found)
 
 

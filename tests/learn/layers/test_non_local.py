@@ -252,11 +252,15 @@ WITHOUT_BLOCKS = {"recurrent-cnn", "gru-rcn", "i3d-lstm", "i3d-fused"}
 
 
 def test_every_3d_and_tsm_network_has_the_option() -> None:
-    assert set(WITH_BLOCKS) == {
-        name
-        for name, entry in NETWORKS.items()
-        if name.startswith("tsm-") or next(iter(entry.inputs.values()))[0].form == "volume"
-    } - WITHOUT_BLOCKS
+    assert (
+        set(WITH_BLOCKS)
+        == {
+            name
+            for name, entry in NETWORKS.items()
+            if name.startswith("tsm-") or next(iter(entry.inputs.values()))[0].form == "volume"
+        }
+        - WITHOUT_BLOCKS
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from flowprep.learn.models.i3d import I3D
 from flowprep.learn.models.i3d_fused import FusedInception
 from flowprep.learn.models.inception_v1 import InceptionLSTM, InceptionV1
 from flowprep.learn.models.multitask import MultiTask
-from flowprep.learn.weights.load import input_conv_names, load_weights_into
+from flowprep.learn.weights.load import load_weights_into
+from flowprep.learn.weights.towers import start_from
 from tests.learn.inputs import stack, volume
 from tests.learn.models.drawn import fill
 from tests.learn.weights.states import assert_same, draw_state, save
@@ -21,8 +22,8 @@ from tests.learn.weights.states import assert_same, draw_state, save
 WIDTH = 1 / 16
 
 BOTH = (
-    ClipInput("flow", "flow", "volume", 3, 10, stack_length=10),
     ClipInput("rgb", "rgb", "volume", 3, 10),
+    ClipInput("flow", "flow", "volume", 3, 10, stack_length=10),
 )
 
 
@@ -79,11 +80,11 @@ def test_every_step_has_a_loss() -> None:
 def test_fused_maps_are_those_of_both_towers() -> None:
     torch.manual_seed(0)
     model = FusedInception(BOTH, 5, width=WIDTH).eval()
-    flow, rgb = (torch.randn(2, *one.shape(64)) for one in BOTH)
-    assert (flow.shape[1], rgb.shape[1]) == (20, 3)
-    features = model.extract_features(flow, rgb)
+    rgb, flow = (torch.randn(2, *one.shape(64)) for one in BOTH)
+    assert (rgb.shape[1], flow.shape[1]) == (3, 20)
+    features = model.extract_features(rgb, flow)
     assert features.shape == (2, 32, 2, 1, 1)
-    assert model(flow[:, :, :1], rgb[:, :, :1]).shape == (2, 5)  # one moment
+    assert model(rgb[:, :, :1], flow[:, :, :1]).shape == (2, 5)  # one moment
 
     towers = torch.cat([model.rgb.forward_maps(rgb), model.flow.forward_maps(flow)], 1)
     norm = model.fusion.bn
@@ -94,38 +95,43 @@ def test_fused_maps_are_those_of_both_towers() -> None:
     padded = F.pad(maps.relu(), (0, 1, 0, 1, 1, 1))  # 3 x 2 x 2 in windows 2 apart
     torch.testing.assert_close(features, F.max_pool3d(padded, 3, stride=2))
 
-    other = torch.randn_like(flow)
-    assert not torch.allclose(model(other, rgb), model(flow, rgb))
-    assert not torch.allclose(model(flow, torch.randn_like(rgb)), model(flow, rgb))
+    assert not torch.allclose(model(rgb, torch.randn_like(flow)), model(rgb, flow))
+    assert not torch.allclose(model(torch.randn_like(rgb), flow), model(rgb, flow))
 
 
-@pytest.mark.parametrize("channels", [3, 20])
-def test_one_inception_starts_the_lstm_and_both_towers(tmp_path: Path, channels: int) -> None:
-    state = draw_state(InceptionV1(stack(channels), 7, width=WIDTH))
-    path = save(state, tmp_path / "inception.safetensors")
+def test_inception_starts_the_lstm(tmp_path: Path) -> None:
+    state = draw_state(InceptionV1(stack(3), 7, width=WIDTH))
     trunk = {name: value for name, value in state.items() if not name.startswith("logits.")}
-    first = "Conv3d_1a_7x7.conv3d.weight"
+    model = InceptionLSTM(volume(3, 4), 5, width=WIDTH)
 
-    if channels == 3:
-        lstm = InceptionLSTM(volume(3, 4), 5, width=WIDTH)
-        report = load_weights_into(lstm, path)
-        assert set(report.loaded) == set(trunk)
-        assert {name.split(".")[0] for name in report.missing} == {"lstm", "fc"}
-        found = lstm.state_dict()
-        assert all(torch.equal(found[name], value) for name, value in trunk.items())
-        own = draw_state(lstm, 1)
-        assert not load_weights_into(lstm, save(own, tmp_path / "own.safetensors")).missing
-        assert_same(lstm.state_dict(), own)
+    report = load_weights_into(model, save(state, tmp_path / "inception.safetensors"))
 
-    fused = FusedInception(BOTH, 5, width=WIDTH)
-    assert input_conv_names(fused) == {f"flow.{first}", f"rgb.{first}"}
-    if channels == 20:
-        return
-    report = load_weights_into(fused, path)
+    assert set(report.loaded) == set(trunk)
+    assert {name.split(".")[0] for name in report.missing} == {"lstm", "fc"}
+    found = model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in trunk.items())
+    own = draw_state(model, 1)
+    assert not load_weights_into(model, save(own, tmp_path / "own.safetensors")).missing
+    assert_same(model.state_dict(), own)
+
+
+@pytest.mark.parametrize("num_files", [1, 2])
+def test_inceptions_start_the_towers(tmp_path: Path, num_files: int) -> None:
+    """A file for each, or one of RGB for both, whose first kernels become their mean over flow."""
+    states = [
+        draw_state(InceptionV1(stack(channels), 7, width=WIDTH), channels) for channels in (3, 20)
+    ]
+    files = [save(state, tmp_path / f"{number}.safetensors") for number, state in enumerate(states)]
+    model = FusedInception(BOTH, 5, width=WIDTH)
+
+    report = start_from(model, ",".join(map(str, files[:num_files])))
+
     assert {name.split(".")[0] for name in report.missing} == {"fusion", "logits"}
-    found = fused.state_dict()
-    for tower in ("flow", "rgb"):
-        for name, value in trunk.items():
-            if (tower, name) == ("flow", first):
+    found = model.state_dict()
+    for tower, state in zip(("rgb", "flow"), [states[0], states[num_files - 1]], strict=True):
+        for name, value in state.items():
+            if name.startswith("logits."):
+                continue
+            if (tower, name, num_files) == ("flow", "Conv3d_1a_7x7.conv3d.weight", 1):
                 value = value.mean(1, keepdim=True).expand(-1, 20, -1, -1, -1)
             torch.testing.assert_close(found[f"{tower}.{name}"], value)
