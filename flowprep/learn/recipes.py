@@ -33,6 +33,7 @@ from flowprep.learn.config import (
 from flowprep.learn.fusion_recipes import FUSION_RECIPES
 from flowprep.learn.networks import clip_inputs, find_network
 from flowprep.learn.recipe_entry import VIEWS, Recipe, StreamRecipe
+from flowprep.learn.recurrent_recipes import RECURRENT_RECIPES
 from flowprep.learn.trainings import TRAININGS
 
 __all__ = [
@@ -358,6 +359,7 @@ _RECIPES: dict[RecipeName, Recipe] = {
         _slowfast(8, 8),
     ),
     **FUSION_RECIPES,
+    **RECURRENT_RECIPES,
 }
 
 RECIPES: dict[RecipeName, Recipe] = {

@@ -13,6 +13,7 @@ from flowprep.learn.config import (
     TrainConfig,
 )
 from flowprep.learn.network_options import TSNOptions
+from flowprep.learn.recurrent_trainings import RECURRENT_TRAININGS
 
 __all__ = ["TRAININGS"]
 
@@ -287,6 +288,7 @@ TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
     "slow-4x16": _slow_rgb("slow-4x16", 4, 16),
     "slow-8x8": _slow_rgb("slow-8x8", 8, 8),
     "vmz-rgb": _VMZ_RGB,
+    **RECURRENT_TRAININGS,
     "two-stream-fusion": _TWO_STREAM_FUSION,
 }
 """The published trainings by recipe and stream."""
