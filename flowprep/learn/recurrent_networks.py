@@ -49,10 +49,7 @@ RECURRENT_NETWORKS: dict[str, Network] = {
     ),
     "i3d-lstm": Network(
         builders.i3d_lstm,
-        {
-            "rgb": (ClipInput("rgb", "rgb", "volume", 25, 5),),
-            "flow": (ClipInput("flow", "flow", "volume", 25, 5),),
-        },
+        volumes(25, 5),
         _QUO_VADIS,
         "`inception-v1` over each frame, and an LSTM with batch norm over its features. The loss "
         "is that of all steps, the answer is that of the last.",
