@@ -34,7 +34,7 @@ class RecurrentCNN(ClipModel):
     a GRU or an LSTM. `width` multiplies the channels of every layer.
     """
 
-    stages = tuple((f"layers.{number}",) for number in range(len(LAYERS)))
+    stages = tuple((f"levels.{number}",) for number in range(len(LAYERS)))
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class RecurrentCNN(ClipModel):
         (clip,) = self.inputs
         make_layer = make_conv_recurrent(cell)
         before = clip.num_channels
-        self.layers = nn.ModuleList()
+        self.levels = nn.ModuleList()
         for published, kernel in LAYERS:
             channels = max(1, round(published * width))
-            self.layers.append(make_layer(before, channels, kernel, stride=2, norm=nn.BatchNorm2d))
+            self.levels.append(make_layer(before, channels, kernel, stride=2, norm=nn.BatchNorm2d))
             before = channels
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(before, num_classes)
@@ -61,7 +61,7 @@ class RecurrentCNN(ClipModel):
     def forward_maps(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the last layer's maps at every step, (N, T, 256 * width, H/16, W/16)."""
         x = x.transpose(1, 2)  # (N, T, C, H, W)
-        for layer in self.layers:
+        for layer in self.levels:
             x = layer(x)
         return x
 

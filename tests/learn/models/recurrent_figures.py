@@ -32,7 +32,7 @@ RECURRENT = [
             112,
             parameters=recurrent_cnn(channels, num_gates),
             tensors=(4 * 8 + 2, 4 * 7 + 2),
-            shapes={"layers.0.below.weight": (32 * num_gates, channels, 7, 7)},
+            shapes={"levels.0.below.weight": (32 * num_gates, channels, 7, 7)},
             options={} if cell == "plain" else {"cell": cell},
         )
         for stream, channels, cell, num_gates in (

@@ -53,7 +53,7 @@ def test_every_layer_remembers(cell: CellName) -> None:
     model = small(cell)
     clip = torch.randn(2, 3, 3, 32, 32)
     model(clip).sum().backward()
-    for layer in model.layers:
+    for layer in model.levels:
         memory = layer.before.weight.grad
         assert memory is not None
         assert all(gate.abs().sum() > 0 for gate in memory.chunk(layer.num_gates))
