@@ -128,9 +128,14 @@ def test_the_fused_answer_layer_by_layer(backbone: str, fusion: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("backbone", "name"), [*BACKBONES.items(), ("resnet50", "layer1"), ("vgg16", "relu3_1")]
+    ("backbone", "name"),
+    [
+        *(("resnet50", "layer1"), ("resnet50", "layer4"), ("vgg16", "relu3_1")),
+        *(("vgg16", "fc6"), ("vgg16", "fc7"), ("cnn-m-2048", "relu4")),
+    ],
 )
 def test_concat_begins_as_the_mean_of_both_maps(backbone: Any, name: str) -> None:
+    """Where no maximum lies between: that of a mean is not the mean of two."""
     models = []
     for fusion in ("sum", "concat"):
         torch.manual_seed(0)
