@@ -123,7 +123,8 @@ def test_the_fused_answer_layer_by_layer(backbone: str, fusion: str) -> None:
     torch.testing.assert_close(model.answer(model.extract_features(frames, fields)), wanted)
     if backbone == "vgg16":
         pooled = F.max_pool3d(fused, (3, 2, 2))[:, :, 0]
-        torch.testing.assert_close(model.spatial.features[30](fused.amax(2)), pooled)  # type: ignore[index]
+        pool5 = model.spatial.get_submodule("features.30")
+        torch.testing.assert_close(pool5(fused.amax(2)), pooled)
 
 
 @torch.no_grad()
