@@ -119,7 +119,7 @@ def test_every_model_has_a_default_that_can_be_built(model: str, stream: InputSt
     small = dataclasses.replace(config, model=dataclasses.replace(config.model, width=0.05))
     network = build_model(small, [5])
     per_frame = 2 if stream == "flow" else 3
-    (clip,) = network.inputs
+    clip, *_ = network.inputs
     frames = 1 if clip.form == "volume" else config.clip.num_frames
     assert clip.num_channels == per_frame * frames
 
