@@ -70,17 +70,25 @@ def main() -> None:
     parser.add_argument("weights", metavar="WEIGHTS", type=Path)
     parser.add_argument("parts", metavar="PART", nargs="*", help="real, synthetic; or both")
     parser.add_argument("--steps", type=int, help="steps of each training")
+    parser.add_argument("--models", type=_names, default=MODELS, help="which networks: A,B")
+    parser.add_argument("--streams", type=_names, default=STREAMS, help="flow, rgb; or both")
     arguments = parser.parse_args()
     makers = {"real": _real, "synthetic": _synthetic}
     if strange := set(arguments.parts) - set(makers):
         parser.error(f"PART must be real or synthetic, got {', '.join(sorted(strange))}")
+    # More threads wait for each other where other programs take the cores.
+    torch.set_num_threads(1)
     print(machine(), flush=True)
     for name in arguments.parts or makers:
         with tempfile.TemporaryDirectory() as folder:
             part = makers[name](Path(folder))
             if arguments.steps:
                 part = dataclasses.replace(part, num_steps=arguments.steps)
-            _print_part(name, part, arguments.weights.resolve(), Path(folder))
+            _print_part(name, part, arguments, Path(folder))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _real(folder: Path) -> Part:
@@ -128,13 +136,14 @@ def _extract(videos: Path, out: Path, size: str) -> None:
     assert not report.num_failed, report
 
 
-def _print_part(name: str, part: Part, weights: Path, folder: Path) -> None:
+def _print_part(name: str, part: Part, arguments: argparse.Namespace, folder: Path) -> None:
+    weights = arguments.weights.resolve()
     dataset = open_dataset(part.dataset, labels=part.folds[0])
     print(f"\n{name}: {len(dataset.videos)} videos, {part.num_steps} steps of {part.batch_size}")
     print("| network | stream | from | top-1, mean and 95 % interval | of the folds | s a fold |")
     print("|---|---|---|---|---|---|", flush=True)
-    for model in MODELS:
-        for stream in STREAMS:
+    for model in arguments.models:
+        for stream in arguments.streams:
             for start in (None, weights):
                 run = folder / f"{model}-{stream}-{'scratch' if start is None else 'weights'}"
                 began = time.monotonic()
@@ -195,5 +204,4 @@ def _interval(shares: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     main()

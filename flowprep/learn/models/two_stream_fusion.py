@@ -42,8 +42,8 @@ class TwoStreamFusion(ClipModel):
 
     `fusion_layers` are layers of the backbone, by the names in its `layers`. The scores (fc8, fc)
     may be fused too. `spatial` and `temporal` are whole backbones, without the layers that are not
-    used. With `concat`, the next layer sees twice as many channels, and begins as the mean over
-    both maps. With `bilinear`, a linear layer `fc` stands above the products.
+    used. With `concat`, the next layer sees twice as many channels, and begins as one over the
+    mean of both. With `bilinear`, a linear layer `fc` stands above the products.
 
     Without `pool_over_time`, the features of the T frames are averaged above all layers, and so are
     their scores. With two `towers`, the network answers twice, by the fused tower and by the

@@ -247,7 +247,7 @@ WITH_BLOCKS = [
 ]
 
 
-WITHOUT_BLOCKS = {"recurrent-cnn", "gru-rcn", "i3d-lstm", "i3d-fused"}
+WITHOUT_BLOCKS = {"two-stream-fusion", "recurrent-cnn", "gru-rcn", "i3d-lstm", "i3d-fused"}
 """Networks over volumes that have something else over time."""
 
 

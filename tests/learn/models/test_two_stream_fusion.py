@@ -123,14 +123,20 @@ def test_the_fused_answer_layer_by_layer(backbone: str, fusion: str) -> None:
     torch.testing.assert_close(model.answer(model.extract_features(frames, fields)), wanted)
     if backbone == "vgg16":
         pooled = F.max_pool3d(fused, (3, 2, 2))[:, :, 0]
-        torch.testing.assert_close(model.spatial.features[30](fused.amax(2)), pooled)  # type: ignore[index]
+        pool5 = model.spatial.get_submodule("features.30")
+        torch.testing.assert_close(pool5(fused.amax(2)), pooled)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("backbone", "name"), [*BACKBONES.items(), ("resnet50", "layer1"), ("vgg16", "relu3_1")]
+    ("backbone", "name"),
+    [
+        *(("resnet50", "layer1"), ("resnet50", "layer4"), ("vgg16", "relu3_1")),
+        *(("vgg16", "fc6"), ("vgg16", "fc7"), ("cnn-m-2048", "relu4")),
+    ],
 )
 def test_concat_begins_as_the_mean_of_both_maps(backbone: Any, name: str) -> None:
+    """Where no maximum lies between: that of a mean is not the mean of two."""
     models = []
     for fusion in ("sum", "concat"):
         torch.manual_seed(0)
