@@ -325,6 +325,7 @@ VERSION_1_VALUES: dict[str, dict[str, Any]] = {
         "freeze": None,
         "unfreeze_at": None,
     },
+    "AugmentSpec": {"random_strides": ()},
     "TrainConfig": {"balance": False},
 }
 """Values of the fields that format version 1 did not have, by class and field."""

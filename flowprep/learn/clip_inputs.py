@@ -46,6 +46,7 @@ NormalizationName = Literal[
 """A published range of numbers; `flowprep.learn.normalizations` has each one's."""
 RecipeName = Literal[
     "two-stream",
+    "two-stream-fusion",
     "tsn",
     "i3d",
     "i3d-raft",
@@ -65,6 +66,9 @@ RecipeName = Literal[
     "torchvision-video",
     "slow-4x16",
     "slow-8x8",
+    "i3d-lstm",
+    "i3d-fused",
+    "gru-rcn",
 ]
 """A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]
@@ -103,6 +107,10 @@ class ClipInput:
     frame_stride: int = 1
     """Distance between neighbors, in stored fields or frames. A difference is always that of two
     consecutive frames."""
+    stack_length: int = 1
+    """Of a volume: how many consecutive fields, frames or differences lie in the channels at each
+    of the L places (Feichtenhofer et al. 2016: ten fields around each of five frames). The stride
+    is that of the places."""
     has_magnitude: bool = False
     """Whether a field has its magnitude, at most the bound, as a third channel (LRCN)."""
 
@@ -113,9 +121,14 @@ class ClipInput:
             raise ConfigError(
                 f"has_magnitude is for stream flow; with stream {self.stream} it must be False"
             )
-        for name in ("num_frames", "frame_stride"):
+        for name in ("num_frames", "frame_stride", "stack_length"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.stack_length > 1 and self.form == "stack":
+            raise ConfigError(
+                f"stack_length is for form volume, got {self.stack_length} for a stack; "
+                "num_frames is the length of a stack"
+            )
 
     @property
     def num_channels(self) -> int:
@@ -125,7 +138,26 @@ class ClipInput:
         many for each of its fields, frames or differences.
         """
         channels = _CHANNELS[self.stream] + self.has_magnitude
-        return channels * self.num_frames if self.form == "stack" else channels
+        return channels * (self.num_frames if self.form == "stack" else self.stack_length)
+
+    @property
+    def span(self) -> int:
+        """The distance from the first field, frame or difference to the last, both included."""
+        return (self.num_frames - 1) * self.frame_stride + self.stack_length
+
+    @property
+    def extent(self) -> int:
+        """The number of fields or frames that it stands for: up to the place after its last."""
+        return max(self.span, self.num_frames * self.frame_stride)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The distance of each field, frame or difference from the first, in the order of time."""
+        return tuple(
+            place * self.frame_stride + step
+            for place in range(self.num_frames)
+            for step in range(self.stack_length)
+        )
 
     def shape(self, crop_px: int) -> tuple[int, ...]:
         """Returns the tensor's shape for one clip: (C, H, W) or (C, L, H, W), H = W = crop_px."""

@@ -86,7 +86,7 @@ class ModelSpec:
     defaults."""
     weights: str | None = None
     """Start from the weights in this file: .safetensors, .pth, .caffemodel, a .pkl of Caffe2, or a
-    checkpoint of flowprep or TensorFlow."""
+    checkpoint of flowprep or TensorFlow. For two towers, one file or two, FRAMES,FLOW."""
 
     def __post_init__(self) -> None:
         kind = find_network(self.model).options
@@ -196,6 +196,10 @@ class AugmentSpec:
     is resized. 1 alone cuts crops of the network's size and does not resize them."""
     flip: bool = True
     """Mirror half of the clips, and negate their x flow."""
+    random_strides: tuple[int, ...] = ()
+    """Smallest and largest distance between neighboring fields or frames, such as 5,15. Each
+    training clip draws one. It is made smaller for a video that is too short. By default it is the
+    frame stride."""
 
     def __post_init__(self) -> None:
         check_choice("crop", self.crop, CropName)
@@ -204,6 +208,17 @@ class AugmentSpec:
             raise ConfigError(f"scales must be one or more numbers in (0, 1], got {self.scales}")
         if list(self.scales) != sorted(set(self.scales), reverse=True):
             raise ConfigError(f"scales must fall from large to small, got {self.scales}")
+        strides = self.random_strides
+        if strides and not (
+            len(strides) == 2
+            and all(stride == int(stride) for stride in strides)
+            and 1 <= strides[0] <= strides[1]
+        ):
+            raise ConfigError(
+                "random_strides must be two whole numbers from 1 on, the smallest and the largest, "
+                f"got {strides}"
+            )
+        object.__setattr__(self, "random_strides", tuple(int(stride) for stride in strides))
 
 
 @dataclass(frozen=True)
@@ -332,6 +347,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         clip_inputs(self.model.model, self.clip.stream)
+        if self.augment.random_strides and self.clip.stack != "plain":
+            raise ConfigError(
+                f"random_strides are for stack plain, got {self.augment.random_strides} and stack "
+                f"{self.clip.stack}; leave one of them out"
+            )
 
     @property
     def inputs(self) -> tuple[ClipInput, ...]:
@@ -342,7 +362,8 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON values; `from_dict` is its inverse."""
         values = dataclasses.asdict(self)
-        values["augment"]["scales"] = list(self.augment.scales)
+        for name in ("scales", "random_strides"):
+            values["augment"][name] = list(values["augment"][name])
         values["optimization"]["milestones"] = list(self.optimization.milestones)
         return values
 

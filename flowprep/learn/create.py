@@ -9,7 +9,7 @@ from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.networks import clip_inputs, find_network, make_options
-from flowprep.learn.weights.load import load_weights_into
+from flowprep.learn.weights.towers import start_from
 
 __all__ = ["create_model"]
 
@@ -29,6 +29,8 @@ def create_model(
     **options: Any,
 ) -> ClipModel:
     """Creates the network called `name`, with new weights or with `weights` from a file.
+
+    A network of two towers may start from a file for each, with a comma between them.
 
     `num_frames` and `frame_stride` set the length of a clip (`networks.clip_inputs`).
     `num_segments` is the number of clips that a network over segments joins. `dropout` is the
@@ -70,5 +72,5 @@ def create_model(
         options=own,
     )
     if weights is not None:
-        load_weights_into(model, weights)
+        start_from(model, weights)
     return model

@@ -173,7 +173,7 @@ def with_window(sources: Sequence[NetworkSource], window: int | None) -> list[Ne
     for source in sources:
         clip = source.clip
         inputs = clip_inputs(source.model, clip.stream, clip.num_frames, clip.frame_stride)
-        lengths.append(max(one.num_frames * one.frame_stride for one in inputs))
+        lengths.append(max(one.extent for one in inputs))
         if all(one.form == "volume" for one in inputs):
             num_frames, rest = divmod(window, clip.frame_stride)
             if rest or not num_frames:

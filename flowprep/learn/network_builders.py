@@ -9,14 +9,19 @@ from flowprep.learn.network_entry import Builder
 __all__ = [
     "bn_inception",
     "cnn_m",
+    "gru_rcn",
     "i3d",
+    "i3d_fused",
+    "i3d_lstm",
     "i3d_resnet50",
+    "inception_v1",
     "mc3_18",
     "mobilenet_v2",
     "r2d_18",
     "r2plus1d_18",
     "r2plus1d_34",
     "r3d_18",
+    "recurrent_cnn",
     "resnet18",
     "resnet34",
     "resnet50",
@@ -27,6 +32,7 @@ __all__ = [
     "slow",
     "tsm",
     "tsn",
+    "two_stream_fusion",
     "vgg16",
 ]
 
@@ -161,3 +167,39 @@ def slow() -> Builder:
     from flowprep.learn.models.slow import Slow
 
     return Slow
+
+
+def inception_v1() -> Builder:
+    from flowprep.learn.models.inception_v1 import InceptionV1
+
+    return InceptionV1
+
+
+def i3d_lstm() -> Builder:
+    from flowprep.learn.models.inception_v1 import InceptionLSTM
+
+    return InceptionLSTM
+
+
+def i3d_fused() -> Builder:
+    from flowprep.learn.models.i3d_fused import FusedInception
+
+    return FusedInception
+
+
+def recurrent_cnn() -> Builder:
+    from flowprep.learn.models.recurrent_cnn import RecurrentCNN
+
+    return RecurrentCNN
+
+
+def gru_rcn() -> Builder:
+    from flowprep.learn.models.gru_rcn import GRURCN
+
+    return GRURCN
+
+
+def two_stream_fusion() -> Builder:
+    from flowprep.learn.models.two_stream_fusion import TwoStreamFusion
+
+    return TwoStreamFusion

@@ -11,14 +11,21 @@ from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ConsensusName, ShiftPlace
 
 __all__ = [
+    "BackboneName",
+    "CellName",
+    "FusionInit",
+    "GRURCNOptions",
     "NetworkOptions",
     "NonLocalKind",
     "NonLocalOptions",
     "NonLocalOver",
     "NonLocalStyle",
+    "RecurrentCNNOptions",
+    "StreamFusionKind",
     "TSMOptions",
     "TSMResNetOptions",
     "TSNOptions",
+    "TwoStreamFusionOptions",
     "VMZResNetOptions",
     "VideoResNetOptions",
     "VideoResNetVariant",
@@ -30,8 +37,16 @@ NonLocalOver = Literal["both", "space", "time"]
 """Which positions a non-local block compares (Wang et al., CVPR 2018, table 2d)."""
 NonLocalStyle = Literal["slowfast", "tsm", "mmaction2"]
 """Whose non-local blocks these are. Projects differ in the places and in two details."""
+BackboneName = Literal["cnn-m-2048", "vgg16", "resnet50"]
+"""The network of each tower of a fusion."""
+StreamFusionKind = Literal["sum", "max", "concat", "conv", "bilinear", "conv3d"]
+"""How two maps become one (Feichtenhofer et al., CVPR 2016, section 3.1)."""
+FusionInit = Literal["weighted-sum", "sum", "spatial", "temporal", "random"]
+"""With which weights a fusion by convolution starts."""
 VideoResNetVariant = Literal["torchvision", "vmz"]
 """Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
+CellName = Literal["plain", "gru", "lstm"]
+"""What a recurrent layer does at a step (`layers.recurrent`)."""
 
 
 @dataclass(frozen=True)
@@ -143,3 +158,56 @@ class VMZResNetOptions(VideoResNetOptions):
     """The same for the networks whose weights are VMZ's."""
 
     variant: VideoResNetVariant = "vmz"
+
+
+@dataclass(frozen=True)
+class RecurrentCNNOptions(NetworkOptions):
+    """The options of the network whose layers are all recurrent."""
+
+    cell: CellName = "plain"
+    """What a recurrent layer does at a step. `plain`: tanh of the sum of what it sees. `gru` and
+    `lstm` have gates."""
+
+    def __post_init__(self) -> None:
+        check_choice("cell", self.cell, CellName)
+
+
+@dataclass(frozen=True)
+class GRURCNOptions(NetworkOptions):
+    """The options of GRU-RCN (Ballas et al. 2016)."""
+
+    stacked: bool = False
+    """Let the gates of each GRU see the state of the GRU below."""
+    bidirectional: bool = False
+    """Add GRUs that see the clip in reverse."""
+
+
+@dataclass(frozen=True)
+class TwoStreamFusionOptions(NetworkOptions):
+    """The options of a network that fuses two towers (Feichtenhofer et al., CVPR 2016)."""
+
+    backbone: BackboneName = "vgg16"
+    """The network of each tower."""
+    fusion: StreamFusionKind = "conv3d"
+    """How the maps of the two towers become one. `conv`: a convolution over single places.
+    `conv3d`: one over 3 x 3 places in 3 frames. `bilinear`: the products of all pairs of channels,
+    without the layers above."""
+    fusion_layers: str | None = None
+    """After which layers, such as relu5_3 of vgg16, relu5 of cnn-m-2048 or layer4 of resnet50, or
+    several with commas between them, such as relu5,fc8. The default is the last layer with maps."""
+    fusion_init: FusionInit = "weighted-sum"
+    """How fusions conv and conv3d start. `weighted-sum`: a quarter of the frames' map and three
+    quarters of the flow's. `sum`: all of both. `spatial`, `temporal`: one of them. `random`."""
+    pool_over_time: bool = True
+    """Take the maximum over the frames after the first fusion (3D pooling). Without it, the scores
+    of the frames are averaged."""
+    towers: int = 2
+    """2: the flow's tower also keeps its own layers above the fusion and its own loss, and the
+    scores of both are averaged. 1: only the fused tower goes on."""
+
+    def __post_init__(self) -> None:
+        check_choice("backbone", self.backbone, BackboneName)
+        check_choice("fusion", self.fusion, StreamFusionKind)
+        check_choice("fusion_init", self.fusion_init, FusionInit)
+        if self.towers not in (1, 2):
+            raise ConfigError(f"towers must be 1 or 2, got {self.towers}")

@@ -22,9 +22,11 @@ from flowprep.learn.network_options import (
     TSMOptions,
     TSMResNetOptions,
     TSNOptions,
+    TwoStreamFusionOptions,
     VideoResNetOptions,
     VMZResNetOptions,
 )
+from flowprep.learn.recurrent_networks import RECURRENT_NETWORKS
 
 __all__ = [
     "NETWORKS",
@@ -312,6 +314,25 @@ NETWORKS: dict[str, Network] = {
         recipe="mars",
         options=NonLocalOptions,
     ),
+    "two-stream-fusion": Network(
+        builders.two_stream_fusion,
+        # Five frames, and the ten fields around each (cnn_ucf101_fusion.m). 10 is the middle of the
+        # strides that a training draws there, 5 to 15.
+        {
+            "both": (
+                ClipInput("rgb", "rgb", "volume", 5, 10),
+                ClipInput("flow", "flow", "volume", 5, 10, stack_length=10),
+            )
+        },
+        "Feichtenhofer et al., Convolutional Two-Stream Network Fusion (CVPR 2016)",
+        "A tower over frames and one over the flow around them. Their maps become one at a layer.",
+        "UCF101: 92.5, HMDB51: 65.4 (the paper)",
+        normalization="tsn-rgb",
+        recipe="two-stream-fusion",
+        options=TwoStreamFusionOptions,
+        has_one_size=True,
+    ),
+    **RECURRENT_NETWORKS,
 }
 """The networks by name."""
 

@@ -13,6 +13,7 @@ from flowprep.learn.config import (
     TrainConfig,
 )
 from flowprep.learn.network_options import TSNOptions
+from flowprep.learn.recurrent_trainings import RECURRENT_TRAININGS
 
 __all__ = ["TRAININGS"]
 
@@ -255,6 +256,28 @@ _VMZ_RGB: dict[StreamName, TrainConfig] = {
 }
 
 
+# feichtenhofer/twostreamfusion, cnn_ucf101_fusion.m and cnn_train_dag.m: batch 96, rate .001, a
+# tenth after 2, 3 and 4 of 5 epochs, each of which shows every video ten times, decay 5e-4, dropout
+# .85, nothing learns below relu5_3. Sides of crops: 168 to 256 px of the short side 256.
+_TWO_STREAM_FUSION: dict[StreamName, TrainConfig] = {
+    "both": TrainConfig(
+        ModelSpec("two-stream-fusion", dropout=0.85),
+        ClipSpec("both", 5, 10, normalization="tsn-rgb", resize_short_px=256),
+        AugmentSpec("random", (1.0, 0.9, 0.8, 0.7, 0.66), random_strides=(5, 15)),
+        OptimizationSpec(
+            96,
+            accumulate=24,
+            num_epochs=50,
+            learning_rate=0.001,
+            weight_decay=5e-4,
+            schedule="step",
+            milestones=(2 / 5, 3 / 5, 4 / 5),
+            freeze="5",
+        ),
+    )
+}
+
+
 TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
     "two-stream": _TWO_STREAM_STREAMS,
     "tsn": _TSN,
@@ -265,5 +288,7 @@ TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
     "slow-4x16": _slow_rgb("slow-4x16", 4, 16),
     "slow-8x8": _slow_rgb("slow-8x8", 8, 8),
     "vmz-rgb": _VMZ_RGB,
+    **RECURRENT_TRAININGS,
+    "two-stream-fusion": _TWO_STREAM_FUSION,
 }
 """The published trainings by recipe and stream."""

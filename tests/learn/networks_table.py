@@ -116,6 +116,9 @@ def _inputs(network: Network) -> str:
 def _input(one: ClipInput) -> str:
     words = {"flow": "field", "rgb": "frame", "rgb-difference": "difference"}
     count = format_count(one.num_frames, words[one.stream])
+    if one.stack_length > 1:
+        stack = format_count(one.stack_length, words[one.stream])
+        count = f"{stack} at each of {one.num_frames} places"
     return count + (f", every {one.frame_stride}th" if one.frame_stride > 1 else "")
 
 

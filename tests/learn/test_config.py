@@ -44,6 +44,12 @@ def test_json_keeps_everything(name: str) -> None:
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_what_was_stored_before_there_were_random_strides_is_read() -> None:
+    values = TrainConfig().to_dict()
+    del values["augment"]["random_strides"]
+    assert TrainConfig.from_dict(values) == TrainConfig()
+
+
 @pytest.mark.parametrize("place", [(), ("model",), ("clip",), ("augment",), ("optimization",)])
 def test_a_stored_field_too_many_or_too_few_is_refused(place: tuple[str, ...]) -> None:
     def change(edit: Any) -> dict[str, Any]:
@@ -112,10 +118,10 @@ def test_every_model_has_a_default_that_can_be_built(model: str, stream: InputSt
     assert (config.model.model, config.clip.stream) == (model, stream)
     small = dataclasses.replace(config, model=dataclasses.replace(config.model, width=0.05))
     network = build_model(small, [5])
-    per_frame = 2 if stream == "flow" else 3
-    (clip,) = network.inputs
-    frames = 1 if clip.form == "volume" else config.clip.num_frames
-    assert clip.num_channels == per_frame * frames
+    for clip in network.inputs:
+        per_frame = 2 if clip.stream == "flow" else 3
+        frames = clip.stack_length if clip.form == "volume" else config.clip.num_frames
+        assert clip.num_channels == per_frame * frames
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from flowprep import FlowDataset, RunOptions, extract, open_dataset
 from flowprep.learn.clip_inputs import ClipInput, InputStream, RecipeName, StreamName
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.config import ViewSpec
+from flowprep.learn.networks import clip_inputs
 from flowprep.learn.recipes import RECIPES, StreamRecipe
 from flowprep.presets import PRESETS
 from flowprep.synthetic import write_video
@@ -55,6 +56,7 @@ EXTRACTIONS = {
     # Smaller videos keep their size.
     "mmaction2": Extraction((160, 120), flow="tvl1-cuda"),
     "mmaction2-320p": Extraction((160, 120), flow="tvl1-cuda"),
+    "feichtenhofer": Extraction((341, 256), flow="tvl1-cuda"),
     "i3d": Extraction((341, 256), flow="tvl1", quantizer="floor", fps=25),
     # Flow of these two needs weights, or is in no OpenCV for the CPU.
     "i3d-raft": Extraction((341, 256), cv2.INTER_LINEAR, quantizer="floor"),
@@ -319,7 +321,8 @@ RESIZED: dict[str, tuple[int, int]] = {"mars": (149, 112), "mmaction2": (341, 25
 
 
 def test_every_stream_of_every_recipe_is_here() -> None:
-    assert set(INPUTS) == {(name, stream) for name in RECIPES for stream in RECIPES[name].streams}
+    both = {("two-stream-fusion", "both")}
+    assert {*INPUTS, *both} == {(name, one) for name in RECIPES for one in RECIPES[name].streams}
     assert set(EXTRACTIONS) == {
         one.preset for recipe in RECIPES.values() for one in recipe.streams.values()
     }
@@ -350,6 +353,27 @@ def test_the_tensor_is_that_of_the_definition(
         # Other libraries weigh the pixels of a smaller picture otherwise, and round it to levels.
         assert np.abs(found - expected).mean() < 0.005 * scale
         assert abs((found - expected).mean()) < 0.001 * scale
+
+
+def test_a_fusion_gets_frames_and_the_fields_around_them(made: Callable[[str], Made]) -> None:
+    """Level - 128 and the frame minus VGG's mean: five moments, ten fields around each."""
+    recipe = RECIPES["two-stream-fusion"].streams["both"]
+    clip, data = recipe.clip, made(recipe.preset)
+    inputs = clip_inputs("two-stream-fusion", "both", clip.num_frames, clip.frame_stride)
+    tested = TestViews(data.dataset, clip, inputs, ViewSpec(1, 1), split="all")
+    found = {name: np.asarray(value)[0] for name, value in tested[0]["views"].items()}
+    left, upper = (341 - 224) // 2, (256 - 224) // 2
+    frames, fields = (
+        one[..., upper : upper + 224, left : left + 224]
+        for one in (by_colors((123, 117, 104))(data), MINUS_128(data))
+    )
+    # The video has two fields, and is repeated.
+    for place in range(5):
+        first = 15 * place
+        stack = np.concatenate([fields[(first + step) % 2] for step in range(10)])
+        np.testing.assert_allclose(found["flow"][:, place], stack, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(found["rgb"][:, place], frames[(first + 5) % 2], atol=1e-3)
+    assert (found["rgb"].shape, found["flow"].shape) == ((3, 5, 224, 224), (20, 5, 224, 224))
 
 
 def _resized(plane: Array, size: tuple[int, int]) -> Array:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from flowprep.config import FlowSpec
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
-from flowprep.learn.clip_inputs import ClipForm, ClipInput
+from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips import levels
 from flowprep.learn.clips.indices import bidirectional_indices
 from flowprep.learn.clips.transforms import (
@@ -50,7 +50,8 @@ def load_clip(
     """Returns an input of a clip as a network takes it: float32, in `clip.normalization`.
 
     `indices` come from `clips.indices`: (L,) fields or frames. L is their own number, whatever
-    `clip_input` says. The result is (C, H, W) for the form `stack`, (C, L, H, W) for `volume`, with
+    `clip_input` says, and a multiple of its `stack_length`. The result is (C, H, W) for the form
+    `stack`, (C, L, H, W) for `volume`, (C, L / k, H, W) for stacks of k along time, with
     H = W = clip.crop_px. x points right and y down, also in a mirrored clip. Raises DatasetError
     for indices outside of the video and for damaged data, and ConfigError if the data set lacks a
     stream that the clip needs.
@@ -71,8 +72,9 @@ def load_views(
 
     Each crop equals the result of `load_clip`, but the clip is decoded only once.
     """
-    if len(indices) != clip_input.num_frames:
-        clip_input = dataclasses.replace(clip_input, num_frames=len(indices))
+    if len(indices) != len(clip_input.steps):
+        num_frames = len(indices) // clip_input.stack_length
+        clip_input = dataclasses.replace(clip_input, num_frames=num_frames)
     shape = clip_input.shape(clip.crop_px)
     views = np.empty((len(crops), *shape), np.float32)
     fill_views(dataset, video, np.asarray(indices, np.int64), crops, clip, clip_input, views)
@@ -93,14 +95,14 @@ def fill_views(
         frames = dataset.frames(video.key, indices)
         for view, crop in zip(views, crops, strict=True):
             x = normalize_frames(crop_frames(frames, crop, clip.crop_px), clip.normalization)
-            view[:] = _arrange(x, clip_input.form)
+            view[:] = _arrange(x, clip_input)
         return
     if clip_input.stream == "rgb-difference":
         frames, first, second = _neighbors(dataset, video, indices)
         for view, crop in zip(views, crops, strict=True):
             cut = crop_frames(frames, crop, clip.crop_px)
             x = normalize_differences(cut[first], cut[second], clip.normalization)
-            view[:] = _arrange(x, clip_input.form)
+            view[:] = _arrange(x, clip_input)
         return
     spec = dataset.config.flow
     corners = [None if clip_input.has_magnitude else _corner(crop, clip) for crop in crops]
@@ -130,7 +132,7 @@ def fill_views(
         x = crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
         if clip_input.has_magnitude:
             x = with_magnitude(x, spec.bound_px)
-        view[:] = _arrange(normalize_flow(x, clip.normalization, spec), clip_input.form)
+        view[:] = _arrange(normalize_flow(x, clip.normalization, spec), clip_input)
 
 
 def _neighbors(
@@ -171,6 +173,10 @@ def _planes(
 ) -> NDArray[np.uint8]:
     """Returns the stored fields of a clip, or a box of them, as (L, 2, H, W) uint8."""
     if clip.stack != "bidirectional":
+        # Stacks along time may overlap. Each field is decoded once.
+        needed, places = np.unique(indices, return_inverse=True)
+        if len(needed) < len(indices):
+            return dataset.planes(video.key, needed, box=box)[places]
         return dataset.planes(video.key, indices, box=box)
     forward, backward = bidirectional_indices(indices[None], video.num_flows)
     halves = (
@@ -180,5 +186,7 @@ def _planes(
     return np.concatenate(halves)
 
 
-def _arrange(x: NDArray[np.float32], form: ClipForm) -> NDArray[np.float32]:
-    return to_stack(x) if form == "stack" else to_volume(x)
+def _arrange(x: NDArray[np.float32], clip_input: ClipInput) -> NDArray[np.float32]:
+    if clip_input.form == "stack":
+        return to_stack(x)
+    return to_volume(x.reshape(-1, clip_input.num_channels, *x.shape[2:]))

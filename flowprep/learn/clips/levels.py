@@ -40,8 +40,9 @@ def fill_crop(
     """Fills `out` with the crop whose upper left corner is `place`, (x, y) px.
 
     The size of `out` is the size of the crop. `planes` is (L, 2, H, W) uint8 levels of `spec`.
-    `out` is C-contiguous float32: (2L, h, w) for `stack`, (2, L, h, w) for `volume`. `flip` mirrors
-    the crop and negates u. `means_px`, (L, 2), is subtracted from the fields; see `mean_px`.
+    `out` is C-contiguous float32: (2L, h, w) for `stack`, (2, L, h, w) for `volume`, or (2k, L / k,
+    h, w) for stacks of k fields along time. `flip` mirrors the crop and negates u. `means_px`,
+    (L, 2), is subtracted from the fields; see `mean_px`.
     """
     assert out.flags.c_contiguous
     length = len(planes)
@@ -56,7 +57,7 @@ def fill_crop(
     offsets[:] = zero + signs * (middle_px if means_px is None else middle_px - means_px)
     order = np.arange(2 * length)
     if form == "volume":
-        order = order.reshape(2, length).T.ravel()
+        order = order.reshape(len(out), -1).T.ravel()
     _convert(
         planes.reshape(-1, *planes.shape[2:]),
         *place,

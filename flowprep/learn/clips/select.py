@@ -102,6 +102,10 @@ def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]
                     "use --stream flow, or extract with --rgb"
                 )
             continue
+        if one.stack_length > 1 and clip.stack != "plain":
+            raise ConfigError(
+                f"stack must be plain for stacks along time, got {clip.stack}; take another model"
+            )
         check_stack(clip.stack, one.num_frames, one.frame_stride)
         wanted = set(DIRECTIONS) if clip.stack == "bidirectional" else {"forward"}
         if missing := sorted(wanted - set(encode.directions)):

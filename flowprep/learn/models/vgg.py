@@ -8,13 +8,13 @@ torchvision's files load.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, Layer
 
 __all__ = ["VGG16"]
 
@@ -25,11 +25,47 @@ MAP_PX = 7
 """The side of the last map at 224 px. Maps of other sizes are averaged to it, as in torchvision."""
 
 
+def _through(*modules: str) -> Callable[[nn.Module, torch.Tensor], torch.Tensor]:
+    """Returns what passes a map through modules of a network, one after the other."""
+
+    def run(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        for module in modules:
+            x = network.get_submodule(module)(x)
+        return x
+
+    return run
+
+
+def _layers() -> Iterator[Layer]:
+    """Yields relu1_1 to relu5_3 and fc6 to fc8. A pooling belongs to the layer that it leads to."""
+    pool: tuple[str, ...] = ()
+    index = 0
+    for block, (_, depth) in enumerate(BLOCKS, start=1):
+        for number in range(1, depth + 1):
+            conv, relu = f"features.{index}", f"features.{index + 1}"
+            yield Layer(f"relu{block}_{number}", _through(*pool, conv, relu), (conv,), (conv,))
+            pool, index = (), index + 2
+        pool, index = (f"features.{index}",), index + 1
+    flat, fc6 = _through(*pool, "avgpool"), _through("classifier.0", "classifier.1")
+    yield Layer(
+        "fc6",
+        lambda network, x: fc6(network, flat(network, x).flatten(1)),
+        ("classifier.0",),
+        ("classifier.0",),
+    )
+    for number, last in ((3, 4), (6, 6)):
+        linear = f"classifier.{number}"
+        run = _through(*(f"classifier.{place}" for place in range(number - 1, last + 1)))
+        yield Layer(f"fc{6 + number // 3}", run, (linear,), (linear,))
+
+
 class VGG16(ClipModel):
     """VGG-16 over (N, C, H, W), with H and W of any size from 32.
 
     `width` multiplies the channels of every layer, also the 4096 of the fully connected ones.
     """
+
+    layers = tuple(_layers())
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ __all__ = [
     "Match",
     "check_match",
     "classifier_names",
+    "fill",
     "input_conv_names",
     "load_weights_into",
     "make_report",
@@ -151,15 +152,19 @@ def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadRep
     path = Path(path)
     match = match_file(read_file(path), model)
     check_match(path, match, model)
-    targets: dict[str, torch.Tensor] = model.state_dict()
-    with torch.no_grad():
-        for name, offer in match.filled.items():
-            targets[name].copy_(offer.value)
-        for name in match.missing:
-            # With a count of zero, a norm would treat its moving averages as those of no batch.
-            if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in match.filled:
-                targets[name].fill_(_NUM_BATCHES)
+    fill(model.state_dict(), match)
     return make_report(path, match)
+
+
+@torch.no_grad()
+def fill(targets: Mapping[str, torch.Tensor], match: Match) -> None:
+    """Gives tensors of a model, by name, what a file has for them."""
+    for name, offer in match.filled.items():
+        targets[name].copy_(offer.value)
+    for name in match.missing:
+        # With a count of zero, a norm would treat its moving averages as those of no batch.
+        if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in match.filled:
+            targets[name].fill_(_NUM_BATCHES)
 
 
 def make_report(path: Path, match: Match) -> LoadReport:
@@ -224,6 +229,10 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
     for pattern, reason in _NEUTRAL:
         if not any(pattern.search(name) for name in offers):
             missing |= {name: reason for name in absent if pattern.search(name)}
+    for part in model.new_layers:
+        if not any(name.startswith(f"{part}.") for name in offers):
+            reason = "a layer above the trunk, which begins anew: the file has none"
+            missing |= {name: reason for name in absent if name.startswith(f"{part}.")}
     return Match(
         found and found[0],
         offers,

@@ -47,7 +47,9 @@ TORCHVISION = {
             Mark(r"classifier\.3\.weight", (None, None)),
         ),
         (Rule(r"(?:features|classifier)\.\d+\.\w+", r"\g<0>"),),
-        ("vgg16",),
+        ("vgg16", "gru-rcn"),
+        # Our GRU-RCN has VGG-16's names.
+        absent=(Mark(r"(?:.+\.)?grus\..+"),),
     ),
     "torchvision-video": ForeignFormat(
         _PROJECT,

@@ -170,7 +170,7 @@ YJXIONG = {
         "the two streams of very deep two-stream networks (VGG-16), trained on UCF101",
         (Mark(r"conv1_1\[0\]", (None, None, 3, 3)), Mark(r"conv5_3\[0\]"), Mark(r"fc7\[0\]")),
         _VGG_BLOBS,
-        ("vgg16",),
+        ("vgg16", "gru-rcn"),
         recipes=("yjxiong-two-stream",),
         hints=(
             Hint(

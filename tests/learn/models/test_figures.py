@@ -7,48 +7,16 @@ arithmetic of the rows above: a base network and what its wrapper adds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import torch
 
-from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.networks import NETWORKS
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A network as it was published, and its figures. None is a figure that no source has."""
-
-    network: str
-    stream: StreamName
-    num_classes: int
-    crop_px: int = 224
-    parameters: int | None = None
-    millions: float | None = None
-    """Parameters that the source rounds, in millions."""
-    gmacs: float | None = None
-    """Multiply-adds of one view, in billions."""
-    digits: int = 2
-    """Digits after the point of rounded figures."""
-    tensors: tuple[int, int] | None = None
-    """Tensors of the state dict, with and without `num_batches_tracked`."""
-    shapes: Shapes = field(default_factory=dict)
-    num_frames: int | None = None
-    num_segments: int | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        parts = [f"{self.network} {self.stream} {self.crop_px} px {self.num_classes} classes"]
-        parts += [f"{self.num_frames} frames"] if self.num_frames else []
-        parts += [f"{self.num_segments} segments"] if self.num_segments else []
-        return " ".join([*parts, *(f"{name}={value}" for name, value in self.options.items())])
+from tests.learn.models.figure_row import Row
+from tests.learn.models.recurrent_figures import RECURRENT
 
 
 def resnet_tensors(*depths: int, convs: int) -> tuple[int, int]:
@@ -330,7 +298,82 @@ VOLUMES = [
     Row("resnext101-3d", "flow", 400, 112, gmacs=33.86, num_frames=64),
 ]
 
-ROWS = [*IMAGES, *SEGMENTS, *VOLUMES]
+VGG16_TOWERS = (134_674_341, 134_684_133)
+"""Of frames and of flow, 101 classes."""
+VGG16_MAPS = 14_714_688 + (20 - 3) * 64 * 9
+"""The convolutions of the flow's tower alone: torchvision's, and a wider first one."""
+FC6_AND_ABOVE = VGG16_TOWERS[1] - VGG16_MAPS
+FUSION_CONV3D = 14_156_288
+CNN_M_TOWERS = (90_627_813, 90_707_781)
+
+BOTH = [
+    # feichtenhofer/twostreamfusion, cnn_ucf101_fusion.m: 5 frames.
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=283_514_762,
+        gmacs=76.7 + 79.2 + 13.9 + 0.24,
+        digits=1,
+        tensors=(66, 66),
+        shapes={
+            "fusion.relu5_3.conv.weight": (512, 1024, 3, 3, 3),
+            "fusion.relu5_3.conv.bias": (512,),
+            "spatial.features.0.weight": (64, 3, 3, 3),
+            "temporal.features.0.weight": (64, 20, 3, 3),
+            "spatial.classifier.6.weight": (101, 4096),
+            "temporal.classifier.6.weight": (101, 4096),
+        },
+    ),
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=163_555_109,
+        tensors=(60, 60),
+        options={"towers": 1},
+    ),
+    # The arithmetic of the towers above.
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=VGG16_TOWERS[0] + VGG16_MAPS,
+        options={"towers": 1, "fusion": "sum"},
+    ),
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=VGG16_TOWERS[0] + VGG16_MAPS + 512 * 49 * 4096,
+        options={"towers": 1, "fusion": "concat"},
+    ),
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=sum(VGG16_TOWERS) - 2 * FC6_AND_ABOVE + (512 * 512 + 1) * 101,
+        options={"towers": 1, "fusion": "bilinear"},
+    ),
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=sum(CNN_M_TOWERS) + (2 * 512 + 1) * 512 + (2 * 101 + 1) * 101,
+        options={"fusion": "conv", "backbone": "cnn-m-2048", "fusion_layers": "relu5,fc8"},
+    ),
+    # A ResNet-50 of 101 classes has 23,714,981 parameters; the flow's sees 17 channels more.
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=2 * 23_714_981 + 17 * 64 * 49 + 27 * 2048 * 2 * 2048 + 2048,
+        tensors=(2 * R50[0] + 2, 2 * R50[1] + 2),
+        options={"backbone": "resnet50"},
+    ),
+]
+
+ROWS = [*IMAGES, *SEGMENTS, *VOLUMES, *BOTH, *RECURRENT]
 
 
 def make(row: Row) -> ClipModel:
