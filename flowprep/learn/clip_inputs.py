@@ -9,6 +9,7 @@ from flowprep.config import check_choice
 from flowprep.errors import ConfigError
 
 __all__ = [
+    "ChannelOrder",
     "ClipForm",
     "ClipInput",
     "ConsensusName",
@@ -29,6 +30,8 @@ StreamName = Literal["flow", "rgb", "rgb-difference", "both"]
 """What a user chooses. `both` is for networks that take flow and RGB together."""
 ClipForm = Literal["stack", "volume"]
 """`stack`: a clip is (C * L, H, W), with time in the channels. `volume`: it is (C, L, H, W)."""
+ChannelOrder = Literal["interleaved", "grouped"]
+"""The channels of a stack of flow: x1, y1, x2, y2, ... or x1 to xL, then y1 to yL."""
 NormalizationName = Literal[
     "px",
     "unit",

@@ -103,6 +103,8 @@ def fill_views(
             view[:] = _arrange(x, clip_input.form)
         return
     spec = dataset.config.flow
+    # The planes of a stack in groups are those of a volume.
+    form: ClipForm = "volume" if clip.channel_order == "grouped" else clip_input.form
     corners = [None if clip_input.has_magnitude else _corner(crop, clip) for crop in crops]
     box = None
     if len(crops) == 1 and corners[0] is not None and not clip.subtract_mean_flow:
@@ -119,7 +121,7 @@ def fill_views(
                 corner,
                 spec,
                 view,
-                form=clip_input.form,
+                form=form,
                 normalization=clip.normalization,
                 flip=crop.flip,
                 means_px=means_px,
@@ -130,7 +132,8 @@ def fill_views(
         x = crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
         if clip_input.has_magnitude:
             x = with_magnitude(x, spec.bound_px)
-        view[:] = _arrange(normalize_flow(x, clip.normalization, spec), clip_input.form)
+        arranged = _arrange(normalize_flow(x, clip.normalization, spec), form)
+        view[:] = arranged.reshape(view.shape)
 
 
 def _neighbors(

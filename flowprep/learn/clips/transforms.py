@@ -450,5 +450,8 @@ def to_stack(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def to_volume(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns (L, C, H, W) as a contiguous volume (C, L, H, W): channels outside, time inside."""
+    """Returns (L, C, H, W) as a contiguous volume (C, L, H, W): channels outside, time inside.
+
+    As one image, (C L, H, W), these are the channels of a stack in groups: x1, x2, ..., y1, y2, ...
+    """
     return np.ascontiguousarray(x.swapaxes(0, 1))

@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from flowprep.differences import mismatch
 from flowprep.errors import WeightsError
+from flowprep.learn.clip_inputs import ChannelOrder
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.weights.files import read_file
 from flowprep.learn.weights.foreign import rename
@@ -137,20 +139,29 @@ class Match:
         return not self.misfits and not self.absent
 
 
-def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadReport:
+def load_weights_into(
+    model: ClipModel,
+    path: str | os.PathLike[str],
+    *,
+    channel_order: ChannelOrder = "interleaved",
+) -> LoadReport:
     """Fills a model with a file's weights, and reports what became of every tensor.
 
     It accepts equal names and shapes; the names of other projects (`formats.FOREIGN`); a 2D network
     for TSN's base or for a 3D network (kernels are inflated); a first convolution over RGB for one
     over other channels (cross-modality). If the file lacks the classifier or has one for other
-    classes, the model keeps its initial classifier.
+    classes, the model keeps its initial classifier. `channel_order` is that of the stacks of flow
+    which the model will get.
 
     Raises WeightsError, and leaves the model unchanged, if anything else that the model needs is
-    missing or has another shape, and in all cases in which `read_weights` raises it.
+    missing or has another shape, and in all cases in which `read_weights` raises it. Raises
+    ConfigMismatchError for a first convolution over stacks in the other order of channels.
     """
     path = Path(path)
-    match = match_file(read_file(path), model)
+    file = read_file(path)
+    match = match_file(file, model)
     check_match(path, match, model)
+    _check_channel_order(file, match, model, channel_order)
     targets: dict[str, torch.Tensor] = model.state_dict()
     with torch.no_grad():
         for name, offer in match.filled.items():
@@ -261,6 +272,30 @@ def check_match(path: Path, match: Match, model: ClipModel) -> None:
         f"{path}: {told}. {found}Load weights of the same architecture, or make the model with the "
         "same options"
     )
+
+
+def _check_channel_order(
+    file: WeightsFile, match: Match, model: ClipModel, channel_order: ChannelOrder
+) -> None:
+    """Raises ConfigMismatchError for kernels over flow whose channels stand in another order.
+
+    A kernel of another number of channels was averaged over them, so that their order is gone.
+    """
+    has_stacks = any(one.stream == "flow" and one.form == "stack" for one in model.inputs)
+    if file.channel_order == channel_order or not has_stacks:
+        return
+    taken = [
+        name
+        for name in input_conv_names(model) & match.filled.keys()
+        if match.filled[name].value.shape[1] == match.offers[name].value.shape[1]
+    ]
+    if taken:
+        raise mismatch(
+            f"The weights in {file.path} are for stacks of flow in another order of channels",
+            {"clip.channel_order": (file.channel_order, channel_order)},
+            ("in the weights", "here"),
+            f"Give --channel-order {file.channel_order}, or other weights.",
+        )
 
 
 class _MisfitError(Exception):
