@@ -102,9 +102,11 @@ def fill_views(
             x = normalize_differences(cut[first], cut[second], clip.normalization)
             view[:] = _arrange(x, clip_input.form)
         return
+    if clip.channel_order == "grouped" and clip_input.form == "stack":
+        # The planes of a volume lie in this order: all x, then all y.
+        clip_input = dataclasses.replace(clip_input, form="volume")
+        views = views.reshape(len(crops), *clip_input.shape(clip.crop_px))
     spec = dataset.config.flow
-    # The planes of a stack in groups are those of a volume.
-    form: ClipForm = "volume" if clip.channel_order == "grouped" else clip_input.form
     corners = [None if clip_input.has_magnitude else _corner(crop, clip) for crop in crops]
     box = None
     if len(crops) == 1 and corners[0] is not None and not clip.subtract_mean_flow:
@@ -121,7 +123,7 @@ def fill_views(
                 corner,
                 spec,
                 view,
-                form=form,
+                form=clip_input.form,
                 normalization=clip.normalization,
                 flip=crop.flip,
                 means_px=means_px,
@@ -132,8 +134,7 @@ def fill_views(
         x = crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
         if clip_input.has_magnitude:
             x = with_magnitude(x, spec.bound_px)
-        arranged = _arrange(normalize_flow(x, clip.normalization, spec), form)
-        view[:] = arranged.reshape(view.shape)
+        view[:] = _arrange(normalize_flow(x, clip.normalization, spec), clip_input.form)
 
 
 def _neighbors(
