@@ -45,6 +45,7 @@ NormalizationName = Literal[
     "vmz",
     "torchvision-video",
     "slowfast",
+    "lrcn",
 ]
 """A published range of numbers; `flowprep.learn.normalizations` has each one's."""
 RecipeName = Literal[
@@ -68,6 +69,7 @@ RecipeName = Literal[
     "torchvision-video",
     "slow-4x16",
     "slow-8x8",
+    "lrcn",
 ]
 """A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]

@@ -7,10 +7,15 @@ from collections.abc import Callable
 from flowprep.learn.network_entry import Builder
 
 __all__ = [
+    "alexnet",
     "bn_inception",
+    "cnn_lstm",
     "cnn_m",
+    "frame_pooling",
+    "googlenet",
     "i3d",
     "i3d_resnet50",
+    "lrcn",
     "mc3_18",
     "mobilenet_v2",
     "r2d_18",
@@ -161,3 +166,33 @@ def slow() -> Builder:
     from flowprep.learn.models.slow import Slow
 
     return Slow
+
+
+def alexnet() -> Builder:
+    from flowprep.learn.models.alexnet import AlexNet
+
+    return AlexNet
+
+
+def googlenet() -> Builder:
+    from flowprep.learn.models.googlenet import GoogLeNet
+
+    return GoogLeNet
+
+
+def frame_pooling() -> Builder:
+    from flowprep.learn.models.frame_pooling import FramePooling
+
+    return FramePooling
+
+
+def cnn_lstm() -> Builder:
+    from flowprep.learn.models.cnn_lstm import CNNLSTM
+
+    return CNNLSTM
+
+
+def lrcn() -> Builder:
+    from flowprep.learn.models.lrcn import LRCN
+
+    return LRCN

@@ -11,11 +11,16 @@ from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ConsensusName, ShiftPlace
 
 __all__ = [
+    "CNNLSTMOptions",
+    "FrameBackbone",
+    "FramePoolingOptions",
     "NetworkOptions",
     "NonLocalKind",
     "NonLocalOptions",
     "NonLocalOver",
     "NonLocalStyle",
+    "PoolingName",
+    "StepScores",
     "TSMOptions",
     "TSMResNetOptions",
     "TSNOptions",
@@ -30,6 +35,12 @@ NonLocalOver = Literal["both", "space", "time"]
 """Which positions a non-local block compares (Wang et al., CVPR 2018, table 2d)."""
 NonLocalStyle = Literal["slowfast", "tsm", "mmaction2"]
 """Whose non-local blocks these are. Projects differ in the places and in two details."""
+FrameBackbone = Literal["googlenet", "alexnet", "vgg16", "resnet18", "resnet50", "bn-inception"]
+"""The 2D network that looks at each frame, below pooling or a recurrent network."""
+PoolingName = Literal["conv", "late", "slow", "local", "time-conv", "mean", "concat"]
+"""How the features of frames are joined (Ng et al., CVPR 2015, section 3.1)."""
+StepScores = Literal["weighted", "last", "max", "sum"]
+"""How the scores of all steps become those of a clip (Ng et al., CVPR 2015, section 3.2)."""
 VideoResNetVariant = Literal["torchvision", "vmz"]
 """Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
 
@@ -143,3 +154,34 @@ class VMZResNetOptions(VideoResNetOptions):
     """The same for the networks whose weights are VMZ's."""
 
     variant: VideoResNetVariant = "vmz"
+
+
+@dataclass(frozen=True)
+class FramePoolingOptions(NetworkOptions):
+    """The options of pooling over frames (Ng et al., CVPR 2015)."""
+
+    pooling: PoolingName = "conv"
+    """How the features of frames are joined. `conv`: maximum of their maps. `late`: of what fully
+    connected layers make of each. `slow`: in windows of 10 frames, then over windows. `local`: in
+    windows alone. `time-conv`: after a convolution over time. `mean` and `concat`: of vectors."""
+    backbone: FrameBackbone = "googlenet"
+    """The 2D network that looks at each frame."""
+
+    def __post_init__(self) -> None:
+        check_choice("pooling", self.pooling, PoolingName)
+        check_choice("backbone", self.backbone, FrameBackbone)
+
+
+@dataclass(frozen=True)
+class CNNLSTMOptions(NetworkOptions):
+    """The options of an LSTM over frames (Ng et al., CVPR 2015)."""
+
+    step_scores: StepScores = "weighted"
+    """How the scores of all steps are joined. `weighted`: their mean, later steps count more.
+    `last`: the last step alone. `max`: the maximum of each class. `sum`: their mean."""
+    backbone: FrameBackbone = "googlenet"
+    """The 2D network that looks at each frame."""
+
+    def __post_init__(self) -> None:
+        check_choice("step_scores", self.step_scores, StepScores)
+        check_choice("backbone", self.backbone, FrameBackbone)

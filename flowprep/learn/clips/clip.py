@@ -104,6 +104,7 @@ def fill_views(
         return
     if clip.channel_order == "grouped" and clip_input.form == "stack":
         # The planes of a volume lie in this order: all x, then all y.
+        assert views.flags.c_contiguous
         clip_input = dataclasses.replace(clip_input, form="volume")
         views = views.reshape(len(crops), *clip_input.shape(clip.crop_px))
     spec = dataset.config.flow

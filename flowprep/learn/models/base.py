@@ -42,6 +42,8 @@ class ClipModel(nn.Module, ABC):
     stages: tuple[tuple[str, ...], ...] = ()
     """The names of the modules of each stage, from the input to the classifier. `--freeze` counts
     them. Empty for a network that only knows its classifier."""
+    head: tuple[str, ...] = ()
+    """The names of the modules behind the last maps. Empty for a network without `extract_maps`."""
     frozen_norms: tuple[nn.Module, ...] = ()
     """Batch norms that keep their statistics: `train` leaves them in eval mode."""
 
@@ -55,6 +57,13 @@ class ClipModel(nn.Module, ABC):
 
         Takes the same arguments as `forward`.
         """
+
+    def extract_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the last maps (N, C, h, w) of images (N, C, H, W), for a network over time.
+
+        Raises ConfigError for a network that is no base of such networks.
+        """
+        raise ConfigError(f"maps are those of 2D networks, got {type(self).__name__}")
 
     @abstractmethod
     def classify(self, features: torch.Tensor) -> torch.Tensor:

@@ -93,6 +93,7 @@ class ResNet(ClipModel):
     """A residual network over (N, C, H, W), with H and W of any size."""
 
     stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+    head = ("fc",)
 
     def __init__(
         self,
@@ -126,6 +127,10 @@ class ResNet(ClipModel):
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 512 * expansion * width)."""
+        return self.avgpool(self.extract_maps(x)).flatten(1)  # (N, 512e)
+
+    def extract_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the last map, (N, 512 * expansion * width, H / 32, W / 32)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))  # (N, 64, H/4, W/4)
         x = self.layer1(x)  # (N, 64e, H/4, W/4)
         if self.num_pooled_segments is not None:
@@ -133,8 +138,7 @@ class ResNet(ClipModel):
         x = self.layer2(x)  # (N, 128e, H/8, W/8)
         x = self.layer3(x)  # (N, 256e, H/16, W/16)
         x = self.layer4(x)  # (N, 512e, H/32, W/32)
-        x = self.avgpool(x)  # (N, 512e, 1, 1)
-        return x.flatten(1)  # (N, 512e)
+        return x
 
     def insert_shifts(
         self,
