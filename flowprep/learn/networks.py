@@ -343,8 +343,8 @@ NETWORKS: dict[str, Network] = {
         builders.cnn_lstm,
         volumes(30),
         "Ng et al., Beyond Short Snippets (CVPR 2015)",
-        "A 2D network over each frame, up to 120 of them, and five layers of LSTM. Every step has a "
-        "loss.",
+        "A 2D network over each frame, up to 120 of them, and five layers of LSTM. Every step has "
+        "a loss.",
         "UCF101: both 88.6, RGB 82.6; Sports-1M: both 73.1 (the best networks of the paper)",
         options=CNNLSTMOptions,
     ),

@@ -138,9 +138,9 @@ class _Training:
         # ---- the state of the training
         checkpoint = process.share(folder.last(config) if process.is_main else None)
         self.tasks = name_tasks(datasets, config, checkpoint)
-        check_losses(config, self.tasks)
         torch.manual_seed(config.seed)
         self.network = build_model(config, [len(task.class_names) for task in self.tasks])
+        check_losses(config, self.tasks, self.network)
         losses = [task.loss for task in self.tasks]
         self.clips = TrainingClips(datasets, config, self.network.inputs, losses=losses)
         self.groups = [[self.tasks[n] for n in heads] for heads in self.clips.targets.groups]

@@ -42,8 +42,17 @@ class ClipModel(nn.Module, ABC):
     stages: tuple[tuple[str, ...], ...] = ()
     """The names of the modules of each stage, from the input to the classifier. `--freeze` counts
     them. Empty for a network that only knows its classifier."""
+    new_layers: tuple[str, ...] = ()
+    """The names of modules above the trunk that have no part in its own classification, such as an
+    LSTM over a network for images. They begin anew if a file has the trunk alone."""
+    towers: tuple[str, ...] = ()
+    """The names of parts of which each takes the weights of a whole network of one stream."""
+    has_one_loss: bool = False
+    """Whether a network that answers several times has one loss, that of the joined answers."""
+    excludes_classes: bool = False
+    """Whether joining answers takes for granted that a video has one class."""
     head: tuple[str, ...] = ()
-    """The names of the modules behind the last maps. Empty for a network without `extract_maps`."""
+    """The names of the modules behind the last maps. Empty without `extract_maps`."""
     frozen_norms: tuple[nn.Module, ...] = ()
     """Batch norms that keep their statistics: `train` leaves them in eval mode."""
 
@@ -81,6 +90,11 @@ class ClipModel(nn.Module, ABC):
         """The modules of each stage behind which a non-local block may stand: blocks of layers, or
         sequences of such blocks."""
         return self.stages
+
+    @property
+    def input_channels(self) -> tuple[int, ...]:
+        """The channels that the first convolution over each input sees."""
+        return tuple(one.num_channels for one in self.inputs)
 
     def insert_shifts(self, *args: Any, **kwargs: Any) -> None:
         """Puts TSM's shifts in; see `flowprep.learn.models.tsm`.
@@ -122,7 +136,9 @@ class ClipModel(nn.Module, ABC):
     def forward(self, *clips: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits. While it trains, returns the result of `answer`."""
         features = self.extract_features(*clips)
-        return self.answer(features) if self.training else self.classify(features)
+        if self.training and not self.has_one_loss:
+            return self.answer(features)
+        return self.classify(features)
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:

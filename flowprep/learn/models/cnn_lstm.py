@@ -19,7 +19,7 @@ from torch import nn
 
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.models.base import ClipModel
-from flowprep.learn.models.per_frame import base_stages, each_frame, vector_base
+from flowprep.learn.models.per_frame import base_stages, by_clip, each_frame, vector_base
 from flowprep.learn.network_options import FrameBackbone, StepScores
 
 __all__ = ["CNNLSTM", "StepModel", "linear_gain"]
@@ -45,7 +45,7 @@ class StepModel(ClipModel):
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the LSTM's output at each of T steps, (N, H, T), from clips (N, C, T, H, W)."""
-        vectors = self.frame_vectors(each_frame(x)).unflatten(0, (len(x), -1))  # (N, T, F)
+        vectors = by_clip(self.frame_vectors(each_frame(x)), len(x))  # (N, T, F)
         steps: torch.Tensor = self.lstm(vectors)[0]  # (N, T, H)
         return steps.transpose(1, 2)
 
@@ -55,7 +55,7 @@ class StepModel(ClipModel):
         return logits
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """Returns (N, num_classes) logits: the logarithms of what `step_scores` makes of softmax."""
+        """Returns (N, num_classes) logits, which `step_scores` makes of those of the steps."""
         return self.join_answers(self.answer(features))
 
     def answer_weights(self, num_answers: int) -> torch.Tensor:
@@ -101,6 +101,7 @@ class CNNLSTM(StepModel):
         super().__init__(inputs)
         (clip,) = self.inputs
         self.step_scores = step_scores
+        self.excludes_classes = step_scores != "last"
         self.base, length, _ = vector_base(backbone, clip, width)
         self.stages = (*base_stages(self.base), ("lstm",))
         cells = max(1, round(512 * width))

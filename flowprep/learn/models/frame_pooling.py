@@ -31,7 +31,7 @@ from torch.nn import functional as F  # noqa: N812
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.models.base import ClipModel
-from flowprep.learn.models.per_frame import base_stages, each_frame, map_base, vector_base
+from flowprep.learn.models.per_frame import base_stages, by_clip, each_frame, map_base, vector_base
 from flowprep.learn.network_options import FrameBackbone, PoolingName
 
 __all__ = ["FramePooling", "num_windows"]
@@ -110,13 +110,13 @@ class FramePooling(ClipModel):
             )
         frames = each_frame(x)  # (N T, C, H, W)
         if self.pooling in ("mean", "concat"):
-            vectors = self.base.extract_features(frames).unflatten(0, (len(x), -1))  # (N, T, F)
+            vectors = by_clip(self.base.extract_features(frames), len(x))  # (N, T, F)
             return vectors.mean(1) if self.pooling == "mean" else self._first(vectors.flatten(1))
         maps = self.base.extract_maps(frames)  # (N T, C, h, w)
         if self.pooling == "late":
             vectors = self._second(self._first(self._flat(maps)))  # (N T, 4096)
-            return vectors.unflatten(0, (len(x), -1)).amax(1)  # (N, 4096)
-        maps = maps.unflatten(0, (len(x), -1))  # (N, T, C, h, w)
+            return by_clip(vectors, len(x)).amax(1)  # (N, 4096)
+        maps = by_clip(maps, len(x))  # (N, T, C, h, w)
         if self.pooling == "time-conv":
             found = F.relu(self.time(maps.transpose(1, 2)))  # (N, C, W, h, w)
             return self._second(self._first(self._flat(found.amax(2))))
@@ -125,7 +125,7 @@ class FramePooling(ClipModel):
         windows = self._windows(maps)  # (N, W, C, h, w)
         vectors = self._first(self._flat(windows.flatten(0, 1)))  # (N W, 4096)
         if self.pooling == "slow":
-            return self._second(vectors.unflatten(0, (len(x), -1)).amax(1))  # (N, 4096)
+            return self._second(by_clip(vectors, len(x)).amax(1))  # (N, 4096)
         return self._second(vectors).reshape(len(x), -1)  # (N, W 4096)
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,10 @@
 """LRCN of Donahue et al., "Long-term Recurrent Convolutional Networks" (CVPR 2015), for activity
 recognition: an LSTM of one layer over the fc6 of single frames.
 
-Layers and names follow the release (LisaAnne/lisa-caffe-public, examples/LRCN_activity_recognition,
-train_test_lstm_RGB.prototxt). The 2D network is between CaffeNet's and Zeiler and Fergus': at 227 px
-a map is 111 -> 55 -> 26 -> 13 -> 6 px wide. Every step has a loss. The scores of a clip are the mean
-of the steps' softmax. Flow has three channels: x, y and the magnitude.
+Layers and names follow the release (LisaAnne/lisa-caffe-public, train_test_lstm_RGB.prototxt in
+examples/LRCN_activity_recognition). The 2D network is between CaffeNet's and Zeiler and Fergus': at
+227 px a map is 111 -> 55 -> 26 -> 13 -> 6 px wide. Every step has a loss. The scores of a clip are
+the mean of the steps' softmax. Flow has three channels: x, y and the magnitude.
 """
 
 from __future__ import annotations

@@ -48,9 +48,9 @@ class MultiTask(nn.Module):
         While it trains, a model that answers several times gives (N, J, num_classes[k]).
         """
         features = self.extract_features(*clips)
-        return (
-            self._split(self.model.answer(features)) if self.training else self.classify(features)
-        )
+        if self.training and not self.model.has_one_loss:
+            return self._split(self.model.answer(features))
+        return self.classify(features)
 
     def extract_features(self, *clips: torch.Tensor) -> torch.Tensor:
         """Returns the features of the network below the heads."""

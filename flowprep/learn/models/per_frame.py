@@ -17,7 +17,7 @@ from flowprep.learn.models.googlenet import GoogLeNet
 from flowprep.learn.models.resnet import resnet18, resnet50
 from flowprep.learn.network_options import FrameBackbone
 
-__all__ = ["FrameBase", "base_stages", "each_frame", "map_base", "vector_base"]
+__all__ = ["FrameBase", "base_stages", "by_clip", "each_frame", "map_base", "vector_base"]
 
 _BACKBONES: dict[FrameBackbone, tuple[Callable[..., ClipModel], int]] = {
     "googlenet": (GoogLeNet, 1),
@@ -77,6 +77,11 @@ def base_stages(base: ClipModel) -> tuple[tuple[str, ...], ...]:
 def each_frame(x: torch.Tensor) -> torch.Tensor:
     """Returns the frames of clips (N, C, T, H, W) as images (N T, C, H, W)."""
     return x.transpose(1, 2).flatten(0, 1)
+
+
+def by_clip(x: torch.Tensor, num_clips: int) -> torch.Tensor:
+    """Returns what was made of each frame, (N T, ...), by clip and frame: (N, T, ...)."""
+    return x.reshape(num_clips, -1, *x.shape[1:])
 
 
 def _make(backbone: FrameBackbone, clip: ClipInput, width: float) -> ClipModel:

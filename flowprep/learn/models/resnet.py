@@ -127,7 +127,8 @@ class ResNet(ClipModel):
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 512 * expansion * width)."""
-        return self.avgpool(self.extract_maps(x)).flatten(1)  # (N, 512e)
+        averages: torch.Tensor = self.avgpool(self.extract_maps(x))  # (N, 512e, 1, 1)
+        return averages.flatten(1)  # (N, 512e)
 
     def extract_maps(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the last map, (N, 512 * expansion * width, H / 32, W / 32)."""
@@ -137,8 +138,8 @@ class ResNet(ClipModel):
             x = temporal_pool(x, self.num_pooled_segments)  # half as many segments
         x = self.layer2(x)  # (N, 128e, H/8, W/8)
         x = self.layer3(x)  # (N, 256e, H/16, W/16)
-        x = self.layer4(x)  # (N, 512e, H/32, W/32)
-        return x
+        maps: torch.Tensor = self.layer4(x)  # (N, 512e, H/32, W/32)
+        return maps
 
     def insert_shifts(
         self,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ __all__ = [
 FOREIGN_PREFIXES = ("", "model.", "base.", "model.base.")
 """Possible prefixes of a network's own names in a file: those of our MultiTask and TSN."""
 OWN_PREFIXES = ("", "base.")
-"""The same prefixes in the model that is loaded into."""
+"""The same prefixes in the model that is loaded into. Its towers have more."""
 
 _MOST = 5
 """How many names of each kind a short report has."""
@@ -202,7 +202,7 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
         ours, left = found[1].convert(file, model)
     else:
         ours, left = rename(found[1], file.tensors)
-    offers = _under_prefixes(ours, targets)
+    offers = _under_prefixes(ours, targets, model.towers)
     if found is not None and found[1].norm_eps is not None:
         offers = _with_epsilon(offers, model, found[1].norm_eps)
     used = {source for offer in offers.values() for source in offer.source}
@@ -235,6 +235,10 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
     for pattern, reason in _NEUTRAL:
         if not any(pattern.search(name) for name in offers):
             missing |= {name: reason for name in absent if pattern.search(name)}
+    for part in model.new_layers:
+        if not any(name.startswith(f"{part}.") for name in offers):
+            reason = "a layer above the trunk, which begins anew: the file has none"
+            missing |= {name: reason for name in absent if name.startswith(f"{part}.")}
     return Match(
         found and found[0],
         offers,
@@ -318,14 +322,22 @@ def _fit(offer: Offer, target: torch.Tensor, *, is_input: bool) -> Offer:
 
 
 def _under_prefixes(
-    ours: Mapping[str, Offer], targets: Mapping[str, torch.Tensor]
+    ours: Mapping[str, Offer], targets: Mapping[str, torch.Tensor], towers: Sequence[str]
 ) -> dict[str, Offer]:
-    """Returns the offers for the model's tensors, by the prefixes with the most matches."""
+    """Returns the offers for the model's tensors, by the prefixes with the most matches.
+
+    A file of one network fills all towers.
+    """
     pairs = max(
         (
-            {own + name.removeprefix(foreign): name for name in ours if name.startswith(foreign)}
+            {
+                own + name.removeprefix(foreign): name
+                for name in ours
+                if name.startswith(foreign)
+                for own in together
+            }
             for foreign in FOREIGN_PREFIXES
-            for own in OWN_PREFIXES
+            for together in (*((own,) for own in OWN_PREFIXES), tuple(f"{one}." for one in towers))
         ),
         key=lambda names: len(names.keys() & targets.keys()),
     )
@@ -367,7 +379,7 @@ def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 def input_conv_names(model: ClipModel) -> frozenset[str]:
     """Returns the names of the weights that see the clip: for each input, the first convolution
     with that number of channels."""
-    left = [one.num_channels for one in model.inputs]
+    left = list(model.input_channels)
     found = set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels in left:
