@@ -1,4 +1,4 @@
-"""Features of frames, pooled over time: what each pooling sees of the order of frames, and windows."""
+"""Features of frames, pooled over time: what each pooling sees of their order, and windows."""
 
 from __future__ import annotations
 
@@ -104,12 +104,8 @@ def test_a_convolution_over_time_that_picks_a_frame_is_conv_pooling_of_it() -> N
 def test_the_mean_is_that_of_the_base() -> None:
     model, x = small("mean"), clips(4, 32)
     base = resnet18(stack(2), 5, width=1 / 16)
-    base.load_state_dict(
-        {
-            **{n: v for n, v in model.base.state_dict().items()},
-            **{f"fc.{name}": value for name, value in model.fc.state_dict().items()},
-        }
-    )
+    head = {f"fc.{name}": value for name, value in model.fc.state_dict().items()}
+    base.load_state_dict(model.base.state_dict() | head)
 
     each = base.eval()(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (2, 4))
 
