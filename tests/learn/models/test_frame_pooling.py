@@ -43,14 +43,22 @@ def test_the_order_of_frames_matters_to_some_poolings_alone(pooling: PoolingName
     assert torch.allclose(logits, shuffled, rtol=1e-4, atol=1e-5) == (pooling in BLIND)
 
 
-@pytest.mark.parametrize("backbone", get_args(FrameBackbone))
-@pytest.mark.parametrize("pooling", ["conv", "late", "mean"])
+@pytest.mark.parametrize(
+    ("pooling", "backbone"),
+    [
+        *(("conv", backbone) for backbone in get_args(FrameBackbone)),
+        *((p, "alexnet") for p in BLIND[1:]),
+    ],
+)
 @torch.no_grad()
 def test_a_still_clip_is_one_frame(pooling: PoolingName, backbone: FrameBackbone) -> None:
     model = small(pooling, backbone=backbone)
     frame = clips(1)
 
-    torch.testing.assert_close(model(frame.expand(-1, -1, 3, -1, -1)), model(frame))
+    found, expected = model(frame.expand(-1, -1, 3, -1, -1)), model(frame)
+
+    assert expected.std() > 0
+    torch.testing.assert_close(found / expected.std(), expected / expected.std(), atol=1e-4, rtol=0)
 
 
 def test_windows_are_of_ten_frames_five_apart() -> None:
