@@ -9,6 +9,7 @@ from flowprep.config import check_choice
 from flowprep.errors import ConfigError
 
 __all__ = [
+    "ChannelOrder",
     "ClipForm",
     "ClipInput",
     "ConsensusName",
@@ -29,6 +30,8 @@ StreamName = Literal["flow", "rgb", "rgb-difference", "both"]
 """What a user chooses. `both` is for networks that take flow and RGB together."""
 ClipForm = Literal["stack", "volume"]
 """`stack`: a clip is (C * L, H, W), with time in the channels. `volume`: it is (C, L, H, W)."""
+ChannelOrder = Literal["interleaved", "grouped"]
+"""The channels of a stack of flow: x1, y1, x2, y2, ... or x1 to xL, then y1 to yL."""
 NormalizationName = Literal[
     "px",
     "unit",
@@ -42,6 +45,7 @@ NormalizationName = Literal[
     "vmz",
     "torchvision-video",
     "slowfast",
+    "lrcn",
 ]
 """A published range of numbers; `flowprep.learn.normalizations` has each one's."""
 RecipeName = Literal[
@@ -69,6 +73,7 @@ RecipeName = Literal[
     "i3d-lstm",
     "i3d-fused",
     "gru-rcn",
+    "lrcn",
 ]
 """A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]
@@ -139,6 +144,11 @@ class ClipInput:
         """
         channels = _CHANNELS[self.stream] + self.has_magnitude
         return channels * (self.num_frames if self.form == "stack" else self.stack_length)
+
+    @property
+    def has_stacks(self) -> bool:
+        """Whether the channels hold flow fields one after the other, in an order of their own."""
+        return self.stream == "flow" and (self.form == "stack" or self.stack_length > 1)
 
     @property
     def span(self) -> int:

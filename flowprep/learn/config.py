@@ -20,7 +20,13 @@ import msgspec
 
 from flowprep.config import build_spec, check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ClipInput, NormalizationName, StreamName, sees_flow
+from flowprep.learn.clip_inputs import (
+    ChannelOrder,
+    ClipInput,
+    NormalizationName,
+    StreamName,
+    sees_flow,
+)
 from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs, find_network, make_options
 
@@ -130,6 +136,9 @@ class ClipSpec:
     """How fields become a stack (Simonyan and Zisserman 2014). `plain`: in their order.
     `bidirectional`: half of the fields are forward, half backward. `trajectory`: the flow is
     sampled along the motion."""
+    channel_order: ChannelOrder = "interleaved"
+    """Order of the channels of a stack of flow. `interleaved`: x1, y1, x2, y2 and so on, as in
+    published weights. `grouped`: x1 to xL, then y1 to yL."""
     num_segments: int = 1
     """Number of equal segments in a video. Each segment gives one clip, and the network sees all
     clips together. The default is the network's published number."""
@@ -153,6 +162,7 @@ class ClipSpec:
     def __post_init__(self) -> None:
         check_choice("stream", self.stream, StreamName)
         check_choice("stack", self.stack, StackName)
+        check_choice("channel_order", self.channel_order, ChannelOrder)
         check_choice("sampling", self.sampling, SamplingName)
         check_choice("normalization", self.normalization, NormalizationName)
         _check_at_least(self, 1, "num_frames", "frame_stride", "num_segments")
@@ -163,6 +173,7 @@ class ClipSpec:
         if not sees_flow(self.stream):
             for name, plain in (
                 ("stack", "plain"),
+                ("channel_order", "interleaved"),
                 ("subtract_mean_flow", False),
                 ("scale_vectors", False),
             ):
@@ -346,11 +357,17 @@ class TrainConfig:
     """Show each class equally often, however many videos it has. An epoch stays as long."""
 
     def __post_init__(self) -> None:
-        clip_inputs(self.model.model, self.clip.stream)
+        inputs = clip_inputs(self.model.model, self.clip.stream)
         if self.augment.random_strides and self.clip.stack != "plain":
             raise ConfigError(
                 f"random_strides are for stack plain, got {self.augment.random_strides} and stack "
                 f"{self.clip.stack}; leave one of them out"
+            )
+        order = self.clip.channel_order
+        if order != "interleaved" and not any(one.has_stacks for one in inputs):
+            raise ConfigError(
+                f"channel_order is for networks that take stacks of flow; with "
+                f"{self.model.model} it must be interleaved, got {order}"
             )
 
     @property

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import StreamName
+from flowprep.learn.clip_inputs import ChannelOrder, StreamName
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.networks import clip_inputs, find_network, make_options
 from flowprep.learn.weights.towers import start_from
@@ -26,6 +26,7 @@ def create_model(
     dropout: float | None = None,
     crop_px: int = 224,
     num_segments: int | None = None,
+    channel_order: ChannelOrder = "interleaved",
     **options: Any,
 ) -> ClipModel:
     """Creates the network called `name`, with new weights or with `weights` from a file.
@@ -36,8 +37,9 @@ def create_model(
     `num_segments` is the number of clips that a network over segments joins. `dropout` is the
     probability that a feature is dropped before the classifier. The defaults of these four are the
     published values. `width` multiplies the channels of every layer. `crop_px` matters only for
-    networks that are built for one crop size. `options` are the network's own options; its entry in
-    `flowprep.learn.networks` names their type.
+    networks that are built for one crop size. `channel_order` is that of the stacks of flow which
+    the network will get: weights for the other order are refused. `options` are the network's own
+    options; its entry in `flowprep.learn.networks` names their type.
 
     Raises ConfigError for an unknown name, for a value that breaks a rule, and for an option that
     the network does not have, unless the value is that option's default.
@@ -72,5 +74,5 @@ def create_model(
         options=own,
     )
     if weights is not None:
-        start_from(model, weights)
+        start_from(model, weights, channel_order=channel_order)
     return model

@@ -7,14 +7,19 @@ from collections.abc import Callable
 from flowprep.learn.network_entry import Builder
 
 __all__ = [
+    "alexnet",
     "bn_inception",
+    "cnn_lstm",
     "cnn_m",
+    "frame_pooling",
+    "googlenet",
     "gru_rcn",
     "i3d",
     "i3d_fused",
     "i3d_lstm",
     "i3d_resnet50",
     "inception_v1",
+    "lrcn",
     "mc3_18",
     "mobilenet_v2",
     "r2d_18",
@@ -203,3 +208,33 @@ def two_stream_fusion() -> Builder:
     from flowprep.learn.models.two_stream_fusion import TwoStreamFusion
 
     return TwoStreamFusion
+
+
+def alexnet() -> Builder:
+    from flowprep.learn.models.alexnet import AlexNet
+
+    return AlexNet
+
+
+def googlenet() -> Builder:
+    from flowprep.learn.models.googlenet import GoogLeNet
+
+    return GoogLeNet
+
+
+def frame_pooling() -> Builder:
+    from flowprep.learn.models.frame_pooling import FramePooling
+
+    return FramePooling
+
+
+def cnn_lstm() -> Builder:
+    from flowprep.learn.models.cnn_lstm import CNNLSTM
+
+    return CNNLSTM
+
+
+def lrcn() -> Builder:
+    from flowprep.learn.models.lrcn import LRCN
+
+    return LRCN

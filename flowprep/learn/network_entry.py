@@ -98,9 +98,14 @@ def stacks(num_fields: int = 10) -> dict[StreamName, tuple[ClipInput, ...]]:
     }
 
 
-def volumes(num_frames: int, frame_stride: int = 1) -> dict[StreamName, tuple[ClipInput, ...]]:
+def volumes(
+    num_frames: int, frame_stride: int = 1, *, has_magnitude: bool = False
+) -> dict[StreamName, tuple[ClipInput, ...]]:
     """Returns the inputs of a network over volumes: so many fields or frames."""
+    flow = ClipInput(
+        "flow", "flow", "volume", num_frames, frame_stride, has_magnitude=has_magnitude
+    )
     return {
-        "flow": (ClipInput("flow", "flow", "volume", num_frames, frame_stride),),
+        "flow": (flow,),
         "rgb": (ClipInput("rgb", "rgb", "volume", num_frames, frame_stride),),
     }

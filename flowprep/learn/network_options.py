@@ -12,7 +12,10 @@ from flowprep.learn.clip_inputs import ConsensusName, ShiftPlace
 
 __all__ = [
     "BackboneName",
+    "CNNLSTMOptions",
     "CellName",
+    "FrameBackbone",
+    "FramePoolingOptions",
     "FusionInit",
     "GRURCNOptions",
     "NetworkOptions",
@@ -20,7 +23,9 @@ __all__ = [
     "NonLocalOptions",
     "NonLocalOver",
     "NonLocalStyle",
+    "PoolingName",
     "RecurrentCNNOptions",
+    "StepScores",
     "StreamFusionKind",
     "TSMOptions",
     "TSMResNetOptions",
@@ -43,6 +48,12 @@ StreamFusionKind = Literal["sum", "max", "concat", "conv", "bilinear", "conv3d"]
 """How two maps become one (Feichtenhofer et al., CVPR 2016, section 3.1)."""
 FusionInit = Literal["weighted-sum", "sum", "spatial", "temporal", "random"]
 """With which weights a fusion by convolution starts."""
+FrameBackbone = Literal["googlenet", "alexnet", "vgg16", "resnet18", "resnet50", "bn-inception"]
+"""The 2D network that looks at each frame, below pooling or a recurrent network."""
+PoolingName = Literal["conv", "late", "slow", "local", "time-conv", "mean", "concat"]
+"""How the features of frames are joined (Ng et al., CVPR 2015, section 3.1)."""
+StepScores = Literal["weighted", "last", "max", "sum"]
+"""How the scores of all steps become those of a clip (Ng et al., CVPR 2015, section 3.2)."""
 VideoResNetVariant = Literal["torchvision", "vmz"]
 """Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
 CellName = Literal["plain", "gru", "lstm"]
@@ -211,3 +222,33 @@ class TwoStreamFusionOptions(NetworkOptions):
         check_choice("fusion_init", self.fusion_init, FusionInit)
         if self.towers not in (1, 2):
             raise ConfigError(f"towers must be 1 or 2, got {self.towers}")
+
+
+class FramePoolingOptions(NetworkOptions):
+    """The options of pooling over frames (Ng et al., CVPR 2015)."""
+
+    pooling: PoolingName = "conv"
+    """How the features of frames are joined. `conv`: maximum of their maps. `late`: of what fully
+    connected layers make of each. `slow`: in windows of 10 frames, then over windows. `local`: in
+    windows alone. `time-conv`: after a convolution over time. `mean` and `concat`: of vectors."""
+    backbone: FrameBackbone = "googlenet"
+    """The 2D network that looks at each frame."""
+
+    def __post_init__(self) -> None:
+        check_choice("pooling", self.pooling, PoolingName)
+        check_choice("backbone", self.backbone, FrameBackbone)
+
+
+@dataclass(frozen=True)
+class CNNLSTMOptions(NetworkOptions):
+    """The options of an LSTM over frames (Ng et al., CVPR 2015)."""
+
+    step_scores: StepScores = "weighted"
+    """How the scores of all steps are joined. `weighted`: their mean, later steps count more.
+    `last`: the last step alone. `max`: the maximum of each class. `sum`: their mean."""
+    backbone: FrameBackbone = "googlenet"
+    """The 2D network that looks at each frame."""
+
+    def __post_init__(self) -> None:
+        check_choice("step_scores", self.step_scores, StepScores)
+        check_choice("backbone", self.backbone, FrameBackbone)

@@ -17,6 +17,8 @@ from flowprep.learn import network_builders as builders
 from flowprep.learn.clip_inputs import ClipInput, NormalizationName, RecipeName, StreamName
 from flowprep.learn.network_entry import Builder, Network, stacks, volumes
 from flowprep.learn.network_options import (
+    CNNLSTMOptions,
+    FramePoolingOptions,
     NetworkOptions,
     NonLocalOptions,
     TSMOptions,
@@ -171,6 +173,23 @@ NETWORKS: dict[str, Network] = {
         "UCF101 split 1: flow 80.4, RGB 78.5 (bryanyzhu/two-stream-pytorch)",
         normalization="tsn-rgb",
         recipe="yjxiong-two-stream",
+    ),
+    "alexnet": Network(
+        builders.alexnet,
+        stacks(),
+        "Krizhevsky et al., ImageNet Classification (NIPS 2012)",
+        "Five convolutions and three fully connected layers, in torchvision's form of one column.",
+        normalization="tsn-resnet",
+        subtract_mean_flow=True,
+        recipe="two-stream",
+    ),
+    "googlenet": Network(
+        builders.googlenet,
+        stacks(),
+        "Szegedy et al., Going Deeper with Convolutions (CVPR 2015)",
+        "Nine inception blocks, in torchvision's form with batch norm.",
+        subtract_mean_flow=True,
+        recipe="two-stream",
     ),
     "bn-inception": Network(
         builders.bn_inception,
@@ -333,6 +352,34 @@ NETWORKS: dict[str, Network] = {
         has_one_size=True,
     ),
     **RECURRENT_NETWORKS,
+    "frame-pooling": Network(
+        builders.frame_pooling,
+        volumes(30),
+        "Ng et al., Beyond Short Snippets (CVPR 2015)",
+        "A 2D network over each frame, up to 120 of them. What it finds is pooled over time.",
+        "UCF101: both 88.6, RGB 82.6; Sports-1M: both 73.1 (the best networks of the paper)",
+        options=FramePoolingOptions,
+    ),
+    "cnn-lstm": Network(
+        builders.cnn_lstm,
+        volumes(30),
+        "Ng et al., Beyond Short Snippets (CVPR 2015)",
+        "A 2D network over each frame, up to 120 of them, and five layers of LSTM. Every step has "
+        "a loss.",
+        "UCF101: both 88.6, RGB 82.6; Sports-1M: both 73.1 (the best networks of the paper)",
+        options=CNNLSTMOptions,
+    ),
+    "lrcn": Network(
+        builders.lrcn,
+        volumes(16, has_magnitude=True),
+        "Donahue et al., Long-term Recurrent Convolutional Networks (CVPR 2015)",
+        "Five convolutions and a fully connected layer over each frame, and one layer of LSTM. "
+        "Flow has its magnitude as a third channel.",
+        crop_px=227,
+        normalization="lrcn",
+        recipe="lrcn",
+        has_one_size=True,
+    ),
 }
 """The networks by name."""
 

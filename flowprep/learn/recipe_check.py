@@ -27,7 +27,7 @@ __all__ = ["check_extraction", "check_recipe", "data_differences", "recipe_notes
 
 _CLIP_FIELDS = (
     *("num_frames", "frame_stride", "num_segments", "normalization", "subtract_mean_flow"),
-    *("resize_short_px", "crop_px"),
+    *("resize_short_px", "crop_px", "channel_order"),
 )
 """What of a clip a recipe decides."""
 

@@ -360,6 +360,16 @@ _RECIPES: dict[RecipeName, Recipe] = {
     ),
     **FUSION_RECIPES,
     **RECURRENT_RECIPES,
+    "lrcn": Recipe(
+        "LRCN, UCF101",
+        "Donahue et al., LRCN (CVPR 2015); LisaAnne/lisa-caffe-public",
+        ("lrcn",),
+        _stream_recipes("lrcn", "lrcn", "volume", VIEWS["250"]),
+        (
+            "The release's classifier has ten times the rate of the other layers.",
+            "The release tests clips that begin every 8 frames, and not 25 clips.",
+        ),
+    ),
 }
 
 RECIPES: dict[RecipeName, Recipe] = {

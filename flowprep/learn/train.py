@@ -156,7 +156,8 @@ class _Training:
         )
         if checkpoint is None and config.model.weights is not None:
             trunk = self.network.model if isinstance(self.network, MultiTask) else self.network
-            loaded = start_from(trunk, config.model.weights)
+            order = config.clip.channel_order
+            loaded = start_from(trunk, config.model.weights, channel_order=order)
             self.notes = (*self.notes, loaded.summary())
         for note in self.notes:
             self.on_note(note)

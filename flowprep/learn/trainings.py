@@ -278,6 +278,30 @@ _TWO_STREAM_FUSION: dict[StreamName, TrainConfig] = {
 }
 
 
+def _lrcn(
+    stream: StreamName, num_steps: int, milestones: tuple[int, ...], clip_gradient: float
+) -> TrainConfig:
+    """Returns LRCN's training on UCF101 (LisaAnne/lisa-caffe-public, lstm_solver_*.prototxt).
+
+    24 videos a step with 16 frames each, rate .001 and a tenth of it at each milestone, decay .005.
+    """
+    return TrainConfig(
+        ModelSpec("lrcn"),
+        ClipSpec(stream, 16, normalization="lrcn", crop_px=227),
+        AugmentSpec("random"),
+        OptimizationSpec(
+            24,
+            accumulate=4,
+            num_steps=num_steps,
+            learning_rate=0.001,
+            weight_decay=0.005,
+            schedule="step",
+            milestones=tuple(step / num_steps for step in milestones),
+            clip_gradient_norm=clip_gradient,
+        ),
+    )
+
+
 TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
     "two-stream": _TWO_STREAM_STREAMS,
     "tsn": _TSN,
@@ -290,5 +314,9 @@ TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
     "vmz-rgb": _VMZ_RGB,
     **RECURRENT_TRAININGS,
     "two-stream-fusion": _TWO_STREAM_FUSION,
+    "lrcn": {
+        "flow": _lrcn("flow", 70000, (20000, 40000, 60000), 15),
+        "rgb": _lrcn("rgb", 30000, (10000, 20000), 5),
+    },
 }
 """The published trainings by recipe and stream."""

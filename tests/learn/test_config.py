@@ -85,6 +85,17 @@ def test_a_stored_field_too_many_or_too_few_is_refused(place: tuple[str, ...]) -
         (ClipSpec, {"resize_short_px": 128}, "resize_short_px must be >= crop_px, got 128 < 224"),
         (ClipSpec, {"stream": "rgb", "subtract_mean_flow": True}, "is for stream flow"),
         (ClipSpec, {"stream": "rgb", "normalization": "px"}, "px is for stream flow"),
+        (ClipSpec, {"channel_order": "mixed"}, "channel_order must be one of interleaved, grouped"),
+        (
+            ClipSpec,
+            {"stream": "rgb", "channel_order": "grouped"},
+            "channel_order is for stream flow; .* must be interleaved, got grouped",
+        ),
+        (
+            TrainConfig,
+            {"model": ModelSpec("i3d"), "clip": ClipSpec(channel_order="grouped")},
+            "channel_order is for networks that take stacks of flow; with i3d it must be interl",
+        ),
         (AugmentSpec, {"scales": ()}, "scales must be one or more"),
         (AugmentSpec, {"scales": (1.5,)}, r"scales .* in \(0, 1\]"),
         (AugmentSpec, {"scales": (0.5, 1.0)}, "from large to small"),
@@ -119,7 +130,7 @@ def test_every_model_has_a_default_that_can_be_built(model: str, stream: InputSt
     small = dataclasses.replace(config, model=dataclasses.replace(config.model, width=0.05))
     network = build_model(small, [5])
     for clip in network.inputs:
-        per_frame = 2 if clip.stream == "flow" else 3
+        per_frame = 2 + clip.has_magnitude if clip.stream == "flow" else 3
         frames = clip.stack_length if clip.form == "volume" else config.clip.num_frames
         assert clip.num_channels == per_frame * frames
 

@@ -28,7 +28,7 @@ from tests.learn.two_towers import two_towers
 
 __all__ = ["two_towers"]
 
-NO_NETWORKS = {"__init__", "base", "cost", "multitask"}
+NO_NETWORKS = {"__init__", "base", "cost", "multitask", "per_frame"}
 """Files of `flowprep.learn.models` that hold no network."""
 
 

@@ -65,6 +65,7 @@ EXTRACTIONS = {
     "vmz": Extraction((171, 128), flow="vmz", crop=112),
     "vmz-rgb": Extraction((171, 128)),
     "torchvision-video": Extraction((171, 128), fps=15),
+    "lrcn": Extraction((320, 240)),
 }
 
 TVL1_CUDA = {"innerIterations": 30, "outerIterations": 10, "medianFiltering": 1}
@@ -229,7 +230,10 @@ def view(recipe: StreamRecipe, data: Made) -> dict[str, Array]:
     """Returns the center crop of the middle clip, as a test gives it to the network."""
     clip = recipe.clip
     stream: Any = clip.stream
-    one = ClipInput(stream, stream, recipe.form, clip.num_frames, clip.frame_stride)
+    one = ClipInput(
+        *(stream, stream, recipe.form, clip.num_frames, clip.frame_stride),
+        has_magnitude=(recipe.preset, stream) == ("lrcn", "flow"),
+    )
     tested = TestViews(data.dataset, clip, (one,), ViewSpec(1, 1), split="all")
     (views,) = (tested[0]["views"],)
     return {name: np.asarray(value)[0] for name, value in views.items()}
@@ -256,6 +260,13 @@ def vmz_numbers(made: Made) -> Array:
     px = (made.flow / 255 - 0.5) * 40
     means, stds = np.array([0.0046635, 0.0046261]), np.array([0.972347, 0.755146])
     return np.asarray((px - means[:, None, None]) / stds[:, None, None])
+
+
+def lrcn_numbers(made: Made) -> Array:
+    """16 px of a bound of 8, and the same of the magnitude (create_flow_images_LRCN.m)."""
+    fields = made.flow - 128.0
+    lengths = np.minimum(np.hypot(fields[:, 0], fields[:, 1]), 128)
+    return np.concatenate([fields, lengths[:, None]], 1)
 
 
 def bgr(made: Made) -> Array:
@@ -314,6 +325,8 @@ INPUTS: dict[tuple[RecipeName, StreamName], tuple[Callable[[Made], Array], int, 
     ("slow-4x16", "rgb"): (
         by_colors((0.45 * 255,) * 3, (0.225 * 255,) * 3), 4, 16, 256, "volume"),
     ("slow-8x8", "rgb"): (by_colors((0.45 * 255,) * 3, (0.225 * 255,) * 3), 8, 8, 256, "volume"),
+    ("lrcn", "flow"): (lrcn_numbers, 16, 1, 227, "volume"),
+    ("lrcn", "rgb"): (by_colors((128.68, 116.779, 103.939)), 16, 1, 227, "volume"),
 }  # fmt: skip
 
 RESIZED: dict[str, tuple[int, int]] = {"mars": (149, 112), "mmaction2": (341, 256)}

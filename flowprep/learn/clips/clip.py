@@ -125,6 +125,7 @@ def fill_views(
                 normalization=clip.normalization,
                 flip=crop.flip,
                 means_px=means_px,
+                channel_order=clip.channel_order,
             )
             continue
         if flow is None:
@@ -132,7 +133,10 @@ def fill_views(
         x = crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
         if clip_input.has_magnitude:
             x = with_magnitude(x, spec.bound_px)
-        view[:] = _arrange(normalize_flow(x, clip.normalization, spec), clip_input)
+        x = normalize_flow(x, clip.normalization, spec)
+        if clip.channel_order == "grouped":
+            x = _grouped(x, clip_input)
+        view[:] = _arrange(x, clip_input)
 
 
 def _neighbors(
@@ -190,3 +194,10 @@ def _arrange(x: NDArray[np.float32], clip_input: ClipInput) -> NDArray[np.float3
     if clip_input.form == "stack":
         return to_stack(x)
     return to_volume(x.reshape(-1, clip_input.num_channels, *x.shape[2:]))
+
+
+def _grouped(x: NDArray[np.float32], clip_input: ClipInput) -> NDArray[np.float32]:
+    """Returns fields (L, C, H, W) with the planes of each stack as x1, x2, ..., y1, y2, ..."""
+    length = len(x) if clip_input.form == "stack" else clip_input.stack_length
+    stacks = x.reshape(-1, length, *x.shape[1:])  # (T, k, C, H, W)
+    return np.ascontiguousarray(stacks.swapaxes(1, 2)).reshape(x.shape)

@@ -70,6 +70,8 @@ class ClipModel(nn.Module, ABC):
     whole_towers: Mapping[str, Callable[[], ClipModel]] = {}
     """The networks that it is made of, by the names of their modules, in the order of the inputs.
     Each may start from a file of its own. The function makes a whole one, for names and shapes."""
+    head: tuple[str, ...] = ()
+    """The names of the modules behind the last maps. Empty without `extract_maps`."""
     frozen_norms: tuple[nn.Module, ...] = ()
     """Batch norms that keep their statistics: `train` leaves them in eval mode."""
 
@@ -83,6 +85,13 @@ class ClipModel(nn.Module, ABC):
 
         Takes the same arguments as `forward`.
         """
+
+    def extract_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the last maps (N, C, h, w) of images (N, C, H, W), for a network over time.
+
+        Raises ConfigError for a network that is no base of such networks.
+        """
+        raise ConfigError(f"maps are those of 2D networks, got {type(self).__name__}")
 
     @abstractmethod
     def classify(self, features: torch.Tensor) -> torch.Tensor:
@@ -100,6 +109,11 @@ class ClipModel(nn.Module, ABC):
         """The modules of each stage behind which a non-local block may stand: blocks of layers, or
         sequences of such blocks."""
         return self.stages
+
+    @property
+    def input_channels(self) -> tuple[int, ...]:
+        """The channels that the first convolution over each input sees."""
+        return tuple(one.num_channels for one in self.inputs)
 
     def insert_shifts(self, *args: Any, **kwargs: Any) -> None:
         """Puts TSM's shifts in; see `flowprep.learn.models.tsm`.

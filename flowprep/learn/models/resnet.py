@@ -112,6 +112,7 @@ class ResNet(ClipModel):
     )
 
     stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+    head = ("fc",)
 
     def __init__(
         self,
@@ -145,11 +146,15 @@ class ResNet(ClipModel):
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 512 * expansion * width)."""
-        for layer in self.layers[:-1]:
+        return self.layers[-2].run(self, self.extract_maps(x))  # (N, 512e)
+
+    def extract_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the last map, (N, 512 * expansion * width, H / 32, W / 32)."""
+        for layer in self.layers[:-2]:
             if layer.name == "layer2" and self.num_pooled_segments is not None:
                 x = temporal_pool(x, self.num_pooled_segments)  # half as many segments
             x = layer.run(self, x)
-        return x  # (N, 512e)
+        return x  # (N, 512e, H/32, W/32)
 
     def insert_shifts(
         self,

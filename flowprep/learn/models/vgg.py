@@ -66,6 +66,7 @@ class VGG16(ClipModel):
     """
 
     layers = tuple(_layers())
+    head = ("classifier",)
 
     def __init__(
         self,
@@ -117,10 +118,15 @@ class VGG16(ClipModel):
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns fc7 after its ReLU, (N, 4096 * width)."""
-        x = self.avgpool(self.features(x)).flatten(1)  # (N, 512 * 7 * 7)
+        x = self.avgpool(self.extract_maps(x)).flatten(1)  # (N, 512 * 7 * 7)
         for index in range(5):  # to fc7's ReLU
             x = self.classifier[index](x)
         return x  # (N, 4096)
+
+    def extract_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the last map, (N, 512 * width, H / 32, W / 32)."""
+        maps: torch.Tensor = self.features(x)
+        return maps
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits."""

@@ -8,6 +8,7 @@ import torch
 
 from flowprep.learn.weights.foreign import ForeignFormat
 from flowprep.learn.weights.kinetics_i3d import KINETICS_I3D
+from flowprep.learn.weights.lrcn import LRCN
 from flowprep.learn.weights.mars import MARS
 from flowprep.learn.weights.mmaction1 import MMACTION1
 from flowprep.learn.weights.mmaction2 import MMACTION2
@@ -30,6 +31,7 @@ FOREIGN: dict[str, ForeignFormat] = {
     **SLOWFAST,
     **MOBILENET,
     **YJXIONG,
+    **LRCN,
     **VMZ,
     **TORCHVISION,
 }

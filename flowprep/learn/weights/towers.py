@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 
 from flowprep.errors import WeightsError
+from flowprep.learn.clip_inputs import ChannelOrder
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.weights.files import read_file
 from flowprep.learn.weights.load import (
     FOREIGN_PREFIXES,
     LoadReport,
     Match,
+    check_channel_order,
     check_match,
     fill,
     load_weights_into,
@@ -27,7 +29,12 @@ from flowprep.learn.weights.offers import Offer
 __all__ = ["start_from"]
 
 
-def start_from(model: ClipModel, weights: str | os.PathLike[str]) -> LoadReport:
+def start_from(
+    model: ClipModel,
+    weights: str | os.PathLike[str],
+    *,
+    channel_order: ChannelOrder = "interleaved",
+) -> LoadReport:
     """Fills a model with weights, as `load_weights_into` does, or each of its towers.
 
     For a model of towers (`ClipModel.whole_towers`), `weights` may name a file for each tower, with
@@ -35,10 +42,12 @@ def start_from(model: ClipModel, weights: str | os.PathLike[str]) -> LoadReport:
     all of them. What a tower does not have is not used; a layer that sees the maps of two towers
     begins as that of their mean; all else of the model stays as it is.
 
+    `channel_order` is that of the stacks of flow which the model will get.
+
     Raises WeightsError, and leaves the model unchanged, if a file does not fit its tower.
     """
     if not (towers := model.whole_towers):
-        return load_weights_into(model, weights)
+        return load_weights_into(model, weights, channel_order=channel_order)
     names = [os.fspath(weights)]
     if "," in names[0] and not os.path.exists(names[0]):
         names = names[0].split(",")
@@ -46,26 +55,31 @@ def start_from(model: ClipModel, weights: str | os.PathLike[str]) -> LoadReport:
         tensors = read_file(Path(names[0])).tensors
         own = tuple(f"{prefix}{tower}." for prefix in FOREIGN_PREFIXES for tower in towers)
         if any(name.startswith(own) for name in tensors):
-            return load_weights_into(model, weights)
+            return load_weights_into(model, weights, channel_order=channel_order)
         names *= len(towers)
     if len(names) != len(towers):
         raise WeightsError(
             f"weights must be one file, or {len(towers)} with commas between them, for "
             f"{' and '.join(towers)}, got {len(names)}: {os.fspath(weights)}"
         )
-    return _load_towers(model, towers, [Path(name) for name in names])
+    return _load_towers(model, towers, [Path(name) for name in names], channel_order)
 
 
 def _load_towers(
-    model: ClipModel, towers: Mapping[str, Callable[[], ClipModel]], paths: list[Path]
+    model: ClipModel,
+    towers: Mapping[str, Callable[[], ClipModel]],
+    paths: list[Path],
+    channel_order: ChannelOrder,
 ) -> LoadReport:
     targets: dict[str, torch.Tensor] = model.state_dict()
     parts: list[tuple[dict[str, torch.Tensor], Match, LoadReport]] = []
     for (tower, build), path in zip(towers.items(), paths, strict=True):
         with torch.device("meta"):
             whole = build()
-        match = match_file(read_file(path), whole)
+        file = read_file(path)
+        match = match_file(file, whole)
         check_match(path, match, whole)
+        check_channel_order(file, match, whole, channel_order)
         own = {
             name.removeprefix(f"{tower}."): target
             for name, target in targets.items()

@@ -93,6 +93,39 @@ def test_the_magnitude_is_a_third_channel(dataset: FlowDataset, crop: Crop, form
     np.testing.assert_allclose(levels[2], (lengths / bound_px * 127.5 - 0.5) / 128, atol=1e-5)
 
 
+@pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
+@pytest.mark.parametrize("has_magnitude", [False, True], ids=["", "magnitude"])
+def test_a_stack_in_groups_has_all_x_before_all_y(
+    dataset: FlowDataset, has_magnitude: bool, crop: Crop
+) -> None:
+    video, indices = dataset.videos[0], [3, 4, 5, 6]
+    given = dataclasses.replace(taken(FLOW), has_magnitude=has_magnitude)
+    grouped = dataclasses.replace(FLOW, channel_order="grouped")
+    usual = load_clip(dataset, video, indices, crop, FLOW, given)
+
+    found = load_clip(dataset, video, indices, crop, grouped, given)
+
+    assert found.shape == usual.shape == given.shape(32)
+    num = 2 + has_magnitude
+    order = [num * field + channel for channel in range(num) for field in range(4)]
+    assert order[:5] == ([0, 3, 6, 9, 1] if has_magnitude else [0, 2, 4, 6, 1])
+    assert np.array_equal(found, usual[order])
+    assert not np.array_equal(found, usual)
+
+
+@pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
+def test_each_stack_along_time_has_all_x_before_all_y(dataset: FlowDataset, crop: Crop) -> None:
+    video, indices = dataset.videos[0], [3, 4, 5, 6, 7, 8]
+    given = ClipInput("flow", "flow", "volume", 2, 3, stack_length=3)
+    usual = load_clip(dataset, video, indices, crop, FLOW, given)  # (6, 2, H, W)
+    grouped = dataclasses.replace(FLOW, channel_order="grouped")
+
+    found = load_clip(dataset, video, indices, crop, grouped, given)
+
+    assert np.array_equal(found, usual[[0, 2, 4, 1, 3, 5]])
+    assert not np.array_equal(found, usual)
+
+
 def test_only_flow_has_a_magnitude() -> None:
     with pytest.raises(ConfigError, match="has_magnitude is for stream flow; with stream rgb"):
         ClipInput("rgb", "rgb", "stack", 1, has_magnitude=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.cost import count_macs, count_parameters
@@ -37,6 +38,14 @@ VGG16_CONV_GMACS = {"rgb": 76.7 / 5, "flow": 79.2 / 5}
 
 def vgg16_gmacs(stream: str, num_classes: int) -> float:
     return VGG16_CONV_GMACS[stream] + (25088 * 4096 + 4096 * 4096 + 4096 * num_classes) / 1e9
+
+
+def linear(before: int, after: int) -> int:
+    """Parameters of a fully connected layer."""
+    return before * after + after
+
+
+STREAMS: tuple[StreamName, ...] = ("flow", "rgb")
 
 
 def non_local_parameters(channels: int, kind: str = "embedded-gaussian") -> int:
@@ -86,6 +95,21 @@ IMAGES = [
         digits=1,
         tensors=(32, 32),
         shapes={"features.0.weight": (64, 20, 3, 3)},
+    ),
+    # torchvision's weights (models/alexnet.py, googlenet.py).
+    Row("alexnet", "rgb", 1000, parameters=61_100_840, gmacs=0.71, tensors=(16, 16)),
+    Row(
+        "googlenet",
+        "rgb",
+        1000,
+        parameters=6_624_904,
+        gmacs=1.50,
+        tensors=(6 * 57 + 2, 5 * 57 + 2),
+        shapes={
+            "conv1.conv.weight": (64, 3, 7, 7),
+            "inception3a.branch2.1.conv.weight": (128, 96, 3, 3),
+            "inception5b.branch4.1.bn.running_var": (128,),
+        },
     ),
     # Cadene/pretrained-models.pytorch, bninception.py; with the flow of tsn-pytorch.
     Row(
@@ -373,7 +397,119 @@ BOTH = [
     ),
 ]
 
-ROWS = [*IMAGES, *SEGMENTS, *VOLUMES, *BOTH, *RECURRENT]
+GOOGLENET = 6_624_904 - linear(1024, 1000)
+ALEXNET_MAPS = 61_100_840 - linear(256 * 36, 4096) - linear(4096, 4096) - linear(4096, 1000)
+
+OVER_TIME = [
+    # Ng et al. 2015, section 3.1. Pooled maps go through VGG-16's own two layers: its parameters,
+    # and its convolutions for each frame.
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=134_674_341,
+        gmacs=30 * VGG16_CONV_GMACS["rgb"] + vgg16_gmacs("rgb", 101) - VGG16_CONV_GMACS["rgb"],
+        digits=0,
+        options={"backbone": "vgg16"},
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=GOOGLENET + linear(1024, 4096) + linear(4096, 4096) + linear(4096, 101),
+        gmacs=120 * 1.498,
+        digits=0,
+        num_frames=120,
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        1000,
+        parameters=61_100_840,
+        gmacs=30 * 0.71419,
+        options={"pooling": "late", "backbone": "alexnet"},
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=61_100_840 - linear(4096, 1000) + linear(4096, 101),
+        options={"pooling": "slow", "backbone": "alexnet"},
+    ),
+    # 5 windows of 30 frames, and 23 of 120.
+    *(
+        Row(
+            "frame-pooling",
+            "rgb",
+            101,
+            parameters=61_100_840 - linear(4096, 1000) + linear(windows * 4096, 101),
+            shapes={"fc.weight": (101, windows * 4096)},
+            num_frames=num_frames,
+            options={"pooling": "local", "backbone": "alexnet"},
+        )
+        for num_frames, windows in ((30, 5), (120, 23))
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=ALEXNET_MAPS
+        + linear(256 * 10 * 3 * 3, 256)
+        + linear(256 * 36, 4096)
+        + linear(4096, 4096)
+        + linear(4096, 101),
+        shapes={"time.weight": (256, 256, 10, 3, 3)},
+        options={"pooling": "time-conv", "backbone": "alexnet"},
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=GOOGLENET + linear(1024, 101),
+        options={"pooling": "mean"},
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=GOOGLENET + linear(30 * 1024, 4096) + linear(4096, 101),
+        options={"pooling": "concat"},
+    ),
+    # Section 3.2: five layers of 512, over GoogLeNet's 1024 numbers and AlexNet's 4096.
+    Row("cnn-lstm", "rgb", 101, parameters=GOOGLENET + 11_554_816 + linear(512, 101)),
+    Row(
+        "cnn-lstm",
+        "rgb",
+        101,
+        parameters=61_100_840 - linear(4096, 1000) + 17_846_272 + linear(512, 101),
+        num_frames=120,
+        options={"backbone": "alexnet"},
+    ),
+    # LisaAnne/lisa-caffe-public, train_test_lstm_*.prototxt. Its multiply-adds, 19.04 G, leave out
+    # the LSTM. Flow with its magnitude has three channels too.
+    *(
+        Row(
+            "lrcn",
+            stream,
+            101,
+            227,
+            parameters=65_422_309,
+            gmacs=19.04 + 16 * 4 * 256 * (4096 + 256) / 1e9,
+            tensors=(18, 18),
+            shapes={
+                "conv1.weight": (96, 3, 7, 7),
+                "conv2.weight": (384, 48, 5, 5),
+                "conv4.weight": (512, 256, 3, 3),
+                "fc6.weight": (4096, 384 * 6 * 6),
+                "lstm.weight_ih_l0": (1024, 4096),
+                "fc8.weight": (101, 256),
+            },
+        )
+        for stream in STREAMS
+    ),
+]
+
+ROWS = [*IMAGES, *SEGMENTS, *VOLUMES, *BOTH, *RECURRENT, *OVER_TIME]
 
 
 def make(row: Row) -> ClipModel:
