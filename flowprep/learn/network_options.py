@@ -224,6 +224,7 @@ class TwoStreamFusionOptions(NetworkOptions):
             raise ConfigError(f"towers must be 1 or 2, got {self.towers}")
 
 
+@dataclass(frozen=True)
 class FramePoolingOptions(NetworkOptions):
     """The options of pooling over frames (Ng et al., CVPR 2015)."""
 
