@@ -56,6 +56,8 @@ ROOMS = (
     "flowprep.learn.networks",
     "flowprep.learn.config",
     "flowprep.learn.trainings",
+    "flowprep.learn.recipe_entry",
+    "flowprep.learn.history_recipes",
     "flowprep.learn.recipes",
     "flowprep.learn.weights",
     "flowprep.learn.clips",

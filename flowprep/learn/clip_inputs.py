@@ -19,6 +19,7 @@ __all__ = [
     "ShiftPlace",
     "StreamName",
     "TailName",
+    "ViewName",
     "sees_flow",
     "sees_frames",
 ]
@@ -29,6 +30,9 @@ StreamName = Literal["flow", "rgb", "rgb-difference", "both"]
 """What a user chooses. `both` is for networks that take flow and RGB together."""
 ClipForm = Literal["stack", "volume"]
 """`stack`: a clip is (C * L, H, W), with time in the channels. `volume`: it is (C, L, H, W)."""
+ViewName = Literal["whole", "fovea", "context"]
+"""What an input shows of the crop. `whole`: all of it. `fovea`: the center, half as wide and high,
+at its own resolution. `context`: all of it, at half the resolution (Karpathy et al. 2014)."""
 NormalizationName = Literal[
     "px",
     "unit",
@@ -42,6 +46,9 @@ NormalizationName = Literal[
     "vmz",
     "torchvision-video",
     "slowfast",
+    "c3d",
+    "mmaction2-c3d",
+    "deepvideo",
 ]
 """A published range of numbers; `flowprep.learn.normalizations` has each one's."""
 RecipeName = Literal[
@@ -65,6 +72,9 @@ RecipeName = Literal[
     "torchvision-video",
     "slow-4x16",
     "slow-8x8",
+    "c3d",
+    "mmaction2-c3d",
+    "deepvideo",
 ]
 """A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]
@@ -105,10 +115,13 @@ class ClipInput:
     consecutive frames."""
     has_magnitude: bool = False
     """Whether a field has its magnitude, at most the bound, as a third channel (LRCN)."""
+    view: ViewName = "whole"
+    """Which part of the crop this input shows, and at which resolution."""
 
     def __post_init__(self) -> None:
         check_choice("stream", self.stream, InputStream)
         check_choice("form", self.form, ClipForm)
+        check_choice("view", self.view, ViewName)
         if self.has_magnitude and self.stream != "flow":
             raise ConfigError(
                 f"has_magnitude is for stream flow; with stream {self.stream} it must be False"
@@ -127,10 +140,15 @@ class ClipInput:
         channels = _CHANNELS[self.stream] + self.has_magnitude
         return channels * self.num_frames if self.form == "stack" else channels
 
+    def side_px(self, crop_px: int) -> int:
+        """Returns H and W of the tensor: those of the crop, or half of them, rounded down."""
+        return crop_px if self.view == "whole" else crop_px // 2
+
     def shape(self, crop_px: int) -> tuple[int, ...]:
-        """Returns the tensor's shape for one clip: (C, H, W) or (C, L, H, W), H = W = crop_px."""
+        """Returns the tensor's shape for one clip: (C, H, W) or (C, L, H, W)."""
         time = () if self.form == "stack" else (self.num_frames,)
-        return (self.num_channels, *time, crop_px, crop_px)
+        side = self.side_px(crop_px)
+        return (self.num_channels, *time, side, side)
 
 
 assert set(_CHANNELS) == set(get_args(InputStream))

@@ -8,7 +8,10 @@ from flowprep.learn.network_entry import Builder
 
 __all__ = [
     "bn_inception",
+    "c3d",
+    "c3d_bn",
     "cnn_m",
+    "deepvideo",
     "i3d",
     "i3d_resnet50",
     "mc3_18",
@@ -161,3 +164,21 @@ def slow() -> Builder:
     from flowprep.learn.models.slow import Slow
 
     return Slow
+
+
+def c3d() -> Builder:
+    from flowprep.learn.models.c3d import C3D
+
+    return C3D
+
+
+def c3d_bn() -> Builder:
+    from flowprep.learn.models.c3d import C3DBatchNorm
+
+    return C3DBatchNorm
+
+
+def deepvideo() -> Builder:
+    from flowprep.learn.models.deepvideo import DeepVideo
+
+    return DeepVideo

@@ -11,11 +11,15 @@ from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ConsensusName, ShiftPlace
 
 __all__ = [
+    "C3DOptions",
+    "DeepVideoFusion",
+    "DeepVideoOptions",
     "NetworkOptions",
     "NonLocalKind",
     "NonLocalOptions",
     "NonLocalOver",
     "NonLocalStyle",
+    "Pool5Name",
     "TSMOptions",
     "TSMResNetOptions",
     "TSNOptions",
@@ -30,6 +34,10 @@ NonLocalOver = Literal["both", "space", "time"]
 """Which positions a non-local block compares (Wang et al., CVPR 2018, table 2d)."""
 NonLocalStyle = Literal["slowfast", "tsm", "mmaction2"]
 """Whose non-local blocks these are. Projects differ in the places and in two details."""
+Pool5Name = Literal["ceil", "padded"]
+"""Where the windows of C3D's last pooling begin on a map of 7: at 0, 2, 4, 6, or at -1, 1, 3, 5."""
+DeepVideoFusion = Literal["single", "early", "late", "slow", "multiresolution"]
+"""How the networks of Karpathy et al. (2014) see the frames of a clip."""
 VideoResNetVariant = Literal["torchvision", "vmz"]
 """Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
 
@@ -143,3 +151,30 @@ class VMZResNetOptions(VideoResNetOptions):
     """The same for the networks whose weights are VMZ's."""
 
     variant: VideoResNetVariant = "vmz"
+
+
+@dataclass(frozen=True)
+class C3DOptions(NetworkOptions):
+    """The options of C3D (Tran et al., ICCV 2015)."""
+
+    pool5: Pool5Name = "ceil"
+    """How the last pooling reads its map. `ceil`: rounded up at the end, as in Caffe. `padded`:
+    padded in front, as in mmaction2 and other projects. Weights fit both, and their scores
+    differ."""
+
+    def __post_init__(self) -> None:
+        check_choice("pool5", self.pool5, Pool5Name)
+
+
+@dataclass(frozen=True)
+class DeepVideoOptions(NetworkOptions):
+    """The options of DeepVideo (Karpathy et al., CVPR 2014)."""
+
+    fusion: DeepVideoFusion = "single"
+    """How frames are joined. `single`: one frame. `early`: 10 frames in the first convolution.
+    `late`: two frames, 15 apart, in the first fully connected layer. `slow`: 10 frames, in three
+    convolutions over time. `multiresolution`: one frame twice, its center and the whole at half the
+    resolution."""
+
+    def __post_init__(self) -> None:
+        check_choice("fusion", self.fusion, DeepVideoFusion)
