@@ -12,6 +12,7 @@ from flowprep.dataset.metadata import stored_config
 from flowprep.errors import ConfigError, FlowprepError
 from flowprep.learn.checkpoint import Checkpoint, Task, load_checkpoint
 from flowprep.learn.clip_inputs import RecipeName, StreamName, sees_flow
+from flowprep.learn.clips.mean_image import check_mean
 from flowprep.learn.evaluate import checkpoint_file, task_place
 from flowprep.learn.features_config import DECODE_OPTIONS
 from flowprep.learn.features_network import NetworkSource, file_sha256
@@ -149,7 +150,10 @@ def _weights_source(
         own["subtract_mean_flow"] = False
     clip = dataclasses.replace(clip, **own)
     hinted = make_options(model, hinted_options(read_file(file), model))
-    return NetworkSource(model, file, file_sha256(file), False, clip, recipe, hinted), notes
+    source = NetworkSource(model, file, file_sha256(file), False, clip, recipe, hinted)
+    for one in source.inputs:
+        check_mean(clip, one)
+    return source, notes
 
 
 def _notes(source: NetworkSource) -> list[str]:

@@ -101,7 +101,7 @@ def test_options_arrive() -> None:
     with torch.device("meta"):
         model = create_model("c3d", stream="rgb", num_classes=5, pool5="padded")
     assert model.get_submodule("pool5").reading == "padded"
-    with pytest.raises(ConfigError, match="pool5 must be ceil or padded, got 'floor'"):
+    with pytest.raises(ConfigError, match="pool5 must be one of ceil, padded, got 'floor'"):
         create_model("c3d", stream="rgb", num_classes=5, pool5="floor")
 
 

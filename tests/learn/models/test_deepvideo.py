@@ -157,5 +157,5 @@ def test_clips_of_which_nothing_is_left_are_refused() -> None:
         ConfigError, match="crop_px must be larger for deepvideo with fusion single"
     ):
         small("single", crop_px=8)
-    with pytest.raises(ConfigError, match="fusion must be single"):
+    with pytest.raises(ConfigError, match="fusion must be one of single, early"):
         small("both")
