@@ -61,6 +61,7 @@ ROOMS = (
     "flowprep.learn.recipe_entry",
     "flowprep.learn.fusion_recipes",
     "flowprep.learn.recurrent_recipes",
+    "flowprep.learn.history_recipes",
     "flowprep.learn.recipes",
     "flowprep.learn.weights",
     "flowprep.learn.clips",

@@ -20,6 +20,7 @@ __all__ = [
     "ShiftPlace",
     "StreamName",
     "TailName",
+    "ViewName",
     "sees_flow",
     "sees_frames",
 ]
@@ -32,6 +33,9 @@ ClipForm = Literal["stack", "volume"]
 """`stack`: a clip is (C * L, H, W), with time in the channels. `volume`: it is (C, L, H, W)."""
 ChannelOrder = Literal["interleaved", "grouped"]
 """The channels of a stack of flow: x1, y1, x2, y2, ... or x1 to xL, then y1 to yL."""
+ViewName = Literal["whole", "fovea", "context"]
+"""What an input shows of the crop. `whole`: all of it. `fovea`: the center, half as wide and high,
+at its own resolution. `context`: all of it, at half the resolution (Karpathy et al. 2014)."""
 NormalizationName = Literal[
     "px",
     "unit",
@@ -46,6 +50,9 @@ NormalizationName = Literal[
     "torchvision-video",
     "slowfast",
     "lrcn",
+    "c3d",
+    "mmaction2-c3d",
+    "deepvideo",
 ]
 """A published range of numbers; `flowprep.learn.normalizations` has each one's."""
 RecipeName = Literal[
@@ -74,6 +81,9 @@ RecipeName = Literal[
     "i3d-fused",
     "gru-rcn",
     "lrcn",
+    "c3d",
+    "mmaction2-c3d",
+    "deepvideo",
 ]
 """A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]
@@ -118,10 +128,13 @@ class ClipInput:
     is that of the places."""
     has_magnitude: bool = False
     """Whether a field has its magnitude, at most the bound, as a third channel (LRCN)."""
+    view: ViewName = "whole"
+    """Which part of the crop this input shows, and at which resolution."""
 
     def __post_init__(self) -> None:
         check_choice("stream", self.stream, InputStream)
         check_choice("form", self.form, ClipForm)
+        check_choice("view", self.view, ViewName)
         if self.has_magnitude and self.stream != "flow":
             raise ConfigError(
                 f"has_magnitude is for stream flow; with stream {self.stream} it must be False"
@@ -169,10 +182,15 @@ class ClipInput:
             for step in range(self.stack_length)
         )
 
+    def side_px(self, crop_px: int) -> int:
+        """Returns H and W of the tensor: those of the crop, or half of them, rounded down."""
+        return crop_px if self.view == "whole" else crop_px // 2
+
     def shape(self, crop_px: int) -> tuple[int, ...]:
-        """Returns the tensor's shape for one clip: (C, H, W) or (C, L, H, W), H = W = crop_px."""
+        """Returns the tensor's shape for one clip: (C, H, W) or (C, L, H, W)."""
         time = () if self.form == "stack" else (self.num_frames,)
-        return (self.num_channels, *time, crop_px, crop_px)
+        side = self.side_px(crop_px)
+        return (self.num_channels, *time, side, side)
 
 
 assert set(_CHANNELS) == set(get_args(InputStream))

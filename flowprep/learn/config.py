@@ -151,6 +151,10 @@ class ClipSpec:
     normalization: NormalizationName = "unit"
     """Scale of the network's input. `unit`: -1 to 1. `px`: flow in pixels. Other names: as in that
     project. The default is the network's published scale."""
+    mean_file: str | None = None
+    """A file of the mean of all frames, in place of the scale's own mean: Caffe's .binaryproto, or
+    a .npy file of (3, H, W), or of (3, L, H, W) for clips of L frames, in the scale's order of
+    colors. It is subtracted at the place of the crop, as for C3D."""
     resize_short_px: int | None = None
     """Resize the stored pictures to this short side before the crop. The recipes take 256. By
     default they keep their size."""
@@ -186,6 +190,11 @@ class ClipSpec:
             raise ConfigError(
                 f"normalization px is for stream flow; with stream {self.stream} it must be "
                 "another one"
+            )
+        if self.mean_file is not None and self.stream not in ("rgb", "both"):
+            raise ConfigError(
+                f"mean_file is for stream rgb; with stream {self.stream} it must be None, got "
+                f"{self.mean_file}"
             )
         if self.resize_short_px is not None and self.resize_short_px < self.crop_px:
             raise ConfigError(
@@ -357,7 +366,7 @@ class TrainConfig:
     """Show each class equally often, however many videos it has. An epoch stays as long."""
 
     def __post_init__(self) -> None:
-        inputs = clip_inputs(self.model.model, self.clip.stream)
+        inputs = clip_inputs(self.model.model, self.clip.stream, options=self.model.options)
         if self.augment.random_strides and self.clip.stack != "plain":
             raise ConfigError(
                 f"random_strides are for stack plain, got {self.augment.random_strides} and stack "
@@ -373,8 +382,10 @@ class TrainConfig:
     @property
     def inputs(self) -> tuple[ClipInput, ...]:
         """The network's inputs for this clip."""
-        clip = self.clip
-        return clip_inputs(self.model.model, clip.stream, clip.num_frames, clip.frame_stride)
+        clip, model = self.clip, self.model
+        return clip_inputs(
+            model.model, clip.stream, clip.num_frames, clip.frame_stride, model.options
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON values; `from_dict` is its inverse."""
@@ -398,6 +409,8 @@ class TrainConfig:
         }
         if "model" in values:
             values = {**values, "model": _with_options(values["model"])}
+        if "clip" in values:
+            values = {**values, "clip": {**_LATER_CLIP, **values["clip"]}}
         built = {
             name: build_spec(kind, values[name]) for name, kind in kinds.items() if name in values
         }
@@ -432,6 +445,10 @@ _LATER_OPTIONS = {
     "non_local_style": None,
 }
 """What the options did that were not stored at first, for networks that have them now."""
+
+
+_LATER_CLIP = {"mean_file": None}
+"""What the fields of a ClipSpec mean that were not stored at first."""
 
 
 def _with_options(values: Mapping[str, Any]) -> dict[str, Any]:

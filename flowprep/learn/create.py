@@ -24,7 +24,7 @@ def create_model(
     frame_stride: int | None = None,
     width: float = 1.0,
     dropout: float | None = None,
-    crop_px: int = 224,
+    crop_px: int | None = None,
     num_segments: int | None = None,
     channel_order: ChannelOrder = "interleaved",
     **options: Any,
@@ -35,17 +35,17 @@ def create_model(
 
     `num_frames` and `frame_stride` set the length of a clip (`networks.clip_inputs`).
     `num_segments` is the number of clips that a network over segments joins. `dropout` is the
-    probability that a feature is dropped before the classifier. The defaults of these four are the
-    published values. `width` multiplies the channels of every layer. `crop_px` matters only for
-    networks that are built for one crop size. `channel_order` is that of the stacks of flow which
-    the network will get: weights for the other order are refused. `options` are the network's own
+    probability that a feature is dropped before the classifier. `crop_px` matters only for networks
+    that are built for one crop size. The defaults of these five are the published values. `width`
+    multiplies the channels of every layer. `channel_order` is that of the stacks of flow which the
+    network will get: weights for the other order are refused. `options` are the network's own
     options; its entry in `flowprep.learn.networks` names their type.
 
     Raises ConfigError for an unknown name, for a value that breaks a rule, and for an option that
     the network does not have, unless the value is that option's default.
     """
-    network = find_network(name)
     own = make_options(name, options)
+    network = find_network(name).with_options(own)
     for key, value in (
         ("num_classes", num_classes),
         ("crop_px", crop_px),
@@ -65,11 +65,11 @@ def create_model(
             "network that joins segments"
         )
     model = network.make(
-        clip_inputs(name, stream, num_frames, frame_stride),
+        clip_inputs(name, stream, num_frames, frame_stride, own),
         num_classes,
         width=width,
         dropout=dropout,
-        crop_px=crop_px,
+        crop_px=network.crop_px if crop_px is None else crop_px,
         num_segments=num_segments,
         options=own,
     )

@@ -24,6 +24,7 @@ AxesName = Literal["tc", "ct"]
 
 CLIP_OPTIONS = (
     *("frame_stride", "normalization", "subtract_mean_flow", "resize_short_px", "crop_px"),
+    "mean_file",
 )
 """Fields of ClipSpec that a user may set for foreign weights."""
 DECODE_OPTIONS = ("decoder", "on_damage", "on_gaps", "video_stream", "image_fps")

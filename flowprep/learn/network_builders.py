@@ -9,8 +9,11 @@ from flowprep.learn.network_entry import Builder
 __all__ = [
     "alexnet",
     "bn_inception",
+    "c3d",
+    "c3d_bn",
     "cnn_lstm",
     "cnn_m",
+    "deepvideo",
     "frame_pooling",
     "googlenet",
     "gru_rcn",
@@ -238,3 +241,21 @@ def lrcn() -> Builder:
     from flowprep.learn.models.lrcn import LRCN
 
     return LRCN
+
+
+def c3d() -> Builder:
+    from flowprep.learn.models.c3d import C3D
+
+    return C3D
+
+
+def c3d_bn() -> Builder:
+    from flowprep.learn.models.c3d import C3DBatchNorm
+
+    return C3DBatchNorm
+
+
+def deepvideo() -> Builder:
+    from flowprep.learn.models.deepvideo import DeepVideo
+
+    return DeepVideo

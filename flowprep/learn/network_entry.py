@@ -58,6 +58,13 @@ class Network:
     """The type of the network's own options."""
     has_one_size: bool = False
     """Whether the network is built for one crop size. Other networks accept any size."""
+    adapt: Callable[[Network, NetworkOptions], Network] | None = None
+    """Returns the entry as its options change it: other inputs, another crop. None for a network
+    whose options change neither."""
+
+    def with_options(self, options: NetworkOptions | None) -> Network:
+        """Returns the entry for a network with these options; None stands for the defaults."""
+        return self if self.adapt is None or options is None else self.adapt(self, options)
 
     def make(
         self,

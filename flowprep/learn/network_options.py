@@ -12,8 +12,11 @@ from flowprep.learn.clip_inputs import ConsensusName, ShiftPlace
 
 __all__ = [
     "BackboneName",
+    "C3DOptions",
     "CNNLSTMOptions",
     "CellName",
+    "DeepVideoFusion",
+    "DeepVideoOptions",
     "FrameBackbone",
     "FramePoolingOptions",
     "FusionInit",
@@ -23,6 +26,7 @@ __all__ = [
     "NonLocalOptions",
     "NonLocalOver",
     "NonLocalStyle",
+    "Pool5Name",
     "PoolingName",
     "RecurrentCNNOptions",
     "StepScores",
@@ -54,6 +58,10 @@ PoolingName = Literal["conv", "late", "slow", "local", "time-conv", "mean", "con
 """How the features of frames are joined (Ng et al., CVPR 2015, section 3.1)."""
 StepScores = Literal["weighted", "last", "max", "sum"]
 """How the scores of all steps become those of a clip (Ng et al., CVPR 2015, section 3.2)."""
+Pool5Name = Literal["ceil", "padded"]
+"""Where the windows of C3D's last pooling begin on a map of 7: at 0, 2, 4, 6, or at -1, 1, 3, 5."""
+DeepVideoFusion = Literal["single", "early", "late", "slow", "multiresolution"]
+"""How the networks of Karpathy et al. (2014) see the frames of a clip."""
 VideoResNetVariant = Literal["torchvision", "vmz"]
 """Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
 CellName = Literal["plain", "gru", "lstm"]
@@ -253,3 +261,30 @@ class CNNLSTMOptions(NetworkOptions):
     def __post_init__(self) -> None:
         check_choice("step_scores", self.step_scores, StepScores)
         check_choice("backbone", self.backbone, FrameBackbone)
+
+
+@dataclass(frozen=True)
+class C3DOptions(NetworkOptions):
+    """The options of C3D (Tran et al., ICCV 2015)."""
+
+    pool5: Pool5Name = "ceil"
+    """How the last pooling reads its map. `ceil`: rounded up at the end, as in Caffe. `padded`:
+    padded in front, as in mmaction2 and other projects. Weights fit both, and their scores
+    differ."""
+
+    def __post_init__(self) -> None:
+        check_choice("pool5", self.pool5, Pool5Name)
+
+
+@dataclass(frozen=True)
+class DeepVideoOptions(NetworkOptions):
+    """The options of DeepVideo (Karpathy et al., CVPR 2014)."""
+
+    fusion: DeepVideoFusion = "single"
+    """How frames are joined. `single`: one frame. `early`: 10 frames in the first convolution.
+    `late`: two frames, 15 apart, in the first fully connected layer. `slow`: 10 frames, in three
+    convolutions over time. `multiresolution`: one frame twice, its center and the whole at half the
+    resolution."""
+
+    def __post_init__(self) -> None:
+        check_choice("fusion", self.fusion, DeepVideoFusion)

@@ -14,10 +14,18 @@ from typing import Any
 
 from flowprep.errors import ConfigError
 from flowprep.learn import network_builders as builders
-from flowprep.learn.clip_inputs import ClipInput, NormalizationName, RecipeName, StreamName
+from flowprep.learn.clip_inputs import (
+    ClipInput,
+    InputStream,
+    NormalizationName,
+    RecipeName,
+    StreamName,
+)
 from flowprep.learn.network_entry import Builder, Network, stacks, volumes
 from flowprep.learn.network_options import (
+    C3DOptions,
     CNNLSTMOptions,
+    DeepVideoOptions,
     FramePoolingOptions,
     NetworkOptions,
     NonLocalOptions,
@@ -135,6 +143,34 @@ def _slow_at(
         normalization="mmaction2",
         recipe=recipe,
         options=NonLocalOptions,
+    )
+
+
+def _deepvideo(network: Network, options: NetworkOptions) -> Network:
+    """Returns DeepVideo's entry for a fusion of frames (Karpathy et al. 2014, sections 3.1, 3.2).
+
+    Fovea and context are 89 px each, the center and the whole of 178 px.
+    """
+    assert isinstance(options, DeepVideoOptions)
+
+    def inputs(stream: InputStream) -> tuple[ClipInput, ...]:
+        if options.fusion == "multiresolution":
+            return (
+                ClipInput(f"{stream}-fovea", stream, "stack", 1, view="fovea"),
+                ClipInput(f"{stream}-context", stream, "stack", 1, view="context"),
+            )
+        one = {
+            "single": ClipInput(stream, stream, "stack", 1),
+            "early": ClipInput(stream, stream, "stack", 10),
+            "late": ClipInput(stream, stream, "volume", 2, 15),
+            "slow": ClipInput(stream, stream, "volume", 10),
+        }
+        return (one[options.fusion],)
+
+    return dataclasses.replace(
+        network,
+        inputs={"rgb": inputs("rgb"), "flow": inputs("flow")},
+        crop_px=178 if options.fusion == "multiresolution" else 170,
     )
 
 
@@ -380,6 +416,47 @@ NETWORKS: dict[str, Network] = {
         recipe="lrcn",
         has_one_size=True,
     ),
+    "deepvideo": Network(
+        builders.deepvideo,
+        {
+            "rgb": (ClipInput("rgb", "rgb", "stack", 1),),
+            "flow": (ClipInput("flow", "flow", "stack", 1),),
+        },
+        "Karpathy et al., Large-scale Video Classification (CVPR 2014)",
+        "Five convolutions and three fully connected layers. `--fusion` joins frames.",
+        "Sports-1M: RGB 59.3, slow fusion 60.9, average of the fusions 63.9; UCF101: slow fusion "
+        "65.4 (the paper)",
+        crop_px=170,
+        normalization="deepvideo",
+        recipe="deepvideo",
+        options=DeepVideoOptions,
+        has_one_size=True,
+        adapt=_deepvideo,
+    ),
+    "c3d": Network(
+        builders.c3d,
+        volumes(16),
+        "Tran et al., Learning Spatiotemporal Features (ICCV 2015)",
+        "Eight convolutions of 3 x 3 x 3 and three fully connected layers.",
+        "UCF101: RGB 82.3 by a linear SVM on fc6 (the paper), 83.1 (open-mmlab/mmaction2)",
+        crop_px=112,
+        normalization="c3d",
+        recipe="c3d",
+        options=C3DOptions,
+        has_one_size=True,
+    ),
+    "c3d-bn": Network(
+        builders.c3d_bn,
+        volumes(16),
+        "Carreira and Zisserman, Quo Vadis, Action Recognition? (CVPR 2017)",
+        "`c3d` with batch norms. Its first pooling halves time.",
+        "Kinetics-400: RGB 56.1; UCF101: RGB 51.6; HMDB51: RGB 24.3 (the paper)",
+        crop_px=112,
+        normalization="c3d",
+        recipe="c3d",
+        options=C3DOptions,
+        has_one_size=True,
+    ),
 }
 """The networks by name."""
 
@@ -394,9 +471,15 @@ def find_network(name: str) -> Network:
 
 
 def clip_inputs(
-    name: str, stream: StreamName, num_frames: int | None = None, frame_stride: int | None = None
+    name: str,
+    stream: StreamName,
+    num_frames: int | None = None,
+    frame_stride: int | None = None,
+    options: NetworkOptions | None = None,
 ) -> tuple[ClipInput, ...]:
     """Returns the inputs of the network called `name`, for a clip of the given length and stride.
+
+    `options` are the network's own; None stands for its defaults.
 
     `num_frames` and `frame_stride` apply to the first input. The default is the published input.
     Every other input keeps its published ratio to the first input. For example, a network has a
@@ -405,7 +488,7 @@ def clip_inputs(
     1. An input of a single frame beside a longer first input keeps its single frame. Raises
     ConfigError for a stream that the network does not accept.
     """
-    network = find_network(name)
+    network = find_network(name).with_options(options)
     if stream not in network.inputs:
         raise ConfigError(
             f"stream must be {' or '.join(network.inputs)} for {name}, got {stream!r}"

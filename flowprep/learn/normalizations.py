@@ -106,6 +106,16 @@ NORMALIZATIONS: dict[NormalizationName, Normalization | None] = {
         _of_unit_range(0.45, 0.45, 0.45),
         _of_unit_range(0.225, 0.225, 0.225),
     ),
+    # facebookarchive/C3D reads frames by OpenCV, so they are BGR, and subtracts a mean cube, which
+    # `ClipSpec.mean_file` names. These are one number for each channel in its place, those of
+    # jfzhang95/pytorch-video-recognition, dataloaders/dataset.py. Nothing is published for flow,
+    # which is as in `unit`.
+    "c3d": Normalization((127.5, 127.5), (127.5, 127.5), (90, 98, 102), _ONE, "BGR"),
+    # mmaction2, configs/recognition/c3d: these numbers in the order RGB.
+    "mmaction2-c3d": Normalization((127.5, 127.5), (127.5, 127.5), (104, 117, 128), _ONE),
+    # Karpathy et al., Large-scale Video Classification (CVPR 2014), section 3.3: minus 117. Nothing
+    # is published for flow, which is as in `unit`.
+    "deepvideo": Normalization((127.5, 127.5), (127.5, 127.5), (117, 117, 117), _ONE),
 }
 """The meaning of the names of `ClipSpec.normalization`. `px` leaves flow as it is."""
 

@@ -31,6 +31,8 @@ from flowprep.learn.config import (
     ViewSpec,
 )
 from flowprep.learn.fusion_recipes import FUSION_RECIPES
+from flowprep.learn.history_recipes import HISTORY_RECIPES
+from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs, find_network
 from flowprep.learn.recipe_entry import VIEWS, Recipe, StreamRecipe
 from flowprep.learn.recurrent_recipes import RECURRENT_RECIPES
@@ -370,6 +372,7 @@ _RECIPES: dict[RecipeName, Recipe] = {
             "The release tests clips that begin every 8 frames, and not 25 clips.",
         ),
     ),
+    **HISTORY_RECIPES,
 }
 
 RECIPES: dict[RecipeName, Recipe] = {
@@ -406,26 +409,47 @@ def recipe_clip(name: RecipeName, stream: StreamName, model: str) -> ClipSpec:
     return clip
 
 
-def training_config(name: RecipeName, stream: StreamName, model: str | None = None) -> TrainConfig:
+def training_config(
+    name: RecipeName,
+    stream: StreamName,
+    model: str | None = None,
+    options: NetworkOptions | None = None,
+) -> TrainConfig:
     """Returns the training of a recipe, for its own network or for another one.
 
     Where no training is published, the clips are the recipe's, and the schedule is the default.
-    Raises ConfigError for a stream that the recipe or the network does not have.
+    Options of the network that change its inputs change the clips. Raises ConfigError for a stream
+    that the recipe or the network does not have.
     """
-    published = stream_recipe(name, stream).training
-    if published is not None:
-        return published
     model = model or RECIPES[name].networks[0]
-    return dataclasses.replace(default_config(model, stream), clip=recipe_clip(name, stream, model))
+    config = stream_recipe(name, stream).training
+    if config is None:
+        config = default_config(model, stream)
+        config = dataclasses.replace(config, clip=recipe_clip(name, stream, model))
+    adapted = find_network(model).with_options(options)
+    if options is None or adapted == find_network(model):
+        return config
+    first, *_ = clip_inputs(model, stream, options=options)
+    clip = dataclasses.replace(
+        config.clip,
+        num_frames=first.num_frames,
+        frame_stride=first.frame_stride,
+        crop_px=adapted.crop_px,
+    )
+    spec = dataclasses.replace(config.model, model=model, options=options)
+    return dataclasses.replace(config, model=spec, clip=clip)
 
 
-def default_config(model: str, stream: StreamName) -> TrainConfig:
+def default_config(
+    model: str, stream: StreamName, options: NetworkOptions | None = None
+) -> TrainConfig:
     """Returns the default configuration of `model` if the user names no recipe.
 
-    Its clips are the published ones for this kind of network. Its schedule suits small data sets.
+    Its clips are the published ones for this kind of network, with these options of its own. Its
+    schedule suits small data sets.
     """
-    network = find_network(model)
-    first, *_ = clip_inputs(model, stream)
+    network = find_network(model).with_options(options)
+    first, *_ = clip_inputs(model, stream, options=options)
     clip = ClipSpec(
         stream,
         first.num_frames,
@@ -434,9 +458,12 @@ def default_config(model: str, stream: StreamName) -> TrainConfig:
         subtract_mean_flow=network.subtract_mean_flow and sees_flow(stream),
         normalization=network.normalization,
     )
+    if network.has_one_size:
+        clip = dataclasses.replace(clip, crop_px=network.crop_px)
     augment = AugmentSpec()
     if network.recipe is not None:
         streams = RECIPES[network.recipe].streams
         published = streams.get(stream, next(iter(streams.values()))).training
         augment = augment if published is None else published.augment
-    return TrainConfig(ModelSpec(model), clip, augment, OptimizationSpec())
+    spec = ModelSpec(model) if options is None else ModelSpec(model, options=options)
+    return TrainConfig(spec, clip, augment, OptimizationSpec())

@@ -12,7 +12,7 @@ from flowprep.learn.config import (
     OptimizationSpec,
     TrainConfig,
 )
-from flowprep.learn.network_options import TSNOptions
+from flowprep.learn.network_options import C3DOptions, TSNOptions
 from flowprep.learn.recurrent_trainings import RECURRENT_TRAININGS
 
 __all__ = ["TRAININGS"]
@@ -302,6 +302,65 @@ def _lrcn(
     )
 
 
+# facebookarchive/C3D, examples/c3d_train_ucf101: batch 30, rate .003, a tenth every 20k of 60k
+# steps, decay .005; random crops of 112, mirrored.
+_C3D: dict[StreamName, TrainConfig] = {
+    "rgb": TrainConfig(
+        ModelSpec("c3d"),
+        ClipSpec("rgb", 16, normalization="c3d", crop_px=112),
+        AugmentSpec("random"),
+        OptimizationSpec(
+            30,
+            num_steps=60000,
+            learning_rate=0.003,
+            weight_decay=0.005,
+            schedule="step",
+            milestones=(20 / 60, 40 / 60),
+        ),
+    )
+}
+
+
+# open-mmlab/mmaction2, configs/recognition/c3d: 8 GPUs with 30 clips each, rate .001, a tenth after
+# 20 and 40 of 45 epochs, decay 5e-4, gradient 40; random crops of 112, mirrored.
+_MMACTION2_C3D: dict[StreamName, TrainConfig] = {
+    "rgb": TrainConfig(
+        ModelSpec("c3d", options=C3DOptions("padded")),
+        ClipSpec("rgb", 16, normalization="mmaction2-c3d", crop_px=112),
+        AugmentSpec("random"),
+        OptimizationSpec(
+            240,
+            accumulate=8,
+            num_epochs=45,
+            learning_rate=0.001,
+            weight_decay=5e-4,
+            schedule="step",
+            milestones=(20 / 45, 40 / 45),
+            clip_gradient_norm=40,
+        ),
+    )
+}
+
+
+# Karpathy et al. 2014, sections 3.3 and 4.1: batch 32, rate .001, momentum .9, decay 5e-4; frames
+# of 200x200, random crops of 170, mirrored. The paper states no end; the schedule is ours.
+_DEEPVIDEO: dict[StreamName, TrainConfig] = {
+    "rgb": TrainConfig(
+        ModelSpec("deepvideo"),
+        ClipSpec("rgb", 1, normalization="deepvideo", crop_px=170),
+        AugmentSpec("random"),
+        OptimizationSpec(
+            32,
+            num_epochs=50,
+            learning_rate=0.001,
+            weight_decay=5e-4,
+            schedule="step",
+            milestones=(0.6, 0.9),
+        ),
+    )
+}
+
+
 TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
     "two-stream": _TWO_STREAM_STREAMS,
     "tsn": _TSN,
@@ -318,5 +377,8 @@ TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
         "flow": _lrcn("flow", 70000, (20000, 40000, 60000), 15),
         "rgb": _lrcn("rgb", 30000, (10000, 20000), 5),
     },
+    "c3d": _C3D,
+    "mmaction2-c3d": _MMACTION2_C3D,
+    "deepvideo": _DEEPVIDEO,
 }
 """The published trainings by recipe and stream."""

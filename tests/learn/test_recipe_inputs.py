@@ -66,6 +66,7 @@ EXTRACTIONS = {
     "vmz-rgb": Extraction((171, 128)),
     "torchvision-video": Extraction((171, 128), fps=15),
     "lrcn": Extraction((320, 240)),
+    "deepvideo": Extraction((267, 200), crop=200),
 }
 
 TVL1_CUDA = {"innerIterations": 30, "outerIterations": 10, "medianFiltering": 1}
@@ -327,6 +328,10 @@ INPUTS: dict[tuple[RecipeName, StreamName], tuple[Callable[[Made], Array], int, 
     ("slow-8x8", "rgb"): (by_colors((0.45 * 255,) * 3, (0.225 * 255,) * 3), 8, 8, 256, "volume"),
     ("lrcn", "flow"): (lrcn_numbers, 16, 1, 227, "volume"),
     ("lrcn", "rgb"): (by_colors((128.68, 116.779, 103.939)), 16, 1, 227, "volume"),
+    # jfzhang95/pytorch-video-recognition: 90, 98, 102 of OpenCV's BGR.
+    ("c3d", "rgb"): (lambda made: by_colors((102, 98, 90))(made)[:, ::-1], 16, 1, 112, "volume"),
+    ("mmaction2-c3d", "rgb"): (by_colors((104, 117, 128)), 16, 1, 112, "volume"),
+    ("deepvideo", "rgb"): (by_colors((117, 117, 117)), 1, 1, 170, "stack"),
 }  # fmt: skip
 
 RESIZED: dict[str, tuple[int, int]] = {"mars": (149, 112), "mmaction2": (341, 256)}

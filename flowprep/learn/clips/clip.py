@@ -21,6 +21,7 @@ from flowprep.dataset.video_list import StoredVideo
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips import levels
 from flowprep.learn.clips.indices import bidirectional_indices
+from flowprep.learn.clips.mean_image import crop_mean
 from flowprep.learn.clips.transforms import (
     Crop,
     crop_flow,
@@ -51,10 +52,10 @@ def load_clip(
 
     `indices` come from `clips.indices`: (L,) fields or frames. L is their own number, whatever
     `clip_input` says, and a multiple of its `stack_length`. The result is (C, H, W) for the form
-    `stack`, (C, L, H, W) for `volume`, (C, L / k, H, W) for stacks of k along time, with
-    H = W = clip.crop_px. x points right and y down, also in a mirrored clip. Raises DatasetError
-    for indices outside of the video and for damaged data, and ConfigError if the data set lacks a
-    stream that the clip needs.
+    `stack`, (C, L, H, W) for `volume`, (C, L / k, H, W) for stacks of k along time, with H = W =
+    clip.crop_px, or half of it for a view of a part (`ClipInput.view`). x points right and y down,
+    also in a mirrored clip. Raises DatasetError for indices outside of the video and for damaged
+    data, and ConfigError if the data set lacks a stream that the clip needs.
     """
     clips = load_views(dataset, video, indices, [crop], clip, clip_input)
     return clips.reshape(clips.shape[1:])
@@ -91,25 +92,31 @@ def fill_views(
     views: NDArray[np.float32],
 ) -> None:
     """Writes the result of `load_views` into `views`."""
+    side_px = clip_input.side_px(clip.crop_px)
+    if clip_input.view == "fovea":
+        crops = [crop.center(clip.crop_px, side_px) for crop in crops]
     if clip_input.stream == "rgb":
         frames = dataset.frames(video.key, indices)
+        means = None
         for view, crop in zip(views, crops, strict=True):
-            x = normalize_frames(crop_frames(frames, crop, clip.crop_px), clip.normalization)
+            if clip.mean_file is not None:
+                means = crop_mean(clip.mean_file, crop, video.width, video.height, side_px)
+            x = normalize_frames(crop_frames(frames, crop, side_px), clip.normalization, means)
             view[:] = _arrange(x, clip_input)
         return
     if clip_input.stream == "rgb-difference":
         frames, first, second = _neighbors(dataset, video, indices)
         for view, crop in zip(views, crops, strict=True):
-            cut = crop_frames(frames, crop, clip.crop_px)
+            cut = crop_frames(frames, crop, side_px)
             x = normalize_differences(cut[first], cut[second], clip.normalization)
             view[:] = _arrange(x, clip_input)
         return
     spec = dataset.config.flow
-    corners = [None if clip_input.has_magnitude else _corner(crop, clip) for crop in crops]
+    corners = [None if clip_input.has_magnitude else _corner(crop, side_px, clip) for crop in crops]
     box = None
     if len(crops) == 1 and corners[0] is not None and not clip.subtract_mean_flow:
         # Only the crop is needed, so less is decoded.
-        box = (*corners[0], clip.crop_px, clip.crop_px)
+        box = (*corners[0], side_px, side_px)
         corners = [(0, 0)]
     planes = _planes(dataset, video, indices, clip, box)
     means_px = levels.mean_px(planes, spec) if clip.subtract_mean_flow else None
@@ -130,7 +137,7 @@ def fill_views(
             continue
         if flow is None:
             flow = _flow(planes, clip, spec)
-        x = crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
+        x = crop_flow(flow, crop, side_px, scale_vectors=clip.scale_vectors)
         if clip_input.has_magnitude:
             x = with_magnitude(x, spec.bound_px)
         x = normalize_flow(x, clip.normalization, spec)
@@ -159,10 +166,9 @@ def _flow(planes: NDArray[np.uint8], clip: ClipSpec, spec: FlowSpec) -> NDArray[
     return subtract_mean_flow(flow) if clip.subtract_mean_flow else flow
 
 
-def _corner(crop: Crop, clip: ClipSpec) -> tuple[int, int] | None:
+def _corner(crop: Crop, side_px: int, clip: ClipSpec) -> tuple[int, int] | None:
     """Returns the upper left corner of a crop that needs no resampling; None for other crops."""
-    side = clip.crop_px
-    is_slice = (crop.width, crop.height) == (side, side)
+    is_slice = (crop.width, crop.height) == (side_px, side_px)
     if is_slice and clip.stack != "trajectory" and crop.x == int(crop.x) and crop.y == int(crop.y):
         return int(crop.x), int(crop.y)
     return None

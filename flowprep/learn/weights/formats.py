@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from flowprep.learn.weights.c3d import C3D
 from flowprep.learn.weights.foreign import ForeignFormat
 from flowprep.learn.weights.kinetics_i3d import KINETICS_I3D
 from flowprep.learn.weights.lrcn import LRCN
@@ -34,6 +35,7 @@ FOREIGN: dict[str, ForeignFormat] = {
     **LRCN,
     **VMZ,
     **TORCHVISION,
+    **C3D,
 }
 """The formats by name. Each project's file makes its own."""
 

@@ -509,7 +509,116 @@ OVER_TIME = [
     ),
 ]
 
-ROWS = [*IMAGES, *SEGMENTS, *VOLUMES, *BOTH, *RECURRENT, *OVER_TIME]
+DEEPVIDEO_FC = {"fc7.weight": (4096, 4096), "fc8.weight": (487, 4096)}
+
+C3D_BN_PARAMETERS = (
+    27 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 3 * 512 * 512)
+    + (8192 + 4096) * 4096
+    + 2 * (64 + 128 + 2 * 256 + 4 * 512 + 2 * 4096)  # batch norms
+    + 4096 * 400
+    + 400
+)
+
+HISTORY = [
+    # Karpathy et al. 2014, figures 1 and 2, with paddings that give the stated map of 7 x 7 x 256.
+    Row(
+        "deepvideo",
+        "rgb",
+        487,
+        170,
+        parameters=73_908_071,
+        gmacs=1.27,
+        tensors=(16, 16),
+        shapes={"trunk.conv1.weight": (96, 3, 11, 11), "fc6.weight": (4096, 12544), **DEEPVIDEO_FC},
+        options={"fusion": "single"},
+    ),
+    Row(
+        "deepvideo",
+        "rgb",
+        487,
+        170,
+        parameters=74_221_703,
+        gmacs=2.29,
+        tensors=(16, 16),
+        shapes={"trunk.conv1.weight": (96, 30, 11, 11)},
+        options={"fusion": "early"},
+    ),
+    Row(
+        "deepvideo",
+        "rgb",
+        487,
+        170,
+        parameters=125_288_295,
+        gmacs=2.53,
+        tensors=(16, 16),
+        shapes={"fc6.weight": (4096, 2 * 12544)},
+        options={"fusion": "late"},
+    ),
+    Row(
+        "deepvideo",
+        "rgb",
+        487,
+        170,
+        parameters=75_511_751,
+        gmacs=4.59,
+        tensors=(16, 16),
+        shapes={
+            "trunk.conv1.weight": (96, 3, 4, 11, 11),
+            "trunk.conv2.weight": (256, 96, 2, 5, 5),
+            "trunk.conv3.weight": (384, 256, 2, 3, 3),
+            "fc6.weight": (4096, 12544),
+        },
+        options={"fusion": "slow"},
+    ),
+    Row(
+        "deepvideo",
+        "rgb",
+        487,
+        178,
+        parameters=129_035_495,
+        gmacs=0.76,
+        tensors=(26, 26),
+        shapes={"fovea.conv5.bias": (256,), "context.conv1.weight": (96, 3, 11, 11)},
+        options={"fusion": "multiresolution"},
+    ),
+    # facebookarchive/C3D's prototxt of Sports-1M; DavideA/c3d-pytorch.
+    Row(
+        "c3d",
+        "rgb",
+        487,
+        112,
+        parameters=79_991_015,
+        gmacs=38.55,
+        tensors=(22, 22),
+        shapes={
+            "conv1a.weight": (64, 3, 3, 3, 3),
+            "conv2a.weight": (128, 64, 3, 3, 3),
+            "conv3a.weight": (256, 128, 3, 3, 3),
+            "conv3b.weight": (256, 256, 3, 3, 3),
+            "conv4a.weight": (512, 256, 3, 3, 3),
+            "conv4b.weight": (512, 512, 3, 3, 3),
+            "conv5a.weight": (512, 512, 3, 3, 3),
+            "conv5b.weight": (512, 512, 3, 3, 3),
+            "fc6.weight": (4096, 8192),
+            "fc7.weight": (4096, 4096),
+            "fc8.weight": (487, 4096),
+        },
+    ),
+    Row(
+        "c3d",
+        "rgb",
+        101,
+        112,
+        parameters=78_409_573,
+        tensors=(22, 22),
+        shapes={"fc6.weight": (4096, 8192)},
+        options={"pool5": "padded"},
+    ),
+    # Carreira and Zisserman 2017, table 1, cut the parameters to 79 M.
+    Row("c3d-bn", "rgb", 400, 112, parameters=C3D_BN_PARAMETERS, tensors=(62, 52)),
+]
+
+ROWS = [*IMAGES, *SEGMENTS, *VOLUMES, *BOTH, *RECURRENT, *OVER_TIME, *HISTORY]
 
 
 def make(row: Row) -> ClipModel:
