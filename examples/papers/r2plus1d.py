@@ -28,7 +28,7 @@ PAPER = Paper(
         f"{model}-{frames}": Training(
             f"--model {model} --stream rgb --variant vmz --frames {frames}",
             "--recipe vmz-rgb",
-            "--width .125 --learning-rate .01",
+            "--width .0625 --crop 48 --batch-size 8 --learning-rate .01",
         )
         for model, _, _ in NETWORKS.values()
         for frames in (8, 16)
