@@ -23,9 +23,9 @@ __all__ = ["Paper", "Row", "Training", "main"]
 SMALL_CLIPS = "--frames 16 --width 80 --height 64"
 SMALL_EXTRACTION = "--resize none --algorithm farneback --executor inline"
 SMALL_TRAINING = (
-    "--crop 56 --no-flip --crop-place random --optimizer adamw --learning-rate .004 --warmup .2 "
-    "--schedule cosine --batch-size 16 --steps 40 --test-split none --loaders 0 --no-tensorboard "
-    "--label-smoothing 0 --precision fp32"
+    "--crop 56 --no-flip --crop-place random --scales 1 --optimizer adamw --learning-rate .004 "
+    "--warmup .2 --schedule cosine --batch-size 16 --steps 40 --test-split none --loaders 0 "
+    "--no-tensorboard --label-smoothing 0 --precision fp32"
 )
 """Classes of the clips are directions, and a mirror makes left into right: no flips."""
 

@@ -36,7 +36,7 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint
 from flowprep.learn.clip_inputs import ClipInput, StreamName
-from flowprep.learn.config import TrainConfig, TrainOptions, ViewSpec
+from flowprep.learn.config import AugmentSpec, OptimizationSpec, TrainConfig, TrainOptions, ViewSpec
 from flowprep.learn.create import create_model
 from flowprep.learn.evaluate import evaluate
 from flowprep.learn.networks import NETWORKS
@@ -158,8 +158,7 @@ def small_config(
         resize_short_px=None,
         subtract_mean_flow=False,
     )
-    optimization = dataclasses.replace(
-        config.optimization,
+    optimization = OptimizationSpec(
         optimizer="adamw",
         learning_rate=0.004 if width is None else 0.01,
         warmup=0.2,
@@ -174,7 +173,7 @@ def small_config(
         model=spec,
         clip=clip,
         # A mirror makes left into right, and a zoom is a class.
-        augment=dataclasses.replace(config.augment, crop_place="random", scales=(1.0,), flip=False),
+        augment=AugmentSpec("random", flip=False),
         optimization=optimization,
     )
 
