@@ -376,7 +376,10 @@ def make_options(name: str, given: Mapping[str, Any]) -> NetworkOptions:
             if item.name == option
         }
         if value not in owners.values():
-            others = f", or choose {' or '.join(owners)}" if owners else ""
+            # Where many have it, the first few will do.
+            few = list(owners)[:4]
+            such = ", for example" if len(owners) > len(few) else ""
+            others = f", or choose {' or '.join(few)}{such}" if owners else ""
             raise ConfigError(
                 f"{option} does not apply to {name}, got {value!r}; leave it out{others}"
             )

@@ -240,7 +240,8 @@ def test_a_mistake_in_the_file_is_named(
         (
             ("--non-local",),
             2,
-            "--non-local does not apply to resnet18, got True; leave it out, or choose i3d or",
+            "--non-local does not apply to resnet18, got True; leave it out, or choose "
+            "tsm-resnet18 or tsm-resnet50 or",
         ),
         (
             ("--recipe", "tsn", "--model", "i3d"),

@@ -125,7 +125,7 @@ def test_a_gpu_is_rays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_auto_is_the_default_everywhere() -> None:
     assert RunOptions().executor == "auto"
-    assert (flowprep.extract.__kwdefaults__ or {})["executor"] == "auto"
+    assert (flowprep.extract.__kwdefaults__ or {})["executor"] is None
 
 
 def test_a_worker_is_started_early_for_what_is_surely_one_video(tmp_path: Path) -> None:

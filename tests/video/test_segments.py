@@ -278,7 +278,7 @@ class MemoryReader(FrameReader):
         self._times = times
         self._duration = duration
         self.info = VideoInfo(2, 2, 0, None, None, "memory")
-        self.size = (2, 2)
+        self.size = self._resized = (2, 2)
 
     def scan(self, on_progress: Callable[[], None]) -> Scan:
         return Scan(self._times, [self._duration] * len(self._times), [])
