@@ -431,10 +431,11 @@ def action_scene(
             pose = Motion(offset_px=(x, y), angle=angle, scale=scale)
             motions = (*camera, perform(1 - share, (x, y)), pose)
             layers += _figure(rng, motions, seeds[int(rng.integers(len(seeds)))], side_px)
+    tint = None if look is None else LOOKS[look]
     return Scene(
         width,
         height,
-        tuple(layers if look is None else (replace(one, tint=LOOKS[look]) for one in layers)),
+        tuple(replace(layer, tint=tint) for layer in layers),
         flicker=flicker * rng.uniform(0, 1),
         noise=noise * rng.uniform(0, 1),
         seed=int(rng.integers(2**31)),
@@ -527,7 +528,8 @@ def write_action_dataset(
     root = Path(root)
     num_train = num_videos_per_class - math.ceil(num_videos_per_class / 4)
     paths, train, test = [], [], []
-    pairs = list(itertools.product(looks or (None,), actions))
+    shown: Sequence[str | None] = looks or (None,)
+    pairs = list(itertools.product(shown, actions))
     names = [action if look is None else f"{look}_{action}" for look, action in pairs]
     for number, (label, (look, action)) in enumerate(zip(names, pairs, strict=True), start=1):
         (root / "videos" / label).mkdir(parents=True, exist_ok=True)
