@@ -130,9 +130,10 @@ def learn(
     )
     train([dataset], run, config, options)
     checkpoint = load_checkpoint(run / "last.pt")
-    scores, _ = evaluate(
-        dataset, checkpoint, ViewSpec(3, 1), device="cpu", num_loaders=0, progress=False
-    )
+    # Whole groups of segments, for networks whose segments see each other.
+    joins = NETWORKS[model].sees == "segments"
+    views = ViewSpec(2 * config.clip.num_segments if joins else 3, 1)
+    scores, _ = evaluate(dataset, checkpoint, views, device="cpu", num_loaders=0, progress=False)
     return Result(
         model,
         stream,
