@@ -105,7 +105,7 @@ def _real(folder: Path) -> Part:
         lines = [f"{key},{'test' if own == fold else 'train'}" for key, own in fold_of.items()]
         (folder / f"{name}.csv").write_text("\n".join(["key,split", *lines, ""]))
         label_dataset(folder / "flow", name, annotations=folder / f"{name}.csv")
-    return Part(folder / "flow", names, 60, 12, 96, 112)
+    return Part(folder / "flow", names, 30, 12, 64, 72)
 
 
 def _synthetic(folder: Path) -> Part:
@@ -115,7 +115,7 @@ def _synthetic(folder: Path) -> Part:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     _extract(folder / "clips/videos", folder / "flow", "80x64")
     label_dataset(folder / "flow", "fold0", annotations=folder / "clips/annotations")
-    return Part(folder / "flow", ("fold0",), 240, 16, 56, 64)
+    return Part(folder / "flow", ("fold0",), 160, 16, 56, 64)
 
 
 def _extract(videos: Path, out: Path, size: str) -> None:
