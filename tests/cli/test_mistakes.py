@@ -258,6 +258,10 @@ def test_data_set_that_is_none(flowprep: Command, arguments: tuple[str, ...]) ->
             "--videos-per-class must be >= 2, one to train and one to test, got 1",
         ),
         ("--fps 0", "--fps must be > 0 and <= 1000, got 0"),
+        (
+            "--looks red,pink",
+            "--looks must be some of red, blue, green, yellow, each once, got red, pink",
+        ),
     ],
 )
 def test_synthetic_with_a_wrong_number(flowprep: Command, options: str, message: str) -> None:
