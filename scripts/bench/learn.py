@@ -36,13 +36,14 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint
 from flowprep.learn.clip_inputs import ClipInput, StreamName
-from flowprep.learn.config import AugmentSpec, OptimizationSpec, TrainConfig, TrainOptions, ViewSpec
+from flowprep.learn.config import TrainConfig, TrainOptions, ViewSpec
 from flowprep.learn.create import create_model
 from flowprep.learn.evaluate import evaluate
 from flowprep.learn.networks import NETWORKS
 from flowprep.learn.recipes import default_config
 from flowprep.learn.scores import Scores
 from flowprep.learn.train import train
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 
 LEARNED, CHANCE_AT_MOST = 0.95, 0.6
 CROP_PX = 56

@@ -13,19 +13,12 @@ from flowprep.dataset.read import FlowDataset
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint
 from flowprep.learn.clip_inputs import StreamName
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-    ViewSpec,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions, ViewSpec
 from flowprep.learn.evaluate import evaluate
 from flowprep.learn.fuse import fuse_scores
 from flowprep.learn.scores import Scores
 from flowprep.learn.train import train
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import write_action_dataset
 from tests.learn.two_towers import two_towers
