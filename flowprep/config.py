@@ -333,6 +333,7 @@ VERSION_1_VALUES: dict[str, dict[str, Any]] = {
         "freeze": None,
         "unfreeze_at": None,
     },
+    "ClipSpec": {"channel_order": "interleaved", "mean_file": None},
     "AugmentSpec": {"random_strides": ()},
     "TrainConfig": {"balance": False},
 }

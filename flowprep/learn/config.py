@@ -242,8 +242,6 @@ class TrainConfig:
         }
         if "model" in values:
             values = {**values, "model": _with_options(values["model"])}
-        if "clip" in values:
-            values = {**values, "clip": {**_LATER_CLIP, **values["clip"]}}
         built = {
             name: build_spec(kind, values[name]) for name, kind in kinds.items() if name in values
         }
@@ -278,10 +276,6 @@ _LATER_OPTIONS = {
     "non_local_style": None,
 }
 """What the options did that were not stored at first, for networks that have them now."""
-
-
-_LATER_CLIP = {"mean_file": None}
-"""What the fields of a ClipSpec mean that were not stored at first."""
 
 
 def _with_options(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ WRONG_WORDS = [
     ("--preset i3",
      "Invalid value for '--preset': 'i3' is not one of tsn, mmaction2, i3d, two-stream-2014, "
      "lrcn, i3d-readme, i3d-raft, feichtenhofer, "
-     "mmaction2-320p, mars, vmz, vmz-rgb, torchvision-video; did you mean i3d?"),
+     "mmaction2-320p, mars, vmz, vmz-rgb, torchvision-video, deepvideo; did you mean i3d?"),
     ("--fps many", "Invalid value for '--fps': 'many' is neither a number nor 'source'."),
     ("--config nowhere.toml",
      "Invalid value for '--config': File 'nowhere.toml' does not exist."),
