@@ -38,6 +38,7 @@ __all__ = [
     "resnext3d",
     "rmc3_18",
     "slow",
+    "timesformer",
     "tsm",
     "tsn",
     "two_stream_fusion",
@@ -259,3 +260,9 @@ def deepvideo() -> Builder:
     from flowprep.learn.models.deepvideo import DeepVideo
 
     return DeepVideo
+
+
+def timesformer() -> Builder:
+    from flowprep.learn.models.timesformer import TimeSformer
+
+    return TimeSformer
