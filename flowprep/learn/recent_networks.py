@@ -35,6 +35,7 @@ RECENT_NETWORKS: dict[str, Network] = {
         "Kinetics-400: RGB 77.9, size hr 79.6, size long 80.6; Something-Something V2: RGB 59.1, "
         "61.8 and 62.0 (facebookresearch/TimeSformer)",
         normalization="slowfast",
+        recipe="timesformer",
         options=TimeSformerOptions,
         has_one_size=True,
         adapt=_timesformer,

@@ -17,6 +17,8 @@ attends to all tokens. Odd halves are rounded up.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -106,6 +108,15 @@ class TimeSformer(ClipModel):
             *((block,) for block in blocks),
             (last, "norm"),
         )
+        # facebookresearch/TimeSformer, models/helpers.py, load_pretrained.
+        self.begins_as = {
+            name: name.replace(f"{step}_", "")
+            for step in STEPS[attention]
+            for name, _ in self.named_parameters()
+            if re.search(rf"\.{step}_(norm1|attn)\.", name)
+        }
+        if attention != "space":
+            self.frames_at = ("time_embed", 1)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -138,7 +149,7 @@ class TimeSformer(ClipModel):
 
     def _neighborhoods(self, device: torch.device) -> tuple[Neighborhood | None, ...]:
         """Returns what the patches attend to in each step of a block; None for all tokens."""
-        frames, height, width = self.grid
+        _, height, width = self.grid
         if self.attention == "local-global":
             near = (
                 windows(self.grid, (-(-height // 2), -(-width // 2))),
@@ -149,6 +160,23 @@ class TimeSformer(ClipModel):
         else:
             return (None,)
         return tuple(one.to(device) for one in near)
+
+    def resize(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
+        """Returns embeddings for other places or frames: those of the nearest ones.
+
+        As the release does for clips of another size. Before a training it resizes the places of an
+        image as one line; here they are always a square.
+        """
+        if value.dim() != 3 or len(value) != 1:
+            return None
+        if name == "time_embed" and value.shape[1] not in (0, self.grid[0]):
+            return F.interpolate(value.mT.float(), self.grid[0], mode="nearest").mT
+        side = math.isqrt(max(0, value.shape[1] - 1))
+        if name != "pos_embed" or side in (0, self.grid[1]) or 1 + side**2 != value.shape[1]:
+            return None
+        square = value[:, 1:].mT.float().unflatten(2, (side, side))
+        places = F.interpolate(square, self.grid[1:], mode="nearest").flatten(2).mT
+        return torch.cat([value[:, :1].float(), places], 1)
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits."""
