@@ -316,7 +316,8 @@ class _HuggingFaceTimeSformer(nn.Module):
         given = {}
         for name in self.network.state_dict():
             found = form.find_rule(name)
-            assert found is not None and found[0].ours is not None, name
+            if found is None or found[0].ours is None:
+                raise SystemExit(f"transformers has {name}, for which the loader has no rule")
             given[name] = state[found[1].expand(found[0].ours)]
         self.network.load_state_dict(given)
 

@@ -202,7 +202,7 @@ def test_axial_attention_where_an_axis_is_everything_is_joint(
 def test_first_weights_are_the_releases(attention: str) -> None:
     model = small(attention, drawn=False)
     for name, value in model.state_dict().items():
-        if name.endswith("_fc.weight") or name == "time_embed" or name.endswith("bias"):
+        if name.endswith(("_fc.weight", "time_embed", "bias")):
             if not name.startswith("patch_embed"):
                 assert not value.any(), name
         elif "norm" in name:
