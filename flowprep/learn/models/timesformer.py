@@ -104,7 +104,7 @@ class TimeSformer(ClipModel):
         embeddings = [name for name, _ in self.named_parameters(recurse=False)]
         *blocks, last = (f"blocks.{number}" for number in range(NUM_BLOCKS))
         self.stages = (
-            (*embeddings, "patch_embed"),
+            ("patch_embed", *embeddings),
             *((block,) for block in blocks),
             (last, "norm"),
         )
