@@ -12,9 +12,9 @@ column        bar
 top-1         at least 95 % for a network that sees flow, or frames in their order
 within pairs  at most 60 % for a network that is blind to the order of frames
 
-A network is trained by the first line below. If it misses the bar, it is trained anew by the second,
-then by the third: deep networks need more steps, and those without batch norm a smaller rate. Blind
-networks are trained by the second.
+A network is trained by the first line below. If it misses the bar, it is trained anew by the
+second, then by the third: deep networks need more steps, and those without batch norm a smaller
+rate. Blind networks are trained by the second.
 
 steps  learning rate
 -----  -------------
@@ -68,6 +68,9 @@ WIDTHS = {"i3d": 0.125, "bn-inception": 0.125, "tsn-bn-inception": 0.125}
 DEFAULT_WIDTH = 0.25
 NUM_FRAMES = 20
 BATCH_SIZE = 16
+COLUMNS = (
+    *("network", "stream", "sees the order", "top-1", "within pairs", "steps", "rate", "seconds"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         out = options.data or _make_data(Path(folder), options.videos_per_class)
         dataset = open_dataset(out)
-        print(
-            "| network | stream | sees the order | top-1 | within pairs | steps | rate | seconds | |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|", flush=True)
+        print(f"| {' | '.join(COLUMNS)} | |")
+        print("|---" * len(COLUMNS) + "|---|", flush=True)
         for model in options.models or NETWORKS:
             for stream in NETWORKS[model].inputs:
                 if options.streams and stream not in options.streams:
