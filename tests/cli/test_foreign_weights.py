@@ -160,9 +160,9 @@ def test_a_mean_file_is_subtracted_by_every_command(
     flowprep: Command, flow: Path, clips: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "others.safetensors"
-    save_weights(create_model("tsn-mobilenet-v2", stream="rgb", num_classes=2), path)
+    save_weights(create_model("tsn-resnet18", stream="rgb", num_classes=2), path)
     np.save(tmp_path / "mean.npy", np.full((3, 12, 17), 60.0, np.float32))
-    given = ("--weights", path, "--model", "tsn-mobilenet-v2", "--recipe", "tsn")
+    given = ("--weights", path, "--model", "tsn-resnet18", "--recipe", "tsn")
     clip = next(clips.glob("*/*.mp4"))
 
     def found(name: str, *mean: object) -> list[NDArray[np.float32]]:
