@@ -171,6 +171,6 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
 
 
 def init_classifier(layer: nn.Linear) -> None:
-    """Draws a classifier as SlowFast and torchvision do: weights of deviation .01, and no bias."""
+    """Draws a classifier as Caffe's examples and torchvision do: deviation .01, and no bias."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
