@@ -176,15 +176,17 @@ def _learn_once(
     joins = NETWORKS[model].sees == "segments"
     views = ViewSpec(2 * config.clip.num_segments if joins else 3, 1)
     scores, _ = evaluate(dataset, checkpoint, views, device="cpu", num_loaders=0, progress=False)
+    top1 = scores.metrics()["top1"]
+    share = _share_until(run / "metrics.csv", num_steps)
     return Result(
         model,
         stream,
         blind,
-        scores.metrics()["top1"],
+        top1,
         within_pairs(scores),
         num_steps,
         learning_rate,
-        seconds * share if (share := _share_until(run / "metrics.csv", num_steps)) else None,
+        seconds * share if top1 >= LEARNED else None,
     )
 
 
@@ -276,13 +278,16 @@ def within_pairs(scores: Scores) -> float:
     return float(np.mean((own > other) + 0.5 * (own == other)))
 
 
-def _share_until(path: Path, num_steps: int) -> float | None:
-    """Returns the share of a training before the first test that reached LEARNED."""
+def _share_until(path: Path, num_steps: int) -> float:
+    """Returns the share of a training before the first test that reached LEARNED: 1 if none did.
+
+    These tests see one view of each video. The last one sees several, and may be better.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row["split"] == "test" and float(row["top1"]) >= LEARNED:
                 return int(row["step"]) / num_steps
-    return None
+    return 1.0
 
 
 def _make_data(folder: Path, num_videos_per_class: int) -> Path:
