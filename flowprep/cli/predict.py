@@ -27,9 +27,10 @@ from flowprep.cli.options import (
 from flowprep.cli.output import echo_line, echo_notes
 from flowprep.errors import ConfigError, VideoError
 from flowprep.extras import extra_needed
-from flowprep.learn.config import FusionMethod, PrecisionName
+from flowprep.learn.config import FusionMethod
 from flowprep.learn.recipes import VIEWS
 from flowprep.learn.timeline_spec import TimelineSpec
+from flowprep.learn.training_specs import PrecisionName
 from flowprep.words import format_count
 
 if TYPE_CHECKING:

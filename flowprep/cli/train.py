@@ -23,16 +23,10 @@ from flowprep.cli.options import (
 from flowprep.cli.output import echo_line, echo_note, echo_notes
 from flowprep.extras import extra_needed
 from flowprep.learn.clip_inputs import RecipeName
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions
 from flowprep.learn.networks import NETWORKS, find_network, make_options
 from flowprep.learn.recipes import RECIPES, default_config, training_config
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from flowprep.learn.trainings import TRAININGS
 
 __all__ = ["train"]

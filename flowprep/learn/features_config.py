@@ -8,7 +8,7 @@ from typing import Literal
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import CropsName, TailName
-from flowprep.learn.config import PrecisionName
+from flowprep.learn.training_specs import PrecisionName
 
 __all__ = [
     "CLIP_OPTIONS",

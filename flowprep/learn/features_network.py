@@ -26,7 +26,7 @@ from flowprep.errors import ConfigError, WeightsError
 from flowprep.learn.checkpoint import load_checkpoint, restore_model
 from flowprep.learn.clip_inputs import ClipInput, RecipeName, StreamName
 from flowprep.learn.clips.windows import WindowClips
-from flowprep.learn.config import ClipSpec, PrecisionName
+from flowprep.learn.config import ClipSpec
 from flowprep.learn.create import create_model
 from flowprep.learn.features_config import POOL, FeatureSpec
 from flowprep.learn.forward import arrange_clips
@@ -35,6 +35,7 @@ from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs
 from flowprep.learn.placement import autocast, place_model
+from flowprep.learn.training_specs import PrecisionName
 from flowprep.learn.weights.files import tensorflow_prefix
 from flowprep.learn.weights.load import LoadReport, load_weights_into
 

@@ -22,20 +22,14 @@ from flowprep.learn.clip_inputs import (
     StreamName,
     sees_flow,
 )
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    ViewSpec,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, ViewSpec
 from flowprep.learn.fusion_recipes import FUSION_RECIPES
 from flowprep.learn.history_recipes import HISTORY_RECIPES
 from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs, find_network
 from flowprep.learn.recipe_entry import VIEWS, Recipe, StreamRecipe
 from flowprep.learn.recurrent_recipes import RECURRENT_RECIPES
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from flowprep.learn.trainings import TRAININGS
 
 __all__ = [

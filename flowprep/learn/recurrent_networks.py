@@ -1,11 +1,17 @@
-"""The entries of networks with recurrent layers, and of the I3D paper's other networks."""
+"""The entries of networks that pool over frames, that have recurrent layers, or that are the I3D
+paper's other ones."""
 
 from __future__ import annotations
 
 from flowprep.learn import network_builders as builders
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.network_entry import Network, stacks, volumes
-from flowprep.learn.network_options import GRURCNOptions, RecurrentCNNOptions
+from flowprep.learn.network_options import (
+    CNNLSTMOptions,
+    FramePoolingOptions,
+    GRURCNOptions,
+    RecurrentCNNOptions,
+)
 
 __all__ = ["RECURRENT_NETWORKS"]
 
@@ -36,6 +42,34 @@ RECURRENT_NETWORKS: dict[str, Network] = {
         normalization="tsn-rgb",
         recipe="gru-rcn",
         options=GRURCNOptions,
+    ),
+    "frame-pooling": Network(
+        builders.frame_pooling,
+        volumes(30),
+        "Ng et al., Beyond Short Snippets (CVPR 2015)",
+        "A 2D network over each frame, up to 120 of them. What it finds is pooled over time.",
+        "UCF101: both 88.6, RGB 82.6; Sports-1M: both 73.1 (the best networks of the paper)",
+        options=FramePoolingOptions,
+    ),
+    "cnn-lstm": Network(
+        builders.cnn_lstm,
+        volumes(30),
+        "Ng et al., Beyond Short Snippets (CVPR 2015)",
+        "A 2D network over each frame, up to 120 of them, and five layers of LSTM. Every step has "
+        "a loss.",
+        "UCF101: both 88.6, RGB 82.6; Sports-1M: both 73.1 (the best networks of the paper)",
+        options=CNNLSTMOptions,
+    ),
+    "lrcn": Network(
+        builders.lrcn,
+        volumes(16, has_magnitude=True),
+        "Donahue et al., Long-term Recurrent Convolutional Networks (CVPR 2015)",
+        "Five convolutions and a fully connected layer over each frame, and one layer of LSTM. "
+        "Flow has its magnitude as a third channel.",
+        crop_px=227,
+        normalization="lrcn",
+        recipe="lrcn",
+        has_one_size=True,
     ),
     "inception-v1": Network(
         builders.inception_v1,

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flowprep.learn.clip_inputs import RecipeName, StreamName
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 
 __all__ = ["RECURRENT_TRAININGS"]
 

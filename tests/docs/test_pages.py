@@ -26,6 +26,7 @@ OTHER_OPTIONS = frozenset(
         "--nproc-per-node",
         "--num-cpus",
         "--num-gpus",
+        "--row",
         "--size",
         "--small",
     )

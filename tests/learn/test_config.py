@@ -13,19 +13,12 @@ import pytest
 from flowprep.errors import ConfigError
 from flowprep.learn.checkpoint import build_model
 from flowprep.learn.clip_inputs import InputStream
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-    ViewSpec,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions, ViewSpec
 from flowprep.learn.network_options import NonLocalOptions, TSNOptions
 from flowprep.learn.networks import NETWORKS
 from flowprep.learn.optimization import count_steps, learning_rate
 from flowprep.learn.recipes import VIEWS, default_config
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from flowprep.learn.trainings import TRAININGS
 
 CONFIGS = {

@@ -12,12 +12,13 @@ import torch
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, ConfigMismatchError
 from flowprep.learn.checkpoint import build_model
-from flowprep.learn.config import ModelSpec, OptimizationSpec
+from flowprep.learn.config import ModelSpec
 from flowprep.learn.create import create_model
 from flowprep.learn.freezing import freeze_part
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.networks import NETWORKS
 from flowprep.learn.train import train
+from flowprep.learn.training_specs import OptimizationSpec
 from flowprep.learn.weights.load import classifier_names
 from tests.learn.test_train import QUIET, SMALL, assert_equal, change, stop_after, weights
 from tests.learn.two_towers import INPUTS, TwoTowers

@@ -12,17 +12,11 @@ import torch
 from flowprep.errors import ConfigError
 from flowprep.learn import create_model, models
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions
 from flowprep.learn.network_options import NonLocalOptions, TSNOptions
 from flowprep.learn.networks import NETWORKS, clip_inputs, make_options
 from flowprep.learn.recipes import RECIPES, default_config
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from tests.learn.networks_table import tables, written_tables
 from tests.learn.two_towers import two_towers
 

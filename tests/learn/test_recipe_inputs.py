@@ -326,6 +326,8 @@ INPUTS: dict[tuple[RecipeName, StreamName], tuple[Callable[[Made], Array], int, 
     ("slow-4x16", "rgb"): (
         by_colors((0.45 * 255,) * 3, (0.225 * 255,) * 3), 4, 16, 256, "volume"),
     ("slow-8x8", "rgb"): (by_colors((0.45 * 255,) * 3, (0.225 * 255,) * 3), 8, 8, 256, "volume"),
+    ("i3d-lstm", "rgb"): (UNIT_RANGE, 25, 5, 224, "volume"),
+    ("gru-rcn", "rgb"): (by_colors((123, 117, 104)), 10, 1, 224, "volume"),
     ("lrcn", "flow"): (lrcn_numbers, 16, 1, 227, "volume"),
     ("lrcn", "rgb"): (by_colors((128.68, 116.779, 103.939)), 16, 1, 227, "volume"),
     # jfzhang95/pytorch-video-recognition: 90, 98, 102 of OpenCV's BGR.
@@ -339,8 +341,10 @@ RESIZED: dict[str, tuple[int, int]] = {"mars": (149, 112), "mmaction2": (341, 25
 
 
 def test_every_stream_of_every_recipe_is_here() -> None:
-    both = {("two-stream-fusion", "both")}
-    assert {*INPUTS, *both} == {(name, one) for name in RECIPES for one in RECIPES[name].streams}
+    with_stacks = {("two-stream-fusion", "both"), ("i3d-fused", "both"), ("gru-rcn", "flow")}
+    assert {*INPUTS, *with_stacks} == {
+        (name, one) for name in RECIPES for one in RECIPES[name].streams
+    }
     assert set(EXTRACTIONS) == {
         one.preset for recipe in RECIPES.values() for one in recipe.streams.values()
     }
@@ -373,25 +377,45 @@ def test_the_tensor_is_that_of_the_definition(
         assert abs((found - expected).mean()) < 0.001 * scale
 
 
-def test_a_fusion_gets_frames_and_the_fields_around_them(made: Callable[[str], Made]) -> None:
-    """Level - 128 and the frame minus VGG's mean: five moments, ten fields around each."""
-    recipe = RECIPES["two-stream-fusion"].streams["both"]
+@pytest.mark.parametrize(
+    ("name", "stream", "num_places", "stride", "colors", "levels"),
+    [
+        ("two-stream-fusion", "both", 5, 15, by_colors((123, 117, 104)), MINUS_128),
+        ("i3d-fused", "both", 5, 10, UNIT_RANGE, I3D),
+        ("gru-rcn", "flow", 10, 1, None, MINUS_128),
+    ],
+)
+def test_stacks_along_time_are_the_fields_around_each_frame(
+    name: RecipeName,
+    stream: StreamName,
+    num_places: int,
+    stride: int,
+    colors: Callable[[Made], Array] | None,
+    levels: Callable[[Made], Array],
+    made: Callable[[str], Made],
+) -> None:
+    recipe = RECIPES[name].streams[stream]
     clip, data = recipe.clip, made(recipe.preset)
-    inputs = clip_inputs("two-stream-fusion", "both", clip.num_frames, clip.frame_stride)
+    inputs = clip_inputs(RECIPES[name].networks[0], stream, clip.num_frames, clip.frame_stride)
     tested = TestViews(data.dataset, clip, inputs, ViewSpec(1, 1), split="all")
-    found = {name: np.asarray(value)[0] for name, value in tested[0]["views"].items()}
-    left, upper = (341 - 224) // 2, (256 - 224) // 2
-    frames, fields = (
-        one[..., upper : upper + 224, left : left + 224]
-        for one in (by_colors((123, 117, 104))(data), MINUS_128(data))
-    )
+    found = {one: np.asarray(value)[0] for one, value in tested[0]["views"].items()}
+
+    def cropped(pictures: Array) -> Array:
+        left, upper = (pictures.shape[3] - 224) // 2, (pictures.shape[2] - 224) // 2
+        return pictures[..., upper : upper + 224, left : left + 224]
+
+    fields = cropped(levels(data))
+    scale = np.ptp(fields)
     # The video has two fields, and is repeated.
-    for place in range(5):
-        first = 15 * place
+    for place in range(num_places):
+        first = stride * place
         stack = np.concatenate([fields[(first + step) % 2] for step in range(10)])
-        np.testing.assert_allclose(found["flow"][:, place], stack, rtol=0, atol=1e-3)
-        np.testing.assert_allclose(found["rgb"][:, place], frames[(first + 5) % 2], atol=1e-3)
-    assert (found["rgb"].shape, found["flow"].shape) == ((3, 5, 224, 224), (20, 5, 224, 224))
+        np.testing.assert_allclose(found["flow"][:, place], stack, rtol=0, atol=1e-5 * scale)
+        if colors is not None:
+            frame = cropped(colors(data))[(first + 5) % 2]
+            np.testing.assert_allclose(found["rgb"][:, place], frame, atol=1e-3)
+    assert found["flow"].shape == (20, num_places, 224, 224)
+    assert colors is None or found["rgb"].shape == (3, num_places, 224, 224)
 
 
 def _resized(plane: Array, size: tuple[int, int]) -> Array:

@@ -31,19 +31,13 @@ from flowprep.errors import (
 )
 from flowprep.learn.checkpoint import load_checkpoint, restore_model, save_checkpoint
 from flowprep.learn.clips.testing import TestViews
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions
 from flowprep.learn.evaluate import score_videos
 from flowprep.learn.networks import find_network, make_options
 from flowprep.learn.recipes import VIEWS
 from flowprep.learn.train import train
 from flowprep.learn.train_setup import long_step_note
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from tests.torch_devices import one_thread
 
 __all__ = ["one_thread"]

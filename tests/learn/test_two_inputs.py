@@ -17,20 +17,13 @@ from flowprep.learn.clips.clip import load_clip
 from flowprep.learn.clips.indices import test_indices as view_indices
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.transforms import test_crops as view_crops
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-    ViewSpec,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions, ViewSpec
 from flowprep.learn.evaluate import evaluate, score_videos
 from flowprep.learn.fuse import fuse_scores
 from flowprep.learn.predict import Predictor, plan_extractions
 from flowprep.learn.scores import Scores
 from flowprep.learn.train import train
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from tests.learn.small import RGB, make_checkpoint
 from tests.learn.two_towers import two_towers
 from tests.torch_devices import one_thread

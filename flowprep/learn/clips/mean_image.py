@@ -45,7 +45,9 @@ def read_mean(path: str) -> NDArray[np.float32]:
         try:
             values = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise WeightsError(f"{path} is damaged or no {_ARRAY_SUFFIX}: {error}") from error
+            raise WeightsError(
+                f"{path} is damaged or no {_ARRAY_SUFFIX}: {error}; write it by numpy.save"
+            ) from error
     if values.ndim == 3:
         values = values[:, None]
     is_numbers = values.dtype.kind in "fui" and values.size > 0

@@ -27,7 +27,8 @@ from flowprep.learn.clips.loader import Loader
 from flowprep.learn.clips.order import BalancedOrder, EpochOrder, VideoOrder
 from flowprep.learn.clips.targets import ClipTargets, choose_losses
 from flowprep.learn.clips.transforms import training_crop
-from flowprep.learn.config import AugmentSpec, ClipSpec, LossName, TrainConfig
+from flowprep.learn.config import ClipSpec, TrainConfig
+from flowprep.learn.training_specs import AugmentSpec, LossName
 
 __all__ = ["TrainingClips", "fill_sample", "sample_shapes", "training_loader"]
 

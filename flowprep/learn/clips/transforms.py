@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from flowprep.config import FlowSpec
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import NormalizationName
-from flowprep.learn.config import AugmentSpec, ClipSpec, CropName
+from flowprep.learn.config import ClipSpec
 from flowprep.learn.normalizations import Normalization, find_normalization
+from flowprep.learn.training_specs import AugmentSpec, CropName
 
 __all__ = [
     "Crop",

@@ -91,7 +91,10 @@ class ClipModel(nn.Module, ABC):
 
         Raises ConfigError for a network that is no base of such networks.
         """
-        raise ConfigError(f"maps are those of 2D networks, got {type(self).__name__}")
+        raise ConfigError(
+            f"maps are those of 2D networks, got {type(self).__name__}; choose a ResNet, VGG16, "
+            "BNInception, AlexNet or GoogLeNet"
+        )
 
     @abstractmethod
     def classify(self, features: torch.Tensor) -> torch.Tensor:

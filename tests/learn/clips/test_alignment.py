@@ -27,7 +27,8 @@ from flowprep.learn.clips.indices import training_indices
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.training import TrainingClips
 from flowprep.learn.clips.transforms import test_crops as view_crops
-from flowprep.learn.config import AugmentSpec, ClipSpec, TrainConfig, ViewSpec
+from flowprep.learn.config import ClipSpec, TrainConfig, ViewSpec
+from flowprep.learn.training_specs import AugmentSpec
 from tests.learn.clips.samples import BOTH
 
 CROP_PX = 32

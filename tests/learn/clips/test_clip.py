@@ -17,10 +17,7 @@ from flowprep.learn.clips import indices as clip_choice
 from flowprep.learn.clips import transforms
 from flowprep.learn.clips.clip import load_clip, load_views
 from flowprep.learn.clips.transforms import Crop
-from flowprep.learn.config import (
-    ClipSpec,
-    StackName,
-)
+from flowprep.learn.config import ClipSpec, StackName
 from tests.learn.clips.samples import FLOW, MIRRORED, RESAMPLED, RGB, SLICE, taken
 
 

@@ -247,8 +247,11 @@ WITH_BLOCKS = [
 ]
 
 
-WITHOUT_BLOCKS = {"two-stream-fusion", "recurrent-cnn", "gru-rcn", "i3d-lstm", "i3d-fused"}
-"""Networks over volumes that have something else over time."""
+WITHOUT_BLOCKS = {
+    *("c3d", "c3d-bn", "two-stream-fusion"),
+    *("recurrent-cnn", "gru-rcn", "i3d-lstm", "i3d-fused", "frame-pooling", "cnn-lstm", "lrcn"),
+}
+"""Networks over volumes whose papers have nothing of the kind."""
 
 
 def test_every_3d_and_tsm_network_has_the_option() -> None:

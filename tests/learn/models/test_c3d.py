@@ -116,10 +116,10 @@ def test_fc6_of_a_video_is_the_normalised_mean_of_its_clips(motion: Path, tmp_pa
         motion,
         tmp_path / "features",
         FeatureSpec(layer="fc6"),
-        checkpoints=[tmp_path / "c3d.pt"],
+        checkpoint=tmp_path / "c3d.pt",
         num_loaders=0,
-        options=RunOptions(executor="inline", progress=False),
         executor="inline",
+        options=RunOptions(progress=False),
     )
     found = next(one for one in open_features(tmp_path / "features") if one.key == key)
 
