@@ -25,6 +25,7 @@ from flowprep.learn.network_entry import Builder, Network, stacks, volumes
 from flowprep.learn.network_options import (
     NetworkOptions,
     NonLocalOptions,
+    RepresentationFlowOptions,
     TSMOptions,
     TSMResNetOptions,
     TSNOptions,
@@ -335,6 +336,21 @@ NETWORKS: dict[str, Network] = {
         normalization="mars",
         recipe="mars",
         options=NonLocalOptions,
+    ),
+    "representation-flow": Network(
+        builders.representation_flow,
+        {
+            "rgb": (ClipInput("rgb", "rgb", "volume", 16, 2),),
+            "flow": (ClipInput("flow", "flow", "volume", 16, 2),),
+        },
+        "Piergiovanni and Ryoo, Representation Flow (CVPR 2019)",
+        "A (2+1)D residual network of 50 layers that computes the flow of its own features, by "
+        "TV-L1 iterations that learn.",
+        "Kinetics-400: RGB 75.5, with the flow of flow 77.1; HMDB51: RGB 77.1, 81.1 "
+        "(piergiaj/representation-flow-cvpr19)",
+        crop_px=112,
+        recipe="i3d",
+        options=RepresentationFlowOptions,
     ),
     **HISTORY_NETWORKS,
     **RECURRENT_NETWORKS,

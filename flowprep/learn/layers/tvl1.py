@@ -28,6 +28,7 @@ from flowprep.learn.layers.tvl1_steps import (
     Differences,
     State,
     TapDifferences,
+    full_precision,
     iterate,
 )
 from flowprep.learn.motion_spec import MotionLearning
@@ -82,7 +83,7 @@ class TVL1Layer(nn.Module):
         Both are (N, H, W), gray levels from 0 to 255. The flow has their dtype, and is at least
         float32.
         """
-        with torch.autocast(first.device.type, enabled=False):
+        with full_precision(first.device):
             return self._flow(first, second)
 
     def _flow(self, first: Tensor, second: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,11 +24,26 @@ from torch.utils.checkpoint import checkpoint
 from flowprep.flow.median_torch import median_filter
 from flowprep.flow.tvl1_torch import FLOAT_EPSILON
 
-__all__ = ["Constants", "DataTerm", "Differences", "State", "TapDifferences", "iterate"]
+__all__ = [
+    "Constants",
+    "DataTerm",
+    "Differences",
+    "State",
+    "TapDifferences",
+    "full_precision",
+    "iterate",
+]
 
 ROOT_EPSILON = 1e-12
 """Keeps the gradient of a slope's length finite where the slope is 0 (LijieFan/tvnet, tvnet.py:
 GRAD_IS_ZERO; the same in piergiaj/representation-flow-cvpr19)."""
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Returns a context without autocast: squares of gray levels exceed half precision."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 class Differences(Protocol):
