@@ -67,6 +67,7 @@ class VGG16(ClipModel):
 
     layers = tuple(_layers())
     head = ("classifier",)
+    min_side_px = 32
 
     def __init__(
         self,
