@@ -385,12 +385,10 @@ def clip_inputs(
     1. An input of a single frame beside a longer first input keeps its single frame. Raises
     ConfigError for a stream that the network does not accept.
     """
-    network = find_network(name).with_options(options)
-    if stream not in network.inputs:
-        raise ConfigError(
-            f"stream must be {' or '.join(network.inputs)} for {name}, got {stream!r}"
-        )
-    published = network.inputs[stream]
+    streams = find_network(name).with_options(options).streams
+    if stream not in streams:
+        raise ConfigError(f"stream must be {' or '.join(streams)} for {name}, got {stream!r}")
+    published = streams[stream]
     first = published[0]
     frames = 1.0 if num_frames is None else num_frames / first.num_frames
     stride = 1.0 if frame_stride is None else frame_stride / first.frame_stride
