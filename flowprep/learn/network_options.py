@@ -17,6 +17,7 @@ __all__ = [
     "CellName",
     "DeepVideoFusion",
     "DeepVideoOptions",
+    "FlowLayerName",
     "FrameBackbone",
     "FramePoolingOptions",
     "FusionInit",
@@ -29,6 +30,7 @@ __all__ = [
     "Pool5Name",
     "PoolingName",
     "RecurrentCNNOptions",
+    "RepresentationFlowOptions",
     "StepScores",
     "StreamFusionKind",
     "TSMOptions",
@@ -66,6 +68,8 @@ VideoResNetVariant = Literal["torchvision", "vmz"]
 """Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
 CellName = Literal["plain", "gru", "lstm"]
 """What a recurrent layer does at a step (`layers.recurrent`)."""
+FlowLayerName = Literal["release", "tvl1"]
+"""Whose layer computes the flow of features: that of the release, or TV-L1 of each channel."""
 
 
 @dataclass(frozen=True)
@@ -288,3 +292,21 @@ class DeepVideoOptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         check_choice("fusion", self.fusion, DeepVideoFusion)
+
+
+@dataclass(frozen=True)
+class RepresentationFlowOptions(NetworkOptions):
+    """The options of representation flow (Piergiovanni and Ryoo, CVPR 2019)."""
+
+    flow_layer: FlowLayerName = "release"
+    """How the flow of features is computed. `release`: as in the authors' code, whose weights need
+    it. `tvl1`: TV-L1 of each channel by itself, as of a gray frame."""
+    flow_of_flow: bool = False
+    """Compute the flow of features, and then the flow of this flow."""
+    flow_iterations: int = 10
+    """Iterations of the flow of features."""
+
+    def __post_init__(self) -> None:
+        check_choice("flow_layer", self.flow_layer, FlowLayerName)
+        if self.flow_iterations < 1:
+            raise ConfigError(f"flow_iterations must be at least 1, got {self.flow_iterations}")
