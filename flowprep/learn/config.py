@@ -26,6 +26,7 @@ from flowprep.learn.clip_inputs import (
     StreamName,
     sees_flow,
 )
+from flowprep.learn.motion_spec import MotionSpec
 from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs, find_network, make_options
 from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
@@ -72,6 +73,8 @@ class ModelSpec:
     weights: str | None = None
     """Start from the weights in this file: .safetensors, .pth, .caffemodel, a .pkl of Caffe2, or a
     checkpoint of flowprep or TensorFlow. For two towers, one file or two, FRAMES,FLOW."""
+    motion: MotionSpec = field(default_factory=MotionSpec)
+    """The layer that computes the flow of stream motion."""
 
     def __post_init__(self) -> None:
         kind = find_network(self.model).options
@@ -103,7 +106,8 @@ class ClipSpec:
 
     stream: StreamName = "flow"
     """What the network sees: the flow, the RGB frames, the differences of consecutive RGB frames,
-    or flow and RGB frames. Only some networks take differences or both."""
+    or flow and RGB frames. Only some networks take differences or both. `motion`: flow that the
+    network computes from the RGB frames by itself."""
     num_frames: int = 10
     """Number of flow fields, RGB frames or differences in a clip. The default is the network's
     published number. If a network has several inputs, this is the number for the first input, and
@@ -171,10 +175,10 @@ class ClipSpec:
                         f"{name} is for stream flow; with stream {self.stream} it must be {plain}, "
                         f"got {getattr(self, name)}"
                     )
-        if self.stream != "flow" and self.normalization == "px":
+        if self.stream not in ("flow", "motion") and self.normalization == "px":
             raise ConfigError(
-                f"normalization px is for stream flow; with stream {self.stream} it must be "
-                "another one"
+                f"normalization px is for stream flow or motion; with stream {self.stream} it must "
+                "be another one"
             )
         if self.mean_file is not None and self.stream not in ("rgb", "both"):
             raise ConfigError(
@@ -216,6 +220,13 @@ class TrainConfig:
                 f"random_strides do not apply to sampling spread, got {self.augment.random_strides}"
                 "; leave one of them out"
             )
+        if self.clip.stream != "motion":
+            for item in dataclasses.fields(MotionSpec):
+                if (given := getattr(self.model.motion, item.name)) != item.default:
+                    raise ConfigError(
+                        f"{item.name} is for stream motion; with stream {self.clip.stream} it must "
+                        f"be {item.default}, got {given}"
+                    )
         order = self.clip.channel_order
         if order != "interleaved" and not any(one.has_stacks for one in inputs):
             raise ConfigError(
@@ -234,6 +245,9 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON values; `from_dict` is its inverse."""
         values = dataclasses.asdict(self)
+        if self.clip.stream != "motion":
+            # Version 1 has none.
+            del values["model"]["motion"]
         for name in ("scales", "random_strides"):
             values["augment"][name] = list(values["augment"][name])
         values["optimization"]["milestones"] = list(self.optimization.milestones)
@@ -306,6 +320,9 @@ def _with_options(values: Mapping[str, Any]) -> dict[str, Any]:
         values["options"] = build_spec(kind, {**later, **own})
     elif flat:
         values["options"] = make_options(values["model"], flat)
+    values["motion"] = (
+        build_spec(MotionSpec, values["motion"]) if "motion" in values else MotionSpec()
+    )
     return values
 
 

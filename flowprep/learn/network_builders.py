@@ -30,6 +30,7 @@ __all__ = [
     "r2plus1d_34",
     "r3d_18",
     "recurrent_cnn",
+    "representation_flow",
     "resnet18",
     "resnet34",
     "resnet50",
@@ -266,3 +267,9 @@ def timesformer() -> Builder:
     from flowprep.learn.models.timesformer import TimeSformer
 
     return TimeSformer
+
+
+def representation_flow() -> Builder:
+    from flowprep.learn.models.representation_flow import RepresentationFlowResNet
+
+    return RepresentationFlowResNet

@@ -18,6 +18,7 @@ __all__ = [
     "CellName",
     "DeepVideoFusion",
     "DeepVideoOptions",
+    "FlowLayerName",
     "FrameBackbone",
     "FramePoolingOptions",
     "FusionInit",
@@ -30,6 +31,7 @@ __all__ = [
     "Pool5Name",
     "PoolingName",
     "RecurrentCNNOptions",
+    "RepresentationFlowOptions",
     "StepScores",
     "StreamFusionKind",
     "TSMOptions",
@@ -73,6 +75,8 @@ TimeSformerSize = Literal["base", "hr", "long"]
 """The published clips of TimeSformer (Bertasius et al., ICML 2021, section 4.4)."""
 CellName = Literal["plain", "gru", "lstm"]
 """What a recurrent layer does at a step (`layers.recurrent`)."""
+FlowLayerName = Literal["release", "tvl1"]
+"""Whose layer computes the flow of features: that of the release, or TV-L1 of each channel."""
 
 
 @dataclass(frozen=True)
@@ -313,3 +317,21 @@ class TimeSformerOptions(NetworkOptions):
     def __post_init__(self) -> None:
         check_choice("attention", self.attention, AttentionName)
         check_choice("size", self.size, TimeSformerSize)
+
+
+@dataclass(frozen=True)
+class RepresentationFlowOptions(NetworkOptions):
+    """The options of representation flow (Piergiovanni and Ryoo, CVPR 2019)."""
+
+    flow_layer: FlowLayerName = "release"
+    """How the flow of features is computed. `release`: as in the authors' code, whose weights need
+    it. `tvl1`: TV-L1 of each channel by itself, as of a gray frame."""
+    flow_of_flow: bool = False
+    """Compute the flow of features, and then the flow of this flow."""
+    flow_iterations: int = 10
+    """Iterations of the flow of features."""
+
+    def __post_init__(self) -> None:
+        check_choice("flow_layer", self.flow_layer, FlowLayerName)
+        if self.flow_iterations < 1:
+            raise ConfigError(f"flow_iterations must be at least 1, got {self.flow_iterations}")

@@ -160,7 +160,7 @@ def sliding_starts(
 
 def frames_after(step: int) -> dict[InputStream, int]:
     """Returns how many frames after its own a field, a frame or a difference reaches."""
-    return {"flow": step, "rgb": 0, "rgb-difference": 1}
+    return {"flow": step, "rgb": 0, "rgb-difference": 1, "rgb-pair": 1}
 
 
 def indices_at(

@@ -65,6 +65,8 @@ class ClipModel(nn.Module, ABC):
     frames_at: tuple[str, int] | None = None
     """The name of a tensor that has a row for each frame of a clip, and the dimension of the rows.
     So a file tells how many frames its network sees. None without such a tensor."""
+    min_side_px: int = 1
+    """The smallest H and W from which a map of every layer is left."""
     has_one_loss: bool = False
     """Whether a network that answers several times has one loss, that of the joined answers."""
     excludes_classes: bool = False
@@ -181,6 +183,6 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
 
 
 def init_classifier(layer: nn.Linear) -> None:
-    """Draws a classifier as SlowFast and torchvision do: weights of deviation .01, and no bias."""
+    """Draws a classifier as Caffe's examples and torchvision do: deviation .01, and no bias."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)

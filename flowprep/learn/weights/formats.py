@@ -15,6 +15,7 @@ from flowprep.learn.weights.mmaction1 import MMACTION1
 from flowprep.learn.weights.mmaction2 import MMACTION2
 from flowprep.learn.weights.mobilenet import MOBILENET
 from flowprep.learn.weights.reading import WeightsFile
+from flowprep.learn.weights.representation_flow import REPRESENTATION_FLOW
 from flowprep.learn.weights.slowfast import SLOWFAST
 from flowprep.learn.weights.timesformer import TIMESFORMER
 from flowprep.learn.weights.torchvision import TORCHVISION
@@ -38,6 +39,7 @@ FOREIGN: dict[str, ForeignFormat] = {
     **TORCHVISION,
     **C3D,
     **TIMESFORMER,
+    **REPRESENTATION_FLOW,
 }
 """The formats by name. Each project's file makes its own."""
 

@@ -45,7 +45,7 @@ __all__ = [
 
 FOREIGN_PREFIXES = ("", "model.", "base.", "model.base.")
 """Possible prefixes of a network's own names in a file: those of our MultiTask and TSN."""
-OWN_PREFIXES = ("", "base.")
+OWN_PREFIXES = ("", "base.", "base.base.")
 """The same prefixes in the model that is loaded into. Its towers have more."""
 
 _MOST = 5
@@ -61,6 +61,10 @@ _NEUTRAL = (
         "a counter of training steps, which older and other files lack",
     ),
     (re.compile(r"\.non_local\."), "a non-local block, which begins as the identity"),
+    (
+        re.compile(r"^motion\.(log_\w+|\w+_taps)$"),
+        "the motion layer, which begins as TV-L1",
+    ),
     (re.compile(r"(^|\.)segment_weight$"), "TSN's weighted consensus, which begins as the average"),
     (re.compile(r"(^|\.)time_embed$"), "the embeddings of time, which begin at zero"),
     *(

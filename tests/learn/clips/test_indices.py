@@ -307,9 +307,9 @@ def test_inputs_that_are_spread_share_their_moments() -> None:
 
 
 def test_spread_clips_are_of_one_segment_and_one_stride() -> None:
-    with pytest.raises(ConfigError, match="sampling spread is for one segment .* num_segments 3"):
+    with pytest.raises(ConfigError, match=r"sampling spread is for one segment .* num_segments 3"):
         ClipSpec(num_segments=3, sampling="spread")
-    with pytest.raises(ConfigError, match="sampling spread .* stack trajectory"):
+    with pytest.raises(ConfigError, match=r"sampling spread .* stack trajectory"):
         ClipSpec(stack="trajectory", sampling="spread")
     config = TrainConfig(clip=ClipSpec(sampling="spread"))
     with pytest.raises(ConfigError, match="random_strides do not apply to sampling spread"):
