@@ -55,6 +55,7 @@ NormalizationName = Literal[
     "c3d",
     "mmaction2-c3d",
     "deepvideo",
+    "timesformer-ssv2",
 ]
 """A published range of numbers; `flowprep.learn.normalizations` has each one's."""
 RecipeName = Literal[
@@ -86,6 +87,13 @@ RecipeName = Literal[
     "c3d",
     "mmaction2-c3d",
     "deepvideo",
+    "timesformer",
+    "timesformer-hr",
+    "timesformer-long",
+    "timesformer-ssv2",
+    "timesformer-ssv2-hr",
+    "timesformer-ssv2-long",
+    "mmaction2-timesformer",
 ]
 """A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]

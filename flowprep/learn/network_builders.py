@@ -39,6 +39,7 @@ __all__ = [
     "resnext3d",
     "rmc3_18",
     "slow",
+    "timesformer",
     "tsm",
     "tsn",
     "two_stream_fusion",
@@ -266,3 +267,9 @@ def representation_flow() -> Builder:
     from flowprep.learn.models.representation_flow import RepresentationFlowResNet
 
     return RepresentationFlowResNet
+
+
+def timesformer() -> Builder:
+    from flowprep.learn.models.timesformer import TimeSformer
+
+    return TimeSformer
