@@ -215,11 +215,6 @@ class TrainConfig:
                 f"random_strides are for stack plain, got {self.augment.random_strides} and stack "
                 f"{self.clip.stack}; leave one of them out"
             )
-        if self.augment.random_strides and self.clip.sampling == "spread":
-            raise ConfigError(
-                f"random_strides do not apply to sampling spread, got {self.augment.random_strides}"
-                "; leave one of them out"
-            )
         if self.clip.stream != "motion":
             for item in dataclasses.fields(MotionSpec):
                 if (given := getattr(self.model.motion, item.name)) != item.default:
@@ -227,6 +222,11 @@ class TrainConfig:
                         f"{item.name} is for stream motion; with stream {self.clip.stream} it must "
                         f"be {item.default}, got {given}"
                     )
+        if self.augment.random_strides and self.clip.sampling == "spread":
+            raise ConfigError(
+                f"random_strides do not apply to sampling spread, got {self.augment.random_strides}"
+                "; leave one of them out"
+            )
         order = self.clip.channel_order
         if order != "interleaved" and not any(one.has_stacks for one in inputs):
             raise ConfigError(

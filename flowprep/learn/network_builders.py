@@ -263,13 +263,13 @@ def deepvideo() -> Builder:
     return DeepVideo
 
 
-def timesformer() -> Builder:
-    from flowprep.learn.models.timesformer import TimeSformer
-
-    return TimeSformer
-
-
 def representation_flow() -> Builder:
     from flowprep.learn.models.representation_flow import RepresentationFlowResNet
 
     return RepresentationFlowResNet
+
+
+def timesformer() -> Builder:
+    from flowprep.learn.models.timesformer import TimeSformer
+
+    return TimeSformer

@@ -302,24 +302,6 @@ class DeepVideoOptions(NetworkOptions):
 
 
 @dataclass(frozen=True)
-class TimeSformerOptions(NetworkOptions):
-    """The options of TimeSformer (Bertasius et al., ICML 2021)."""
-
-    attention: AttentionName = "divided"
-    """What each patch of a frame is compared with. `space`: patches of its own frame. `joint`: all
-    patches of the clip. `divided`: its own place in all frames, then its own frame.
-    `local-global`: a neighborhood of half the width and height in all frames, then every second
-    patch. `axial`: patches along time, then along its row, then along its column."""
-    size: TimeSformerSize = "base"
-    """The published clip. `base`: 8 frames, 32 apart, of 224 px. `hr`: 16 frames, 16 apart, of
-    448 px. `long`: 96 frames, 4 apart, of 224 px."""
-
-    def __post_init__(self) -> None:
-        check_choice("attention", self.attention, AttentionName)
-        check_choice("size", self.size, TimeSformerSize)
-
-
-@dataclass(frozen=True)
 class RepresentationFlowOptions(NetworkOptions):
     """The options of representation flow (Piergiovanni and Ryoo, CVPR 2019)."""
 
@@ -335,3 +317,21 @@ class RepresentationFlowOptions(NetworkOptions):
         check_choice("flow_layer", self.flow_layer, FlowLayerName)
         if self.flow_iterations < 1:
             raise ConfigError(f"flow_iterations must be at least 1, got {self.flow_iterations}")
+
+
+@dataclass(frozen=True)
+class TimeSformerOptions(NetworkOptions):
+    """The options of TimeSformer (Bertasius et al., ICML 2021)."""
+
+    attention: AttentionName = "divided"
+    """What each patch of a frame is compared with. `space`: patches of its own frame. `joint`: all
+    patches of the clip. `divided`: its own place in all frames, then its own frame.
+    `local-global`: a neighborhood of half the width and height in all frames, then every second
+    patch. `axial`: patches along time, then along its row, then along its column."""
+    size: TimeSformerSize = "base"
+    """The published clip. `base`: 8 frames, 32 apart, of 224 px. `hr`: 16 frames, 16 apart, of
+    448 px. `long`: 96 frames, 4 apart, of 224 px."""
+
+    def __post_init__(self) -> None:
+        check_choice("attention", self.attention, AttentionName)
+        check_choice("size", self.size, TimeSformerSize)

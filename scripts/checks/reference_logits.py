@@ -257,6 +257,28 @@ def _c3d_pytorch(num_classes: int, width: float) -> nn.Module:
     return network
 
 
+def _representation_flow(num_classes: int) -> nn.Module:
+    """The release's network, with its last layer as ours, for a PyTorch whose masks are bool."""
+    name = "rep_flow_layer"
+    found = importlib.util.find_spec(name)
+    assert found is not None
+    assert found.origin is not None
+    source = Path(found.origin).read_text(encoding="utf-8")
+    module = ModuleType(name)
+    exec(re.sub(r"\((mask\d)\^1\)", r"(~\1)", source), module.__dict__)
+    sys.modules[name] = module
+    from kinetics_2p1d_model import resnet_3d_v1
+
+    class Classifier(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.transpose(1, -1)).transpose(1, -1)
+
+    network: nn.Module = resnet_3d_v1(50, num_classes)
+    network.classify = Classifier(2048, num_classes)
+    network.register_forward_hook(lambda module, clips, logits: logits.flatten(1))
+    return network
+
+
 # ---- facebookresearch/TimeSformer, huggingface/transformers
 
 
@@ -329,28 +351,6 @@ class _HuggingFaceTimeSformer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.network(pixel_values=x.transpose(1, 2)).logits
         return logits
-
-
-def _representation_flow(num_classes: int) -> nn.Module:
-    """The release's network, with its last layer as ours, for a PyTorch whose masks are bool."""
-    name = "rep_flow_layer"
-    found = importlib.util.find_spec(name)
-    assert found is not None
-    assert found.origin is not None
-    source = Path(found.origin).read_text(encoding="utf-8")
-    module = ModuleType(name)
-    exec(re.sub(r"\((mask\d)\^1\)", r"(~\1)", source), module.__dict__)
-    sys.modules[name] = module
-    from kinetics_2p1d_model import resnet_3d_v1
-
-    class Classifier(nn.Linear):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return super().forward(x.transpose(1, -1)).transpose(1, -1)
-
-    network: nn.Module = resnet_3d_v1(50, num_classes)
-    network.classify = Classifier(2048, num_classes)
-    network.register_forward_hook(lambda module, clips, logits: logits.flatten(1))
-    return network
 
 
 # ---- the cases
@@ -507,6 +507,14 @@ CASES: dict[str, Case] = {
         (1, 3, 32, 224, 224),
         arguments={"width": 0.125},
     ),
+    "representation-flow": Case(
+        "representation-flow-cvpr19",
+        _representation_flow,
+        {"name": "representation-flow", **RGB},
+        (1, 3, 16, 51, 64),
+        # The constants of its flow are positive.
+        seed=46,
+    ),
     **{
         f"timesformer, {attention}": Case(
             "TimeSformer",
@@ -534,14 +542,6 @@ CASES: dict[str, Case] = {
         {"name": "timesformer", "width": 1 / 6, "crop_px": 48, "num_frames": 4, **RGB},
         (1, 3, 4, 48, 48),
         arguments={"attention": "divided_space_time", "crop_px": 48, "channels": 128},
-    ),
-    "representation-flow": Case(
-        "representation-flow-cvpr19",
-        _representation_flow,
-        {"name": "representation-flow", **RGB},
-        (1, 3, 16, 51, 64),
-        # The constants of its flow are positive.
-        seed=46,
     ),
 }
 

@@ -60,13 +60,13 @@ class ClipModel(nn.Module, ABC):
     new_layers: tuple[str, ...] = ()
     """The names of modules above the trunk that have no part in its own classification, such as an
     LSTM over a network for images. They begin anew if a file has the trunk alone."""
+    min_side_px: int = 1
+    """The smallest H and W from which a map of every layer is left."""
     begins_as: Mapping[str, str] = {}
     """Tensors that begin with the value of another tensor if a file lacks them, by their names."""
     frames_at: tuple[str, int] | None = None
     """The name of a tensor that has a row for each frame of a clip, and the dimension of the rows.
     So a file tells how many frames its network sees. None without such a tensor."""
-    min_side_px: int = 1
-    """The smallest H and W from which a map of every layer is left."""
     has_one_loss: bool = False
     """Whether a network that answers several times has one loss, that of the joined answers."""
     excludes_classes: bool = False

@@ -38,8 +38,8 @@ FOREIGN: dict[str, ForeignFormat] = {
     **VMZ,
     **TORCHVISION,
     **C3D,
-    **TIMESFORMER,
     **REPRESENTATION_FLOW,
+    **TIMESFORMER,
 }
 """The formats by name. Each project's file makes its own."""
 
