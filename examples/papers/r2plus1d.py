@@ -26,7 +26,7 @@ def training(model: str, num_frames: int) -> Training:
     return Training(
         f"--model {model} --stream rgb --variant vmz --frames {num_frames}",
         "--recipe vmz-rgb",
-        "--width .125 --learning-rate .01 --steps 40",
+        "--width .0625 --crop 48 --learning-rate .01 --steps 30",
     )
 
 
