@@ -25,6 +25,7 @@ from flowprep.learn.clip_inputs import (
     NormalizationName,
     StreamName,
     sees_flow,
+    sees_frames,
 )
 from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs, find_network, make_options
@@ -205,6 +206,11 @@ class TrainConfig:
                 f"random_strides are for stack plain, got {self.augment.random_strides} and stack "
                 f"{self.clip.stack}; leave one of them out"
             )
+        if self.augment.rand_augment and not sees_frames(self.clip.stream):
+            raise ConfigError(
+                f"rand_augment is for RGB frames, got {self.augment.rand_augment} and stream "
+                f"{self.clip.stream}; leave it out, or choose a stream with frames"
+            )
         order = self.clip.channel_order
         if order != "interleaved" and not any(one.has_stacks for one in inputs):
             raise ConfigError(
@@ -223,7 +229,7 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON values; `from_dict` is its inverse."""
         values = dataclasses.asdict(self)
-        for name in ("scales", "random_strides"):
+        for name in ("scales", "random_strides", "rand_augment"):
             values["augment"][name] = list(values["augment"][name])
         values["optimization"]["milestones"] = list(self.optimization.milestones)
         return values
