@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from flowprep.errors import WeightsError
-from flowprep.learn.checkpoint import Checkpoint, load_checkpoint
+from flowprep.learn.checkpoint import Checkpoint, average_note, load_checkpoint
 from flowprep.learn.clip_inputs import RecipeName, StreamName
 from flowprep.learn.evaluate import checkpoint_file, checkpoint_notes
 from flowprep.learn.networks import find_network
@@ -146,7 +146,9 @@ def describe_weights(path: str | os.PathLike[str]) -> WeightsDescription:
     source = checkpoint_file(path)
     file = read_file(source)
     if file.details.get("format") == CHECKPOINT_FORMAT:
-        return _describe_checkpoint(file, load_checkpoint(source), checkpoint_notes(path))
+        checkpoint = load_checkpoint(source)
+        notes = [*checkpoint_notes(path), *average_note(checkpoint)]
+        return _describe_checkpoint(file, checkpoint, notes)
     return _describe_foreign(file)
 
 

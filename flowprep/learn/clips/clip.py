@@ -10,7 +10,7 @@ Nothing is random here: the caller chooses indices and crops.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,8 +91,13 @@ def fill_views(
     clip: ClipSpec,
     clip_input: ClipInput,
     views: NDArray[np.float32],
+    change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
 ) -> None:
-    """Writes the result of `load_views` into `views`."""
+    """Writes the result of `load_views` into `views`.
+
+    `change` gets the cropped frames (n, H, W, 3) uint8 RGB of the streams rgb and rgb-difference,
+    and returns those to take instead.
+    """
     side_px = clip_input.side_px(clip.crop_px)
     if clip_input.view == "fovea":
         crops = [crop.center(clip.crop_px, side_px) for crop in crops]
@@ -102,13 +107,18 @@ def fill_views(
         for view, crop in zip(views, crops, strict=True):
             if clip.mean_file is not None:
                 means = crop_mean(clip.mean_file, crop, video.width, video.height, side_px)
-            x = normalize_frames(crop_frames(frames, crop, side_px), clip.normalization, means)
+            cut = crop_frames(frames, crop, side_px)
+            if change is not None:
+                cut = change(cut)
+            x = normalize_frames(cut, clip.normalization, means)
             view[:] = _arrange(x, clip_input)
         return
     if clip_input.stream in ("rgb-difference", "rgb-pair"):
         frames, first, second = _neighbors(dataset, video, indices)
         for view, crop in zip(views, crops, strict=True):
             cut = crop_frames(frames, crop, side_px)
+            if change is not None:
+                cut = change(cut)
             if clip_input.stream == "rgb-pair":
                 x = to_pairs(cut[first], cut[second])
             else:
