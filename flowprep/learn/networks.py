@@ -31,6 +31,7 @@ from flowprep.learn.network_options import (
     VideoResNetOptions,
     VMZResNetOptions,
 )
+from flowprep.learn.recent_networks import RECENT_NETWORKS
 from flowprep.learn.recurrent_networks import RECURRENT_NETWORKS
 
 __all__ = [
@@ -338,6 +339,7 @@ NETWORKS: dict[str, Network] = {
     ),
     **HISTORY_NETWORKS,
     **RECURRENT_NETWORKS,
+    **RECENT_NETWORKS,
 }
 """The networks by name."""
 

@@ -27,6 +27,7 @@ from flowprep.learn.fusion_recipes import FUSION_RECIPES
 from flowprep.learn.history_recipes import HISTORY_RECIPES
 from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs, find_network
+from flowprep.learn.recent_recipes import RECENT_RECIPES
 from flowprep.learn.recipe_entry import VIEWS, Recipe, StreamRecipe
 from flowprep.learn.recurrent_recipes import RECURRENT_RECIPES
 from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
@@ -367,6 +368,7 @@ _RECIPES: dict[RecipeName, Recipe] = {
         ),
     ),
     **HISTORY_RECIPES,
+    **RECENT_RECIPES,
 }
 
 RECIPES: dict[RecipeName, Recipe] = {

@@ -21,7 +21,7 @@ from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.clips.clip import fill_views
+from flowprep.learn.clips.clip import fill_inputs
 from flowprep.learn.clips.indices import frames_after, training_indices
 from flowprep.learn.clips.loader import Loader
 from flowprep.learn.clips.order import BalancedOrder, EpochOrder, VideoOrder
@@ -58,9 +58,10 @@ def fill_sample(
         inputs = draw_stride(video, config.augment, inputs, rng)
     indices = training_indices(video.num_frames, video.num_flows, inputs, clip, rng)
     crop = training_crop(video.width, video.height, clip, config.augment, rng)
-    for one, clips in zip(inputs, indices, strict=True):
-        for segment, view in zip(clips, out[one.name][:, None], strict=True):
-            fill_views(dataset, video, segment, [crop], clip, one, view)
+    for segment in range(clip.num_segments):
+        chosen = [clips[segment] for clips in indices]
+        views = [out[one.name][segment, None] for one in inputs]
+        fill_inputs(dataset, video, inputs, chosen, [crop], clip, views)
 
 
 def draw_stride(

@@ -61,6 +61,7 @@ _NEUTRAL = (
         "a counter of training steps, which older and other files lack",
     ),
     (re.compile(r"\.non_local\."), "a non-local block, which begins as the identity"),
+    (re.compile(r"(^|\.)gates\."), "a gate of GSM, which begins closed"),
     (re.compile(r"(^|\.)segment_weight$"), "TSN's weighted consensus, which begins as the average"),
 )
 """Tensors that a model does not need from a file if the file has none of their kind."""

@@ -17,6 +17,7 @@ from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.networks import NETWORKS
 from tests.learn.models.figure_row import Row
+from tests.learn.models.recent_figures import RECENT
 from tests.learn.models.recurrent_figures import RECURRENT
 
 
@@ -618,7 +619,7 @@ HISTORY = [
     Row("c3d-bn", "rgb", 400, 112, parameters=C3D_BN_PARAMETERS, tensors=(62, 52)),
 ]
 
-ROWS = [*IMAGES, *SEGMENTS, *VOLUMES, *BOTH, *RECURRENT, *OVER_TIME, *HISTORY]
+ROWS = [*IMAGES, *SEGMENTS, *VOLUMES, *BOTH, *RECURRENT, *OVER_TIME, *HISTORY, *RECENT]
 
 
 def make(row: Row) -> ClipModel:
