@@ -64,15 +64,20 @@ def create_model(
             f"num_segments does not apply to {name}, got {num_segments}; leave it out, or choose a "
             "network that joins segments"
         )
+    crop_px = network.crop_px if crop_px is None else crop_px
     model = network.make(
         clip_inputs(name, stream, num_frames, frame_stride, own),
         num_classes,
         width=width,
         dropout=dropout,
-        crop_px=network.crop_px if crop_px is None else crop_px,
+        crop_px=crop_px,
         num_segments=num_segments,
         options=own,
     )
+    # Also of the networks that it is made of.
+    least = max(part.min_side_px for part in model.modules() if isinstance(part, ClipModel))
+    if crop_px < least:
+        raise ConfigError(f"crop_px must be at least {least} for {name}, got {crop_px}")
     if weights is not None:
         start_from(model, weights, channel_order=channel_order)
     return model

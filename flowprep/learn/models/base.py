@@ -60,6 +60,8 @@ class ClipModel(nn.Module, ABC):
     new_layers: tuple[str, ...] = ()
     """The names of modules above the trunk that have no part in its own classification, such as an
     LSTM over a network for images. They begin anew if a file has the trunk alone."""
+    min_side_px: int = 1
+    """The smallest H and W from which a map of every layer is left."""
     has_one_loss: bool = False
     """Whether a network that answers several times has one loss, that of the joined answers."""
     excludes_classes: bool = False
@@ -169,6 +171,6 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
 
 
 def init_classifier(layer: nn.Linear) -> None:
-    """Draws a classifier as SlowFast and torchvision do: weights of deviation .01, and no bias."""
+    """Draws a classifier as Caffe's examples and torchvision do: deviation .01, and no bias."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
