@@ -25,6 +25,7 @@ from flowprep.learn.clip_inputs import (
     NormalizationName,
     StreamName,
     sees_flow,
+    sees_frames,
 )
 from flowprep.learn.motion_spec import MotionSpec
 from flowprep.learn.network_options import NetworkOptions
@@ -227,6 +228,11 @@ class TrainConfig:
                 f"random_strides do not apply to sampling spread, got {self.augment.random_strides}"
                 "; leave one of them out"
             )
+        if self.augment.rand_augment and not sees_frames(self.clip.stream):
+            raise ConfigError(
+                f"rand_augment is for RGB frames, got {self.augment.rand_augment} and stream "
+                f"{self.clip.stream}; leave it out, or choose a stream with frames"
+            )
         order = self.clip.channel_order
         if order != "interleaved" and not any(one.has_stacks for one in inputs):
             raise ConfigError(
@@ -248,7 +254,7 @@ class TrainConfig:
         if self.clip.stream != "motion":
             # Version 1 has none.
             del values["model"]["motion"]
-        for name in ("scales", "random_strides"):
+        for name in ("scales", "random_strides", "rand_augment"):
             values["augment"][name] = list(values["augment"][name])
         values["optimization"]["milestones"] = list(self.optimization.milestones)
         return values

@@ -364,7 +364,7 @@ _RECIPES: dict[RecipeName, Recipe] = {
         ("lrcn",),
         _stream_recipes("lrcn", "lrcn", "volume", VIEWS["250"]),
         (
-            "The release's classifier has ten times the rate of the other layers.",
+            "The release's biases have twice the rate and no decay, except those of the LSTM.",
             "The release tests clips that begin every 8 frames, and not 25 clips.",
         ),
     ),
