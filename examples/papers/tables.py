@@ -94,6 +94,8 @@ class Paper:
     class."""
     notes: tuple[str, ...] = ()
     """What differs from the paper, and rows of it that are not here."""
+    small_notes: tuple[str, ...] = ()
+    """What small networks on made clips do not show."""
 
 
 def main(paper: Paper, arguments: Sequence[str] | None = None) -> dict[str, float]:
@@ -323,5 +325,5 @@ def _print_table(
         ours = f"{measured[row.label]:.1f}" if row.label in measured else ""
         cells = [row.label, ours] if is_small else [row.label, row.paper, ours]
         print(f"| {' | '.join(cells)} |")
-    if not is_small and paper.notes:
-        print("\n" + "\n".join(paper.notes))
+    for note in paper.small_notes if is_small else paper.notes:
+        print(f"\n{note}")
