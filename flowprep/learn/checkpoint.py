@@ -300,6 +300,8 @@ def build_model(config: TrainConfig, num_classes: Sequence[int]) -> ClipModel | 
         dropout=spec.dropout,
         crop_px=clip.crop_px,
         num_segments=clip.num_segments if joins else None,
+        motion=spec.motion,
+        normalization=clip.normalization,
         **dataclasses.asdict(spec.options),
     )
     return model if len(num_classes) == 1 else MultiTask(model, num_classes)

@@ -112,7 +112,9 @@ class WeightsDescription:
 def told_fit(fit: Fit) -> str:
     """Returns how to ask for a network, and what it takes: `--model i3d --stream flow: ...`."""
     (first, *_) = fit.model.inputs
-    noun = {"flow": "field", "rgb": "frame", "rgb-difference": "difference"}[first.stream]
+    noun = {"flow": "field", "rgb": "frame", "rgb-difference": "difference", "rgb-pair": "pair"}[
+        first.stream
+    ]
     asked = [f"--model {fit.network}", f"--stream {fit.stream}"]
     asked += [] if fit.num_frames is None else [f"--frames {fit.num_frames}"]
     for option, value in fit.options.items():

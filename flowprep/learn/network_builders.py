@@ -30,6 +30,7 @@ __all__ = [
     "r2plus1d_34",
     "r3d_18",
     "recurrent_cnn",
+    "representation_flow",
     "resnet18",
     "resnet34",
     "resnet50",
@@ -38,6 +39,7 @@ __all__ = [
     "resnext3d",
     "rmc3_18",
     "slow",
+    "timesformer",
     "tsm",
     "tsn",
     "two_stream_fusion",
@@ -259,3 +261,15 @@ def deepvideo() -> Builder:
     from flowprep.learn.models.deepvideo import DeepVideo
 
     return DeepVideo
+
+
+def representation_flow() -> Builder:
+    from flowprep.learn.models.representation_flow import RepresentationFlowResNet
+
+    return RepresentationFlowResNet
+
+
+def timesformer() -> Builder:
+    from flowprep.learn.models.timesformer import TimeSformer
+
+    return TimeSformer

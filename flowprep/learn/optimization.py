@@ -56,10 +56,14 @@ def learning_rate(spec: OptimizationSpec, step: int, num_steps: int) -> float:
     return spec.learning_rate
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the learning rate of a step, times the factor of each group of parameters."""
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, spec: OptimizationSpec, step: int, num_steps: int
+) -> float:
+    """Gives each group of parameters the rate of a step times its factor; returns the rate."""
+    rate = learning_rate(spec, step, num_steps)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get(_FACTOR, 1.0)
+    return rate
 
 
 def rate_factors(spec: OptimizationSpec, model: nn.Module) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from flowprep.learn.clip_inputs import RecipeName, StreamName
 from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig
 from flowprep.learn.network_options import C3DOptions, TSNOptions
+from flowprep.learn.recent_trainings import RECENT_TRAININGS
 from flowprep.learn.recurrent_trainings import RECURRENT_TRAININGS
 from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 
@@ -377,5 +378,6 @@ TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
     "c3d": _C3D,
     "mmaction2-c3d": _MMACTION2_C3D,
     "deepvideo": _DEEPVIDEO,
+    **RECENT_TRAININGS,
 }
 """The published trainings by recipe and stream."""

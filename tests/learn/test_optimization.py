@@ -86,11 +86,12 @@ def test_rates_fall_from_stage_to_stage_and_the_classifier_has_its_own(optimizer
         }
     made = make_optimizer(spec, several)
     names = {id(parameter): name for name, parameter in several.named_parameters()}
-    set_learning_rate(made, 0.3)
+    rate = set_learning_rate(made, spec, 3, 10)
+    assert rate == learning_rate(spec, 3, 10)
     groups = [(names[id(one)], group) for group in made.param_groups for one in group["params"]]
     assert len(groups) == len(names)
     for name, group in groups:
-        assert group["lr"] == pytest.approx(0.3 * factors[name])
+        assert group["lr"] == pytest.approx(rate * factors[name])
 
 
 def test_without_factors_the_groups_are_as_ever() -> None:

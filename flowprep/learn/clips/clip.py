@@ -30,6 +30,7 @@ from flowprep.learn.clips.transforms import (
     normalize_flow,
     normalize_frames,
     subtract_mean_flow,
+    to_pairs,
     to_stack,
     to_volume,
     trajectory_stack,
@@ -112,13 +113,16 @@ def fill_views(
             x = normalize_frames(cut, clip.normalization, means)
             view[:] = _arrange(x, clip_input)
         return
-    if clip_input.stream == "rgb-difference":
+    if clip_input.stream in ("rgb-difference", "rgb-pair"):
         frames, first, second = _neighbors(dataset, video, indices)
         for view, crop in zip(views, crops, strict=True):
             cut = crop_frames(frames, crop, side_px)
             if change is not None:
                 cut = change(cut)
-            x = normalize_differences(cut[first], cut[second], clip.normalization)
+            if clip_input.stream == "rgb-pair":
+                x = to_pairs(cut[first], cut[second])
+            else:
+                x = normalize_differences(cut[first], cut[second], clip.normalization)
             view[:] = _arrange(x, clip_input)
         return
     spec = dataset.config.flow
