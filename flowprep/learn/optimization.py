@@ -85,15 +85,16 @@ def rate_factors(spec: OptimizationSpec, model: nn.Module) -> dict[str, float]:
             f"{type(network).__name__}, which names none; leave it out"
         )
     powers = {
-        f"{prefix}{module}.": len(network.stages) - number
+        f"{prefix}{part}.": len(network.stages) - number
         for number, stage in enumerate(network.stages)
-        for module in stage
+        for part in stage
     }
     classifier = {f"{prefix}{name}" for name in classifier_names(network)}
     return {
         name: spec.classifier_rate
         if name in classifier
-        else spec.layer_decay ** next((n for key, n in powers.items() if name.startswith(key)), 0)
+        else spec.layer_decay
+        ** next((n for part, n in powers.items() if f"{name}.".startswith(part)), 0)
         for name in names
     }
 

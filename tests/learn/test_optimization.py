@@ -101,6 +101,12 @@ def test_without_factors_the_groups_are_as_ever() -> None:
     assert set(rate_factors(OptimizationSpec(), model).values()) == {1.0}
     (group,) = make_optimizer(OptimizationSpec(), model).param_groups
     assert not {"rate_factor"} & group.keys()
+    nameless.stages = (("conv1",), ("fc.bias",))
+    found = rate_factors(OptimizationSpec(layer_decay=0.5, classifier_rate=3), nameless)
+    assert {found[name] for name in ("fc.weight", "fc.bias")} == {3}
+    nameless.stages = (("bn1.bias",), ("bn1",))
+    found = rate_factors(OptimizationSpec(layer_decay=0.5), nameless)
+    assert (found["bn1.bias"], found["bn1.weight"], found["conv1.weight"]) == (0.25, 0.5, 1)
     nameless.stages = ()
     with pytest.raises(ConfigError, match=r"layer_decay is for networks with stages, got 0\.5"):
         rate_factors(OptimizationSpec(layer_decay=0.5), nameless)
