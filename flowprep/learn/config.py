@@ -216,11 +216,6 @@ class TrainConfig:
                 f"random_strides are for stack plain, got {self.augment.random_strides} and stack "
                 f"{self.clip.stack}; leave one of them out"
             )
-        if self.augment.rand_augment and not sees_frames(self.clip.stream):
-            raise ConfigError(
-                f"rand_augment is for RGB frames, got {self.augment.rand_augment} and stream "
-                f"{self.clip.stream}; leave it out, or choose a stream with frames"
-            )
         if self.clip.stream != "motion":
             for item in dataclasses.fields(MotionSpec):
                 if (given := getattr(self.model.motion, item.name)) != item.default:
@@ -232,6 +227,11 @@ class TrainConfig:
             raise ConfigError(
                 f"random_strides do not apply to sampling spread, got {self.augment.random_strides}"
                 "; leave one of them out"
+            )
+        if self.augment.rand_augment and not sees_frames(self.clip.stream):
+            raise ConfigError(
+                f"rand_augment is for RGB frames, got {self.augment.rand_augment} and stream "
+                f"{self.clip.stream}; leave it out, or choose a stream with frames"
             )
         order = self.clip.channel_order
         if order != "interleaved" and not any(one.has_stacks for one in inputs):

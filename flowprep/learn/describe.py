@@ -118,8 +118,9 @@ def told_fit(fit: Fit) -> str:
     asked = [f"--model {fit.network}", f"--stream {fit.stream}"]
     asked += [] if fit.num_frames is None else [f"--frames {fit.num_frames}"]
     for option, value in fit.options.items():
-        name = f"--{option.replace('_', '-')}"
-        asked.append(name if value is True else f"{name} {value}")
+        name = option.replace("_", "-")
+        switch = {True: f"--{name}", False: f"--no-{name}"}
+        asked.append(switch[value] if isinstance(value, bool) else f"--{name} {value}")
     taken = f"{first.form}s of {format_count(first.num_frames, noun)}"
     if first.form == "volume":
         taken = f"volumes of {noun}s, as many as you like"

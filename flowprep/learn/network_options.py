@@ -8,7 +8,7 @@ from typing import Literal
 
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ConsensusName, ShiftPlace
+from flowprep.learn.clip_inputs import ConsensusName, PickName, ShiftPlace
 
 __all__ = [
     "AttentionName",
@@ -23,6 +23,7 @@ __all__ = [
     "FramePoolingOptions",
     "FusionInit",
     "GRURCNOptions",
+    "GSMOptions",
     "NetworkOptions",
     "NonLocalKind",
     "NonLocalOptions",
@@ -32,6 +33,7 @@ __all__ = [
     "PoolingName",
     "RecurrentCNNOptions",
     "RepresentationFlowOptions",
+    "SlowFastOptions",
     "StepScores",
     "StreamFusionKind",
     "TSMOptions",
@@ -168,6 +170,40 @@ class TSMResNetOptions(TSMOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("shift_place", self.shift_place, ShiftPlace)
+
+
+@dataclass(frozen=True)
+class GSMOptions(NetworkOptions):
+    """The options of the networks with gates between segments (Sudhakaran et al., CVPR 2020)."""
+
+    partial_bn: bool = False
+    """Freeze every batch norm except the first and those of the gates."""
+
+
+@dataclass(frozen=True)
+class SlowFastOptions(NonLocalOptions):
+    """The options of SlowFast (Feichtenhofer et al., ICCV 2019)."""
+
+    slow_frames: PickName = "spread"
+    """Which frames of the fast path the slow one sees. `spread`: the first, the last, and others
+    evenly between them, as in SlowFast and pytorchvideo. `first`: one of each group, its first, as
+    in mmaction2."""
+    lateral_norm: bool = True
+    """Put a batch norm and a ReLU behind each convolution from the fast path to the slow one. Some
+    of mmaction2's networks have none."""
+    lateral_frames: int | None = None
+    """Frames that such a convolution sees, an odd number. The default is the network's published
+    number. SlowFast's own networks with non-local blocks see 5."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("slow_frames", self.slow_frames, PickName)
+        if self.lateral_frames is not None and (
+            self.lateral_frames < 1 or self.lateral_frames % 2 == 0
+        ):
+            raise ConfigError(
+                f"lateral_frames must be an odd number from 1 on, got {self.lateral_frames}"
+            )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput, sees_flow
-from flowprep.learn.clips.clip import fill_views
+from flowprep.learn.clips.clip import fill_inputs
 from flowprep.learn.clips.indices import frames_after, training_indices
 from flowprep.learn.clips.loader import Loader
 from flowprep.learn.clips.mixing import draw_erasing, draw_mix, erase_box, mix_clips, partner_of
@@ -63,9 +63,10 @@ def fill_sample(
     indices = training_indices(video.num_frames, video.num_flows, inputs, clip, rng)
     crop = training_crop(video.width, video.height, clip, augment, rng)
     change = draw_frame_change(augment, beside_flow=sees_flow(clip.stream), rng=rng)
-    for one, clips in zip(inputs, indices, strict=True):
-        for segment, view in zip(clips, out[one.name][:, None], strict=True):
-            fill_views(dataset, video, segment, [crop], clip, one, view, change)
+    for segment in range(clip.num_segments):
+        chosen = [clips[segment] for clips in indices]
+        views = [out[one.name][segment, None] for one in inputs]
+        fill_inputs(dataset, video, inputs, chosen, [crop], clip, views, change)
     if augment.random_erasing:
         box = draw_erasing(augment, clip.crop_px, rng)
         if box is not None:

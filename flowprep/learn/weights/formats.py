@@ -8,6 +8,7 @@ import torch
 
 from flowprep.learn.weights.c3d import C3D
 from flowprep.learn.weights.foreign import ForeignFormat
+from flowprep.learn.weights.gsm import GSM
 from flowprep.learn.weights.kinetics_i3d import KINETICS_I3D
 from flowprep.learn.weights.lrcn import LRCN
 from flowprep.learn.weights.mars import MARS
@@ -40,6 +41,7 @@ FOREIGN: dict[str, ForeignFormat] = {
     **C3D,
     **REPRESENTATION_FLOW,
     **TIMESFORMER,
+    **GSM,
 }
 """The formats by name. Each project's file makes its own."""
 

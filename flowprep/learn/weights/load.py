@@ -65,6 +65,7 @@ _NEUTRAL = (
         re.compile(r"^motion\.(log_\w+|\w+_taps)$"),
         "the motion layer, which begins as TV-L1",
     ),
+    (re.compile(r"(^|\.)gates\."), "a gate of GSM, which begins closed"),
     (re.compile(r"(^|\.)segment_weight$"), "TSN's weighted consensus, which begins as the average"),
     (re.compile(r"(^|\.)time_embed$"), "the embeddings of time, which begin at zero"),
     *(
