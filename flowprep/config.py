@@ -334,7 +334,7 @@ VERSION_1_VALUES: dict[str, dict[str, Any]] = {
         "unfreeze_at": None,
         "layer_decay": 1.0,
         "classifier_rate": 1.0,
-        "drop_path": 0.0,
+        "drop_path": None,
         "ema_decay": None,
     },
     "TrainState": {"raw": None},

@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.layers.drop_path import DropPath
 from flowprep.learn.layers.inflated import InflatedConv3d
 from flowprep.learn.layers.representation_flow import (
     FeatureFlow,
@@ -176,6 +177,8 @@ class _Block(nn.Module):
             nn.BatchNorm3d(wide),
         )
 
+        self.drop_path = DropPath()
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(self.layers(x) + shortcut, inplace=True)
+        return F.relu(self.drop_path(self.layers(x)) + shortcut, inplace=True)
