@@ -180,9 +180,9 @@ class FlowSpec:
     """How pixels become levels. `round`: as denseflow. `floor`: as MediaPipe. `centered`: 0 px
     stays exactly 0 px."""
     camera_motion: CameraMotion = "none"
-    """What happens to the camera's motion. `none`: it is a part of the flow. `homography`: each pair
-    of frames is freed of it before the flow is computed (warped flow). Pairs in which it cannot be
-    found are left as they are, and counted in a note."""
+    """What happens to the camera's motion. `none`: it is a part of the flow. `homography`: it is
+    taken out of each pair of frames before the flow is computed (warped flow). Pairs in which it
+    cannot be found are left as they are, and a note counts them."""
 
     def __post_init__(self) -> None:
         check_algorithm(self.algorithm)

@@ -54,8 +54,9 @@ def find_extraction_differences(
     """Returns what two extractions, as flat mappings, give a network differently.
 
     What counts is the frame rate, size, crop and shape of the pixels. If the network sees flow, the
-    algorithm with all its parameters, step, bound and the camera's motion count too. With `is_exact`, the interpolation
-    and the quantizer count as well, and `tvl1-opencv` is `tvl1`: both compute the same flow.
+    algorithm with all its parameters, step, bound and the camera's motion count too. With
+    `is_exact`, the interpolation and the quantizer count as well, and `tvl1-opencv` is `tvl1`: both
+    compute the same flow.
     """
     names = ["decode.fps", "decode.resize", "decode.crop", "decode.square_pixels"]
     if is_exact:

@@ -23,11 +23,17 @@ from flowprep.flow.homography import IDENTITY, Homography, inverse
 from flowprep.flow.parameters import DIRECTIONS, Direction
 from flowprep.flow.warp_back import warp_back
 
-__all__ = ["StabilizedPairs"]
+__all__ = ["StabilizedPairs", "prepare"]
 
 Image: TypeAlias = NDArray[np.uint8]  # (H, W) gray or (H, W, 3) RGB, as the estimator takes it
 Sides: TypeAlias = dict[Direction, tuple[Image, Image]]
 """The first and the warped second image of each wanted direction."""
+
+
+def prepare() -> None:
+    """Compiles the warp, or reads it from the disk cache."""
+    blank = np.zeros((16, 16), np.uint8)
+    warp_back(blank, blank, IDENTITY, (0, 0, 16, 16))
 
 
 class StabilizedPairs:

@@ -12,5 +12,6 @@ PANELS: dict[str, str] = {
     "arrows": "arrows over the frame",
     "consistency": "how far forward and backward flow miss one another, px",
     "warp": "how far the warped next frame is from this one, gray levels",
+    "camera": "the camera's motion that was taken out of the flow, as arrows over the frame",
 }
 """The panels by name."""

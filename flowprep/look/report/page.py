@@ -146,10 +146,22 @@ def _tiles(report: Report) -> str:
             format_count(description.num_shards, "shard"),
         ),
     ]
+    if _is_freed(report):
+        num_plain = sum(row.num_plain for row in report.rows)
+        known = [row.camera_px for row in report.rows if row.camera_px is not None]
+        value = f"{np.median(known):.2f} px" if known else "unknown"
+        tiles.insert(
+            6, ("Camera", value, f"taken out; {format_count(num_plain, 'pair')} left plain")
+        )
     return "".join(
         f"<div><dt>{escape(title)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
         for title, value, more in tiles
     )
+
+
+def _is_freed(report: Report) -> bool:
+    """Whether the flow is freed of the camera's motion."""
+    return report.description.header.config.flow.camera_motion != "none"
 
 
 def _sample_note(report: Report) -> str:
@@ -167,6 +179,12 @@ def _sample_note(report: Report) -> str:
         )
     if len(config.encode.directions) < 2:
         text += " It holds one direction, so forward and backward could not be compared."
+    if _is_freed(report):
+        text += (
+            " The camera's motion was taken out of the flow. Its size is how far it moves the "
+            "corner of the frame that it moves farthest, in the middle pair of the middle video. "
+            "Plain pairs are those in which it was not found, so that their flow still has it."
+        )
     text += "".join(f" {note}." for note in report.notes)
     return escape(text)
 
@@ -364,6 +382,10 @@ def _table_data(report: Report) -> str:
         bits[key] += 1 << order[kind]
     sizes = [f"{row.width}x{row.height}" for row in rows]
 
+    camera = [
+        number_column("Camera px", (row.camera_px for row in rows), 2, "6.2em"),
+        number_column("Plain", (row.num_plain for row in rows), 0, "4.4em"),
+    ]
     columns = [
         key_column([row.key for row in rows], "21em"),
         findings_column([bits[row.key] for row in rows], "10.5em"),
@@ -377,6 +399,7 @@ def _table_data(report: Report) -> str:
         number_column("Clipped %", (100 * row.clipped_share for row in rows), 3, "6.4em"),
         number_column("Blank %", (100 * row.blank_share for row in rows), 1, "5.6em"),
         number_column("kB", (row.num_bytes / 1000 for row in rows), 0, "4.9em"),
+        *(camera if _is_freed(report) else ()),
     ]
     data = {
         "count": len(rows),
