@@ -139,7 +139,8 @@ def _check_homographies(metadata: VideoMetadata, config: ExtractConfig) -> list[
     """Returns the problems of the camera's motion, of which there is one homography a pair."""
     found = metadata.homographies
     if found is UNSET:
-        if config.flow.camera_motion == "none":
+        # A tree of images that was imported need not have them.
+        if config.flow.camera_motion == "none" or not metadata.format_minor:
             return []
         return [f"it has no homographies, which flow with {config.flow.camera_motion} has"]
     if config.flow.camera_motion == "none":

@@ -1,4 +1,4 @@
-"""`--camera-motion` through the whole way: what is stored, refused, said, and the same everywhere."""
+"""`--camera-motion` on the whole way: what is stored, refused and said, and that it is the same."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from flowprep.dataset.verify import verify_dataset
 from flowprep.dataset.verify_video import _check_homographies
 from flowprep.differences import find_extraction_differences, flatten
 from flowprep.errors import ConfigError, ConfigMismatchError
+from flowprep.exchange.export import export_dataset
+from flowprep.exchange.export_spec import ExportSpec
+from flowprep.exchange.import_tree import ImportSpec, import_tree
 from flowprep.flow import create_estimator
 from flowprep.flow.homography import IDENTITY
 from flowprep.flow.stabilized import StabilizedPairs
@@ -199,11 +202,13 @@ def test_lost_homographies_are_problems(warped: Path) -> None:
 
 
 def test_an_exported_tree_is_imported_as_warped_flow(warped: Path, tmp_path: Path) -> None:
-    exported = tmp_path / "frames"
-    flowprep.export(warped, exported)
-    flowprep.import_flow(exported, tmp_path / "back")
-    assert open_dataset(tmp_path / "back").config.flow.camera_motion == "homography"
+    export_dataset(warped, tmp_path / "frames", ExportSpec(), num_workers=1)
+    import_tree(tmp_path / "frames", tmp_path / "back", ImportSpec(), num_workers=1)
     assert verify_dataset(tmp_path / "back").problems == []
+    back, first = open_dataset(tmp_path / "back"), open_dataset(warped)
+    assert back.config.flow.camera_motion == "homography"
+    for key in ("all", "cut"):
+        assert back.metadata(key).homographies == first.metadata(key).homographies
 
 
 # ---- one pair, and estimators on a device
