@@ -45,6 +45,8 @@ MIN_INLIERS = 25
 """More of them must fit (dense_flow, dense_warp_flow_gpu.cpp)."""
 INLIER_PX = 1.0
 """A match that misses by less fits (RANSAC's threshold of both references)."""
+MAX_MEDIAN_MISS_PX = 0.5
+"""Half of the matches that fit must miss by less. Chance puts .71 px of 1 px there."""
 MIN_SHARE = 0.4
 """Share of the picture that must move like the camera. On clips of UCF101 it was .4 to 1 where the
 fit was right, but also down to .12 where motion blurred the frames."""
@@ -68,7 +70,7 @@ MAX_BAR_LEVEL = 24
 _GRID = (8, 6)
 """Columns and rows of the cells of the picture."""
 _MAX_MOTIONS = 2
-_SEARCH = {"maxIters": 2000, "confidence": 0.999}
+_MAX_SEARCHES, _CONFIDENCE = 2000, 0.999
 _BAR_EDGE_PX = 2
 """An encoder smears the edge of a bar by about as much."""
 _MAX_BRIGHT_SHARE = 0.02
@@ -148,7 +150,7 @@ def _find_corners(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
     top, left = np.divmod(np.arange(rows * columns), max(1, columns))
     points = np.stack([left * side + best % side, top * side + best // side], axis=1)
     least = max(_MIN_CORNER_STRENGTH, _MIN_CORNER_SHARE * float(found.max(initial=0)))
-    return points[found >= least].astype(np.float32)
+    return np.asarray(points[found >= least], np.float32)
 
 
 def camera_homography(first: TrackedFrame, second: TrackedFrame) -> Homography | None:
@@ -165,7 +167,7 @@ def camera_homography(first: TrackedFrame, second: TrackedFrame) -> Homography |
     still_share = area.share(np.hypot(*(end - start).T) < INLIER_PX)
     best, share = None, MIN_DOUBTFUL_SHARE
     for matrix, fits in _motions(start, end, (width, height)):
-        if area.share(fits) > share and fits.sum() > MIN_INLIERS:
+        if area.share(fits) > share:
             best, share = matrix, area.share(fits)
     if still_share >= max(MIN_SHARE, STILL_FACTOR * share):
         return IDENTITY
@@ -238,13 +240,15 @@ def _motions(start: Points, end: Points, size: tuple[int, int]) -> Iterator[tupl
             return
         # This search has a fixed seed, and one thread.
         rough, _ = cv2.findHomography(
-            start[left], end[left], cv2.USAC_MAGSAC, INLIER_PX, None, **_SEARCH
+            start[left], end[left], cv2.USAC_MAGSAC, INLIER_PX, None, _MAX_SEARCHES, _CONFIDENCE
         )
         matrix = None if rough is None else _refine(rough, start, end, size)
         if matrix is None:
             return
-        fits = _misses(matrix, start, end) < INLIER_PX
-        yield matrix, fits
+        misses = _misses(matrix, start, end)
+        fits = misses < INLIER_PX
+        if fits.sum() > MIN_INLIERS and np.median(misses[fits]) < MAX_MEDIAN_MISS_PX:
+            yield matrix, fits
         left &= ~fits
 
 

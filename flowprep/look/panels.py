@@ -178,7 +178,7 @@ def legend(panel: str, spec: FlowSpec, max_flow_px: float, arrows: float) -> Pan
         note = "as long as the flow" if arrows == 1 else f"{arrows:g} times the flow"
         return Panel("arrows", note=note)
     if panel == "camera":
-        return Panel("camera, taken out", note="dark and gray: not found, flow is plain")
+        return Panel("camera, taken out", note="dark, no arrows: not found, flow is plain")
     if panel == "consistency":
         ramp = Ramp(error_ramp(), "0", f"{CONSISTENCY_PX:g} px", "leaves the frame")
         return Panel("forward against backward", ramp)

@@ -116,17 +116,17 @@ class CameraSummary:
         return float(np.median(known)) if known else None
 
     def words(self) -> str:
-        """Returns a clause for people."""
+        """Returns a clause for people, with the motion of the corner that moves farthest."""
         parts = []
         if self.median_px is not None:
             greatest = max(one for one in self.corner_px if one is not None)
             parts.append(
-                f"the camera moves the corners by {self.median_px:.1f} px in the middle pair, "
-                f"{greatest:.1f} px at most, and the flow is freed of it"
+                f"camera motion of {self.median_px:.1f} px was taken out (median; at most "
+                f"{greatest:.1f} px)"
             )
         if self.num_plain:
             pairs = format_count(len(self.corner_px), "pair")
-            parts.append(f"in {self.num_plain:,} of {pairs} it was not found, and is in the flow")
+            parts.append(f"it was not found in {self.num_plain:,} of {pairs}, whose flow has it")
         return "; ".join(parts)
 
 

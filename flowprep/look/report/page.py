@@ -121,6 +121,12 @@ def _verdict(report: Report) -> str:
             f" The bound of {bound.current_px:g} px clips {percent(bound.current_share)} of the "
             f"flow. A bound of {bound.recommended_px:g} px would be enough."
         )
+    if _is_freed(report):
+        known = [row.camera_px for row in report.rows if row.camera_px is not None]
+        size = f" of {np.median(known):.2f} px" if known else ""
+        num_plain = sum(row.num_plain for row in report.rows)
+        plain = f"{format_count(num_plain, 'pair')} {'was' if num_plain == 1 else 'were'}"
+        text += f" Camera motion{size} was taken out of the flow; {plain} left plain."
     missing = report.description.num_videos - report.description.num_stored
     missing -= report.description.num_failed
     if missing:
@@ -146,13 +152,6 @@ def _tiles(report: Report) -> str:
             format_count(description.num_shards, "shard"),
         ),
     ]
-    if _is_freed(report):
-        num_plain = sum(row.num_plain for row in report.rows)
-        known = [row.camera_px for row in report.rows if row.camera_px is not None]
-        value = f"{np.median(known):.2f} px" if known else "unknown"
-        tiles.insert(
-            6, ("Camera", value, f"taken out; {format_count(num_plain, 'pair')} left plain")
-        )
     return "".join(
         f"<div><dt>{escape(title)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
         for title, value, more in tiles
