@@ -60,6 +60,14 @@ def check_choice(name: str, value: object, literal: object) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
+def check_at_least(spec: object, least: float, *names: str) -> None:
+    """Raises ConfigError unless each named field of `spec` is None or at least `least`."""
+    for name in names:
+        value = getattr(spec, name)
+        if value is not None and not value >= least:
+            raise ConfigError(f"{name} must be >= {least:g}, got {value}")
+
+
 _MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)(i?)B?", re.IGNORECASE)
 
 
@@ -335,6 +343,8 @@ VERSION_1_VALUES: dict[str, dict[str, Any]] = {
         "freeze": None,
         "unfreeze_at": None,
     },
+    "ClipSpec": {"channel_order": "interleaved", "mean_file": None},
+    "AugmentSpec": {"random_strides": ()},
     "TrainConfig": {"balance": False},
 }
 """Values of the fields that format version 1 did not have, by class and field."""

@@ -148,6 +148,18 @@ PRESETS: dict[str, ExtractConfig] = {
         _UNSEEN,
         EncodeSpec(directions=("forward",), rgb_jpeg_quality=95),
     ),
+    # Karpathy et al., Large-scale Video Classification (CVPR 2014), section 3.3: the center of each
+    # frame, 200x200. Interpolation is ours.
+    "deepvideo": ExtractConfig(
+        DecodeSpec(
+            resize=Resize.parse("short:200"),
+            interpolation="bilinear",
+            allow_upscale=True,
+            crop=CenterCrop(200, 200),
+        ),
+        _UNSEEN,
+        EncodeSpec(directions=("forward",), rgb_jpeg_quality=95),
+    ),
 }
 """Published extractions by name: fps, resize, crop, algorithm, bound, quantizer and JPEG quality.
 `flowprep.learn.recipes` says which networks each is for, and what they see of it."""

@@ -16,8 +16,8 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -35,6 +35,7 @@ from flowprep.local_files import partial_file
 __all__ = [
     "ACTIONS",
     "CAMERAS",
+    "LOOKS",
     "Action",
     "Layer",
     "Motion",
@@ -57,6 +58,9 @@ OpenCV 4 rounds coordinates to 1/32 sample, which is less than 0.01 px."""
 
 BLUR_PX = 1.1
 """Standard deviation in px of a texture's low-pass filter: -60 dB at 1.9 px wavelength."""
+
+TINT_LEVELS = 60.0
+"""How far in gray levels a tint moves red and blue."""
 
 Matrix = NDArray[np.float64]  # (3, 3), affine, from a layer's coordinates to the screen's
 
@@ -162,6 +166,9 @@ class Layer:
     """None covers the whole plane."""
     brightness: float = 1.0
     """Factor on the texture. Colors saturate at 255."""
+    tint: float | None = None
+    """The angle in radians of the one color of the layer, from red (0) to blue (pi/2). Its grays,
+    from which flow is computed, stay as they are. None leaves the texture's colors."""
 
     def matrix(self, t: float) -> Matrix:
         """Returns the (3, 3) float64 matrix from the layer's coordinates to the screen's at t."""
@@ -212,6 +219,8 @@ class Scene:
             inverse = _invert(matrix)
             x, y = _transform(inverse, *_grid(rows, columns))
             color = _look_up(layer, x, y)
+            if layer.tint is not None:
+                color = _tinted(color, layer.tint)
             if layer.shape is None:
                 picture[rows, columns] = color
                 continue
@@ -349,6 +358,15 @@ ACTIONS: dict[str, Action] = {
 """Four pairs. Each class is the other class of its pair played backward, and each clip is equally
 likely in both. So neither one frame nor a set of unordered frames tells the two classes apart."""
 
+LOOKS: dict[str, float] = {
+    "red": 0.0,
+    "blue": math.radians(90),
+    "green": math.radians(200),
+    "yellow": math.radians(290),
+}
+"""The angle of `Layer.tint` of each look. Only colors tell two looks apart: gray frames, and so
+flow, are the same."""
+
 
 CAMERAS: dict[str, Motion | Sway] = {
     "still": Motion(),
@@ -360,7 +378,7 @@ CAMERAS: dict[str, Motion | Sway] = {
     ),
     "shake": Sway((160, 120), amplitude_px=(5.0, 4.0), amplitude_angle=0.02, period_frames=7),
 }
-"""Cameras for `camera_scene`, whose frames have 320x240 px. They rest, or nearly so, at frame 4."""
+"""Cameras for `camera_scene`, whose frames have 320x240 px."""
 
 
 def textured_image(height: int, width: int, seed: int) -> NDArray[np.uint8]:
@@ -376,6 +394,7 @@ def textured_image(height: int, width: int, seed: int) -> NDArray[np.uint8]:
 def action_scene(
     action: str | Sequence[str],
     *,
+    look: str | None = None,
     num_frames: int = 32,
     width: int = 128,
     height: int = 96,
@@ -391,12 +410,12 @@ def action_scene(
     Everything except the sign of the motion has the same distribution in all classes. Figures
     perform the full action, and the background a part of the action. Limbs swing and the camera
     shakes. `shake_px`, `flicker` and `noise` are the largest values that a clip draws, the last two
-    as in `Scene`. Raises ConfigError for an unknown action and for sizes out of range.
+    as in `Scene`. A `look` is the one color of the scene, and changes nothing else. Raises
+    ConfigError for an unknown action or look and for sizes out of range.
     """
     names = (action,) if isinstance(action, str) else tuple(action)
-    for name in names:
-        if name not in ACTIONS:
-            raise ConfigError(f"action must be one of {', '.join(ACTIONS)}, got {name!r}")
+    _check_names("action", names, ACTIONS)
+    _check_names("look", () if look is None else (look,), LOOKS)
     if num_frames < 2:
         raise ConfigError(f"num_frames must be >= 2 for a motion to show, got {num_frames}")
     _check_size(width, height)
@@ -447,10 +466,11 @@ def action_scene(
             pose = Motion(offset_px=(x, y), angle=angle, scale=scale)
             motions = (*camera, perform(1 - share, (x, y)), pose)
             layers += _figure(rng, motions, seeds[int(rng.integers(len(seeds)))], side_px)
+    tint = None if look is None else LOOKS[look]
     return Scene(
         width,
         height,
-        tuple(layers),
+        tuple(replace(layer, tint=tint) for layer in layers),
         flicker=flicker * rng.uniform(0, 1),
         noise=noise * rng.uniform(0, 1),
         seed=int(rng.integers(2**31)),
@@ -543,13 +563,24 @@ def write_action_dataset(
     height: int = 96,
     seed: int = 0,
     fps: float = 25.0,
+    actions: Sequence[str] = tuple(ACTIONS),
+    looks: Sequence[str] = (),
 ) -> list[Path]:
     """Writes a small data set in which only motion tells the classes apart. Returns its videos.
 
+    Each of `looks` with each of `actions` is a class, such as `red_move_left`. A single frame tells
+    the look and flow tells the action, but neither tells both. Every class has the same scenes, in
+    other colors and with other motions. Without looks, each action is a class with its own scenes.
+
     Videos are `root/videos/CLASS/CLASS_g01_c01.mp4`, each in its own group. `root/annotations` has
     `classInd.txt`, `trainlist01.txt` and `testlist01.txt` as in UCF101. The last quarter of each
-    class is the test split. Raises ConfigError for impossible sizes, counts and rates.
+    class is the test split. Raises ConfigError for impossible sizes, counts and rates, and for
+    unknown or repeated actions and looks.
     """
+    _check_classes("actions", actions, ACTIONS)
+    _check_classes("looks", looks, LOOKS)
+    if not actions:
+        raise ConfigError(f"actions must name at least one of {', '.join(ACTIONS)}, got none")
     if num_videos_per_class < 2:
         raise ConfigError(
             f"num_videos_per_class must be >= 2, one to train and one to test, "
@@ -559,17 +590,21 @@ def write_action_dataset(
     root = Path(root)
     num_train = num_videos_per_class - math.ceil(num_videos_per_class / 4)
     paths, train, test = [], [], []
-    for number, action in enumerate(ACTIONS, start=1):
-        (root / "videos" / action).mkdir(parents=True, exist_ok=True)
+    shown: Sequence[str | None] = looks or (None,)
+    pairs = list(itertools.product(shown, actions))
+    names = [action if look is None else f"{look}_{action}" for look, action in pairs]
+    for number, (label, (look, action)) in enumerate(zip(names, pairs, strict=True), start=1):
+        (root / "videos" / label).mkdir(parents=True, exist_ok=True)
         for video in range(num_videos_per_class):
-            name = f"{action}/{action}_g{video + 1:02d}_c01.mp4"
+            name = f"{label}/{label}_g{video + 1:02d}_c01.mp4"
             path = root / "videos" / name
             scene = action_scene(
                 action,
+                look=look,
                 num_frames=num_frames,
                 width=width,
                 height=height,
-                seed=(seed, number, video),
+                seed=(seed, 0 if looks else number, video),
             )
             write_video(path, (scene.frame(t) for t in range(num_frames)), fps)
             paths.append(path)
@@ -579,7 +614,7 @@ def write_action_dataset(
                 test.append(f"{name}\n")
     annotations = root / "annotations"
     annotations.mkdir(exist_ok=True)
-    classes = [f"{number} {action}\n" for number, action in enumerate(ACTIONS, start=1)]
+    classes = [f"{number} {label}\n" for number, label in enumerate(names, start=1)]
     for name, lines in (("classInd", classes), ("trainlist01", train), ("testlist01", test)):
         (annotations / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
     return paths
@@ -682,6 +717,19 @@ def _look_up(layer: Layer, x: NDArray[np.float64], y: NDArray[np.float64]) -> ND
     return np.asarray(colors, np.uint8)
 
 
+def _tinted(color: NDArray[np.uint8], angle: float) -> NDArray[np.uint8]:
+    """Returns the grays of (H, W, 3) uint8 RGB in the colors of one angle, (H, W, 3) uint8 RGB."""
+    # Red and blue of the color. Green balances them, so that the gray of ITU-R BT.601 stays.
+    red, blue = math.cos(angle), math.sin(angle)
+    direction = np.array([red, -(0.299 * red + 0.114 * blue) / 0.587, blue], np.float32)
+    gray = cv2.cvtColor(np.ascontiguousarray(color), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    # As far as every channel stays from 0 to 255, and not further than TINT_LEVELS.
+    room = np.minimum(gray, 255 - gray) / np.abs(direction).max()
+    strength = np.minimum(room, TINT_LEVELS)
+    tinted = gray[..., None] + strength[..., None] * direction
+    return np.asarray(np.rint(tinted).astype(np.uint8))
+
+
 def _grid(rows: slice, columns: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns x (1, W) and y (H, 1) of the pixel centers, float64, for broadcasting."""
     x = np.arange(columns.start, columns.stop, dtype=np.float64)
@@ -729,6 +777,19 @@ def _affine(linear: Matrix, pivot_px: tuple[float, float], shift_px: NDArray[np.
     matrix[:2, :2] = linear
     matrix[:2, 2] = pivot_px + shift_px - linear @ np.array(pivot_px)
     return matrix
+
+
+def _check_names(field: str, names: Sequence[str], known: Mapping[str, object]) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{field} must be one of {', '.join(known)}, got {name!r}")
+
+
+def _check_classes(field: str, names: Sequence[str], known: Mapping[str, object]) -> None:
+    if len(set(names)) < len(names) or not set(names) <= set(known):
+        raise ConfigError(
+            f"{field} must be some of {', '.join(known)}, each once, got {', '.join(names)}"
+        )
 
 
 def _check_size(width: int, height: int) -> None:

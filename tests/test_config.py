@@ -540,6 +540,7 @@ def test_the_presets_are_these() -> None:
     assert list(PRESETS) == [
         *("tsn", "mmaction2", "i3d", "two-stream-2014", "lrcn", "i3d-readme", "i3d-raft"),
         *("feichtenhofer", "mmaction2-320p", "mars", "vmz", "vmz-rgb", "torchvision-video"),
+        "deepvideo",
     ]
 
 

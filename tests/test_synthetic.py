@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from flowprep import synthetic
 from flowprep.errors import ConfigError
 from flowprep.synthetic import (
     ACTIONS,
+    LOOKS,
     Layer,
     Motion,
     Scene,
@@ -359,6 +361,43 @@ def test_a_clip_played_backwards_is_of_the_other_class(one: str, other: str) -> 
     np.testing.assert_allclose(poses(one, forward, 1), poses(other, backward, -1), atol=1e-9)
 
 
+def test_a_look_changes_colors_and_leaves_grays_and_motion_alone() -> None:
+    plain, *looks = (clean(action_scene("zoom_in", look=look, seed=5)) for look in (None, *LOOKS))
+    gray = cv2.cvtColor(plain.frame(3), cv2.COLOR_RGB2GRAY).astype(int)
+    frames = [scene.frame(3).astype(int) for scene in looks]
+    for scene in looks:
+        difference = cv2.cvtColor(scene.frame(3), cv2.COLOR_RGB2GRAY) - gray
+        assert np.abs(difference).max() <= 2
+        assert np.abs(difference).mean() < 0.5
+        np.testing.assert_array_equal(scene.flow(3), plain.flow(3))
+    colors = [(frame - gray[..., None]).mean(axis=(0, 1)) for frame in frames]
+    for one, other in itertools.combinations(colors, 2):
+        assert np.linalg.norm(one - other) > 20
+
+
+def test_classes_of_looks_and_actions(tmp_path: Path) -> None:
+    paths = write_action_dataset(
+        tmp_path,
+        num_videos_per_class=2,
+        num_frames=2,
+        width=32,
+        height=32,
+        actions=("zoom_in", "move_up"),
+        looks=("blue", "red"),
+    )
+    classes = ["blue_zoom_in", "blue_move_up", "red_zoom_in", "red_move_up"]
+    lines = (tmp_path / "annotations/classInd.txt").read_text().splitlines()
+    assert lines == [f"{number} {name}" for number, name in enumerate(classes, start=1)]
+    names = [f"videos/{name}/{name}_g{group}_c01.mp4" for name in classes for group in ("01", "02")]
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == names
+    # The scenes of all classes are the same: only color and motion differ.
+    for name, (look, action) in zip(
+        names[::2], itertools.product(("blue", "red"), ("zoom_in", "move_up")), strict=True
+    ):
+        scene = action_scene(action, look=look, num_frames=2, width=32, height=32, seed=(0, 0, 0))
+        assert psnr_db(scene.frame(0), decode(tmp_path / name)[0]) > 25
+
+
 def decode(path: Path) -> list[NDArray[np.uint8]]:
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -448,6 +487,9 @@ def test_the_action_set_has_ucf101_lists(tmp_path: Path) -> None:
         (lambda: Motion(scale=0), "scale of a Motion must be > 0, got 0"),
         (lambda: Sway(period_frames=0), "period_frames of a Sway must be > 0"),
         (lambda: write_action_dataset("x", num_videos_per_class=1), "must be >= 2"),
+        (lambda: write_action_dataset("x", actions=()), "at least one of move_left, .*, got none"),
+        (lambda: write_action_dataset("x", looks=("red", "red")), "each once, got red, red"),
+        (lambda: action_scene("zoom_in", look="pink"), "look must be one of red, .*, got 'pink'"),
     ],
 )
 def test_errors_name_the_rule_and_the_value(make, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -24,8 +24,9 @@ from flowprep.cli.options import (
 )
 from flowprep.cli.output import echo_line, echo_notes
 from flowprep.extras import extra_needed
-from flowprep.learn.config import PrecisionName, ViewSpec
+from flowprep.learn.config import ViewSpec
 from flowprep.learn.recipes import VIEWS
+from flowprep.learn.training_specs import PrecisionName
 
 if TYPE_CHECKING:
     from flowprep.dataset.read import FlowDataset

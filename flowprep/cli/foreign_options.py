@@ -24,6 +24,10 @@ __all__ = [
 ]
 
 
+_ONLY_FOREIGN = ["model", "recipe", "classes", "num_frames", "mean_file"]
+"""Options that say what a checkpoint of flowprep says itself."""
+
+
 def recipe_option(group: str) -> Callable[[Any], Any]:
     """Returns what adds `--recipe` to a command that takes weights of others."""
     return click.option(
@@ -72,6 +76,15 @@ def foreign_options(group: str) -> Callable[[Any], Any]:
                     help="Fields or frames in a clip of foreign weights. The default is the "
                     "recipe's.",
                 ),
+                click.option(
+                    "--mean-file",
+                    metavar="FILE",
+                    cls=GroupedOption,
+                    group=group,
+                    help="The mean of all frames that foreign weights were trained with, a "
+                    ".binaryproto of Caffe or a .npy file, as for C3D. By default the recipe's own "
+                    "mean is subtracted.",
+                ),
             )
         ):
             command = option(command)
@@ -96,7 +109,7 @@ def check_foreign_options(
                 "which one fits"
             )
         return
-    if name := next(iter(given_values(ctx, ["model", "recipe", "classes", "num_frames"])), None):
+    if name := next(iter(given_values(ctx, _ONLY_FOREIGN)), None):
         raise ConfigError(
             f"{name} is for foreign weights, because a checkpoint says it itself; leave it out, or "
             "give --weights FILE"
@@ -117,6 +130,7 @@ def given_foreign(ctx: click.Context, weights: str) -> ForeignNetwork:
         ctx.params["model"],
         recipe=ctx.params["recipe"],
         num_frames=ctx.params["num_frames"],
+        mean_file=ctx.params["mean_file"],
     )
 
 

@@ -27,9 +27,10 @@ from flowprep.cli.options import (
 from flowprep.cli.output import echo_line, echo_notes
 from flowprep.errors import ConfigError, VideoError
 from flowprep.extras import extra_needed
-from flowprep.learn.config import FusionMethod, PrecisionName
+from flowprep.learn.config import FusionMethod
 from flowprep.learn.recipes import VIEWS
 from flowprep.learn.timeline_spec import TimelineSpec
+from flowprep.learn.training_specs import PrecisionName
 from flowprep.words import format_count
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ def predict(
     recipe: str | None,
     classes: str | None,
     num_frames: int | None,
+    mean_file: str | None,
     **windows: Any,
 ) -> int:
     """Name the most probable classes of each VIDEO, a video file.

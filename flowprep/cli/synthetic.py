@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flowprep.cli.options import options_named
+from flowprep.cli.options import NamesType, options_named
 from flowprep.cli.output import echo_line
 
 __all__ = ["synthetic"]
@@ -26,6 +26,19 @@ __all__ = ["synthetic"]
 @click.option(
     "--seed", default=0, metavar="N", show_default=True, help="The same seed makes the same clips."
 )
+@click.option(
+    "--actions",
+    type=NamesType(),
+    metavar="NAME,NAME,...",
+    help="Make only these actions, such as move_left,move_right.",
+)
+@click.option(
+    "--looks",
+    type=NamesType(),
+    metavar="NAME,NAME,...",
+    help="Give each clip one color: red, blue, green or yellow. Each look of each action is a "
+    "class, such as red_move_left. A frame tells the look, and flow the action.",
+)
 def synthetic(
     folder: Path,
     videos_per_class: int,
@@ -34,6 +47,8 @@ def synthetic(
     height: int,
     fps: float,
     seed: int,
+    actions: tuple[str, ...] | None,
+    looks: tuple[str, ...] | None,
 ) -> None:
     """Make a few small action clips in FOLDER. Only their motion tells the classes apart.
 
@@ -43,9 +58,10 @@ def synthetic(
     \b
     flowprep synthetic demo
     flowprep extract demo/videos demo-flow --annotations demo/annotations --algorithm dis
+    flowprep synthetic both --actions move_left,move_right --looks red,blue
     """
     from flowprep.storage_errors import translated_errors
-    from flowprep.synthetic import write_action_dataset
+    from flowprep.synthetic import ACTIONS, write_action_dataset
 
     if width % 2 or height % 2:
         raise click.UsageError(f"--width and --height must be even, got {width}x{height}.")
@@ -58,5 +74,7 @@ def synthetic(
             height=height,
             fps=fps,
             seed=seed,
+            actions=tuple(ACTIONS) if actions is None else actions,
+            looks=looks or (),
         )
     echo_line(f"wrote {len(paths)} clips to {folder}/videos, their splits to {folder}/annotations")

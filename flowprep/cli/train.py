@@ -23,16 +23,10 @@ from flowprep.cli.options import (
 from flowprep.cli.output import echo_line, echo_note, echo_notes
 from flowprep.extras import extra_needed
 from flowprep.learn.clip_inputs import RecipeName
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions
 from flowprep.learn.networks import NETWORKS, find_network, make_options
 from flowprep.learn.recipes import RECIPES, default_config, training_config
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from flowprep.learn.trainings import TRAININGS
 
 __all__ = ["train"]
@@ -186,7 +180,7 @@ def train(
         datasets = [open_dataset(out, labels=name) for out in outs for name in labels or (None,)]
         if recipe is not None and _is_main():
             # Several label sets of one data set are one extraction.
-            echo_notes(recipe_notes(recipe, config.clip, config.model.model, datasets))
+            echo_notes(recipe_notes(recipe, config.clip, config.model, datasets))
         try:
             train_so = train_here if options.num_workers is None else train_on_ray
             report = train_so(
@@ -235,16 +229,18 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
         for name, kind in _SPECS.items()
     }
     model, stream = given["model"].get("model"), given["clip"].get("stream")
+    asked = given_values(ctx, _option_names())
     if recipe is not None:
-        base = training_config(recipe, stream or RECIPES[recipe].first_stream, model)
+        stream = stream or RECIPES[recipe].first_stream
+        base = training_config(recipe, stream, model)
+        name = model or base.model.model
+        own = make_options(name, {**dataclasses.asdict(base.model.options), **asked})
+        base = training_config(recipe, stream, name, own)
     else:
-        network = find_network(model or ModelSpec().model)
-        usual = next(iter(network.inputs))
-        base = default_config(model or ModelSpec().model, stream or usual)
-    recipes_own = dataclasses.asdict(base.model.options)
-    given["model"]["options"] = make_options(
-        model or base.model.model, {**recipes_own, **given_values(ctx, _option_names())}
-    )
+        name = model or ModelSpec().model
+        own = make_options(name, asked)
+        base = default_config(name, stream or next(iter(find_network(name).inputs)), own)
+    given["model"]["options"] = own
     if "num_epochs" in given["optimization"]:
         # Otherwise the recipe's number of steps would override the epochs that the user gave.
         given["optimization"].setdefault("num_steps", None)

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
         trajectory_stack,
     )
     from flowprep.learn.clips.video_clips import VideoClips, collate
-    from flowprep.learn.config import AugmentSpec, ClipSpec, ModelSpec, TrainConfig
+    from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig
     from flowprep.learn.create import create_model
+    from flowprep.learn.training_specs import AugmentSpec
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "AugmentSpec": "flowprep.learn.config",
+            "AugmentSpec": "flowprep.learn.training_specs",
             "ClipSpec": "flowprep.learn.config",
             "Crop": "flowprep.learn.clips.transforms",
             "ModelSpec": "flowprep.learn.config",

@@ -38,13 +38,14 @@ from flowprep.differences import (
 from flowprep.errors import ConfigError, FlowprepError, WeightsError
 from flowprep.learn.clip_inputs import RecipeName, StreamName, sees_flow
 from flowprep.learn.clips.targets import class_names_of
-from flowprep.learn.config import LossName, TrainConfig
+from flowprep.learn.config import TrainConfig
 from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.networks import find_network
 from flowprep.learn.recipe_check import check_recipe
 from flowprep.learn.train_state import TrainState
+from flowprep.learn.training_specs import LossName
 from flowprep.learn.weights.files import CHECKPOINT_FORMAT
 from flowprep.learn.weights.offers import listed
 from flowprep.learn.weights.reading import check_zip, load_zip, odd_tensor

@@ -9,6 +9,7 @@ from flowprep.config import check_choice
 from flowprep.errors import ConfigError
 
 __all__ = [
+    "ChannelOrder",
     "ClipForm",
     "ClipInput",
     "ConsensusName",
@@ -19,6 +20,7 @@ __all__ = [
     "ShiftPlace",
     "StreamName",
     "TailName",
+    "ViewName",
     "sees_flow",
     "sees_frames",
 ]
@@ -29,6 +31,11 @@ StreamName = Literal["flow", "rgb", "rgb-difference", "both"]
 """What a user chooses. `both` is for networks that take flow and RGB together."""
 ClipForm = Literal["stack", "volume"]
 """`stack`: a clip is (C * L, H, W), with time in the channels. `volume`: it is (C, L, H, W)."""
+ChannelOrder = Literal["interleaved", "grouped"]
+"""The channels of a stack of flow: x1, y1, x2, y2, ... or x1 to xL, then y1 to yL."""
+ViewName = Literal["whole", "fovea", "context"]
+"""What an input shows of the crop. `whole`: all of it. `fovea`: the center, half as wide and high,
+at its own resolution. `context`: all of it, at half the resolution (Karpathy et al. 2014)."""
 NormalizationName = Literal[
     "px",
     "unit",
@@ -42,10 +49,15 @@ NormalizationName = Literal[
     "vmz",
     "torchvision-video",
     "slowfast",
+    "lrcn",
+    "c3d",
+    "mmaction2-c3d",
+    "deepvideo",
 ]
 """A published range of numbers; `flowprep.learn.normalizations` has each one's."""
 RecipeName = Literal[
     "two-stream",
+    "two-stream-fusion",
     "tsn",
     "i3d",
     "i3d-raft",
@@ -65,6 +77,13 @@ RecipeName = Literal[
     "torchvision-video",
     "slow-4x16",
     "slow-8x8",
+    "i3d-lstm",
+    "i3d-fused",
+    "gru-rcn",
+    "lrcn",
+    "c3d",
+    "mmaction2-c3d",
+    "deepvideo",
 ]
 """A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]
@@ -103,19 +122,31 @@ class ClipInput:
     frame_stride: int = 1
     """Distance between neighbors, in stored fields or frames. A difference is always that of two
     consecutive frames."""
+    stack_length: int = 1
+    """Of a volume: how many consecutive fields, frames or differences lie in the channels at each
+    of the L places (Feichtenhofer et al. 2016: ten fields around each of five frames). The stride
+    is that of the places."""
     has_magnitude: bool = False
     """Whether a field has its magnitude, at most the bound, as a third channel (LRCN)."""
+    view: ViewName = "whole"
+    """Which part of the crop this input shows, and at which resolution."""
 
     def __post_init__(self) -> None:
         check_choice("stream", self.stream, InputStream)
         check_choice("form", self.form, ClipForm)
+        check_choice("view", self.view, ViewName)
         if self.has_magnitude and self.stream != "flow":
             raise ConfigError(
                 f"has_magnitude is for stream flow; with stream {self.stream} it must be False"
             )
-        for name in ("num_frames", "frame_stride"):
+        for name in ("num_frames", "frame_stride", "stack_length"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.stack_length > 1 and self.form == "stack":
+            raise ConfigError(
+                f"stack_length is for form volume, got {self.stack_length} for a stack; "
+                "num_frames is the length of a stack"
+            )
 
     @property
     def num_channels(self) -> int:
@@ -125,12 +156,41 @@ class ClipInput:
         many for each of its fields, frames or differences.
         """
         channels = _CHANNELS[self.stream] + self.has_magnitude
-        return channels * self.num_frames if self.form == "stack" else channels
+        return channels * (self.num_frames if self.form == "stack" else self.stack_length)
+
+    @property
+    def has_stacks(self) -> bool:
+        """Whether the channels hold flow fields one after the other, in an order of their own."""
+        return self.stream == "flow" and (self.form == "stack" or self.stack_length > 1)
+
+    @property
+    def span(self) -> int:
+        """The distance from the first field, frame or difference to the last, both included."""
+        return (self.num_frames - 1) * self.frame_stride + self.stack_length
+
+    @property
+    def extent(self) -> int:
+        """The number of fields or frames that it stands for: up to the place after its last."""
+        return max(self.span, self.num_frames * self.frame_stride)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The distance of each field, frame or difference from the first, in the order of time."""
+        return tuple(
+            place * self.frame_stride + step
+            for place in range(self.num_frames)
+            for step in range(self.stack_length)
+        )
+
+    def side_px(self, crop_px: int) -> int:
+        """Returns H and W of the tensor: those of the crop, or half of them, rounded down."""
+        return crop_px if self.view == "whole" else crop_px // 2
 
     def shape(self, crop_px: int) -> tuple[int, ...]:
-        """Returns the tensor's shape for one clip: (C, H, W) or (C, L, H, W), H = W = crop_px."""
+        """Returns the tensor's shape for one clip: (C, H, W) or (C, L, H, W)."""
         time = () if self.form == "stack" else (self.num_frames,)
-        return (self.num_channels, *time, crop_px, crop_px)
+        side = self.side_px(crop_px)
+        return (self.num_channels, *time, side, side)
 
 
 assert set(_CHANNELS) == set(get_args(InputStream))

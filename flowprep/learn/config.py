@@ -10,7 +10,6 @@ The whole TrainConfig is stored with every checkpoint. A training cannot go on w
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,22 +17,24 @@ from typing import Any, Literal
 
 import msgspec
 
-from flowprep.config import build_spec, check_choice
+from flowprep.config import build_spec, check_at_least, check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ClipInput, NormalizationName, StreamName, sees_flow
+from flowprep.learn.clip_inputs import (
+    ChannelOrder,
+    ClipInput,
+    NormalizationName,
+    StreamName,
+    sees_flow,
+)
 from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs, find_network, make_options
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 
 __all__ = [
     "FUSION_METHODS",
-    "TRUNK",
-    "AugmentSpec",
     "ClipSpec",
-    "CropName",
     "FusionMethod",
-    "LossName",
     "ModelSpec",
-    "OptimizationSpec",
     "StackName",
     "TrainConfig",
     "TrainOptions",
@@ -42,12 +43,7 @@ __all__ = [
 ]
 
 StackName = Literal["plain", "bidirectional", "trajectory"]
-CropName = Literal["random", "center", "corners", "corners-13"]
 SamplingName = Literal["segments", "dense"]
-LossName = Literal["cross-entropy", "bce"]
-OptimizerName = Literal["sgd", "adamw"]
-ScheduleName = Literal["constant", "step", "cosine"]
-PrecisionName = Literal["fp32", "bf16", "fp16"]
 FusionMethod = Literal["mean", "weighted", "logits", "svm"]
 
 FUSION_METHODS: dict[FusionMethod, str] = {
@@ -57,17 +53,6 @@ FUSION_METHODS: dict[FusionMethod, str] = {
     "svm": "linear SVM on L2-normalized softmax (Simonyan and Zisserman 2014)",
 }
 """What each method of fusion does, and where it was published."""
-
-
-TRUNK = "trunk"
-"""The value of `OptimizationSpec.freeze` for all of a network but its classifier."""
-
-
-def _check_at_least(spec: object, least: float, *names: str) -> None:
-    for name in names:
-        value = getattr(spec, name)
-        if value is not None and not value >= least:
-            raise ConfigError(f"{name} must be >= {least:g}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -86,7 +71,7 @@ class ModelSpec:
     defaults."""
     weights: str | None = None
     """Start from the weights in this file: .safetensors, .pth, .caffemodel, a .pkl of Caffe2, or a
-    checkpoint of flowprep or TensorFlow."""
+    checkpoint of flowprep or TensorFlow. For two towers, one file or two, FRAMES,FLOW."""
 
     def __post_init__(self) -> None:
         kind = find_network(self.model).options
@@ -130,6 +115,9 @@ class ClipSpec:
     """How fields become a stack (Simonyan and Zisserman 2014). `plain`: in their order.
     `bidirectional`: half of the fields are forward, half backward. `trajectory`: the flow is
     sampled along the motion."""
+    channel_order: ChannelOrder = "interleaved"
+    """Order of the channels of a stack of flow. `interleaved`: x1, y1, x2, y2 and so on, as in
+    published weights. `grouped`: x1 to xL, then y1 to yL."""
     num_segments: int = 1
     """Number of equal segments in a video. Each segment gives one clip, and the network sees all
     clips together. The default is the network's published number."""
@@ -142,6 +130,10 @@ class ClipSpec:
     normalization: NormalizationName = "unit"
     """Scale of the network's input. `unit`: -1 to 1. `px`: flow in pixels. Other names: as in that
     project. The default is the network's published scale."""
+    mean_file: str | None = None
+    """A file of the mean of all frames, in place of the scale's own mean: Caffe's .binaryproto, or
+    a .npy file of (3, H, W), or of (3, L, H, W) for clips of L frames, in the scale's order of
+    colors. It is subtracted at the place of the crop, as for C3D."""
     resize_short_px: int | None = None
     """Resize the stored pictures to this short side before the crop. The recipes take 256. By
     default they keep their size."""
@@ -153,16 +145,18 @@ class ClipSpec:
     def __post_init__(self) -> None:
         check_choice("stream", self.stream, StreamName)
         check_choice("stack", self.stack, StackName)
+        check_choice("channel_order", self.channel_order, ChannelOrder)
         check_choice("sampling", self.sampling, SamplingName)
         check_choice("normalization", self.normalization, NormalizationName)
-        _check_at_least(self, 1, "num_frames", "frame_stride", "num_segments")
-        _check_at_least(self, 8, "crop_px", "resize_short_px")
+        check_at_least(self, 1, "num_frames", "frame_stride", "num_segments")
+        check_at_least(self, 8, "crop_px", "resize_short_px")
         if self.stream == "flow":
             # For stream `both`, `check_clip` checks the numbers of the network's flow input.
             check_stack(self.stack, self.num_frames, self.frame_stride)
         if not sees_flow(self.stream):
             for name, plain in (
                 ("stack", "plain"),
+                ("channel_order", "interleaved"),
                 ("subtract_mean_flow", False),
                 ("scale_vectors", False),
             ):
@@ -176,141 +170,15 @@ class ClipSpec:
                 f"normalization px is for stream flow; with stream {self.stream} it must be "
                 "another one"
             )
+        if self.mean_file is not None and self.stream not in ("rgb", "both"):
+            raise ConfigError(
+                f"mean_file is for stream rgb; with stream {self.stream} it must be None, got "
+                f"{self.mean_file}"
+            )
         if self.resize_short_px is not None and self.resize_short_px < self.crop_px:
             raise ConfigError(
                 f"resize_short_px must be >= crop_px, got {self.resize_short_px} < {self.crop_px}"
             )
-
-
-@dataclass(frozen=True)
-class AugmentSpec:
-    """How training clips are varied. All fields and frames of a clip are varied in the same way."""
-
-    crop: CropName = "random"
-    """Where crops lie. `random`: anywhere. `center`: in the center. `corners`: in the four corners
-    and the center. `corners-13`: at TSN's 13 places. The default is random, except for the tsn
-    recipe."""
-    scales: tuple[float, ...] = (1.0,)
-    """Sides of crops, as shares of the short side of the frame, such as 1,.875,.75 (tsn). One is
-    drawn for the width and one for the height, at most one step apart in this list. Then the crop
-    is resized. 1 alone cuts crops of the network's size and does not resize them."""
-    flip: bool = True
-    """Mirror half of the clips, and negate their x flow."""
-
-    def __post_init__(self) -> None:
-        check_choice("crop", self.crop, CropName)
-        object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
-        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
-            raise ConfigError(f"scales must be one or more numbers in (0, 1], got {self.scales}")
-        if list(self.scales) != sorted(set(self.scales), reverse=True):
-            raise ConfigError(f"scales must fall from large to small, got {self.scales}")
-
-
-@dataclass(frozen=True)
-class OptimizationSpec:
-    """How the weights are changed."""
-
-    batch_size: int = 32
-    """Videos per step, over all processes together."""
-    accumulate: int = 1
-    """Number of parts that each batch is split into. The parts run one after the other, which saves
-    memory."""
-    num_epochs: float = 40.0
-    """How often the network sees every training video. The schedule is spread over this time."""
-    num_steps: int | None = None
-    """Total number of steps. Overrides the epochs."""
-    optimizer: OptimizerName = "sgd"
-    """SGD with momentum, or AdamW."""
-    learning_rate: float = 0.01
-    """The highest learning rate: after the warm-up, before the schedule lowers it."""
-    momentum: float = 0.9
-    """Momentum of SGD."""
-    nesterov: bool = False
-    """Nesterov's momentum in SGD."""
-    weight_decay: float = 5e-4
-    """Weight decay. It is an L2 penalty with SGD. With AdamW it is decoupled, and leaves out biases
-    and norms."""
-    schedule: ScheduleName = "cosine"
-    """How the learning rate falls. `constant`: not at all. `step`: at each milestone. `cosine`: as
-    half a cosine."""
-    milestones: tuple[float, ...] = ()
-    """Shares of the training, such as .5,.8. At each of them, schedule step multiplies the learning
-    rate by decay."""
-    decay: float = 0.1
-    """The factor at each milestone."""
-    warmup: float = 0.0
-    """Share of the training in which the learning rate rises from a tenth to its full height."""
-    clip_gradient_norm: float | None = None
-    """Longest gradient, as a norm over all weights. By default gradients are not clipped."""
-    loss: LossName | None = None
-    """What each video is: `cross-entropy`: of one class. `bce`: of any number of classes, each with
-    a sigmoid and a binary cross-entropy. By default bce where a training video has several
-    labels."""
-    label_smoothing: float = 0.0
-    """Share of the target that is spread over all classes, from 0 to 1. With bce,
-    over yes and no."""
-    class_weights: str | None = None
-    """Weights of the classes in the loss. `inverse`: N / (K n) for a class of n videos, with N
-    videos in K classes. Or a CSV file with the columns class and weight."""
-    freeze: str | None = None
-    """Keep the first weights of a part of the network, and the statistics of its batch norms.
-    `trunk`: all but the classifier. A number: so many stages, counted from the input."""
-    unfreeze_at: float | None = None
-    """Share of the training, such as .5, after which the frozen part learns too. The learning rate
-    follows the same schedule. By default the part stays frozen."""
-    precision: PrecisionName = "fp32"
-    """Arithmetic of the network. bf16 and fp16 save time and memory. fp16 needs a GPU."""
-
-    def __post_init__(self) -> None:
-        check_choice("optimizer", self.optimizer, OptimizerName)
-        check_choice("schedule", self.schedule, ScheduleName)
-        check_choice("precision", self.precision, PrecisionName)
-        if self.loss is not None:
-            check_choice("loss", self.loss, LossName)
-        _check_at_least(self, 1, "batch_size", "accumulate", "num_steps")
-        _check_at_least(self, 0, "momentum", "weight_decay")
-        if self.batch_size % self.accumulate:
-            raise ConfigError(
-                f"batch_size must be a multiple of accumulate, got {self.batch_size} "
-                f"and {self.accumulate}"
-            )
-        if self.nesterov and self.momentum == 0:
-            raise ConfigError("nesterov needs a momentum above 0, got 0")
-        for name in ("num_epochs", "learning_rate", "decay"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be > 0, got {getattr(self, name):g}")
-        if self.clip_gradient_norm is not None and not self.clip_gradient_norm > 0:
-            raise ConfigError(f"clip_gradient_norm must be > 0, got {self.clip_gradient_norm:g}")
-        self._check_freeze()
-        for name in ("label_smoothing", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be >= 0 and < 1, got {getattr(self, name):g}")
-        object.__setattr__(self, "milestones", tuple(float(share) for share in self.milestones))
-        if not all(0 < share < 1 for share in self.milestones):
-            raise ConfigError(f"milestones must lie between 0 and 1, got {self.milestones}")
-        if self.milestones and self.schedule != "step":
-            raise ConfigError(
-                f"milestones are for schedule step, and it is {self.schedule}; add --schedule step"
-            )
-
-    def _check_freeze(self) -> None:
-        if self.freeze not in (None, TRUNK) and not _is_count(self.freeze):
-            raise ConfigError(
-                f"freeze must be {TRUNK} or a number of stages from 1 on, got {self.freeze}"
-            )
-        if self.unfreeze_at is None:
-            return
-        if self.freeze is None:
-            raise ConfigError(
-                f"unfreeze_at needs a frozen part, got {self.unfreeze_at:g} and none; add --freeze "
-                "trunk or a number"
-            )
-        if not 0 < self.unfreeze_at < 1:
-            raise ConfigError(f"unfreeze_at must be > 0 and < 1, got {self.unfreeze_at:g}")
-
-
-def _is_count(text: str | None) -> bool:
-    return text is not None and re.fullmatch("[1-9][0-9]{0,5}", text) is not None
 
 
 @dataclass(frozen=True)
@@ -331,18 +199,32 @@ class TrainConfig:
     """Show each class equally often, however many videos it has. An epoch stays as long."""
 
     def __post_init__(self) -> None:
-        clip_inputs(self.model.model, self.clip.stream)
+        inputs = clip_inputs(self.model.model, self.clip.stream, options=self.model.options)
+        if self.augment.random_strides and self.clip.stack != "plain":
+            raise ConfigError(
+                f"random_strides are for stack plain, got {self.augment.random_strides} and stack "
+                f"{self.clip.stack}; leave one of them out"
+            )
+        order = self.clip.channel_order
+        if order != "interleaved" and not any(one.has_stacks for one in inputs):
+            raise ConfigError(
+                f"channel_order is for networks that take stacks of flow; with "
+                f"{self.model.model} it must be interleaved, got {order}"
+            )
 
     @property
     def inputs(self) -> tuple[ClipInput, ...]:
         """The network's inputs for this clip."""
-        clip = self.clip
-        return clip_inputs(self.model.model, clip.stream, clip.num_frames, clip.frame_stride)
+        clip, model = self.clip, self.model
+        return clip_inputs(
+            model.model, clip.stream, clip.num_frames, clip.frame_stride, model.options
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON values; `from_dict` is its inverse."""
         values = dataclasses.asdict(self)
-        values["augment"]["scales"] = list(self.augment.scales)
+        for name in ("scales", "random_strides"):
+            values["augment"][name] = list(values["augment"][name])
         values["optimization"]["milestones"] = list(self.optimization.milestones)
         return values
 
@@ -449,8 +331,8 @@ class TrainOptions:
     """Go on even if the data was extracted with other options than before, or has other videos."""
 
     def __post_init__(self) -> None:
-        _check_at_least(self, 1, "num_workers", "log_every")
-        _check_at_least(self, 0, "num_loaders", "checkpoint_seconds")
+        check_at_least(self, 1, "num_workers", "log_every")
+        check_at_least(self, 0, "num_loaders", "checkpoint_seconds")
         if not self.test_every_epochs > 0:
             raise ConfigError(f"test_every_epochs must be > 0, got {self.test_every_epochs:g}")
 
@@ -466,6 +348,6 @@ class ViewSpec:
     corners and center. 10: the same five, and the same mirrored."""
 
     def __post_init__(self) -> None:
-        _check_at_least(self, 1, "num_clips")
+        check_at_least(self, 1, "num_clips")
         if self.num_crops not in (1, 3, 5, 10):
             raise ConfigError(f"num_crops must be 1, 3, 5 or 10, got {self.num_crops}")

@@ -14,7 +14,7 @@ from flowprep.errors import WeightsError
 from flowprep.learn.checkpoint import Checkpoint, load_checkpoint
 from flowprep.learn.clip_inputs import RecipeName, StreamName
 from flowprep.learn.evaluate import checkpoint_file, checkpoint_notes
-from flowprep.learn.networks import clip_inputs, find_network
+from flowprep.learn.networks import find_network
 from flowprep.learn.recipes import RECIPES
 from flowprep.learn.weights.files import CHECKPOINT_FORMAT, read_file
 from flowprep.learn.weights.fits import Fit, make_for, try_networks
@@ -111,7 +111,7 @@ class WeightsDescription:
 
 def told_fit(fit: Fit) -> str:
     """Returns how to ask for a network, and what it takes: `--model i3d --stream flow: ...`."""
-    (first, *_) = clip_inputs(fit.network, fit.stream, fit.num_frames)
+    (first, *_) = fit.model.inputs
     noun = {"flow": "field", "rgb": "frame", "rgb-difference": "difference"}[first.stream]
     asked = [f"--model {fit.network}", f"--stream {fit.stream}"]
     asked += [] if fit.num_frames is None else [f"--frames {fit.num_frames}"]

@@ -34,7 +34,7 @@ from flowprep.learn.checkpoint import (
 )
 from flowprep.learn.clips.targets import multi_hot
 from flowprep.learn.clips.testing import TestViews, test_loader
-from flowprep.learn.config import LossName, PrecisionName, ViewSpec
+from flowprep.learn.config import ViewSpec
 from flowprep.learn.forward import arrange_clips, forward_clips, group_size
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
@@ -47,6 +47,7 @@ from flowprep.learn.placement import (
 from flowprep.learn.recipes import VIEWS
 from flowprep.learn.run_folder import BEST_FILE, LAST_FILE
 from flowprep.learn.scores import Scores
+from flowprep.learn.training_specs import LossName, PrecisionName
 from flowprep.printable import bar_stream
 from flowprep.words import format_count
 

@@ -8,7 +8,7 @@ from typing import Literal
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import CropsName, TailName
-from flowprep.learn.config import PrecisionName
+from flowprep.learn.training_specs import PrecisionName
 
 __all__ = [
     "CLIP_OPTIONS",
@@ -24,6 +24,7 @@ AxesName = Literal["tc", "ct"]
 
 CLIP_OPTIONS = (
     *("frame_stride", "normalization", "subtract_mean_flow", "resize_short_px", "crop_px"),
+    "mean_file",
 )
 """Fields of ClipSpec that a user may set for foreign weights."""
 DECODE_OPTIONS = ("decoder", "on_damage", "on_gaps", "video_stream", "image_fps")

@@ -26,14 +26,16 @@ from flowprep.errors import ConfigError, WeightsError
 from flowprep.learn.checkpoint import load_checkpoint, restore_model
 from flowprep.learn.clip_inputs import ClipInput, RecipeName, StreamName
 from flowprep.learn.clips.windows import WindowClips
-from flowprep.learn.config import ClipSpec, PrecisionName
+from flowprep.learn.config import ClipSpec
 from flowprep.learn.create import create_model
 from flowprep.learn.features_config import POOL, FeatureSpec
 from flowprep.learn.forward import arrange_clips
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
+from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs
 from flowprep.learn.placement import autocast, place_model
+from flowprep.learn.training_specs import PrecisionName
 from flowprep.learn.weights.files import tensorflow_prefix
 from flowprep.learn.weights.load import LoadReport, load_weights_into
 
@@ -69,6 +71,8 @@ class NetworkSource:
     clip: ClipSpec
     recipe: RecipeName | None = None
     """The recipe by which foreign weights were trained. None if it is not known."""
+    options: NetworkOptions | None = None
+    """The network's own options. None stands for its defaults."""
 
     @property
     def stream(self) -> StreamName:
@@ -79,7 +83,9 @@ class NetworkSource:
     def inputs(self) -> tuple[ClipInput, ...]:
         """What the network takes from each window."""
         clip = self.clip
-        return clip_inputs(self.model, clip.stream, clip.num_frames, clip.frame_stride)
+        return clip_inputs(
+            self.model, clip.stream, clip.num_frames, clip.frame_stride, self.options
+        )
 
     def load(self) -> tuple[ClipModel | MultiTask, LoadReport | None]:
         """Returns the network on the CPU, in eval mode, and what became of foreign weights.
@@ -102,6 +108,7 @@ class NetworkSource:
             num_frames=self.clip.num_frames,
             frame_stride=self.clip.frame_stride,
             crop_px=self.clip.crop_px,
+            **({} if self.options is None else dataclasses.asdict(self.options)),
         )
         report = load_weights_into(model, self.file)
         guessed = next((how for how in report.converted.values() if "cross-modality" in how), None)

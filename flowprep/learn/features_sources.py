@@ -12,13 +12,16 @@ from flowprep.dataset.metadata import stored_config
 from flowprep.errors import ConfigError, FlowprepError
 from flowprep.learn.checkpoint import Checkpoint, Task, load_checkpoint
 from flowprep.learn.clip_inputs import RecipeName, StreamName, sees_flow
+from flowprep.learn.clips.mean_image import check_mean
 from flowprep.learn.evaluate import checkpoint_file, task_place
 from flowprep.learn.features_config import DECODE_OPTIONS
 from flowprep.learn.features_network import NetworkSource, file_sha256
 from flowprep.learn.foreign import find_recipe
-from flowprep.learn.networks import clip_inputs, find_network
+from flowprep.learn.networks import find_network, make_options
 from flowprep.learn.predict import plan_extractions
 from flowprep.learn.recipes import default_config, recipe_clip, stream_recipe
+from flowprep.learn.weights.files import read_file
+from flowprep.learn.weights.fits import hinted_options
 
 __all__ = [
     "checkpoint_sources",
@@ -47,8 +50,10 @@ def checkpoint_sources(
     for path in paths:
         file = os.path.abspath(checkpoint_file(path))
         checkpoint = load_checkpoint(file)
-        model, clip = checkpoint.config.model.model, checkpoint.config.clip
-        source = NetworkSource(model, file, file_sha256(file), True, clip)
+        spec, clip = checkpoint.config.model, checkpoint.config.clip
+        source = NetworkSource(
+            spec.model, file, file_sha256(file), True, clip, options=spec.options
+        )
         found.append((source, (checkpoint, shared_task(checkpoint, task))))
     streams = [source.stream for source, _ in found]
     if len(set(streams)) < len(streams):
@@ -144,7 +149,11 @@ def _weights_source(
     if stream == "rgb":
         own["subtract_mean_flow"] = False
     clip = dataclasses.replace(clip, **own)
-    return NetworkSource(model, file, file_sha256(file), False, clip, recipe), notes
+    hinted = make_options(model, hinted_options(read_file(file), model))
+    source = NetworkSource(model, file, file_sha256(file), False, clip, recipe, hinted)
+    for one in source.inputs:
+        check_mean(clip, one)
+    return source, notes
 
 
 def _notes(source: NetworkSource) -> list[str]:
@@ -172,8 +181,8 @@ def with_window(sources: Sequence[NetworkSource], window: int | None) -> list[Ne
     lengths = []
     for source in sources:
         clip = source.clip
-        inputs = clip_inputs(source.model, clip.stream, clip.num_frames, clip.frame_stride)
-        lengths.append(max(one.num_frames * one.frame_stride for one in inputs))
+        inputs = source.inputs
+        lengths.append(max(one.extent for one in inputs))
         if all(one.form == "volume" for one in inputs):
             num_frames, rest = divmod(window, clip.frame_stride)
             if rest or not num_frames:

@@ -105,11 +105,13 @@ def foreign_network(
     *,
     recipe: RecipeName | None = None,
     num_frames: int | None = None,
+    mean_file: str | None = None,
 ) -> ForeignNetwork:
     """Finds what a file of weights holds for the network called `model`.
 
     The names of its tensors tell the recipe, unless `recipe` names one. `num_frames` is the length
-    of a clip for a network over volumes; the default is the recipe's. Raises WeightsError if the
+    of a clip for a network over volumes; the default is the recipe's. `mean_file` is that of
+    `ClipSpec`. Raises WeightsError if the
     file does not fit the network, and ConfigError for a recipe that does not.
     """
     path = os.fspath(path)
@@ -135,6 +137,8 @@ def foreign_network(
         )
     if (length := num_frames or fit.num_frames) is not None:
         clip = dataclasses.replace(clip, num_frames=length)
+    if mean_file is not None:
+        clip = dataclasses.replace(clip, mean_file=mean_file)
     return ForeignNetwork(path, model, fit, recipe, clip, tuple(notes))
 
 

@@ -11,7 +11,7 @@ from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.placement import with_channels_last
 
-__all__ = ["arrange_clips", "forward_clips", "group_size"]
+__all__ = ["answer_weights", "arrange_clips", "forward_clips", "group_size", "join_answers"]
 
 
 def forward_clips(
@@ -23,6 +23,8 @@ def forward_clips(
 ) -> tuple[torch.Tensor, ...]:
     """Returns (N, K) logits for each task from clips (N, S, C, ...), one tensor for each input.
 
+    While it trains, a network that answers several times gives (N, J, K).
+
     A network that joins segments joins the S clips of a video itself. For other networks, the
     scores of the S clips are averaged. `runner` is `model`, or a wrapper around `model`.
     """
@@ -31,7 +33,25 @@ def forward_clips(
     logits = output if isinstance(output, tuple) else (output,)
     if model.joins_segments or num_segments == 1:
         return logits
-    return tuple(scores.view(num_videos, num_segments, -1).mean(1) for scores in logits)
+    return tuple(
+        scores.view(num_videos, num_segments, *scores.shape[1:]).mean(1) for scores in logits
+    )
+
+
+def answer_weights(
+    model: ClipModel | MultiTask, logits: Sequence[torch.Tensor]
+) -> torch.Tensor | None:
+    """Returns the weights (J,) of the losses of answers (N, J, K); None for logits (N, K)."""
+    if logits[0].dim() == 2:
+        return None
+    return model.answer_weights(logits[0].shape[1]).to(logits[0].device)
+
+
+def join_answers(
+    model: ClipModel | MultiTask, logits: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """Returns (N, K) logits for each task, from the result of `forward_clips`."""
+    return tuple(model.join_answers(one) if one.dim() == 3 else one for one in logits)
 
 
 def arrange_clips(

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from flowprep.errors import ConfigError
-from flowprep.learn.config import TRUNK, OptimizationSpec, TrainConfig
+from flowprep.learn.config import TrainConfig
 from flowprep.learn.models.base import ClipModel, batch_norms
 from flowprep.learn.models.multitask import MultiTask
+from flowprep.learn.training_specs import TRUNK, OptimizationSpec
 from flowprep.learn.weights.load import classifier_names
 
 __all__ = ["FrozenPart", "freeze_note", "freeze_part"]

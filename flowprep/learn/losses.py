@@ -49,6 +49,7 @@ def target_loss(
     *,
     label_smoothing: float = 0.0,
     weights: Sequence[torch.Tensor] | None = None,
+    answer_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Returns the contribution of these samples to the loss of the step's whole batch, a scalar.
 
@@ -67,7 +68,20 @@ def target_loss(
     the weight of its class, and the mean is still over the number of samples.
     (`nn.CrossEntropyLoss` divides by the sum of the weights instead, which would change with the
     parts of a batch.)
+
+    `answer_weights` (J,) is for networks that answer several times, with logits (n, J, K): the loss
+    is the sum of the losses of the answers, each times its weight.
     """
+    if answer_weights is not None:
+        each_answer = [
+            target_loss(
+                *([one[:, number] for one in logits], targets, counts),
+                label_smoothing=label_smoothing,
+                weights=weights,
+            )
+            for number in range(len(answer_weights))
+        ]
+        return (torch.stack(each_answer) * answer_weights).sum()
     total = logits[0].new_zeros((), dtype=torch.float32)
     for task, (scores, wanted, count) in enumerate(zip(logits, targets, counts, strict=True)):
         own = _own(wanted)

@@ -7,16 +7,29 @@ from collections.abc import Callable
 from flowprep.learn.network_entry import Builder
 
 __all__ = [
+    "alexnet",
     "bn_inception",
+    "c3d",
+    "c3d_bn",
+    "cnn_lstm",
     "cnn_m",
+    "deepvideo",
+    "frame_pooling",
+    "googlenet",
+    "gru_rcn",
     "i3d",
+    "i3d_fused",
+    "i3d_lstm",
     "i3d_resnet50",
+    "inception_v1",
+    "lrcn",
     "mc3_18",
     "mobilenet_v2",
     "r2d_18",
     "r2plus1d_18",
     "r2plus1d_34",
     "r3d_18",
+    "recurrent_cnn",
     "resnet18",
     "resnet34",
     "resnet50",
@@ -27,6 +40,7 @@ __all__ = [
     "slow",
     "tsm",
     "tsn",
+    "two_stream_fusion",
     "vgg16",
 ]
 
@@ -161,3 +175,87 @@ def slow() -> Builder:
     from flowprep.learn.models.slow import Slow
 
     return Slow
+
+
+def inception_v1() -> Builder:
+    from flowprep.learn.models.inception_v1 import InceptionV1
+
+    return InceptionV1
+
+
+def i3d_lstm() -> Builder:
+    from flowprep.learn.models.inception_v1 import InceptionLSTM
+
+    return InceptionLSTM
+
+
+def i3d_fused() -> Builder:
+    from flowprep.learn.models.i3d_fused import FusedInception
+
+    return FusedInception
+
+
+def recurrent_cnn() -> Builder:
+    from flowprep.learn.models.recurrent_cnn import RecurrentCNN
+
+    return RecurrentCNN
+
+
+def gru_rcn() -> Builder:
+    from flowprep.learn.models.gru_rcn import GRURCN
+
+    return GRURCN
+
+
+def two_stream_fusion() -> Builder:
+    from flowprep.learn.models.two_stream_fusion import TwoStreamFusion
+
+    return TwoStreamFusion
+
+
+def alexnet() -> Builder:
+    from flowprep.learn.models.alexnet import AlexNet
+
+    return AlexNet
+
+
+def googlenet() -> Builder:
+    from flowprep.learn.models.googlenet import GoogLeNet
+
+    return GoogLeNet
+
+
+def frame_pooling() -> Builder:
+    from flowprep.learn.models.frame_pooling import FramePooling
+
+    return FramePooling
+
+
+def cnn_lstm() -> Builder:
+    from flowprep.learn.models.cnn_lstm import CNNLSTM
+
+    return CNNLSTM
+
+
+def lrcn() -> Builder:
+    from flowprep.learn.models.lrcn import LRCN
+
+    return LRCN
+
+
+def c3d() -> Builder:
+    from flowprep.learn.models.c3d import C3D
+
+    return C3D
+
+
+def c3d_bn() -> Builder:
+    from flowprep.learn.models.c3d import C3DBatchNorm
+
+    return C3DBatchNorm
+
+
+def deepvideo() -> Builder:
+    from flowprep.learn.models.deepvideo import DeepVideo
+
+    return DeepVideo

@@ -58,6 +58,13 @@ class Network:
     """The type of the network's own options."""
     has_one_size: bool = False
     """Whether the network is built for one crop size. Other networks accept any size."""
+    adapt: Callable[[Network, NetworkOptions], Network] | None = None
+    """Returns the entry as its options change it: other inputs, another crop. None for a network
+    whose options change neither."""
+
+    def with_options(self, options: NetworkOptions | None) -> Network:
+        """Returns the entry for a network with these options; None stands for the defaults."""
+        return self if self.adapt is None or options is None else self.adapt(self, options)
 
     def make(
         self,
@@ -98,9 +105,14 @@ def stacks(num_fields: int = 10) -> dict[StreamName, tuple[ClipInput, ...]]:
     }
 
 
-def volumes(num_frames: int, frame_stride: int = 1) -> dict[StreamName, tuple[ClipInput, ...]]:
+def volumes(
+    num_frames: int, frame_stride: int = 1, *, has_magnitude: bool = False
+) -> dict[StreamName, tuple[ClipInput, ...]]:
     """Returns the inputs of a network over volumes: so many fields or frames."""
+    flow = ClipInput(
+        "flow", "flow", "volume", num_frames, frame_stride, has_magnitude=has_magnitude
+    )
     return {
-        "flow": (ClipInput("flow", "flow", "volume", num_frames, frame_stride),),
+        "flow": (flow,),
         "rgb": (ClipInput("rgb", "rgb", "volume", num_frames, frame_stride),),
     }

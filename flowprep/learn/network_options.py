@@ -11,14 +11,30 @@ from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ConsensusName, ShiftPlace
 
 __all__ = [
+    "BackboneName",
+    "C3DOptions",
+    "CNNLSTMOptions",
+    "CellName",
+    "DeepVideoFusion",
+    "DeepVideoOptions",
+    "FrameBackbone",
+    "FramePoolingOptions",
+    "FusionInit",
+    "GRURCNOptions",
     "NetworkOptions",
     "NonLocalKind",
     "NonLocalOptions",
     "NonLocalOver",
     "NonLocalStyle",
+    "Pool5Name",
+    "PoolingName",
+    "RecurrentCNNOptions",
+    "StepScores",
+    "StreamFusionKind",
     "TSMOptions",
     "TSMResNetOptions",
     "TSNOptions",
+    "TwoStreamFusionOptions",
     "VMZResNetOptions",
     "VideoResNetOptions",
     "VideoResNetVariant",
@@ -30,8 +46,26 @@ NonLocalOver = Literal["both", "space", "time"]
 """Which positions a non-local block compares (Wang et al., CVPR 2018, table 2d)."""
 NonLocalStyle = Literal["slowfast", "tsm", "mmaction2"]
 """Whose non-local blocks these are. Projects differ in the places and in two details."""
+BackboneName = Literal["cnn-m-2048", "vgg16", "resnet50"]
+"""The network of each tower of a fusion."""
+StreamFusionKind = Literal["sum", "max", "concat", "conv", "bilinear", "conv3d"]
+"""How two maps become one (Feichtenhofer et al., CVPR 2016, section 3.1)."""
+FusionInit = Literal["weighted-sum", "sum", "spatial", "temporal", "random"]
+"""With which weights a fusion by convolution starts."""
+FrameBackbone = Literal["googlenet", "alexnet", "vgg16", "resnet18", "resnet50", "bn-inception"]
+"""The 2D network that looks at each frame, below pooling or a recurrent network."""
+PoolingName = Literal["conv", "late", "slow", "local", "time-conv", "mean", "concat"]
+"""How the features of frames are joined (Ng et al., CVPR 2015, section 3.1)."""
+StepScores = Literal["weighted", "last", "max", "sum"]
+"""How the scores of all steps become those of a clip (Ng et al., CVPR 2015, section 3.2)."""
+Pool5Name = Literal["ceil", "padded"]
+"""Where the windows of C3D's last pooling begin on a map of 7: at 0, 2, 4, 6, or at -1, 1, 3, 5."""
+DeepVideoFusion = Literal["single", "early", "late", "slow", "multiresolution"]
+"""How the networks of Karpathy et al. (2014) see the frames of a clip."""
 VideoResNetVariant = Literal["torchvision", "vmz"]
 """Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
+CellName = Literal["plain", "gru", "lstm"]
+"""What a recurrent layer does at a step (`layers.recurrent`)."""
 
 
 @dataclass(frozen=True)
@@ -143,3 +177,114 @@ class VMZResNetOptions(VideoResNetOptions):
     """The same for the networks whose weights are VMZ's."""
 
     variant: VideoResNetVariant = "vmz"
+
+
+@dataclass(frozen=True)
+class RecurrentCNNOptions(NetworkOptions):
+    """The options of the network whose layers are all recurrent."""
+
+    cell: CellName = "plain"
+    """What a recurrent layer does at a step. `plain`: tanh of the sum of what it sees. `gru` and
+    `lstm` have gates."""
+
+    def __post_init__(self) -> None:
+        check_choice("cell", self.cell, CellName)
+
+
+@dataclass(frozen=True)
+class GRURCNOptions(NetworkOptions):
+    """The options of GRU-RCN (Ballas et al. 2016)."""
+
+    stacked: bool = False
+    """Let the gates of each GRU see the state of the GRU below."""
+    bidirectional: bool = False
+    """Add GRUs that see the clip in reverse."""
+
+
+@dataclass(frozen=True)
+class TwoStreamFusionOptions(NetworkOptions):
+    """The options of a network that fuses two towers (Feichtenhofer et al., CVPR 2016)."""
+
+    backbone: BackboneName = "vgg16"
+    """The network of each tower."""
+    fusion: StreamFusionKind = "conv3d"
+    """How the maps of the two towers become one. `conv`: a convolution over single places.
+    `conv3d`: one over 3 x 3 places in 3 frames. `bilinear`: the products of all pairs of channels,
+    without the layers above."""
+    fusion_layers: str | None = None
+    """After which layers, such as relu5_3 of vgg16, relu5 of cnn-m-2048 or layer4 of resnet50, or
+    several with commas between them, such as relu5,fc8. The default is the last layer with maps."""
+    fusion_init: FusionInit = "weighted-sum"
+    """How fusions conv and conv3d start. `weighted-sum`: a quarter of the frames' map and three
+    quarters of the flow's. `sum`: all of both. `spatial`, `temporal`: one of them. `random`."""
+    pool_over_time: bool = True
+    """Take the maximum over the frames after the first fusion (3D pooling). Without it, the scores
+    of the frames are averaged."""
+    towers: int = 2
+    """2: the flow's tower also keeps its own layers above the fusion and its own loss, and the
+    scores of both are averaged. 1: only the fused tower goes on."""
+
+    def __post_init__(self) -> None:
+        check_choice("backbone", self.backbone, BackboneName)
+        check_choice("fusion", self.fusion, StreamFusionKind)
+        check_choice("fusion_init", self.fusion_init, FusionInit)
+        if self.towers not in (1, 2):
+            raise ConfigError(f"towers must be 1 or 2, got {self.towers}")
+
+
+@dataclass(frozen=True)
+class FramePoolingOptions(NetworkOptions):
+    """The options of pooling over frames (Ng et al., CVPR 2015)."""
+
+    pooling: PoolingName = "conv"
+    """How the features of frames are joined. `conv`: maximum of their maps. `late`: of what fully
+    connected layers make of each. `slow`: in windows of 10 frames, then over windows. `local`: in
+    windows alone. `time-conv`: after a convolution over time. `mean` and `concat`: of vectors."""
+    backbone: FrameBackbone = "googlenet"
+    """The 2D network that looks at each frame."""
+
+    def __post_init__(self) -> None:
+        check_choice("pooling", self.pooling, PoolingName)
+        check_choice("backbone", self.backbone, FrameBackbone)
+
+
+@dataclass(frozen=True)
+class CNNLSTMOptions(NetworkOptions):
+    """The options of an LSTM over frames (Ng et al., CVPR 2015)."""
+
+    step_scores: StepScores = "weighted"
+    """How the scores of all steps are joined. `weighted`: their mean, later steps count more.
+    `last`: the last step alone. `max`: the maximum of each class. `sum`: their mean."""
+    backbone: FrameBackbone = "googlenet"
+    """The 2D network that looks at each frame."""
+
+    def __post_init__(self) -> None:
+        check_choice("step_scores", self.step_scores, StepScores)
+        check_choice("backbone", self.backbone, FrameBackbone)
+
+
+@dataclass(frozen=True)
+class C3DOptions(NetworkOptions):
+    """The options of C3D (Tran et al., ICCV 2015)."""
+
+    pool5: Pool5Name = "ceil"
+    """How the last pooling reads its map. `ceil`: rounded up at the end, as in Caffe. `padded`:
+    padded in front, as in mmaction2 and other projects. Weights fit both, and their scores
+    differ."""
+
+    def __post_init__(self) -> None:
+        check_choice("pool5", self.pool5, Pool5Name)
+
+
+@dataclass(frozen=True)
+class DeepVideoOptions(NetworkOptions):
+    """The options of DeepVideo (Karpathy et al., CVPR 2014)."""
+
+    fusion: DeepVideoFusion = "single"
+    """How frames are joined. `single`: one frame. `early`: 10 frames in the first convolution.
+    `late`: two frames, 15 apart, in the first fully connected layer. `slow`: 10 frames, in three
+    convolutions over time. `multiresolution`: one frame twice, its center and the whole at half the
+    resolution."""
+
+    def __post_init__(self) -> None:
+        check_choice("fusion", self.fusion, DeepVideoFusion)

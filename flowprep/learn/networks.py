@@ -14,7 +14,13 @@ from typing import Any
 
 from flowprep.errors import ConfigError
 from flowprep.learn import network_builders as builders
-from flowprep.learn.clip_inputs import ClipInput, NormalizationName, RecipeName, StreamName
+from flowprep.learn.clip_inputs import (
+    ClipInput,
+    NormalizationName,
+    RecipeName,
+    StreamName,
+)
+from flowprep.learn.history_networks import HISTORY_NETWORKS
 from flowprep.learn.network_entry import Builder, Network, stacks, volumes
 from flowprep.learn.network_options import (
     NetworkOptions,
@@ -25,6 +31,7 @@ from flowprep.learn.network_options import (
     VideoResNetOptions,
     VMZResNetOptions,
 )
+from flowprep.learn.recurrent_networks import RECURRENT_NETWORKS
 
 __all__ = [
     "NETWORKS",
@@ -170,6 +177,23 @@ NETWORKS: dict[str, Network] = {
         normalization="tsn-rgb",
         recipe="yjxiong-two-stream",
     ),
+    "alexnet": Network(
+        builders.alexnet,
+        stacks(),
+        "Krizhevsky et al., ImageNet Classification (NIPS 2012)",
+        "Five convolutions and three fully connected layers, in torchvision's form of one column.",
+        normalization="tsn-resnet",
+        subtract_mean_flow=True,
+        recipe="two-stream",
+    ),
+    "googlenet": Network(
+        builders.googlenet,
+        stacks(),
+        "Szegedy et al., Going Deeper with Convolutions (CVPR 2015)",
+        "Nine inception blocks, in torchvision's form with batch norm.",
+        subtract_mean_flow=True,
+        recipe="two-stream",
+    ),
     "bn-inception": Network(
         builders.bn_inception,
         stacks(5),
@@ -312,6 +336,8 @@ NETWORKS: dict[str, Network] = {
         recipe="mars",
         options=NonLocalOptions,
     ),
+    **HISTORY_NETWORKS,
+    **RECURRENT_NETWORKS,
 }
 """The networks by name."""
 
@@ -326,9 +352,15 @@ def find_network(name: str) -> Network:
 
 
 def clip_inputs(
-    name: str, stream: StreamName, num_frames: int | None = None, frame_stride: int | None = None
+    name: str,
+    stream: StreamName,
+    num_frames: int | None = None,
+    frame_stride: int | None = None,
+    options: NetworkOptions | None = None,
 ) -> tuple[ClipInput, ...]:
     """Returns the inputs of the network called `name`, for a clip of the given length and stride.
+
+    `options` are the network's own; None stands for its defaults.
 
     `num_frames` and `frame_stride` apply to the first input. The default is the published input.
     Every other input keeps its published ratio to the first input. For example, a network has a
@@ -337,7 +369,7 @@ def clip_inputs(
     1. An input of a single frame beside a longer first input keeps its single frame. Raises
     ConfigError for a stream that the network does not accept.
     """
-    network = find_network(name)
+    network = find_network(name).with_options(options)
     if stream not in network.inputs:
         raise ConfigError(
             f"stream must be {' or '.join(network.inputs)} for {name}, got {stream!r}"

@@ -92,6 +92,12 @@ NORMALIZATIONS: dict[NormalizationName, Normalization | None] = {
         _of_unit_range(0.43216, 0.394666, 0.37645),
         _of_unit_range(0.22803, 0.22145, 0.216989),
     ),
+    # LisaAnne/lisa-caffe-public, sequence_input_layer.py and create_flow_images_LRCN.m: 16 px + 128
+    # minus 128 for flow, whose bound is 8 px. RGB: 103.939, 116.779, 128.68 for BGR, here in the
+    # order RGB: the first convolution of such weights is turned when they are loaded.
+    "lrcn": Normalization(
+        (127.5, 127.5), (127.5 / 128, 127.5 / 128), (128.68, 116.779, 103.939), _ONE
+    ),
     # facebookresearch/SlowFast, config/defaults.py: .45 and .225 for each channel. Nothing is
     # published for flow, which is as in `unit`.
     "slowfast": Normalization(
@@ -100,6 +106,16 @@ NORMALIZATIONS: dict[NormalizationName, Normalization | None] = {
         _of_unit_range(0.45, 0.45, 0.45),
         _of_unit_range(0.225, 0.225, 0.225),
     ),
+    # facebookarchive/C3D reads frames by OpenCV, so they are BGR, and subtracts a mean cube, which
+    # `ClipSpec.mean_file` names. These are one number for each channel in its place, those of
+    # jfzhang95/pytorch-video-recognition, dataloaders/dataset.py. Nothing is published for flow,
+    # which is as in `unit`.
+    "c3d": Normalization((127.5, 127.5), (127.5, 127.5), (90, 98, 102), _ONE, "BGR"),
+    # mmaction2, configs/recognition/c3d: these numbers in the order RGB.
+    "mmaction2-c3d": Normalization((127.5, 127.5), (127.5, 127.5), (104, 117, 128), _ONE),
+    # Karpathy et al., Large-scale Video Classification (CVPR 2014), section 3.3: minus 117. Nothing
+    # is published for flow, which is as in `unit`.
+    "deepvideo": Normalization((127.5, 127.5), (127.5, 127.5), (117, 117, 117), _ONE),
 }
 """The meaning of the names of `ClipSpec.normalization`. `px` leaves flow as it is."""
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from flowprep.learn.config import OptimizationSpec
+from flowprep.learn.training_specs import OptimizationSpec
 
 __all__ = ["WARMUP_START", "count_steps", "learning_rate", "make_optimizer"]
 

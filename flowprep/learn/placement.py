@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from flowprep.errors import ConfigError
-from flowprep.learn.config import PrecisionName
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
+from flowprep.learn.training_specs import PrecisionName
 from flowprep.machine import usable_cores
 
 __all__ = [

@@ -23,7 +23,7 @@ from flowprep.learn.clip_inputs import StreamName, sees_flow, sees_frames
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.window_spans import WindowSpans, cut_windows, frame_borders, num_positions
 from flowprep.learn.clips.window_views import WindowViews, check_window
-from flowprep.learn.config import FusionMethod, PrecisionName, StackName, ViewSpec
+from flowprep.learn.config import FusionMethod, StackName, ViewSpec
 from flowprep.learn.evaluate import Head, clips_notes, score_heads
 from flowprep.learn.forward import group_size
 from flowprep.learn.fuse import fuse_scores
@@ -32,6 +32,7 @@ from flowprep.learn.placement import place_model, resolve_device
 from flowprep.learn.scores import Scores
 from flowprep.learn.timeline import Timeline
 from flowprep.learn.timeline_spec import TimelineSpec
+from flowprep.learn.training_specs import PrecisionName
 from flowprep.run.driver import run_extract
 from flowprep.storage import Storage
 from flowprep.video.frame_times import read_frame_times

@@ -20,14 +20,14 @@ from flowprep.differences import (
     mismatch,
 )
 from flowprep.learn.clip_inputs import RecipeName, StreamName, sees_flow
-from flowprep.learn.config import ClipSpec
+from flowprep.learn.config import ClipSpec, ModelSpec
 from flowprep.learn.recipes import stream_recipe, training_config
 
 __all__ = ["check_extraction", "check_recipe", "data_differences", "recipe_notes"]
 
 _CLIP_FIELDS = (
     *("num_frames", "frame_stride", "num_segments", "normalization", "subtract_mean_flow"),
-    *("resize_short_px", "crop_px"),
+    *("resize_short_px", "crop_px", "channel_order"),
 )
 """What of a clip a recipe decides."""
 
@@ -58,10 +58,10 @@ def _clip_differences(clip: ClipSpec, wanted: ClipSpec) -> Differences:
 
 
 def recipe_notes(
-    name: RecipeName, clip: ClipSpec, model: str, datasets: Collection[FlowDataset]
+    name: RecipeName, clip: ClipSpec, model: ModelSpec, datasets: Collection[FlowDataset]
 ) -> list[str]:
     """Returns a note for each difference between a training by a recipe and the recipe."""
-    wanted = training_config(name, clip.stream, model).clip
+    wanted = training_config(name, clip.stream, model.model, model.options).clip
     notes = [
         f"not as in recipe {name}: {line.strip()}"
         for line in describe_differences(_clip_differences(clip, wanted), ("here", "in the recipe"))

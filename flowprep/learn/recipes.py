@@ -13,10 +13,7 @@ that makes its data. Facts that no source states are said to be ours. Needs no P
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-from flowprep.config import ExtractConfig
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import (
     ClipForm,
@@ -25,18 +22,15 @@ from flowprep.learn.clip_inputs import (
     StreamName,
     sees_flow,
 )
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    ViewSpec,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, ViewSpec
+from flowprep.learn.fusion_recipes import FUSION_RECIPES
+from flowprep.learn.history_recipes import HISTORY_RECIPES
+from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs, find_network
-from flowprep.learn.normalizations import Normalization, find_normalization
+from flowprep.learn.recipe_entry import VIEWS, Recipe, StreamRecipe
+from flowprep.learn.recurrent_recipes import RECURRENT_RECIPES
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from flowprep.learn.trainings import TRAININGS
-from flowprep.presets import PRESETS
 
 __all__ = [
     "RECIPES",
@@ -48,64 +42,6 @@ __all__ = [
     "stream_recipe",
     "training_config",
 ]
-
-
-VIEWS: dict[str, ViewSpec] = {
-    "center": ViewSpec(1, 1),
-    # Feichtenhofer et al. 2019 (SlowFast), section 4: 10 clips x 3 crops.
-    "30": ViewSpec(10, 3),
-    # Simonyan and Zisserman 2014, section 4: 25 frames x 10 crops.
-    "250": ViewSpec(25, 10),
-}
-"""Published tests by their number of views."""
-
-
-@dataclass(frozen=True)
-class StreamRecipe:
-    """One stream of a recipe: from the video to the tensor that the network gets."""
-
-    preset: str
-    """The preset of `flowprep.presets` that makes its data: algorithm and parameters, rate, resize,
-    crop before the flow, bound and quantizer."""
-    clip: ClipSpec
-    """What the network sees of the data in a test: frames and stride, segments, normalization,
-    resize and crop."""
-    form: ClipForm
-    """Whether time is in the channels (`stack`) or an axis of its own (`volume`)."""
-    test: ViewSpec
-    """The published test. Its views are averaged."""
-    training: TrainConfig | None = None
-    """The published training. None if it is not known."""
-
-    @property
-    def extract(self) -> ExtractConfig:
-        """How the data is made from a video."""
-        return PRESETS[self.preset]
-
-    @property
-    def normalization(self) -> Normalization | None:
-        """Mean, standard deviation and order of what the network gets. None for px."""
-        return find_normalization(self.clip.normalization)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A published recipe, with what it says for each stream."""
-
-    title: str
-    """What was trained so, in a few words."""
-    source: str
-    """Where it was published: a paper, or a project on GitHub."""
-    networks: tuple[str, ...]
-    """The networks that it is for. The first is the one of a training without a named network."""
-    streams: Mapping[StreamName, StreamRecipe]
-    remarks: tuple[str, ...] = ()
-    """Sentences for the user: what differs from what was published, and what nobody stated."""
-
-    @property
-    def first_stream(self) -> StreamName:
-        """The stream of a user who names none: the flow, if the recipe has it."""
-        return next(iter(self.streams))
 
 
 _FLOW_AND_RGB: tuple[StreamName, ...] = ("flow", "rgb")
@@ -418,6 +354,19 @@ _RECIPES: dict[RecipeName, Recipe] = {
         ("slow-8x8",),
         _slowfast(8, 8),
     ),
+    **FUSION_RECIPES,
+    **RECURRENT_RECIPES,
+    "lrcn": Recipe(
+        "LRCN, UCF101",
+        "Donahue et al., LRCN (CVPR 2015); LisaAnne/lisa-caffe-public",
+        ("lrcn",),
+        _stream_recipes("lrcn", "lrcn", "volume", VIEWS["250"]),
+        (
+            "The release's classifier has ten times the rate of the other layers.",
+            "The release tests clips that begin every 8 frames, and not 25 clips.",
+        ),
+    ),
+    **HISTORY_RECIPES,
 }
 
 RECIPES: dict[RecipeName, Recipe] = {
@@ -454,26 +403,47 @@ def recipe_clip(name: RecipeName, stream: StreamName, model: str) -> ClipSpec:
     return clip
 
 
-def training_config(name: RecipeName, stream: StreamName, model: str | None = None) -> TrainConfig:
+def training_config(
+    name: RecipeName,
+    stream: StreamName,
+    model: str | None = None,
+    options: NetworkOptions | None = None,
+) -> TrainConfig:
     """Returns the training of a recipe, for its own network or for another one.
 
     Where no training is published, the clips are the recipe's, and the schedule is the default.
-    Raises ConfigError for a stream that the recipe or the network does not have.
+    Options of the network that change its inputs change the clips. Raises ConfigError for a stream
+    that the recipe or the network does not have.
     """
-    published = stream_recipe(name, stream).training
-    if published is not None:
-        return published
     model = model or RECIPES[name].networks[0]
-    return dataclasses.replace(default_config(model, stream), clip=recipe_clip(name, stream, model))
+    config = stream_recipe(name, stream).training
+    if config is None:
+        config = default_config(model, stream)
+        config = dataclasses.replace(config, clip=recipe_clip(name, stream, model))
+    adapted = find_network(model).with_options(options)
+    if options is None or adapted == find_network(model):
+        return config
+    first, *_ = clip_inputs(model, stream, options=options)
+    clip = dataclasses.replace(
+        config.clip,
+        num_frames=first.num_frames,
+        frame_stride=first.frame_stride,
+        crop_px=adapted.crop_px,
+    )
+    spec = dataclasses.replace(config.model, model=model, options=options)
+    return dataclasses.replace(config, model=spec, clip=clip)
 
 
-def default_config(model: str, stream: StreamName) -> TrainConfig:
+def default_config(
+    model: str, stream: StreamName, options: NetworkOptions | None = None
+) -> TrainConfig:
     """Returns the default configuration of `model` if the user names no recipe.
 
-    Its clips are the published ones for this kind of network. Its schedule suits small data sets.
+    Its clips are the published ones for this kind of network, with these options of its own. Its
+    schedule suits small data sets.
     """
-    network = find_network(model)
-    first, *_ = clip_inputs(model, stream)
+    network = find_network(model).with_options(options)
+    first, *_ = clip_inputs(model, stream, options=options)
     clip = ClipSpec(
         stream,
         first.num_frames,
@@ -482,9 +452,12 @@ def default_config(model: str, stream: StreamName) -> TrainConfig:
         subtract_mean_flow=network.subtract_mean_flow and sees_flow(stream),
         normalization=network.normalization,
     )
+    if network.has_one_size:
+        clip = dataclasses.replace(clip, crop_px=network.crop_px)
     augment = AugmentSpec()
     if network.recipe is not None:
         streams = RECIPES[network.recipe].streams
         published = streams.get(stream, next(iter(streams.values()))).training
         augment = augment if published is None else published.augment
-    return TrainConfig(ModelSpec(model), clip, augment, OptimizationSpec())
+    spec = ModelSpec(model) if options is None else ModelSpec(model, options=options)
+    return TrainConfig(spec, clip, augment, OptimizationSpec())

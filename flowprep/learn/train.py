@@ -36,7 +36,7 @@ from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process, join_processes
 from flowprep.learn.evaluate import Head, score_heads
-from flowprep.learn.forward import forward_clips
+from flowprep.learn.forward import answer_weights, forward_clips, join_answers
 from flowprep.learn.freezing import freeze_part
 from flowprep.learn.losses import batch_targets, count_right, target_loss
 from flowprep.learn.models.multitask import MultiTask
@@ -59,7 +59,7 @@ from flowprep.learn.train_setup import (
     name_tasks,
 )
 from flowprep.learn.train_state import TrainState, restore_optimizer
-from flowprep.learn.weights.load import load_weights_into
+from flowprep.learn.weights.towers import start_from
 from flowprep.printable import bar_stream
 
 __all__ = ["train"]
@@ -138,9 +138,9 @@ class _Training:
         # ---- the state of the training
         checkpoint = process.share(folder.last(config) if process.is_main else None)
         self.tasks = name_tasks(datasets, config, checkpoint)
-        check_losses(config, self.tasks)
         torch.manual_seed(config.seed)
         self.network = build_model(config, [len(task.class_names) for task in self.tasks])
+        check_losses(config, self.tasks, self.network)
         losses = [task.loss for task in self.tasks]
         self.clips = TrainingClips(datasets, config, self.network.inputs, losses=losses)
         self.groups = [[self.tasks[n] for n in heads] for heads in self.clips.targets.groups]
@@ -156,7 +156,8 @@ class _Training:
         )
         if checkpoint is None and config.model.weights is not None:
             trunk = self.network.model if isinstance(self.network, MultiTask) else self.network
-            loaded = load_weights_into(trunk, config.model.weights)
+            order = config.clip.channel_order
+            loaded = start_from(trunk, config.model.weights, channel_order=order)
             self.notes = (*self.notes, loaded.summary())
         for note in self.notes:
             self.on_note(note)
@@ -317,12 +318,14 @@ class _Training:
                 *(logits, targets, counts),
                 label_smoothing=spec.label_smoothing,
                 weights=self.class_weights,
+                answer_weights=answer_weights(self.network, logits),
             )
         # DistributedDataParallel averages over processes, but the parts must be summed.
         self.scaler.scale(loss * self.process.world_size).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             totals[0] += loss.double()
-            for place, count in enumerate(count_right(logits, targets), start=1):
+            joined = join_answers(self.network, logits)
+            for place, count in enumerate(count_right(joined, targets), start=1):
                 totals[place] += count
 
     # ---- at intervals

@@ -286,10 +286,18 @@ def _wanted_label(tasks: Sequence[Task], heads: Sequence[int]) -> str:
     return label if len(heads) == 1 else f"{label} in each of its label sets"
 
 
-def check_losses(config: TrainConfig, tasks: Sequence[Task]) -> None:
+def check_losses(
+    config: TrainConfig, tasks: Sequence[Task], network: ClipModel | MultiTask
+) -> None:
     """Raises ConfigError for options that need one class a video, where it may have several."""
     if not any(task.is_multilabel for task in tasks):
         return
+    if (network.model if isinstance(network, MultiTask) else network).excludes_classes:
+        raise ConfigError(
+            f"model {config.model.model} averages probabilities of classes that exclude each "
+            "other, and the loss is bce; choose another model, or add --loss cross-entropy to "
+            "leave out videos with several labels"
+        )
     for name, value in (
         ("class_weights", config.optimization.class_weights),
         ("balance", config.balance),

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flowprep.learn.clip_inputs import RecipeName, StreamName
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-)
-from flowprep.learn.network_options import TSNOptions
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig
+from flowprep.learn.network_options import C3DOptions, TSNOptions
+from flowprep.learn.recurrent_trainings import RECURRENT_TRAININGS
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 
 __all__ = ["TRAININGS"]
 
@@ -255,6 +251,111 @@ _VMZ_RGB: dict[StreamName, TrainConfig] = {
 }
 
 
+# feichtenhofer/twostreamfusion, cnn_ucf101_fusion.m and cnn_train_dag.m: batch 96, rate .001, a
+# tenth after 2, 3 and 4 of 5 epochs, each of which shows every video ten times, decay 5e-4, dropout
+# .85, nothing learns below relu5_3. Sides of crops: 168 to 256 px of the short side 256.
+_TWO_STREAM_FUSION: dict[StreamName, TrainConfig] = {
+    "both": TrainConfig(
+        ModelSpec("two-stream-fusion", dropout=0.85),
+        ClipSpec("both", 5, 10, normalization="tsn-rgb", resize_short_px=256),
+        AugmentSpec("random", (1.0, 0.9, 0.8, 0.7, 0.66), random_strides=(5, 15)),
+        OptimizationSpec(
+            96,
+            accumulate=24,
+            num_epochs=50,
+            learning_rate=0.001,
+            weight_decay=5e-4,
+            schedule="step",
+            milestones=(2 / 5, 3 / 5, 4 / 5),
+            freeze="5",
+        ),
+    )
+}
+
+
+def _lrcn(
+    stream: StreamName, num_steps: int, milestones: tuple[int, ...], clip_gradient: float
+) -> TrainConfig:
+    """Returns LRCN's training on UCF101 (LisaAnne/lisa-caffe-public, lstm_solver_*.prototxt).
+
+    24 videos a step with 16 frames each, rate .001 and a tenth of it at each milestone, decay .005.
+    """
+    return TrainConfig(
+        ModelSpec("lrcn"),
+        ClipSpec(stream, 16, normalization="lrcn", crop_px=227),
+        AugmentSpec("random"),
+        OptimizationSpec(
+            24,
+            accumulate=4,
+            num_steps=num_steps,
+            learning_rate=0.001,
+            weight_decay=0.005,
+            schedule="step",
+            milestones=tuple(step / num_steps for step in milestones),
+            clip_gradient_norm=clip_gradient,
+        ),
+    )
+
+
+# facebookarchive/C3D, examples/c3d_train_ucf101: batch 30, rate .003, a tenth every 20k of 60k
+# steps, decay .005; random crops of 112, mirrored.
+_C3D: dict[StreamName, TrainConfig] = {
+    "rgb": TrainConfig(
+        ModelSpec("c3d"),
+        ClipSpec("rgb", 16, normalization="c3d", crop_px=112),
+        AugmentSpec("random"),
+        OptimizationSpec(
+            30,
+            num_steps=60000,
+            learning_rate=0.003,
+            weight_decay=0.005,
+            schedule="step",
+            milestones=(20 / 60, 40 / 60),
+        ),
+    )
+}
+
+
+# open-mmlab/mmaction2, configs/recognition/c3d: 8 GPUs with 30 clips each, rate .001, a tenth after
+# 20 and 40 of 45 epochs, decay 5e-4, gradient 40; random crops of 112, mirrored.
+_MMACTION2_C3D: dict[StreamName, TrainConfig] = {
+    "rgb": TrainConfig(
+        ModelSpec("c3d", options=C3DOptions("padded")),
+        ClipSpec("rgb", 16, normalization="mmaction2-c3d", crop_px=112),
+        AugmentSpec("random"),
+        OptimizationSpec(
+            240,
+            accumulate=8,
+            num_epochs=45,
+            learning_rate=0.001,
+            weight_decay=5e-4,
+            schedule="step",
+            milestones=(20 / 45, 40 / 45),
+            clip_gradient_norm=40,
+        ),
+    )
+}
+
+
+# Karpathy et al. 2014, sections 3.3 and 4.1: batch 32, rate .001, momentum .9, decay 5e-4; frames
+# of 200x200, random crops of 170, mirrored. The paper states no end; the schedule is ours.
+_DEEPVIDEO: dict[StreamName, TrainConfig] = {
+    "rgb": TrainConfig(
+        ModelSpec("deepvideo"),
+        ClipSpec("rgb", 1, normalization="deepvideo", crop_px=170),
+        AugmentSpec("random"),
+        OptimizationSpec(
+            32,
+            num_epochs=50,
+            learning_rate=0.001,
+            weight_decay=5e-4,
+            schedule="step",
+            milestones=(0.6, 0.9),
+        ),
+    )
+}
+
+
 TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
     "two-stream": _TWO_STREAM_STREAMS,
     "tsn": _TSN,
@@ -265,5 +366,14 @@ TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
     "slow-4x16": _slow_rgb("slow-4x16", 4, 16),
     "slow-8x8": _slow_rgb("slow-8x8", 8, 8),
     "vmz-rgb": _VMZ_RGB,
+    **RECURRENT_TRAININGS,
+    "two-stream-fusion": _TWO_STREAM_FUSION,
+    "lrcn": {
+        "flow": _lrcn("flow", 70000, (20000, 40000, 60000), 15),
+        "rgb": _lrcn("rgb", 30000, (10000, 20000), 5),
+    },
+    "c3d": _C3D,
+    "mmaction2-c3d": _MMACTION2_C3D,
+    "deepvideo": _DEEPVIDEO,
 }
 """The published trainings by recipe and stream."""

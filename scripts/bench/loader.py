@@ -59,8 +59,9 @@ from flowprep.learn.clips.loader import keep_memory
 from flowprep.learn.clips.testing import TestViews, test_loader
 from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.clips.transforms import Crop, training_crop
-from flowprep.learn.config import AugmentSpec, ClipSpec, TrainConfig
+from flowprep.learn.config import ClipSpec, TrainConfig
 from flowprep.learn.recipes import VIEWS
+from flowprep.learn.training_specs import AugmentSpec
 from flowprep.synthetic import write_action_dataset
 
 Gray = NDArray[np.uint8]

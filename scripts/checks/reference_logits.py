@@ -232,6 +232,24 @@ def _pytorchvideo_slow(num_classes: int) -> nn.Module:
     return network
 
 
+def _c3d_pytorch(num_classes: int, width: float) -> nn.Module:
+    """C3D with fewer channels: the whole has 78 M weights. Its forward pass wants 8192 of pool5."""
+    from C3D_model import C3D
+
+    network: nn.Module = C3D()
+    layers = [layer for layer in network.named_children() if hasattr(layer[1], "weight")]
+    before = 3
+    for name, layer in layers:
+        wide = num_classes if name == "fc8" else round(layer.weight.shape[0] * width)
+        if isinstance(layer, nn.Conv3d):
+            network.add_module(name, nn.Conv3d(before, wide, 3, padding=1))
+        else:
+            network.add_module(name, nn.Linear(8192 if name == "fc6" else before, wide))
+        before = wide
+    network.softmax = nn.Identity()
+    return network
+
+
 # ---- the cases
 
 RGB = {"stream": "rgb"}
@@ -378,6 +396,13 @@ CASES: dict[str, Case] = {
         _pytorchvideo_slow,
         {"name": "slow-8x8", **FLOW},
         (1, 2, 8, 43, 51),
+    ),
+    "c3d, width .125, padded": Case(
+        "c3d-pytorch",
+        _c3d_pytorch,
+        {"name": "c3d", "width": 0.125, "crop_px": 224, "num_frames": 32, "pool5": "padded", **RGB},
+        (1, 3, 32, 224, 224),
+        arguments={"width": 0.125},
     ),
 }
 

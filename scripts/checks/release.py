@@ -91,6 +91,8 @@ PARTS: dict[str, Part] = {
     "gpu": Part("estimators on a GPU", ("scripts/bench_gpu",), problem=_no_gpu),
     "gpu-check": Part("a first look at a GPU", ("scripts/gpu_check",), problem=_no_gpu),
     "start": Part("start of commands", ("scripts/bench_start",)),
+    "papers": Part("the papers' tables, small", ("scripts/papers",)),
+    "learn": Part("what each network can learn", ("scripts/bench_learn",)),
     "soak": Part("half an hour of many videos", ("scripts/bench_soak",)),
 }
 

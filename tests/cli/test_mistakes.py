@@ -74,7 +74,7 @@ WRONG_WORDS = [
     ("--preset i3",
      "Invalid value for '--preset': 'i3' is not one of tsn, mmaction2, i3d, two-stream-2014, "
      "lrcn, i3d-readme, i3d-raft, feichtenhofer, "
-     "mmaction2-320p, mars, vmz, vmz-rgb, torchvision-video; did you mean i3d?"),
+     "mmaction2-320p, mars, vmz, vmz-rgb, torchvision-video, deepvideo; did you mean i3d?"),
     ("--fps many", "Invalid value for '--fps': 'many' is neither a number nor 'source'."),
     ("--config nowhere.toml",
      "Invalid value for '--config': File 'nowhere.toml' does not exist."),
@@ -258,6 +258,10 @@ def test_data_set_that_is_none(flowprep: Command, arguments: tuple[str, ...]) ->
             "--videos-per-class must be >= 2, one to train and one to test, got 1",
         ),
         ("--fps 0", "--fps must be > 0 and <= 1000, got 0"),
+        (
+            "--looks red,pink",
+            "--looks must be some of red, blue, green, yellow, each once, got red, pink",
+        ),
     ],
 )
 def test_synthetic_with_a_wrong_number(flowprep: Command, options: str, message: str) -> None:

@@ -26,13 +26,14 @@ OTHER_OPTIONS = frozenset(
         "--nproc-per-node",
         "--num-cpus",
         "--num-gpus",
+        "--row",
         "--size",
         "--small",
     )
 )
 """Options of scripts, of pip, of Ray and of torchrun that a page names."""
 
-README_LINES = 160
+README_LINES = 175
 LONGEST_LINE = {"README.md": 120}
 
 

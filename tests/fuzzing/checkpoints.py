@@ -24,15 +24,9 @@ from flowprep.errors import FlowprepError
 from flowprep.inputs.manifest import Manifest
 from flowprep.inputs.video import Video
 from flowprep.learn.checkpoint import build_model, check_data, load_checkpoint, restore_model
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions
 from flowprep.learn.train import train
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from flowprep.learn.weights.load import load_weights_into
 from flowprep.synthetic import Layer, Motion, Scene, write_video
 from tests.fuzzing.children import child, run_cases

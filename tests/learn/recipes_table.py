@@ -87,7 +87,8 @@ def _flow(extract: ExtractConfig) -> str:
 
 
 def _clip(clip: ClipSpec, form: str) -> str:
-    noun = {"flow": "field", "rgb": "frame", "rgb-difference": "difference"}[clip.stream]
+    nouns = {"flow": "field", "rgb": "frame", "rgb-difference": "difference", "both": "moment"}
+    noun = nouns[clip.stream]
     words = f"{form} of {clip.num_frames} {noun}{'s' * (clip.num_frames > 1)}"
     if clip.frame_stride > 1:
         words += f", every {clip.frame_stride}th"
@@ -99,15 +100,17 @@ def _clip(clip: ClipSpec, form: str) -> str:
 def _numbers(stream: StreamName, clip: ClipSpec, numbers: Normalization | None) -> str:
     assert numbers is not None
     name = f"`{clip.normalization}`"
-    if not sees_flow(stream):
-        shown = f"{numbers.rgb_order} 0 to 255, mean {_each(numbers.rgb_mean)}"
-        if stream == "rgb-difference":
-            return f"{name}: differences of {numbers.rgb_order}"
-        return f"{name}: {shown}, std {_each(numbers.rgb_std)}"
+    if stream == "rgb-difference":
+        return f"{name}: differences of {numbers.rgb_order}"
+    colors = f"{numbers.rgb_order} 0 to 255, mean {_each(numbers.rgb_mean)}"
+    colors += f", std {_each(numbers.rgb_std)}"
+    if stream == "rgb":
+        return f"{name}: {colors}"
     unit = "px" if numbers.flow_unit == "px" else "levels of `round`"
     shown = f"x, y as {unit}, mean {_each(numbers.flow_mean)}, std {_each(numbers.flow_std)}"
     without = ", without the mean vector of each field" if clip.subtract_mean_flow else ""
-    return f"{name}: {shown}{without}"
+    beside = f"; {colors}" if stream == "both" else ""
+    return f"{name}: {shown}{without}{beside}"
 
 
 def _each(values: tuple[float, ...]) -> str:

@@ -13,19 +13,12 @@ import pytest
 from flowprep.errors import ConfigError
 from flowprep.learn.checkpoint import build_model
 from flowprep.learn.clip_inputs import InputStream
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-    ViewSpec,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions, ViewSpec
 from flowprep.learn.network_options import NonLocalOptions, TSNOptions
 from flowprep.learn.networks import NETWORKS
 from flowprep.learn.optimization import count_steps, learning_rate
 from flowprep.learn.recipes import VIEWS, default_config
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from flowprep.learn.trainings import TRAININGS
 
 CONFIGS = {
@@ -42,6 +35,12 @@ CONFIGS = {
 def test_json_keeps_everything(name: str) -> None:
     config = CONFIGS[name]
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_what_was_stored_before_there_were_random_strides_is_read() -> None:
+    values = TrainConfig().to_dict()
+    del values["augment"]["random_strides"]
+    assert TrainConfig.from_dict(values) == TrainConfig()
 
 
 @pytest.mark.parametrize("place", [(), ("model",), ("clip",), ("augment",), ("optimization",)])
@@ -79,6 +78,17 @@ def test_a_stored_field_too_many_or_too_few_is_refused(place: tuple[str, ...]) -
         (ClipSpec, {"resize_short_px": 128}, "resize_short_px must be >= crop_px, got 128 < 224"),
         (ClipSpec, {"stream": "rgb", "subtract_mean_flow": True}, "is for stream flow"),
         (ClipSpec, {"stream": "rgb", "normalization": "px"}, "px is for stream flow"),
+        (ClipSpec, {"channel_order": "mixed"}, "channel_order must be one of interleaved, grouped"),
+        (
+            ClipSpec,
+            {"stream": "rgb", "channel_order": "grouped"},
+            "channel_order is for stream flow; .* must be interleaved, got grouped",
+        ),
+        (
+            TrainConfig,
+            {"model": ModelSpec("i3d"), "clip": ClipSpec(channel_order="grouped")},
+            "channel_order is for networks that take stacks of flow; with i3d it must be interl",
+        ),
         (AugmentSpec, {"scales": ()}, "scales must be one or more"),
         (AugmentSpec, {"scales": (1.5,)}, r"scales .* in \(0, 1\]"),
         (AugmentSpec, {"scales": (0.5, 1.0)}, "from large to small"),
@@ -112,10 +122,10 @@ def test_every_model_has_a_default_that_can_be_built(model: str, stream: InputSt
     assert (config.model.model, config.clip.stream) == (model, stream)
     small = dataclasses.replace(config, model=dataclasses.replace(config.model, width=0.05))
     network = build_model(small, [5])
-    per_frame = 2 if stream == "flow" else 3
-    (clip,) = network.inputs
-    frames = 1 if clip.form == "volume" else config.clip.num_frames
-    assert clip.num_channels == per_frame * frames
+    for clip in network.inputs:
+        per_frame = 2 + clip.has_magnitude if clip.stream == "flow" else 3
+        frames = clip.stack_length if clip.form == "volume" else config.clip.num_frames
+        assert clip.num_channels == per_frame * frames
 
 
 @pytest.mark.parametrize(

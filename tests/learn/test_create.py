@@ -15,33 +15,38 @@ from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.models.tsn import TSN
 from flowprep.learn.networks import NETWORKS
 
-VOLUMES = {name for name, entry in NETWORKS.items() if entry.inputs["flow"][0].form == "volume"}
+STREAMS = [
+    (name, stream)
+    for name, entry in NETWORKS.items()
+    for stream in entry.inputs
+    if stream != "rgb-difference"
+]
 
 
 def create(name: str, **options: Any) -> ClipModel:
-    small = {"stream": "flow", "num_classes": 5, "width": 0.05, "crop_px": 64}
-    if name in VOLUMES:
+    """A small network of the first stream, which is flow where a network takes it alone."""
+    stream, inputs = next(iter(NETWORKS.get(name, NETWORKS["i3d"]).inputs.items()))
+    small = {"stream": stream, "num_classes": 5, "width": 0.05, "crop_px": 64}
+    if inputs[0].form == "volume":
         small["num_frames"] = 8
     return create_model(name, **{**small, **options})
 
 
-def clips(model: ClipModel) -> torch.Tensor:
-    (clip,) = model.inputs
+def clips(model: ClipModel) -> list[torch.Tensor]:
     segments = (model.num_segments,) if model.mixes_segments else ()
-    return torch.randn(2, *segments, *clip.shape(64))
+    return [torch.randn(2, *segments, *one.shape(64)) for one in model.inputs]
 
 
-@pytest.mark.parametrize("stream", ["flow", "rgb"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "stream"), STREAMS)
 @torch.no_grad()
 def test_every_network_scores_clips(name: str, stream: str) -> None:
     model = create(name, stream=stream).eval()
 
     x = clips(model)
-    logits = model(x)
+    logits = model(*x)
 
     assert logits.shape == (2, 5)
-    assert torch.equal(logits, model.classify(model.extract_features(x)))
+    assert torch.equal(logits, model.classify(model.extract_features(*x)))
     assert logits.isfinite().all()
 
 
@@ -51,7 +56,7 @@ def test_every_network_runs_in_bfloat16(name: str) -> None:
     model = create(name).eval()
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert model(clips(model)).isfinite().all()
+        assert model(*clips(model)).isfinite().all()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -61,7 +66,7 @@ def test_every_classifier_can_be_replaced(name: str) -> None:
 
     model.replace_classifier(9)
 
-    assert model(clips(model)).shape == (2, 9)
+    assert model(*clips(model)).shape == (2, 9)
     assert set(model.state_dict()) == before
 
 
@@ -97,6 +102,8 @@ def test_channels(name: str, stream: str, num_frames: int | None, channels: int)
         ("slow-8x8", "flow", 0.5),
         ("r2plus1d-34", "flow", 0.0),
         ("resnext101-3d", "flow", 0.0),
+        ("recurrent-cnn", "flow", 0.5),
+        ("i3d-lstm", "rgb", 0.5),
     ],
 )
 def test_dropout_is_the_papers_unless_given(name: str, stream: str, dropout: float) -> None:
@@ -112,7 +119,7 @@ def test_only_the_spatial_cnn_m_normalises_twice() -> None:
         model = create("cnn-m-2048", stream=stream)
         calls: list[int] = []
         model.norm.register_forward_hook(lambda *_: calls.append(1))
-        model(clips(model))
+        model(*clips(model))
         return len(calls)
 
     assert norms("flow") == 1
@@ -131,10 +138,10 @@ def test_options_arrive() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_width_scales_the_cost(name: str) -> None:
     half, quarter = create(name, width=0.5), create(name, width=0.25)
-    shape = tuple(clips(half).shape)
+    shapes = [tuple(one.shape) for one in clips(half)]
 
-    assert 2.3 < count_macs(half, shape) / count_macs(quarter, shape) < 4.1
-    assert create(name, width=0.001)(clips(half)).shape == (2, 5)
+    assert 2.3 < count_macs(half, *shapes) / count_macs(quarter, *shapes) < 4.1
+    assert create(name, width=0.001).eval()(*clips(half)).shape == (2, 5)
 
 
 def test_weights_are_loaded_from_a_file(tmp_path: Path) -> None:
@@ -185,3 +192,33 @@ def test_an_option_of_another_network_is_refused(name: str, option: str, value: 
 def test_values_out_of_range_are_refused(option: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"{option} must be .* got"):
         create("resnet18", **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in NETWORKS),
+        *(("frame-pooling", {"backbone": one}) for one in ("alexnet", "vgg16", "resnet18")),
+        *(("two-stream-fusion", {"backbone": one}) for one in ("cnn-m-2048", "resnet50")),
+    ],
+)
+def test_a_crop_that_leaves_no_map_is_refused(name: str, options: dict[str, Any]) -> None:
+    stream = next(iter(NETWORKS[name].inputs))
+
+    def score(crop_px: int) -> None:
+        network = create_model(
+            name, stream=stream, num_classes=5, width=0.05, crop_px=crop_px, **options
+        )
+        segments = (network.num_segments or 2,) if network.joins_segments else ()
+        clips = [torch.empty(1, *segments, *one.shape(crop_px)) for one in network.inputs]
+        assert network.eval()(*clips).shape == (1, 5)
+
+    with torch.device("meta"):
+        for crop_px in (8, 14, 15, 21, 22, 31, 32, 40, 41, 48, 49, 62, 63):
+            try:
+                score(crop_px)
+            except ConfigError as error:
+                found = str(error)
+            else:
+                found = ""
+            assert not found or (found.startswith("crop_px must be") and crop_px < 63)

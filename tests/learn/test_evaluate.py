@@ -18,7 +18,7 @@ from flowprep.learn.checkpoint import load_checkpoint, restore_model, save_check
 from flowprep.learn.clips.clip import load_clip
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.transforms import test_crops as view_crops
-from flowprep.learn.config import AugmentSpec, ClipSpec, ViewSpec
+from flowprep.learn.config import ClipSpec, ViewSpec
 from flowprep.learn.evaluate import (
     checkpoint_file,
     default_folder,
@@ -30,6 +30,7 @@ from flowprep.learn.forward import group_size
 from flowprep.learn.placement import resolve_device
 from flowprep.learn.recipes import VIEWS
 from flowprep.learn.scores import Scores, softmax
+from flowprep.learn.training_specs import AugmentSpec
 from flowprep.run.driver import run_extract
 from tests.learn.clips.samples import taken, view_indices
 from tests.learn.small import FLOW, RGB, extract_clips, make_checkpoint

@@ -52,3 +52,20 @@ def test_a_sample_is_right_if_all_its_heads_of_one_class_are() -> None:
 def test_half_precision_logits_are_summed_in_fp32(dtype: torch.dtype) -> None:
     logits, targets = torch.full((300, 2), 5.0, dtype=dtype), torch.ones(300, 2)
     assert target_loss([logits], [targets], [300]).item() == pytest.approx(0.006715, rel=1e-3)
+
+
+def test_the_losses_of_several_answers_are_weighted() -> None:
+    torch.manual_seed(2)
+    answers = [torch.randn(4, 3, 5), torch.randn(4, 3, 2)]
+    targets = [torch.tensor([0, 4, -1, 2]), torch.tensor([1, 0, 1, 0])]
+    shares = torch.tensor([0.5, 0.0, 2.0])
+
+    found = target_loss(answers, targets, [3, 4], answer_weights=shares)
+
+    first, last = (target_loss([one[:, n] for one in answers], targets, [3, 4]) for n in (0, 2))
+    torch.testing.assert_close(found, 0.5 * first + 2 * last)
+    # One answer of weight 1 is the loss without answers, to the bit.
+    single = target_loss(
+        [one[:, :1] for one in answers], targets, [3, 4], answer_weights=shares[2:] / 2
+    )
+    assert torch.equal(single, first)

@@ -23,20 +23,13 @@ from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint, restore_model
 from flowprep.learn.clip_inputs import StreamName
 from flowprep.learn.clips.testing import TestViews
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-    ViewSpec,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions, ViewSpec
 from flowprep.learn.evaluate import score_videos
 from flowprep.learn.features import extract_features
 from flowprep.learn.probe import probe
 from flowprep.learn.probe_spec import ClassifierName, ProbeSpec
 from flowprep.learn.train import train
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import ACTIONS, write_action_dataset
 from tests.learn.clips.samples import taken

@@ -12,23 +12,17 @@ import torch
 from flowprep.errors import ConfigError
 from flowprep.learn import create_model, models
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions
 from flowprep.learn.network_options import NonLocalOptions, TSNOptions
 from flowprep.learn.networks import NETWORKS, clip_inputs, make_options
 from flowprep.learn.recipes import RECIPES, default_config
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from tests.learn.networks_table import tables, written_tables
 from tests.learn.two_towers import two_towers
 
 __all__ = ["two_towers"]
 
-NO_NETWORKS = {"__init__", "base", "cost", "multitask"}
+NO_NETWORKS = {"__init__", "base", "cost", "multitask", "per_frame"}
 """Files of `flowprep.learn.models` that hold no network."""
 
 

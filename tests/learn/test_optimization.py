@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from flowprep.learn.config import OptimizationSpec
 from flowprep.learn.losses import task_loss
 from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer
+from flowprep.learn.training_specs import OptimizationSpec
 
 
 def test_steps_follow_from_epochs_unless_they_are_given() -> None:

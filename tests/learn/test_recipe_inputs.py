@@ -27,6 +27,7 @@ from flowprep import FlowDataset, RunOptions, extract, open_dataset
 from flowprep.learn.clip_inputs import ClipInput, InputStream, RecipeName, StreamName
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.config import ViewSpec
+from flowprep.learn.networks import clip_inputs
 from flowprep.learn.recipes import RECIPES, StreamRecipe
 from flowprep.presets import PRESETS
 from flowprep.synthetic import write_video
@@ -55,6 +56,7 @@ EXTRACTIONS = {
     # Smaller videos keep their size.
     "mmaction2": Extraction((160, 120), flow="tvl1-cuda"),
     "mmaction2-320p": Extraction((160, 120), flow="tvl1-cuda"),
+    "feichtenhofer": Extraction((341, 256), flow="tvl1-cuda"),
     "i3d": Extraction((341, 256), flow="tvl1", quantizer="floor", fps=25),
     # Flow of these two needs weights, or is in no OpenCV for the CPU.
     "i3d-raft": Extraction((341, 256), cv2.INTER_LINEAR, quantizer="floor"),
@@ -63,6 +65,8 @@ EXTRACTIONS = {
     "vmz": Extraction((171, 128), flow="vmz", crop=112),
     "vmz-rgb": Extraction((171, 128)),
     "torchvision-video": Extraction((171, 128), fps=15),
+    "lrcn": Extraction((320, 240)),
+    "deepvideo": Extraction((267, 200), crop=200),
 }
 
 TVL1_CUDA = {"innerIterations": 30, "outerIterations": 10, "medianFiltering": 1}
@@ -227,7 +231,10 @@ def view(recipe: StreamRecipe, data: Made) -> dict[str, Array]:
     """Returns the center crop of the middle clip, as a test gives it to the network."""
     clip = recipe.clip
     stream: Any = clip.stream
-    one = ClipInput(stream, stream, recipe.form, clip.num_frames, clip.frame_stride)
+    one = ClipInput(
+        *(stream, stream, recipe.form, clip.num_frames, clip.frame_stride),
+        has_magnitude=(recipe.preset, stream) == ("lrcn", "flow"),
+    )
     tested = TestViews(data.dataset, clip, (one,), ViewSpec(1, 1), split="all")
     (views,) = (tested[0]["views"],)
     return {name: np.asarray(value)[0] for name, value in views.items()}
@@ -254,6 +261,13 @@ def vmz_numbers(made: Made) -> Array:
     px = (made.flow / 255 - 0.5) * 40
     means, stds = np.array([0.0046635, 0.0046261]), np.array([0.972347, 0.755146])
     return np.asarray((px - means[:, None, None]) / stds[:, None, None])
+
+
+def lrcn_numbers(made: Made) -> Array:
+    """16 px of a bound of 8, and the same of the magnitude (create_flow_images_LRCN.m)."""
+    fields = made.flow - 128.0
+    lengths = np.minimum(np.hypot(fields[:, 0], fields[:, 1]), 128)
+    return np.concatenate([fields, lengths[:, None]], 1)
 
 
 def bgr(made: Made) -> Array:
@@ -312,6 +326,14 @@ INPUTS: dict[tuple[RecipeName, StreamName], tuple[Callable[[Made], Array], int, 
     ("slow-4x16", "rgb"): (
         by_colors((0.45 * 255,) * 3, (0.225 * 255,) * 3), 4, 16, 256, "volume"),
     ("slow-8x8", "rgb"): (by_colors((0.45 * 255,) * 3, (0.225 * 255,) * 3), 8, 8, 256, "volume"),
+    ("i3d-lstm", "rgb"): (UNIT_RANGE, 25, 5, 224, "volume"),
+    ("gru-rcn", "rgb"): (by_colors((123, 117, 104)), 10, 1, 224, "volume"),
+    ("lrcn", "flow"): (lrcn_numbers, 16, 1, 227, "volume"),
+    ("lrcn", "rgb"): (by_colors((128.68, 116.779, 103.939)), 16, 1, 227, "volume"),
+    # jfzhang95/pytorch-video-recognition: 90, 98, 102 of OpenCV's BGR.
+    ("c3d", "rgb"): (lambda made: by_colors((102, 98, 90))(made)[:, ::-1], 16, 1, 112, "volume"),
+    ("mmaction2-c3d", "rgb"): (by_colors((104, 117, 128)), 16, 1, 112, "volume"),
+    ("deepvideo", "rgb"): (by_colors((117, 117, 117)), 1, 1, 170, "stack"),
 }  # fmt: skip
 
 RESIZED: dict[str, tuple[int, int]] = {"mars": (149, 112), "mmaction2": (341, 256)}
@@ -319,7 +341,10 @@ RESIZED: dict[str, tuple[int, int]] = {"mars": (149, 112), "mmaction2": (341, 25
 
 
 def test_every_stream_of_every_recipe_is_here() -> None:
-    assert set(INPUTS) == {(name, stream) for name in RECIPES for stream in RECIPES[name].streams}
+    with_stacks = {("two-stream-fusion", "both"), ("i3d-fused", "both"), ("gru-rcn", "flow")}
+    assert {*INPUTS, *with_stacks} == {
+        (name, one) for name in RECIPES for one in RECIPES[name].streams
+    }
     assert set(EXTRACTIONS) == {
         one.preset for recipe in RECIPES.values() for one in recipe.streams.values()
     }
@@ -350,6 +375,47 @@ def test_the_tensor_is_that_of_the_definition(
         # Other libraries weigh the pixels of a smaller picture otherwise, and round it to levels.
         assert np.abs(found - expected).mean() < 0.005 * scale
         assert abs((found - expected).mean()) < 0.001 * scale
+
+
+@pytest.mark.parametrize(
+    ("name", "stream", "num_places", "stride", "colors", "levels"),
+    [
+        ("two-stream-fusion", "both", 5, 15, by_colors((123, 117, 104)), MINUS_128),
+        ("i3d-fused", "both", 5, 10, UNIT_RANGE, I3D),
+        ("gru-rcn", "flow", 10, 1, None, MINUS_128),
+    ],
+)
+def test_stacks_along_time_are_the_fields_around_each_frame(
+    name: RecipeName,
+    stream: StreamName,
+    num_places: int,
+    stride: int,
+    colors: Callable[[Made], Array] | None,
+    levels: Callable[[Made], Array],
+    made: Callable[[str], Made],
+) -> None:
+    recipe = RECIPES[name].streams[stream]
+    clip, data = recipe.clip, made(recipe.preset)
+    inputs = clip_inputs(RECIPES[name].networks[0], stream, clip.num_frames, clip.frame_stride)
+    tested = TestViews(data.dataset, clip, inputs, ViewSpec(1, 1), split="all")
+    found = {one: np.asarray(value)[0] for one, value in tested[0]["views"].items()}
+
+    def cropped(pictures: Array) -> Array:
+        left, upper = (pictures.shape[3] - 224) // 2, (pictures.shape[2] - 224) // 2
+        return pictures[..., upper : upper + 224, left : left + 224]
+
+    fields = cropped(levels(data))
+    scale = np.ptp(fields)
+    # The video has two fields, and is repeated.
+    for place in range(num_places):
+        first = stride * place
+        stack = np.concatenate([fields[(first + step) % 2] for step in range(10)])
+        np.testing.assert_allclose(found["flow"][:, place], stack, rtol=0, atol=1e-5 * scale)
+        if colors is not None:
+            frame = cropped(colors(data))[(first + 5) % 2]
+            np.testing.assert_allclose(found["rgb"][:, place], frame, atol=1e-3)
+    assert found["flow"].shape == (20, num_places, 224, 224)
+    assert colors is None or found["rgb"].shape == (3, num_places, 224, 224)
 
 
 def _resized(plane: Array, size: tuple[int, int]) -> Array:

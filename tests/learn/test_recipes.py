@@ -51,7 +51,7 @@ def test_a_recipe_fits_its_networks(name: RecipeName, stream: StreamName) -> Non
     assert recipe.training == TRAININGS.get(name, {}).get(stream)
     for model in RECIPES[name].networks:
         clip = recipe_clip(name, stream, model)
-        (first,) = clip_inputs(model, stream, clip.num_frames, clip.frame_stride)
+        first, *_ = clip_inputs(model, stream, clip.num_frames, clip.frame_stride)
         assert first.form == recipe.form
         assert (clip.num_segments == 1) == (NETWORKS[model].sees == "clip")
     config = training_config(name, stream)

@@ -16,14 +16,7 @@ from flowprep.learn.checkpoint import Checkpoint, load_checkpoint, restore_model
 from flowprep.learn.clips.clip import load_clip
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.transforms import test_crops as view_crops
-from flowprep.learn.config import (
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-    ViewSpec,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions, ViewSpec
 from flowprep.learn.evaluate import evaluate, score_videos
 from flowprep.learn.forward import group_size
 from flowprep.learn.models.multitask import MultiTask
@@ -33,6 +26,7 @@ from flowprep.learn.predict import Predictor
 from flowprep.learn.recipes import VIEWS
 from flowprep.learn.scores import softmax
 from flowprep.learn.train import train
+from flowprep.learn.training_specs import OptimizationSpec
 from tests.learn.clips.samples import taken, view_indices
 from tests.learn.small import make_checkpoint
 from tests.torch_devices import one_thread

@@ -17,18 +17,12 @@ from flowprep import open_dataset
 from flowprep.cli import main
 from flowprep.errors import ConfigError, ConfigMismatchError
 from flowprep.learn.checkpoint import load_checkpoint
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions
 from flowprep.learn.head_scores import joint_accuracy
 from flowprep.learn.scores import Scores
 from flowprep.learn.train import train
 from flowprep.learn.train_report import TrainReport
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from tests.learn.several_labels import MOVES, ZOOMS, extract_pairs
 from tests.torch_devices import one_thread
 

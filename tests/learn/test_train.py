@@ -31,19 +31,13 @@ from flowprep.errors import (
 )
 from flowprep.learn.checkpoint import load_checkpoint, restore_model, save_checkpoint
 from flowprep.learn.clips.testing import TestViews
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions
 from flowprep.learn.evaluate import score_videos
 from flowprep.learn.networks import find_network, make_options
 from flowprep.learn.recipes import VIEWS
 from flowprep.learn.train import train
 from flowprep.learn.train_setup import long_step_note
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from tests.torch_devices import one_thread
 
 __all__ = ["one_thread"]
@@ -498,6 +492,37 @@ def test_another_configuration_is_refused_with_both_values(
     }
     for text in ("learning_rate: 0.05 so far, 0.2 now", "--run", "--weights"):
         assert text in str(caught.value)
+
+
+def test_another_order_of_channels_is_refused_with_both_values(
+    dataset: FlowDataset, tmp_path: Path
+) -> None:
+    grouped = change(SMALL, num_steps=1, channel_order="grouped")
+    train([dataset], tmp_path / "grouped", grouped, QUIET)
+    assert load_checkpoint(tmp_path / "grouped/last.pt").config == grouped
+    usual = change(SMALL, num_steps=1)
+    train([dataset], tmp_path / "usual", usual, QUIET)
+    # A checkpoint from before the option does not name the order.
+    content = torch.load(tmp_path / "usual/last.pt")
+    stored = json.loads(content["config"])
+    del stored["clip"]["channel_order"]
+    torch.save({**content, "config": json.dumps(stored)}, tmp_path / "old.pt")
+
+    begun = {"weights": str(tmp_path / "grouped/last.pt")}
+    for config, run, orders in (
+        (usual, "grouped", ("grouped", "interleaved")),
+        (change(usual, **begun), "new", ("grouped", "interleaved")),
+        (change(grouped, weights=str(tmp_path / "old.pt")), "new", ("interleaved", "grouped")),
+    ):
+        with pytest.raises(ConfigMismatchError) as caught:
+            train([dataset], tmp_path / run, config, QUIET)
+        assert caught.value.differences == {"clip.channel_order": orders}
+        assert all(order in str(caught.value) for order in orders)
+    # Kernels over RGB are averaged for flow, so they have no order.
+    train([dataset], tmp_path / "rgb", change(usual, stream="rgb", num_frames=1), QUIET)
+    for run in ("grouped", "rgb"):
+        config = change(grouped, weights=str(tmp_path / run / "last.pt"))
+        assert train([dataset], tmp_path / f"from-{run}", config, QUIET).num_steps == 1
 
 
 def test_precisions_that_a_cpu_lacks_are_refused(dataset: FlowDataset, tmp_path: Path) -> None:

@@ -17,20 +17,13 @@ from flowprep.learn.clips.clip import load_clip
 from flowprep.learn.clips.indices import test_indices as view_indices
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.transforms import test_crops as view_crops
-from flowprep.learn.config import (
-    AugmentSpec,
-    ClipSpec,
-    ModelSpec,
-    OptimizationSpec,
-    TrainConfig,
-    TrainOptions,
-    ViewSpec,
-)
+from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions, ViewSpec
 from flowprep.learn.evaluate import evaluate, score_videos
 from flowprep.learn.fuse import fuse_scores
 from flowprep.learn.predict import Predictor, plan_extractions
 from flowprep.learn.scores import Scores
 from flowprep.learn.train import train
+from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from tests.learn.small import RGB, make_checkpoint
 from tests.learn.two_towers import two_towers
 from tests.torch_devices import one_thread
@@ -172,3 +165,34 @@ def test_what_both_cannot_be_made_of_is_refused(
         dataset.config = dataclasses.replace(dataset.config, encode=encode)
         with pytest.raises(ConfigError, match=message):
             train([dataset], tmp_path, config, QUIET)
+
+
+def test_towers_that_become_one_learn_by_both_losses(dataset: FlowDataset, tmp_path: Path) -> None:
+    config = TrainConfig(
+        ModelSpec("two-stream-fusion", width=1 / 32, dropout=0.0),
+        ClipSpec("both", 2, 2, crop_px=32),
+        AugmentSpec(random_strides=(1, 3)),
+        OptimizationSpec(4, num_steps=2, learning_rate=1e-3),
+    )
+
+    train([dataset], tmp_path, config, QUIET)
+
+    with open(tmp_path / "metrics.csv", encoding="utf-8", newline="") as file:
+        first = next(csv.DictReader(file))
+    # A classifier begins near zero, so that each loss is that of eight equal classes.
+    assert float(first["loss"]) == pytest.approx(2 * np.log(8), rel=0.05)
+    checkpoint = load_checkpoint(tmp_path / "last.pt")
+    assert checkpoint.config == config
+    scores, _ = evaluate(dataset, checkpoint, ViewSpec(1, 1), num_loaders=0, progress=False)
+    network = restore_model(checkpoint)
+    video = dataset.videos[scores.keys[0]]
+    indices = view_indices(video.num_frames, video.num_flows, network.inputs, config.clip, 1)
+    (crop,) = view_crops(video.width, video.height, config.clip, 1)
+    tensors = [
+        torch.from_numpy(load_clip(dataset, video, own[0], crop, config.clip, one))[None]
+        for one, own in zip(network.inputs, indices, strict=True)
+    ]
+    assert [tuple(one.shape) for one in tensors] == [(1, 3, 2, 32, 32), (1, 20, 2, 32, 32)]
+    with torch.no_grad():
+        answers = network.answer(network.extract_features(*tensors))  # type: ignore[operator]
+    np.testing.assert_allclose(scores.logits[0], answers[0].mean(0).numpy(), atol=1e-5)

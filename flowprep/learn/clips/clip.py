@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from flowprep.config import FlowSpec
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
-from flowprep.learn.clip_inputs import ClipForm, ClipInput
+from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips import levels
 from flowprep.learn.clips.indices import bidirectional_indices
+from flowprep.learn.clips.mean_image import crop_mean
 from flowprep.learn.clips.transforms import (
     Crop,
     crop_flow,
@@ -50,10 +51,11 @@ def load_clip(
     """Returns an input of a clip as a network takes it: float32, in `clip.normalization`.
 
     `indices` come from `clips.indices`: (L,) fields or frames. L is their own number, whatever
-    `clip_input` says. The result is (C, H, W) for the form `stack`, (C, L, H, W) for `volume`, with
-    H = W = clip.crop_px. x points right and y down, also in a mirrored clip. Raises DatasetError
-    for indices outside of the video and for damaged data, and ConfigError if the data set lacks a
-    stream that the clip needs.
+    `clip_input` says, and a multiple of its `stack_length`. The result is (C, H, W) for the form
+    `stack`, (C, L, H, W) for `volume`, (C, L / k, H, W) for stacks of k along time, with H = W =
+    clip.crop_px, or half of it for a view of a part (`ClipInput.view`). x points right and y down,
+    also in a mirrored clip. Raises DatasetError for indices outside of the video and for damaged
+    data, and ConfigError if the data set lacks a stream that the clip needs.
     """
     clips = load_views(dataset, video, indices, [crop], clip, clip_input)
     return clips.reshape(clips.shape[1:])
@@ -71,8 +73,9 @@ def load_views(
 
     Each crop equals the result of `load_clip`, but the clip is decoded only once.
     """
-    if len(indices) != clip_input.num_frames:
-        clip_input = dataclasses.replace(clip_input, num_frames=len(indices))
+    if len(indices) != len(clip_input.steps):
+        num_frames = len(indices) // clip_input.stack_length
+        clip_input = dataclasses.replace(clip_input, num_frames=num_frames)
     shape = clip_input.shape(clip.crop_px)
     views = np.empty((len(crops), *shape), np.float32)
     fill_views(dataset, video, np.asarray(indices, np.int64), crops, clip, clip_input, views)
@@ -89,25 +92,31 @@ def fill_views(
     views: NDArray[np.float32],
 ) -> None:
     """Writes the result of `load_views` into `views`."""
+    side_px = clip_input.side_px(clip.crop_px)
+    if clip_input.view == "fovea":
+        crops = [crop.center(clip.crop_px, side_px) for crop in crops]
     if clip_input.stream == "rgb":
         frames = dataset.frames(video.key, indices)
+        means = None
         for view, crop in zip(views, crops, strict=True):
-            x = normalize_frames(crop_frames(frames, crop, clip.crop_px), clip.normalization)
-            view[:] = _arrange(x, clip_input.form)
+            if clip.mean_file is not None:
+                means = crop_mean(clip.mean_file, crop, video.width, video.height, side_px)
+            x = normalize_frames(crop_frames(frames, crop, side_px), clip.normalization, means)
+            view[:] = _arrange(x, clip_input)
         return
     if clip_input.stream == "rgb-difference":
         frames, first, second = _neighbors(dataset, video, indices)
         for view, crop in zip(views, crops, strict=True):
-            cut = crop_frames(frames, crop, clip.crop_px)
+            cut = crop_frames(frames, crop, side_px)
             x = normalize_differences(cut[first], cut[second], clip.normalization)
-            view[:] = _arrange(x, clip_input.form)
+            view[:] = _arrange(x, clip_input)
         return
     spec = dataset.config.flow
-    corners = [None if clip_input.has_magnitude else _corner(crop, clip) for crop in crops]
+    corners = [None if clip_input.has_magnitude else _corner(crop, side_px, clip) for crop in crops]
     box = None
     if len(crops) == 1 and corners[0] is not None and not clip.subtract_mean_flow:
         # Only the crop is needed, so less is decoded.
-        box = (*corners[0], clip.crop_px, clip.crop_px)
+        box = (*corners[0], side_px, side_px)
         corners = [(0, 0)]
     planes = _planes(dataset, video, indices, clip, box)
     means_px = levels.mean_px(planes, spec) if clip.subtract_mean_flow else None
@@ -123,14 +132,18 @@ def fill_views(
                 normalization=clip.normalization,
                 flip=crop.flip,
                 means_px=means_px,
+                channel_order=clip.channel_order,
             )
             continue
         if flow is None:
             flow = _flow(planes, clip, spec)
-        x = crop_flow(flow, crop, clip.crop_px, scale_vectors=clip.scale_vectors)
+        x = crop_flow(flow, crop, side_px, scale_vectors=clip.scale_vectors)
         if clip_input.has_magnitude:
             x = with_magnitude(x, spec.bound_px)
-        view[:] = _arrange(normalize_flow(x, clip.normalization, spec), clip_input.form)
+        x = normalize_flow(x, clip.normalization, spec)
+        if clip.channel_order == "grouped":
+            x = _grouped(x, clip_input)
+        view[:] = _arrange(x, clip_input)
 
 
 def _neighbors(
@@ -153,10 +166,9 @@ def _flow(planes: NDArray[np.uint8], clip: ClipSpec, spec: FlowSpec) -> NDArray[
     return subtract_mean_flow(flow) if clip.subtract_mean_flow else flow
 
 
-def _corner(crop: Crop, clip: ClipSpec) -> tuple[int, int] | None:
+def _corner(crop: Crop, side_px: int, clip: ClipSpec) -> tuple[int, int] | None:
     """Returns the upper left corner of a crop that needs no resampling; None for other crops."""
-    side = clip.crop_px
-    is_slice = (crop.width, crop.height) == (side, side)
+    is_slice = (crop.width, crop.height) == (side_px, side_px)
     if is_slice and clip.stack != "trajectory" and crop.x == int(crop.x) and crop.y == int(crop.y):
         return int(crop.x), int(crop.y)
     return None
@@ -171,6 +183,10 @@ def _planes(
 ) -> NDArray[np.uint8]:
     """Returns the stored fields of a clip, or a box of them, as (L, 2, H, W) uint8."""
     if clip.stack != "bidirectional":
+        # Stacks along time may overlap. Each field is decoded once.
+        needed, places = np.unique(indices, return_inverse=True)
+        if len(needed) < len(indices):
+            return dataset.planes(video.key, needed, box=box)[places]
         return dataset.planes(video.key, indices, box=box)
     forward, backward = bidirectional_indices(indices[None], video.num_flows)
     halves = (
@@ -180,5 +196,14 @@ def _planes(
     return np.concatenate(halves)
 
 
-def _arrange(x: NDArray[np.float32], form: ClipForm) -> NDArray[np.float32]:
-    return to_stack(x) if form == "stack" else to_volume(x)
+def _arrange(x: NDArray[np.float32], clip_input: ClipInput) -> NDArray[np.float32]:
+    if clip_input.form == "stack":
+        return to_stack(x)
+    return to_volume(x.reshape(-1, clip_input.num_channels, *x.shape[2:]))
+
+
+def _grouped(x: NDArray[np.float32], clip_input: ClipInput) -> NDArray[np.float32]:
+    """Returns fields (L, C, H, W) with the planes of each stack as x1, x2, ..., y1, y2, ..."""
+    length = len(x) if clip_input.form == "stack" else clip_input.stack_length
+    stacks = x.reshape(-1, length, *x.shape[1:])  # (T, k, C, H, W)
+    return np.ascontiguousarray(stacks.swapaxes(1, 2)).reshape(x.shape)

@@ -65,7 +65,8 @@ def training_indices(
     """Draws a clip in each segment of a video with the given numbers of frames and flow fields.
 
     Returns (S, L) int64 for each input. S is `clip.num_segments`. L is the input's `num_frames`;
-    neighboring indices are `frame_stride` apart. Clips are ordered by their starts.
+    neighboring indices are `frame_stride` apart. Clips are ordered by their starts. An input with
+    stacks along time has L = num_frames * stack_length, stack by stack.
 
     The sampling `segments` is TSN's (yjxiong/tsn-pytorch, dataset.py). The possible starts of a
     clip are divided into S equal parts, and each part gives one clip. The remainder of fewer than S
@@ -210,7 +211,7 @@ class _Window:
         # How many fields or frames are available, and how many frames each one spans.
         lasts = frames_after(num_frames - num_flows)
         counts = {stream: num_frames - last for stream, last in lasts.items()}
-        spans = [(one.num_frames - 1) * one.frame_stride + 1 for one in inputs]
+        spans = [one.span for one in inputs]
         extents = [span - 1 + lasts[one.stream] for one, span in zip(inputs, spans, strict=True)]
         longest = extents.index(max(extents))
         num_fields = counts[inputs[longest].stream]
@@ -230,7 +231,7 @@ class _Window:
         is_too_long = (starts + self.span > self.num_fields)[:, None]
         clips = []
         for one, offset in zip(self.inputs, self.offsets, strict=True):
-            steps = offset + np.arange(one.num_frames, dtype=np.int64) * one.frame_stride
+            steps = offset + np.array(one.steps, np.int64)
             indices = starts[:, None] + steps
             clips.append(np.where(is_too_long, indices % self.period, indices))
         return tuple(clips)

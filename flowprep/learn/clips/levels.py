@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from flowprep.config import FlowSpec
 from flowprep.flow.kernel import kernel
 from flowprep.garbage import collector_paused
-from flowprep.learn.clip_inputs import ClipForm, NormalizationName
+from flowprep.learn.clip_inputs import ChannelOrder, ClipForm, NormalizationName
 from flowprep.learn.clips.transforms import normalize_flow
 
 __all__ = ["fill_crop", "mean_px", "prepare", "to_px"]
@@ -36,12 +36,15 @@ def fill_crop(
     normalization: NormalizationName,
     flip: bool,
     means_px: NDArray[np.float64] | None = None,
+    channel_order: ChannelOrder = "interleaved",
 ) -> None:
     """Fills `out` with the crop whose upper left corner is `place`, (x, y) px.
 
     The size of `out` is the size of the crop. `planes` is (L, 2, H, W) uint8 levels of `spec`.
-    `out` is C-contiguous float32: (2L, h, w) for `stack`, (2, L, h, w) for `volume`. `flip` mirrors
-    the crop and negates u. `means_px`, (L, 2), is subtracted from the fields; see `mean_px`.
+    `out` is C-contiguous float32: (2L, h, w) for `stack`, (2, L, h, w) for `volume`, or (2k, L / k,
+    h, w) for stacks of k fields along time. In a stack, `interleaved` channels are x1, y1, x2, ...,
+    `grouped` ones x1, x2, ..., y1, y2, ... `flip` mirrors the crop and negates u. `means_px`, (L,
+    2), is subtracted from the fields; see `mean_px`.
     """
     assert out.flags.c_contiguous
     length = len(planes)
@@ -54,9 +57,12 @@ def fill_crop(
     # In double precision and relative to the middle level: this loses the least precision.
     middle_px = (_MIDDLE_LEVEL - spec.center_level) * spec.px_per_level
     offsets[:] = zero + signs * (middle_px if means_px is None else middle_px - means_px)
-    order = np.arange(2 * length)
-    if form == "volume":
-        order = order.reshape(2, length).T.ravel()
+    # Where each plane goes: planes lie by stack, field and component.
+    num_stacks = 1 if form == "stack" else out.shape[1]
+    if channel_order == "interleaved":
+        order = np.arange(2 * length).reshape(-1, 2, num_stacks).transpose(2, 0, 1).ravel()
+    else:
+        order = np.arange(2 * length).reshape(2, -1, num_stacks).transpose(2, 1, 0).ravel()
     _convert(
         planes.reshape(-1, *planes.shape[2:]),
         *place,

@@ -12,6 +12,7 @@ from flowprep.config import DIRECTIONS
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import ConfigError, DatasetError
 from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.clips.mean_image import check_mean
 from flowprep.learn.clips.transforms import training_crop
 from flowprep.learn.config import ClipSpec, TrainConfig, check_stack
 from flowprep.words import format_count
@@ -91,10 +92,12 @@ def select_labelled(
 def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]) -> None:
     """Raises ConfigError if a data set lacks a stream that one of the inputs needs.
 
-    It also raises if a stack cannot be made of an input's fields.
+    It also raises if a stack cannot be made of an input's fields, and for a file of means that is
+    not for an input.
     """
     encode = dataset.config.encode
     for one in inputs:
+        check_mean(clip, one)
         if one.stream != "flow":
             if not encode.keep_rgb:
                 raise ConfigError(
@@ -102,6 +105,10 @@ def check_clip(dataset: FlowDataset, clip: ClipSpec, inputs: Sequence[ClipInput]
                     "use --stream flow, or extract with --rgb"
                 )
             continue
+        if one.stack_length > 1 and clip.stack != "plain":
+            raise ConfigError(
+                f"stack must be plain for stacks along time, got {clip.stack}; take another model"
+            )
         check_stack(clip.stack, one.num_frames, one.frame_stride)
         wanted = set(DIRECTIONS) if clip.stack == "bidirectional" else {"forward"}
         if missing := sorted(wanted - set(encode.directions)):

@@ -20,7 +20,8 @@ from flowprep.dataset.read import FlowDataset
 from flowprep.errors import DatasetError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.select import select_labelled, select_videos
-from flowprep.learn.config import LossName, TrainConfig
+from flowprep.learn.config import TrainConfig
+from flowprep.learn.training_specs import LossName
 
 __all__ = [
     "ClipTargets",

@@ -8,6 +8,7 @@ A sample does not depend on the process that reads it or on the rank that trains
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,12 +22,13 @@ from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.clip import fill_views
-from flowprep.learn.clips.indices import training_indices
+from flowprep.learn.clips.indices import frames_after, training_indices
 from flowprep.learn.clips.loader import Loader
 from flowprep.learn.clips.order import BalancedOrder, EpochOrder, VideoOrder
 from flowprep.learn.clips.targets import ClipTargets, choose_losses
 from flowprep.learn.clips.transforms import training_crop
-from flowprep.learn.config import ClipSpec, LossName, TrainConfig
+from flowprep.learn.config import ClipSpec, TrainConfig
+from flowprep.learn.training_specs import AugmentSpec, LossName
 
 __all__ = ["TrainingClips", "fill_sample", "sample_shapes", "training_loader"]
 
@@ -52,11 +54,37 @@ def fill_sample(
     All inputs show the same moments in the same crop, and all are mirrored or none.
     """
     clip = config.clip
+    if config.augment.random_strides:
+        inputs = draw_stride(video, config.augment, inputs, rng)
     indices = training_indices(video.num_frames, video.num_flows, inputs, clip, rng)
     crop = training_crop(video.width, video.height, clip, config.augment, rng)
     for one, clips in zip(inputs, indices, strict=True):
         for segment, view in zip(clips, out[one.name][:, None], strict=True):
             fill_views(dataset, video, segment, [crop], clip, one, view)
+
+
+def draw_stride(
+    video: StoredVideo,
+    augment: AugmentSpec,
+    inputs: Sequence[ClipInput],
+    rng: np.random.Generator,
+) -> tuple[ClipInput, ...]:
+    """Returns inputs with a stride drawn from `augment.random_strides` for the first of them.
+
+    The other inputs keep their ratio to it. The stride is lowered until the clip fits into the
+    video (feichtenhofer/twostreamfusion, cnn_ucf101_get_im_flow_batch.m), or is 1.
+    """
+    lasts = frames_after(video.num_frames - video.num_flows)
+    low, high = augment.random_strides
+    for stride in range(int(rng.integers(low, high + 1)), 0, -1):
+        ratio = stride / inputs[0].frame_stride
+        drawn = tuple(
+            dataclasses.replace(one, frame_stride=max(1, round(one.frame_stride * ratio)))
+            for one in inputs
+        )
+        if all(one.span <= video.num_frames - lasts[one.stream] for one in drawn):
+            break
+    return drawn
 
 
 class TrainingClips(Dataset[dict[str, Any]]):

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from flowprep.config import FlowSpec
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import NormalizationName
-from flowprep.learn.config import AugmentSpec, ClipSpec, CropName
+from flowprep.learn.config import ClipSpec
 from flowprep.learn.normalizations import Normalization, find_normalization
+from flowprep.learn.training_specs import AugmentSpec, CropName
 
 __all__ = [
     "Crop",
@@ -39,6 +40,7 @@ __all__ = [
     "flip_frames",
     "normalize_flow",
     "normalize_frames",
+    "resample_box",
     "resize_flow",
     "subtract_mean_flow",
     "test_crops",
@@ -75,6 +77,23 @@ class Crop:
     height: float
     flip: bool = False
     """Mirror the content of the box, and negate u."""
+
+    def center(self, whole_px: int, part_px: int) -> Crop:
+        """Returns the box around the middle part, where the whole box stands for `whole_px`.
+
+        Of a rest that is odd, the right and the lower side have one px more, as the network sees
+        it.
+        """
+        before, after = (whole_px - part_px) // 2, (whole_px - part_px + 1) // 2
+        left = after if self.flip else before
+        scale_x, scale_y = self.width / whole_px, self.height / whole_px
+        return Crop(
+            self.x + left * scale_x,
+            self.y + before * scale_y,
+            part_px * scale_x,
+            part_px * scale_y,
+            self.flip,
+        )
 
 
 def training_crop(
@@ -205,7 +224,7 @@ def crop_flow(
     result. The published recipes leave them in px of the stored frame. `crop.flip` mirrors the
     fields and negates u. Raises ConfigError for a box that is not within the frame.
     """
-    planes = _resample(flow.reshape(-1, *flow.shape[2:]), crop, out_px, out_px)
+    planes = resample_box(flow.reshape(-1, *flow.shape[2:]), crop, out_px, out_px)
     result = planes.reshape(-1, 2, out_px, out_px)
     if scale_vectors:
         result *= _vector_scales(out_px / crop.width, out_px / crop.height)
@@ -217,7 +236,7 @@ def crop_frames(frames: NDArray[np.uint8], crop: Crop, out_px: int) -> NDArray[n
 
     Raises ConfigError for a box that is not within the frame.
     """
-    result = _resample(frames, crop, out_px, out_px)
+    result = resample_box(frames, crop, out_px, out_px)
     return flip_frames(result) if crop.flip else result
 
 
@@ -230,7 +249,7 @@ def resize_flow(
     """
     old_height, old_width = flow.shape[2:]
     whole = Crop(0, 0, old_width, old_height)
-    planes = _resample(flow.reshape(-1, old_height, old_width), whole, width, height)
+    planes = resample_box(flow.reshape(-1, old_height, old_width), whole, width, height)
     result = planes.reshape(-1, 2, height, width)
     if scale_vectors:
         result *= _vector_scales(width / old_width, height / old_height)
@@ -257,7 +276,7 @@ def _vector_scales(scale_x: float, scale_y: float) -> NDArray[np.float32]:
     return np.array([scale_x, scale_y], np.float32)[:, None, None]
 
 
-def _resample(images: NDArray[Scalar], crop: Crop, width: int, height: int) -> NDArray[Scalar]:
+def resample_box(images: NDArray[Scalar], crop: Crop, width: int, height: int) -> NDArray[Scalar]:
     """Resamples a box of images (n, H, W) or (n, H, W, 3) to width x height px, not mirrored.
 
     Returns a new array of the same dtype.
@@ -397,10 +416,15 @@ def normalize_flow(
     return result
 
 
-def normalize_frames(frames: NDArray[np.uint8], name: NormalizationName) -> NDArray[np.float32]:
+def normalize_frames(
+    frames: NDArray[np.uint8],
+    name: NormalizationName,
+    means: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
     """Returns frames (n, H, W, 3) uint8 RGB as (n, 3, H, W) float32 of a normalization.
 
-    The channels are in the normalization's order: BGR for `tsn`, RGB for the others. Raises
+    The channels are in the normalization's order: BGR for `tsn` and `c3d`, RGB for the others.
+    `means`, (n or 1, 3, H, W) in this order, takes the place of the normalization's mean. Raises
     ConfigError for an unknown name, and for `px`, which exists only for flow.
     """
     numbers = _rgb_normalization(name)
@@ -409,7 +433,8 @@ def normalize_frames(frames: NDArray[np.uint8], name: NormalizationName) -> NDAr
         zip(numbers.rgb_order, numbers.rgb_mean, numbers.rgb_std, strict=True)
     ):
         plane = result[:, channel]
-        np.subtract(frames[..., "RGB".index(color)], np.float32(mean), out=plane)
+        center = np.float32(mean) if means is None else means[:, channel]
+        np.subtract(frames[..., "RGB".index(color)], center, out=plane)
         plane *= np.float32(1 / std)
     return result
 

@@ -65,14 +65,10 @@ class WindowViews(TestViews):
 
 def check_window(inputs: Sequence[ClipInput], length: int) -> None:
     """Raises ConfigError for windows that are shorter than a clip of a network with `inputs`."""
-    longest = max(inputs, key=_span)
-    if length < (span := _span(longest)):
+    longest = max(inputs, key=lambda one: one.span)
+    if length < (span := longest.span):
         what = "flow fields" if longest.stream == "flow" else "frames"
         raise ConfigError(
             f"window must be at least {span}, because a clip of the network spans {span} {what}, "
             f"got {length}"
         )
-
-
-def _span(one: ClipInput) -> int:
-    return (one.num_frames - 1) * one.frame_stride + 1

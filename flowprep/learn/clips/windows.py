@@ -49,7 +49,7 @@ class Windows:
     @property
     def length(self) -> int:
         """Number of frames that a window covers."""
-        return max(one.num_frames * one.frame_stride for one in self.inputs)
+        return max(one.extent for one in self.inputs)
 
     def starts(self, num_frames: int) -> NDArray[np.int64]:
         """Returns the first frame of each window of a whole video, (num_windows,) int64."""

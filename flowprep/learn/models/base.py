@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,21 @@ from flowprep.learn.clip_inputs import ClipInput
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ClipModel", "batch_norms", "init_classifier"]
+__all__ = ["ClipModel", "Layer", "batch_norms", "init_classifier"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a network over stacks: from one map to the next, or to the scores."""
+
+    name: str
+    """Its published name: `relu5_3`, `fc6`, ..."""
+    run: Callable[[Any, torch.Tensor], torch.Tensor]
+    """Takes the network and the layer's input; returns its output."""
+    modules: tuple[str, ...] = ()
+    """The names of the modules that hold its weights."""
+    entries: tuple[str, ...] = ()
+    """The convolutions or linear layers of the network, if it has them, that see its input."""
 
 
 class ClipModel(nn.Module, ABC):
@@ -42,6 +57,23 @@ class ClipModel(nn.Module, ABC):
     stages: tuple[tuple[str, ...], ...] = ()
     """The names of the modules of each stage, from the input to the classifier. `--freeze` counts
     them. Empty for a network that only knows its classifier."""
+    new_layers: tuple[str, ...] = ()
+    """The names of modules above the trunk that have no part in its own classification, such as an
+    LSTM over a network for images. They begin anew if a file has the trunk alone."""
+    min_side_px: int = 1
+    """The smallest H and W from which a map of every layer is left."""
+    has_one_loss: bool = False
+    """Whether a network that answers several times has one loss, that of the joined answers."""
+    excludes_classes: bool = False
+    """Whether joining answers takes for granted that a video has one class."""
+    layers: tuple[Layer, ...] = ()
+    """The layers from the input to the scores. All but the last make the features. Empty for a
+    network that is no sequence of layers over stacks."""
+    whole_towers: Mapping[str, Callable[[], ClipModel]] = {}
+    """The networks that it is made of, by the names of their modules, in the order of the inputs.
+    Each may start from a file of its own. The function makes a whole one, for names and shapes."""
+    head: tuple[str, ...] = ()
+    """The names of the modules behind the last maps. Empty without `extract_maps`."""
     frozen_norms: tuple[nn.Module, ...] = ()
     """Batch norms that keep their statistics: `train` leaves them in eval mode."""
 
@@ -55,6 +87,16 @@ class ClipModel(nn.Module, ABC):
 
         Takes the same arguments as `forward`.
         """
+
+    def extract_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the last maps (N, C, h, w) of images (N, C, H, W), for a network over time.
+
+        Raises ConfigError for a network that is no base of such networks.
+        """
+        raise ConfigError(
+            f"maps are those of 2D networks, got {type(self).__name__}; choose a ResNet, VGG16, "
+            "BNInception, AlexNet or GoogLeNet"
+        )
 
     @abstractmethod
     def classify(self, features: torch.Tensor) -> torch.Tensor:
@@ -72,6 +114,11 @@ class ClipModel(nn.Module, ABC):
         """The modules of each stage behind which a non-local block may stand: blocks of layers, or
         sequences of such blocks."""
         return self.stages
+
+    @property
+    def input_channels(self) -> tuple[int, ...]:
+        """The channels that the first convolution over each input sees."""
+        return tuple(one.num_channels for one in self.inputs)
 
     def insert_shifts(self, *args: Any, **kwargs: Any) -> None:
         """Puts TSM's shifts in; see `flowprep.learn.models.tsm`.
@@ -91,9 +138,31 @@ class ClipModel(nn.Module, ABC):
             norm.eval()
         return self
 
+    def answer(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns what the loss sees: logits (N, K), or (N, J, K) of J answers about each clip.
+
+        A network answers several times if it has a loss at every step of time, or several
+        classifiers. Its `classify` then joins the answers.
+        """
+        return self.classify(features)
+
+    def answer_weights(self, num_answers: int) -> torch.Tensor:
+        """Returns what the loss of each answer is multiplied by, (J,). The sum is the loss.
+
+        By default each answer counts alike, and the loss is their mean.
+        """
+        return torch.full((num_answers,), 1 / num_answers)
+
+    def join_answers(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns the logits (N, K) of several answers (N, J, K): by default their mean."""
+        return logits.mean(1)
+
     def forward(self, *clips: torch.Tensor) -> torch.Tensor:
-        """Returns (N, num_classes) logits."""
-        return self.classify(self.extract_features(*clips))
+        """Returns (N, num_classes) logits. While it trains, returns the result of `answer`."""
+        features = self.extract_features(*clips)
+        if self.training and not self.has_one_loss:
+            return self.answer(features)
+        return self.classify(features)
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
@@ -102,6 +171,6 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
 
 
 def init_classifier(layer: nn.Linear) -> None:
-    """Draws a classifier as SlowFast and torchvision do: weights of deviation .01, and no bias."""
+    """Draws a classifier as Caffe's examples and torchvision do: deviation .01, and no bias."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)

@@ -61,6 +61,8 @@ class BNInception(ClipModel):
     trainings freeze all but the first batch norm.
     """
 
+    head = ("fc",)
+
     def __init__(
         self,
         inputs: Sequence[ClipInput],
@@ -90,6 +92,10 @@ class BNInception(ClipModel):
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 1024 * width)."""
+        return self.extract_maps(x).mean((2, 3))  # (N, 1024)
+
+    def extract_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the last map, (N, 1024 * width, H / 32, W / 32)."""
         x = _halve(self._unit("conv1_7x7_s2", x))  # (N, 64, H/4, W/4)
         x = self._shift("conv2", x)
         x = self._unit("conv2_3x3_reduce", x)  # (N, 64, H/4, W/4)
@@ -97,7 +103,7 @@ class BNInception(ClipModel):
         for block, branches in BLOCKS.items():
             # 3a to 3c: 256, 320, 576 channels; 4a to 4e: 576, 576, 608, 608, 1056; 5: 1024, 1024
             x = self._block(f"inception_{block}", self._shift(block, x), branches)
-        return x.mean((2, 3))  # (N, 1024)
+        return x
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits."""

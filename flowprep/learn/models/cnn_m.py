@@ -8,7 +8,8 @@ Layers, paddings and the names conv1 ... fc8 follow the authors' Caffe release
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,9 +17,13 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, Layer, init_classifier
 
 __all__ = ["CNNM"]
+
+
+def _layer(name: str, module: str, run: Callable[[Any, torch.Tensor], torch.Tensor]) -> Layer:
+    return Layer(name, run, (module,), (module,))
 
 
 class CNNM(ClipModel):
@@ -28,6 +33,16 @@ class CNNM(ClipModel):
     (section 3). `width` multiplies every layer's channels.
     """
 
+    layers = (
+        _layer("relu1", "conv1", lambda net, x: F.relu(net.conv1(x))),  # (N, 96, 109, 109)
+        _layer("relu2", "conv2", lambda net, x: F.relu(net.conv2(net.pool(net.norm(x))))),
+        _layer("relu3", "conv3", lambda net, x: F.relu(net.conv3(net.pool(net.norm2(x))))),
+        _layer("relu4", "conv4", lambda net, x: F.relu(net.conv4(x))),  # (N, 512, 13, 13)
+        _layer("relu5", "conv5", lambda net, x: F.relu(net.conv5(x))),  # (N, 512, 13, 13)
+        _layer("fc6", "fc6", lambda net, x: F.relu(net.fc6(net.pool(x).flatten(1)))),  # (N, 4096)
+        _layer("fc7", "fc7", lambda net, x: F.relu(net.fc7(net.dropout(x)))),  # (N, 2048)
+        _layer("fc8", "fc8", lambda net, x: net.fc8(net.dropout(x))),  # (N, K)
+    )
     stages = tuple((name,) for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"))
 
     def __init__(
@@ -68,27 +83,22 @@ class CNNM(ClipModel):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 _zero_bias(layer)
-        _init_classifier(self.fc8)
+        init_classifier(self.fc8)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns fc7 after its ReLU, (N, 2048 * width)."""
-        x = self.pool(self.norm(F.relu(self.conv1(x))))  # (N, 96, 54, 54)
-        x = self.pool(self.norm2(F.relu(self.conv2(x))))  # (N, 256, 13, 13)
-        x = F.relu(self.conv3(x))  # (N, 512, 13, 13)
-        x = F.relu(self.conv4(x))  # (N, 512, 13, 13)
-        x = self.pool(F.relu(self.conv5(x)))  # (N, 512, 6, 6)
-        x = self.dropout(F.relu(self.fc6(x.flatten(1))))  # (N, 4096)
-        return F.relu(self.fc7(x))  # (N, 2048)
+        for layer in self.layers[:-1]:
+            x = layer.run(self, x)
+        return x  # (N, 2048)
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits."""
-        logits: torch.Tensor = self.fc8(self.dropout(features))  # (N, K)
-        return logits
+        return self.layers[-1].run(self, features)  # (N, K)
 
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc8."""
         self.fc8 = nn.Linear(self.fc8.in_features, num_classes).to(self.fc8.weight)
-        _init_classifier(self.fc8)
+        init_classifier(self.fc8)
 
 
 def _map_px(crop_px: int) -> int:
@@ -101,11 +111,6 @@ def _map_px(crop_px: int) -> int:
 def _pool(px: int) -> int:
     """The side after a 3x3 max pooling of stride 2 that rounds up."""
     return -((3 - px) // 2) + 1
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    _zero_bias(layer)
 
 
 def _zero_bias(layer: nn.Conv2d | nn.Linear) -> None:

@@ -25,7 +25,7 @@ from flowprep.learn.layers.same_padding import SameConv3d, SameMaxPool3d
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.network_options import NonLocalOptions
 
-__all__ = ["I3D"]
+__all__ = ["I3D", "ConvLogits", "InceptionTrunk", "Unit3D", "init_convs"]
 
 BRANCH_CHANNELS: dict[str, tuple[int, int, int, int, int, int]] = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
@@ -41,20 +41,11 @@ BRANCH_CHANNELS: dict[str, tuple[int, int, int, int, int, int]] = {
 """Output channels of b0, b1a, b1b, b2a, b2b, b3b in each module (GoogLeNet, CVPR 2015, table 1)."""
 
 
-class I3D(ClipModel):
-    """Inception-V1 I3D over (N, C, T, H, W): 64 frames of 224 x 224 in the paper.
-
-    Any T, H and W are allowed. The last map is averaged over windows of 2 x 7 x 7, or over the
-    whole map if the map is smaller (fewer than 9 frames or less than 193 px). Each window is
-    classified, and the scores are averaged.
-
-    `time_padding` is the padding before the first frame and after the last: zeros as in the paper,
-    or copies of these frames. With copies, a still video scores the same as its single frame.
-    `width` multiplies the channels of every layer.
-    """
+class InceptionTrunk(nn.Module):
+    """The layers of Inception-V1 up to Mixed_5c, with kernels over time or over single frames."""
 
     # Those between two poolings, by the digit of their names.
-    stages = (
+    stages: tuple[tuple[str, ...], ...] = (
         ("Conv3d_1a_7x7",),
         ("Conv3d_2b_1x1", "Conv3d_2c_3x3"),
         ("Mixed_3b", "Mixed_3c"),
@@ -62,20 +53,17 @@ class I3D(ClipModel):
         ("Mixed_5b", "Mixed_5c"),
     )
 
-    def __init__(
+    def build_trunk(
         self,
-        inputs: Sequence[ClipInput],
-        num_classes: int,
-        *,
-        dropout: float = 0.5,
-        width: float = 1.0,
-        non_local: NonLocalOptions | None = None,
+        in_channels: int,
+        width: float,
         time_padding: TimePadding = "zeros",
+        *,
+        over_time: bool = True,
     ) -> None:
-        super().__init__(inputs)
-        (clip,) = self.inputs
+        """Makes the layers. Without `over_time`, all kernels and strides are 1 along time."""
         c64, c192 = (max(1, round(channels * width)) for channels in (64, 192))
-        self.Conv3d_1a_7x7 = Unit3D(clip.num_channels, c64, 7, 2, time_padding)
+        self.Conv3d_1a_7x7 = Unit3D(in_channels, c64, 7, 2, time_padding)
         self.MaxPool3d_2a_3x3 = SameMaxPool3d((1, 3, 3), (1, 2, 2))
         self.Conv3d_2b_1x1 = Unit3D(c64, c64, 1, 1, time_padding)
         self.Conv3d_2c_3x3 = Unit3D(c64, c192, 3, 1, time_padding)
@@ -91,15 +79,14 @@ class I3D(ClipModel):
         self.MaxPool3d_5a_2x2 = SameMaxPool3d((2, 2, 2), (2, 2, 2))
         self.Mixed_5b = InceptionModule("Mixed_5b", self.Mixed_4f.channels, width, time_padding)
         self.Mixed_5c = InceptionModule("Mixed_5c", self.Mixed_5b.channels, width, time_padding)
-        self.dropout = nn.Dropout(dropout)
-        self.logits = _Logits(self.Mixed_5c.channels, num_classes)
-        add_non_local(self, self.stages, non_local)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv3d):
-                _init_conv(layer)
+        if not over_time:
+            _see_single_frames(self)
 
     def forward_maps(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns Mixed_5c's map, (N, 1024 * width, T/8, H/32, W/32), sizes rounded up."""
+        """Returns Mixed_5c's map, (N, 1024 * width, T/8, H/32, W/32), sizes rounded up.
+
+        Without kernels over time, there are T maps.
+        """
         x = self.Conv3d_1a_7x7(x)  # (N, 64, T/2, H/2, W/2)
         x = self.MaxPool3d_2a_3x3(x)  # (N, 64, T/2, H/4, W/4)
         x = self.Conv3d_2b_1x1(x)  # (N, 64, T/2, H/4, W/4)
@@ -118,6 +105,37 @@ class I3D(ClipModel):
         last: torch.Tensor = self.Mixed_5c(x)  # (N, 1024, T/8, H/32, W/32)
         return last
 
+
+class I3D(InceptionTrunk, ClipModel):
+    """Inception-V1 I3D over (N, C, T, H, W): 64 frames of 224 x 224 in the paper.
+
+    Any T, H and W are allowed. The last map is averaged over windows of 2 x 7 x 7, or over the
+    whole map if the map is smaller (fewer than 9 frames or less than 193 px). Each window is
+    classified, and the scores are averaged.
+
+    `time_padding` is the padding before the first frame and after the last: zeros as in the paper,
+    or copies of these frames. With copies, a still video scores the same as its single frame.
+    `width` multiplies the channels of every layer.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[ClipInput],
+        num_classes: int,
+        *,
+        dropout: float = 0.5,
+        width: float = 1.0,
+        non_local: NonLocalOptions | None = None,
+        time_padding: TimePadding = "zeros",
+    ) -> None:
+        ClipModel.__init__(self, inputs)
+        (clip,) = self.inputs
+        self.build_trunk(clip.num_channels, width, time_padding)
+        self.dropout = nn.Dropout(dropout)
+        self.logits = ConvLogits(self.Mixed_5c.channels, num_classes)
+        add_non_local(self, self.stages, non_local)
+        init_convs(self)
+
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns averages over windows, (N, 1024 * width, T/8 - 1, 1, 1) at 224 px."""
         x = self.forward_maps(x)
@@ -132,8 +150,8 @@ class I3D(ClipModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces the logits layer."""
         old = self.logits.conv3d
-        self.logits = _Logits(old.in_channels, num_classes).to(old.weight)
-        _init_conv(self.logits.conv3d)
+        self.logits = ConvLogits(old.in_channels, num_classes).to(old.weight)
+        init_convs(self.logits)
 
 
 class InceptionModule(nn.Module):
@@ -183,8 +201,9 @@ class Unit3D(nn.Module):
         return F.relu(self.bn(self.conv3d(x)))
 
 
-class _Logits(nn.Module):
-    """The classifier. It is a separate module because pytorch-i3d calls it logits.conv3d."""
+class ConvLogits(nn.Module):
+    """A classifier of each place of a map. It is a separate module because pytorch-i3d calls it
+    logits.conv3d."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -193,6 +212,25 @@ class _Logits(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.conv3d(x)
         return logits
+
+
+def _see_single_frames(module: nn.Module) -> None:
+    """Takes time out of all convolutions and poolings: their kernels and strides become 1 there."""
+    for layer in module.modules():
+        if isinstance(layer, SameConv3d):
+            layer.kernel_size = (1, *layer.kernel_size[1:])
+            layer.stride = (1, *layer.stride[1:])
+            layer.weight = nn.Parameter(layer.weight.detach()[:, :, :1].clone())
+        elif isinstance(layer, SameMaxPool3d):
+            layer.kernel = (1, *layer.kernel[1:])
+            layer.stride = (1, *layer.stride[1:])
+
+
+def init_convs(module: nn.Module) -> None:
+    """Initializes all 3D convolutions of a module as the release does."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv3d):
+            _init_conv(layer)
 
 
 def _init_conv(layer: nn.Conv3d) -> None:

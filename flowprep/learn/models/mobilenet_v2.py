@@ -14,7 +14,7 @@ from torch import nn
 
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.layers.temporal_shift import TemporalShift
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, init_classifier
 
 __all__ = ["MobileNetV2"]
 
@@ -67,7 +67,7 @@ class MobileNetV2(ClipModel):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out")
-        _init_classifier(linear)
+        init_classifier(linear)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 1280)."""
@@ -84,7 +84,7 @@ class MobileNetV2(ClipModel):
         old = self.classifier[1]
         assert isinstance(old, nn.Linear)
         new = nn.Linear(old.in_features, num_classes).to(old.weight)
-        _init_classifier(new)
+        init_classifier(new)
         self.classifier[1] = new
 
     def insert_shifts(self, num_segments: int, make_shift: Callable[[int], TemporalShift]) -> None:
@@ -133,8 +133,3 @@ def _multiple_of_8(channels: float) -> int:
     """Returns the nearest multiple of 8, at least 8, and not below 90 % of `channels`."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)

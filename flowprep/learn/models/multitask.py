@@ -43,16 +43,34 @@ class MultiTask(nn.Module):
         self.mixes_segments = model.mixes_segments
 
     def forward(self, *clips: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Returns the logits of every task k for every row, (N, num_classes[k])."""
-        return self._split(self.model(*clips))
+        """Returns the logits of every task k for every row, (N, num_classes[k]).
+
+        While it trains, a model that answers several times gives (N, J, num_classes[k]).
+        """
+        features = self.extract_features(*clips)
+        if self.training and not self.model.has_one_loss:
+            return self._split(self.model.answer(features))
+        return self.classify(features)
 
     def extract_features(self, *clips: torch.Tensor) -> torch.Tensor:
         """Returns the features of the network below the heads."""
         return self.model.extract_features(*clips)
 
     def classify(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Returns the result of `forward`, from the result of `extract_features`."""
-        return self._split(self.model.classify(features))
+        """Returns the logits of every task, (N, num_classes[k]), from `extract_features`' result.
+
+        The answers are joined task by task, because joining may compare the classes of a task.
+        """
+        parts = self._split(self.model.answer(features))
+        return tuple(self.join_answers(part) if part.dim() == 3 else part for part in parts)
+
+    def answer_weights(self, num_answers: int) -> torch.Tensor:
+        """Returns what the loss of each answer is multiplied by, as the model says."""
+        return self.model.answer_weights(num_answers)
+
+    def join_answers(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns the logits (N, K) of several answers (N, J, K), as the model says."""
+        return self.model.join_answers(logits)
 
     def _split(self, logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return torch.split(logits, list(self.num_classes), 1)
+        return torch.split(logits, list(self.num_classes), -1)

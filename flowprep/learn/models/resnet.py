@@ -9,7 +9,7 @@ it in the first 1x1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.clip_inputs import ClipInput, ShiftPlace
 from flowprep.learn.layers.temporal_shift import TemporalShift, temporal_pool
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, Layer
 
 __all__ = ["ResNet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
@@ -89,10 +89,30 @@ class Bottleneck(ResidualBlock):
         return F.relu(x.add_(shortcut), inplace=True)
 
 
+def _stage_layer(name: str, run: Callable[[Any, torch.Tensor], torch.Tensor]) -> Layer:
+    return Layer(name, run, (name,), (f"{name}.0.conv1", f"{name}.0.downsample.0"))
+
+
 class ResNet(ClipModel):
     """A residual network over (N, C, H, W), with H and W of any size."""
 
+    layers = (
+        Layer(
+            "conv1",
+            lambda net, x: F.relu(net.bn1(net.conv1(x)), inplace=True),  # (N, 64, H/2, W/2)
+            ("conv1", "bn1"),
+            ("conv1",),
+        ),
+        _stage_layer("layer1", lambda net, x: net.layer1(net.maxpool(x))),  # (N, 64e, H/4, W/4)
+        _stage_layer("layer2", lambda net, x: net.layer2(x)),  # (N, 128e, H/8, W/8)
+        _stage_layer("layer3", lambda net, x: net.layer3(x)),  # (N, 256e, H/16, W/16)
+        _stage_layer("layer4", lambda net, x: net.layer4(x)),  # (N, 512e, H/32, W/32)
+        Layer("pool", lambda net, x: net.avgpool(x).flatten(1)),  # (N, 512e)
+        Layer("fc", lambda net, x: net.fc(net.dropout(x)), ("fc",), ("fc",)),  # (N, K)
+    )
+
     stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+    head = ("fc",)
 
     def __init__(
         self,
@@ -126,15 +146,15 @@ class ResNet(ClipModel):
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 512 * expansion * width)."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))  # (N, 64, H/4, W/4)
-        x = self.layer1(x)  # (N, 64e, H/4, W/4)
-        if self.num_pooled_segments is not None:
-            x = temporal_pool(x, self.num_pooled_segments)  # half as many segments
-        x = self.layer2(x)  # (N, 128e, H/8, W/8)
-        x = self.layer3(x)  # (N, 256e, H/16, W/16)
-        x = self.layer4(x)  # (N, 512e, H/32, W/32)
-        x = self.avgpool(x)  # (N, 512e, 1, 1)
-        return x.flatten(1)  # (N, 512e)
+        return self.layers[-2].run(self, self.extract_maps(x))  # (N, 512e)
+
+    def extract_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the last map, (N, 512 * expansion * width, H / 32, W / 32)."""
+        for layer in self.layers[:-2]:
+            if layer.name == "layer2" and self.num_pooled_segments is not None:
+                x = temporal_pool(x, self.num_pooled_segments)  # half as many segments
+            x = layer.run(self, x)
+        return x  # (N, 512e, H/32, W/32)
 
     def insert_shifts(
         self,
@@ -161,8 +181,7 @@ class ResNet(ClipModel):
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits."""
-        logits: torch.Tensor = self.fc(self.dropout(features))  # (N, K)
-        return logits
+        return self.layers[-1].run(self, features)  # (N, K)
 
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc."""

@@ -8,13 +8,13 @@ torchvision's files load.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, Layer, init_classifier
 
 __all__ = ["VGG16"]
 
@@ -25,11 +25,49 @@ MAP_PX = 7
 """The side of the last map at 224 px. Maps of other sizes are averaged to it, as in torchvision."""
 
 
+def _through(*modules: str) -> Callable[[nn.Module, torch.Tensor], torch.Tensor]:
+    """Returns what passes a map through modules of a network, one after the other."""
+
+    def run(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        for module in modules:
+            x = network.get_submodule(module)(x)
+        return x
+
+    return run
+
+
+def _layers() -> Iterator[Layer]:
+    """Yields relu1_1 to relu5_3 and fc6 to fc8. A pooling belongs to the layer that it leads to."""
+    pool: tuple[str, ...] = ()
+    index = 0
+    for block, (_, depth) in enumerate(BLOCKS, start=1):
+        for number in range(1, depth + 1):
+            conv, relu = f"features.{index}", f"features.{index + 1}"
+            yield Layer(f"relu{block}_{number}", _through(*pool, conv, relu), (conv,), (conv,))
+            pool, index = (), index + 2
+        pool, index = (f"features.{index}",), index + 1
+    flat, fc6 = _through(*pool, "avgpool"), _through("classifier.0", "classifier.1")
+    yield Layer(
+        "fc6",
+        lambda network, x: fc6(network, flat(network, x).flatten(1)),
+        ("classifier.0",),
+        ("classifier.0",),
+    )
+    for number, last in ((3, 4), (6, 6)):
+        linear = f"classifier.{number}"
+        run = _through(*(f"classifier.{place}" for place in range(number - 1, last + 1)))
+        yield Layer(f"fc{6 + number // 3}", run, (linear,), (linear,))
+
+
 class VGG16(ClipModel):
     """VGG-16 over (N, C, H, W), with H and W of any size from 32.
 
     `width` multiplies the channels of every layer, also the 4096 of the fully connected ones.
     """
+
+    layers = tuple(_layers())
+    head = ("classifier",)
+    min_side_px = 32
 
     def __init__(
         self,
@@ -77,14 +115,19 @@ class VGG16(ClipModel):
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
             elif isinstance(layer, nn.Linear):
-                _init_linear(layer)
+                init_classifier(layer)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns fc7 after its ReLU, (N, 4096 * width)."""
-        x = self.avgpool(self.features(x)).flatten(1)  # (N, 512 * 7 * 7)
+        x = self.avgpool(self.extract_maps(x)).flatten(1)  # (N, 512 * 7 * 7)
         for index in range(5):  # to fc7's ReLU
             x = self.classifier[index](x)
         return x  # (N, 4096)
+
+    def extract_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the last map, (N, 512 * width, H / 32, W / 32)."""
+        maps: torch.Tensor = self.features(x)
+        return maps
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits."""
@@ -96,10 +139,5 @@ class VGG16(ClipModel):
         old = self.classifier[6]
         assert isinstance(old, nn.Linear)
         new = nn.Linear(old.in_features, num_classes).to(old.weight)
-        _init_linear(new)
+        init_classifier(new)
         self.classifier[6] = new
-
-
-def _init_linear(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)

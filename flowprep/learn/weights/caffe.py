@@ -6,10 +6,16 @@
     BlobProto         num, channels, height, width 1 to 4, data 5, shape 7, double_data 8
     BlobShape         dim 1
 
+    facebookarchive/C3D, v1.0: LayerParameter as V1LayerParameter, and a BlobProto of its own:
+    num, channels, length, height, width 1 to 5, data 6, diff 7
+
+A .binaryproto is one BlobProto, such as the mean of all frames.
+
 Everything else, such as gradients and what a layer computes, is skipped. The file has no checksums.
 Each value is copied once, from the mapped file; so no file takes more memory than its own size.
 
-Sources, in BVLC/caffe: src/caffe/proto/caffe.proto, Blob::FromProto in src/caffe/blob.cpp.
+Sources, in BVLC/caffe: src/caffe/proto/caffe.proto, Blob::FromProto in src/caffe/blob.cpp; in
+facebookarchive/C3D: C3D-v1.0/src/caffe/proto/caffe.proto.
 """
 
 from __future__ import annotations
@@ -37,7 +43,7 @@ from flowprep.learn.weights.protobuf import (
 )
 from flowprep.learn.weights.reading import FormatError, UnsupportedError, map_file, show
 
-__all__ = ["CAFFE_SUFFIXES", "CaffeLayer", "blob_name", "read_caffemodel"]
+__all__ = ["CAFFE_SUFFIXES", "CaffeLayer", "blob_name", "read_binaryproto", "read_caffemodel"]
 
 CAFFE_SUFFIXES = (".caffemodel", ".v5")
 """The second is of yjxiong's files, x.caffemodel.v5: written when Caffe used cuDNN 5."""
@@ -98,6 +104,22 @@ def read_caffemodel(path: str | os.PathLike[str]) -> tuple[CaffeLayer, ...]:
     return layers
 
 
+def read_binaryproto(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Reads a file of one blob, such as a mean image: float32, in the blob's shape.
+
+    Raises WeightsError if the file is missing, damaged, or of a format that is not read.
+    """
+    path = Path(path)
+    try:
+        return _read_blob(map_file(path))
+    except FormatError as error:
+        raise WeightsError(
+            f"{path} is damaged or no blob of Caffe's: {error}; copy or download it again"
+        ) from error
+    except UnsupportedError as error:
+        raise WeightsError(f"{path} is not read: {error}; convert it with Caffe itself") from error
+
+
 def _read_net(data: memoryview) -> Iterator[CaffeLayer]:
     left = MAX_BLOBS
     names = set()
@@ -151,9 +173,9 @@ def _read_layer(data: memoryview, *, is_v1: bool, left: int) -> CaffeLayer:
 
 
 def _read_blob(data: memoryview) -> NDArray[Any]:
-    sides = [0, 0, 0, 0]
-    has_sides = False
-    shape: list[int] = []
+    sides: dict[int, int] = {}
+    shapes: list[memoryview] = []
+    sixth: list[memoryview] = []
     floats: list[NDArray[Any]] = []
     doubles: list[NDArray[Any]] = []
     position = 0
@@ -164,15 +186,14 @@ def _read_blob(data: memoryview) -> NDArray[Any]:
             _add(floats if is_float else doubles, values)
             continue
         number, wire_type, value, position = read_field(data, position)
-        if number in (1, 2, 3, 4) and wire_type == VARINT:
-            sides[number - 1] = signed(value)
-            has_sides = True
+        if number in (1, 2, 3, 4, 5) and wire_type == VARINT:
+            sides[number] = signed(value)
         elif number == 5 and wire_type == BYTES:
             _add(floats, _packed(value, "<f4"))
+        elif number == 6 and wire_type == BYTES:
+            sixth.append(value)
         elif number == 7 and wire_type == BYTES:
-            shape += _read_shape(value)
-            if len(shape) > _MAX_DIMS:
-                raise FormatError(f"its shape must have {_MAX_DIMS} dimensions at most")
+            shapes.append(value)
         elif number == 8 and wire_type == BYTES:
             _add(doubles, _packed(value, "<f8"))
         elif number in (1, 2, 3, 4, 5, 7, 8):
@@ -181,7 +202,23 @@ def _read_blob(data: memoryview) -> NDArray[Any]:
             raise UnsupportedError(
                 "its values are raw data, as NVIDIA's Caffe writes and BVLC's does not"
             )
-    return _join(doubles or floats, tuple(sides) if has_sides else tuple(shape))
+    if 5 in sides:
+        # C3D's, where the fifth field is the width, the sixth the values, the seventh gradients.
+        if len(sides) < 5 or floats:
+            raise FormatError(
+                "field 5 has wire type 0, which it has only beside four other sizes and no data"
+            )
+        parts: list[NDArray[Any]] = []
+        for value in sixth:
+            _add(parts, _packed(value, "<f4"))
+        return _join(parts, tuple(sides.get(number, 0) for number in range(1, 6)))
+    shape: list[int] = []
+    for value in shapes:
+        shape += _read_shape(value)
+        if len(shape) > _MAX_DIMS:
+            raise FormatError(f"its shape must have {_MAX_DIMS} dimensions at most")
+    four = tuple(sides.get(number, 0) for number in range(1, 5))
+    return _join(doubles or floats, four if sides else tuple(shape))
 
 
 def _add(parts: list[NDArray[Any]], values: NDArray[Any]) -> None:

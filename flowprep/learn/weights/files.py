@@ -9,6 +9,7 @@ PREFIX, PREFIX.index     a TensorFlow V2 checkpoint (`flowprep.learn.weights.ten
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -22,6 +23,7 @@ import torch
 from torch import nn
 
 from flowprep.errors import WeightsError
+from flowprep.learn.clip_inputs import ChannelOrder
 from flowprep.learn.weights.caffe import CAFFE_SUFFIXES, blob_name, read_caffemodel
 from flowprep.learn.weights.offers import listed
 from flowprep.learn.weights.pickled_arrays import PICKLE_SUFFIX, read_pickled_arrays
@@ -222,6 +224,7 @@ def _find_state_dict(content: Any, path: Path) -> WeightsFile:
     removed: list[str] = []
     details: dict[str, str] = {}
     is_own = isinstance(content, Mapping) and content.get("format") == CHECKPOINT_FORMAT
+    order = _channel_order(content) if is_own else "interleaved"
     if isinstance(content, Mapping):
         keys = ("model",) if is_own else STATE_DICT_KEYS
         for key in keys:
@@ -253,7 +256,16 @@ def _find_state_dict(content: Any, path: Path) -> WeightsFile:
     if all(name.startswith(_PARALLEL) for name in state):
         removed.append(_PARALLEL)
         state = {name.removeprefix(_PARALLEL): value for name, value in state.items()}
-    return WeightsFile(path, "PyTorch", state, tuple(removed), details, is_own)
+    return WeightsFile(path, "PyTorch", state, tuple(removed), details, is_own, order)
+
+
+def _channel_order(content: Mapping[Any, Any]) -> ChannelOrder:
+    """Returns the order of channels that a checkpoint of ours was trained with."""
+    try:
+        stored = json.loads(content["config"])["clip"].get("channel_order")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "interleaved"  # `load_checkpoint` says what is wrong with such a checkpoint
+    return "grouped" if stored == "grouped" else "interleaved"
 
 
 def _plain_values(content: Mapping[Any, Any]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from flowprep.learn.weights.formats import format_of
 from flowprep.learn.weights.load import Match, classifier_names, input_conv_names, match_file
 from flowprep.learn.weights.reading import WeightsFile
 
-__all__ = ["Fit", "find_fits", "make_bare", "make_for", "try_networks"]
+__all__ = ["Fit", "find_fits", "hinted_options", "make_bare", "make_for", "try_networks"]
 
 _ANY_CLASSES = 2
 """The number of classes of a network before the file's own is known."""
@@ -86,7 +86,7 @@ def make_for(file: WeightsFile, name: str, stream: StreamName | None = None) -> 
     guess = _guess_stream(file, name) or (next(iter(find_network(name).inputs)), None)
     chosen = stream or guess[0]
     num_frames = guess[1] if chosen == guess[0] else None
-    options = _hinted_options(file, name)
+    options = hinted_options(file, name)
     model = make_bare(name, chosen, num_frames=num_frames, options=options)
     match = match_file(file, model)
     num_classes = _num_classes(match, model)
@@ -107,15 +107,17 @@ def make_bare(
     options: Mapping[str, Any] | None = None,
 ) -> ClipModel:
     """Makes a network without memory for its weights: names, shapes and types alone."""
+    own = make_options(name, options or {})
+    network = find_network(name).with_options(own)
     with torch.device("meta"), _NothingDrawn():
-        return find_network(name).make(
-            clip_inputs(name, stream, num_frames),
+        return network.make(
+            clip_inputs(name, stream, num_frames, options=own),
             num_classes,
             width=1.0,
             dropout=None,
-            crop_px=224,
+            crop_px=network.crop_px,
             num_segments=None,
-            options=make_options(name, options or {}),
+            options=own,
         )
 
 
@@ -139,7 +141,7 @@ def _guess_stream(file: WeightsFile, name: str) -> tuple[StreamName, int | None]
     return others[0] if others else None
 
 
-def _hinted_options(file: WeightsFile, name: str) -> dict[str, Any]:
+def hinted_options(file: WeightsFile, name: str) -> dict[str, Any]:
     """Returns the options of a network that the names of a file's tensors ask for."""
     form = format_of(file)
     hinted = {} if form is None else form[1].hinted_options(file.tensors)

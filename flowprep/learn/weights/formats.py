@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 import torch
 
+from flowprep.learn.weights.c3d import C3D
 from flowprep.learn.weights.foreign import ForeignFormat
 from flowprep.learn.weights.kinetics_i3d import KINETICS_I3D
+from flowprep.learn.weights.lrcn import LRCN
 from flowprep.learn.weights.mars import MARS
 from flowprep.learn.weights.mmaction1 import MMACTION1
 from flowprep.learn.weights.mmaction2 import MMACTION2
@@ -30,8 +32,10 @@ FOREIGN: dict[str, ForeignFormat] = {
     **SLOWFAST,
     **MOBILENET,
     **YJXIONG,
+    **LRCN,
     **VMZ,
     **TORCHVISION,
+    **C3D,
 }
 """The formats by name. Each project's file makes its own."""
 

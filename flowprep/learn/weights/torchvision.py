@@ -6,6 +6,7 @@ from flowprep.learn.weights.foreign import (
     IMAGE_KERNEL,
     VIDEO_KERNEL,
     ForeignFormat,
+    Hint,
     Mark,
     Rule,
 )
@@ -47,7 +48,37 @@ TORCHVISION = {
             Mark(r"classifier\.3\.weight", (None, None)),
         ),
         (Rule(r"(?:features|classifier)\.\d+\.\w+", r"\g<0>"),),
-        ("vgg16",),
+        ("vgg16", "gru-rcn"),
+        # Our GRU-RCN has VGG-16's names.
+        absent=(Mark(r"(?:.+\.)?grus\..+"),),
+    ),
+    "torchvision-alexnet": ForeignFormat(
+        _PROJECT,
+        "AlexNet over frames, trained on ImageNet",
+        (
+            Mark(r"features\.10\.weight", (256, 256, 3, 3)),
+            Mark(r"classifier\.4\.weight", (None, None)),
+        ),
+        (Rule(r"(?:features|classifier)\.\d+\.\w+", r"\g<0>"),),
+        ("alexnet",),
+    ),
+    "torchvision-googlenet": ForeignFormat(
+        _PROJECT,
+        "GoogLeNet over frames, trained on ImageNet",
+        (Mark(r"inception4e\.branch3\.1\.conv\.weight", IMAGE_KERNEL),),
+        (
+            Rule(r"(?:conv\d|inception\d\w\.branch\d(?:\.[01])?)\.\w+\.\w+", r"\g<0>"),
+            Rule(r"fc\.\w+", r"\g<0>"),
+            Rule(r"aux[12]\.[\w.]+", None),
+        ),
+        ("googlenet",),
+        norm_eps=1e-3,
+        hints=(
+            Hint(
+                Mark(r"inception4e\.branch3\.1\.conv\.weight"),
+                "It was trained on frames from -1 to 1, which is --normalization unit.",
+            ),
+        ),
     ),
     "torchvision-video": ForeignFormat(
         _PROJECT,

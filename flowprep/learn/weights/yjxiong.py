@@ -16,15 +16,11 @@ Its epsilon is 1e-5. Before 27 April 2016 the fourth blob was the inverse of the
 
 from __future__ import annotations
 
-import math
-
-import torch
-
+from flowprep.learn.weights.caffe_rules import CAFFE_MATRIX, CAFFE_VECTOR, caffe_layer
 from flowprep.learn.weights.foreign import (
     BGR_TO_RGB,
     IMAGE_KERNEL,
     SQUEEZED,
-    Conversion,
     ForeignFormat,
     Hint,
     Mark,
@@ -33,43 +29,18 @@ from flowprep.learn.weights.foreign import (
 
 __all__ = ["YJXIONG"]
 
-
-def _as_vector(value: torch.Tensor) -> torch.Tensor | None:
-    """Turns (1, C) and (1, 1, 1, C) into (C)."""
-    is_row = value.dim() > 1 and value.shape[-1] == value.numel()
-    return value.flatten() if is_row else None
-
-
-def _as_matrix(value: torch.Tensor) -> torch.Tensor | None:
-    """Turns (1, 1, out, in) into (out, in)."""
-    is_wide = value.dim() > 2 and math.prod(value.shape[:-2]) == 1
-    return value.flatten(0, -2) if is_wide else None
-
-
-_VECTOR = Conversion("squeezed to a vector", _as_vector)
-_MATRIX = Conversion("squeezed to a matrix", _as_matrix)
-
-
-def _caffe_layer(theirs: str, ours: str, *conversions: Conversion) -> tuple[Rule, Rule]:
-    """Returns the rules for a layer with a weight and a bias."""
-    return (
-        Rule(rf"{theirs}\[0\]", f"{ours}.weight", conversions),
-        Rule(rf"{theirs}\[1\]", f"{ours}.bias", (_VECTOR,)),
-    )
-
-
 # ---- BN-Inception
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 _BN_INCEPTION_BLOBS = (
-    *_caffe_layer("conv1/7x7_s2", "conv1_7x7_s2", BGR_TO_RGB),
+    *caffe_layer("conv1/7x7_s2", "conv1_7x7_s2", BGR_TO_RGB),
     *(
-        Rule(rf"(conv\d|inception_\d\w)/(\w+_bn)\[{number}\]", rf"\1_\2.{part}", (_VECTOR,))
+        Rule(rf"(conv\d|inception_\d\w)/(\w+_bn)\[{number}\]", rf"\1_\2.{part}", (CAFFE_VECTOR,))
         for number, part in enumerate(_NORM_PARTS)
     ),
-    *_caffe_layer(r"(conv\d|inception_\d\w)/(\w+)", r"\1_\2"),
-    *_caffe_layer("fc(?:[-_]action)?", "fc", _MATRIX),
+    *caffe_layer(r"(conv\d|inception_\d\w)/(\w+)", r"\1_\2"),
+    *caffe_layer("fc(?:[-_]action)?", "fc", CAFFE_MATRIX),
 )
 
 
@@ -110,14 +81,14 @@ _VGG_BLOBS = (
     *(
         rule
         for theirs, number in _VGG_CONVS.items()
-        for rule in _caffe_layer(
+        for rule in caffe_layer(
             theirs, f"features.{number}", *((BGR_TO_RGB,) if number == 0 else ())
         )
     ),
     *(
         rule
         for theirs, number in _VGG_LAYERS.items()
-        for rule in _caffe_layer(theirs, f"classifier.{number}", _MATRIX)
+        for rule in caffe_layer(theirs, f"classifier.{number}", CAFFE_MATRIX)
     ),
 )
 
@@ -170,7 +141,7 @@ YJXIONG = {
         "the two streams of very deep two-stream networks (VGG-16), trained on UCF101",
         (Mark(r"conv1_1\[0\]", (None, None, 3, 3)), Mark(r"conv5_3\[0\]"), Mark(r"fc7\[0\]")),
         _VGG_BLOBS,
-        ("vgg16",),
+        ("vgg16", "gru-rcn"),
         recipes=("yjxiong-two-stream",),
         hints=(
             Hint(

@@ -15,10 +15,7 @@ from flowprep.learn.clip_inputs import ClipForm, ClipInput
 from flowprep.learn.clips import indices
 from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.clips.transforms import Crop
-from flowprep.learn.config import (
-    ClipSpec,
-    TrainConfig,
-)
+from flowprep.learn.config import ClipSpec, TrainConfig
 
 FLOW = ClipSpec("flow", 4, crop_px=32, normalization="tsn-resnet")
 RGB = ClipSpec("rgb", 2, crop_px=32, normalization="tsn-resnet")

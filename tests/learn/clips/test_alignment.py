@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import VideoList
+from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.clip import load_clip
 from flowprep.learn.clips.indices import test_indices as view_indices
@@ -26,7 +27,8 @@ from flowprep.learn.clips.indices import training_indices
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.training import TrainingClips
 from flowprep.learn.clips.transforms import test_crops as view_crops
-from flowprep.learn.config import AugmentSpec, ClipSpec, TrainConfig, ViewSpec
+from flowprep.learn.config import ClipSpec, TrainConfig, ViewSpec
+from flowprep.learn.training_specs import AugmentSpec
 from tests.learn.clips.samples import BOTH
 
 CROP_PX = 32
@@ -223,6 +225,43 @@ def test_an_input_beside_another_is_where_it_is_alone() -> None:
     np.testing.assert_array_equal(beside[0][:, 0], alone[0][:, 0] + 5)
 
 
+STACKS = (
+    ClipInput("rgb", "rgb", "volume", 3, 4),
+    ClipInput("flow", "flow", "volume", 3, 4, stack_length=6),
+)
+"""Three frames, and the six fields around each, as fusions of two towers take them."""
+
+
+def test_stacks_along_time_are_centered_on_the_frames() -> None:
+    """Fields tau - 3 to tau + 2 around frame tau, as cnn_ucf101_get_im_flow_batch.m stacks them."""
+    clip = ClipSpec("both")
+    for frames, fields in (
+        training_indices(40, 39, STACKS, clip, np.random.default_rng(3)),
+        view_indices(40, 39, STACKS, clip, 4),
+    ):
+        around = fields.reshape(len(fields), 3, 6)
+        np.testing.assert_array_equal(around, frames[..., None] + np.arange(-3, 3))
+        assert np.all(np.diff(frames) == 4)
+        assert fields.min() >= 0
+        assert fields.max() <= 38
+    # Every start comes: 2 * 4 + 6 fields have 26 places among 39.
+    starts = view_indices(40, 39, STACKS, clip, 26)[1][:, 0]
+    assert starts.tolist() == list(range(26))
+    # A video that is too short for a clip is repeated.
+    _, fields = view_indices(10, 9, STACKS, clip, 1)
+    assert fields[0].tolist() == [(4 * place + step) % 9 for place in range(3) for step in range(6)]
+
+
+def test_a_volume_of_stacks_of_one_is_a_volume() -> None:
+    plain, stacks = STACKS[0], STACKS[1]
+    assert dataclasses.replace(stacks, stack_length=1).shape(8) == (2, 3, 8, 8)
+    assert (stacks.shape(8), stacks.num_channels) == ((12, 3, 8, 8), 12)
+    assert (plain.span, stacks.span, plain.extent, stacks.extent) == (9, 14, 12, 14)
+    assert stacks.steps == (*range(6), *range(4, 10), *range(8, 14))
+    with pytest.raises(ConfigError, match="stack_length is for form volume, got 2 for a stack"):
+        ClipInput("flow", "flow", "stack", 3, stack_length=2)
+
+
 @pytest.fixture(scope="module")
 def stored(motion: Path) -> FlowDataset:
     return open_dataset(motion)
@@ -274,6 +313,58 @@ def test_samples_share_moment_crop_and_mirror(
     # The segments of a video too.
     for crop in crops:
         assert (crop.x[0], crop.y[0], crop.flip) == (crops[0].x[0], crops[0].y[0], crops[0].flip)
+
+
+@pytest.mark.parametrize("resize_short_px", [None, 60])
+def test_each_place_of_a_volume_of_stacks_is_the_stack(
+    stored: FlowDataset, resize_short_px: int | None
+) -> None:
+    """Cut out of the levels, and resampled; also where stacks overlap."""
+    clip = ClipSpec("both", crop_px=CROP_PX, resize_short_px=resize_short_px)
+    video = stored.videos[0]
+    crop = view_crops(video.width, video.height, clip, 10)[7]
+    fields = dataclasses.replace(STACKS[1], frame_stride=3)
+    indices = np.array(fields.steps)
+    volume = load_clip(stored, video, indices, crop, clip, fields)
+    assert volume.shape == fields.shape(CROP_PX)
+    for place in range(3):
+        own = indices[6 * place : 6 * place + 6]
+        stack = ClipInput("flow", "flow", "stack", 6)
+        wanted = load_clip(stored, video, own, crop, clip, stack)
+        np.testing.assert_array_equal(volume[:, place], wanted)
+
+
+def test_each_clip_draws_its_stride(stored: FlowDataset) -> None:
+    dataset = Encoded(stored, 40, 1)
+    augment = AugmentSpec(random_strides=(2, 5))
+    config = TrainConfig(clip=ClipSpec(crop_px=CROP_PX), augment=augment, seed=1)
+    inputs = (STACKS[0], ClipInput("one", "rgb", "stack", 3, 8))
+    samples = TrainingClips([dataset], config, inputs)
+    drawn = []
+    for position in range(40):
+        clips = samples[position]["clips"]
+        moments = [seen(clips[one.name][0].numpy(), one, dataset).moments.ravel() for one in inputs]
+        strides = [np.unique(np.diff(own)) for own in moments]
+        assert [len(own) for own in strides] == [1, 1]
+        # The second input keeps its ratio to the first, and their middles coincide.
+        assert strides[1][0] == 2 * strides[0][0]
+        assert moments[0][1] == moments[1][1]
+        drawn.append(int(strides[0][0]))
+    assert set(drawn) == {2, 3, 4, 5}
+    # Of a video of 10 frames, three frames can lie at most 4 apart, and these at most 2.
+    short = TrainingClips([Encoded(stored, 10, 1)], config, inputs)
+    for position in range(10):
+        clips = short[position]["clips"]
+        moments = seen(clips["rgb"][0].numpy(), inputs[0], dataset).moments
+        assert np.diff(moments.ravel()).tolist() == [2, 2]
+
+
+def test_strides_that_cannot_be_drawn_are_refused() -> None:
+    for wrong in ((3,), (5, 2), (0, 4), (1, 2, 3), (1.5, 3)):
+        with pytest.raises(ConfigError, match="random_strides must be two whole numbers from 1 on"):
+            AugmentSpec(random_strides=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="random_strides are for stack plain"):
+        TrainConfig(clip=ClipSpec(stack="trajectory"), augment=AugmentSpec(random_strides=(1, 2)))
 
 
 def test_every_kind_of_crop_comes(stored: FlowDataset) -> None:

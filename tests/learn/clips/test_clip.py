@@ -17,10 +17,7 @@ from flowprep.learn.clips import indices as clip_choice
 from flowprep.learn.clips import transforms
 from flowprep.learn.clips.clip import load_clip, load_views
 from flowprep.learn.clips.transforms import Crop
-from flowprep.learn.config import (
-    ClipSpec,
-    StackName,
-)
+from flowprep.learn.config import ClipSpec, StackName
 from tests.learn.clips.samples import FLOW, MIRRORED, RESAMPLED, RGB, SLICE, taken
 
 
@@ -93,6 +90,39 @@ def test_the_magnitude_is_a_third_channel(dataset: FlowDataset, crop: Crop, form
     np.testing.assert_allclose(levels[2], (lengths / bound_px * 127.5 - 0.5) / 128, atol=1e-5)
 
 
+@pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
+@pytest.mark.parametrize("has_magnitude", [False, True], ids=["", "magnitude"])
+def test_a_stack_in_groups_has_all_x_before_all_y(
+    dataset: FlowDataset, has_magnitude: bool, crop: Crop
+) -> None:
+    video, indices = dataset.videos[0], [3, 4, 5, 6]
+    given = dataclasses.replace(taken(FLOW), has_magnitude=has_magnitude)
+    grouped = dataclasses.replace(FLOW, channel_order="grouped")
+    usual = load_clip(dataset, video, indices, crop, FLOW, given)
+
+    found = load_clip(dataset, video, indices, crop, grouped, given)
+
+    assert found.shape == usual.shape == given.shape(32)
+    num = 2 + has_magnitude
+    order = [num * field + channel for channel in range(num) for field in range(4)]
+    assert order[:5] == ([0, 3, 6, 9, 1] if has_magnitude else [0, 2, 4, 6, 1])
+    assert np.array_equal(found, usual[order])
+    assert not np.array_equal(found, usual)
+
+
+@pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
+def test_each_stack_along_time_has_all_x_before_all_y(dataset: FlowDataset, crop: Crop) -> None:
+    video, indices = dataset.videos[0], [3, 4, 5, 6, 7, 8]
+    given = ClipInput("flow", "flow", "volume", 2, 3, stack_length=3)
+    usual = load_clip(dataset, video, indices, crop, FLOW, given)  # (6, 2, H, W)
+    grouped = dataclasses.replace(FLOW, channel_order="grouped")
+
+    found = load_clip(dataset, video, indices, crop, grouped, given)
+
+    assert np.array_equal(found, usual[[0, 2, 4, 1, 3, 5]])
+    assert not np.array_equal(found, usual)
+
+
 def test_only_flow_has_a_magnitude() -> None:
     with pytest.raises(ConfigError, match="has_magnitude is for stream flow; with stream rgb"):
         ClipInput("rgb", "rgb", "stack", 1, has_magnitude=True)
@@ -106,6 +136,28 @@ def test_an_rgb_clip_is_what_the_transforms_make(
     video = dataset.videos[2]
     found = load_clip(dataset, video, [13, 4], crop, RGB, taken(RGB, form))
     np.testing.assert_array_equal(found, composed(dataset, video, [13, 4], crop, RGB, form))
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+@pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
+def test_fovea_and_context_show_the_center_and_all_at_half_the_resolution(
+    dataset: FlowDataset, crop: Crop, stream: Any
+) -> None:
+    video = dataset.videos[0]
+    clip = dataclasses.replace({"rgb": RGB, "flow": FLOW}[stream], num_frames=1)
+    whole = load_clip(dataset, video, [3], crop, clip, taken(clip))
+    parts = {name: dataclasses.replace(taken(clip), view=name) for name in ("fovea", "context")}
+    views = {name: load_clip(dataset, video, [3], crop, clip, one) for name, one in parts.items()}
+    assert views["fovea"].shape == views["context"].shape == (len(whole), 16, 16)
+    # A resampled picture is rounded to levels before its center is cut out, or after.
+    atol = 0.02 if stream == "rgb" else 1e-4
+    np.testing.assert_allclose(views["fovea"], whole[:, 8:24, 8:24], atol=atol)
+    small = dataclasses.replace(clip, crop_px=16)
+    context = load_clip(dataset, video, [3], crop, small, taken(small))
+    np.testing.assert_allclose(views["context"], context, atol=1e-6)
+    # It is all of the crop, and mirrored with it.
+    halved = whole.reshape(-1, 16, 2, 16, 2).mean((2, 4))
+    assert np.abs(views["context"] - halved).mean() < 0.25 * np.abs(halved - halved.mean()).mean()
 
 
 @pytest.mark.parametrize("name", ["tsn", "unit", "mmaction2"])

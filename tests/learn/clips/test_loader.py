@@ -21,9 +21,7 @@ from flowprep.errors import ConfigError, DatasetError, TrainingError
 from flowprep.learn.clips.loader import loader_options
 from flowprep.learn.clips.streaming import StreamedClips, streaming_loader
 from flowprep.learn.clips.training import TrainingClips, training_loader
-from flowprep.learn.config import (
-    TrainConfig,
-)
+from flowprep.learn.config import TrainConfig
 from flowprep.machine import usable_cores
 from tests.learn.clips.samples import CONFIG, FLOW, batches, taken
 

@@ -18,10 +18,8 @@ from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips import transforms
 from flowprep.learn.clips.training import TrainingClips, training_loader
-from flowprep.learn.config import (
-    AugmentSpec,
-    TrainConfig,
-)
+from flowprep.learn.config import TrainConfig
+from flowprep.learn.training_specs import AugmentSpec
 from tests.learn.clips.samples import BOTH, CONFIG, FLOW, batches, taken
 
 

@@ -22,8 +22,9 @@ from flowprep.learn.clip_inputs import NormalizationName
 from flowprep.learn.clips import indices as clip_indices
 from flowprep.learn.clips import transforms
 from flowprep.learn.clips.transforms import Crop, crop_flow, crop_frames, flip_flow, flip_frames
-from flowprep.learn.config import AugmentSpec, ClipSpec
+from flowprep.learn.config import ClipSpec
 from flowprep.learn.normalizations import NORMALIZATIONS
+from flowprep.learn.training_specs import AugmentSpec
 from flowprep.synthetic import Layer, Motion, Scene, action_scene, write_video
 from tests.learn.clips.samples import view_indices
 
@@ -471,6 +472,11 @@ FLOW_FORMULAS = {
     "tsn-resnet": lambda q: (q / 255 - 0.5) / 0.226,
     "mmaction2": lambda q: (q - 128) / 128,
     "pytorch-i3d": lambda q: q / 255 * 2 - 1,
+    # 16 px + 128 of a bound of 8 px, minus 128: 127.5 px / 8 scaled by 128 / 127.5.
+    "lrcn": lambda q: (q / 127.5 - 1) * 128,
+    "c3d": lambda q: q / 127.5 - 1,
+    "mmaction2-c3d": lambda q: q / 127.5 - 1,
+    "deepvideo": lambda q: q / 127.5 - 1,
 }
 RGB_FORMULAS = {
     "unit": lambda q: q / 127.5 - 1,
@@ -486,6 +492,10 @@ RGB_FORMULAS = {
     "tsn-resnet": lambda q: (q / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
     "mmaction2": lambda q: (q - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375],
     "pytorch-i3d": lambda q: q / 255 * 2 - 1,
+    "lrcn": lambda q: q - [128.68, 116.779, 103.939],
+    "c3d": lambda q: q[..., ::-1] - [90, 98, 102],
+    "mmaction2-c3d": lambda q: q - [104, 117, 128],
+    "deepvideo": lambda q: q - 117,
 }
 
 

@@ -7,8 +7,6 @@ arithmetic of the rows above: a base network and what its wrapper adds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import torch
@@ -18,37 +16,8 @@ from flowprep.learn.create import create_model
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.networks import NETWORKS
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A network as it was published, and its figures. None is a figure that no source has."""
-
-    network: str
-    stream: StreamName
-    num_classes: int
-    crop_px: int = 224
-    parameters: int | None = None
-    millions: float | None = None
-    """Parameters that the source rounds, in millions."""
-    gmacs: float | None = None
-    """Multiply-adds of one view, in billions."""
-    digits: int = 2
-    """Digits after the point of rounded figures."""
-    tensors: tuple[int, int] | None = None
-    """Tensors of the state dict, with and without `num_batches_tracked`."""
-    shapes: Shapes = field(default_factory=dict)
-    num_frames: int | None = None
-    num_segments: int | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        parts = [f"{self.network} {self.stream} {self.crop_px} px {self.num_classes} classes"]
-        parts += [f"{self.num_frames} frames"] if self.num_frames else []
-        parts += [f"{self.num_segments} segments"] if self.num_segments else []
-        return " ".join([*parts, *(f"{name}={value}" for name, value in self.options.items())])
+from tests.learn.models.figure_row import Row
+from tests.learn.models.recurrent_figures import RECURRENT
 
 
 def resnet_tensors(*depths: int, convs: int) -> tuple[int, int]:
@@ -69,6 +38,14 @@ VGG16_CONV_GMACS = {"rgb": 76.7 / 5, "flow": 79.2 / 5}
 
 def vgg16_gmacs(stream: str, num_classes: int) -> float:
     return VGG16_CONV_GMACS[stream] + (25088 * 4096 + 4096 * 4096 + 4096 * num_classes) / 1e9
+
+
+def linear(before: int, after: int) -> int:
+    """Parameters of a fully connected layer."""
+    return before * after + after
+
+
+STREAMS: tuple[StreamName, ...] = ("flow", "rgb")
 
 
 def non_local_parameters(channels: int, kind: str = "embedded-gaussian") -> int:
@@ -118,6 +95,21 @@ IMAGES = [
         digits=1,
         tensors=(32, 32),
         shapes={"features.0.weight": (64, 20, 3, 3)},
+    ),
+    # torchvision's weights (models/alexnet.py, googlenet.py).
+    Row("alexnet", "rgb", 1000, parameters=61_100_840, gmacs=0.71, tensors=(16, 16)),
+    Row(
+        "googlenet",
+        "rgb",
+        1000,
+        parameters=6_624_904,
+        gmacs=1.50,
+        tensors=(6 * 57 + 2, 5 * 57 + 2),
+        shapes={
+            "conv1.conv.weight": (64, 3, 7, 7),
+            "inception3a.branch2.1.conv.weight": (128, 96, 3, 3),
+            "inception5b.branch4.1.bn.running_var": (128,),
+        },
     ),
     # Cadene/pretrained-models.pytorch, bninception.py; with the flow of tsn-pytorch.
     Row(
@@ -330,7 +322,303 @@ VOLUMES = [
     Row("resnext101-3d", "flow", 400, 112, gmacs=33.86, num_frames=64),
 ]
 
-ROWS = [*IMAGES, *SEGMENTS, *VOLUMES]
+VGG16_TOWERS = (134_674_341, 134_684_133)
+"""Of frames and of flow, 101 classes."""
+VGG16_MAPS = 14_714_688 + (20 - 3) * 64 * 9
+"""The convolutions of the flow's tower alone: torchvision's, and a wider first one."""
+FC6_AND_ABOVE = VGG16_TOWERS[1] - VGG16_MAPS
+FUSION_CONV3D = 14_156_288
+CNN_M_TOWERS = (90_627_813, 90_707_781)
+
+BOTH = [
+    # feichtenhofer/twostreamfusion, cnn_ucf101_fusion.m: 5 frames.
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=283_514_762,
+        gmacs=76.7 + 79.2 + 13.9 + 0.24,
+        digits=1,
+        tensors=(66, 66),
+        shapes={
+            "fusion.relu5_3.conv.weight": (512, 1024, 3, 3, 3),
+            "fusion.relu5_3.conv.bias": (512,),
+            "spatial.features.0.weight": (64, 3, 3, 3),
+            "temporal.features.0.weight": (64, 20, 3, 3),
+            "spatial.classifier.6.weight": (101, 4096),
+            "temporal.classifier.6.weight": (101, 4096),
+        },
+    ),
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=163_555_109,
+        tensors=(60, 60),
+        options={"towers": 1},
+    ),
+    # The arithmetic of the towers above.
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=VGG16_TOWERS[0] + VGG16_MAPS,
+        options={"towers": 1, "fusion": "sum"},
+    ),
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=VGG16_TOWERS[0] + VGG16_MAPS + 512 * 49 * 4096,
+        options={"towers": 1, "fusion": "concat"},
+    ),
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=sum(VGG16_TOWERS) - 2 * FC6_AND_ABOVE + (512 * 512 + 1) * 101,
+        options={"towers": 1, "fusion": "bilinear"},
+    ),
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=sum(CNN_M_TOWERS) + (2 * 512 + 1) * 512 + (2 * 101 + 1) * 101,
+        options={"fusion": "conv", "backbone": "cnn-m-2048", "fusion_layers": "relu5,fc8"},
+    ),
+    # A ResNet-50 of 101 classes has 23,714,981 parameters; the flow's sees 17 channels more.
+    Row(
+        "two-stream-fusion",
+        "both",
+        101,
+        parameters=2 * 23_714_981 + 17 * 64 * 49 + 27 * 2048 * 2 * 2048 + 2048,
+        tensors=(2 * R50[0] + 2, 2 * R50[1] + 2),
+        options={"backbone": "resnet50"},
+    ),
+]
+
+GOOGLENET = 6_624_904 - linear(1024, 1000)
+ALEXNET_MAPS = 61_100_840 - linear(256 * 36, 4096) - linear(4096, 4096) - linear(4096, 1000)
+
+OVER_TIME = [
+    # Ng et al. 2015, section 3.1. Pooled maps go through VGG-16's own two layers: its parameters,
+    # and its convolutions for each frame.
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=134_674_341,
+        gmacs=30 * VGG16_CONV_GMACS["rgb"] + vgg16_gmacs("rgb", 101) - VGG16_CONV_GMACS["rgb"],
+        digits=0,
+        options={"backbone": "vgg16"},
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=GOOGLENET + linear(1024, 4096) + linear(4096, 4096) + linear(4096, 101),
+        gmacs=120 * 1.498,
+        digits=0,
+        num_frames=120,
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        1000,
+        parameters=61_100_840,
+        gmacs=30 * 0.71419 - 29 * 4096 * 1000 / 1e9,  # one classifier for all frames
+        options={"pooling": "late", "backbone": "alexnet"},
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=61_100_840 - linear(4096, 1000) + linear(4096, 101),
+        options={"pooling": "slow", "backbone": "alexnet"},
+    ),
+    # 5 windows of 30 frames, and 23 of 120.
+    *(
+        Row(
+            "frame-pooling",
+            "rgb",
+            101,
+            parameters=61_100_840 - linear(4096, 1000) + linear(windows * 4096, 101),
+            shapes={"fc.weight": (101, windows * 4096)},
+            num_frames=num_frames,
+            options={"pooling": "local", "backbone": "alexnet"},
+        )
+        for num_frames, windows in ((30, 5), (120, 23))
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=ALEXNET_MAPS
+        + linear(256 * 10 * 3 * 3, 256)
+        + linear(256 * 36, 4096)
+        + linear(4096, 4096)
+        + linear(4096, 101),
+        shapes={"time.weight": (256, 256, 10, 3, 3)},
+        options={"pooling": "time-conv", "backbone": "alexnet"},
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=GOOGLENET + linear(1024, 101),
+        options={"pooling": "mean"},
+    ),
+    Row(
+        "frame-pooling",
+        "rgb",
+        101,
+        parameters=GOOGLENET + linear(30 * 1024, 4096) + linear(4096, 101),
+        options={"pooling": "concat"},
+    ),
+    # Section 3.2: five layers of 512, over GoogLeNet's 1024 numbers and AlexNet's 4096.
+    Row("cnn-lstm", "rgb", 101, parameters=GOOGLENET + 11_554_816 + linear(512, 101)),
+    Row(
+        "cnn-lstm",
+        "rgb",
+        101,
+        parameters=61_100_840 - linear(4096, 1000) + 17_846_272 + linear(512, 101),
+        num_frames=120,
+        options={"backbone": "alexnet"},
+    ),
+    # LisaAnne/lisa-caffe-public, train_test_lstm_*.prototxt. Its multiply-adds, 19.04 G, leave out
+    # the LSTM. Flow with its magnitude has three channels too.
+    *(
+        Row(
+            "lrcn",
+            stream,
+            101,
+            227,
+            parameters=65_422_309,
+            gmacs=19.04 + 16 * 4 * 256 * (4096 + 256) / 1e9,
+            tensors=(18, 18),
+            shapes={
+                "conv1.weight": (96, 3, 7, 7),
+                "conv2.weight": (384, 48, 5, 5),
+                "conv4.weight": (512, 256, 3, 3),
+                "fc6.weight": (4096, 384 * 6 * 6),
+                "lstm.weight_ih_l0": (1024, 4096),
+                "fc8.weight": (101, 256),
+            },
+        )
+        for stream in STREAMS
+    ),
+]
+
+DEEPVIDEO_FC = {"fc7.weight": (4096, 4096), "fc8.weight": (487, 4096)}
+
+C3D_BN_PARAMETERS = (
+    27 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 3 * 512 * 512)
+    + (8192 + 4096) * 4096
+    + 2 * (64 + 128 + 2 * 256 + 4 * 512 + 2 * 4096)  # batch norms
+    + 4096 * 400
+    + 400
+)
+
+HISTORY = [
+    # Karpathy et al. 2014, figures 1 and 2, with paddings that give the stated map of 7 x 7 x 256.
+    Row(
+        "deepvideo",
+        "rgb",
+        487,
+        170,
+        parameters=73_908_071,
+        gmacs=1.27,
+        tensors=(16, 16),
+        shapes={"trunk.conv1.weight": (96, 3, 11, 11), "fc6.weight": (4096, 12544), **DEEPVIDEO_FC},
+        options={"fusion": "single"},
+    ),
+    Row(
+        "deepvideo",
+        "rgb",
+        487,
+        170,
+        parameters=74_221_703,
+        gmacs=2.29,
+        tensors=(16, 16),
+        shapes={"trunk.conv1.weight": (96, 30, 11, 11)},
+        options={"fusion": "early"},
+    ),
+    Row(
+        "deepvideo",
+        "rgb",
+        487,
+        170,
+        parameters=125_288_295,
+        gmacs=2.53,
+        tensors=(16, 16),
+        shapes={"fc6.weight": (4096, 2 * 12544)},
+        options={"fusion": "late"},
+    ),
+    Row(
+        "deepvideo",
+        "rgb",
+        487,
+        170,
+        parameters=75_511_751,
+        gmacs=4.59,
+        tensors=(16, 16),
+        shapes={
+            "trunk.conv1.weight": (96, 3, 4, 11, 11),
+            "trunk.conv2.weight": (256, 96, 2, 5, 5),
+            "trunk.conv3.weight": (384, 256, 2, 3, 3),
+            "fc6.weight": (4096, 12544),
+        },
+        options={"fusion": "slow"},
+    ),
+    Row(
+        "deepvideo",
+        "rgb",
+        487,
+        178,
+        parameters=129_035_495,
+        gmacs=0.76,
+        tensors=(26, 26),
+        shapes={"fovea.conv5.bias": (256,), "context.conv1.weight": (96, 3, 11, 11)},
+        options={"fusion": "multiresolution"},
+    ),
+    # facebookarchive/C3D's prototxt of Sports-1M; DavideA/c3d-pytorch.
+    Row(
+        "c3d",
+        "rgb",
+        487,
+        112,
+        parameters=79_991_015,
+        gmacs=38.55,
+        tensors=(22, 22),
+        shapes={
+            "conv1a.weight": (64, 3, 3, 3, 3),
+            "conv2a.weight": (128, 64, 3, 3, 3),
+            "conv3a.weight": (256, 128, 3, 3, 3),
+            "conv3b.weight": (256, 256, 3, 3, 3),
+            "conv4a.weight": (512, 256, 3, 3, 3),
+            "conv4b.weight": (512, 512, 3, 3, 3),
+            "conv5a.weight": (512, 512, 3, 3, 3),
+            "conv5b.weight": (512, 512, 3, 3, 3),
+            "fc6.weight": (4096, 8192),
+            "fc7.weight": (4096, 4096),
+            "fc8.weight": (487, 4096),
+        },
+    ),
+    Row(
+        "c3d",
+        "rgb",
+        101,
+        112,
+        parameters=78_409_573,
+        tensors=(22, 22),
+        shapes={"fc6.weight": (4096, 8192)},
+        options={"pool5": "padded"},
+    ),
+    # Carreira and Zisserman 2017, table 1, cut the parameters to 79 M.
+    Row("c3d-bn", "rgb", 400, 112, parameters=C3D_BN_PARAMETERS, tensors=(62, 52)),
+]
+
+ROWS = [*IMAGES, *SEGMENTS, *VOLUMES, *BOTH, *RECURRENT, *OVER_TIME, *HISTORY]
 
 
 def make(row: Row) -> ClipModel:

@@ -120,3 +120,18 @@ def test_a_single_task_learns() -> None:
 
     assert isinstance(model.model.fc, nn.Linear)
     assert loss.item() > 0
+
+
+def test_answers_are_joined_task_by_task() -> None:
+    model = small()
+    answers = torch.randn(2, 4, 8)
+    base = model.model
+    base.answer = lambda features: answers  # type: ignore[method-assign]
+    base.join_answers = lambda logits: logits.softmax(2).mean(1).log()  # type: ignore[method-assign]
+
+    while_training = model.train()(torch.randn(2, 4, 32, 32))
+    assert [one.shape for one in while_training] == [(2, 4, 3), (2, 4, 5)]
+
+    first, second = model.eval()(torch.randn(2, 4, 32, 32))
+    torch.testing.assert_close(first.exp(), answers[..., :3].softmax(2).mean(1))
+    torch.testing.assert_close(second.exp(), answers[..., 3:].softmax(2).mean(1))

@@ -32,6 +32,21 @@ def blob(values: NDArray[Any], style: Style = "packed") -> bytes:
     return bytes_field(5, values.astype("<f4").tobytes()) + shape
 
 
+def c3d_blob(values: NDArray[Any]) -> bytes:
+    """Returns a blob of facebookarchive/C3D's Caffe (v1.0), with gradients, which nobody reads."""
+    sides = (1,) * (5 - values.ndim) + values.shape
+    before = b"".join(number_field(1 + place, side) for place, side in enumerate(sides))
+    data = values.astype("<f4").tobytes()
+    return before + bytes_field(6, data) + bytes_field(7, data[::-1])
+
+
+def c3d_caffemodel(layers: Mapping[str, Blobs]) -> bytes:
+    """Returns a file of C3D's Caffe: name -> values."""
+    return bytes_field(1, b"net") + b"".join(
+        layer(name, "", map(c3d_blob, blobs), is_v1=True) for name, blobs in layers.items()
+    )
+
+
 def layer(name: str, kind: str, blobs: Iterable[bytes], *, is_v1: bool = False) -> bytes:
     """Returns the field of one layer. `blobs` are messages."""
     if is_v1:

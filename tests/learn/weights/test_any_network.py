@@ -55,6 +55,9 @@ def test_rgb_weights_begin_the_flow_network(name: str) -> None:
     found = match(bare(name, "rgb", 7).state_dict(), flow)
 
     assert found.fits
+    if flow.inputs[0].has_magnitude:  # three channels, as frames have
+        assert not conversions(found, "cross-modality")
+        return
     assert not found.missing.keys() & set(conversions(found, "cross-modality"))
     (first,) = conversions(found, "cross-modality")
     assert first == next(tensor for tensor, value in fresh.items() if value.dim() >= 4)
@@ -196,3 +199,26 @@ def test_flow_of_three_channels_takes_rgb_as_it_is(tmp_path: Path) -> None:
     assert torch.equal(three.conv1.weight, state["conv1.weight"])
     mean = state["conv1.weight"].mean(1, keepdim=True).expand(-1, 12, -1, -1)
     assert torch.equal(twelve.conv1.weight, mean)
+
+
+@pytest.mark.parametrize("pooling", ["conv", "late", "time-conv", "mean", "concat"])
+def test_image_weights_begin_pooling_over_frames(pooling: str) -> None:
+    state = bare("resnet18", "rgb", 1000).state_dict()
+    model = bare("frame-pooling", "flow", backbone="resnet18", pooling=pooling)
+
+    found = match(state, model)
+
+    assert found.fits
+    base = {name for name in model.state_dict() if name.startswith("base.")}
+    assert found.filled.keys() == base
+    assert conversions(found, "cross-modality") == ["base.conv1.weight"]
+
+
+def test_image_weights_begin_an_lstm_over_frames() -> None:
+    model = bare("cnn-lstm", "flow", backbone="vgg16")
+
+    found = match(bare("vgg16", "rgb", 1000).state_dict(), model)
+
+    assert found.fits
+    assert {name.split(".")[0] for name in found.missing} == {"lstm", "fc"}
+    assert "base.classifier.3.weight" in found.filled
