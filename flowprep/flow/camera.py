@@ -242,7 +242,9 @@ def _motions(start: Points, end: Points, size: tuple[int, int]) -> Iterator[tupl
         rough, _ = cv2.findHomography(
             start[left], end[left], cv2.USAC_MAGSAC, INLIER_PX, None, _MAX_SEARCHES, _CONFIDENCE
         )
-        matrix = None if rough is None else _refine(rough, start, end, size)
+        if rough is None:
+            return
+        matrix = _refine(np.asarray(rough, np.float64), start, end, size)
         if matrix is None:
             return
         misses = _misses(matrix, start, end)

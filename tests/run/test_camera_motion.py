@@ -14,6 +14,7 @@ import pytest
 import flowprep
 from flowprep import ExtractConfig, FlowSpec, RunOptions, open_dataset
 from flowprep.config import DecodeSpec, EncodeSpec, Resize
+from flowprep.dataset.describe import describe_dataset
 from flowprep.dataset.metadata import VideoMetadata
 from flowprep.dataset.verify import verify_dataset
 from flowprep.dataset.verify_video import _check_homographies
@@ -80,6 +81,12 @@ def test_the_homography_of_each_pair_is_stored(warped: Path) -> None:
     still = dataset.metadata("still").homographies
     assert still == [IDENTITY] * 8
     assert "camera_motion" in dataset.metadata("all").config["flow"]  # type: ignore[index]
+
+
+def test_the_description_says_it(warped: Path, plain: Path) -> None:
+    line = "  camera      its motion is taken out"
+    assert line in describe_dataset(warped).summary().splitlines()
+    assert line not in describe_dataset(plain).summary().splitlines()
 
 
 def test_a_note_counts_the_pairs_that_are_left_plain(warped: Path) -> None:
