@@ -171,7 +171,10 @@ class Layer:
     from which flow is computed, stay as they are. None leaves the texture's colors."""
 
     def matrix(self, t: float) -> Matrix:
-        """Returns the (3, 3) float64 matrix from the layer's coordinates to the screen's at t."""
+        """Returns the (3, 3) float64 matrix from the layer's coordinates to the screen's at t.
+
+        The camera of a scene moves the screen besides.
+        """
         return _product(self.motions, t)
 
 
@@ -305,7 +308,8 @@ class Scene:
         return owner
 
     def _matrix(self, layer: Layer, t: float) -> Matrix:
-        return _product((*self.camera, *layer.motions), t)
+        matrix = layer.matrix(t)
+        return _product(self.camera, t) @ matrix if self.camera else matrix
 
     def _window(self, layer: Layer, matrix: Matrix) -> tuple[slice, slice] | None:
         """Returns the rows and columns that the layer can touch. None if it is out of the frame."""

@@ -20,6 +20,7 @@ from flowprep.errors import ConfigError
 from flowprep.flow.consistency import consistency_error, warp_error
 from flowprep.flow.homography import Homography, inverse, with_camera_motion
 from flowprep.look.color import error_ramp, error_to_color, gray_ramp, levels_to_color
+from flowprep.look.panel_names import CAMERA
 from flowprep.look.render import RGB, Panel, Ramp, draw_arrows, fit
 from flowprep.look.sources import FlowSource
 
@@ -64,12 +65,12 @@ def check_panels(source: FlowSource, panels: Sequence[str], direction: Direction
             f"{source.name} has no {direction} flow; it has {', '.join(source.directions)}"
         )
     for name in panels:
-        if name == "camera" and source.homographies is None:
+        if name == CAMERA and source.homographies is None:
             raise ConfigError(
                 f"panels camera needs flow that is freed of the camera's motion, and {source.name} "
                 "has flow with it; leave the panel out, or extract with --camera-motion homography"
             )
-        if name in ("rgb", "arrows", "warp", "camera") and not source.has_rgb:
+        if name in ("rgb", "arrows", "warp", CAMERA) and not source.has_rgb:
             raise ConfigError(
                 f"panels {name} needs RGB frames, and {source.name} was extracted without them; "
                 "leave the panel out, or extract with --rgb"
@@ -87,7 +88,7 @@ def moments(
     step = source.spec.step
     grid, aim = (0, step) if direction == "forward" else (step, 0)
     reverse: Direction = "backward" if direction == "forward" else "forward"
-    with_frame = not {"rgb", "arrows", "warp", "camera"}.isdisjoint(panels)
+    with_frame = not {"rgb", "arrows", "warp", CAMERA}.isdisjoint(panels)
     for begin in range(0, len(fields), _CHUNK):
         chunk = list(fields[begin : begin + _CHUNK])
         # The fields of a sheet are far apart, so they are read one by one.
@@ -135,13 +136,13 @@ def paint(
         plane = fit(np.ascontiguousarray(levels[..., 0 if panel == "x" else 1]), size)
         return np.asarray(cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB), np.uint8)
     flow = dequantize(levels, spec)
-    if panel == "camera":
+    if panel == CAMERA:
         assert moment.frame is not None
         if moment.camera is None:
             gray = cv2.cvtColor(fit(moment.frame, size), cv2.COLOR_RGB2GRAY)
             return np.asarray(cv2.cvtColor(gray // 2, cv2.COLOR_GRAY2RGB), np.uint8)
         flow, arrows = with_camera_motion(0 * flow, moment.camera), 1.0
-    if panel in ("arrows", "camera"):
+    if panel in ("arrows", CAMERA):
         assert moment.frame is not None
         return draw_arrows(
             fit(moment.frame, size),
@@ -177,7 +178,7 @@ def legend(panel: str, spec: FlowSpec, max_flow_px: float, arrows: float) -> Pan
     if panel == "arrows":
         note = "as long as the flow" if arrows == 1 else f"{arrows:g} times the flow"
         return Panel("arrows", note=note)
-    if panel == "camera":
+    if panel == CAMERA:
         return Panel("camera, taken out", note="dark, no arrows: not found, flow is plain")
     if panel == "consistency":
         ramp = Ramp(error_ramp(), "0", f"{CONSISTENCY_PX:g} px", "leaves the frame")

@@ -22,7 +22,7 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.look.film import FILM_SUFFIXES, check_folder, write_film, write_picture
 from flowprep.look.findings.statistics import CameraSummary
-from flowprep.look.panel_names import PANELS
+from flowprep.look.panel_names import CAMERA, PANELS
 from flowprep.look.panels import (
     ARROW_SPACING_PX,
     Moment,
@@ -68,10 +68,11 @@ class DrawingSpec:
 
     def __post_init__(self) -> None:
         for name in self.panels or ():
-            if name not in PANELS:
-                close = get_close_matches(name, PANELS, 1)
+            names = (*PANELS, CAMERA)
+            if name not in names:
+                close = get_close_matches(name, names, 1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                raise ConfigError(f"panels must be of {', '.join(PANELS)}, got {name!r}{hint}")
+                raise ConfigError(f"panels must be of {', '.join(names)}, got {name!r}{hint}")
         if self.panels is not None and not self.panels:
             raise ConfigError(f"panels must name one or more of {', '.join(PANELS)}, got none")
         check_choice("direction", self.direction, Direction)
