@@ -155,8 +155,8 @@ def test_segments_give_the_same_bytes(
         encode=EncodeSpec(**encode),  # type: ignore[arg-type]
     )
     for name in ("all", "cut"):
-        outs = [tmp_path / f"{name}-{number}" for number in (0, 2)]
-        for out, segment_frames in zip(outs, (0, 2), strict=True):
+        outs = [tmp_path / f"{name}-{number}" for number in (0, 1)]
+        for segment_frames, out in enumerate(outs):
             run(videos / f"{name}.mp4", out, config, segment_frames)
         logs = "".join(path.read_text() for path in outs[1].glob("logs/*.log"))
         assert "cut into" in logs
