@@ -50,7 +50,11 @@ urls_option, links_option = reach_options("Input")
     group="What to explain",
     help="The class. By default it is the one that the networks find most probable.",
 )
-@dataclass_options(ExplainSpec, "What to explain")
+@dataclass_options(
+    ExplainSpec,
+    "What to explain",
+    names={"num_clips": "clips", "num_crops": "crops", "num_moments": "moments"},
+)
 @seeing_output_options
 @urls_option
 @links_option

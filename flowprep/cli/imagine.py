@@ -63,7 +63,7 @@ def imagine(
     """Find the flow or frames that a network takes for a class with the most certainty.
 
     The search begins with noise and climbs. Changes from pixel to pixel cost something, so that the
-    result is a picture. Changes over time cost much for slow motion, and nothing for fast motion.
+    result is a picture. Changes over time cost much for slow motion, and little for fast motion.
     No data set is needed.
 
     \b

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,7 +160,7 @@ class Explainer:
         """
         name = os.fspath(source)
         if key is not None:
-            with open_dataset(name) as dataset:
+            with closing(open_dataset(name)) as dataset:
                 self._check(dataset)
                 datasets = [dataset] * len(self._predictor.checkpoints)
                 yield self._explain(f"{name} {key}", datasets, key)

@@ -2,16 +2,18 @@
 
     x* = argmax_x  a_c(x) - sum of kappa ((dx/dx)^2 + (dx/dy)^2) + chi (dx/dt)^2
 
-a_c is the class's score before the softmax. kappa is the weight of changes in space, chi of those
-in time: a high chi gives slow motion, and none gives fast motion. |x| is at most the limit of data.
-Source: Feichtenhofer, Pinz, Wildes and Zisserman, What Have We Learned from Deep Representations
-for Action Recognition? (CVPR 2018), section 3.
+a_c is the class's score: its log-odds against all other classes, or its logit where a video may
+have several classes. kappa is the weight of changes in space, chi of those in time: a high chi
+gives slow motion, and a low one gives fast motion. |x| is at most the limit of data. Source:
+Feichtenhofer, Pinz, Wildes and Zisserman, What Have We Learned from Deep Representations for Action
+Recognition? (CVPR 2018), section 3.
 
-The paper divides a_c by its largest value over a data set and by the size of the layer's window.
-Here no data set is needed: the gradient of a_c is divided by its root mean square at every step, so
-that the weights mean the same for every network. A video is a sum of pictures of all sizes, each
-half as large as the next: all are climbed together, so that motion of the whole is found as well as
-detail. The weights, this sum, the optimizer and the small shifts before each step are ours.
+The paper takes the logit alone, which other classes may well exceed, and divides it by its largest
+value over a data set. Here no data set is needed: the gradient of a_c is divided by its root mean
+square at every step, so that the weights mean the same for every network. A video is a sum of
+pictures of all sizes, each half as large as the next: all are climbed together, so that motion of
+the whole is found as well as detail. The weights, this sum, the optimizer and the small shifts
+before each step are ours.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ __all__ = [
 ]
 
 _SPACE_WEIGHT = 20.0
-_TIME_WEIGHTS: dict[MotionName, float] = {"slow": 20.0, "fast": 0.0}
+_TIME_WEIGHTS: dict[MotionName, float] = {"slow": 20.0, "fast": 1.0}
 _LEARNING_RATE = 0.005
 # Of the noise from which a video begins, and the largest shift, as a share of its side.
 _NOISE = 0.002
@@ -93,7 +95,7 @@ def imagine(
     inputs = _video_inputs(checkpoint, model, head)
     has_time = max(shape[0] * shape[1] for shape in inputs.shapes.values()) > 1
     motions = spec.motions if has_time else spec.motions[:1]
-    ascent = _Ascent(model, inputs, place, spec, target)
+    ascent = _Ascent(model, inputs, place, spec, target, is_multilabel=head.is_multilabel)
     found = []
     for (label, name), motion in itertools.product(zip(labels, class_names, strict=True), motions):
         video, logits = ascent.climb(label, _TIME_WEIGHTS[motion])
@@ -148,8 +150,11 @@ class _Ascent:
         head: int,
         spec: ImagineSpec,
         device: torch.device,
+        *,
+        is_multilabel: bool,
     ) -> None:
         self._model, self._inputs, self._head = model, inputs, head
+        self._is_multilabel = is_multilabel
         self._spec, self._device = spec, device
 
     def climb(self, label: int, time_weight: float) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -176,7 +181,10 @@ class _Ascent:
             logits = self._logits(
                 {stream: values.roll(shift, (-2, -1)) for stream, values in video.items()}
             )
-            gradients = torch.autograd.grad(logits[label], list(video.values()))
+            score = logits[label]
+            if not self._is_multilabel:
+                score = score - _without(logits, label).logsumexp(0)
+            gradients = torch.autograd.grad(score, list(video.values()))
             optimizer.zero_grad()
             for values, gradient in zip(sums.values(), gradients, strict=True):
                 size = gradient.square().mean().sqrt().clamp(min=1e-20)
@@ -191,6 +199,12 @@ class _Ascent:
     def _logits(self, video: Mapping[str, torch.Tensor]) -> torch.Tensor:
         with traceable(self._model):
             return forward_clips(self._model, self._model, self._inputs.clips(video))[self._head][0]
+
+
+def _without(logits: torch.Tensor, label: int) -> torch.Tensor:
+    """Returns the logits (K - 1,) of the other classes; a single class is against a logit of 0."""
+    others = torch.cat([logits[:label], logits[label + 1 :]])
+    return others if len(others) else logits.new_zeros(1)
 
 
 def _sides(side: int) -> list[int]:

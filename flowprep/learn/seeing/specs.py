@@ -11,7 +11,7 @@ from flowprep.errors import ConfigError
 __all__ = ["ExplainSpec", "FilmName", "ImagineSpec", "MotionName"]
 
 MotionName = Literal["slow", "fast"]
-"""`slow`: changes over time cost much. `fast`: they cost nothing."""
+"""`slow`: changes over time cost much. `fast`: they cost little."""
 FilmName = Literal["mp4", "gif", "webp"]
 
 
@@ -20,7 +20,7 @@ class ImagineSpec:
     """How inputs are found that please a class."""
 
     motion: Literal["slow", "fast", "both"] = "both"
-    """`slow`: changes over time cost much. `fast`: they cost nothing. `both`: one after the
+    """`slow`: changes over time cost much. `fast`: they cost little. `both`: one after the
     other."""
     steps: int = 100
     """Steps of gradient ascent. More steps make clearer pictures."""
