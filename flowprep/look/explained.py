@@ -151,7 +151,7 @@ class _Drawing:
             yield self._with_charts(drawn, frame)
 
     def _title(self) -> str:
-        return one_line(f"{self._explanation.video} · {self._explanation.class_name}")
+        return one_line(f"{self._plain.video.key} · {self._explanation.class_name}")
 
     def _label(self, frame: int) -> str:
         fps = self._plain.video.fps
