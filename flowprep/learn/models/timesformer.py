@@ -136,14 +136,16 @@ class TimeSformer(ClipModel):
         x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (N T, H W, D)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
         if self.attention != "space":
-            patches = x[:, 1:].unflatten(0, (num_clips, frames)) + self.time_embed.unsqueeze(2)
+            patches = torch.unflatten(x[:, 1:], 0, (num_clips, frames)) + self.time_embed.unsqueeze(
+                2
+            )
             # The class tokens of all frames are equal.
             x = torch.cat([x[::frames, :1], patches.flatten(1, 2)], 1)  # (N, 1 + T H W, D)
         near = self._neighborhoods(x.device)
         for block in self.blocks:
             x = block(x, frames, near)
         if self.attention == "space":
-            x = x.unflatten(0, (num_clips, frames)).mean(1)
+            x = torch.unflatten(x, 0, (num_clips, frames)).mean(1)
         features: torch.Tensor = self.norm(x[:, 0])
         return features
 
@@ -151,7 +153,7 @@ class TimeSformer(ClipModel):
         """Returns what the patches attend to in each step of a block; None for all tokens."""
         _, height, width = self.grid
         if self.attention == "local-global":
-            near = (
+            near: tuple[Neighborhood, ...] = (
                 windows(self.grid, (-(-height // 2), -(-width // 2))),
                 lattices(self.grid, (2, 2, 2)),
             )
@@ -174,7 +176,7 @@ class TimeSformer(ClipModel):
         side = math.isqrt(max(0, value.shape[1] - 1))
         if name != "pos_embed" or side in (0, self.grid[1]) or 1 + side**2 != value.shape[1]:
             return None
-        square = value[:, 1:].mT.float().unflatten(2, (side, side))
+        square = torch.unflatten(value[:, 1:].mT.float(), 2, (side, side))
         places = F.interpolate(square, self.grid[1:], mode="nearest").flatten(2).mT
         return torch.cat([value[:, :1].float(), places], 1)
 
@@ -258,7 +260,7 @@ class DividedBlock(Block):
         self, x: torch.Tensor, num_frames: int, near: Sequence[Neighborhood | None]
     ) -> torch.Tensor:
         """Returns the tokens after both attentions."""
-        token, patches = x[:, :1], x[:, 1:].unflatten(1, (num_frames, -1))  # (N, T, H W, D)
+        token, patches = x[:, :1], torch.unflatten(x[:, 1:], 1, (num_frames, -1))  # (N, T, H W, D)
         along_time = patches.transpose(1, 2)  # (N, H W, T, D)
         branch = self.before_last("temporal", along_time.flatten(0, 1))
         patches = patches + branch.view_as(along_time).transpose(1, 2)
