@@ -47,6 +47,7 @@ ROOMS = (
     "flowprep.run",
     "flowprep.exchange",
     "flowprep.learn.clip_inputs",
+    "flowprep.learn.motion_spec",
     "flowprep.learn.network_options",
     "flowprep.learn.normalizations",
     "flowprep.learn.layers",

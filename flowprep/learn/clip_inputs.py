@@ -26,10 +26,12 @@ __all__ = [
     "sees_frames",
 ]
 
-InputStream = Literal["flow", "rgb", "rgb-difference"]
-"""What an input is made of. `rgb-difference`: the differences of neighboring RGB frames (TSN)."""
-StreamName = Literal["flow", "rgb", "rgb-difference", "both"]
-"""What a user chooses. `both` is for networks that take flow and RGB together."""
+InputStream = Literal["flow", "rgb", "rgb-difference", "rgb-pair"]
+"""What an input is made of. `rgb-difference`: the differences of neighboring RGB frames (TSN).
+`rgb-pair`: both neighbors, as levels, for a network that computes their flow."""
+StreamName = Literal["flow", "rgb", "rgb-difference", "both", "motion"]
+"""What a user chooses. `both` is for networks that take flow and RGB together. `motion`: the flow
+that the network computes from RGB frames by itself."""
 ClipForm = Literal["stack", "volume"]
 """`stack`: a clip is (C * L, H, W), with time in the channels. `volume`: it is (C, L, H, W)."""
 ChannelOrder = Literal["interleaved", "grouped"]
@@ -58,6 +60,7 @@ NormalizationName = Literal[
     "c3d",
     "mmaction2-c3d",
     "deepvideo",
+    "timesformer-ssv2",
 ]
 """A published range of numbers; `flowprep.learn.normalizations` has each one's."""
 RecipeName = Literal[
@@ -89,6 +92,13 @@ RecipeName = Literal[
     "c3d",
     "mmaction2-c3d",
     "deepvideo",
+    "timesformer",
+    "timesformer-hr",
+    "timesformer-long",
+    "timesformer-ssv2",
+    "timesformer-ssv2-hr",
+    "timesformer-ssv2-long",
+    "mmaction2-timesformer",
     "slowfast-4x16",
     "slowfast-8x8",
     "mmaction2-slowfast-4x16",
@@ -106,8 +116,8 @@ CropsName = Literal["center", "ten", "whole"]
 TailName = Literal["drop", "last"]
 """What becomes of the frames after the last whole window."""
 
-_CHANNELS: dict[InputStream, int] = {"flow": 2, "rgb": 3, "rgb-difference": 3}
-"""Flow has x and y. RGB and its differences have red, green and blue."""
+_CHANNELS: dict[InputStream, int] = {"flow": 2, "rgb": 3, "rgb-difference": 3, "rgb-pair": 6}
+"""Flow has x and y. RGB and its differences have red, green and blue, a pair has them twice."""
 
 
 def sees_flow(stream: StreamName) -> bool:
@@ -131,8 +141,8 @@ class ClipInput:
     num_frames: int
     """L, the number of flow fields, RGB frames or differences."""
     frame_stride: int = 1
-    """Distance between neighbors, in stored fields or frames. A difference is always that of two
-    consecutive frames."""
+    """Distance between neighbors, in stored fields or frames. A difference or a pair is always that
+    of two consecutive frames."""
     stack_length: int = 1
     """Of a volume: how many consecutive fields, frames or differences lie in the channels at each
     of the L places (Feichtenhofer et al. 2016: ten fields around each of five frames). The stride
@@ -153,7 +163,7 @@ class ClipInput:
         check_choice("form", self.form, ClipForm)
         check_choice("view", self.view, ViewName)
         check_choice("pick", self.pick, PickName)
-        if self.has_magnitude and self.stream != "flow":
+        if self.has_magnitude and self.stream not in ("flow", "rgb-pair"):
             raise ConfigError(
                 f"has_magnitude is for stream flow; with stream {self.stream} it must be False"
             )
@@ -178,13 +188,14 @@ class ClipInput:
         Flow has 2 channels, or 3 with its magnitude; RGB and its differences have 3. A stack has as
         many for each of its fields, frames or differences.
         """
-        channels = _CHANNELS[self.stream] + self.has_magnitude
+        channels = _CHANNELS[self.stream] + (self.has_magnitude and self.stream == "flow")
         return channels * (self.num_frames if self.form == "stack" else self.stack_length)
 
     @property
     def has_stacks(self) -> bool:
         """Whether the channels hold flow fields one after the other, in an order of their own."""
-        return self.stream == "flow" and (self.form == "stack" or self.stack_length > 1)
+        is_flow = self.stream in ("flow", "rgb-pair")
+        return is_flow and (self.form == "stack" or self.stack_length > 1)
 
     @property
     def span(self) -> int:

@@ -33,6 +33,7 @@ __all__ = [
     "r2plus1d_34",
     "r3d_18",
     "recurrent_cnn",
+    "representation_flow",
     "resnet18",
     "resnet34",
     "resnet50",
@@ -42,6 +43,7 @@ __all__ = [
     "rmc3_18",
     "slow",
     "slowfast",
+    "timesformer",
     "tsm",
     "tsn",
     "two_stream_fusion",
@@ -293,3 +295,15 @@ def deepvideo() -> Builder:
     from flowprep.learn.models.deepvideo import DeepVideo
 
     return DeepVideo
+
+
+def representation_flow() -> Builder:
+    from flowprep.learn.models.representation_flow import RepresentationFlowResNet
+
+    return RepresentationFlowResNet
+
+
+def timesformer() -> Builder:
+    from flowprep.learn.models.timesformer import TimeSformer
+
+    return TimeSformer

@@ -11,12 +11,14 @@ from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ConsensusName, PickName, ShiftPlace
 
 __all__ = [
+    "AttentionName",
     "BackboneName",
     "C3DOptions",
     "CNNLSTMOptions",
     "CellName",
     "DeepVideoFusion",
     "DeepVideoOptions",
+    "FlowLayerName",
     "FrameBackbone",
     "FramePoolingOptions",
     "FusionInit",
@@ -30,12 +32,15 @@ __all__ = [
     "Pool5Name",
     "PoolingName",
     "RecurrentCNNOptions",
+    "RepresentationFlowOptions",
     "SlowFastOptions",
     "StepScores",
     "StreamFusionKind",
     "TSMOptions",
     "TSMResNetOptions",
     "TSNOptions",
+    "TimeSformerOptions",
+    "TimeSformerSize",
     "TwoStreamFusionOptions",
     "VMZResNetOptions",
     "VideoResNetOptions",
@@ -66,8 +71,14 @@ DeepVideoFusion = Literal["single", "early", "late", "slow", "multiresolution"]
 """How the networks of Karpathy et al. (2014) see the frames of a clip."""
 VideoResNetVariant = Literal["torchvision", "vmz"]
 """Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
+AttentionName = Literal["space", "joint", "divided", "local-global", "axial"]
+"""What a patch is compared with in TimeSformer (Bertasius et al., ICML 2021, section 3)."""
+TimeSformerSize = Literal["base", "hr", "long"]
+"""The published clips of TimeSformer (Bertasius et al., ICML 2021, section 4.4)."""
 CellName = Literal["plain", "gru", "lstm"]
 """What a recurrent layer does at a step (`layers.recurrent`)."""
+FlowLayerName = Literal["release", "tvl1"]
+"""Whose layer computes the flow of features: that of the release, or TV-L1 of each channel."""
 
 
 @dataclass(frozen=True)
@@ -324,3 +335,39 @@ class DeepVideoOptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         check_choice("fusion", self.fusion, DeepVideoFusion)
+
+
+@dataclass(frozen=True)
+class RepresentationFlowOptions(NetworkOptions):
+    """The options of representation flow (Piergiovanni and Ryoo, CVPR 2019)."""
+
+    flow_layer: FlowLayerName = "release"
+    """How the flow of features is computed. `release`: as in the authors' code, whose weights need
+    it. `tvl1`: TV-L1 of each channel by itself, as of a gray frame."""
+    flow_of_flow: bool = False
+    """Compute the flow of features, and then the flow of this flow."""
+    flow_iterations: int = 10
+    """Iterations of the flow of features."""
+
+    def __post_init__(self) -> None:
+        check_choice("flow_layer", self.flow_layer, FlowLayerName)
+        if self.flow_iterations < 1:
+            raise ConfigError(f"flow_iterations must be at least 1, got {self.flow_iterations}")
+
+
+@dataclass(frozen=True)
+class TimeSformerOptions(NetworkOptions):
+    """The options of TimeSformer (Bertasius et al., ICML 2021)."""
+
+    attention: AttentionName = "divided"
+    """What each patch of a frame is compared with. `space`: patches of its own frame. `joint`: all
+    patches of the clip. `divided`: its own place in all frames, then its own frame.
+    `local-global`: a neighborhood of half the width and height in all frames, then every second
+    patch. `axial`: patches along time, then along its row, then along its column."""
+    size: TimeSformerSize = "base"
+    """The published clip. `base`: 8 frames, 32 apart, of 224 px. `hr`: 16 frames, 16 apart, of
+    448 px. `long`: 96 frames, 4 apart, of 224 px."""
+
+    def __post_init__(self) -> None:
+        check_choice("attention", self.attention, AttentionName)
+        check_choice("size", self.size, TimeSformerSize)

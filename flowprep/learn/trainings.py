@@ -280,6 +280,7 @@ def _lrcn(
     """Returns LRCN's training on UCF101 (LisaAnne/lisa-caffe-public, lstm_solver_*.prototxt).
 
     24 videos a step with 16 frames each, rate .001 and a tenth of it at each milestone, decay .005.
+    The classifier has ten times the rate (train_test_lstm_RGB.prototxt, fc8-final).
     """
     return TrainConfig(
         ModelSpec("lrcn"),
@@ -294,6 +295,7 @@ def _lrcn(
             schedule="step",
             milestones=tuple(step / num_steps for step in milestones),
             clip_gradient_norm=clip_gradient,
+            classifier_rate=10.0,
         ),
     )
 

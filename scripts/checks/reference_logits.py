@@ -8,14 +8,18 @@ stored are numbers, not code: tests/data/reference_logits.json.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import importlib.util
 import io
 import json
+import re
 import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +28,7 @@ from consumer_truth import declare_torchvision_operators
 from torch import nn
 
 from flowprep.learn.models.base import ClipModel
+from flowprep.learn.weights.formats import FOREIGN
 from tests.learn.models.drawn import draw_clips, drawn_network
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +43,7 @@ class Case:
     """A network of ours, and what makes the same one of a reference."""
 
     source: str
-    """The name of the checkout, or torchvision."""
+    """The name of the checkout, or torchvision or transformers."""
     reference: Callable[..., nn.Module]
     """Takes the number of classes."""
     network: dict[str, Any]
@@ -48,6 +53,8 @@ class Case:
     num_classes: int = 7
     arguments: dict[str, Any] = field(default_factory=dict)
     """More arguments of `reference`."""
+    seed: int | None = None
+    """The seed, for a network that does not take any numbers. The default is by the place."""
 
 
 # ---- torchvision
@@ -338,6 +345,102 @@ def _c3d_pytorch(num_classes: int, width: float) -> nn.Module:
     return network
 
 
+def _representation_flow(num_classes: int) -> nn.Module:
+    """The release's network, with its last layer as ours, for a PyTorch whose masks are bool."""
+    name = "rep_flow_layer"
+    found = importlib.util.find_spec(name)
+    assert found is not None
+    assert found.origin is not None
+    source = Path(found.origin).read_text(encoding="utf-8")
+    module = ModuleType(name)
+    exec(re.sub(r"\((mask\d)\^1\)", r"(~\1)", source), module.__dict__)
+    sys.modules[name] = module
+    from kinetics_2p1d_model import resnet_3d_v1
+
+    class Classifier(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.transpose(1, -1)).transpose(1, -1)
+
+    network: nn.Module = resnet_3d_v1(50, num_classes)
+    network.classify = Classifier(2048, num_classes)
+    network.register_forward_hook(lambda module, clips, logits: logits.flatten(1))
+    return network
+
+
+# ---- facebookresearch/TimeSformer, huggingface/transformers
+
+
+def _timesformer(num_classes: int, attention: str, crop_px: int, channels: int) -> nn.Module:
+    """The release's network, without what its package imports besides."""
+    import types
+
+    def module(name: str, **values: Any) -> types.ModuleType:
+        made = types.ModuleType(name)
+        vars(made).update(values)
+        sys.modules[name] = made
+        return made
+
+    import collections.abc
+    from functools import partial
+
+    (root,) = (Path(place) for place in sys.path if place.endswith("/TimeSformer"))
+    package = str(root / "timesformer")
+    module("timesformer", __path__=[package])
+    module("timesformer.models", __path__=[f"{package}/models"])
+    module("torch._six", container_abcs=collections.abc)
+    registry = types.SimpleNamespace(register=lambda: lambda kind: kind)
+    module("timesformer.models.build", MODEL_REGISTRY=registry)
+    module("timesformer.models.helpers", load_pretrained=None)
+    from timesformer.models.vit import VisionTransformer
+
+    network: nn.Module = VisionTransformer(
+        img_size=crop_px,
+        num_classes=num_classes,
+        embed_dim=channels,
+        num_heads=channels // 64,
+        qkv_bias=True,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        num_frames=4,
+        attention_type=attention,
+    )
+    return network
+
+
+class _HuggingFaceTimeSformer(nn.Module):
+    """transformers' network over (N, C, T, H, W), its tensors in the order of ours."""
+
+    def __init__(self, num_classes: int, attention: str, crop_px: int, channels: int) -> None:
+        super().__init__()
+        from transformers import TimesformerConfig, TimesformerForVideoClassification
+
+        self.network = TimesformerForVideoClassification(
+            TimesformerConfig(
+                image_size=crop_px,
+                num_frames=4,
+                hidden_size=channels,
+                num_attention_heads=channels // 64,
+                intermediate_size=4 * channels,
+                attention_type=attention,
+                num_labels=num_classes,
+            )
+        )
+
+    def take(self, state: dict[str, torch.Tensor]) -> None:
+        """Takes our tensors by the names that our loader has for transformers' files."""
+        form = FOREIGN["huggingface-timesformer"]
+        given = {}
+        for name in self.network.state_dict():
+            found = form.find_rule(name)
+            if found is None or found[0].ours is None:
+                raise SystemExit(f"transformers has {name}, for which the loader has no rule")
+            given[name] = state[found[1].expand(found[0].ours)]
+        self.network.load_state_dict(given)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(pixel_values=x.transpose(1, 2)).logits
+        return logits
+
+
 # ---- swathikirans/GSM
 
 
@@ -525,6 +628,42 @@ CASES: dict[str, Case] = {
         (1, 3, 32, 224, 224),
         arguments={"width": 0.125},
     ),
+    "representation-flow": Case(
+        "representation-flow-cvpr19",
+        _representation_flow,
+        {"name": "representation-flow", **RGB},
+        (1, 3, 16, 51, 64),
+        # The constants of its flow are positive.
+        seed=46,
+    ),
+    **{
+        f"timesformer, {attention}": Case(
+            "TimeSformer",
+            _timesformer,
+            {
+                "name": "timesformer",
+                "attention": attention,
+                "width": 1 / 6,
+                "crop_px": 48,
+                "num_frames": 4,
+                **RGB,
+            },
+            (1, 3, 4, 48, 48),
+            arguments={"attention": theirs, "crop_px": 48, "channels": 128},
+        )
+        for attention, theirs in {
+            "divided": "divided_space_time",
+            "joint": "joint_space_time",
+            "space": "space_only",
+        }.items()
+    },
+    "timesformer, divided, Hugging Face": Case(
+        "transformers",
+        _HuggingFaceTimeSformer,
+        {"name": "timesformer", "width": 1 / 6, "crop_px": 48, "num_frames": 4, **RGB},
+        (1, 3, 4, 48, 48),
+        arguments={"attention": "divided_space_time", "crop_px": 48, "channels": 128},
+    ),
     "slowfast-4x16": Case(
         "pytorchvideo",
         _PytorchvideoSlowFast,
@@ -608,6 +747,9 @@ def measure(name: str, checkouts: Path, seed: int) -> dict[str, Any]:
 
 def _give(state: dict[str, torch.Tensor], reference: nn.Module) -> None:
     """Gives the reference our tensors, in the order of both."""
+    if hasattr(reference, "take"):
+        reference.take(state)
+        return
     theirs = reference.state_dict()
     given = {}
     for (name, value), (other, target) in zip(state.items(), theirs.items(), strict=True):
@@ -618,10 +760,8 @@ def _give(state: dict[str, torch.Tensor], reference: nn.Module) -> None:
 
 
 def _version(source: str, checkouts: Path) -> str:
-    if source == "torchvision":
-        import torchvision
-
-        return f"torchvision {torchvision.__version__.partition('+')[0]}"
+    if source in ("torchvision", "transformers"):
+        return f"{source} {importlib.metadata.version(source).partition('+')[0]}"
     commit = subprocess.run(
         ["git", "-C", str(checkouts / source), "rev-parse", "--short=7", "HEAD"],
         check=True,
@@ -641,7 +781,8 @@ def main() -> None:
     entries = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
     with importable(checkouts):
         for name in names:
-            entries[name] = measure(name, checkouts, 20 + list(CASES).index(name))
+            seed = CASES[name].seed or 20 + list(CASES).index(name)
+            entries[name] = measure(name, checkouts, seed)
             print(f"{name}: norm {entries[name]['norm']:.6g}", flush=True)
             _write(entries)
 

@@ -31,6 +31,7 @@ from flowprep.learn.clips.transforms import (
     normalize_flow,
     normalize_frames,
     subtract_mean_flow,
+    to_pairs,
     to_stack,
     to_volume,
     trajectory_stack,
@@ -39,6 +40,9 @@ from flowprep.learn.clips.transforms import (
 from flowprep.learn.config import ClipSpec
 
 __all__ = ["DecodedOnce", "fill_inputs", "fill_views", "load_clip", "load_views", "shared_reads"]
+
+FrameChange = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Takes cut frames (n, H, W, 3) uint8 RGB, and returns those to take instead."""
 
 
 def load_clip(
@@ -151,12 +155,16 @@ def fill_inputs(
     crops: Sequence[Crop],
     clip: ClipSpec,
     views: Sequence[NDArray[np.float32]],
+    change: FrameChange | None = None,
 ) -> None:
-    """Writes the result of `load_views` for each input of a clip into the array of its place."""
+    """Writes the result of `load_views` for each input of a clip into the array of its place.
+
+    `change` is made to the cut frames of every input.
+    """
     source = shared_reads(dataset, inputs)
     # The longest first: what is part of it needs no read of its own.
     for place in sorted(range(len(inputs)), key=lambda place: -len(indices[place])):
-        fill_views(source, video, indices[place], crops, clip, inputs[place], views[place])
+        fill_views(source, video, indices[place], crops, clip, inputs[place], views[place], change)
 
 
 def fill_views(
@@ -167,8 +175,12 @@ def fill_views(
     clip: ClipSpec,
     clip_input: ClipInput,
     views: NDArray[np.float32],
+    change: FrameChange | None = None,
 ) -> None:
-    """Writes the result of `load_views` into `views`."""
+    """Writes the result of `load_views` into `views`.
+
+    `change` is made to the cut frames of every stream but flow.
+    """
     side_px = clip_input.side_px(clip.crop_px)
     if clip_input.view == "fovea":
         crops = [crop.center(clip.crop_px, side_px) for crop in crops]
@@ -178,14 +190,22 @@ def fill_views(
         for view, crop in zip(views, crops, strict=True):
             if clip.mean_file is not None:
                 means = crop_mean(clip.mean_file, crop, video.width, video.height, side_px)
-            x = normalize_frames(crop_frames(frames, crop, side_px), clip.normalization, means)
+            cut = crop_frames(frames, crop, side_px)
+            if change is not None:
+                cut = change(cut)
+            x = normalize_frames(cut, clip.normalization, means)
             view[:] = _arrange(x, clip_input)
         return
-    if clip_input.stream == "rgb-difference":
+    if clip_input.stream in ("rgb-difference", "rgb-pair"):
         frames, first, second = _neighbors(dataset, video, indices)
         for view, crop in zip(views, crops, strict=True):
             cut = crop_frames(frames, crop, side_px)
-            x = normalize_differences(cut[first], cut[second], clip.normalization)
+            if change is not None:
+                cut = change(cut)
+            if clip_input.stream == "rgb-pair":
+                x = to_pairs(cut[first], cut[second])
+            else:
+                x = normalize_differences(cut[first], cut[second], clip.normalization)
             view[:] = _arrange(x, clip_input)
         return
     spec = dataset.config.flow

@@ -29,6 +29,7 @@ from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.clip import fill_inputs
 from flowprep.learn.clips.indices import test_indices
+from flowprep.learn.clips.mixing import check_unmixed
 from flowprep.learn.clips.select import select_labelled
 from flowprep.learn.clips.training import fill_sample, sample_shapes
 from flowprep.learn.clips.transforms import test_crops
@@ -80,6 +81,7 @@ class VideoClips(Dataset[dict[str, Any]]):
         or if its frames are too small for the crops.
         """
         config = config or TrainConfig()
+        check_unmixed(config.augment)
         if split is not None:
             config = dataclasses.replace(config, train_split=split)
         self.dataset = out if isinstance(out, FlowDataset) else open_dataset(out)

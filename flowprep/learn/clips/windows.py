@@ -85,7 +85,8 @@ class Windows:
 
     def is_ready(self, start: int, num_frames: int, num_flows: int) -> bool:
         """Whether so many frames and fields are enough for the window that begins at `start`."""
-        counts = {"flow": num_flows, "rgb": num_frames, "rgb-difference": num_frames - 1}
+        pairs = num_frames - 1
+        counts = {"flow": num_flows, "rgb": num_frames, "rgb-difference": pairs, "rgb-pair": pairs}
         return all(
             int(indices.max()) < counts[one.stream]
             for one, indices in zip(self.inputs, self._endless([start]), strict=True)

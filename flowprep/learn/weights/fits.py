@@ -89,6 +89,10 @@ def make_for(file: WeightsFile, name: str, stream: StreamName | None = None) -> 
     options = hinted_options(file, name)
     model = make_bare(name, chosen, num_frames=num_frames, options=options)
     match = match_file(file, model)
+    if (told := _told_frames(match, model)) is not None:
+        num_frames = told
+        model = make_bare(name, chosen, num_frames=num_frames, options=options)
+        match = match_file(file, model)
     num_classes = _num_classes(match, model)
     if num_classes is not None:
         model = make_bare(
@@ -142,6 +146,16 @@ def _guess_stream(file: WeightsFile, name: str) -> tuple[StreamName, int | None]
         if first.form == "stack" and not rest:
             others.append((stream, num_frames))
     return others[0] if others else None
+
+
+def _told_frames(match: Match, model: ClipModel) -> int | None:
+    """Returns the number of frames that a file tells, if it is not that of the model."""
+    if model.frames_at is None or model.frames_at[0] not in match.offers:
+        return None
+    name, dim = model.frames_at
+    value = match.offers[name].value
+    is_other = value.dim() > dim and value.shape[dim] not in (0, model.inputs[0].num_frames)
+    return value.shape[dim] if is_other else None
 
 
 def hinted_options(file: WeightsFile, name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from flowprep.learn.weights.reading import WeightsFile
 
 __all__ = [
     "BGR_TO_RGB",
+    "CONV3D_TO_LINEAR",
     "IMAGE_KERNEL",
     "LINEAR_TO_CONV3D",
     "SQUEEZED",
@@ -74,6 +75,10 @@ BGR_TO_RGB = Conversion("BGR to RGB", _reverse_colors)
 LINEAR_TO_CONV3D = Conversion(
     "a linear layer as a convolution of 1x1x1",
     lambda value: value[..., None, None, None] if value.dim() == 2 else None,
+)
+CONV3D_TO_LINEAR = Conversion(
+    "a convolution of 1x1x1 as a linear layer",
+    lambda value: value.flatten(1) if value.dim() == 5 else None,
 )
 
 
