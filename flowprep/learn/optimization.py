@@ -56,10 +56,14 @@ def learning_rate(spec: OptimizationSpec, step: int, num_steps: int) -> float:
     return spec.learning_rate
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the learning rate of a step, times the factor of each group of parameters."""
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, spec: OptimizationSpec, step: int, num_steps: int
+) -> float:
+    """Gives each group of parameters the rate of a step times its factor; returns the rate."""
+    rate = learning_rate(spec, step, num_steps)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get(_FACTOR, 1.0)
+    return rate
 
 
 def rate_factors(spec: OptimizationSpec, model: nn.Module) -> dict[str, float]:
@@ -81,15 +85,16 @@ def rate_factors(spec: OptimizationSpec, model: nn.Module) -> dict[str, float]:
             f"{type(network).__name__}, which names none; leave it out"
         )
     powers = {
-        f"{prefix}{module}.": len(network.stages) - number
+        f"{prefix}{part}.": len(network.stages) - number
         for number, stage in enumerate(network.stages)
-        for module in stage
+        for part in stage
     }
     classifier = {f"{prefix}{name}" for name in classifier_names(network)}
     return {
         name: spec.classifier_rate
         if name in classifier
-        else spec.layer_decay ** next((n for key, n in powers.items() if name.startswith(key)), 0)
+        else spec.layer_decay
+        ** next((n for part, n in powers.items() if f"{name}.".startswith(part)), 0)
         for name in names
     }
 

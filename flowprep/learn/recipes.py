@@ -456,7 +456,7 @@ def training_config(
         config = default_config(model, stream)
         config = dataclasses.replace(config, clip=recipe_clip(name, stream, model))
     clip = _adapted_clip(config.clip, name, model, options)
-    if clip == config.clip:
+    if options is None or clip == config.clip:
         return config
     spec = dataclasses.replace(config.model, model=model, options=options)
     return dataclasses.replace(config, model=spec, clip=clip)

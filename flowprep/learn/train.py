@@ -39,12 +39,7 @@ from flowprep.learn.forward import answer_weights, forward_clips, join_answers
 from flowprep.learn.freezing import freeze_part
 from flowprep.learn.losses import BatchTargets, count_right
 from flowprep.learn.models.multitask import MultiTask
-from flowprep.learn.optimization import (
-    count_steps,
-    learning_rate,
-    make_optimizer,
-    set_learning_rate,
-)
+from flowprep.learn.optimization import count_steps, make_optimizer, set_learning_rate
 from flowprep.learn.placement import autocast, place_model
 from flowprep.learn.run_folder import BEST_FILE, LAST_FILE, MetricsRow, RunFolder
 from flowprep.learn.scores import Scores
@@ -296,8 +291,7 @@ class _Training:
             self.frozen.release()
             self.frozen = None
             self._wrap()
-        rate = learning_rate(spec, self.step, self.num_steps)
-        set_learning_rate(self.optimizer, rate)
+        rate = set_learning_rate(self.optimizer, spec, self.step, self.num_steps)
         torch.manual_seed(_dropout_seed(config.seed, self.step, process.rank))
         counts = self.clips.count_tasks(self.step * spec.batch_size, spec.batch_size)
         for part in range(spec.accumulate):

@@ -311,13 +311,13 @@ def check_losses(
             )
 
 
-def set_drop_path(network: ClipModel | MultiTask, rate: float) -> None:
+def set_drop_path(network: ClipModel | MultiTask, rate: float | None) -> None:
     """Lets residual blocks be skipped: not at all at the first, up to `rate` at the last.
 
-    The blocks are counted in each tower of a network by itself. At rate 0 the network keeps the
-    rates that it was built with. Raises ConfigError for a network without residual blocks.
+    The blocks are counted in each tower of a network by itself. None keeps the rates that the
+    network was built with. Raises ConfigError for a network without residual blocks.
     """
-    if rate == 0:
+    if rate is None:
         return
     model = network.model if isinstance(network, MultiTask) else network
     towers: dict[str, list[DropPath]] = {}
@@ -328,7 +328,8 @@ def set_drop_path(network: ClipModel | MultiTask, rate: float) -> None:
     if not towers:
         raise ConfigError(
             f"drop_path is for networks with residual blocks, got {rate:g} and "
-            f"{type(model).__name__}; leave it out, or choose a ResNet, a 3D ResNet or MobileNetV2"
+            f"{type(model).__name__}; leave it out, or choose a ResNet, a 3D ResNet, "
+            "MobileNetV2 or TimeSformer"
         )
     for blocks in towers.values():
         for block, own in zip(blocks, spread_rates(rate, len(blocks)), strict=True):

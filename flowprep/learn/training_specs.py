@@ -166,9 +166,10 @@ class OptimizationSpec:
     .75. The classifier has the whole rate. The stages are those of freeze."""
     classifier_rate: float = 1.0
     """Factor of the learning rate of the classifier, such as 10."""
-    drop_path: float = 0.0
+    drop_path: float | None = None
     """How often a clip skips the last residual block, such as .1. The rate rises to it evenly from
-    0 at the first block. For networks with residual blocks."""
+    0 at the first block. The default is the network's own: .1 for timesformer, 0 for others with
+    residual blocks."""
     ema_decay: float | None = None
     """Average the weights over the steps: the share of the average that stays at each step, such as
     .999. At first it is lower. Tests, best.pt and later commands take the average. By default
@@ -201,7 +202,9 @@ class OptimizationSpec:
             raise ConfigError(f"layer_decay must be > 0 and <= 1, got {self.layer_decay:g}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must be > 0 and < 1, got {self.ema_decay:g}")
-        for name in ("label_smoothing", "warmup", "drop_path"):
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise ConfigError(f"drop_path must be >= 0 and < 1, got {self.drop_path:g}")
+        for name in ("label_smoothing", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 0 and < 1, got {getattr(self, name):g}")
         object.__setattr__(self, "milestones", tuple(float(share) for share in self.milestones))

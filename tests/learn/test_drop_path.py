@@ -35,23 +35,30 @@ def small(name: str, stream: StreamName = "flow", **options: object) -> ClipMode
         ("r3d-18", 8),
         ("resnext101-3d", 33),
         ("mobilenet-v2", 10),
+        ("representation-flow", 16),
     ],
 )
 def test_residual_networks_rise_to_the_rate(name: str, num_blocks: int) -> None:
     with torch.device("meta"):
-        network = create_model(name, stream="flow", num_classes=3)
+        stream: StreamName = "rgb" if name == "representation-flow" else "flow"
+        network = create_model(name, stream=stream, num_classes=3)
     assert rates(network) == [0] * num_blocks
     assert not any("drop_path" in key for key in network.state_dict())
-    set_drop_path(network, 0.0)
+    set_drop_path(network, None)
     assert rates(network) == [0] * num_blocks
     set_drop_path(MultiTask(network, [3, 2]), 0.2)
     assert rates(network) == pytest.approx(torch.linspace(0, 0.2, num_blocks).tolist())
 
 
-def test_each_tower_rises_by_itself_and_others_are_refused() -> None:
+def test_towers_rise_by_themselves_own_rates_stay_and_others_are_refused() -> None:
     with torch.device("meta"):
         towers = small("two-stream-fusion", "both", backbone="resnet50")
         plain = small("cnn-m-2048")
+        timesformer = small("timesformer")
+    published = torch.linspace(0, 0.1, 12).tolist()
+    for rate, expected in ((None, published), (0.0, [0.0] * 12)):
+        set_drop_path(timesformer, rate)
+        assert rates(timesformer) == pytest.approx(expected)
     set_drop_path(towers, 0.3)
     found = rates(towers)
     half = len(found) // 2

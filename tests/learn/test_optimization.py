@@ -86,11 +86,12 @@ def test_rates_fall_from_stage_to_stage_and_the_classifier_has_its_own(optimizer
         }
     made = make_optimizer(spec, several)
     names = {id(parameter): name for name, parameter in several.named_parameters()}
-    set_learning_rate(made, 0.3)
+    rate = set_learning_rate(made, spec, 3, 10)
+    assert rate == learning_rate(spec, 3, 10)
     groups = [(names[id(one)], group) for group in made.param_groups for one in group["params"]]
     assert len(groups) == len(names)
     for name, group in groups:
-        assert group["lr"] == pytest.approx(0.3 * factors[name])
+        assert group["lr"] == pytest.approx(rate * factors[name])
 
 
 def test_without_factors_the_groups_are_as_ever() -> None:
@@ -100,6 +101,12 @@ def test_without_factors_the_groups_are_as_ever() -> None:
     assert set(rate_factors(OptimizationSpec(), model).values()) == {1.0}
     (group,) = make_optimizer(OptimizationSpec(), model).param_groups
     assert not {"rate_factor"} & group.keys()
+    nameless.stages = (("conv1",), ("fc.bias",))
+    found = rate_factors(OptimizationSpec(layer_decay=0.5, classifier_rate=3), nameless)
+    assert {found[name] for name in ("fc.weight", "fc.bias")} == {3}
+    nameless.stages = (("bn1.bias",), ("bn1",))
+    found = rate_factors(OptimizationSpec(layer_decay=0.5), nameless)
+    assert (found["bn1.bias"], found["bn1.weight"], found["conv1.weight"]) == (0.25, 0.5, 1)
     nameless.stages = ()
     with pytest.raises(ConfigError, match=r"layer_decay is for networks with stages, got 0\.5"):
         rate_factors(OptimizationSpec(layer_decay=0.5), nameless)

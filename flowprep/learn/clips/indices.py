@@ -82,8 +82,8 @@ def training_indices(
     """
     window = _Window.of(num_frames, num_flows, inputs)
     if clip.sampling == "spread":
-        first, last = window.parts()
-        return window.spread_at(rng.integers(first, last + 1)[None])
+        firsts, lasts = window.parts()
+        return window.spread_at(rng.integers(firsts, lasts + 1)[None])
     segments = clip.num_segments
     num_starts = window.num_starts
     starts: NDArray[np.int64]
@@ -118,9 +118,9 @@ def test_indices(
     if num_clips < 1:
         raise ConfigError(f"num_clips must be >= 1, got {num_clips}")
     if clip.sampling == "spread":
-        first, last = window.parts()
+        firsts, lasts = window.parts()
         shares = 2 * np.arange(num_clips)[:, None] + 1
-        return window.spread_at(first + (last - first) * shares // (2 * num_clips))
+        return window.spread_at(firsts + (lasts - firsts) * shares // (2 * num_clips))
     segments = clip.num_segments
     if clip.sampling == "dense":
         num_windows = -(-num_clips // segments)

@@ -57,9 +57,9 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor, neighborhood: Neighborhood | None = None) -> torch.Tensor:
         """Attends to all tokens, or to those of a neighborhood."""
-        query, key, value = (
-            self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        )  # (N, heads, L, D / heads) each
+        joint: torch.Tensor = self.qkv(x)  # (N, L, 3 D)
+        parts = joint.view(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = parts  # (N, heads, L, D / heads) each
         if neighborhood is None:
             y = F.scaled_dot_product_attention(query, key, value)
         else:
@@ -80,7 +80,7 @@ def _attend(
             key[:, :, keys].flatten(1, 2),
             value[:, :, keys].flatten(1, 2),
         )  # (N, heads G, Q, D / heads)
-        parts.append(part.unflatten(1, (-1, len(queries))).flatten(2, 3))
+        parts.append(part.reshape(len(query), query.shape[1], -1, query.shape[3]))
     return torch.cat(parts, 2)[:, :, neighborhood.places]
 
 
