@@ -342,9 +342,20 @@ VERSION_1_VALUES: dict[str, dict[str, Any]] = {
         "class_weights": None,
         "freeze": None,
         "unfreeze_at": None,
+        "layer_decay": 1.0,
+        "classifier_rate": 1.0,
+        "drop_path": None,
+        "ema_decay": None,
     },
+    "TrainState": {"raw": None},
     "ClipSpec": {"channel_order": "interleaved", "mean_file": None},
-    "AugmentSpec": {"random_strides": ()},
+    "AugmentSpec": {
+        "random_strides": (),
+        "rand_augment": (),
+        "random_erasing": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+    },
     "TrainConfig": {"balance": False},
 }
 """Values of the fields that format version 1 did not have, by class and field."""

@@ -6,8 +6,9 @@ import os
 from typing import Any
 
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ChannelOrder, StreamName
+from flowprep.learn.clip_inputs import ChannelOrder, NormalizationName, StreamName
 from flowprep.learn.models.base import ClipModel
+from flowprep.learn.motion_spec import MotionSpec
 from flowprep.learn.networks import clip_inputs, find_network, make_options
 from flowprep.learn.weights.towers import start_from
 
@@ -27,6 +28,8 @@ def create_model(
     crop_px: int | None = None,
     num_segments: int | None = None,
     channel_order: ChannelOrder = "interleaved",
+    motion: MotionSpec | None = None,
+    normalization: NormalizationName | None = None,
     **options: Any,
 ) -> ClipModel:
     """Creates the network called `name`, with new weights or with `weights` from a file.
@@ -73,6 +76,8 @@ def create_model(
         crop_px=crop_px,
         num_segments=num_segments,
         options=own,
+        motion=motion,
+        normalization=normalization,
     )
     # Also of the networks that it is made of.
     least = max(part.min_side_px for part in model.modules() if isinstance(part, ClipModel))

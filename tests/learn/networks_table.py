@@ -80,6 +80,8 @@ SYSTEMS = (
     System("TSM", "tsm-resnet50", "rgb"),
     System("MARS", "resnext101-3d", "rgb"),
     System("SlowOnly", "slow-8x8", "rgb"),
+    System("SlowFast", "slowfast-8x8", "rgb"),
+    System("GSM", "gsm-inception-v3", "rgb"),
 )
 """The systems that `docs/networks.md` and the README name, from the oldest on."""
 
@@ -174,7 +176,10 @@ def _input(one: ClipInput) -> str:
     if one.stack_length > 1:
         stack = format_count(one.stack_length, words[one.stream])
         count = f"{stack} at each of {one.num_frames} places"
-    return count + (f", every {one.frame_stride}th" if one.frame_stride > 1 else "")
+    if one.frame_stride == 1:
+        return count
+    about = "about " if one.rate_ratio > 1 else ""
+    return f"{count}, {about}every {'2nd' if one.frame_stride == 2 else f'{one.frame_stride}th'}"
 
 
 def _options(kind: type[NetworkOptions]) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.layers.drop_path import DropPath
 from flowprep.learn.layers.temporal_shift import TemporalShift
 from flowprep.learn.models.base import ClipModel, init_classifier
 
@@ -102,6 +103,7 @@ class InvertedResidual(nn.Module):
     """A 1x1 convolution that expands, a 3x3 one in each channel and a 1x1 one that projects."""
 
     shift: TemporalShift | None
+    drop_path: DropPath | None
 
     def __init__(self, in_channels: int, channels: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -115,10 +117,11 @@ class InvertedResidual(nn.Module):
             nn.Conv2d(wide, channels, 1, bias=False),
             nn.BatchNorm2d(channels),
         )
+        self.register_module("drop_path", DropPath() if self.has_shortcut else None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.conv(x if self.shift is None else self.shift(x))
-        return x + result if self.has_shortcut else result
+        return result if self.drop_path is None else x + self.drop_path(result)
 
 
 def _unit(
