@@ -186,6 +186,7 @@ def predict(
     recipe: str | None,
     classes: str | None,
     num_frames: int | None,
+    mean_file: str | None,
     **windows: Any,
 ) -> int:
     """Name the most probable classes of each VIDEO, a video file.

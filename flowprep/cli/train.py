@@ -24,6 +24,7 @@ from flowprep.cli.output import echo_line, echo_note, echo_notes
 from flowprep.extras import extra_needed
 from flowprep.learn.clip_inputs import RecipeName
 from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions
+from flowprep.learn.motion_spec import MotionSpec
 from flowprep.learn.networks import NETWORKS, find_network, make_options
 from flowprep.learn.recipes import RECIPES, default_config, training_config
 from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
@@ -83,9 +84,15 @@ def _varying_options() -> set[str]:
 @dataclass_options(
     ModelSpec,
     "Model",
-    skip=("options",),
+    skip=("options", "motion"),
     metavars={"weights": "FILE", "model": "NAME"},
     choices={"model": NETWORKS},
+)
+@dataclass_options(
+    MotionSpec,
+    "Model",
+    names={"motion_bound_px": "motion-bound"},
+    metavars={"motion_bound_px": "PX"},
 )
 @merged_options(
     _NETWORK_OPTIONS,
@@ -241,6 +248,8 @@ def _config(ctx: click.Context, recipe: RecipeName | None) -> TrainConfig:
         own = make_options(name, asked)
         base = default_config(name, stream or next(iter(find_network(name).inputs)), own)
     given["model"]["options"] = own
+    layer = given_values(ctx, [item.name for item in dataclasses.fields(MotionSpec)])
+    given["model"]["motion"] = dataclasses.replace(base.model.motion, **layer)
     if "num_epochs" in given["optimization"]:
         # Otherwise the recipe's number of steps would override the epochs that the user gave.
         given["optimization"].setdefault("num_steps", None)

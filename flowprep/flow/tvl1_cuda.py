@@ -68,7 +68,7 @@ from flowprep.flow.nvrtc import (
 )
 from flowprep.flow.parameters import TVL1Parameters
 from flowprep.flow.trust import kernel_verdict
-from flowprep.flow.tvl1_torch import TVL1Torch, _Level
+from flowprep.flow.tvl1_torch import Level, TVL1Torch
 
 __all__ = ["SOURCE", "Kernels", "TVL1Cuda", "Tiling", "make_tiling", "solve_warp"]
 
@@ -523,7 +523,7 @@ class TVL1Cuda(TVL1Torch):
         )
         return TVL1Torch(parameters, device=device)
 
-    def _prepare(self, plan: list[_Level], frames: Tensor) -> list[Tensor]:
+    def _prepare(self, plan: list[Level], frames: Tensor) -> list[Tensor]:
         """Returns the image of each level, finest first."""
         image = frames.to(torch.float32)
         prepared = []
@@ -534,7 +534,7 @@ class TVL1Cuda(TVL1Torch):
         return prepared
 
     def _estimate(
-        self, plan: list[_Level], prepared: list[Tensor], first: Tensor, second: Tensor
+        self, plan: list[Level], prepared: list[Tensor], first: Tensor, second: Tensor
     ) -> Tensor:
         """Works from coarse to fine (IPOL 2013, algorithm 2)."""
         p = self._parameters

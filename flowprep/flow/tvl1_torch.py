@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,10 +24,24 @@ from flowprep.flow.pyramid_torch import Resize
 from flowprep.flow.tvl1 import MIN_LEVEL_SIDE_PX, TVL1
 from flowprep.flow.warp_torch import pack_frames, read_at
 
-__all__ = ["TVL1Torch", "WarpSolver", "solve_warp"]
+__all__ = [
+    "FLOAT_EPSILON",
+    "Level",
+    "LevelSolver",
+    "TVL1Torch",
+    "WarpSolver",
+    "coarse_to_fine",
+    "linearize",
+    "prepare_levels",
+    "pyramid_levels",
+    "solve_warp",
+]
 
 WarpSolver = Callable[[Tensor, Tensor, Tensor, Tensor, TVL1Parameters, Tensor], None]
 """The type of `solve_warp`, and of its replacements on some devices."""
+LevelSolver = Callable[[tuple[int, int], Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Does all iterations of one warp: level and warp, flow, dual variables, gradient and residual as
+of `solve_warp` -> flow and dual variables."""
 
 FLOAT_EPSILON = 1.1920929e-07
 """The smallest squared gradient that counts (OpenCV, tvl1flow.cpp, EstimateVBody: FLT_EPSILON)."""
@@ -40,7 +54,7 @@ far beyond the end."""
 
 
 @dataclass
-class _Level:
+class Level:
     """The size of a pyramid level, and how to get to it from its neighboring levels."""
 
     height: int
@@ -51,7 +65,7 @@ class _Level:
     """Makes this level's flow from the next coarser level's, in its px; None at the coarsest."""
 
 
-class TVL1Torch(TorchEstimator[list[_Level]]):
+class TVL1Torch(TorchEstimator[list[Level]]):
     """TV-L1 on a torch device: the fields of `flowprep.flow.tvl1.TVL1` to within about .01 px.
 
     So workers with and without a GPU may fill one data set. The difference is as large as between
@@ -86,57 +100,97 @@ class TVL1Torch(TorchEstimator[list[_Level]]):
         counts: list[list[int]] = self._num_iterations[:, :, -1].tolist()
         return counts
 
-    def _make_plan(self, height: int, width: int) -> list[_Level]:
-        p = self._parameters
-        sizes = [(height, width)]
-        while len(sizes) < p.nscales:
-            smaller = round(sizes[-1][0] * p.scale_step), round(sizes[-1][1] * p.scale_step)
-            if min(smaller) < MIN_LEVEL_SIDE_PX:
-                break
-            sizes.append(smaller)
-        levels = []
-        for number, size in enumerate(sizes):
-            shrink = enlarge = None
-            if number > 0:
-                # By factor, not by size: the two sample at slightly different positions.
-                shrink = Resize(sizes[number - 1], size, self._device, p.scale_step)
-            if number + 1 < len(sizes):
-                enlarge = Resize(sizes[number + 1], size, self._device)
-            levels.append(_Level(*size, shrink, enlarge))
-        return levels
+    def _make_plan(self, height: int, width: int) -> list[Level]:
+        return pyramid_levels(height, width, self._parameters, self._device)
 
-    def _prepare(self, plan: list[_Level], frames: Tensor) -> list[Tensor]:
+    def _prepare(self, plan: list[Level], frames: Tensor) -> list[Tensor]:
         """Returns the image and the packed image of each level, finest first."""
-        image = frames.to(torch.float32)
-        prepared = []
-        for level in plan:
-            if level.shrink is not None:
-                image = level.shrink(image)
-            prepared += [image, pack_frames(image)]
-        return prepared
+        return prepare_levels(plan, frames.to(torch.float32))
 
     def _estimate(
-        self, plan: list[_Level], prepared: list[Tensor], first: Tensor, second: Tensor
+        self, plan: list[Level], prepared: list[Tensor], first: Tensor, second: Tensor
     ) -> Tensor:
-        """Works from coarse to fine (IPOL 2013, algorithm 2)."""
         p = self._parameters
-        num_fields = len(first)
         counts = torch.zeros(
-            (len(plan), p.warps, num_fields), dtype=torch.int32, device=self._device
+            (len(plan), p.warps, len(first)), dtype=torch.int32, device=self._device
         )
-        flow = torch.zeros((num_fields, 2, plan[-1].height, plan[-1].width), device=self._device)
-        for number in reversed(range(len(plan))):
-            enlarge = plan[number].enlarge
-            if enlarge is not None:
-                flow = enlarge(flow).mul_(1 / p.scale_step)
-            images, packed = prepared[2 * number : 2 * number + 2]
-            image = images.index_select(0, first)
-            dual = torch.zeros((num_fields, 4, *flow.shape[2:]), device=self._device)
-            for warp in range(p.warps):
-                gradient, residual = linearize(flow, image, packed, second)
-                self._solve_warp(flow, dual, gradient, residual, p, counts[number, warp])
+
+        def solve(
+            place: tuple[int, int], flow: Tensor, dual: Tensor, gradient: Tensor, residual: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            self._solve_warp(flow, dual, gradient, residual, p, counts[place])
+            return flow, dual
+
+        flow = coarse_to_fine(plan, prepared, first, second, p, solve)
         self._num_iterations = counts
         return flow.permute(0, 2, 3, 1).contiguous()
+
+
+def pyramid_levels(
+    height: int, width: int, parameters: TVL1Parameters, device: torch.device
+) -> list[Level]:
+    """Returns the levels of the pyramid of a frame size, finest first."""
+    step = parameters.scale_step
+    sizes = [(height, width)]
+    while len(sizes) < parameters.nscales:
+        smaller = round(sizes[-1][0] * step), round(sizes[-1][1] * step)
+        if min(smaller) < MIN_LEVEL_SIDE_PX:
+            break
+        sizes.append(smaller)
+    levels = []
+    for number, size in enumerate(sizes):
+        shrink = enlarge = None
+        if number > 0:
+            # By factor, not by size: the two sample at slightly different positions.
+            shrink = Resize(sizes[number - 1], size, device, step)
+        if number + 1 < len(sizes):
+            enlarge = Resize(sizes[number + 1], size, device)
+        levels.append(Level(*size, shrink, enlarge))
+    return levels
+
+
+def prepare_levels(
+    levels: Sequence[Level], images: Tensor, pack: Callable[[Tensor], Tensor] = pack_frames
+) -> list[Tensor]:
+    """Returns the images (N, h, w) and the packed images of each level, finest first.
+
+    `images` are (N, H, W), 0 to 255. `pack` is `pack_frames`, or does the same with other taps.
+    """
+    prepared = []
+    for level in levels:
+        if level.shrink is not None:
+            images = level.shrink(images)
+        prepared += [images, pack(images)]
+    return prepared
+
+
+def coarse_to_fine(
+    levels: Sequence[Level],
+    prepared: Sequence[Tensor],
+    first: Tensor,
+    second: Tensor,
+    parameters: TVL1Parameters,
+    solve: LevelSolver,
+) -> Tensor:
+    """Returns the flow of B pairs of frames, (B, 2, H, W) px (IPOL 2013, algorithm 2).
+
+    `prepared` is the result of `prepare_levels`. `first` and `second`, (B,) int64, are the indices
+    in it of each pair's frames. A gradient passes through all but `solve`, which may change what it
+    gets.
+    """
+    coarsest = prepared[-2]
+    flow = coarsest.new_zeros((len(first), 2, *coarsest.shape[1:]))
+    for number in reversed(range(len(levels))):
+        enlarge = levels[number].enlarge
+        if enlarge is not None:
+            flow = enlarge(flow).mul_(1 / parameters.scale_step)
+        images, packed = prepared[2 * number : 2 * number + 2]
+        image = images.index_select(0, first)
+        dual = image.new_zeros((len(first), 4, *flow.shape[2:]))
+        for warp in range(parameters.warps):
+            gradient, residual = linearize(flow, image, packed, second)
+            flow, dual = solve((number, warp), flow, dual, gradient, residual)
+    return flow
 
 
 def linearize(flow: Tensor, image: Tensor, packed: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,19 +19,27 @@ CUBIC_A = -0.75
 """The cubic's free parameter (OpenCV, modules/imgproc: interpolateCubic)."""
 
 
-def pack_frames(images: Tensor) -> Tensor:
+def pack_frames(images: Tensor, taps: Tensor | None = None) -> Tensor:
     """Returns brightness, d/dx, d/dy and 0 of each pixel of (N, H, W) float32 images.
 
     The result is (N, H + 8, W + 8, 4), with margins of 0. The gradient is half the difference of
-    the two neighbors, with a replicated border (OpenCV, tvl1flow.cpp: CentralGradientBody).
+    the two neighbors, with a replicated border (OpenCV, tvl1flow.cpp: CentralGradientBody). With
+    `taps`, (2, 3), it is these taps along x and along y.
     """
     num_frames, height, width = images.shape
     packed = images.new_zeros((num_frames, height + 2 * MARGIN, width + 2 * MARGIN, 4))
     inside = packed[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
     inside[..., 0] = images
     padded = torch.nn.functional.pad(images[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
-    inside[..., 1] = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) * 0.5
-    inside[..., 2] = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) * 0.5
+    lines = padded[:, 1:-1], padded[..., 1:-1].transpose(1, 2)
+    for number, line in enumerate(lines):
+        before, after = line[..., :-2], line[..., 2:]
+        if taps is None:
+            slope = (after - before) * 0.5
+        else:
+            one, two, three = taps[number]
+            slope = before * one + line[..., 1:-1] * two + after * three
+        inside[..., 1 + number] = slope if number == 0 else slope.transpose(1, 2)
     return packed
 
 
@@ -66,7 +74,8 @@ def read_at(packed: Tensor, flow: Tensor, frame: Tensor) -> Tensor:
         part = taps.index_select(0, start)
         weight = y_weights[..., row].reshape(-1, 1)
         line = part.mul_(weight) if line is None else line.addcmul_(part, weight)
-        start += row_length
+        # Not in place: a gradient needs the places of each row.
+        start = start + row_length
     assert line is not None
     values = line.view(-1, 4, 4).mul_(x_weights.view(-1, 4, 1)).sum(dim=1)
     return values.view(num_fields, height, width, 4)[..., :3].permute(0, 3, 1, 2).contiguous()

@@ -25,7 +25,9 @@ from flowprep.learn.clip_inputs import (
     NormalizationName,
     StreamName,
     sees_flow,
+    sees_frames,
 )
+from flowprep.learn.motion_spec import MotionSpec
 from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs, find_network, make_options
 from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
@@ -43,7 +45,7 @@ __all__ = [
 ]
 
 StackName = Literal["plain", "bidirectional", "trajectory"]
-SamplingName = Literal["segments", "dense"]
+SamplingName = Literal["segments", "dense", "spread"]
 FusionMethod = Literal["mean", "weighted", "logits", "svm"]
 
 FUSION_METHODS: dict[FusionMethod, str] = {
@@ -72,6 +74,8 @@ class ModelSpec:
     weights: str | None = None
     """Start from the weights in this file: .safetensors, .pth, .caffemodel, a .pkl of Caffe2, or a
     checkpoint of flowprep or TensorFlow. For two towers, one file or two, FRAMES,FLOW."""
+    motion: MotionSpec = field(default_factory=MotionSpec)
+    """The layer that computes the flow of stream motion."""
 
     def __post_init__(self) -> None:
         kind = find_network(self.model).options
@@ -103,7 +107,8 @@ class ClipSpec:
 
     stream: StreamName = "flow"
     """What the network sees: the flow, the RGB frames, the differences of consecutive RGB frames,
-    or flow and RGB frames. Only some networks take differences or both."""
+    or flow and RGB frames. Only some networks take differences or both. `motion`: flow that the
+    network computes from the RGB frames by itself."""
     num_frames: int = 10
     """Number of flow fields, RGB frames or differences in a clip. The default is the network's
     published number. If a network has several inputs, this is the number for the first input, and
@@ -122,8 +127,9 @@ class ClipSpec:
     """Number of equal segments in a video. Each segment gives one clip, and the network sees all
     clips together. The default is the network's published number."""
     sampling: SamplingName = "segments"
-    """Where the segments lie. `segments`: over the whole video. `dense`: in a window of 64
-    frames."""
+    """Where the segments lie. `segments`: over the whole video. `dense`: in a window of 64 frames.
+    `spread`: there is one segment, and each frame or field of a clip is of its own equal part of
+    the video, whatever the frame stride."""
     subtract_mean_flow: bool = False
     """Subtract the mean vector from each field. This removes most of the camera's motion. The
     two-stream recipe does it."""
@@ -150,6 +156,11 @@ class ClipSpec:
         check_choice("normalization", self.normalization, NormalizationName)
         check_at_least(self, 1, "num_frames", "frame_stride", "num_segments")
         check_at_least(self, 8, "crop_px", "resize_short_px")
+        if self.sampling == "spread" and (self.num_segments, self.stack) != (1, "plain"):
+            raise ConfigError(
+                "sampling spread is for one segment and stack plain, got num_segments "
+                f"{self.num_segments} and stack {self.stack}; choose another sampling"
+            )
         if self.stream == "flow":
             # For stream `both`, `check_clip` checks the numbers of the network's flow input.
             check_stack(self.stack, self.num_frames, self.frame_stride)
@@ -165,10 +176,10 @@ class ClipSpec:
                         f"{name} is for stream flow; with stream {self.stream} it must be {plain}, "
                         f"got {getattr(self, name)}"
                     )
-        if self.stream != "flow" and self.normalization == "px":
+        if self.stream not in ("flow", "motion") and self.normalization == "px":
             raise ConfigError(
-                f"normalization px is for stream flow; with stream {self.stream} it must be "
-                "another one"
+                f"normalization px is for stream flow or motion; with stream {self.stream} it must "
+                "be another one"
             )
         if self.mean_file is not None and self.stream not in ("rgb", "both"):
             raise ConfigError(
@@ -205,6 +216,23 @@ class TrainConfig:
                 f"random_strides are for stack plain, got {self.augment.random_strides} and stack "
                 f"{self.clip.stack}; leave one of them out"
             )
+        if self.clip.stream != "motion":
+            for item in dataclasses.fields(MotionSpec):
+                if (given := getattr(self.model.motion, item.name)) != item.default:
+                    raise ConfigError(
+                        f"{item.name} is for stream motion; with stream {self.clip.stream} it must "
+                        f"be {item.default}, got {given}"
+                    )
+        if self.augment.random_strides and self.clip.sampling == "spread":
+            raise ConfigError(
+                f"random_strides do not apply to sampling spread, got {self.augment.random_strides}"
+                "; leave one of them out"
+            )
+        if self.augment.rand_augment and not sees_frames(self.clip.stream):
+            raise ConfigError(
+                f"rand_augment is for RGB frames, got {self.augment.rand_augment} and stream "
+                f"{self.clip.stream}; leave it out, or choose a stream with frames"
+            )
         order = self.clip.channel_order
         if order != "interleaved" and not any(one.has_stacks for one in inputs):
             raise ConfigError(
@@ -223,7 +251,10 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON values; `from_dict` is its inverse."""
         values = dataclasses.asdict(self)
-        for name in ("scales", "random_strides"):
+        if self.clip.stream != "motion":
+            # Version 1 has none.
+            del values["model"]["motion"]
+        for name in ("scales", "random_strides", "rand_augment"):
             values["augment"][name] = list(values["augment"][name])
         values["optimization"]["milestones"] = list(self.optimization.milestones)
         return values
@@ -295,6 +326,9 @@ def _with_options(values: Mapping[str, Any]) -> dict[str, Any]:
         values["options"] = build_spec(kind, {**later, **own})
     elif flat:
         values["options"] = make_options(values["model"], flat)
+    values["motion"] = (
+        build_spec(MotionSpec, values["motion"]) if "motion" in values else MotionSpec()
+    )
     return values
 
 

@@ -6,8 +6,9 @@ import os
 from typing import Any
 
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ChannelOrder, StreamName
+from flowprep.learn.clip_inputs import ChannelOrder, NormalizationName, StreamName
 from flowprep.learn.models.base import ClipModel
+from flowprep.learn.motion_spec import MotionSpec
 from flowprep.learn.networks import clip_inputs, find_network, make_options
 from flowprep.learn.weights.towers import start_from
 
@@ -27,6 +28,8 @@ def create_model(
     crop_px: int | None = None,
     num_segments: int | None = None,
     channel_order: ChannelOrder = "interleaved",
+    motion: MotionSpec | None = None,
+    normalization: NormalizationName | None = None,
     **options: Any,
 ) -> ClipModel:
     """Creates the network called `name`, with new weights or with `weights` from a file.
@@ -64,15 +67,22 @@ def create_model(
             f"num_segments does not apply to {name}, got {num_segments}; leave it out, or choose a "
             "network that joins segments"
         )
+    crop_px = network.crop_px if crop_px is None else crop_px
     model = network.make(
         clip_inputs(name, stream, num_frames, frame_stride, own),
         num_classes,
         width=width,
         dropout=dropout,
-        crop_px=network.crop_px if crop_px is None else crop_px,
+        crop_px=crop_px,
         num_segments=num_segments,
         options=own,
+        motion=motion,
+        normalization=normalization,
     )
+    # Also of the networks that it is made of.
+    least = max(part.min_side_px for part in model.modules() if isinstance(part, ClipModel))
+    if crop_px < least:
+        raise ConfigError(f"crop_px must be at least {least} for {name}, got {crop_px}")
     if weights is not None:
         start_from(model, weights, channel_order=channel_order)
     return model

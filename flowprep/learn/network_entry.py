@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowprep.learn.clip_inputs import ClipInput, NormalizationName, RecipeName, StreamName
+from flowprep.learn.motion_spec import MotionSpec
 from flowprep.learn.network_options import NetworkOptions, NonLocalOptions
 
 if TYPE_CHECKING:
@@ -66,6 +67,14 @@ class Network:
         """Returns the entry for a network with these options; None stands for the defaults."""
         return self if self.adapt is None or options is None else self.adapt(self, options)
 
+    @property
+    def streams(self) -> dict[StreamName, tuple[ClipInput, ...]]:
+        """The published inputs, and those of `motion`: pairs of frames in the place of fields."""
+        flow = self.inputs.get("flow") or self.inputs.get("both")
+        if flow is None:
+            return dict(self.inputs)
+        return {**self.inputs, "motion": tuple(map(_pairs_of, flow))}
+
     def make(
         self,
         inputs: tuple[ClipInput, ...],
@@ -76,8 +85,28 @@ class Network:
         crop_px: int,
         num_segments: int | None,
         options: NetworkOptions,
+        motion: MotionSpec | None = None,
+        normalization: NormalizationName | None = None,
     ) -> ClipModel:
-        """Makes the network. None stands for the published value."""
+        """Makes the network. None stands for the published value, and for a motion layer of TVNet.
+
+        A network over pairs of frames gets a motion layer, which computes the flow of the pairs.
+        `normalization` is that of the flow which the layer gives.
+        """
+        if any(one.stream == "rgb-pair" for one in inputs):
+            from flowprep.learn.models.motion import MotionNetwork
+
+            base = self.make(
+                tuple(map(_flow_of, inputs)),
+                num_classes,
+                width=width,
+                dropout=dropout,
+                crop_px=crop_px,
+                num_segments=num_segments,
+                options=options,
+            )
+            scale = normalization or self.normalization
+            return MotionNetwork(inputs, base, motion or MotionSpec(), scale)
         given: dict[str, Any] = {"width": width, **dataclasses.asdict(options)}
         if isinstance(options, NonLocalOptions):
             for item in fields(NonLocalOptions):
@@ -90,6 +119,14 @@ class Network:
         if self.sees == "segments":
             given["num_segments"] = num_segments or self.num_segments
         return self.build()(inputs, num_classes, **given)
+
+
+def _pairs_of(one: ClipInput) -> ClipInput:
+    return dataclasses.replace(one, stream="rgb-pair") if one.stream == "flow" else one
+
+
+def _flow_of(one: ClipInput) -> ClipInput:
+    return dataclasses.replace(one, stream="flow") if one.stream == "rgb-pair" else one
 
 
 def stacks(num_fields: int = 10) -> dict[StreamName, tuple[ClipInput, ...]]:

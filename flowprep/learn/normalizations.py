@@ -32,6 +32,15 @@ class Normalization:
     flow_unit: Literal["level", "px"] = "level"
     """What of the flow is normalized: levels, which the bound decides, or px."""
 
+    def flow_line(self, bound_px: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Returns what x and y in px are multiplied by, and what is added then."""
+        per_px, level_of_zero = 1.0, 0.0
+        if self.flow_unit == "level":
+            per_px, level_of_zero = 127.5 / bound_px, 127.5
+        (mean_x, mean_y), (std_x, std_y) = self.flow_mean, self.flow_std
+        scales = per_px / std_x, per_px / std_y
+        return scales, ((level_of_zero - mean_x) / std_x, (level_of_zero - mean_y) / std_y)
+
 
 _MIDDLE = (127.5, 127.5, 127.5)
 _ONE = (1.0, 1.0, 1.0)
@@ -105,6 +114,16 @@ NORMALIZATIONS: dict[NormalizationName, Normalization | None] = {
         (127.5, 127.5),
         _of_unit_range(0.45, 0.45, 0.45),
         _of_unit_range(0.225, 0.225, 0.225),
+    ),
+    # facebookresearch/TimeSformer, datasets/ssv2.py: the same of frames that OpenCV reads as BGR.
+    # Its REVERSE_INPUT_CHANNEL turns them around in pack_pathway_output alone, which TimeSformer
+    # does not go through.
+    "timesformer-ssv2": Normalization(
+        (127.5, 127.5),
+        (127.5, 127.5),
+        _of_unit_range(0.45, 0.45, 0.45),
+        _of_unit_range(0.225, 0.225, 0.225),
+        "BGR",
     ),
     # facebookarchive/C3D reads frames by OpenCV, so they are BGR, and subtracts a mean cube, which
     # `ClipSpec.mean_file` names. These are one number for each channel in its place, those of

@@ -18,7 +18,7 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import VIDEO_NOTES, ConfigError, DatasetError, InputError, VideoError
 from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.video import Video
-from flowprep.learn.checkpoint import Checkpoint, Task, check_data, restore_model
+from flowprep.learn.checkpoint import Checkpoint, Task, average_note, check_data, restore_model
 from flowprep.learn.clip_inputs import StreamName, sees_flow, sees_frames
 from flowprep.learn.clips.testing import TestViews
 from flowprep.learn.clips.window_spans import WindowSpans, cut_windows, frame_borders, num_positions
@@ -147,6 +147,8 @@ class Predictor:
         self._fuse(
             [_no_scores(task, clip.stream) for task, clip in zip(self.tasks, clips, strict=True)]
         )
+        for checkpoint in checkpoints:
+            self._note(average_note(checkpoint))
 
     def predict(self, video: str | os.PathLike[str]) -> Iterator[Prediction]:
         """Predicts a video file, a folder of images, or each video in a folder or list.

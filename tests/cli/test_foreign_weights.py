@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from flowprep.learn.create import create_model
+from flowprep.learn.features_files import open_features
 from flowprep.learn.scores import Scores
 from flowprep.learn.weights.files import save_weights
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, Result
 
 HERE = ("--device", "cpu")
 QUICK = (*HERE, "--loaders", 0, "--no-progress", "--split", "all")
@@ -152,6 +154,41 @@ def test_weights_are_tested_as_their_recipe_says(
     # One clip of each of 8 segments, in the center.
     assert f"{path} on {flow}, all: 8 clips x 1 crop per video" in result.stdout
     assert (tmp_path / "others-all-8x1/scores.npz").exists()
+
+
+def test_a_mean_file_is_subtracted_by_every_command(
+    flowprep: Command, flow: Path, clips: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "others.safetensors"
+    save_weights(create_model("tsn-resnet18", stream="rgb", num_classes=2), path)
+    np.save(tmp_path / "mean.npy", np.full((3, 12, 17), 60.0, np.float32))
+    given = ("--weights", path, "--model", "tsn-resnet18", "--recipe", "tsn")
+    clip = next(clips.glob("*/*.mp4"))
+
+    def found(name: str, *mean: object) -> list[NDArray[np.float32]]:
+        quick = (*QUICK, "--clips", 1, "--crops", 1, "--to", tmp_path / name)
+        run("evaluate", flow, *given, *mean, "--force", *quick)
+        features = tmp_path / f"{name}-features"
+        wanted = ("--to", features, "--stream", "rgb", "--executor", "inline")
+        run("features", clip, *given, *mean, *wanted)
+        told = run("predict", clip, *given, *mean, *HERE, "--views", "center", "--json")
+        top = json.loads(told.stdout)[0]["classes"]
+        return [
+            Scores.load(tmp_path / name / "scores.npz").logits,
+            *next(iter(open_features(features))).features.values(),
+            np.array([one["probability"] for one in top]),
+        ]
+
+    def run(*arguments: object) -> Result:
+        result = flowprep(*arguments)
+        assert result.code == 0, result.stderr
+        return result
+
+    for plain, minus in zip(
+        found("plain"), found("minus", "--mean-file", tmp_path / "mean.npy"), strict=True
+    ):
+        assert plain.shape == minus.shape
+        assert not np.allclose(plain, minus, atol=1e-5)
 
 
 @pytest.mark.parametrize(

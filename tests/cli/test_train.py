@@ -251,7 +251,7 @@ def test_a_mistake_in_the_file_is_named(
         (
             ("--stream", "both"),
             2,
-            "--stream must be flow or rgb or rgb-difference for resnet18, got 'both'",
+            "--stream must be flow or rgb or rgb-difference or motion for resnet18, got 'both'",
         ),
         (
             ("--stream", "both", "--recipe", "i3d"),

@@ -50,6 +50,8 @@ REASONS = {
     "needs EPIC-Kitchens": 1,
     "needs namespaces": 1,
     "needs systemd": 1,
+    "needs the weights of C3D": 1,
+    "needs the weights of VGG-16": 1,
     "needs weights": 1,
     "needs weights of others": 5,
 }

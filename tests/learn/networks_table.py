@@ -37,9 +37,59 @@ FAMILIES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A system of the field's history, and how flowprep trains it."""
+
+    name: str
+    model: str
+    stream: StreamName
+    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+    @property
+    def command(self) -> str:
+        """The options of `flowprep train`."""
+        words = [f"--model {self.model}", f"--stream {self.stream}"]
+        for key, value in self.options.items():
+            option = f"--{key.replace('_', '-')}"
+            words.append(option if value is True else f"{option} {value}")
+        return " ".join(words)
+
+
+SYSTEMS = (
+    System("DeepVideo, slow fusion", "deepvideo", "rgb", {"fusion": "slow"}),
+    System("DeepVideo, fovea and context", "deepvideo", "rgb", {"fusion": "multiresolution"}),
+    System("Two-stream networks, spatial", "cnn-m-2048", "rgb"),
+    System("Two-stream networks, temporal", "cnn-m-2048", "flow"),
+    System("Beyond short snippets, pooling", "frame-pooling", "rgb", {"pooling": "conv"}),
+    System("Beyond short snippets, LSTM", "cnn-lstm", "rgb"),
+    System("LRCN", "lrcn", "flow"),
+    System("C3D", "c3d", "rgb"),
+    System("Very deep two-stream networks", "vgg16", "flow"),
+    System("Recurrent convolution (lecture)", "recurrent-cnn", "flow"),
+    System("GRU-RCN", "gru-rcn", "rgb"),
+    System("Two-stream fusion", "two-stream-fusion", "both"),
+    System("TSN", "tsn-bn-inception", "flow"),
+    System("I3D", "i3d", "flow"),
+    System("Its rivals: CNN and LSTM", "i3d-lstm", "rgb"),
+    System("Its rivals: C3D with batch norm", "c3d-bn", "rgb"),
+    System("Its rivals: two streams", "inception-v1", "flow"),
+    System("Its rivals: fused streams", "i3d-fused", "both"),
+    System("R(2+1)D", "r2plus1d-34", "flow"),
+    System("Non-local networks", "i3d-resnet50", "rgb", {"non_local": True}),
+    System("TSM", "tsm-resnet50", "rgb"),
+    System("MARS", "resnext101-3d", "rgb"),
+    System("SlowOnly", "slow-8x8", "rgb"),
+    System("SlowFast", "slowfast-8x8", "rgb"),
+    System("GSM", "gsm-inception-v3", "rgb"),
+)
+"""The systems that `docs/networks.md` and the README name, from the oldest on."""
+
+
 def tables() -> dict[str, str]:
     """Returns each table by its name in the page's comments."""
     made: dict[str, Table] = {name: [*_what(_family(name))] for name in FAMILIES}
+    made["systems"] = [*_systems()]
     made["figures"] = [*_figures()]
     made["weights"] = [*_weights()]
     return {name: _markdown(rows) for name, rows in made.items()}
@@ -81,15 +131,22 @@ def _what(networks: Mapping[str, Network]) -> Iterable[tuple[str, ...]]:
 
 def _figures() -> Iterable[tuple[str, ...]]:
     """Yields the cost of each network, and the accuracy that was published."""
-    yield "`--model`", "parameters", "multiply-adds", "published accuracy"
+    yield "`--model`", "crop", "parameters", "multiply-adds", "published accuracy"
     for name, network in NETWORKS.items():
-        parameters, macs = _cost(name, network)
-        yield (
-            f"`{name}`",
-            f"{parameters / 1e6:.1f} M",
-            f"{macs / 1e9:.1f} G",
-            network.accuracy,
-        )
+        crop = f"{network.crop_px} px"
+        yield f"`{name}`", crop, *_cost(name, next(iter(network.inputs))), network.accuracy
+
+
+def _systems() -> Iterable[tuple[str, ...]]:
+    """Yields the history of the field, with the cost of each system."""
+    yield (
+        *("system", "paper", "`flowprep train`", "parameters", "multiply-adds"),
+        "published accuracy",
+    )
+    for one in SYSTEMS:
+        network = NETWORKS[one.model]
+        cost = _cost(one.model, one.stream, one.options)
+        yield one.name, network.paper, f"`{one.command}`", *cost, network.accuracy
 
 
 def _weights() -> Iterable[tuple[str, ...]]:
@@ -119,7 +176,10 @@ def _input(one: ClipInput) -> str:
     if one.stack_length > 1:
         stack = format_count(one.stack_length, words[one.stream])
         count = f"{stack} at each of {one.num_frames} places"
-    return count + (f", every {one.frame_stride}th" if one.frame_stride > 1 else "")
+    if one.frame_stride == 1:
+        return count
+    about = "about " if one.rate_ratio > 1 else ""
+    return f"{count}, {about}every {'2nd' if one.frame_stride == 2 else f'{one.frame_stride}th'}"
 
 
 def _options(kind: type[NetworkOptions]) -> str:
@@ -131,14 +191,18 @@ def _options(kind: type[NetworkOptions]) -> str:
     return ", ".join(f"`--{name.replace('_', '-')}`" for name in names)
 
 
-def _cost(name: str, network: Network) -> tuple[int, int]:
-    """Returns the parameters, and the multiply-adds of one view, of the first stream."""
-    stream: StreamName = next(iter(network.inputs))
+def _cost(
+    name: str, stream: StreamName, options: Mapping[str, object] | None = None
+) -> tuple[str, str]:
+    """Returns the parameters, and the multiply-adds of one view."""
+    crop_px = NETWORKS[name].crop_px
     with torch.device("meta"):
-        model = create_model(name, stream=stream, num_classes=NUM_CLASSES, crop_px=network.crop_px)
-    clips = (1, network.num_segments) if model.joins_segments else (1,)
-    shapes = [(*clips, *one.shape(network.crop_px)) for one in model.inputs]
-    return count_parameters(model), count_macs(model, *shapes)
+        model = create_model(
+            name, stream=stream, num_classes=NUM_CLASSES, crop_px=crop_px, **(options or {})
+        )
+    clips = (1, NETWORKS[name].num_segments) if model.joins_segments else (1,)
+    shapes = [(*clips, *one.shape(crop_px)) for one in model.inputs]
+    return f"{count_parameters(model) / 1e6:.1f} M", f"{count_macs(model, *shapes) / 1e9:.1f} G"
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ def create(name: str, **options: Any) -> ClipModel:
     stream, inputs = next(iter(NETWORKS.get(name, NETWORKS["i3d"]).inputs.items()))
     small = {"stream": stream, "num_classes": 5, "width": 0.05, "crop_px": 64}
     if inputs[0].form == "volume":
-        small["num_frames"] = 8
+        # Representation flow computes flow of every fourth frame.
+        small["num_frames"] = 16 if name == "representation-flow" else 8
     return create_model(name, **{**small, **options})
 
 
@@ -192,3 +193,33 @@ def test_an_option_of_another_network_is_refused(name: str, option: str, value: 
 def test_values_out_of_range_are_refused(option: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"{option} must be .* got"):
         create("resnet18", **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in NETWORKS),
+        *(("frame-pooling", {"backbone": one}) for one in ("alexnet", "vgg16", "resnet18")),
+        *(("two-stream-fusion", {"backbone": one}) for one in ("cnn-m-2048", "resnet50")),
+    ],
+)
+def test_a_crop_that_leaves_no_map_is_refused(name: str, options: dict[str, Any]) -> None:
+    stream = next(iter(NETWORKS[name].inputs))
+
+    def score(crop_px: int) -> None:
+        network = create_model(
+            name, stream=stream, num_classes=5, width=0.05, crop_px=crop_px, **options
+        )
+        segments = (network.num_segments or 2,) if network.joins_segments else ()
+        clips = [torch.empty(1, *segments, *one.shape(crop_px)) for one in network.inputs]
+        assert network.eval()(*clips).shape == (1, 5)
+
+    with torch.device("meta"):
+        for crop_px in (8, 14, 15, 21, 22, 31, 32, 40, 41, 48, 49, 62, 63):
+            try:
+                score(crop_px)
+            except ConfigError as error:
+                found = str(error)
+            else:
+                found = ""
+            assert not found or (found.startswith("crop_px must be") and crop_px < 63)

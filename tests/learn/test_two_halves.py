@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +14,31 @@ from flowprep.dataset.read import FlowDataset
 from flowprep.inputs.manifest import collect_videos
 from flowprep.learn.checkpoint import load_checkpoint
 from flowprep.learn.clip_inputs import StreamName
-from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, TrainOptions, ViewSpec
+from flowprep.learn.config import ModelSpec, TrainConfig, TrainOptions, ViewSpec
 from flowprep.learn.evaluate import evaluate
 from flowprep.learn.fuse import fuse_scores
+from flowprep.learn.network_options import TwoStreamFusionOptions
+from flowprep.learn.networks import NETWORKS
+from flowprep.learn.recipes import default_config
 from flowprep.learn.scores import Scores
 from flowprep.learn.train import train
 from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 from flowprep.run.driver import run_extract
 from flowprep.synthetic import write_action_dataset
-from tests.learn.two_towers import two_towers
 from tests.torch_devices import one_thread
 
-__all__ = ["one_thread", "two_towers"]
+__all__ = ["one_thread"]
 
 ACTIONS, LOOKS = ("move_left", "move_right"), ("red", "blue")
 
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> FlowDataset:
-    """Two actions in two looks: 4 classes of 6 training videos and 2 test videos."""
+    """Two actions in two looks: 4 classes of 12 training videos and 4 test videos."""
     root = tmp_path_factory.mktemp("halves")
     write_action_dataset(
         root,
-        num_videos_per_class=8,
+        num_videos_per_class=16,
         num_frames=9,
         width=64,
         height=48,
@@ -54,15 +57,32 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> FlowDataset:
 
 
 def learned(
-    dataset: FlowDataset, run: Path, model: str, stream: StreamName, num_frames: int, width: float
+    dataset: FlowDataset,
+    run: Path,
+    spec: ModelSpec,
+    stream: StreamName,
+    num_frames: int,
+    learning_rate: float = 0.01,
 ) -> Scores:
     """Trains a network and returns its scores of the test videos."""
+    clip = default_config(spec.model, stream).clip
     config = TrainConfig(
-        ModelSpec(model, width=width),
-        ClipSpec(stream, num_frames, crop_px=40),
+        spec,
+        dataclasses.replace(
+            clip,
+            num_frames=num_frames,
+            frame_stride=1,
+            crop_px=44,
+            resize_short_px=None,
+            subtract_mean_flow=False,
+        ),
         AugmentSpec("random", flip=False),
         OptimizationSpec(
-            num_steps=50, batch_size=12, optimizer="adamw", learning_rate=0.01, warmup=0.2
+            num_steps=50,
+            batch_size=12,
+            optimizer="adamw",
+            learning_rate=learning_rate,
+            warmup=0.2,
         ),
         test_split="none",
     )
@@ -73,20 +93,44 @@ def learned(
     return scores
 
 
-def test_both_streams_tell_what_neither_does_alone(
-    halves: FlowDataset, two_towers: str, tmp_path: Path
-) -> None:
-    flow = learned(halves, tmp_path / "flow", "resnet18", "flow", 4, 0.125)
-    rgb = learned(halves, tmp_path / "rgb", "resnet18", "rgb", 1, 0.125)
-    both = learned(halves, tmp_path / "both", two_towers, "both", 4, 0.25)
-    assert len(both.keys) == 8
-    assert flow.metrics()["top1"] <= 0.6
-    assert rgb.metrics()["top1"] <= 0.6
-    assert both.metrics()["top1"] >= 0.95
-    assert fuse_scores([flow, rgb]).metrics()["top1"] >= 0.95
+@pytest.fixture(scope="module")
+def alone(halves: FlowDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, Scores]:
+    """The scores of a network over frames, and of one over flow."""
+    root = tmp_path_factory.mktemp("alone")
+    spec = ModelSpec("resnet18", width=0.125)
+    rgb = learned(halves, root / "rgb", spec, "rgb", 1)
+    return rgb, learned(halves, root / "flow", spec, "flow", 4)
 
-    # Each stream alone has learned its half.
-    names = np.array([name.split("_", 1) for name in flow.class_names])
-    for scores, half in ((rgb, 0), (flow, 1)):
+
+def test_each_stream_alone_learns_its_half(alone: tuple[Scores, Scores]) -> None:
+    for half, scores in enumerate(alone):
+        assert scores.metrics()["top1"] <= 0.6
+        names = np.array([name.split("_", 1) for name in scores.class_names])
         found = names[scores.logits.argmax(1), half]
         assert np.mean(found == names[scores.labels, half]) >= 0.95
+    assert fuse_scores(list(alone)).metrics()["top1"] >= 0.95
+
+
+BOTH = {
+    "two-stream-fusion": ModelSpec(
+        "two-stream-fusion",
+        width=0.1,
+        dropout=0.2,
+        options=TwoStreamFusionOptions(backbone="cnn-m-2048"),
+    ),
+    "i3d-fused": ModelSpec("i3d-fused", width=0.125, dropout=0.2),
+}
+
+
+def test_every_network_of_both_streams_is_here() -> None:
+    assert set(BOTH) == {name for name, entry in NETWORKS.items() if "both" in entry.inputs}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_both_streams_tell_what_neither_does_alone(
+    halves: FlowDataset, alone: tuple[Scores, Scores], name: str, tmp_path: Path
+) -> None:
+    both = learned(halves, tmp_path / "both", BOTH[name], "both", 3, learning_rate=0.004)
+    assert len(both.keys) == 16
+    assert both.metrics()["top1"] >= 0.95
+    assert all(scores.metrics()["top1"] <= 0.6 for scores in alone)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.clips.clip import fill_views
+from flowprep.learn.clips.clip import fill_inputs
 from flowprep.learn.clips.indices import test_indices
 from flowprep.learn.clips.loader import Loader
 from flowprep.learn.clips.select import check_clip, select_videos
@@ -125,8 +125,8 @@ class TestViews(Dataset[dict[str, Any]]):
         views = out
         if views is None:
             views = {name: np.empty(shape, np.float32) for name, shape in self.shapes.items()}
-        for one, chosen in zip(self.inputs, self.indices(item), strict=True):
-            fill_views(self.dataset, video, chosen, crops, clip, one, views[one.name])
+        arrays = [views[one.name] for one in self.inputs]
+        fill_inputs(self.dataset, video, self.inputs, self.indices(item), crops, clip, arrays)
         found: dict[str, Any] = {}
         if out is None:
             found["views"] = {name: torch.from_numpy(array) for name, array in views.items()}

@@ -44,6 +44,7 @@ __all__ = [
     "resize_flow",
     "subtract_mean_flow",
     "test_crops",
+    "to_pairs",
     "to_stack",
     "to_volume",
     "training_crop",
@@ -393,14 +394,9 @@ def normalize_flow(
     """
     if (numbers := find_normalization(name)) is None:
         return np.array(flow)
-    per_px, level_of_zero = 1.0, 0.0
-    if numbers.flow_unit == "level":
-        per_px, level_of_zero = 127.5 / spec.bound_px, 127.5
-    scales = [np.float32(per_px / std) for std in numbers.flow_std]
-    offsets = [
-        np.float32((level_of_zero - mean) / std)
-        for mean, std in zip(numbers.flow_mean, numbers.flow_std, strict=True)
-    ]
+    scales, offsets = (
+        [np.float32(value) for value in values] for values in numbers.flow_line(spec.bound_px)
+    )
     if scales[0] == scales[1] and offsets[0] == offsets[1]:
         result: NDArray[np.float32] = flow * scales[0]
         if offsets[0]:
@@ -458,6 +454,12 @@ def normalize_differences(
         np.subtract(second[..., place], first[..., place], out=plane, dtype=np.float32)
         plane *= np.float32(1 / std)
     return result
+
+
+def to_pairs(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Returns frames (n, H, W, 3) uint8 RGB and the next ones as levels (n, 6, H, W) float32."""
+    pairs = np.concatenate([first, second], axis=3)
+    return np.ascontiguousarray(np.moveaxis(pairs, 3, 1), np.float32)
 
 
 def _rgb_normalization(name: NormalizationName) -> Normalization:

@@ -70,7 +70,7 @@ def num_positions(num_frames: int, num_flows: int, streams: Collection[str]) -> 
     It is the number of flow fields if any stream is flow, so that the windows of all streams agree.
     RGB frames alone count themselves.
     """
-    if "rgb-difference" in streams and not {"flow", "both"} & set(streams):
+    if {"rgb-difference", "motion"} & set(streams) and not {"flow", "both"} & set(streams):
         return num_frames - 1
     return num_frames if set(streams) == {"rgb"} else num_flows
 

@@ -33,6 +33,7 @@ class AlexNet(ClipModel):
         ("classifier.4",),
     )
     head = ("classifier",)
+    min_side_px = 63
 
     def __init__(
         self,

@@ -55,11 +55,18 @@ class ClipModel(nn.Module, ABC):
     `num_segments` clips of a video, also for features."""
 
     stages: tuple[tuple[str, ...], ...] = ()
-    """The names of the modules of each stage, from the input to the classifier. `--freeze` counts
-    them. Empty for a network that only knows its classifier."""
+    """The names of the modules of each stage, or of its own tensors, from the input to the
+    classifier. `--freeze` counts them. Empty for a network that only knows its classifier."""
     new_layers: tuple[str, ...] = ()
     """The names of modules above the trunk that have no part in its own classification, such as an
     LSTM over a network for images. They begin anew if a file has the trunk alone."""
+    min_side_px: int = 1
+    """The smallest H and W from which a map of every layer is left."""
+    begins_as: Mapping[str, str] = {}
+    """Tensors that begin with the value of another tensor if a file lacks them, by their names."""
+    frames_at: tuple[str, int] | None = None
+    """The name of a tensor that has a row for each frame of a clip, and the dimension of the rows.
+    So a file tells how many frames its network sees. None without such a tensor."""
     has_one_loss: bool = False
     """Whether a network that answers several times has one loss, that of the joined answers."""
     excludes_classes: bool = False
@@ -117,6 +124,13 @@ class ClipModel(nn.Module, ABC):
 
         It keeps the names, device and dtype of the old classifier.
         """
+
+    def resize(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
+        """Returns a file's value for the tensor `name` in this network's size, for other clips.
+
+        None for a tensor that has one size, or of which the file has another kind.
+        """
+        return None
 
     @property
     def block_stages(self) -> tuple[tuple[str, ...], ...]:
@@ -180,6 +194,6 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
 
 
 def init_classifier(layer: nn.Linear) -> None:
-    """Draws a classifier as SlowFast and torchvision do: weights of deviation .01, and no bias."""
+    """Draws a classifier as Caffe's examples and torchvision do: deviation .01, and no bias."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)

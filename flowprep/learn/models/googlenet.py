@@ -48,6 +48,7 @@ class GoogLeNet(ClipModel):
         ),
     )
     head = ("fc",)
+    min_side_px = 15
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from flowprep.learn.weights.reading import WeightsFile
 
 __all__ = [
     "BGR_TO_RGB",
+    "CONV3D_TO_LINEAR",
     "IMAGE_KERNEL",
     "LINEAR_TO_CONV3D",
     "SQUEEZED",
@@ -75,6 +76,10 @@ LINEAR_TO_CONV3D = Conversion(
     "a linear layer as a convolution of 1x1x1",
     lambda value: value[..., None, None, None] if value.dim() == 2 else None,
 )
+CONV3D_TO_LINEAR = Conversion(
+    "a convolution of 1x1x1 as a linear layer",
+    lambda value: value.flatten(1) if value.dim() == 5 else None,
+)
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,12 @@ class Hint:
     """A sentence for the user."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The network's own options that follow, by their names in `create_model`."""
+    absent: Mark | None = None
+    """A tensor beside which the hint does not apply."""
+
+    def is_given_by(self, tensors: Mapping[str, torch.Tensor]) -> bool:
+        """Whether tensors give this hint."""
+        return self.mark.is_in(tensors) and not (self.absent and self.absent.is_in(tensors))
 
 
 @dataclass(frozen=True)
@@ -177,13 +188,13 @@ class ForeignFormat:
 
     def told_of(self, tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
         """Returns the sentences of the hints that tensors give."""
-        return tuple(hint.told for hint in self.hints if hint.mark.is_in(tensors))
+        return tuple(hint.told for hint in self.hints if hint.is_given_by(tensors))
 
     def hinted_options(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
         """Returns the options of the network that the hints ask for."""
         options: dict[str, object] = {}
         for hint in self.hints:
-            if hint.mark.is_in(tensors):
+            if hint.is_given_by(tensors):
                 options |= hint.options
         return options
 

@@ -74,7 +74,7 @@ def tensorflow_i3d_names(scope: str = "") -> dict[str, str]:
 def _convert(file: WeightsFile, model: ClipModel) -> tuple[dict[str, Offer], tuple[str, ...]]:
     """Converts I3D's variables to our tensors. Lists others (an optimizer's) without reading."""
     tensors = file.tensors
-    scope = _scope(file, model.inputs[0].num_channels)
+    scope = _scope(file, model.input_channels[0])
     offers: dict[str, Offer] = {}
     names = tensorflow_i3d_names(scope)
     used = [name for name in names if name in tensors]

@@ -138,6 +138,28 @@ def test_an_rgb_clip_is_what_the_transforms_make(
     np.testing.assert_array_equal(found, composed(dataset, video, [13, 4], crop, RGB, form))
 
 
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+@pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
+def test_fovea_and_context_show_the_center_and_all_at_half_the_resolution(
+    dataset: FlowDataset, crop: Crop, stream: Any
+) -> None:
+    video = dataset.videos[0]
+    clip = dataclasses.replace({"rgb": RGB, "flow": FLOW}[stream], num_frames=1)
+    whole = load_clip(dataset, video, [3], crop, clip, taken(clip))
+    parts = {name: dataclasses.replace(taken(clip), view=name) for name in ("fovea", "context")}
+    views = {name: load_clip(dataset, video, [3], crop, clip, one) for name, one in parts.items()}
+    assert views["fovea"].shape == views["context"].shape == (len(whole), 16, 16)
+    # A resampled picture is rounded to levels before its center is cut out, or after.
+    atol = 0.02 if stream == "rgb" else 1e-4
+    np.testing.assert_allclose(views["fovea"], whole[:, 8:24, 8:24], atol=atol)
+    small = dataclasses.replace(clip, crop_px=16)
+    context = load_clip(dataset, video, [3], crop, small, taken(small))
+    np.testing.assert_allclose(views["context"], context, atol=1e-6)
+    # It is all of the crop, and mirrored with it.
+    halved = whole.reshape(-1, 16, 2, 16, 2).mean((2, 4))
+    assert np.abs(views["context"] - halved).mean() < 0.25 * np.abs(halved - halved.mean()).mean()
+
+
 @pytest.mark.parametrize("name", ["tsn", "unit", "mmaction2"])
 @pytest.mark.parametrize("crop", [SLICE, MIRRORED, RESAMPLED], ids=["slice", "flip", "resampled"])
 def test_differences_are_those_of_normalized_frames(

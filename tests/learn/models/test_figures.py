@@ -17,6 +17,7 @@ from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.networks import NETWORKS
 from tests.learn.models.figure_row import Row
+from tests.learn.models.recent_figures import RECENT
 from tests.learn.models.recurrent_figures import RECURRENT
 
 
@@ -618,7 +619,73 @@ HISTORY = [
     Row("c3d-bn", "rgb", 400, 112, parameters=C3D_BN_PARAMETERS, tensors=(62, 52)),
 ]
 
-ROWS = [*IMAGES, *SEGMENTS, *VOLUMES, *BOTH, *RECURRENT, *OVER_TIME, *HISTORY]
+BETWEEN = 64_515 - 3 * 512 * 32 - 2 * 512
+"""Kernels and constants of the release's flow of 32 channels: its layer of 512 without the rest."""
+REP_FLOW = 29_805_651
+OF_FLOW = (
+    2 * BETWEEN  # two flows
+    + 512 * 32  # flow_cmp
+    + 9 * 64 * 64  # flow_conv
+    + 64 * 32  # flow_cmp2
+    + 9 * 64 * 512  # flow_conv2
+    + 2 * 512  # bnf
+)
+TVL1_BETWEEN = 3 + 2 * 3 + 2 * 2 * 2 * 2
+"""Constants, taps of the image, and taps of slopes and divergences."""
+
+FLOW_INSIDE = [
+    # piergiaj/representation-flow-cvpr19, kinetics_2p1d_model.py, built and run.
+    Row(
+        "representation-flow",
+        "rgb",
+        400,
+        112,
+        parameters=REP_FLOW,
+        gmacs=4.3,
+        digits=1,
+        tensors=(356, 298),
+        shapes={
+            "stem.weight": (64, 3, 7, 7, 7),
+            "rep_flow.bottleneck.weight": (32, 512, 1, 1, 1),
+            "rep_flow.unbottleneck.weight": (512, 64, 1, 1, 1),
+            "rep_flow.flow.img_grad": (32, 32, 1, 3),
+            "rep_flow.flow.div2": (32, 32, 2, 1),
+            "res2.blocks.0.shortcut.3.running_var": (256,),
+            "res3.blocks.1.layers.1.weight": (128, 512, 3, 1, 1),
+            "res3.blocks.2.layers.1.weight": (128, 512, 1, 1, 1),
+            "fc.weight": (400, 2048),
+        },
+    ),
+    # By hand: the layer of two flows in the place of that of one; TV-L1 in the place of kernels.
+    Row(
+        "representation-flow",
+        "rgb",
+        400,
+        112,
+        parameters=REP_FLOW - 64_515 + OF_FLOW,
+        options={"flow_of_flow": True},
+    ),
+    Row(
+        "representation-flow",
+        "rgb",
+        400,
+        112,
+        parameters=REP_FLOW - BETWEEN + TVL1_BETWEEN,
+        options={"flow_layer": "tvl1"},
+    ),
+]
+
+ROWS = [
+    *FLOW_INSIDE,
+    *IMAGES,
+    *SEGMENTS,
+    *VOLUMES,
+    *BOTH,
+    *RECURRENT,
+    *OVER_TIME,
+    *HISTORY,
+    *RECENT,
+]
 
 
 def make(row: Row) -> ClipModel:

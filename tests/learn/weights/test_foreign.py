@@ -16,7 +16,7 @@ from flowprep.learn.create import create_model
 from flowprep.learn.networks import NETWORKS
 from flowprep.learn.recipes import RECIPES
 from flowprep.learn.weights.fits import make_bare
-from flowprep.learn.weights.foreign import BGR_TO_RGB, SQUEEZED
+from flowprep.learn.weights.foreign import BGR_TO_RGB, CONV3D_TO_LINEAR, SQUEEZED
 from flowprep.learn.weights.formats import FOREIGN, find_format
 from flowprep.learn.weights.load import load_weights_into
 from tests.learn.weights import inceptions, references
@@ -292,6 +292,12 @@ def _our_names(network: str, stream: StreamName, num_classes: int) -> Shapes:
     return ((name, tuple(value.shape)) for name, value in state.items())
 
 
+def _representation_flow_names(num_classes: int) -> Shapes:
+    for name, shape in _our_names("representation-flow", "rgb", num_classes):
+        theirs = name.replace("rep_flow.flow.", "rep_flow.").replace("fc.", "classify.")
+        yield theirs, (*shape, 1, 1, 1) if name == "fc.weight" else shape
+
+
 NAMES_IN_SOURCE: dict[str, tuple[Callable[[], Shapes], str]] = {
     "TSM(400, 8, 'Flow', 'resnet50', is_shift=True)": (
         lambda: resnet_shapes(references.tsm_naming(shifts=True), 10, 400, 64, None),
@@ -363,6 +369,10 @@ NAMES_IN_SOURCE: dict[str, tuple[Callable[[], Shapes], str]] = {
         lambda: _our_names("resnext101-3d", "flow", 400),
         "a0429b569d8f38fee6fcbe4aa94439616d6d26302b7b0fd67e1d99f8615f90d0",
     ),
+    "representation-flow-cvpr19's resnet_3d_v1(50, 400)": (
+        lambda: _representation_flow_names(400),
+        "1631390dc78e9e8ff3a8faa081d8f6508f124eda97236a5c43a9be0044d187f6",
+    ),
     "torchvision's r2plus1d_18()": (
         lambda: _our_names("r2plus1d-18", "rgb", 400),
         "d22770827a918abad58d8da995950018d97a2c79f90dbda06ba82ecf177e711c",
@@ -414,6 +424,15 @@ def test_first_convolutions_of_frames_are_turned_around() -> None:
         )
     for num_channels in (2, 10, 6):
         assert BGR_TO_RGB.apply(kernel[:, :num_channels]) is None
+
+
+def test_a_convolution_of_one_place_is_a_linear_layer() -> None:
+    kernel, map_ = torch.randn(5, 4, 1, 1, 1), torch.randn(2, 4, 1, 1, 1)
+    matrix = CONV3D_TO_LINEAR.apply(kernel)
+    assert matrix is not None
+    expected = torch.conv3d(map_, kernel).flatten(1)
+    torch.testing.assert_close(torch.nn.functional.linear(map_.flatten(1), matrix), expected)
+    assert CONV3D_TO_LINEAR.apply(torch.zeros(5)) is None
 
 
 def test_rows_are_squeezed() -> None:
