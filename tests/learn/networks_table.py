@@ -80,6 +80,7 @@ SYSTEMS = (
     System(2018, "Non-local networks", "i3d-resnet50", "rgb", {"non_local": True}),
     System(2019, "TSM", "tsm-resnet50", "rgb"),
     System(2019, "MARS", "resnext101-3d", "rgb"),
+    System(2019, "Representation flow", "representation-flow", "rgb"),
     System(2019, "SlowOnly", "slow-8x8", "rgb"),
 )
 """The systems that `docs/networks.md` and the README name, in the order of their years."""
@@ -175,7 +176,8 @@ def _input(one: ClipInput) -> str:
     if one.stack_length > 1:
         stack = format_count(one.stack_length, words[one.stream])
         count = f"{stack} at each of {one.num_frames} places"
-    return count + (f", every {one.frame_stride}th" if one.frame_stride > 1 else "")
+    ordinal = {2: "2nd", 3: "3rd"}.get(one.frame_stride, f"{one.frame_stride}th")
+    return count + (f", every {ordinal}" if one.frame_stride > 1 else "")
 
 
 def _options(kind: type[NetworkOptions]) -> str:
