@@ -131,8 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"| {' | '.join(COLUMNS)} | |")
         print("|---" * len(COLUMNS) + "|---|", flush=True)
         for model in options.models or NETWORKS:
-            for stream in NETWORKS[model].inputs:
-                if options.streams and stream not in options.streams:
+            for stream in NETWORKS[model].streams:
+                if stream not in (options.streams or NETWORKS[model].inputs):
                     continue
                 result = learn(dataset, model, stream, Path(folder))
                 print(f"| {' | '.join(result.cells())} |", flush=True)
