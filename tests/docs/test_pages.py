@@ -30,6 +30,7 @@ OTHER_OPTIONS = frozenset(
         "--num-gpus",
         "--other",
         "--row",
+        "--scenes",
         "--size",
         "--small",
         "--train",
