@@ -148,7 +148,7 @@ class Predictor:
             [_no_scores(task, clip.stream) for task, clip in zip(self.tasks, clips, strict=True)]
         )
         for checkpoint in checkpoints:
-            self._note(average_note(checkpoint))
+            self.note(average_note(checkpoint))
 
     def predict(self, video: str | os.PathLike[str]) -> Iterator[Prediction]:
         """Predicts a video file, a folder of images, or each video in a folder or list.
