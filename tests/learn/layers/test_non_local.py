@@ -248,7 +248,7 @@ WITH_BLOCKS = [
 
 
 WITHOUT_BLOCKS = {
-    *("c3d", "c3d-bn", "two-stream-fusion"),
+    *("c3d", "c3d-bn", "two-stream-fusion", "representation-flow", "timesformer"),
     *("recurrent-cnn", "gru-rcn", "i3d-lstm", "i3d-fused", "frame-pooling", "cnn-lstm", "lrcn"),
 }
 """Networks over volumes whose papers have nothing of the kind."""
