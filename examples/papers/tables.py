@@ -1,33 +1,44 @@
 """What the scripts beside this one share: the data, the trainings with their tests, the table.
 
 Each script names its trainings and the rows of its paper's table, and calls `main`. Every step is a
-`flowprep` command, which is printed before it runs. After an interruption, the same command line
-goes on where it stopped.
+`flowprep` command, which is printed before it runs. After an interruption the same command line
+goes on where it stopped: a training from its last checkpoint, and what is done is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowprep.cli import main as flowprep_command
 from flowprep.dataset.read import open_dataset
-from flowprep.learn.networks import NETWORKS
 from flowprep.learn.scores import Scores
 
 __all__ = ["Paper", "Row", "Training", "main"]
 
-SMALL_CLIPS = "--frames 16 --width 80 --height 64"
+SMALL_CLIPS = {
+    "main": "--looks red,blue --actions zoom_in,zoom_out --videos-per-class 16",
+    # In place of ImageNet: a frame tells the class.
+    "looks": "--looks red,blue --actions move_left --videos-per-class 8 --seed 1",
+    # In place of a second data set: other classes, and only motion tells them apart.
+    "other": "--actions move_up,move_down --videos-per-class 8 --seed 2",
+}
+"""Name of a data set -> options of `flowprep synthetic` with --small."""
+SMALL_FRAMES = "--frames 16 --width 80 --height 64"
 SMALL_EXTRACTION = "--resize none --algorithm farneback --executor inline"
 SMALL_TRAINING = (
-    "--crop 56 --no-flip --crop-place random --scales 1 --optimizer adamw --learning-rate .004 "
-    "--warmup .2 --schedule cosine --batch-size 16 --steps 40 --test-split none --loaders 0 "
-    "--no-tensorboard --label-smoothing 0 --precision fp32"
+    "--crop 56 --crop-place random --scales 1 --optimizer adamw --warmup .2 --batch-size 16 "
+    "--test-split none --loaders 0 --no-tensorboard"
 )
-"""Classes of the clips are directions, and a mirror makes left into right: no flips."""
+SMALL_TEST = "--clips 3 --crops 1 --loaders 0"
+SMALL_NOTE = (
+    "A frame tells the color, flow tells whether the camera comes nearer, and a class is both. So "
+    "networks of one stream find about 50 %, and those of both up to 100 %. Frames in their order "
+    "tell both as well, but in so few steps a network learns the color alone."
+)
 
 
 @dataclass(frozen=True)
@@ -40,11 +51,13 @@ class Training:
     """More of them for the paper's data."""
     small: str = ""
     """More of them with --small."""
-    starts_from: str = ""
-    """`weights`: ImageNet's, which --weights names. With --small, or for another name, the weights
-    of the training of that name."""
+    starts_from: tuple[str, ...] = ()
+    """Where the first weights are from: another training, or a network of `Paper.imagenet`. Two
+    for a network with two towers, frames first."""
     on: tuple[str, ...] = ("main",)
     """The data sets that it is trained on together: main, other. It is tested on the first."""
+    test: str = ""
+    """Options of `flowprep evaluate` for the paper's data, in place of `Paper.test`."""
     has_train_scores: bool = False
     """Whether the training videos are scored as well, for the SVM that fuses."""
 
@@ -56,7 +69,8 @@ class Row:
     label: str
     trainings: tuple[str, ...]
     paper: str = ""
-    """The paper's accuracy in percent. Empty if no source at hand confirms it."""
+    """The paper's accuracy in percent, perhaps with a mark that `Paper.notes` explains. Empty if
+    the paper has no such row."""
     method: str = "mean"
     """How `flowprep fuse` joins several."""
 
@@ -68,25 +82,27 @@ class Paper:
     title: str
     data: str
     """The data set, its split and the measure of the paper's numbers."""
-    split_options: str
+    extraction: str
     """Options of `flowprep extract` for the paper's videos."""
-    trainings: dict[str, Training]
+    trainings: Mapping[str, Training]
     rows: tuple[Row, ...]
     test: str
     """Options of `flowprep evaluate` for the paper's test."""
-    pretraining: Training | None = None
-    """With --small, the training whose weights stand for ImageNet's: on frames of clips of which
-    color tells the class."""
-    absent: tuple[str, ...] = field(default=())
-    """Rows of the paper that are not here, and why."""
+    imagenet: Mapping[str, Training] = field(default_factory=dict)
+    """The networks whose weights the paper takes from ImageNet: --weights NAME=FILE names them.
+    With --small, these trainings stand for ImageNet's, on frames of clips of which color tells the
+    class."""
+    notes: tuple[str, ...] = ()
+    """What differs from the paper, and rows of it that are not here."""
+    small_notes: tuple[str, ...] = ()
+    """What small networks on made clips do not show."""
 
 
 def main(paper: Paper, arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Runs what the command line asks for. Prints the table; returns the accuracies by row."""
     options = _read_options(paper, arguments)
-    work = Path(options.folders[-1])
-    run = _Run(paper, work, options.small, options.weights, options.other)
-    run.prepare(options.folders[:-1])
+    run = _Run(paper, options)
+    run.prepare()
     measured = {}
     for row in paper.rows:
         if options.rows and row.label not in options.rows:
@@ -95,8 +111,11 @@ def main(paper: Paper, arguments: Sequence[str] | None = None) -> dict[str, floa
             print(f"\n== {row.label}: not run: {problem}", flush=True)
             continue
         print(f"\n== {row.label}", flush=True)
-        measured[row.label] = run.accuracy(row)
-    _print_table(paper, measured, options.small, run.num_classes())
+        scores = run.scores(row)
+        if not options.dry_run:
+            measured[row.label] = 100 * Scores.load(scores).metrics()["top1"]
+    if not options.dry_run:
+        _print_table(paper, measured, options.small, run.num_classes())
     return measured
 
 
@@ -104,7 +123,7 @@ def _read_options(paper: Paper, arguments: Sequence[str] | None) -> argparse.Nam
     labels = "\n".join(f"  {row.label}" for row in paper.rows)
     parser = argparse.ArgumentParser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=f"{paper.title}: the paper's table, on {paper.data}.\n\nRows:\n{labels}",
+        description=f"{paper.title}: the paper's table. {paper.data}\n\nRows:\n{labels}",
     )
     parser.add_argument(
         "folders",
@@ -116,7 +135,13 @@ def _read_options(paper: Paper, arguments: Sequence[str] | None) -> argparse.Nam
     parser.add_argument(
         "--small", action="store_true", help="small networks on made clips, in under 3 minutes"
     )
-    parser.add_argument("--weights", metavar="FILE", help="ImageNet's weights of the network")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help=f"ImageNet's weights of a network: {', '.join(paper.imagenet) or 'none here'}",
+    )
     parser.add_argument(
         "--other",
         nargs=2,
@@ -125,6 +150,23 @@ def _read_options(paper: Paper, arguments: Sequence[str] | None) -> argparse.Nam
     )
     parser.add_argument(
         "--row", action="append", dest="rows", metavar="LABEL", help="run only this row"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")
+    more = "more options of each `flowprep {}`, such as '{}'"
+    parser.add_argument(
+        "--extract", default="", metavar="OPTIONS", help=more.format("extract", "--address auto")
+    )
+    parser.add_argument(
+        "--train",
+        default="",
+        metavar="OPTIONS",
+        help=more.format("train", "--workers 8 --precision bf16"),
+    )
+    parser.add_argument(
+        "--evaluate",
+        default="",
+        metavar="OPTIONS",
+        help=more.format("evaluate", "--precision bf16"),
     )
     options = parser.parse_args(arguments)
     if len(options.folders) != (1 if options.small else 3):
@@ -135,153 +177,158 @@ def _read_options(paper: Paper, arguments: Sequence[str] | None) -> argparse.Nam
     for label in options.rows or ():
         if label not in {row.label for row in paper.rows}:
             parser.error(f"--row must be a label of the table, got {label!r}; --help lists them")
+    options.weights = dict(one.partition("=")[::2] for one in options.weights)
+    for name, file in options.weights.items():
+        if name not in paper.imagenet or not file:
+            known = " or ".join(f"{name}=FILE" for name in paper.imagenet) or "left out here"
+            parser.error(f"--weights must be {known}, got {name!r}")
     return options
 
 
 class _Run:
     """The commands of one table. Each training runs once, when a row first needs it."""
 
-    def __init__(
-        self, paper: Paper, work: Path, is_small: bool, weights: str | None, other: Sequence[str]
-    ) -> None:
+    def __init__(self, paper: Paper, options: argparse.Namespace) -> None:
         self._paper = paper
-        self._work = work
-        self._is_small = is_small
-        self._weights = weights
-        self._other = other
-        self._done: set[str] = set()
+        self._options = options
+        self._is_small: bool = options.small
+        self._work = Path(options.folders[-1])
+        self._trained: set[str] = set()
+        self._made: set[str] = set()
 
-    def prepare(self, folders: Sequence[str]) -> None:
+    def prepare(self) -> None:
         """Extracts the data set, or with --small makes clips first."""
-        if not self._is_small:
-            self._extract("main", *folders, self._paper.split_options)
-            if self._other:
-                self._extract("other", *self._other, self._paper.split_options)
+        if self._is_small:
+            self._data("main")
             return
-        self._make_clips("main", "--seed 0")
+        videos, annotations, _ = self._options.folders
+        self._extract("main", videos, annotations, self._paper.extraction)
+        if self._options.other:
+            self._extract("other", *self._options.other, self._paper.extraction)
 
     def problem(self, row: Row) -> str | None:
         """Says why a row cannot be run, or None."""
-        for training in map(self._training, row.trainings):
-            words = shlex.split(training.options)
-            model = words[words.index("--model") + 1]
-            if model not in NETWORKS:
-                return f"this version has no network {model}"
-            if self._is_small:
-                continue
-            if training.starts_from == "weights" and not self._weights:
-                return "name ImageNet's weights with --weights"
-            if "other" in training.on and not self._other:
+        if self._is_small:
+            return None
+        for name in self._needed(row.trainings):
+            if name in self._paper.imagenet and name not in self._options.weights:
+                return f"give ImageNet's weights with --weights {name}=FILE"
+            if "other" in self._training(name).on and not self._options.other:
                 return "name the second data set with --other"
         return None
 
-    def accuracy(self, row: Row) -> float:
-        """Trains and tests what a row needs. Returns its top-1 accuracy in percent."""
-        for name in row.trainings:
-            self._train(name)
-        tests = [self._work / name / "test" for name in row.trainings]
+    def scores(self, row: Row) -> Path:
+        """Trains and tests what a row needs. Returns the file of its scores."""
+        tests = [self._train(name) for name in row.trainings]
         if len(tests) == 1:
-            return _top1(tests[0])
-        fused = self._work / f"{'-'.join(row.trainings)}-{row.method}"
-        command = ["fuse", *map(str, tests), "--method", row.method, "--to", str(fused)]
+            return tests[0]
+        sources = list(tests)
+        command = ["fuse", *(str(test.parent) for test in tests), "--method", row.method]
         if row.method == "svm":
             for name in row.trainings:
-                command += ["--train-scores", str(self._work / name / "train")]
-        _flowprep(command)
-        return _top1(fused)
+                sources.append(self._work / name / "train" / "scores.npz")
+                command += ["--train-scores", str(sources[-1].parent)]
+        return self._score(command, self._work / f"{'-'.join(row.trainings)}-{row.method}", sources)
 
     def num_classes(self) -> int:
         """Returns how many classes the videos of the table have."""
         return len(open_dataset(self._work / "main").class_names)
 
     def _training(self, name: str) -> Training:
-        if name == "pretraining":
-            assert self._paper.pretraining is not None
-            return self._paper.pretraining
-        return self._paper.trainings[name]
+        return self._paper.trainings.get(name) or self._paper.imagenet[name]
 
-    def _train(self, name: str) -> None:
-        if name in self._done:
-            return
-        training = self._training(name)
-        weights = []
-        if training.starts_from:
-            weights = ["--weights", self._weights_file(training.starts_from)]
+    def _needed(self, names: Sequence[str]) -> list[str]:
+        """Returns these trainings and those whose weights they start from."""
+        sources = [self._needed(self._training(name).starts_from) for name in names]
+        return [*names, *(name for several in sources for name in several)]
+
+    def _train(self, name: str) -> Path:
+        """Trains and tests a network. Returns the file of its scores of the test videos."""
+        training, run = self._training(name), self._work / name
+        checkpoint, test = run / "last.pt", run / "test" / "scores.npz"
+        if name in self._trained:
+            return test
         sets = [self._data(one) for one in training.on]
-        run = self._work / name
-        options = shlex.split(training.options)
-        options += shlex.split(
-            f"{SMALL_TRAINING} {training.small}" if self._is_small else training.full
-        )
-        _flowprep(["train", *sets, "--run", str(run), *options, *weights])
-        task = ["--task", training.on[0]] if len(sets) > 1 else []
-        for split in ("test", "train") if training.has_train_scores else ("test",):
-            self._test(run, sets[0], split, task)
-        self._done.add(name)
+        command = ["train", *sets, "--run", str(run), *shlex.split(training.options)]
+        if self._is_small:
+            command += shlex.split(f"{SMALL_TRAINING} {training.small}")
+        else:
+            command += shlex.split(training.full)
+        if training.starts_from:
+            command += ["--weights", ",".join(map(self._weights_file, training.starts_from))]
+        # A training that was stopped goes on, and one that is complete ends at once.
+        self._flowprep([*command, *shlex.split(self._options.train)])
+        if name not in self._paper.imagenet:
+            views = SMALL_TEST if self._is_small else training.test or self._paper.test
+            for split in ("test", "train") if training.has_train_scores else ("test",):
+                command = ["evaluate", sets[0], "--checkpoint", str(checkpoint), "--split", split]
+                command += ["--task", training.on[0]] if len(sets) > 1 else []
+                command += shlex.split(f"{views} {self._options.evaluate}")
+                self._score(command, run / split, [checkpoint])
+        self._trained.add(name)
+        return test
 
     def _weights_file(self, source: str) -> str:
-        if source == "weights" and not self._is_small:
-            assert self._weights is not None
-            return self._weights
-        name = "pretraining" if source == "weights" else source
-        self._train(name)
-        return str(self._work / name / "last.pt")
+        if source in self._paper.imagenet and not self._is_small:
+            return str(self._options.weights[source])
+        self._train(source)
+        return str(self._work / source / "last.pt")
 
-    def _test(self, run: Path, data: str, split: str, task: Sequence[str]) -> None:
-        scores = run / split / "scores.npz"
-        checkpoint = run / "last.pt"
-        if scores.exists() and scores.stat().st_mtime > checkpoint.stat().st_mtime:
-            return
-        views = "--clips 3 --crops 1 --loaders 0" if self._is_small else self._paper.test
-        command = ["evaluate", data, "--checkpoint", str(checkpoint), "--split", split, *task]
-        _flowprep([*command, "--to", str(run / split), *shlex.split(views)])
+    def _score(self, command: list[str], folder: Path, sources: Sequence[Path]) -> Path:
+        """Runs a command that writes scores, unless they are there and newer than its sources."""
+        scores = folder / "scores.npz"
+        if not scores.exists() or any(
+            source.stat().st_mtime >= scores.stat().st_mtime for source in sources
+        ):
+            self._flowprep([*command, "--to", str(folder)])
+        return scores
 
     def _data(self, name: str) -> str:
-        if self._is_small and name != "main":
-            # Frames of the first tell the class, as those of ImageNet do.
-            looks = "--looks red,blue,green,yellow --actions move_left"
-            self._make_clips(name, f"--seed 1 {looks}" if name == "looks" else "--seed 1")
-        return str(self._work / name)
-
-    def _make_clips(self, name: str, options: str) -> None:
-        clips = self._work / f"{name}-clips"
-        if not (self._work / name / "dataset.json").exists():
-            _flowprep(["synthetic", str(clips), *shlex.split(f"{SMALL_CLIPS} {options}")])
-        self._extract(name, str(clips / "videos"), str(clips / "annotations"), SMALL_EXTRACTION)
+        """Returns the folder of a data set. With --small, makes it first."""
+        out = self._work / name
+        if self._is_small and name not in self._made:
+            clips = self._work / f"{name}-clips"
+            if not (out / "dataset.json").exists():
+                options = shlex.split(f"{SMALL_FRAMES} {SMALL_CLIPS[name]}")
+                self._flowprep(["synthetic", str(clips), *options])
+            self._extract(name, str(clips / "videos"), str(clips / "annotations"), SMALL_EXTRACTION)
+            self._made.add(name)
+        return str(out)
 
     def _extract(self, name: str, videos: str, annotations: str, options: str) -> None:
         command = ["extract", videos, str(self._work / name), "--annotations", annotations]
-        _flowprep([*command, *shlex.split(options)])
+        self._flowprep([*command, *shlex.split(f"{options} {self._options.extract}")])
 
+    def _flowprep(self, command: Sequence[str]) -> None:
+        """Prints a command and runs it in this process, which saves its start.
 
-def _flowprep(command: Sequence[str]) -> None:
-    """Prints a command and runs it in this process, which saves its start. Exits if it fails."""
-    print(f"$ {shlex.join(['flowprep', *command])}", flush=True)
-    run: Callable[[Sequence[str]], None] = flowprep_command
-    try:
-        run(command)
-    except SystemExit as ended:
-        if ended.code:
-            raise
-
-
-def _top1(folder: Path) -> float:
-    return 100 * Scores.load(folder / "scores.npz").metrics()["top1"]
+        Ends the script if the command fails.
+        """
+        print(f"$ {shlex.join(['flowprep', *command])}", flush=True)
+        if self._options.dry_run:
+            return
+        try:
+            flowprep_command(command)
+        except SystemExit as ended:
+            if ended.code:
+                raise
 
 
 def _print_table(
     paper: Paper, measured: dict[str, float], is_small: bool, num_classes: int
 ) -> None:
+    chance = 100 / num_classes
     print(f"\n{paper.title}")
     if is_small:
-        print(f"Small networks on made clips. Chance is {100 / num_classes:.1f} %.\n")
+        print(f"Small networks on made clips, top-1 in percent. Chance is {chance:.1f} %.")
+        print(f"{SMALL_NOTE}\n")
         print("| row | ours |\n|---|---|")
     else:
-        print(f"{paper.data}\n")
+        print(f"{paper.data} Chance is {chance:.1f} %.\n")
         print("| row | paper | ours |\n|---|---|---|")
     for row in paper.rows:
         ours = f"{measured[row.label]:.1f}" if row.label in measured else ""
-        cells = [row.label, ours] if is_small else [row.label, row.paper or "not known here", ours]
+        cells = [row.label, ours] if is_small else [row.label, row.paper, ours]
         print(f"| {' | '.join(cells)} |")
-    for text in paper.absent:
-        print(f"Not here: {text}")
+    for note in paper.small_notes if is_small else paper.notes:
+        print(f"\n{note}")

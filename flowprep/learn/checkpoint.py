@@ -54,6 +54,7 @@ from flowprep.storage import Storage
 __all__ = [
     "Checkpoint",
     "Task",
+    "average_note",
     "build_model",
     "check_data",
     "describe_task",
@@ -131,7 +132,8 @@ class Checkpoint:
     step: int
     """Number of training steps that produced these weights."""
     model: dict[str, torch.Tensor]
-    """State dict of the network that `build_model` makes."""
+    """State dict of the network that `build_model` makes. With `ema_decay`, it is the average over
+    the steps."""
     training: TrainState | None = None
     """What a resumed training needs. None for a checkpoint that holds only weights."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -267,6 +269,9 @@ def _checked(content: dict[str, Any]) -> Checkpoint:
         None if training is None else TrainState.from_dict(training, step),
         msgspec.convert(json.loads(content["versions"]), dict[str, str]),
     )
+    ema_decay = checkpoint.config.optimization.ema_decay
+    if training is not None and (training.get("raw") is None) != (ema_decay is None):
+        raise ValueError(f"training must have raw weights for an average alone, at {ema_decay}")
     if not checkpoint.tasks or not all(task.class_names for task in checkpoint.tasks):
         raise ValueError("tasks must be one or more, each with its classes")
     return checkpoint
@@ -318,6 +323,17 @@ def restore_model(checkpoint: Checkpoint) -> ClipModel | MultiTask:
     model = build_model(checkpoint.config, counts)
     load_model(model, checkpoint)
     return model.eval()
+
+
+def average_note(checkpoint: Checkpoint) -> list[str]:
+    """Returns a note if the checkpoint's weights are an average, and not those of one step."""
+    ema_decay = checkpoint.config.optimization.ema_decay
+    if ema_decay is None:
+        return []
+    return [
+        f"the weights of the checkpoint are their average over the training (--ema-decay "
+        f"{ema_decay:g}), not those of step {checkpoint.step:,} alone"
+    ]
 
 
 def load_model(model: ClipModel | MultiTask, checkpoint: Checkpoint) -> None:

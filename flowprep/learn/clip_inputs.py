@@ -16,6 +16,7 @@ __all__ = [
     "CropsName",
     "InputStream",
     "NormalizationName",
+    "PickName",
     "RecipeName",
     "ShiftPlace",
     "StreamName",
@@ -38,6 +39,10 @@ ChannelOrder = Literal["interleaved", "grouped"]
 ViewName = Literal["whole", "fovea", "context"]
 """What an input shows of the crop. `whole`: all of it. `fovea`: the center, half as wide and high,
 at its own resolution. `context`: all of it, at half the resolution (Karpathy et al. 2014)."""
+PickName = Literal["spread", "first"]
+"""Which frames a slow input takes of those of a faster one (`ClipInput.rate_ratio`). `spread`: the
+first, the last, and others evenly between them, rounded down, as in facebookresearch/SlowFast
+(`pack_pathway_output`) and pytorchvideo. `first`: one of each group, its first, as in mmaction2."""
 NormalizationName = Literal[
     "px",
     "unit",
@@ -55,6 +60,7 @@ NormalizationName = Literal[
     "c3d",
     "mmaction2-c3d",
     "deepvideo",
+    "timesformer-ssv2",
 ]
 """A published range of numbers; `flowprep.learn.normalizations` has each one's."""
 RecipeName = Literal[
@@ -86,6 +92,19 @@ RecipeName = Literal[
     "c3d",
     "mmaction2-c3d",
     "deepvideo",
+    "timesformer",
+    "timesformer-hr",
+    "timesformer-long",
+    "timesformer-ssv2",
+    "timesformer-ssv2-hr",
+    "timesformer-ssv2-long",
+    "mmaction2-timesformer",
+    "slowfast-4x16",
+    "slowfast-8x8",
+    "mmaction2-slowfast-4x16",
+    "mmaction2-slowfast-8x8",
+    "gsm",
+    "gsm-inception-v3",
 ]
 """A published recipe; `flowprep.learn.recipes.RECIPES` has each one."""
 ConsensusName = Literal["avg", "max", "weighted"]
@@ -132,22 +151,34 @@ class ClipInput:
     """Whether a field has its magnitude, at most the bound, as a third channel (LRCN)."""
     view: ViewName = "whole"
     """Which part of the crop this input shows, and at which resolution."""
+    rate_ratio: int = 1
+    """How many times as many frames a faster input of the same clip has, at a stride so many times
+    smaller: alpha of SlowFast. This input then takes some of that one's frames, and spans what that
+    one spans."""
+    pick: PickName = "spread"
+    """With a `rate_ratio`: which of the faster input's frames."""
 
     def __post_init__(self) -> None:
         check_choice("stream", self.stream, InputStream)
         check_choice("form", self.form, ClipForm)
         check_choice("view", self.view, ViewName)
+        check_choice("pick", self.pick, PickName)
         if self.has_magnitude and self.stream not in ("flow", "rgb-pair"):
             raise ConfigError(
                 f"has_magnitude is for stream flow; with stream {self.stream} it must be False"
             )
-        for name in ("num_frames", "frame_stride", "stack_length"):
+        for name in ("num_frames", "frame_stride", "stack_length", "rate_ratio"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.stack_length > 1 and self.form == "stack":
             raise ConfigError(
                 f"stack_length is for form volume, got {self.stack_length} for a stack; "
                 "num_frames is the length of a stack"
+            )
+        if self.rate_ratio > 1 and (self.form, self.stack_length) != ("volume", 1):
+            raise ConfigError(
+                f"rate_ratio is for form volume without stacks, got {self.rate_ratio}, form "
+                f"{self.form} and stack_length {self.stack_length}"
             )
 
     @property
@@ -168,7 +199,12 @@ class ClipInput:
 
     @property
     def span(self) -> int:
-        """The distance from the first field, frame or difference to the last, both included."""
+        """The distance from the first field, frame or difference to the last, both included.
+
+        With a `rate_ratio`, those of the faster input.
+        """
+        if self.rate_ratio > 1:
+            return (self.num_frames * self.rate_ratio - 1) * self._fast_stride + 1
         return (self.num_frames - 1) * self.frame_stride + self.stack_length
 
     @property
@@ -178,11 +214,30 @@ class ClipInput:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The distance of each field, frame or difference from the first, in the order of time."""
+        """The distance of each field, frame or difference from the first, in the order of time.
+
+        With a `rate_ratio`, from the first of the faster input.
+        """
+        if self.rate_ratio > 1:
+            return tuple(place * self._fast_stride for place in self._picked)
         return tuple(
             place * self.frame_stride + step
             for place in range(self.num_frames)
             for step in range(self.stack_length)
+        )
+
+    @property
+    def _fast_stride(self) -> int:
+        return max(1, round(self.frame_stride / self.rate_ratio))
+
+    @property
+    def _picked(self) -> tuple[int, ...]:
+        """The places of the frames among those of the faster input."""
+        if self.pick == "first":
+            return tuple(range(0, self.num_frames * self.rate_ratio, self.rate_ratio))
+        last = self.num_frames * self.rate_ratio - 1
+        return tuple(
+            number * last // max(1, self.num_frames - 1) for number in range(self.num_frames)
         )
 
     def side_px(self, crop_px: int) -> int:

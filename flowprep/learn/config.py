@@ -25,6 +25,7 @@ from flowprep.learn.clip_inputs import (
     NormalizationName,
     StreamName,
     sees_flow,
+    sees_frames,
 )
 from flowprep.learn.motion_spec import MotionSpec
 from flowprep.learn.network_options import NetworkOptions
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 StackName = Literal["plain", "bidirectional", "trajectory"]
-SamplingName = Literal["segments", "dense"]
+SamplingName = Literal["segments", "dense", "spread"]
 FusionMethod = Literal["mean", "weighted", "logits", "svm"]
 
 FUSION_METHODS: dict[FusionMethod, str] = {
@@ -126,8 +127,9 @@ class ClipSpec:
     """Number of equal segments in a video. Each segment gives one clip, and the network sees all
     clips together. The default is the network's published number."""
     sampling: SamplingName = "segments"
-    """Where the segments lie. `segments`: over the whole video. `dense`: in a window of 64
-    frames."""
+    """Where the segments lie. `segments`: over the whole video. `dense`: in a window of 64 frames.
+    `spread`: there is one segment, and each frame or field of a clip is of its own equal part of
+    the video, whatever the frame stride."""
     subtract_mean_flow: bool = False
     """Subtract the mean vector from each field. This removes most of the camera's motion. The
     two-stream recipe does it."""
@@ -154,6 +156,11 @@ class ClipSpec:
         check_choice("normalization", self.normalization, NormalizationName)
         check_at_least(self, 1, "num_frames", "frame_stride", "num_segments")
         check_at_least(self, 8, "crop_px", "resize_short_px")
+        if self.sampling == "spread" and (self.num_segments, self.stack) != (1, "plain"):
+            raise ConfigError(
+                "sampling spread is for one segment and stack plain, got num_segments "
+                f"{self.num_segments} and stack {self.stack}; choose another sampling"
+            )
         if self.stream == "flow":
             # For stream `both`, `check_clip` checks the numbers of the network's flow input.
             check_stack(self.stack, self.num_frames, self.frame_stride)
@@ -216,6 +223,16 @@ class TrainConfig:
                         f"{item.name} is for stream motion; with stream {self.clip.stream} it must "
                         f"be {item.default}, got {given}"
                     )
+        if self.augment.random_strides and self.clip.sampling == "spread":
+            raise ConfigError(
+                f"random_strides do not apply to sampling spread, got {self.augment.random_strides}"
+                "; leave one of them out"
+            )
+        if self.augment.rand_augment and not sees_frames(self.clip.stream):
+            raise ConfigError(
+                f"rand_augment is for RGB frames, got {self.augment.rand_augment} and stream "
+                f"{self.clip.stream}; leave it out, or choose a stream with frames"
+            )
         order = self.clip.channel_order
         if order != "interleaved" and not any(one.has_stacks for one in inputs):
             raise ConfigError(
@@ -237,7 +254,7 @@ class TrainConfig:
         if self.clip.stream != "motion":
             # Version 1 has none.
             del values["model"]["motion"]
-        for name in ("scales", "random_strides"):
+        for name in ("scales", "random_strides", "rand_augment"):
             values["augment"][name] = list(values["augment"][name])
         values["optimization"]["milestones"] = list(self.optimization.milestones)
         return values

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from flowprep.errors import WeightsError
-from flowprep.learn.checkpoint import Checkpoint, load_checkpoint
+from flowprep.learn.checkpoint import Checkpoint, average_note, load_checkpoint
 from flowprep.learn.clip_inputs import RecipeName, StreamName
 from flowprep.learn.evaluate import checkpoint_file, checkpoint_notes
 from flowprep.learn.networks import find_network
@@ -118,8 +118,9 @@ def told_fit(fit: Fit) -> str:
     asked = [f"--model {fit.network}", f"--stream {fit.stream}"]
     asked += [] if fit.num_frames is None else [f"--frames {fit.num_frames}"]
     for option, value in fit.options.items():
-        name = f"--{option.replace('_', '-')}"
-        asked.append(name if value is True else f"{name} {value}")
+        name = option.replace("_", "-")
+        switch = {True: f"--{name}", False: f"--no-{name}"}
+        asked.append(switch[value] if isinstance(value, bool) else f"--{name} {value}")
     taken = f"{first.form}s of {format_count(first.num_frames, noun)}"
     if first.form == "volume":
         taken = f"volumes of {noun}s, as many as you like"
@@ -146,7 +147,9 @@ def describe_weights(path: str | os.PathLike[str]) -> WeightsDescription:
     source = checkpoint_file(path)
     file = read_file(source)
     if file.details.get("format") == CHECKPOINT_FORMAT:
-        return _describe_checkpoint(file, load_checkpoint(source), checkpoint_notes(path))
+        checkpoint = load_checkpoint(source)
+        notes = [*checkpoint_notes(path), *average_note(checkpoint)]
+        return _describe_checkpoint(file, checkpoint, notes)
     return _describe_foreign(file)
 
 

@@ -13,7 +13,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from flowprep.errors import TrainingError
 from flowprep.learn.placement import choose_device
 
-__all__ = ["Process", "join_processes"]
+__all__ = ["Process", "gradients_kept", "join_processes"]
 
 T = TypeVar("T")
 
@@ -83,6 +83,15 @@ class Process:
             return None
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids)
+
+
+def gradients_kept(
+    distributed: DistributedDataParallel | None, is_last_part: bool
+) -> AbstractContextManager[Any]:
+    """Lets processes add up their gradients only after the last part of a batch."""
+    if distributed is None or is_last_part:
+        return nullcontext()
+    return distributed.no_sync()
 
 
 @contextmanager

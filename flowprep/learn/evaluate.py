@@ -27,6 +27,7 @@ from flowprep.errors import ConfigError, WeightsError
 from flowprep.learn.checkpoint import (
     Checkpoint,
     Task,
+    average_note,
     check_data,
     describe_task,
     library_versions,
@@ -322,7 +323,7 @@ def evaluate_heads(
     for chosen, labelled in zip(tasks, datasets, strict=True):
         notes += [*labelled.notes, *_labels_notes(chosen, labelled)]
         notes += check_data(chosen, labelled, stream=clip.stream, force=force)
-    notes = list(dict.fromkeys(notes))
+    notes = list(dict.fromkeys([*notes, *average_note(checkpoint)]))
     if views.num_crops == 10 and not checkpoint.config.augment.flip:
         notes.append(
             "the network never saw a mirrored clip in its training, and half of these views are "

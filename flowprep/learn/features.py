@@ -34,7 +34,7 @@ from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.extras import extra_needed
 from flowprep.inputs.manifest import Manifest, collect_videos
 from flowprep.inputs.video import Video
-from flowprep.learn.checkpoint import check_data, library_versions
+from flowprep.learn.checkpoint import average_note, check_data, library_versions
 from flowprep.learn.clip_inputs import RecipeName, StreamName
 from flowprep.learn.clips.select import check_clip
 from flowprep.learn.evaluate import checkpoint_notes
@@ -232,6 +232,7 @@ def _networks(
             )
         notes = [note for path in checkpoints for note in checkpoint_notes(path)]
         sources, trained = checkpoint_sources(checkpoints, stream, task)
+        notes += [note for checkpoint, _ in trained for note in average_note(checkpoint)]
     else:
         if model is None or not weights:
             raise ConfigError(

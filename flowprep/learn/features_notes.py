@@ -31,7 +31,7 @@ def video_notes(record: VideoRecord, windows: Windows) -> dict[str, str]:
             f"{windows.num_needed:,}; the only window repeats the video from its beginning"
         )
     elif left := windows.num_left(record.num_frames):
-        notes["tail"] = f"the last {format_count(left, 'frame')} of the video are in no window"
+        notes["tail"] = f"no window holds the last {format_count(left, 'frame')} of the video"
     if record.is_partial:
         notes["partial"] = (
             f"the video is damaged; the windows are those of the {record.num_frames:,} frames "

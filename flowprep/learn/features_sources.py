@@ -141,15 +141,15 @@ def _weights_source(
     notes: list[str] = []
     if recipe is None:
         recipe, notes = find_recipe(file, model, stream)
+    hinted = make_options(model, hinted_options(read_file(file), model))
     if recipe is None:
-        clip = default_config(model, stream).clip
+        clip = default_config(model, stream, hinted).clip
     else:
-        clip = recipe_clip(recipe, stream, model)
+        clip = recipe_clip(recipe, stream, model, hinted)
     own = dict(options)
     if stream == "rgb":
         own["subtract_mean_flow"] = False
     clip = dataclasses.replace(clip, **own)
-    hinted = make_options(model, hinted_options(read_file(file), model))
     source = NetworkSource(model, file, file_sha256(file), False, clip, recipe, hinted)
     for one in source.inputs:
         check_mean(clip, one)

@@ -22,10 +22,16 @@ from flowprep.learn.clip_inputs import RecipeName, StreamName
 from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig, ViewSpec
 from flowprep.learn.describe import describe_loading
 from flowprep.learn.models.multitask import MultiTask
-from flowprep.learn.networks import make_options
-from flowprep.learn.recipes import RECIPES, default_config, recipe_clip, stream_recipe
+from flowprep.learn.networks import find_network, make_options
+from flowprep.learn.recipes import (
+    RECIPES,
+    default_config,
+    recipe_clip,
+    recipe_options,
+    stream_recipe,
+)
 from flowprep.learn.weights.files import CHECKPOINT_FORMAT, read_file
-from flowprep.learn.weights.fits import Fit, find_fits
+from flowprep.learn.weights.fits import Fit, find_fits, hinted_options
 from flowprep.learn.weights.formats import format_of
 from flowprep.learn.weights.load import load_weights_into
 from flowprep.learn.weights.reading import WeightsFile
@@ -86,8 +92,15 @@ def _guessed(
         for name, recipe in RECIPES.items()
         if name in told and model in recipe.networks and stream in recipe.streams
     ]
-    # The format names the most likely one first.
-    names.sort(key=told.index)
+    # The format names the most likely one first. Options that the file tells count more.
+    network = find_network(model)
+    clips = network.with_options(make_options(model, hinted_options(file, model)))
+
+    def likely(name: RecipeName) -> tuple[bool, int]:
+        options = recipe_options(name, stream, model)
+        return network.with_options(options) != clips, told.index(name)
+
+    names.sort(key=likely)
     if not names:
         return None, [
             f"no recipe is known for {path} as {model}, so nothing is compared with how the "
@@ -124,13 +137,14 @@ def foreign_network(
     if not fits:
         raise _misfit(path, model)
     fit = fits[0]
+    own = make_options(model, fit.options)
     notes: list[str] = []
     if recipe is None:
         recipe, notes = _guessed(file, path, model, fit.stream)
     if recipe is None:
-        clip = default_config(model, fit.stream).clip
+        clip = default_config(model, fit.stream, own).clip
     else:
-        clip = recipe_clip(recipe, fit.stream, model)
+        clip = recipe_clip(recipe, fit.stream, model, own)
     if num_frames is not None and fit.num_frames not in (None, num_frames):
         raise ConfigError(
             f"num_frames must be {fit.num_frames}, as {path} has it, got {num_frames}; leave it out"

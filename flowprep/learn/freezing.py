@@ -106,5 +106,6 @@ def _chosen(model: ClipModel, freeze: str) -> Callable[[str], bool]:
     if not 0 < count <= len(stages):
         known = f" or a number from 1 to {len(stages)}" if stages else ""
         raise ConfigError(f"freeze must be {TRUNK}{known} for this network, got {freeze}")
-    prefixes = tuple(f"{module}." for stage in stages[:count] for module in stage)
-    return lambda name: name.startswith(prefixes)
+    chosen = {name for stage in stages[:count] for name in stage}
+    prefixes = tuple(f"{name}." for name in chosen)
+    return lambda name: name in chosen or name.startswith(prefixes)

@@ -7,6 +7,7 @@ and a binary cross-entropy for each class), for videos that show several.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,14 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.scores import Scores
 
-__all__ = ["batch_targets", "count_right", "mean_loss", "target_loss", "task_loss"]
+__all__ = [
+    "BatchTargets",
+    "batch_targets",
+    "count_right",
+    "mean_loss",
+    "target_loss",
+    "task_loss",
+]
 
 
 def batch_targets(batch: Mapping[str, Any], num_tasks: int) -> list[torch.Tensor]:
@@ -26,6 +34,50 @@ def batch_targets(batch: Mapping[str, Any], num_tasks: int) -> list[torch.Tensor
     if num_tasks == 1:
         return [labels]
     return [torch.where(owners == task, labels, -1) for task in range(num_tasks)]
+
+
+@dataclass(frozen=True)
+class BatchTargets:
+    """What a network must say of each sample of a batch, for each task: see `target_loss`."""
+
+    own: list[torch.Tensor]
+    partner: list[torch.Tensor] | None = None
+    """Those of the videos that the samples are mixed with."""
+    shares: torch.Tensor | None = None
+    """(n,), of the samples' own targets. The rest is the partner's."""
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any], num_tasks: int, device: torch.device) -> BatchTargets:
+        """Returns those of a batch of `TrainingClips`, on a device."""
+
+        def placed(targets: Mapping[str, Any]) -> list[torch.Tensor]:
+            return [one.to(device, non_blocking=True) for one in batch_targets(targets, num_tasks)]
+
+        if "partner" not in batch:
+            return cls(placed(batch))
+        shares = batch["share"].to(device, non_blocking=True)
+        return cls(placed(batch), placed(batch["partner"]), shares)
+
+    def loss(
+        self, logits: Sequence[torch.Tensor], counts: Sequence[int], **options: Any
+    ) -> torch.Tensor:
+        """Returns `target_loss`, with its options, of both videos of each sample."""
+        own = target_loss(logits, self.own, counts, shares=self.shares, **options)
+        if self.partner is None or self.shares is None:
+            return own
+        rest = 1 - self.shares
+        return own + target_loss(logits, self.partner, counts, shares=rest, **options)
+
+    @property
+    def largest(self) -> list[torch.Tensor]:
+        """The targets of the video that has the larger share of each sample."""
+        if self.partner is None or self.shares is None:
+            return self.own
+        is_own = self.shares >= 0.5
+        return [
+            torch.where(is_own if own.dim() == 1 else is_own[:, None], own, other)
+            for own, other in zip(self.own, self.partner, strict=True)
+        ]
 
 
 def task_loss(
@@ -50,6 +102,7 @@ def target_loss(
     label_smoothing: float = 0.0,
     weights: Sequence[torch.Tensor] | None = None,
     answer_weights: torch.Tensor | None = None,
+    shares: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Returns the contribution of these samples to the loss of the step's whole batch, a scalar.
 
@@ -71,6 +124,10 @@ def target_loss(
 
     `answer_weights` (J,) is for networks that answer several times, with logits (n, J, K): the loss
     is the sum of the losses of the answers, each times its weight.
+
+    `shares` (n,) multiplies the loss of each sample. A sample of two videos has a target of each.
+    As a loss is linear in its target, that of the mixed target is the sum of two calls, with shares
+    that sum to 1 (Zhang et al., mixup, ICLR 2018).
     """
     if answer_weights is not None:
         each_answer = [
@@ -78,6 +135,7 @@ def target_loss(
                 *([one[:, number] for one in logits], targets, counts),
                 label_smoothing=label_smoothing,
                 weights=weights,
+                shares=shares,
             )
             for number in range(len(answer_weights))
         ]
@@ -88,9 +146,13 @@ def target_loss(
         chosen, wanted = scores[own].float(), wanted[own]
         if wanted.dim() == 2:
             smooth = wanted * (1 - label_smoothing) + label_smoothing / 2
-            losses = F.binary_cross_entropy_with_logits(chosen, smooth, reduction="sum")
+            if shares is None:
+                losses = F.binary_cross_entropy_with_logits(chosen, smooth, reduction="sum")
+            else:
+                each = F.binary_cross_entropy_with_logits(chosen, smooth, reduction="none")
+                losses = (each.sum(1) * shares[own]).sum()
             losses = losses / wanted.shape[1]
-        elif weights is None:
+        elif weights is None and shares is None:
             losses = F.cross_entropy(
                 chosen, wanted, reduction="sum", label_smoothing=label_smoothing
             )
@@ -98,7 +160,11 @@ def target_loss(
             each = F.cross_entropy(
                 chosen, wanted, reduction="none", label_smoothing=label_smoothing
             )
-            losses = (each * weights[task][wanted]).sum()
+            if weights is not None:
+                each = each * weights[task][wanted]
+            if shares is not None:
+                each = each * shares[own]
+            losses = each.sum()
         total = total + losses / max(1, count)
     return total
 

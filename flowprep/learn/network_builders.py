@@ -14,14 +14,17 @@ __all__ = [
     "cnn_lstm",
     "cnn_m",
     "deepvideo",
+    "fast",
     "frame_pooling",
     "googlenet",
     "gru_rcn",
+    "gsm",
     "i3d",
     "i3d_fused",
     "i3d_lstm",
     "i3d_resnet50",
     "inception_v1",
+    "inception_v3",
     "lrcn",
     "mc3_18",
     "mobilenet_v2",
@@ -39,6 +42,8 @@ __all__ = [
     "resnext3d",
     "rmc3_18",
     "slow",
+    "slowfast",
+    "timesformer",
     "tsm",
     "tsn",
     "two_stream_fusion",
@@ -178,6 +183,36 @@ def slow() -> Builder:
     return Slow
 
 
+def gsm(base: Callable[[], Builder]) -> Callable[[], Builder]:
+    def build() -> Builder:
+        from flowprep.learn.models.gsm import gsm_over
+
+        return gsm_over(base())  # type: ignore[arg-type]
+
+    return build
+
+
+def inception_v3() -> Builder:
+    from flowprep.learn.models.inception_v3 import InceptionV3
+
+    return InceptionV3
+
+
+def fast() -> Builder:
+    from flowprep.learn.models.slowfast import Fast
+
+    return Fast
+
+
+def slowfast(lateral_frames: int) -> Callable[[], Builder]:
+    def build() -> Builder:
+        from flowprep.learn.models.slowfast import slowfast_with
+
+        return slowfast_with(lateral_frames)
+
+    return build
+
+
 def inception_v1() -> Builder:
     from flowprep.learn.models.inception_v1 import InceptionV1
 
@@ -266,3 +301,9 @@ def representation_flow() -> Builder:
     from flowprep.learn.models.representation_flow import RepresentationFlowResNet
 
     return RepresentationFlowResNet
+
+
+def timesformer() -> Builder:
+    from flowprep.learn.models.timesformer import TimeSformer
+
+    return TimeSformer

@@ -8,9 +8,10 @@ from typing import Literal
 
 from flowprep.config import check_choice
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ConsensusName, ShiftPlace
+from flowprep.learn.clip_inputs import ConsensusName, PickName, ShiftPlace
 
 __all__ = [
+    "AttentionName",
     "BackboneName",
     "C3DOptions",
     "CNNLSTMOptions",
@@ -22,6 +23,7 @@ __all__ = [
     "FramePoolingOptions",
     "FusionInit",
     "GRURCNOptions",
+    "GSMOptions",
     "NetworkOptions",
     "NonLocalKind",
     "NonLocalOptions",
@@ -31,11 +33,14 @@ __all__ = [
     "PoolingName",
     "RecurrentCNNOptions",
     "RepresentationFlowOptions",
+    "SlowFastOptions",
     "StepScores",
     "StreamFusionKind",
     "TSMOptions",
     "TSMResNetOptions",
     "TSNOptions",
+    "TimeSformerOptions",
+    "TimeSformerSize",
     "TwoStreamFusionOptions",
     "VMZResNetOptions",
     "VideoResNetOptions",
@@ -66,6 +71,10 @@ DeepVideoFusion = Literal["single", "early", "late", "slow", "multiresolution"]
 """How the networks of Karpathy et al. (2014) see the frames of a clip."""
 VideoResNetVariant = Literal["torchvision", "vmz"]
 """Whose details a residual network of Tran et al. (2018) has (`models.video_resnet`)."""
+AttentionName = Literal["space", "joint", "divided", "local-global", "axial"]
+"""What a patch is compared with in TimeSformer (Bertasius et al., ICML 2021, section 3)."""
+TimeSformerSize = Literal["base", "hr", "long"]
+"""The published clips of TimeSformer (Bertasius et al., ICML 2021, section 4.4)."""
 CellName = Literal["plain", "gru", "lstm"]
 """What a recurrent layer does at a step (`layers.recurrent`)."""
 FlowLayerName = Literal["release", "tvl1"]
@@ -161,6 +170,40 @@ class TSMResNetOptions(TSMOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("shift_place", self.shift_place, ShiftPlace)
+
+
+@dataclass(frozen=True)
+class GSMOptions(NetworkOptions):
+    """The options of the networks with gates between segments (Sudhakaran et al., CVPR 2020)."""
+
+    partial_bn: bool = False
+    """Freeze every batch norm except the first and those of the gates."""
+
+
+@dataclass(frozen=True)
+class SlowFastOptions(NonLocalOptions):
+    """The options of SlowFast (Feichtenhofer et al., ICCV 2019)."""
+
+    slow_frames: PickName = "spread"
+    """Which frames of the fast path the slow one sees. `spread`: the first, the last, and others
+    evenly between them, as in SlowFast and pytorchvideo. `first`: one of each group, its first, as
+    in mmaction2."""
+    lateral_norm: bool = True
+    """Put a batch norm and a ReLU behind each convolution from the fast path to the slow one. Some
+    of mmaction2's networks have none."""
+    lateral_frames: int | None = None
+    """Frames that such a convolution sees, an odd number. The default is the network's published
+    number. SlowFast's own networks with non-local blocks see 5."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("slow_frames", self.slow_frames, PickName)
+        if self.lateral_frames is not None and (
+            self.lateral_frames < 1 or self.lateral_frames % 2 == 0
+        ):
+            raise ConfigError(
+                f"lateral_frames must be an odd number from 1 on, got {self.lateral_frames}"
+            )
 
 
 @dataclass(frozen=True)
@@ -310,3 +353,21 @@ class RepresentationFlowOptions(NetworkOptions):
         check_choice("flow_layer", self.flow_layer, FlowLayerName)
         if self.flow_iterations < 1:
             raise ConfigError(f"flow_iterations must be at least 1, got {self.flow_iterations}")
+
+
+@dataclass(frozen=True)
+class TimeSformerOptions(NetworkOptions):
+    """The options of TimeSformer (Bertasius et al., ICML 2021)."""
+
+    attention: AttentionName = "divided"
+    """What each patch of a frame is compared with. `space`: patches of its own frame. `joint`: all
+    patches of the clip. `divided`: its own place in all frames, then its own frame.
+    `local-global`: a neighborhood of half the width and height in all frames, then every second
+    patch. `axial`: patches along time, then along its row, then along its column."""
+    size: TimeSformerSize = "base"
+    """The published clip. `base`: 8 frames, 32 apart, of 224 px. `hr`: 16 frames, 16 apart, of
+    448 px. `long`: 96 frames, 4 apart, of 224 px."""
+
+    def __post_init__(self) -> None:
+        check_choice("attention", self.attention, AttentionName)
+        check_choice("size", self.size, TimeSformerSize)

@@ -32,6 +32,7 @@ from flowprep.learn.network_options import (
     VideoResNetOptions,
     VMZResNetOptions,
 )
+from flowprep.learn.recent_networks import RECENT_NETWORKS
 from flowprep.learn.recurrent_networks import RECURRENT_NETWORKS
 
 __all__ = [
@@ -354,6 +355,7 @@ NETWORKS: dict[str, Network] = {
     ),
     **HISTORY_NETWORKS,
     **RECURRENT_NETWORKS,
+    **RECENT_NETWORKS,
 }
 """The networks by name."""
 

@@ -115,6 +115,16 @@ NORMALIZATIONS: dict[NormalizationName, Normalization | None] = {
         _of_unit_range(0.45, 0.45, 0.45),
         _of_unit_range(0.225, 0.225, 0.225),
     ),
+    # facebookresearch/TimeSformer, datasets/ssv2.py: the same of frames that OpenCV reads as BGR.
+    # Its REVERSE_INPUT_CHANNEL turns them around in pack_pathway_output alone, which TimeSformer
+    # does not go through.
+    "timesformer-ssv2": Normalization(
+        (127.5, 127.5),
+        (127.5, 127.5),
+        _of_unit_range(0.45, 0.45, 0.45),
+        _of_unit_range(0.225, 0.225, 0.225),
+        "BGR",
+    ),
     # facebookarchive/C3D reads frames by OpenCV, so they are BGR, and subtracts a mean cube, which
     # `ClipSpec.mean_file` names. These are one number for each channel in its place, those of
     # jfzhang95/pytorch-video-recognition, dataloaders/dataset.py. Nothing is published for flow,

@@ -27,6 +27,7 @@ from flowprep.learn.fusion_recipes import FUSION_RECIPES
 from flowprep.learn.history_recipes import HISTORY_RECIPES
 from flowprep.learn.network_options import NetworkOptions
 from flowprep.learn.networks import clip_inputs, find_network
+from flowprep.learn.recent_recipes import RECENT_RECIPES
 from flowprep.learn.recipe_entry import VIEWS, Recipe, StreamRecipe
 from flowprep.learn.recurrent_recipes import RECURRENT_RECIPES
 from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
@@ -39,6 +40,7 @@ __all__ = [
     "StreamRecipe",
     "default_config",
     "recipe_clip",
+    "recipe_options",
     "stream_recipe",
     "training_config",
 ]
@@ -362,11 +364,12 @@ _RECIPES: dict[RecipeName, Recipe] = {
         ("lrcn",),
         _stream_recipes("lrcn", "lrcn", "volume", VIEWS["250"]),
         (
-            "The release's classifier has ten times the rate of the other layers.",
+            "The release's biases have twice the rate and no decay, except those of the LSTM.",
             "The release tests clips that begin every 8 frames, and not 25 clips.",
         ),
     ),
     **HISTORY_RECIPES,
+    **RECENT_RECIPES,
 }
 
 RECIPES: dict[RecipeName, Recipe] = {
@@ -392,15 +395,47 @@ def stream_recipe(name: RecipeName, stream: StreamName) -> StreamRecipe:
     return streams[stream]
 
 
-def recipe_clip(name: RecipeName, stream: StreamName, model: str) -> ClipSpec:
+def recipe_options(name: RecipeName, stream: StreamName, model: str) -> NetworkOptions | None:
+    """Returns the options with which a recipe trains the network called `model`.
+
+    None if it does not say, or trains another network.
+    """
+    training = stream_recipe(name, stream).training
+    return training.model.options if training and training.model.model == model else None
+
+
+def recipe_clip(
+    name: RecipeName, stream: StreamName, model: str, options: NetworkOptions | None = None
+) -> ClipSpec:
     """Returns what the network called `model` sees of a clip in a test, by a recipe.
 
     A network of single clips gets one clip of a video at a time, whatever the recipe's segments.
+    Options of the network that change its inputs change the clip.
     """
     clip = stream_recipe(name, stream).clip
     if find_network(model).sees == "clip":
         clip = dataclasses.replace(clip, num_segments=1)
-    return clip
+    return _adapted_clip(clip, name, model, options)
+
+
+def _adapted_clip(
+    clip: ClipSpec, name: RecipeName, model: str, options: NetworkOptions | None
+) -> ClipSpec:
+    """Returns a clip of a recipe for a network with other options than the recipe's."""
+    network = find_network(model)
+    adapted = network.with_options(options)
+    usual = network.with_options(recipe_options(name, clip.stream, model))
+    if options is None or adapted == usual:
+        return clip
+    first, *_ = clip_inputs(model, clip.stream, options=options)
+    resize_px = clip.resize_short_px
+    return dataclasses.replace(
+        clip,
+        num_frames=first.num_frames,
+        frame_stride=first.frame_stride,
+        crop_px=adapted.crop_px,
+        resize_short_px=resize_px and round(resize_px * adapted.crop_px / clip.crop_px),
+    )
 
 
 def training_config(
@@ -420,16 +455,9 @@ def training_config(
     if config is None:
         config = default_config(model, stream)
         config = dataclasses.replace(config, clip=recipe_clip(name, stream, model))
-    adapted = find_network(model).with_options(options)
-    if options is None or adapted == find_network(model):
+    clip = _adapted_clip(config.clip, name, model, options)
+    if options is None or clip == config.clip:
         return config
-    first, *_ = clip_inputs(model, stream, options=options)
-    clip = dataclasses.replace(
-        config.clip,
-        num_frames=first.num_frames,
-        frame_stride=first.frame_stride,
-        crop_px=adapted.crop_px,
-    )
     spec = dataclasses.replace(config.model, model=model, options=options)
     return dataclasses.replace(config, model=spec, clip=clip)
 

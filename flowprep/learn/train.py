@@ -19,13 +19,12 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from flowprep.dataset.read import FlowDataset
@@ -34,13 +33,13 @@ from flowprep.learn.checkpoint import Checkpoint, build_model, load_model, save_
 from flowprep.learn.class_weights import class_weights
 from flowprep.learn.clips.training import TrainingClips, training_loader
 from flowprep.learn.config import TrainConfig, TrainOptions
-from flowprep.learn.distributed import Process, join_processes
+from flowprep.learn.distributed import Process, gradients_kept, join_processes
 from flowprep.learn.evaluate import Head, score_heads
 from flowprep.learn.forward import answer_weights, forward_clips, join_answers
 from flowprep.learn.freezing import freeze_part
-from flowprep.learn.losses import batch_targets, count_right, target_loss
+from flowprep.learn.losses import BatchTargets, count_right
 from flowprep.learn.models.multitask import MultiTask
-from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer
+from flowprep.learn.optimization import count_steps, make_optimizer, set_learning_rate
 from flowprep.learn.placement import autocast, place_model
 from flowprep.learn.run_folder import BEST_FILE, LAST_FILE, MetricsRow, RunFolder
 from flowprep.learn.scores import Scores
@@ -57,8 +56,10 @@ from flowprep.learn.train_setup import (
     long_step_note,
     make_tests,
     name_tasks,
+    set_drop_path,
 )
 from flowprep.learn.train_state import TrainState, restore_optimizer
+from flowprep.learn.weight_average import WeightAverage
 from flowprep.learn.weights.towers import start_from
 from flowprep.printable import bar_stream
 
@@ -141,6 +142,7 @@ class _Training:
         torch.manual_seed(config.seed)
         self.network = build_model(config, [len(task.class_names) for task in self.tasks])
         check_losses(config, self.tasks, self.network)
+        set_drop_path(self.network, config.optimization.drop_path)
         losses = [task.loss for task in self.tasks]
         self.clips = TrainingClips(datasets, config, self.network.inputs, losses=losses)
         self.groups = [[self.tasks[n] for n in heads] for heads in self.clips.targets.groups]
@@ -181,6 +183,13 @@ class _Training:
         if options.channels_last:
             place_model(self.network, device)
         self.network.to(device).train()
+        self.average: WeightAverage | None = None
+        if config.optimization.ema_decay is not None:
+            # Of a training that goes on, the network has the average now.
+            self.average = WeightAverage(self.network, config.optimization.ema_decay)
+        if state.raw is not None:
+            load_model(self.network, Checkpoint(config, self.tasks, self.step, state.raw))
+            state.raw = None
         self.optimizer = make_optimizer(config.optimization, self.network)
         is_scaled = config.optimization.precision == "fp16"
         self.scaler = torch.amp.GradScaler(device.type, enabled=is_scaled)
@@ -282,9 +291,7 @@ class _Training:
             self.frozen.release()
             self.frozen = None
             self._wrap()
-        rate = learning_rate(spec, self.step, self.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rate = set_learning_rate(self.optimizer, spec, self.step, self.num_steps)
         torch.manual_seed(_dropout_seed(config.seed, self.step, process.rank))
         counts = self.clips.count_tasks(self.step * spec.batch_size, spec.batch_size)
         for part in range(spec.accumulate):
@@ -296,6 +303,8 @@ class _Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.add(self.step)
         self.step += 1
         self.bar.update()
         return rate
@@ -307,15 +316,13 @@ class _Training:
             batch["clips"][one.name].to(device, non_blocking=True)  # (n, S, C, ...)
             for one in self.network.inputs
         ]
-        targets = [  # (n,) or (n, K)
-            one.to(device, non_blocking=True) for one in batch_targets(batch, len(self.tasks))
-        ]
-        with _gradients_kept(self.distributed, is_last), autocast(device, spec.precision):
+        targets = BatchTargets.of(batch, len(self.tasks), device)
+        with gradients_kept(self.distributed, is_last), autocast(device, spec.precision):
             logits = forward_clips(
                 self.runner, self.network, clips, channels_last=self.options.channels_last
             )
-            loss = target_loss(
-                *(logits, targets, counts),
+            loss = targets.loss(
+                *(logits, counts),
                 label_smoothing=spec.label_smoothing,
                 weights=self.class_weights,
                 answer_weights=answer_weights(self.network, logits),
@@ -325,7 +332,7 @@ class _Training:
         with torch.no_grad():
             totals[0] += loss.double()
             joined = join_answers(self.network, logits)
-            for place, count in enumerate(count_right(joined, targets), start=1):
+            for place, count in enumerate(count_right(joined, targets.largest), start=1):
                 totals[place] += count
 
     # ---- at intervals
@@ -382,7 +389,8 @@ class _Training:
     def _test_and_save(self) -> None:
         """Tests on the test splits, and writes the checkpoints."""
         state, is_main = self.state, self.process.is_main
-        measured = self._test()
+        with nullcontext() if self.average is None else self.average.in_use():
+            measured = self._test()
         if measured is None:
             # The same command will begin with this test.
             if is_main:
@@ -458,8 +466,11 @@ class _Training:
             scaler=self.scaler.state_dict(),
             seconds=state.seconds + time.monotonic() - self.began,
         )
+        weights = network.state_dict()
+        if self.average is not None:
+            whole.raw, weights = weights, self.average.state
         checkpoint = Checkpoint(
-            self.config, self.tasks, self.step, network.state_dict(), whole if is_whole else None
+            self.config, self.tasks, self.step, weights, whole if is_whole else None
         )
         save_checkpoint(self.folder.path / name, checkpoint)
 
@@ -481,15 +492,6 @@ class _Training:
             measure=measure_name(self.groups),
             notes=self.notes,
         )
-
-
-def _gradients_kept(
-    distributed: DistributedDataParallel | None, is_last_part: bool
-) -> AbstractContextManager[Any]:
-    """Lets processes add up their gradients only after the last part of a batch."""
-    if distributed is None or is_last_part:
-        return nullcontext()
-    return distributed.no_sync()
 
 
 def _dropout_seed(seed: int, step: int, rank: int) -> int:

@@ -28,6 +28,7 @@ from flowprep.learn.config import TrainConfig, TrainOptions
 from flowprep.learn.distributed import Process
 from flowprep.learn.forward import group_size
 from flowprep.learn.freezing import freeze_note
+from flowprep.learn.layers.drop_path import DropPath, spread_rates
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.placement import default_loaders
@@ -44,6 +45,7 @@ __all__ = [
     "long_step_note",
     "make_tests",
     "name_tasks",
+    "set_drop_path",
 ]
 
 # Batch systems send SIGTERM a minute or two before they kill, torchrun 30 s.
@@ -307,6 +309,31 @@ def check_losses(
                 f"{name} needs one label for each video, and the loss is bce; leave it out, or "
                 "add --loss cross-entropy to leave out videos with several labels"
             )
+
+
+def set_drop_path(network: ClipModel | MultiTask, rate: float | None) -> None:
+    """Lets residual blocks be skipped: not at all at the first, up to `rate` at the last.
+
+    The blocks are counted in each tower of a network by itself. None keeps the rates that the
+    network was built with. Raises ConfigError for a network without residual blocks.
+    """
+    if rate is None:
+        return
+    model = network.model if isinstance(network, MultiTask) else network
+    towers: dict[str, list[DropPath]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, DropPath):
+            tower = next((one for one in model.whole_towers if name.startswith(f"{one}.")), "")
+            towers.setdefault(tower, []).append(module)
+    if not towers:
+        raise ConfigError(
+            f"drop_path is for networks with residual blocks, got {rate:g} and "
+            f"{type(model).__name__}; leave it out, or choose a ResNet, a 3D ResNet, "
+            "MobileNetV2 or TimeSformer"
+        )
+    for blocks in towers.values():
+        for block, own in zip(blocks, spread_rates(rate, len(blocks)), strict=True):
+            block.rate = own
 
 
 def long_step_note(seconds: float) -> str | None:

@@ -40,6 +40,9 @@ class TrainState:
     """The optimizer's state dict."""
     scaler: dict[str, Any] = field(default_factory=dict)
     """State dict of the gradient scaler."""
+    raw: dict[str, torch.Tensor] | None = None
+    """State dict of the network as the last step left it, where the checkpoint's weights are an
+    average over steps. None without an average."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint stores; `from_dict` is its inverse."""
@@ -81,7 +84,15 @@ class TrainState:
             "seconds": _is_number(self.seconds, math.inf) and math.isfinite(self.seconds),
             "optimizer": type(self.optimizer) is dict,
             "scaler": type(self.scaler) is dict,
+            "raw": self.raw is None or _is_state(self.raw),
         }
+
+
+def _is_state(values: object) -> bool:
+    return isinstance(values, dict) and all(
+        type(name) is str and isinstance(value, torch.Tensor) and odd_tensor(value) is None
+        for name, value in values.items()
+    )
 
 
 def _is_step(value: object, last: int) -> bool:

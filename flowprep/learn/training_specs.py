@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +10,14 @@ from typing import Literal
 from flowprep.config import check_at_least, check_choice
 from flowprep.errors import ConfigError
 
-__all__ = ["TRUNK", "AugmentSpec", "CropName", "LossName", "OptimizationSpec"]
+__all__ = [
+    "HIGHEST_MAGNITUDE",
+    "TRUNK",
+    "AugmentSpec",
+    "CropName",
+    "LossName",
+    "OptimizationSpec",
+]
 
 CropName = Literal["random", "center", "corners", "corners-13"]
 LossName = Literal["cross-entropy", "bce"]
@@ -20,6 +28,9 @@ PrecisionName = Literal["fp32", "bf16", "fp16"]
 
 TRUNK = "trunk"
 """The value of `OptimizationSpec.freeze` for all of a network but its classifier."""
+
+HIGHEST_MAGNITUDE = 30
+"""Of RandAugment's operations (Cubuk et al. 2020; torchvision counts so too)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,19 @@ class AugmentSpec:
     """Smallest and largest distance between neighboring fields or frames, such as 5,15. Each
     training clip draws one. It is made smaller for a video that is too short. By default it is the
     frame stride."""
+    rand_augment: tuple[float, ...] = ()
+    """RandAugment of RGB frames: how many operations each clip draws, and their magnitude from 0 to
+    30, such as 2,9. All frames of a clip get the same. Beside flow, only colors are changed."""
+    random_erasing: float = 0.0
+    """Share of the training clips in which one box is erased, such as .25. The box is the same in
+    all frames and fields."""
+    mixup: float = 0.0
+    """Mix each training clip with another one, and their labels alike. The number is alpha of the
+    beta distribution of the shares, such as .8. 0 mixes nothing."""
+    cutmix: float = 0.0
+    """Put a box of another training clip into each one, in all frames and fields. The labels are
+    mixed by the area. The number is alpha, such as 1. With mixup too, each clip draws one of the
+    two."""
 
     def __post_init__(self) -> None:
         check_choice("crop", self.crop, CropName)
@@ -59,6 +83,30 @@ class AugmentSpec:
                 f"got {strides}"
             )
         object.__setattr__(self, "random_strides", tuple(int(stride) for stride in strides))
+        self._check_changes()
+
+    def _check_changes(self) -> None:
+        drawn = self.rand_augment
+        if drawn and not (
+            len(drawn) == 2
+            and 1 <= drawn[0] == int(drawn[0])
+            and 0 <= drawn[1] <= HIGHEST_MAGNITUDE
+        ):
+            raise ConfigError(
+                "rand_augment must be two numbers, how many operations, from 1 on, and their "
+                f"magnitude, from 0 to {HIGHEST_MAGNITUDE}, got {drawn}"
+            )
+        object.__setattr__(self, "rand_augment", tuple(float(number) for number in drawn))
+        if not 0 <= self.random_erasing <= 1:
+            raise ConfigError(f"random_erasing must be from 0 to 1, got {self.random_erasing:g}")
+        for name in ("mixup", "cutmix"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be a number >= 0, got {getattr(self, name):g}")
+
+    @property
+    def mixes_videos(self) -> bool:
+        """Whether a training sample is made of two videos."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 @dataclass(frozen=True)
@@ -113,6 +161,19 @@ class OptimizationSpec:
     unfreeze_at: float | None = None
     """Share of the training, such as .5, after which the frozen part learns too. The learning rate
     follows the same schedule. By default the part stays frozen."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each stage of the network to the stage before it, such as
+    .75. The classifier has the whole rate. The stages are those of freeze."""
+    classifier_rate: float = 1.0
+    """Factor of the learning rate of the classifier, such as 10."""
+    drop_path: float | None = None
+    """How often a clip skips the last residual block, such as .1. The rate rises to it evenly from
+    0 at the first block. The default is the network's own: .1 for timesformer, 0 for others with
+    residual blocks."""
+    ema_decay: float | None = None
+    """Average the weights over the steps: the share of the average that stays at each step, such as
+    .999. At first it is lower. Tests, best.pt and later commands take the average. By default
+    nothing is averaged."""
     precision: PrecisionName = "fp32"
     """Arithmetic of the network. bf16 and fp16 save time and memory. fp16 needs a GPU."""
 
@@ -131,12 +192,18 @@ class OptimizationSpec:
             )
         if self.nesterov and self.momentum == 0:
             raise ConfigError("nesterov needs a momentum above 0, got 0")
-        for name in ("num_epochs", "learning_rate", "decay"):
+        for name in ("num_epochs", "learning_rate", "decay", "classifier_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be > 0, got {getattr(self, name):g}")
         if self.clip_gradient_norm is not None and not self.clip_gradient_norm > 0:
             raise ConfigError(f"clip_gradient_norm must be > 0, got {self.clip_gradient_norm:g}")
         self._check_freeze()
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"layer_decay must be > 0 and <= 1, got {self.layer_decay:g}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"ema_decay must be > 0 and < 1, got {self.ema_decay:g}")
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise ConfigError(f"drop_path must be >= 0 and < 1, got {self.drop_path:g}")
         for name in ("label_smoothing", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 0 and < 1, got {getattr(self, name):g}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from flowprep.learn.clip_inputs import RecipeName, StreamName
 from flowprep.learn.config import ClipSpec, ModelSpec, TrainConfig
 from flowprep.learn.network_options import C3DOptions, TSNOptions
+from flowprep.learn.recent_trainings import RECENT_TRAININGS
 from flowprep.learn.recurrent_trainings import RECURRENT_TRAININGS
 from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 
@@ -279,6 +280,7 @@ def _lrcn(
     """Returns LRCN's training on UCF101 (LisaAnne/lisa-caffe-public, lstm_solver_*.prototxt).
 
     24 videos a step with 16 frames each, rate .001 and a tenth of it at each milestone, decay .005.
+    The classifier has ten times the rate (train_test_lstm_RGB.prototxt, fc8-final).
     """
     return TrainConfig(
         ModelSpec("lrcn"),
@@ -293,6 +295,7 @@ def _lrcn(
             schedule="step",
             milestones=tuple(step / num_steps for step in milestones),
             clip_gradient_norm=clip_gradient,
+            classifier_rate=10.0,
         ),
     )
 
@@ -375,5 +378,6 @@ TRAININGS: dict[RecipeName, Mapping[StreamName, TrainConfig]] = {
     "c3d": _C3D,
     "mmaction2-c3d": _MMACTION2_C3D,
     "deepvideo": _DEEPVIDEO,
+    **RECENT_TRAININGS,
 }
 """The published trainings by recipe and stream."""

@@ -52,7 +52,7 @@ from flowprep.learn.clip_inputs import ClipInput, StreamName
 from flowprep.learn.config import TrainConfig, TrainOptions, ViewSpec
 from flowprep.learn.create import create_model
 from flowprep.learn.evaluate import evaluate
-from flowprep.learn.networks import NETWORKS
+from flowprep.learn.networks import NETWORKS, clip_inputs
 from flowprep.learn.recipes import default_config
 from flowprep.learn.scores import Scores
 from flowprep.learn.train import train
@@ -65,7 +65,16 @@ CROP_PX = 56
 LEAST_CROPS_PX = {"alexnet": 64}
 """Of networks that pool the maps of a smaller crop away."""
 MAX_FRAMES, MAX_SEGMENTS = 12, 4
-WIDTHS = {"i3d": 0.125, "bn-inception": 0.125, "tsn-bn-inception": 0.125}
+MAX_SPAN = 16
+"""Of clips; the videos have 20 frames."""
+WIDTHS = {
+    "i3d": 0.125,
+    "bn-inception": 0.125,
+    "tsn-bn-inception": 0.125,
+    "gsm-bn-inception": 0.125,
+    "inception-v3": 0.125,
+    "gsm-inception-v3": 0.125,
+}
 DEFAULT_WIDTH = 0.25
 NUM_FRAMES = 20
 BATCH_SIZE = 16
@@ -176,15 +185,17 @@ def _learn_once(
     joins = NETWORKS[model].sees == "segments"
     views = ViewSpec(2 * config.clip.num_segments if joins else 3, 1)
     scores, _ = evaluate(dataset, checkpoint, views, device="cpu", num_loaders=0, progress=False)
+    top1 = scores.metrics()["top1"]
+    share = _share_until(run / "metrics.csv", num_steps)
     return Result(
         model,
         stream,
         blind,
-        scores.metrics()["top1"],
+        top1,
         within_pairs(scores),
         num_steps,
         learning_rate,
-        seconds * share if (share := _share_until(run / "metrics.csv", num_steps)) else None,
+        seconds * share if top1 >= LEARNED else None,
     )
 
 
@@ -195,7 +206,7 @@ def small_config(
     config = default_config(model, stream)
     clip = dataclasses.replace(
         config.clip,
-        num_frames=min(config.clip.num_frames, MAX_FRAMES),
+        num_frames=_num_frames(config),
         frame_stride=1,
         num_segments=min(config.clip.num_segments, MAX_SEGMENTS),
         crop_px=LEAST_CROPS_PX.get(model, CROP_PX),
@@ -218,6 +229,16 @@ def small_config(
         augment=AugmentSpec("random", flip=False),
         optimization=optimization,
     )
+
+
+def _num_frames(config: TrainConfig) -> int:
+    """Returns the most frames of the first input with which the longest input is short too."""
+    model, clip = config.model, config.clip
+    for num_frames in range(min(clip.num_frames, MAX_FRAMES), 1, -1):
+        inputs = clip_inputs(model.model, clip.stream, num_frames, 1, model.options)
+        if max(one.span for one in inputs) <= MAX_SPAN:
+            return num_frames
+    return 1
 
 
 @torch.no_grad()
@@ -245,13 +266,18 @@ def is_blind(config: TrainConfig) -> bool:
     # Networks begin with scores of zero or with blocks that do nothing; noise wakes them.
     for parameter in network.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))
-    network.eval()
+    # In double precision nothing but the order makes a difference that counts.
+    network.double().eval()
     segments = (config.clip.num_segments,) if network.joins_segments else ()
-    clips = [torch.randn(2, *segments, *one.shape(config.clip.crop_px)) for one in network.inputs]
+    # Numbers as large as levels wake networks without batch norm.
+    clips = [
+        100 * torch.randn(2, *segments, *one.shape(config.clip.crop_px), dtype=torch.float64)
+        for one in network.inputs
+    ]
     backward = [_backward(x, one, segments) for x, one in zip(clips, network.inputs, strict=True)]
     one, other = network(*clips), network(*backward)
     scale = one.std() + 1e-12
-    return bool(((one - other).abs().max() / scale) < 1e-3)
+    return bool(((one - other).abs().max() / scale) < 1e-6)
 
 
 def _backward(x: torch.Tensor, one: ClipInput, segments: tuple[int, ...]) -> torch.Tensor:
@@ -276,13 +302,16 @@ def within_pairs(scores: Scores) -> float:
     return float(np.mean((own > other) + 0.5 * (own == other)))
 
 
-def _share_until(path: Path, num_steps: int) -> float | None:
-    """Returns the share of a training before the first test that reached LEARNED."""
+def _share_until(path: Path, num_steps: int) -> float:
+    """Returns the share of a training before the first test that reached LEARNED: 1 if none did.
+
+    These tests see one view of each video. The last one sees several, and may be better.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row["split"] == "test" and float(row["top1"]) >= LEARNED:
                 return int(row["step"]) / num_steps
-    return None
+    return 1.0
 
 
 def _make_data(folder: Path, num_videos_per_class: int) -> Path:

@@ -8,12 +8,14 @@ stored are numbers, not code: tests/data/reference_logits.json.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import io
 import json
 import re
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +28,8 @@ from consumer_truth import declare_torchvision_operators
 from torch import nn
 
 from flowprep.learn.models.base import ClipModel
-from tests.learn.models.drawn import draw, drawn_network
+from flowprep.learn.weights.formats import FOREIGN
+from tests.learn.models.drawn import draw_clips, drawn_network
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests/data/reference_logits.json"
@@ -40,12 +43,13 @@ class Case:
     """A network of ours, and what makes the same one of a reference."""
 
     source: str
-    """The name of the checkout, or torchvision."""
+    """The name of the checkout, or torchvision or transformers."""
     reference: Callable[..., nn.Module]
     """Takes the number of classes."""
     network: dict[str, Any]
     """Arguments of `create_model`."""
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | tuple[tuple[int, ...], ...]
+    """Of its clip, or of each of its inputs."""
     num_classes: int = 7
     arguments: dict[str, Any] = field(default_factory=dict)
     """More arguments of `reference`."""
@@ -230,11 +234,97 @@ def _pytorchvideo_slow(num_classes: int) -> nn.Module:
 
     network: nn.Module = slow_r50(model_num_class=num_classes, input_channel=2)
     network.get_submodule("blocks.5").pool = nn.AdaptiveAvgPool3d(1)
+    _shortcuts_last(network)
+    return network
+
+
+def _shortcuts_last(network: nn.Module) -> None:
     for module in network.modules():
         for name in ("branch1_conv", "branch1_norm"):
             if name in module._modules:
                 module._modules[name] = module._modules.pop(name)
-    return network
+
+
+class _PytorchvideoSlowFast(nn.Module):
+    """create_slowfast, its head pooling the whole map, with its parts in our order."""
+
+    def __init__(self, num_classes: int, in_channels: int, alpha: int, lateral_frames: int) -> None:
+        super().__init__()
+        from pytorchvideo.models.slowfast import create_slowfast
+
+        network = create_slowfast(
+            input_channels=(in_channels, in_channels),
+            model_num_class=num_classes,
+            slowfast_fusion_conv_kernel_size=(lateral_frames, 1, 1),
+            slowfast_fusion_conv_stride=(alpha, 1, 1),
+            head_pool=nn.AdaptiveAvgPool3d,
+        )
+        _shortcuts_last(network)
+        *stages, _, head = network.blocks
+        for path in range(2):
+            parts = [stage.multipathway_blocks[path] for stage in stages]
+            self.add_module(f"path{path}", nn.ModuleList(parts))
+        self.laterals = nn.ModuleList(stage.multipathway_fusion for stage in stages[:-1])
+        self.head = head
+        self.forwards = [network.forward]
+
+    def forward(self, slow: torch.Tensor, fast: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.forwards[0]([slow, fast])
+        return logits
+
+
+class _MMAction2SlowFast(nn.Module):
+    """ResNet3dSlowFast, whose slow path gets the frames that are given, not some of the others."""
+
+    def __init__(self, num_classes: int, alpha: int, lateral_frames: int) -> None:
+        super().__init__()
+        for name in ("mmaction", "mmaction.models", "mmaction.models.backbones"):
+            # Only this file is wanted of all that the packages import.
+            package = types.ModuleType(name)
+            folder = name.replace(".", "/")
+            package.__path__ = [f"{place}/{folder}" for place in sys.path if "mmaction2" in place]
+            sys.modules[name] = package
+        from mmaction.models.backbones.resnet3d_slowfast import ResNet3dSlowFast
+
+        path = {"type": "resnet3d", "depth": 50, "conv1_stride_t": 1, "pool1_stride_t": 1}
+        slow = {
+            "lateral": True,
+            "conv1_kernel": (1, 7, 7),
+            "inflate": (0, 0, 1, 1),
+            "fusion_kernel": lateral_frames,
+        }
+        fast = {"lateral": False, "base_channels": 8, "conv1_kernel": (5, 7, 7)}
+        self.trunk = ResNet3dSlowFast(
+            resample_rate=alpha,
+            speed_ratio=alpha,
+            slow_pathway={**path, **slow, "pretrained": None},
+            fast_pathway={**path, **fast, "pretrained": None},
+        )
+        slow_path = self.trunk.slow_path
+        names = [name for name in slow_path._modules if name.endswith("_lateral")]
+        self.slow_path, self.fast_path = slow_path, self.trunk.fast_path
+        self.laterals = nn.ModuleList(slow_path._modules[name] for name in names)
+        self.fc = nn.Linear(2304, num_classes)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Returns the paths' tensors in their order, then the laterals', then the classifier's."""
+        state: dict[str, torch.Tensor] = super().state_dict(*args, **kwargs)
+        return {
+            name: value
+            for name, value in state.items()
+            if not name.startswith("trunk.") and "_lateral" not in name
+        }
+
+    def load_state_dict(self, state: Any, *args: Any, **kwargs: Any) -> Any:
+        """Loads the tensors of `state_dict`, which are all."""
+        return super().load_state_dict(state, strict=False)
+
+    def forward(self, slow: torch.Tensor, fast: torch.Tensor) -> torch.Tensor:
+        given = self.slow_path.conv1.register_forward_pre_hook(lambda *_: (slow,))
+        maps = self.trunk(fast)
+        given.remove()
+        logits: torch.Tensor = self.fc(torch.cat([one.mean((2, 3, 4)) for one in maps], 1))
+        return logits
 
 
 def _c3d_pytorch(num_classes: int, width: float) -> nn.Module:
@@ -275,6 +365,113 @@ def _representation_flow(num_classes: int) -> nn.Module:
     network.classify = Classifier(2048, num_classes)
     network.register_forward_hook(lambda module, clips, logits: logits.flatten(1))
     return network
+
+
+# ---- facebookresearch/TimeSformer, huggingface/transformers
+
+
+def _timesformer(num_classes: int, attention: str, crop_px: int, channels: int) -> nn.Module:
+    """The release's network, without what its package imports besides."""
+    import types
+
+    def module(name: str, **values: Any) -> types.ModuleType:
+        made = types.ModuleType(name)
+        vars(made).update(values)
+        sys.modules[name] = made
+        return made
+
+    import collections.abc
+    from functools import partial
+
+    (root,) = (Path(place) for place in sys.path if place.endswith("/TimeSformer"))
+    package = str(root / "timesformer")
+    module("timesformer", __path__=[package])
+    module("timesformer.models", __path__=[f"{package}/models"])
+    module("torch._six", container_abcs=collections.abc)
+    registry = types.SimpleNamespace(register=lambda: lambda kind: kind)
+    module("timesformer.models.build", MODEL_REGISTRY=registry)
+    module("timesformer.models.helpers", load_pretrained=None)
+    from timesformer.models.vit import VisionTransformer
+
+    network: nn.Module = VisionTransformer(
+        img_size=crop_px,
+        num_classes=num_classes,
+        embed_dim=channels,
+        num_heads=channels // 64,
+        qkv_bias=True,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        num_frames=4,
+        attention_type=attention,
+    )
+    return network
+
+
+class _HuggingFaceTimeSformer(nn.Module):
+    """transformers' network over (N, C, T, H, W), its tensors in the order of ours."""
+
+    def __init__(self, num_classes: int, attention: str, crop_px: int, channels: int) -> None:
+        super().__init__()
+        from transformers import TimesformerConfig, TimesformerForVideoClassification
+
+        self.network = TimesformerForVideoClassification(
+            TimesformerConfig(
+                image_size=crop_px,
+                num_frames=4,
+                hidden_size=channels,
+                num_attention_heads=channels // 64,
+                intermediate_size=4 * channels,
+                attention_type=attention,
+                num_labels=num_classes,
+            )
+        )
+
+    def take(self, state: dict[str, torch.Tensor]) -> None:
+        """Takes our tensors by the names that our loader has for transformers' files."""
+        form = FOREIGN["huggingface-timesformer"]
+        given = {}
+        for name in self.network.state_dict():
+            found = form.find_rule(name)
+            if found is None or found[0].ours is None:
+                raise SystemExit(f"transformers has {name}, for which the loader has no rule")
+            given[name] = state[found[1].expand(found[0].ours)]
+        self.network.load_state_dict(given)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(pixel_values=x.transpose(1, 2)).logits
+        return logits
+
+
+# ---- swathikirans/GSM
+
+
+class _GateShift(nn.Module):
+    """The release's network over (N, S, C, H, W), without its download of weights."""
+
+    def __init__(self, num_classes: int, base: str, num_segments: int) -> None:
+        super().__init__()
+        import gsm
+        import yaml
+        from model_zoo.bninception import pytorch_load
+
+        gsm.ftens = torch.zeros  # which a CPU has too
+        torch.utils.model_zoo.load_url = lambda _: {}
+        pytorch_load.yaml = types.SimpleNamespace(load=yaml.safe_load)
+        folder = Path(pytorch_load.__file__).parent
+        file = {"BNInception_gsm": "bn_inception_gsm", "InceptionV3_gsm": "inceptionv3_gsm"}[base]
+        network = getattr(pytorch_load, base)(f"{folder}/{file}.yaml", num_segments=num_segments)
+        (pool,) = (name for name in network._modules if name in ("global_pool", "top_cls_pool"))
+        (last,) = (name for name in network._modules if name in ("fc", "top_cls_fc"))
+        setattr(network, pool, nn.AdaptiveAvgPool2d(1))  # 7 x 7 or 6 x 6 there
+        setattr(network, last, nn.Linear(getattr(network, last).in_features, num_classes))
+        # Gates come last here.
+        gates = [name for name in network._modules if name.startswith("gsm_")]
+        for name in gates:
+            network._modules[name] = network._modules.pop(name)
+        self.base = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.base(x.flatten(0, 1))
+        return logits.unflatten(0, x.shape[:2]).mean(1)
 
 
 # ---- the cases
@@ -439,6 +636,75 @@ CASES: dict[str, Case] = {
         # The constants of its flow are positive.
         seed=46,
     ),
+    **{
+        f"timesformer, {attention}": Case(
+            "TimeSformer",
+            _timesformer,
+            {
+                "name": "timesformer",
+                "attention": attention,
+                "width": 1 / 6,
+                "crop_px": 48,
+                "num_frames": 4,
+                **RGB,
+            },
+            (1, 3, 4, 48, 48),
+            arguments={"attention": theirs, "crop_px": 48, "channels": 128},
+        )
+        for attention, theirs in {
+            "divided": "divided_space_time",
+            "joint": "joint_space_time",
+            "space": "space_only",
+        }.items()
+    },
+    "timesformer, divided, Hugging Face": Case(
+        "transformers",
+        _HuggingFaceTimeSformer,
+        {"name": "timesformer", "width": 1 / 6, "crop_px": 48, "num_frames": 4, **RGB},
+        (1, 3, 4, 48, 48),
+        arguments={"attention": "divided_space_time", "crop_px": 48, "channels": 128},
+    ),
+    "slowfast-4x16": Case(
+        "pytorchvideo",
+        _PytorchvideoSlowFast,
+        {"name": "slowfast-4x16", **RGB},
+        ((1, 3, 4, 43, 51), (1, 3, 32, 43, 51)),
+        arguments={"in_channels": 3, "alpha": 8, "lateral_frames": 5},
+    ),
+    "slowfast-8x8": Case(
+        "pytorchvideo",
+        _PytorchvideoSlowFast,
+        {"name": "slowfast-8x8", "num_frames": 4, **FLOW},
+        ((1, 2, 4, 43, 51), (1, 2, 16, 43, 51)),
+        arguments={"in_channels": 2, "alpha": 4, "lateral_frames": 7},
+    ),
+    "slowfast-8x8, mmaction2": Case(
+        "mmaction2",
+        _MMAction2SlowFast,
+        {
+            "name": "slowfast-8x8",
+            "num_frames": 4,
+            "slow_frames": "first",
+            "lateral_norm": False,
+            **RGB,
+        },
+        ((1, 3, 4, 43, 51), (1, 3, 16, 43, 51)),
+        arguments={"alpha": 4, "lateral_frames": 7},
+    ),
+    "gsm-bn-inception": Case(
+        "GSM",
+        _GateShift,
+        {"name": "gsm-bn-inception", "num_segments": 4, **RGB},
+        (1, 4, 3, 64, 64),
+        arguments={"base": "BNInception_gsm", "num_segments": 4},
+    ),
+    "gsm-inception-v3": Case(
+        "GSM",
+        _GateShift,
+        {"name": "gsm-inception-v3", "num_segments": 3, **RGB},
+        (1, 3, 3, 101, 101),
+        arguments={"base": "InceptionV3_gsm", "num_segments": 3},
+    ),
 }
 
 
@@ -465,14 +731,14 @@ def measure(name: str, checkouts: Path, seed: int) -> dict[str, Any]:
     """Returns the entry of one case."""
     case = CASES[name]
     _, reference, rng = pair(name, seed)
-    clip = draw(rng, *case.shape)
+    clips = draw_clips(rng, case.shape)
     with torch.no_grad():
-        logits = reference.double()(clip.double())[0]
+        logits = reference.double()(*(clip.double() for clip in clips))[0]
     return {
         "network": case.network,
         "num_classes": case.num_classes,
         "seed": seed,
-        "shape": list(case.shape),
+        "shape": case.shape,
         "reference": _version(case.source, checkouts),
         "norm": logits.norm().item(),
         "first": logits[:NUM_FIRST].tolist(),
@@ -481,6 +747,9 @@ def measure(name: str, checkouts: Path, seed: int) -> dict[str, Any]:
 
 def _give(state: dict[str, torch.Tensor], reference: nn.Module) -> None:
     """Gives the reference our tensors, in the order of both."""
+    if hasattr(reference, "take"):
+        reference.take(state)
+        return
     theirs = reference.state_dict()
     given = {}
     for (name, value), (other, target) in zip(state.items(), theirs.items(), strict=True):
@@ -491,10 +760,8 @@ def _give(state: dict[str, torch.Tensor], reference: nn.Module) -> None:
 
 
 def _version(source: str, checkouts: Path) -> str:
-    if source == "torchvision":
-        import torchvision
-
-        return f"torchvision {torchvision.__version__.partition('+')[0]}"
+    if source in ("torchvision", "transformers"):
+        return f"{source} {importlib.metadata.version(source).partition('+')[0]}"
     commit = subprocess.run(
         ["git", "-C", str(checkouts / source), "rev-parse", "--short=7", "HEAD"],
         check=True,

@@ -41,7 +41,6 @@ FAMILIES = {
 class System:
     """A system of the field's history, and how flowprep trains it."""
 
-    year: int
     name: str
     model: str
     stream: StreamName
@@ -58,32 +57,34 @@ class System:
 
 
 SYSTEMS = (
-    System(2014, "DeepVideo, slow fusion", "deepvideo", "rgb", {"fusion": "slow"}),
-    System(2014, "DeepVideo, fovea and context", "deepvideo", "rgb", {"fusion": "multiresolution"}),
-    System(2014, "Two-stream networks, spatial", "cnn-m-2048", "rgb"),
-    System(2014, "Two-stream networks, temporal", "cnn-m-2048", "flow"),
-    System(2015, "Beyond short snippets, pooling", "frame-pooling", "rgb", {"pooling": "conv"}),
-    System(2015, "Beyond short snippets, LSTM", "cnn-lstm", "rgb"),
-    System(2015, "LRCN", "lrcn", "flow"),
-    System(2015, "C3D", "c3d", "rgb"),
-    System(2015, "Very deep two-stream networks", "vgg16", "flow"),
-    System(2016, "Recurrent convolution (lecture)", "recurrent-cnn", "flow"),
-    System(2016, "GRU-RCN", "gru-rcn", "rgb"),
-    System(2016, "Two-stream fusion", "two-stream-fusion", "both"),
-    System(2016, "TSN", "tsn-bn-inception", "flow"),
-    System(2017, "I3D", "i3d", "flow"),
-    System(2017, "Its rivals: CNN and LSTM", "i3d-lstm", "rgb"),
-    System(2017, "Its rivals: C3D with batch norm", "c3d-bn", "rgb"),
-    System(2017, "Its rivals: two streams", "inception-v1", "flow"),
-    System(2017, "Its rivals: fused streams", "i3d-fused", "both"),
-    System(2018, "R(2+1)D", "r2plus1d-34", "flow"),
-    System(2018, "Non-local networks", "i3d-resnet50", "rgb", {"non_local": True}),
-    System(2019, "TSM", "tsm-resnet50", "rgb"),
-    System(2019, "MARS", "resnext101-3d", "rgb"),
-    System(2019, "Representation flow", "representation-flow", "rgb"),
-    System(2019, "SlowOnly", "slow-8x8", "rgb"),
+    System("DeepVideo, slow fusion", "deepvideo", "rgb", {"fusion": "slow"}),
+    System("DeepVideo, fovea and context", "deepvideo", "rgb", {"fusion": "multiresolution"}),
+    System("Two-stream networks, spatial", "cnn-m-2048", "rgb"),
+    System("Two-stream networks, temporal", "cnn-m-2048", "flow"),
+    System("Beyond short snippets, pooling", "frame-pooling", "rgb", {"pooling": "conv"}),
+    System("Beyond short snippets, LSTM", "cnn-lstm", "rgb"),
+    System("LRCN", "lrcn", "flow"),
+    System("C3D", "c3d", "rgb"),
+    System("Very deep two-stream networks", "vgg16", "flow"),
+    System("Recurrent convolution (lecture)", "recurrent-cnn", "flow"),
+    System("GRU-RCN", "gru-rcn", "rgb"),
+    System("Two-stream fusion", "two-stream-fusion", "both"),
+    System("TSN", "tsn-bn-inception", "flow"),
+    System("I3D", "i3d", "flow"),
+    System("Its rivals: CNN and LSTM", "i3d-lstm", "rgb"),
+    System("Its rivals: C3D with batch norm", "c3d-bn", "rgb"),
+    System("Its rivals: two streams", "inception-v1", "flow"),
+    System("Its rivals: fused streams", "i3d-fused", "both"),
+    System("R(2+1)D", "r2plus1d-34", "flow"),
+    System("Non-local networks", "i3d-resnet50", "rgb", {"non_local": True}),
+    System("TSM", "tsm-resnet50", "rgb"),
+    System("MARS", "resnext101-3d", "rgb"),
+    System("Representation flow", "representation-flow", "rgb"),
+    System("SlowOnly", "slow-8x8", "rgb"),
+    System("SlowFast", "slowfast-8x8", "rgb"),
+    System("GSM", "gsm-inception-v3", "rgb"),
 )
-"""The systems that `docs/networks.md` and the README name, in the order of their years."""
+"""The systems that `docs/networks.md` and the README name, from the oldest on."""
 
 
 def tables() -> dict[str, str]:
@@ -140,13 +141,13 @@ def _figures() -> Iterable[tuple[str, ...]]:
 def _systems() -> Iterable[tuple[str, ...]]:
     """Yields the history of the field, with the cost of each system."""
     yield (
-        *("year", "system", "paper", "`flowprep train`", "parameters", "multiply-adds"),
+        *("system", "paper", "`flowprep train`", "parameters", "multiply-adds"),
         "published accuracy",
     )
     for one in SYSTEMS:
         network = NETWORKS[one.model]
         cost = _cost(one.model, one.stream, one.options)
-        yield f"{one.year}", one.name, network.paper, f"`{one.command}`", *cost, network.accuracy
+        yield one.name, network.paper, f"`{one.command}`", *cost, network.accuracy
 
 
 def _weights() -> Iterable[tuple[str, ...]]:
@@ -176,8 +177,10 @@ def _input(one: ClipInput) -> str:
     if one.stack_length > 1:
         stack = format_count(one.stack_length, words[one.stream])
         count = f"{stack} at each of {one.num_frames} places"
-    ordinal = {2: "2nd", 3: "3rd"}.get(one.frame_stride, f"{one.frame_stride}th")
-    return count + (f", every {ordinal}" if one.frame_stride > 1 else "")
+    if one.frame_stride == 1:
+        return count
+    about = "about " if one.rate_ratio > 1 else ""
+    return f"{count}, {about}every {'2nd' if one.frame_stride == 2 else f'{one.frame_stride}th'}"
 
 
 def _options(kind: type[NetworkOptions]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flowprep.config import VERSION_1_VALUES
 from flowprep.errors import ConfigError
 from flowprep.learn.checkpoint import build_model
 from flowprep.learn.clip_inputs import InputStream
@@ -37,9 +38,11 @@ def test_json_keeps_everything(name: str) -> None:
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_what_was_stored_before_there_were_random_strides_is_read() -> None:
+def test_what_was_stored_before_there_were_later_options_is_read() -> None:
     values = TrainConfig().to_dict()
-    del values["augment"]["random_strides"]
+    for part, kind in (("augment", "AugmentSpec"), ("optimization", "OptimizationSpec")):
+        for name in VERSION_1_VALUES[kind]:
+            del values[part][name]
     assert TrainConfig.from_dict(values) == TrainConfig()
 
 

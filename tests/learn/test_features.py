@@ -272,7 +272,7 @@ def test_short_videos_and_tails(folder: Path, ends: Path, tmp_path: Path) -> Non
         "beginning",
     )
     assert drop["n8"].notes == last["n8"].notes == last["n9"].notes == ()
-    assert drop["n9"].notes == ("the last 1 frame of the video are in no window",)
+    assert drop["n9"].notes == ("no window holds the last 1 frame of the video",)
     np.testing.assert_array_equal(drop["n9"].features["flow"], last["n9"].features["flow"][:3])
     np.testing.assert_allclose(last["n9"].end_seconds, [0.3, 0.5, 0.7, 0.8])
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from flowprep.learn.losses import count_right, target_loss
+from flowprep.learn.losses import BatchTargets, count_right, target_loss
 
 
 def test_several_labels_have_a_binary_cross_entropy_for_each_class() -> None:
@@ -69,3 +69,52 @@ def test_the_losses_of_several_answers_are_weighted() -> None:
         [one[:, :1] for one in answers], targets, [3, 4], answer_weights=shares[2:] / 2
     )
     assert torch.equal(single, first)
+
+
+def test_a_mixed_sample_has_the_loss_of_its_mixed_target() -> None:
+    torch.manual_seed(2)
+    shares = torch.rand(6)
+    own, other = torch.randint(4, (6,)), torch.randint(4, (6,))
+    logits, weights = torch.randn(6, 4), torch.rand(4) + 0.5
+    targets = BatchTargets([own], [other], shares)
+    mixed = shares[:, None] * F.one_hot(own, 4) + (1 - shares)[:, None] * F.one_hot(other, 4)
+    torch.testing.assert_close(mixed.sum(1), torch.ones(6))
+    torch.testing.assert_close(targets.loss([logits], [6]), F.cross_entropy(logits, mixed))
+    found = targets.loss([logits], [6], label_smoothing=0.1)
+    torch.testing.assert_close(found, F.cross_entropy(logits, mixed, label_smoothing=0.1))
+    each = F.cross_entropy(logits, mixed, weight=weights, reduction="sum") / 6
+    torch.testing.assert_close(targets.loss([logits], [6], weights=[weights]), each)
+    # A whole share is the sample alone.
+    alone = BatchTargets([own], [other], torch.ones(6)).loss([logits], [6])
+    torch.testing.assert_close(alone, target_loss([logits], [own], [6]))
+    # The larger share is what a sample is right by.
+    largest = torch.where(shares >= 0.5, own, other)
+    assert torch.equal(targets.largest[0], largest)
+
+
+def test_mixed_samples_of_several_labels_answers_and_heads() -> None:
+    torch.manual_seed(3)
+    shares = torch.rand(6)
+    one, two = (torch.rand(2, 6, 3) < 0.5).float()
+    logits = torch.randn(6, 2, 3)
+    answers = torch.tensor([0.25, 0.75])
+    mixed = shares[:, None] * one + (1 - shares)[:, None] * two
+    targets = BatchTargets([one], [two], shares)
+    found = targets.loss([logits], [6], answer_weights=answers, label_smoothing=0.2)
+    expected = sum(
+        weight * F.binary_cross_entropy_with_logits(logits[:, n], 0.8 * mixed + 0.1)
+        for n, weight in enumerate(answers)
+    )
+    torch.testing.assert_close(found, expected)
+    # Of two data sets: a sample of the first is mixed with one of the second, and counts for both.
+    first, second = torch.randn(2, 3), torch.randn(2, 5)
+    apart = BatchTargets(
+        [torch.tensor([1, -1]), torch.tensor([-1, 4])],
+        [torch.tensor([-1, 1]), torch.tensor([4, -1])],
+        torch.tensor([0.9, 0.2]),
+    )
+    expected = 0.9 * F.cross_entropy(first[:1], torch.tensor([1]))
+    expected = expected + 0.8 * F.cross_entropy(first[1:], torch.tensor([1]))
+    expected = expected + 0.1 * F.cross_entropy(second[:1], torch.tensor([4]))
+    expected = expected + 0.2 * F.cross_entropy(second[1:], torch.tensor([4]))
+    torch.testing.assert_close(apart.loss([first, second], [1, 1]), expected)

@@ -9,8 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from flowprep.errors import ConfigError
+from flowprep.learn.create import create_model
 from flowprep.learn.losses import task_loss
-from flowprep.learn.optimization import count_steps, learning_rate, make_optimizer
+from flowprep.learn.models.multitask import MultiTask
+from flowprep.learn.optimization import (
+    count_steps,
+    learning_rate,
+    make_optimizer,
+    rate_factors,
+    set_learning_rate,
+)
 from flowprep.learn.training_specs import OptimizationSpec
 
 
@@ -59,6 +68,52 @@ def test_adamw_spares_biases_and_norms_and_nobody_moves_what_is_frozen() -> None
     sgd = make_optimizer(OptimizationSpec(weight_decay=0.1), model)
     assert [len(group["params"]) for group in sgd.param_groups] == [4]
     assert sgd.param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_rates_fall_from_stage_to_stage_and_the_classifier_has_its_own(optimizer: str) -> None:
+    spec = OptimizationSpec(optimizer=optimizer, layer_decay=0.5, classifier_rate=10)  # type: ignore[arg-type]
+    with torch.device("meta"):
+        plain = create_model("resnet18", stream="flow", num_classes=3, width=0.0625)
+        several = MultiTask(plain, [3, 2])
+    for network, prefix in ((plain, ""), (several, "model.")):
+        factors = rate_factors(spec, network)
+        expected = {"conv1": 1 / 32, "bn1": 1 / 32, "layer1": 1 / 16, "layer2": 1 / 8}
+        expected |= {"layer3": 1 / 4, "layer4": 1 / 2, "fc": 10}
+        assert factors == {
+            name: expected[name.removeprefix(prefix).split(".")[0]]
+            for name, _ in network.named_parameters()
+        }
+    made = make_optimizer(spec, several)
+    names = {id(parameter): name for name, parameter in several.named_parameters()}
+    rate = set_learning_rate(made, spec, 3, 10)
+    assert rate == learning_rate(spec, 3, 10)
+    groups = [(names[id(one)], group) for group in made.param_groups for one in group["params"]]
+    assert len(groups) == len(names)
+    for name, group in groups:
+        assert group["lr"] == pytest.approx(rate * factors[name])
+
+
+def test_without_factors_the_groups_are_as_ever() -> None:
+    with torch.device("meta"):
+        model = create_model("resnet18", stream="flow", num_classes=3, width=0.0625)
+        nameless = create_model("resnet18", stream="flow", num_classes=3, width=0.0625)
+    assert set(rate_factors(OptimizationSpec(), model).values()) == {1.0}
+    (group,) = make_optimizer(OptimizationSpec(), model).param_groups
+    assert not {"rate_factor"} & group.keys()
+    nameless.stages = (("conv1",), ("fc.bias",))
+    found = rate_factors(OptimizationSpec(layer_decay=0.5, classifier_rate=3), nameless)
+    assert {found[name] for name in ("fc.weight", "fc.bias")} == {3}
+    nameless.stages = (("bn1.bias",), ("bn1",))
+    found = rate_factors(OptimizationSpec(layer_decay=0.5), nameless)
+    assert (found["bn1.bias"], found["bn1.weight"], found["conv1.weight"]) == (0.25, 0.5, 1)
+    nameless.stages = ()
+    with pytest.raises(ConfigError, match=r"layer_decay is for networks with stages, got 0\.5"):
+        rate_factors(OptimizationSpec(layer_decay=0.5), nameless)
+    assert rate_factors(OptimizationSpec(classifier_rate=2), nameless)["fc.weight"] == 2
+    for wrong in (0.0, 1.5):
+        with pytest.raises(ConfigError, match="layer_decay must be > 0 and <= 1"):
+            OptimizationSpec(layer_decay=wrong)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -3,6 +3,7 @@
     load_clip     a clip, cropped, normalized and arranged
     load_views    several crops of one clip, decoded once
     fill_views    the same, written into an existing array
+    fill_inputs   the same for all inputs of a network, which share what they decode
 
 Nothing is random here: the caller chooses indices and crops.
 """
@@ -10,12 +11,12 @@ Nothing is random here: the caller chooses indices and crops.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprep.config import FlowSpec
+from flowprep.config import Direction, ExtractConfig, FlowSpec
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.learn.clip_inputs import ClipInput
@@ -38,7 +39,10 @@ from flowprep.learn.clips.transforms import (
 )
 from flowprep.learn.config import ClipSpec
 
-__all__ = ["fill_views", "load_clip", "load_views"]
+__all__ = ["DecodedOnce", "fill_inputs", "fill_views", "load_clip", "load_views", "shared_reads"]
+
+FrameChange = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Takes cut frames (n, H, W, 3) uint8 RGB, and returns those to take instead."""
 
 
 def load_clip(
@@ -83,16 +87,100 @@ def load_views(
     return views
 
 
-def fill_views(
+class DecodedOnce:
+    """A data set of which each field and frame of a video is decoded once, and then kept.
+
+    It is for the inputs of one clip, and lives no longer than that.
+    """
+
+    def __init__(self, dataset: FlowDataset) -> None:
+        self._dataset = dataset
+        self._kept: dict[tuple[object, ...], tuple[NDArray[np.int64], NDArray[np.uint8]]] = {}
+
+    @property
+    def config(self) -> ExtractConfig:
+        """The data set's."""
+        return self._dataset.config
+
+    def frames(self, key: str, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Returns what `FlowDataset.frames` returns."""
+        return self._rows((key,), indices, lambda missing: self._dataset.frames(key, missing))
+
+    def planes(
+        self,
+        key: str,
+        indices: NDArray[np.int64],
+        direction: Direction = "forward",
+        *,
+        box: tuple[int, int, int, int] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Returns what `FlowDataset.planes` returns."""
+        return self._rows(
+            (key, direction, box),
+            indices,
+            lambda missing: self._dataset.planes(key, missing, direction, box=box),
+        )
+
+    def _rows(
+        self,
+        kind: tuple[object, ...],
+        indices: NDArray[np.int64],
+        decode: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
+    ) -> NDArray[np.uint8]:
+        wanted = np.unique(indices)
+        if kind not in self._kept:
+            self._kept[kind] = wanted, decode(wanted)
+        known, rows = self._kept[kind]
+        missing = np.setdiff1d(wanted, known, assume_unique=True)
+        if len(missing):
+            known, rows = np.append(known, missing), np.concatenate([rows, decode(missing)])
+            order = np.argsort(known)
+            known, rows = known[order], rows[order]
+            self._kept[kind] = known, rows
+        return rows[np.searchsorted(known, indices)]
+
+
+def shared_reads(dataset: FlowDataset, inputs: Iterable[ClipInput]) -> FlowDataset | DecodedOnce:
+    """Returns what the inputs of one clip are read from: the data set, or, where several are of
+    the same stream, one that decodes once what they have in common."""
+    streams = [one.stream for one in inputs]
+    return dataset if len({*streams}) == len(streams) else DecodedOnce(dataset)
+
+
+def fill_inputs(
     dataset: FlowDataset,
+    video: StoredVideo,
+    inputs: Sequence[ClipInput],
+    indices: Sequence[NDArray[np.int64]],
+    crops: Sequence[Crop],
+    clip: ClipSpec,
+    views: Sequence[NDArray[np.float32]],
+    change: FrameChange | None = None,
+) -> None:
+    """Writes the result of `load_views` for each input of a clip into the array of its place.
+
+    `change` is made to the cut frames of every input.
+    """
+    source = shared_reads(dataset, inputs)
+    # The longest first: what is part of it needs no read of its own.
+    for place in sorted(range(len(inputs)), key=lambda place: -len(indices[place])):
+        fill_views(source, video, indices[place], crops, clip, inputs[place], views[place], change)
+
+
+def fill_views(
+    dataset: FlowDataset | DecodedOnce,
     video: StoredVideo,
     indices: NDArray[np.int64],
     crops: Sequence[Crop],
     clip: ClipSpec,
     clip_input: ClipInput,
     views: NDArray[np.float32],
+    change: FrameChange | None = None,
 ) -> None:
-    """Writes the result of `load_views` into `views`."""
+    """Writes the result of `load_views` into `views`.
+
+    `change` is made to the cut frames of every stream but flow.
+    """
     side_px = clip_input.side_px(clip.crop_px)
     if clip_input.view == "fovea":
         crops = [crop.center(clip.crop_px, side_px) for crop in crops]
@@ -102,13 +190,18 @@ def fill_views(
         for view, crop in zip(views, crops, strict=True):
             if clip.mean_file is not None:
                 means = crop_mean(clip.mean_file, crop, video.width, video.height, side_px)
-            x = normalize_frames(crop_frames(frames, crop, side_px), clip.normalization, means)
+            cut = crop_frames(frames, crop, side_px)
+            if change is not None:
+                cut = change(cut)
+            x = normalize_frames(cut, clip.normalization, means)
             view[:] = _arrange(x, clip_input)
         return
     if clip_input.stream in ("rgb-difference", "rgb-pair"):
         frames, first, second = _neighbors(dataset, video, indices)
         for view, crop in zip(views, crops, strict=True):
             cut = crop_frames(frames, crop, side_px)
+            if change is not None:
+                cut = change(cut)
             if clip_input.stream == "rgb-pair":
                 x = to_pairs(cut[first], cut[second])
             else:
@@ -151,7 +244,7 @@ def fill_views(
 
 
 def _neighbors(
-    dataset: FlowDataset, video: StoredVideo, indices: NDArray[np.int64]
+    dataset: FlowDataset | DecodedOnce, video: StoredVideo, indices: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
     """Returns the frames t and t + 1 of every index t, (n, H, W, 3), each decoded once.
 
@@ -179,7 +272,7 @@ def _corner(crop: Crop, side_px: int, clip: ClipSpec) -> tuple[int, int] | None:
 
 
 def _planes(
-    dataset: FlowDataset,
+    dataset: FlowDataset | DecodedOnce,
     video: StoredVideo,
     indices: NDArray[np.int64],
     clip: ClipSpec,

@@ -74,9 +74,16 @@ def training_indices(
     all starts (TSN takes the first start if there are no more fields than segments).
 
     The sampling `dense` is TSM's: starts are 64 // S apart in a window of 64, and the window lies
-    at a random position. Raises ConfigError for a video without fields or frames.
+    at a random position.
+
+    The sampling `spread` is that of facebookresearch/TimeSformer and SlowFast for
+    Something-Something (datasets/ssv2.py): the video is divided into L equal parts, and each gives
+    one frame or field. Raises ConfigError for a video without fields or frames.
     """
     window = _Window.of(num_frames, num_flows, inputs)
+    if clip.sampling == "spread":
+        firsts, lasts = window.parts()
+        return window.spread_at(rng.integers(firsts, lasts + 1)[None])
     segments = clip.num_segments
     num_starts = window.num_starts
     starts: NDArray[np.int64]
@@ -103,12 +110,17 @@ def test_indices(
 
     `dense` takes windows of 64 with equally spaced starts, and `clip.num_segments` clips in each
     window (TSM: ten windows, so num_clips = 10 x num_segments). If that makes more than `num_clips`
-    clips, equally spaced ones are kept. Raises ConfigError for a video without fields or frames,
-    and for num_clips < 1.
+    clips, equally spaced ones are kept. A clip that is `spread` has the middle of each part, and
+    several clips have equally spaced places in it. Raises ConfigError for a video without fields
+    or frames, and for num_clips < 1.
     """
     window = _Window.of(num_frames, num_flows, inputs)
     if num_clips < 1:
         raise ConfigError(f"num_clips must be >= 1, got {num_clips}")
+    if clip.sampling == "spread":
+        firsts, lasts = window.parts()
+        shares = 2 * np.arange(num_clips)[:, None] + 1
+        return window.spread_at(firsts + (lasts - firsts) * shares // (2 * num_clips))
     segments = clip.num_segments
     if clip.sampling == "dense":
         num_windows = -(-num_clips // segments)
@@ -225,6 +237,25 @@ class _Window:
     def num_starts(self) -> int:
         """Number of possible starts of a clip; one for a video that is too short for a clip."""
         return max(1, self.num_fields - self.span + 1)
+
+    def parts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns the first and the last index of each part, one for each place of the longest
+        input. Neighboring parts share an index, as in datasets/ssv2.py."""
+        num_places = max(one.num_frames for one in self.inputs)
+        ends = np.rint(np.arange(num_places + 1) * (self.period - 1) / num_places).astype(np.int64)
+        return ends[:-1], ends[1:]
+
+    def spread_at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Returns the indices of each input for clips with these places, (clips, num_places).
+
+        A shorter input has equally spaced ones of them, with the first and the last.
+        """
+        clips = []
+        for one in self.inputs:
+            chosen = np.linspace(0, places.shape[1] - 1, one.num_frames).astype(np.int64)
+            stacks = places[:, chosen, None] + np.arange(one.stack_length)
+            clips.append(stacks.reshape(len(places), -1) % self.period)
+        return tuple(clips)
 
     def clips_at(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
         """Returns the indices of each input, (len(starts), L), for clips with these starts."""

@@ -27,6 +27,7 @@ from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, DatasetError, FlowprepError
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips.loader import PlainLoader, loader_options
+from flowprep.learn.clips.mixing import check_unmixed
 from flowprep.learn.clips.select import select_labelled
 from flowprep.learn.clips.training import fill_sample, sample_shapes
 from flowprep.learn.clips.video_clips import Clips, SharedEpoch
@@ -93,6 +94,7 @@ class StreamedClips(IterableDataset[dict[str, Any]]):
         if rank is not None and world_size is not None and not 0 <= rank < world_size:
             raise ConfigError(f"rank must be from 0 to world_size - 1, got {rank} of {world_size}")
         config = config or TrainConfig()
+        check_unmixed(config.augment)
         if config.balance:
             raise ConfigError(
                 "balance must be False here, got True: samples come as they are stored; take "

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.clips.clip import fill_views
+from flowprep.learn.clips.clip import fill_inputs
 from flowprep.learn.clips.indices import test_indices
 from flowprep.learn.clips.loader import Loader
 from flowprep.learn.clips.select import check_clip, select_videos
@@ -119,21 +119,27 @@ class TestViews(Dataset[dict[str, Any]]):
         """Returns an item. With `out`, arrays of `shapes`, it writes the views there instead."""
         if not 0 <= item < len(self):
             raise IndexError(f"item must be from 0 to {len(self) - 1}, got {item}")
-        number, place = divmod(item, self.num_clips)
-        part = self._part(number)
-        video, clip = part.video, self.clip
-        clips = test_indices(part.num_frames, part.num_flows, self.inputs, clip, self.num_clips)
+        number = item // self.num_clips
+        video, clip = self._part(number).video, self.clip
         crops = test_crops(video.width, video.height, clip, self.views.num_crops)
         views = out
         if views is None:
             views = {name: np.empty(shape, np.float32) for name, shape in self.shapes.items()}
-        for one, indices in zip(self.inputs, clips, strict=True):
-            chosen = indices[self._clip_in_time(place)] + part.first
-            fill_views(self.dataset, video, chosen, crops, clip, one, views[one.name])
+        arrays = [views[one.name] for one in self.inputs]
+        fill_inputs(self.dataset, video, self.inputs, self.indices(item), crops, clip, arrays)
         found: dict[str, Any] = {}
         if out is None:
             found["views"] = {name: torch.from_numpy(array) for name, array in views.items()}
         return found | {"video": number, "label": int(self.labels[number])}
+
+    def indices(self, item: int) -> list[NDArray[np.int64]]:
+        """Returns which fields or frames of its video each input of an item shows, (L,) each."""
+        number, place = divmod(item, self.num_clips)
+        part = self._part(number)
+        clips = test_indices(
+            part.num_frames, part.num_flows, self.inputs, self.clip, self.num_clips
+        )
+        return [one[self._clip_in_time(place)] + part.first for one in clips]
 
     def _part(self, number: int) -> TestedPart:
         video = self.dataset.videos[int(self._positions[number])]

@@ -20,11 +20,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError
-from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.clips.clip import fill_views
+from flowprep.learn.clip_inputs import ClipInput, sees_flow
+from flowprep.learn.clips.clip import fill_inputs
 from flowprep.learn.clips.indices import frames_after, training_indices
 from flowprep.learn.clips.loader import Loader
+from flowprep.learn.clips.mixing import draw_erasing, draw_mix, erase_box, mix_clips, partner_of
 from flowprep.learn.clips.order import BalancedOrder, EpochOrder, VideoOrder
+from flowprep.learn.clips.rand_augment import draw_frame_change
 from flowprep.learn.clips.targets import ClipTargets, choose_losses
 from flowprep.learn.clips.transforms import training_crop
 from flowprep.learn.config import ClipSpec, TrainConfig
@@ -32,8 +34,9 @@ from flowprep.learn.training_specs import AugmentSpec, LossName
 
 __all__ = ["TrainingClips", "fill_sample", "sample_shapes", "training_loader"]
 
-# The second number of a random generator's seed names its purpose, as in `clips.order`.
-_SAMPLE = 1
+# The second number of a random generator's seed names its purpose. `clips.order` has 0, 3 and 4,
+# `clips.video_clips` 5, and dropout 2.
+_SAMPLE, _MIX = 1, 6
 
 
 def sample_shapes(clip: ClipSpec, inputs: Sequence[ClipInput]) -> dict[str, tuple[int, ...]]:
@@ -51,16 +54,23 @@ def fill_sample(
 ) -> None:
     """Draws a training sample of a video and writes it to `out`, arrays of `sample_shapes`.
 
-    All inputs show the same moments in the same crop, and all are mirrored or none.
+    All inputs show the same moments in the same crop, and all are mirrored or none. Frames are
+    changed and a box is erased as `config.augment` says. A sample of two videos is not made here.
     """
-    clip = config.clip
-    if config.augment.random_strides:
-        inputs = draw_stride(video, config.augment, inputs, rng)
+    clip, augment = config.clip, config.augment
+    if augment.random_strides:
+        inputs = draw_stride(video, augment, inputs, rng)
     indices = training_indices(video.num_frames, video.num_flows, inputs, clip, rng)
-    crop = training_crop(video.width, video.height, clip, config.augment, rng)
-    for one, clips in zip(inputs, indices, strict=True):
-        for segment, view in zip(clips, out[one.name][:, None], strict=True):
-            fill_views(dataset, video, segment, [crop], clip, one, view)
+    crop = training_crop(video.width, video.height, clip, augment, rng)
+    change = draw_frame_change(augment, beside_flow=sees_flow(clip.stream), rng=rng)
+    for segment in range(clip.num_segments):
+        chosen = [clips[segment] for clips in indices]
+        views = [out[one.name][segment, None] for one in inputs]
+        fill_inputs(dataset, video, inputs, chosen, [crop], clip, views, change)
+    if augment.random_erasing:
+        box = draw_erasing(augment, clip.crop_px, rng)
+        if box is not None:
+            erase_box(out, box, inputs, clip.crop_px)
 
 
 def draw_stride(
@@ -178,12 +188,12 @@ class TrainingClips(Dataset[dict[str, Any]]):
         See `batch` for details.
         """
         sample = self.batch([position])
-        return {
-            "clips": {name: clips[0] for name, clips in sample["clips"].items()},
-            "label": int(sample["label"][0]),
-            "task": int(sample["task"][0]),
-            **({"targets": [rows[0] for rows in sample["targets"]]} if "targets" in sample else {}),
-        }
+        one = _first(sample)
+        one["clips"] = {name: clips[0] for name, clips in sample["clips"].items()}
+        if "partner" in sample:
+            one["partner"] = _first(sample["partner"])
+            one["share"] = float(sample["share"][0])
+        return one
 
     def batch(
         self, positions: Sequence[int], out: Mapping[str, NDArray[np.float32]] | None = None
@@ -195,6 +205,10 @@ class TrainingClips(Dataset[dict[str, Any]]):
         videos, "targets" holds what `ClipTargets.of` returns; then "label" and "task" are those of
         the first label set, and "label" is -1 for several. With `out`, the clips are written there
         and not returned.
+
+        For samples of two videos (`AugmentSpec.mixup`, `cutmix`), "share" (n,) float32 is that of
+        each sample's own label, and "partner" has the "label", "task" and "targets" of the other
+        video, whose share is the rest.
         """
         clips = out
         if clips is None:
@@ -203,20 +217,61 @@ class TrainingClips(Dataset[dict[str, Any]]):
                 name: np.empty((len(positions), *shape), np.float32)
                 for name, shape in shapes.items()
             }
-        rows = np.array([self._row(position) for position in positions])
-        for number, (position, (task, place, _)) in enumerate(zip(positions, rows, strict=True)):
-            dataset = self.datasets[task]
-            rng = np.random.default_rng((self.config.seed, _SAMPLE, position))
-            target = {name: array[number] for name, array in clips.items()}
-            fill_sample(dataset, dataset.videos[int(place)], self.config, self.inputs, rng, target)
-        batch: dict[str, Any] = {}
+        for number, position in enumerate(positions):
+            self._fill(position, {name: array[number] for name, array in clips.items()})
+        batch = self._targets(positions)
+        if self.config.augment.mixes_videos:
+            batch["share"] = torch.from_numpy(self._mix(positions, clips))
+            batch["partner"] = self._targets([partner_of(position) for position in positions])
         if out is None:
             batch["clips"] = {name: torch.from_numpy(array) for name, array in clips.items()}
-        batch["label"] = torch.from_numpy(rows[:, 2].copy())
-        batch["task"] = torch.from_numpy(rows[:, 0].copy())
-        if not self.targets.is_plain:
-            batch["targets"] = self.targets.of(rows.tolist())
         return batch
+
+    def _targets(self, positions: Sequence[int]) -> dict[str, Any]:
+        rows = np.array([self._row(position) for position in positions])
+        targets: dict[str, Any] = {
+            "label": torch.from_numpy(rows[:, 2].copy()),
+            "task": torch.from_numpy(rows[:, 0].copy()),
+        }
+        if not self.targets.is_plain:
+            targets["targets"] = self.targets.of(rows.tolist())
+        return targets
+
+    def _fill(self, position: int, out: Mapping[str, NDArray[np.float32]]) -> None:
+        """Writes the sample at a position, before it is mixed."""
+        task, video = self.find(position)
+        rng = np.random.default_rng((self.config.seed, _SAMPLE, position))
+        fill_sample(self.datasets[task], video, self.config, self.inputs, rng, out)
+
+    def _mix(
+        self, positions: Sequence[int], clips: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Mixes each sample with its partner, in place; returns the samples' own shares, (n,)."""
+        crop_px = self.config.clip.crop_px
+        mixes = [
+            draw_mix(
+                self.config.augment,
+                crop_px,
+                np.random.default_rng((self.config.seed, _MIX, position)),
+            )
+            for position in positions
+        ]
+        # What the first of a pair was before it was mixed. The second one needs it.
+        first: dict[str, NDArray[np.float32]] | None = None
+        for number, (position, mix) in enumerate(zip(positions, mixes, strict=True)):
+            own = {name: array[number] for name, array in clips.items()}
+            wanted = partner_of(position)
+            if first is not None:
+                partner, first = first, None
+            elif wanted > position and list(positions[number + 1 : number + 2]) == [wanted]:
+                partner = {name: array[number + 1] for name, array in clips.items()}
+                first = {name: array.copy() for name, array in own.items()}
+            else:
+                # A pair may be divided between two parts of a batch.
+                partner = {name: np.empty_like(array) for name, array in own.items()}
+                self._fill(wanted, partner)
+            mix_clips(own, partner, mix, self.inputs, crop_px)
+        return np.array([mix.share for mix in mixes], np.float32)
 
     def _row(self, position: int) -> tuple[int, int, int]:
         task, video, label = self._rows[self._order.find(position)].tolist()
@@ -252,6 +307,14 @@ def training_loader(
     shapes = sample_shapes(clips.config.clip, clips.inputs)
     batches = {name: (share, *shape) for name, shape in shapes.items()}
     return Loader(clips.batch, _Parts(starts, share), "clips", batches, num_loaders)
+
+
+def _first(targets: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the label, the task and the targets of the first sample of a batch."""
+    one: dict[str, Any] = {name: int(targets[name][0]) for name in ("label", "task")}
+    if "targets" in targets:
+        one["targets"] = [rows[0] for rows in targets["targets"]]
+    return one
 
 
 class _Parts(Sampler[list[int]]):

@@ -27,8 +27,9 @@ from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.clips.clip import fill_views
+from flowprep.learn.clips.clip import fill_inputs
 from flowprep.learn.clips.indices import test_indices
+from flowprep.learn.clips.mixing import check_unmixed
 from flowprep.learn.clips.select import select_labelled
 from flowprep.learn.clips.training import fill_sample, sample_shapes
 from flowprep.learn.clips.transforms import test_crops
@@ -80,6 +81,7 @@ class VideoClips(Dataset[dict[str, Any]]):
         or if its frames are too small for the crops.
         """
         config = config or TrainConfig()
+        check_unmixed(config.augment)
         if split is not None:
             config = dataclasses.replace(config, train_split=split)
         self.dataset = out if isinstance(out, FlowDataset) else open_dataset(out)
@@ -137,9 +139,10 @@ class VideoClips(Dataset[dict[str, Any]]):
         counts = (video.num_frames, video.num_flows)
         crops = test_crops(video.width, video.height, clip, 1)
         places = test_indices(*counts, self.inputs, clip, clip.num_segments)
-        for one, clips in zip(self.inputs, places, strict=True):
-            for segment, view in zip(clips, out[one.name][:, None], strict=True):
-                fill_views(self.dataset, video, segment, crops, clip, one, view)
+        for segment in range(clip.num_segments):
+            chosen = [clips[segment] for clips in places]
+            views = [out[one.name][segment, None] for one in self.inputs]
+            fill_inputs(self.dataset, video, self.inputs, chosen, crops, clip, views)
 
     def _checked(self, index: int) -> int:
         try:

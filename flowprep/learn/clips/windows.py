@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.learn.clip_inputs import ClipInput, CropsName, TailName
-from flowprep.learn.clips.clip import fill_views
+from flowprep.learn.clips.clip import fill_views, shared_reads
 from flowprep.learn.clips.indices import frames_after, indices_at, sliding_starts
 from flowprep.learn.clips.transforms import Crop, test_crops
 from flowprep.learn.config import ClipSpec
@@ -151,9 +151,12 @@ class WindowClips:
             views = {name: np.empty(shape, np.float32) for name, shape in self.shapes.items()}
         inputs = self.windows.inputs
         chosen = indices_at(video.num_frames, video.num_flows, inputs, [start])
-        for name, clip, one, indices in zip(self.shapes, self._clips, inputs, chosen, strict=True):
+        source = shared_reads(dataset, inputs)
+        parts = zip(self.shapes, self._clips, inputs, chosen, strict=True)
+        # The longest first: what is part of it needs no read of its own.
+        for name, clip, one, indices in sorted(parts, key=lambda part: -part[3].size):
             crops = self._crops_of(video.width, video.height, clip)
-            fill_views(dataset, video, indices[0], crops, clip, one, views[name])
+            fill_views(source, video, indices[0], crops, clip, one, views[name])
         return views
 
     def _crops_of(self, width: int, height: int, clip: ClipSpec) -> list[Crop]:

@@ -55,13 +55,18 @@ class ClipModel(nn.Module, ABC):
     `num_segments` clips of a video, also for features."""
 
     stages: tuple[tuple[str, ...], ...] = ()
-    """The names of the modules of each stage, from the input to the classifier. `--freeze` counts
-    them. Empty for a network that only knows its classifier."""
+    """The names of the modules of each stage, or of its own tensors, from the input to the
+    classifier. `--freeze` counts them. Empty for a network that only knows its classifier."""
     new_layers: tuple[str, ...] = ()
     """The names of modules above the trunk that have no part in its own classification, such as an
     LSTM over a network for images. They begin anew if a file has the trunk alone."""
     min_side_px: int = 1
     """The smallest H and W from which a map of every layer is left."""
+    begins_as: Mapping[str, str] = {}
+    """Tensors that begin with the value of another tensor if a file lacks them, by their names."""
+    frames_at: tuple[str, int] | None = None
+    """The name of a tensor that has a row for each frame of a clip, and the dimension of the rows.
+    So a file tells how many frames its network sees. None without such a tensor."""
     has_one_loss: bool = False
     """Whether a network that answers several times has one loss, that of the joined answers."""
     excludes_classes: bool = False
@@ -74,6 +79,9 @@ class ClipModel(nn.Module, ABC):
     Each may start from a file of its own. The function makes a whole one, for names and shapes."""
     head: tuple[str, ...] = ()
     """The names of the modules behind the last maps. Empty without `extract_maps`."""
+    map_layers: tuple[str, ...] = ()
+    """The names of the modules whose outputs `flowprep explain` takes as the last maps, in place of
+    those that it finds itself: for layers that have another order of axes, or keep a state."""
     frozen_norms: tuple[nn.Module, ...] = ()
     """Batch norms that keep their statistics: `train` leaves them in eval mode."""
 
@@ -98,6 +106,14 @@ class ClipModel(nn.Module, ABC):
             "BNInception, AlexNet or GoogLeNet"
         )
 
+    def arrange_maps(self, output: torch.Tensor) -> torch.Tensor:
+        """Returns the output of one of `map_layers` as maps (B, C, h, w) or (B, C, T, h, w).
+
+        B is the number of clips, or a multiple of it with time innermost. It is taken of gradients
+        too, so it only selects and moves numbers, as from tokens to the grid of their places.
+        """
+        return output
+
     @abstractmethod
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits from the result of `extract_features`."""
@@ -108,6 +124,13 @@ class ClipModel(nn.Module, ABC):
 
         It keeps the names, device and dtype of the old classifier.
         """
+
+    def resize(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
+        """Returns a file's value for the tensor `name` in this network's size, for other clips.
+
+        None for a tensor that has one size, or of which the file has another kind.
+        """
+        return None
 
     @property
     def block_stages(self) -> tuple[tuple[str, ...], ...]:
@@ -171,6 +194,6 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
 
 
 def init_classifier(layer: nn.Linear) -> None:
-    """Draws a classifier as SlowFast and torchvision do: weights of deviation .01, and no bias."""
+    """Draws a classifier as Caffe's examples and torchvision do: deviation .01, and no bias."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)

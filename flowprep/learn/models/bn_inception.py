@@ -9,17 +9,18 @@ average counts the padding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.layers.gate_shift import CHANNEL_MULTIPLE, GateShift
 from flowprep.learn.layers.temporal_shift import TemporalShift
 from flowprep.learn.models.base import ClipModel
 
-__all__ = ["BNInception"]
+__all__ = ["BNInception", "GatedNetwork"]
 
 
 class Branches(NamedTuple):
@@ -53,15 +54,95 @@ SHIFTED = ("conv2", *BLOCKS)
 """The blocks before which TSM shifts."""
 
 
-class BNInception(ClipModel):
+class GatedNetwork(ClipModel):
+    """A 2D network of units, which are a convolution with a bias, a batch norm and a ReLU.
+
+    GSM puts gates between convolution and batch norm of the units in `gated`. `width` multiplies
+    the channels of every unit. With `is_gated`, those of gated units are rounded up to a multiple
+    of 4. The momentum of the moving averages is PyTorch's .1. tsn-pytorch passes .9, which is
+    Caffe's name of .1 and would keep only the last batches; its trainings freeze all but the first
+    batch norm.
+    """
+
+    gated: ClassVar[tuple[str, ...]] = ()
+    """The names of the units that get gates (swathikirans/GSM, model_zoo/bninception)."""
+    fc: nn.Linear
+    dropout: nn.Dropout
+
+    def __init__(self, inputs: Sequence[ClipInput], width: float, *, is_gated: bool) -> None:
+        super().__init__(inputs)
+        self._width = width
+        self._is_gated = is_gated
+        self.gates: nn.ModuleDict | None = None
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns (N, num_classes) logits."""
+        logits: torch.Tensor = self.fc(self.dropout(features))  # (N, K)
+        return logits
+
+    def replace_classifier(self, num_classes: int) -> None:
+        """Replaces fc."""
+        self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
+        self._init_classifier()
+
+    def insert_gates(self, num_segments: int) -> None:
+        """Puts GSM's gates in, for batches with the segments of a video side by side."""
+        gates = {}
+        for name in self.gated:
+            conv = self.get_submodule(name)
+            assert isinstance(conv, nn.Conv2d)
+            gates[name] = GateShift(conv.out_channels, num_segments)
+        self.gates = nn.ModuleDict(gates)
+
+    def _add_unit(
+        self,
+        name: str,
+        in_channels: int,
+        published: int,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+    ) -> int:
+        """Adds a convolution and its batch norm; returns its channels.
+
+        Initialized as in Caffe (yjxiong/temporal-segment-networks, models/ucf101): `xavier` with
+        variance 1 / fan-in, bias .2.
+        """
+        channels = max(1, round(published * self._width))
+        if self._is_gated and name in self.gated:
+            channels = -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
+        conv = nn.Conv2d(in_channels, channels, kernel, stride, padding)
+        nn.init.kaiming_uniform_(conv.weight, nonlinearity="linear")
+        assert conv.bias is not None
+        nn.init.constant_(conv.bias, 0.2)
+        self.add_module(name, conv)
+        self.add_module(f"{name}_bn", nn.BatchNorm2d(channels))
+        return channels
+
+    def _unit(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        x = self.get_submodule(name)(x)
+        if self.gates is not None and name in self.gates:
+            x = self.gates[name](x)
+        return F.relu(self.get_submodule(f"{name}_bn")(x), inplace=True)
+
+    def _init_classifier(self) -> None:
+        nn.init.normal_(self.fc.weight, std=0.001)
+        nn.init.zeros_(self.fc.bias)
+
+
+class BNInception(GatedNetwork):
     """BN-Inception over (N, C, H, W), with H and W of any size.
 
-    `width` multiplies the channels of every layer. The momentum of the moving averages is PyTorch's
-    .1. tsn-pytorch passes .9, which is Caffe's name of .1 and would keep only the last batches; its
-    trainings freeze all but the first batch norm.
+    `width` multiplies the channels of every layer. With `is_gated`, layers have channels for GSM's
+    gates.
     """
 
     head = ("fc",)
+    gated = tuple(
+        f"inception_{block}_{'1x1' if branches.one else '3x3_reduce'}"
+        for block, branches in BLOCKS.items()
+    )
 
     def __init__(
         self,
@@ -70,20 +151,20 @@ class BNInception(ClipModel):
         *,
         dropout: float = 0.0,
         width: float = 1.0,
+        is_gated: bool = False,
     ) -> None:
-        super().__init__(inputs)
+        super().__init__(inputs, width, is_gated=is_gated)
         (clip,) = self.inputs
-        self._width = width
         self.shifts = nn.ModuleDict()
-        channels = self._add_unit("conv1_7x7_s2", clip.num_channels, 64, 7, stride=2)
+        channels = self._add_unit("conv1_7x7_s2", clip.num_channels, 64, 7, stride=2, padding=3)
         channels = self._add_unit("conv2_3x3_reduce", channels, 64, 1)
-        channels = self._add_unit("conv2_3x3", channels, 192, 3)
+        channels = self._add_unit("conv2_3x3", channels, 192, 3, padding=1)
         for block, branches in BLOCKS.items():
             channels = self._add_block(f"inception_{block}", channels, branches)
             self.add_module(f"inception_{block}_output", _Output(channels))
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
-        _init_classifier(self.fc)
+        self._init_classifier()
         stages = ("conv1_", "conv2_", "inception_3", "inception_4", "inception_5")
         names = [name for name, _ in self.named_children()]
         self.stages = tuple(
@@ -104,16 +185,6 @@ class BNInception(ClipModel):
             # 3a to 3c: 256, 320, 576 channels; 4a to 4e: 576, 576, 608, 608, 1056; 5: 1024, 1024
             x = self._block(f"inception_{block}", self._shift(block, x), branches)
         return x
-
-    def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """Returns (N, num_classes) logits."""
-        logits: torch.Tensor = self.fc(self.dropout(features))  # (N, K)
-        return logits
-
-    def replace_classifier(self, num_classes: int) -> None:
-        """Replaces fc."""
-        self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
-        _init_classifier(self.fc)
 
     def insert_shifts(self, num_segments: int, make_shift: Callable[[int], TemporalShift]) -> None:
         """Puts TSM's shifts in, for batches with the segments of a video side by side.
@@ -147,11 +218,11 @@ class BNInception(ClipModel):
             channels += self._add_unit(f"{name}_1x1", in_channels, branches.one, 1)
         reduced, wide = branches.three
         reduced = self._add_unit(f"{name}_3x3_reduce", in_channels, reduced, 1)
-        channels += self._add_unit(f"{name}_3x3", reduced, wide, 3, stride=stride)
+        channels += self._add_unit(f"{name}_3x3", reduced, wide, 3, stride=stride, padding=1)
         reduced, wide = branches.double
         reduced = self._add_unit(f"{name}_double_3x3_reduce", in_channels, reduced, 1)
-        first = self._add_unit(f"{name}_double_3x3_1", reduced, wide, 3)
-        channels += self._add_unit(f"{name}_double_3x3_2", first, wide, 3, stride=stride)
+        first = self._add_unit(f"{name}_double_3x3_1", reduced, wide, 3, padding=1)
+        channels += self._add_unit(f"{name}_double_3x3_2", first, wide, 3, stride=stride, padding=1)
         if not branches.projection:
             return channels + in_channels
         projection = branches.projection
@@ -175,27 +246,6 @@ class BNInception(ClipModel):
         joined: torch.Tensor = self.get_submodule(f"{name}_output")(torch.cat(parts, 1))
         return joined
 
-    def _add_unit(
-        self, name: str, in_channels: int, published: int, kernel: int, *, stride: int = 1
-    ) -> int:
-        """Adds a convolution and its batch norm; returns its channels.
-
-        Initialized as in Caffe (yjxiong/temporal-segment-networks, models/ucf101): `xavier` with
-        variance 1 / fan-in, bias .2.
-        """
-        channels = max(1, round(published * self._width))
-        conv = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2)
-        nn.init.kaiming_uniform_(conv.weight, nonlinearity="linear")
-        assert conv.bias is not None
-        nn.init.constant_(conv.bias, 0.2)
-        self.add_module(name, conv)
-        self.add_module(f"{name}_bn", nn.BatchNorm2d(channels))
-        return channels
-
-    def _unit(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        norm = self.get_submodule(f"{name}_bn")
-        return F.relu(norm(self.get_submodule(name)(x)), inplace=True)
-
 
 class _Output(nn.Identity):
     """The joined branches of a block, Caffe's layer `output`: the place of a non-local block."""
@@ -208,8 +258,3 @@ class _Output(nn.Identity):
 def _halve(x: torch.Tensor, padding: tuple[int, int] = (0, 0)) -> torch.Tensor:
     """Returns the maxima of windows of 3 x 3, two apart: Caffe's rounding keeps a part window."""
     return F.max_pool2d(x, 3, stride=2, padding=padding, ceil_mode=True)
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.001)
-    nn.init.zeros_(layer.bias)

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, init_classifier
 from flowprep.learn.network_options import Pool5Name
 
 __all__ = ["C3D", "C3DBatchNorm", "Pool5"]
@@ -109,7 +109,7 @@ class C3D(ClipModel):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        _init_classifier(self.fc8)
+        init_classifier(self.fc8)
         self._shape = (channels, frames, side, side)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
@@ -140,7 +140,7 @@ class C3D(ClipModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc8."""
         self.fc8 = nn.Linear(self.fc8.in_features, num_classes).to(self.fc8.weight)
-        _init_classifier(self.fc8)
+        init_classifier(self.fc8)
 
 
 class C3DBatchNorm(C3D):
@@ -208,8 +208,3 @@ def _fully_connected(in_features: int, out_features: int, has_norm: bool) -> nn.
 
 def _pool(num_frames: int) -> nn.MaxPool3d:
     return nn.MaxPool3d((num_frames, 2, 2), ceil_mode=True)
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)

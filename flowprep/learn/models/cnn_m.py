@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.models.base import ClipModel, Layer
+from flowprep.learn.models.base import ClipModel, Layer, init_classifier
 
 __all__ = ["CNNM"]
 
@@ -83,7 +83,7 @@ class CNNM(ClipModel):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 _zero_bias(layer)
-        _init_classifier(self.fc8)
+        init_classifier(self.fc8)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns fc7 after its ReLU, (N, 2048 * width)."""
@@ -98,7 +98,7 @@ class CNNM(ClipModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc8."""
         self.fc8 = nn.Linear(self.fc8.in_features, num_classes).to(self.fc8.weight)
-        _init_classifier(self.fc8)
+        init_classifier(self.fc8)
 
 
 def _map_px(crop_px: int) -> int:
@@ -111,11 +111,6 @@ def _map_px(crop_px: int) -> int:
 def _pool(px: int) -> int:
     """The side after a 3x3 max pooling of stride 2 that rounds up."""
     return -((3 - px) // 2) + 1
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    _zero_bias(layer)
 
 
 def _zero_bias(layer: nn.Conv2d | nn.Linear) -> None:

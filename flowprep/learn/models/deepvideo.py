@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, init_classifier
 from flowprep.learn.network_options import DeepVideoFusion
 
 __all__ = ["DeepVideo"]
@@ -98,7 +98,7 @@ class DeepVideo(ClipModel):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        _init_classifier(self.fc8)
+        init_classifier(self.fc8)
 
     def extract_features(self, *clips: torch.Tensor) -> torch.Tensor:
         """Returns fc7 after its ReLU, (N, 4096 * width)."""
@@ -121,7 +121,7 @@ class DeepVideo(ClipModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc8."""
         self.fc8 = nn.Linear(self.fc8.in_features, num_classes).to(self.fc8.weight)
-        _init_classifier(self.fc8)
+        init_classifier(self.fc8)
 
 
 class Trunk(nn.Module):
@@ -181,8 +181,3 @@ class Trunk(nn.Module):
         x = F.relu(self.conv5(x))  # (N, 256, 14, 14)
         last: torch.Tensor = self.pool(x) if self._pools else x  # (N, 256, 7, 7)
         return last
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)

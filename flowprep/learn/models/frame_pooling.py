@@ -30,7 +30,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, init_classifier
 from flowprep.learn.models.per_frame import base_stages, by_clip, each_frame, map_base, vector_base
 from flowprep.learn.network_options import FrameBackbone, PoolingName
 
@@ -99,7 +99,7 @@ class FramePooling(ClipModel):
             if layer is not None:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
-        _init_classifier(self.fc)
+        init_classifier(self.fc)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the classifier's input, (N, F): 4096 * width, for `local` of each window."""
@@ -136,7 +136,7 @@ class FramePooling(ClipModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc."""
         self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
-        _init_classifier(self.fc)
+        init_classifier(self.fc)
 
     def _windows(self, maps: torch.Tensor) -> torch.Tensor:
         """Returns the maxima of each window of maps (N, T, ...): (N, W, ...)."""
@@ -156,8 +156,3 @@ class FramePooling(ClipModel):
 def num_windows(num_frames: int) -> int:
     """Returns the number of windows of a clip: 5 of 30 frames, 23 of 120."""
     return max(0, num_frames - WINDOW) // WINDOW_STRIDE + 1
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)

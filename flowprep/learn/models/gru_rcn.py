@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.layers.recurrent import ConvGRU
+from flowprep.learn.models.base import init_classifier
 from flowprep.learn.models.vgg import VGG16
 
 __all__ = ["GRURCN"]
@@ -83,6 +84,12 @@ class GRURCN(VGG16):
         )
         self.dropout = nn.Dropout(dropout)
         self.heads = self._make_heads(num_classes)
+        # What the GRUs see, without pool1.
+        self.map_layers = tuple(
+            f"features.{number}"
+            for number, layer in enumerate(self.features)
+            if isinstance(layer, nn.MaxPool2d)
+        )[1:]
 
     def percepts(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Returns the maps of pool2 to pool5 and fc7 at every step, each (N, T, C, H, W)."""
@@ -150,8 +157,7 @@ class GRURCN(VGG16):
         heads = nn.ModuleList()
         for units in self.units:
             head = nn.Linear(units * self.num_directions, num_classes)
-            nn.init.normal_(head.weight, std=0.01)
-            nn.init.zeros_(head.bias)
+            init_classifier(head)
             heads.append(head)
         return heads
 

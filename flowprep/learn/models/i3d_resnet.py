@@ -17,12 +17,13 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.layers.drop_path import DropPath
 from flowprep.learn.layers.inflated import InflatedConv3d, TimePadding
 from flowprep.learn.layers.non_local import add_non_local
 from flowprep.learn.models.base import ClipModel, init_classifier
 from flowprep.learn.network_options import NonLocalOptions
 
-__all__ = ["I3DResNet"]
+__all__ = ["I3DResNet", "inflated_stage", "init_convolutions"]
 
 TIME_KERNELS: dict[str, tuple[int, ...]] = {
     "conv1": (5,),
@@ -47,6 +48,8 @@ class I3DResNet(ClipModel):
     """The time size of the first kernel of the stem and of each block."""
     halves_time: ClassVar[bool] = True
     """Whether a pooling after layer1 halves the number of frames."""
+    base_channels: ClassVar[int] = 64
+    """The published channels of the first convolution."""
 
     def __init__(
         self,
@@ -60,21 +63,22 @@ class I3DResNet(ClipModel):
     ) -> None:
         super().__init__(inputs)
         (clip,) = self.inputs
-        base = max(1, round(64 * width))
+        base = max(1, round(self.base_channels * width))
         kernels = self.time_kernels
         self.conv1 = InflatedConv3d(
             clip.num_channels, base, (kernels["conv1"][0], 7, 7), (1, 2, 2), time_padding
         )
         self.bn1 = nn.BatchNorm3d(base)
         self.maxpool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
-        self.layer1 = _stage("layer1", kernels, base, base, 1, time_padding)
-        self.layer2 = _stage("layer2", kernels, base * 4, base * 2, 2, time_padding)
-        self.layer3 = _stage("layer3", kernels, base * 8, base * 4, 2, time_padding)
-        self.layer4 = _stage("layer4", kernels, base * 16, base * 8, 2, time_padding)
+        self.layer1 = inflated_stage("layer1", kernels, base, base, 1, time_padding)
+        self.layer2 = inflated_stage("layer2", kernels, base * 4, base * 2, 2, time_padding)
+        self.layer3 = inflated_stage("layer3", kernels, base * 8, base * 4, 2, time_padding)
+        self.layer4 = inflated_stage("layer4", kernels, base * 16, base * 8, 2, time_padding)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(base * 32, num_classes)
         add_non_local(self, self.stages, non_local)
-        self._init_weights()
+        init_convolutions(self)
+        init_classifier(self.fc)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 2048 * width)."""
@@ -95,21 +99,6 @@ class I3DResNet(ClipModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc."""
         self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
-        init_classifier(self.fc)
-
-    def _init_weights(self) -> None:
-        """Initializes as SlowFast does (utils/weight_init_helper.py): He et al. (2015) by fan-out.
-
-        The last batch norm of each block starts at 0, so that the block starts as its shortcut
-        (ZERO_INIT_FINAL_BN in the configs).
-        """
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv3d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-            elif isinstance(layer, Bottleneck):
-                nn.init.zeros_(layer.bn3.weight)
         init_classifier(self.fc)
 
 
@@ -140,15 +129,17 @@ class Bottleneck(nn.Module):
             if stride != 1 or in_channels != wide
             else None
         )
+        self.drop_path = DropPath()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+        x = self.drop_path(self.bn3(self.conv3(x)))
+        return F.relu(x + shortcut, inplace=True)
 
 
-def _stage(
+def inflated_stage(
     name: str,
     time_kernels: Mapping[str, tuple[int, ...]],
     in_channels: int,
@@ -168,3 +159,18 @@ def _stage(
         )
         blocks.append(block)
     return nn.Sequential(*blocks)
+
+
+def init_convolutions(network: nn.Module) -> None:
+    """Initializes as SlowFast does (utils/weight_init_helper.py): He et al. (2015) by fan-out.
+
+    The last batch norm of each block starts at 0, so that the block starts as its shortcut
+    (ZERO_INIT_FINAL_BN in the configs).
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv3d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, Bottleneck):
+            nn.init.zeros_(layer.bn3.weight)

@@ -14,7 +14,7 @@ from torch import nn
 
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.layers.recurrent import BatchNormLSTM
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, init_classifier
 from flowprep.learn.models.i3d import I3D, ConvLogits, InceptionTrunk, init_convs
 
 __all__ = ["InceptionLSTM", "InceptionV1"]
@@ -75,7 +75,7 @@ class InceptionLSTM(InceptionTrunk, ClipModel):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(size, num_classes)
         init_convs(self)
-        _init_classifier(self.fc)
+        init_classifier(self.fc)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the LSTM's output at every step, (N, T, 512 * width)."""
@@ -99,9 +99,4 @@ class InceptionLSTM(InceptionTrunk, ClipModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc."""
         self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
-        _init_classifier(self.fc)
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
+        init_classifier(self.fc)

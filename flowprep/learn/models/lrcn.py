@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.models.base import init_classifier
 from flowprep.learn.models.cnn_lstm import StepModel
 from flowprep.learn.network_options import StepScores
 
@@ -67,7 +68,7 @@ class LRCN(StepModel):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-        _init_classifier(self.fc8)
+        init_classifier(self.fc8)
 
     @property
     def classifier(self) -> nn.Linear:
@@ -87,7 +88,7 @@ class LRCN(StepModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc8."""
         self.fc8 = nn.Linear(self.fc8.in_features, num_classes).to(self.fc8.weight)
-        _init_classifier(self.fc8)
+        init_classifier(self.fc8)
 
 
 def _map_px(crop_px: int) -> int:
@@ -100,8 +101,3 @@ def _map_px(crop_px: int) -> int:
 def _pool(px: int) -> int:
     """The side after a 3x3 max pooling of stride 2 that rounds up."""
     return -((3 - px) // 2) + 1
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.layers.drop_path import DropPath
 from flowprep.learn.layers.temporal_shift import TemporalShift
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, init_classifier
 
 __all__ = ["MobileNetV2"]
 
@@ -67,7 +68,7 @@ class MobileNetV2(ClipModel):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out")
-        _init_classifier(linear)
+        init_classifier(linear)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the average of the last map, (N, 1280)."""
@@ -84,7 +85,7 @@ class MobileNetV2(ClipModel):
         old = self.classifier[1]
         assert isinstance(old, nn.Linear)
         new = nn.Linear(old.in_features, num_classes).to(old.weight)
-        _init_classifier(new)
+        init_classifier(new)
         self.classifier[1] = new
 
     def insert_shifts(self, num_segments: int, make_shift: Callable[[int], TemporalShift]) -> None:
@@ -102,6 +103,7 @@ class InvertedResidual(nn.Module):
     """A 1x1 convolution that expands, a 3x3 one in each channel and a 1x1 one that projects."""
 
     shift: TemporalShift | None
+    drop_path: DropPath | None
 
     def __init__(self, in_channels: int, channels: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -115,10 +117,11 @@ class InvertedResidual(nn.Module):
             nn.Conv2d(wide, channels, 1, bias=False),
             nn.BatchNorm2d(channels),
         )
+        self.register_module("drop_path", DropPath() if self.has_shortcut else None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.conv(x if self.shift is None else self.shift(x))
-        return x + result if self.has_shortcut else result
+        return result if self.drop_path is None else x + self.drop_path(result)
 
 
 def _unit(
@@ -133,8 +136,3 @@ def _multiple_of_8(channels: float) -> int:
     """Returns the nearest multiple of 8, at least 8, and not below 90 % of `channels`."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)

@@ -15,7 +15,7 @@ from torch import nn
 
 from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.layers.recurrent import make_conv_recurrent
-from flowprep.learn.models.base import ClipModel
+from flowprep.learn.models.base import ClipModel, init_classifier
 from flowprep.learn.network_options import CellName
 
 __all__ = ["RecurrentCNN"]
@@ -35,6 +35,8 @@ class RecurrentCNN(ClipModel):
     """
 
     stages = tuple((f"levels.{number}",) for number in range(len(LAYERS)))
+    # What the last layer sees at each step; its own maps have time before the channels.
+    map_layers = (f"levels.{len(LAYERS) - 1}.norm",)
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class RecurrentCNN(ClipModel):
             before = channels
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(before, num_classes)
-        _init_classifier(self.fc)
+        init_classifier(self.fc)
 
     def forward_maps(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the last layer's maps at every step, (N, T, 256 * width, H/16, W/16)."""
@@ -77,9 +79,4 @@ class RecurrentCNN(ClipModel):
     def replace_classifier(self, num_classes: int) -> None:
         """Replaces fc."""
         self.fc = nn.Linear(self.fc.in_features, num_classes).to(self.fc.weight)
-        _init_classifier(self.fc)
-
-
-def _init_classifier(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
+        init_classifier(self.fc)

@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flowprep.errors import ConfigError
 from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.layers.drop_path import DropPath
 from flowprep.learn.layers.inflated import InflatedConv3d
 from flowprep.learn.layers.representation_flow import (
     FeatureFlow,
@@ -37,10 +38,11 @@ STEM_FRAMES = 7
 class RepresentationFlowResNet(ClipModel):
     """A (2+1)D ResNet-50 over (N, C, T, H, W), with the flow of features behind its third stage.
 
-    T must be at least 11, or 15 for the flow of flow. H and W may be any. `width` multiplies the
+    T must be at least 11, or 15 for the flow of flow. H and W at least 23. `width` multiplies the
     channels of every layer, also those that the flow is computed of, which are 32 as published.
     """
 
+    min_side_px = 23
     stages = (("stem", "bn1"), ("res2",), ("res3", "rep_flow"), ("res4",), ("res5",))
 
     def __init__(
@@ -175,6 +177,8 @@ class _Block(nn.Module):
             nn.BatchNorm3d(wide),
         )
 
+        self.drop_path = DropPath()
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(self.layers(x) + shortcut, inplace=True)
+        return F.relu(self.drop_path(self.layers(x)) + shortcut, inplace=True)

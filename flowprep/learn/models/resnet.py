@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.clip_inputs import ClipInput, ShiftPlace
+from flowprep.learn.layers.drop_path import DropPath
 from flowprep.learn.layers.temporal_shift import TemporalShift, temporal_pool
 from flowprep.learn.models.base import ClipModel, Layer
 
@@ -23,7 +24,8 @@ __all__ = ["ResNet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152
 
 
 class ResidualBlock(nn.Module):
-    """What the two kinds of block share: the place of TSM's shift, which plain networks lack."""
+    """What the two kinds of block share: the place of TSM's shift, which plain networks lack, and
+    drop path, which is off unless a training sets its rate."""
 
     shift: TemporalShift | None
     expansion: ClassVar[int]
@@ -32,6 +34,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.register_module("shift", None)
         self.shifts_shortcut = False
+        self.drop_path = DropPath()
 
     def enter(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns what the shortcut takes and what the first convolution takes."""
@@ -59,7 +62,7 @@ class BasicBlock(ResidualBlock):
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = self.bn2(self.conv2(x))
+        x = self.drop_path(self.bn2(self.conv2(x)))
         return F.relu(x.add_(shortcut), inplace=True)
 
 
@@ -85,7 +88,7 @@ class Bottleneck(ResidualBlock):
             shortcut = self.downsample(shortcut)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        x = self.bn3(self.conv3(x))
+        x = self.drop_path(self.bn3(self.conv3(x)))
         return F.relu(x.add_(shortcut), inplace=True)
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.layers.drop_path import DropPath
 from flowprep.learn.layers.inflated import InflatedConv3d
 from flowprep.learn.layers.non_local import add_non_local
 from flowprep.learn.models.base import ClipModel
@@ -107,12 +108,14 @@ class Bottleneck(nn.Module):
             if stride != 1 or in_channels != wide
             else None
         )
+        self.drop_path = DropPath()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+        x = self.drop_path(self.bn3(self.conv3(x)))
+        return F.relu(x + shortcut, inplace=True)
 
 
 def _wide(stage: int, width: float) -> int:

@@ -31,6 +31,7 @@ class TSM(TSN):
 
     It takes (N, S, C, H, W) with S = `num_segments`: 8 as published, or 16. `base` must have
     `insert_shifts`, which takes `own`, its options: `shift_place` and `temporal_pool` of a ResNet.
+    With `temporal_pool`, features are (N, S / 2, F).
     `uni_directional` shifts from the past only, so that `TSMStream` can follow a stream.
     """
 
@@ -62,21 +63,6 @@ class TSM(TSN):
 
         # After partial_bn, which leaves the batch norms of non-local blocks free as in the release.
         add_non_local(base, base.block_stages, non_local, style="tsm", num_frames=num_frames)
-
-    def extract_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns (N, S, F), the base network's features of each segment.
-
-        With `temporal_pool`, these are (N, S / 2, F).
-        """
-        if x.dim() == 4:
-            x = x.unsqueeze(1)  # (N, 1, C, H, W)
-        if x.shape[1] != self.num_segments:
-            raise ConfigError(
-                f"this network takes {self.num_segments} segments of a video together, got "
-                f"{x.shape[1]}"
-            )
-        features = self.base.extract_features(x.flatten(0, 1))  # (N S, F)
-        return features.reshape(len(x), -1, features.shape[-1])  # (N, S, F)
 
 
 class TSMStream:

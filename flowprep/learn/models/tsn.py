@@ -64,11 +64,19 @@ class TSN(ClipModel):
         self.train(self.training)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns (N, S, F), the base network's features of each snippet."""
+        """Returns (N, S, F), the base network's features of each snippet.
+
+        Raises ConfigError for another S than `num_segments`, if the segments see each other.
+        """
         if x.dim() == 4:
             x = x.unsqueeze(1)  # (N, 1, C, H, W)
+        if self.mixes_segments and x.shape[1] != self.num_segments:
+            raise ConfigError(
+                f"this network takes {self.num_segments} segments of a video together, got "
+                f"{x.shape[1]}"
+            )
         features = self.base.extract_features(x.flatten(0, 1))  # (N S, F)
-        return features.reshape(*x.shape[:2], -1)  # (N, S, F)
+        return features.reshape(len(x), -1, features.shape[-1])  # (N, S, F), or (N, S/2, F)
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits, the consensus of the snippets' logits."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.models.base import ClipModel, Layer
+from flowprep.learn.models.base import ClipModel, Layer, init_classifier
 
 __all__ = ["VGG16"]
 
@@ -115,7 +115,7 @@ class VGG16(ClipModel):
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
             elif isinstance(layer, nn.Linear):
-                _init_linear(layer)
+                init_classifier(layer)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns fc7 after its ReLU, (N, 4096 * width)."""
@@ -139,10 +139,5 @@ class VGG16(ClipModel):
         old = self.classifier[6]
         assert isinstance(old, nn.Linear)
         new = nn.Linear(old.in_features, num_classes).to(old.weight)
-        _init_linear(new)
+        init_classifier(new)
         self.classifier[6] = new
-
-
-def _init_linear(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)

@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.clip_inputs import ClipInput
+from flowprep.learn.layers.drop_path import DropPath
 from flowprep.learn.layers.inflated import InflatedConv3d
 from flowprep.learn.layers.non_local import add_non_local
 from flowprep.learn.models.base import ClipModel, init_classifier
@@ -178,10 +179,12 @@ class Block(nn.Module):
             if stride != 1 or in_channels != channels
             else None
         )
+        self.drop_path = DropPath()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        return F.relu(self.conv2(self.conv1(x)) + shortcut, inplace=True)
+        x = self.drop_path(self.conv2(self.conv1(x)))
+        return F.relu(x + shortcut, inplace=True)
 
 
 def _stem(kind: ConvKind, clip: ClipInput, channels: int, middle: int) -> nn.Sequential:

@@ -89,6 +89,10 @@ def make_for(file: WeightsFile, name: str, stream: StreamName | None = None) -> 
     options = hinted_options(file, name)
     model = make_bare(name, chosen, num_frames=num_frames, options=options)
     match = match_file(file, model)
+    if (told := _told_frames(match, model)) is not None:
+        num_frames = told
+        model = make_bare(name, chosen, num_frames=num_frames, options=options)
+        match = match_file(file, model)
     num_classes = _num_classes(match, model)
     if num_classes is not None:
         model = make_bare(
@@ -122,23 +126,36 @@ def make_bare(
 
 
 def _guess_stream(file: WeightsFile, name: str) -> tuple[StreamName, int | None] | None:
-    """Returns the stream, and the number of frames if not the published one, whose input has the
-    channels of a file's first convolution. None if no stream's has."""
+    """Returns the stream, and the number of frames if not the published one, whose inputs have the
+    channels of a file's first convolutions. None if no stream's have."""
     probe = make_bare(name, next(iter(find_network(name).inputs)))
     offers = match_file(file, probe).offers
     convs = [conv for conv in input_conv_names(probe) if conv in offers]
-    if len(convs) != 1 or offers[convs[0]].value.dim() not in (4, 5):
+    if not convs or any(offers[conv].value.dim() not in (4, 5) for conv in convs):
         return None
-    num_channels = offers[convs[0]].value.shape[1]
+    channels = sorted(offers[conv].value.shape[1] for conv in convs)
     others: list[tuple[StreamName, int | None]] = []
     for stream in find_network(name).inputs:
-        first = clip_inputs(name, stream)[0]
-        if num_channels == first.num_channels:
+        first, *more = clip_inputs(name, stream)
+        if channels == sorted(one.num_channels for one in (first, *more)):
             return stream, None
+        if more or len(channels) > 1:
+            continue
+        num_channels = channels[0]
         num_frames, rest = divmod(num_channels, first.num_channels // first.num_frames or 1)
         if first.form == "stack" and not rest:
             others.append((stream, num_frames))
     return others[0] if others else None
+
+
+def _told_frames(match: Match, model: ClipModel) -> int | None:
+    """Returns the number of frames that a file tells, if it is not that of the model."""
+    if model.frames_at is None or model.frames_at[0] not in match.offers:
+        return None
+    name, dim = model.frames_at
+    value = match.offers[name].value
+    is_other = value.dim() > dim and value.shape[dim] not in (0, model.inputs[0].num_frames)
+    return value.shape[dim] if is_other else None
 
 
 def hinted_options(file: WeightsFile, name: str) -> dict[str, Any]:

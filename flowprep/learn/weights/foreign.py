@@ -127,6 +127,12 @@ class Hint:
     """A sentence for the user."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The network's own options that follow, by their names in `create_model`."""
+    absent: Mark | None = None
+    """A tensor beside which the hint does not apply."""
+
+    def is_given_by(self, tensors: Mapping[str, torch.Tensor]) -> bool:
+        """Whether tensors give this hint."""
+        return self.mark.is_in(tensors) and not (self.absent and self.absent.is_in(tensors))
 
 
 @dataclass(frozen=True)
@@ -182,13 +188,13 @@ class ForeignFormat:
 
     def told_of(self, tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
         """Returns the sentences of the hints that tensors give."""
-        return tuple(hint.told for hint in self.hints if hint.mark.is_in(tensors))
+        return tuple(hint.told for hint in self.hints if hint.is_given_by(tensors))
 
     def hinted_options(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
         """Returns the options of the network that the hints ask for."""
         options: dict[str, object] = {}
         for hint in self.hints:
-            if hint.mark.is_in(tensors):
+            if hint.is_given_by(tensors):
                 options |= hint.options
         return options
 

@@ -8,6 +8,7 @@ import torch
 
 from flowprep.learn.weights.c3d import C3D
 from flowprep.learn.weights.foreign import ForeignFormat
+from flowprep.learn.weights.gsm import GSM
 from flowprep.learn.weights.kinetics_i3d import KINETICS_I3D
 from flowprep.learn.weights.lrcn import LRCN
 from flowprep.learn.weights.mars import MARS
@@ -17,6 +18,7 @@ from flowprep.learn.weights.mobilenet import MOBILENET
 from flowprep.learn.weights.reading import WeightsFile
 from flowprep.learn.weights.representation_flow import REPRESENTATION_FLOW
 from flowprep.learn.weights.slowfast import SLOWFAST
+from flowprep.learn.weights.timesformer import TIMESFORMER
 from flowprep.learn.weights.torchvision import TORCHVISION
 from flowprep.learn.weights.tsm import TSM
 from flowprep.learn.weights.vmz import VMZ
@@ -38,6 +40,8 @@ FOREIGN: dict[str, ForeignFormat] = {
     **TORCHVISION,
     **C3D,
     **REPRESENTATION_FLOW,
+    **TIMESFORMER,
+    **GSM,
 }
 """The formats by name. Each project's file makes its own."""
 

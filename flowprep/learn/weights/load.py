@@ -65,7 +65,13 @@ _NEUTRAL = (
         re.compile(r"^motion\.(log_\w+|\w+_taps)$"),
         "the motion layer, which begins as TV-L1",
     ),
+    (re.compile(r"(^|\.)gates\."), "a gate of GSM, which begins closed"),
     (re.compile(r"(^|\.)segment_weight$"), "TSN's weighted consensus, which begins as the average"),
+    (re.compile(r"(^|\.)time_embed$"), "the embeddings of time, which begin at zero"),
+    *(
+        (re.compile(rf"\.{step}_fc\."), "a layer behind one more attention, which begins at zero")
+        for step in ("temporal", "local", "width")
+    ),
 )
 """Tensors that a model does not need from a file if the file has none of their kind."""
 
@@ -214,6 +220,11 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
     offers = _under_prefixes(ours, targets)
     if found is not None and found[1].norm_eps is not None:
         offers = _with_epsilon(offers, model, found[1].norm_eps)
+    offers |= {
+        name: Offer(offers[other].source, offers[other].value, (*offers[other].how, "copied"))
+        for name, other in model.begins_as.items()
+        if name not in offers and other in offers
+    }
     used = {source for offer in offers.values() for source in offer.source}
     sources = (source for offer in ours.values() for source in offer.source)
     unexpected = (*left, *(source for source in sources if source not in used))
@@ -224,6 +235,10 @@ def match_file(file: WeightsFile, model: ClipModel) -> Match:
     misfits: dict[str, str] = {}
     for name, offer in offers.items():
         try:
+            resized = model.resize(name, offer.value)
+            if resized is not None:
+                told = f"resized from {_size(offer.value)} to {_size(resized)}"
+                offer = Offer(offer.source, resized, (*offer.how, told))
             filled[name] = _fit(offer, targets[name], is_input=name in input_convs)
         except _MisfitError as error:
             others = [source for source in offer.source if source != name]
@@ -328,6 +343,10 @@ def _fit(offer: Offer, target: torch.Tensor, *, is_input: bool) -> Offer:
     if value.shape != target.shape:
         raise _MisfitError(f"shape {before} in the file, {tuple(target.shape)} in the model")
     return Offer(offer.source, value, tuple(how))
+
+
+def _size(value: torch.Tensor) -> str:
+    return "x".join(map(str, value.shape))
 
 
 def _under_prefixes(

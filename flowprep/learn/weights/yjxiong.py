@@ -27,7 +27,7 @@ from flowprep.learn.weights.foreign import (
     Rule,
 )
 
-__all__ = ["YJXIONG"]
+__all__ = ["YJXIONG", "bn_inception_rules"]
 
 # ---- BN-Inception
 
@@ -44,7 +44,7 @@ _BN_INCEPTION_BLOBS = (
 )
 
 
-def _bn_inception(prefix: str, classifier: str) -> tuple[Rule, ...]:
+def bn_inception_rules(prefix: str, classifier: str) -> tuple[Rule, ...]:
     """Returns the rules for PyTorch's names. `prefix` and `classifier` are regular expressions."""
     return (
         Rule(rf"{prefix}conv1_7x7_s2\.weight", "conv1_7x7_s2.weight", (BGR_TO_RGB,)),
@@ -118,8 +118,8 @@ YJXIONG = {
         "yjxiong/tsn-pytorch, mit-han-lab/temporal-shift-module",
         "segment networks over BN-Inception (TSN, TSM), trained on UCF101, HMDB51 and Kinetics",
         (Mark(r"base_model\.conv1_7x7_s2\.weight", IMAGE_KERNEL),),
-        _bn_inception(r"base_model\.", r"new_fc|base_model\.fc"),
-        ("tsn-bn-inception", "bn-inception", "tsm-bn-inception"),
+        bn_inception_rules(r"base_model\.", r"new_fc|base_model\.fc"),
+        ("tsn-bn-inception", "bn-inception", "tsm-bn-inception", "gsm-bn-inception"),
         recipes=("tsn-pytorch",),
         norm_eps=1e-5,
         hints=(Hint(Mark(r"base_model\.conv1_7x7_s2\.weight"), _POOLS_UP),),
@@ -128,8 +128,8 @@ YJXIONG = {
         "yjxiong/tensorflow-model-zoo.torch, Cadene/pretrained-models.pytorch",
         "BN-Inception, trained on ImageNet or Kinetics-400, from which TSN starts",
         (Mark(r"conv1_7x7_s2\.weight", IMAGE_KERNEL),),
-        _bn_inception("", r"fc|fc_action|last_linear"),
-        ("bn-inception", "tsn-bn-inception", "tsm-bn-inception"),
+        bn_inception_rules("", r"fc|fc_action|last_linear"),
+        ("bn-inception", "tsn-bn-inception", "tsm-bn-inception", "gsm-bn-inception"),
         recipes=("tsn-pytorch",),
         norm_eps=1e-5,
         hints=(Hint(Mark(r"conv1_7x7_s2\.weight"), _POOLS_UP),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from flowprep.errors import ConfigError
+from flowprep.learn.clip_inputs import ClipInput
 from flowprep.learn.clips import indices as clip_choice
-from flowprep.learn.config import ClipSpec
+from flowprep.learn.config import ClipSpec, TrainConfig
+from flowprep.learn.training_specs import AugmentSpec
 from tests.learn.clips.samples import training_indices, view_indices
 
 
@@ -262,6 +265,55 @@ def test_both_halves_of_a_long_video_come_from_the_window() -> None:
     indices = training_indices(60, clip, np.random.default_rng(2))
     halves = clip_choice.bidirectional_indices(indices, 60)
     np.testing.assert_array_equal(np.sort(np.concatenate(halves, axis=1)), indices)
+
+
+# ---- spread over a video
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 8, 9, 40, 97])
+def test_a_spread_clip_has_a_frame_of_each_part(num_frames: int) -> None:
+    """As datasets/ssv2.py of facebookresearch/TimeSformer, written as its loop."""
+    spec = ClipInput("rgb", "rgb", "volume", 8, 32)
+    clip = ClipSpec("rgb", 8, 32, sampling="spread")
+    parts = [
+        (int(np.round((num_frames - 1) / 8 * i)), int(np.round((num_frames - 1) / 8 * (i + 1))))
+        for i in range(8)
+    ]
+    (tested,) = clip_choice.test_indices(num_frames, num_frames - 1, [spec], clip, 1)
+    assert tested.tolist() == [[(first + last) // 2 for first, last in parts]]
+
+    rng = np.random.default_rng(5)
+    drawn = np.concatenate(
+        [
+            clip_choice.training_indices(num_frames, num_frames - 1, [spec], clip, rng)[0]
+            for _ in range(400)
+        ]
+    )
+    for place, (first, last) in enumerate(parts):
+        assert set(drawn[:, place].tolist()) == set(range(first, last + 1))
+    # Several clips of a test have places of their own, in order.
+    (several,) = clip_choice.test_indices(num_frames, num_frames - 1, [spec], clip, 3)
+    for place, (first, last) in enumerate(parts):
+        assert several[:, place].tolist() == sorted(several[:, place].tolist())
+        assert first <= several[0, place] <= several[2, place] <= last
+
+
+def test_inputs_that_are_spread_share_their_moments() -> None:
+    """A slow and a fast input, as in facebookresearch/SlowFast: the slow one has some of them."""
+    inputs = [ClipInput("slow", "rgb", "volume", 3, 8), ClipInput("fast", "rgb", "volume", 9, 2)]
+    clip = ClipSpec("rgb", 3, 8, sampling="spread")
+    slow, fast = clip_choice.training_indices(50, 49, inputs, clip, np.random.default_rng(6))
+    assert slow.tolist() == fast[:, [0, 4, 8]].tolist()
+
+
+def test_spread_clips_are_of_one_segment_and_one_stride() -> None:
+    with pytest.raises(ConfigError, match=r"sampling spread is for one segment .* num_segments 3"):
+        ClipSpec(num_segments=3, sampling="spread")
+    with pytest.raises(ConfigError, match=r"sampling spread .* stack trajectory"):
+        ClipSpec(stack="trajectory", sampling="spread")
+    config = TrainConfig(clip=ClipSpec(sampling="spread"))
+    with pytest.raises(ConfigError, match="random_strides do not apply to sampling spread"):
+        dataclasses.replace(config, augment=AugmentSpec(random_strides=(1, 2)))
 
 
 # ---- mistakes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,3 +51,9 @@ def fill(model: nn.Module, seed: int) -> np.random.RandomState:
 def draw(rng: np.random.RandomState, *shape: int) -> torch.Tensor:
     """Returns values between -1 and 1."""
     return torch.from_numpy(rng.uniform(-1, 1, shape)).float()
+
+
+def draw_clips(rng: np.random.RandomState, shape: Sequence[Any]) -> list[torch.Tensor]:
+    """Returns the clips of a shape, or of the shapes of several inputs."""
+    shapes = shape if isinstance(shape[0], Sequence) else [shape]
+    return [draw(rng, *one) for one in shapes]

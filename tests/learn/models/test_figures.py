@@ -17,6 +17,7 @@ from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.cost import count_macs, count_parameters
 from flowprep.learn.networks import NETWORKS
 from tests.learn.models.figure_row import Row
+from tests.learn.models.recent_figures import RECENT
 from tests.learn.models.recurrent_figures import RECURRENT
 
 
@@ -674,7 +675,17 @@ FLOW_INSIDE = [
     ),
 ]
 
-ROWS = [*FLOW_INSIDE, *IMAGES, *SEGMENTS, *VOLUMES, *BOTH, *RECURRENT, *OVER_TIME, *HISTORY]
+ROWS = [
+    *FLOW_INSIDE,
+    *IMAGES,
+    *SEGMENTS,
+    *VOLUMES,
+    *BOTH,
+    *RECURRENT,
+    *OVER_TIME,
+    *HISTORY,
+    *RECENT,
+]
 
 
 def make(row: Row) -> ClipModel:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.learn.models.drawn import draw, drawn_network
+from tests.learn.models.drawn import draw_clips, drawn_network
 
 REFERENCES: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parents[2] / "data/reference_logits.json").read_text("utf-8")
@@ -26,9 +26,11 @@ def test_logits_are_the_references(name: str) -> None:
     arguments = {**reference["network"], "num_classes": reference["num_classes"]}
     model, rng = drawn_network(arguments, reference["seed"])
 
-    logits = model(draw(rng, *reference["shape"]))
+    clips = draw_clips(rng, reference["shape"])
 
-    assert logits.shape == (reference["shape"][0], reference["num_classes"])
+    logits = model(*clips)
+
+    assert logits.shape == (len(clips[0]), reference["num_classes"])
     norm = reference["norm"]
     assert logits[0].norm().item() == pytest.approx(norm, rel=1e-5)
     first = reference["first"]

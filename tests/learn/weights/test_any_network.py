@@ -59,13 +59,15 @@ def test_rgb_weights_begin_the_flow_network(name: str) -> None:
         assert not conversions(found, "cross-modality")
         return
     assert not found.missing.keys() & set(conversions(found, "cross-modality"))
-    (first,) = conversions(found, "cross-modality")
-    assert first == next(tensor for tensor, value in fresh.items() if value.dim() >= 4)
-    assert found.filled[first].value.shape == fresh[first].shape
+    firsts = conversions(found, "cross-modality")
+    assert len(firsts) == len(flow.inputs)
+    assert firsts[0] == next(tensor for tensor, value in fresh.items() if value.dim() >= 4)
+    for first in firsts:
+        assert found.filled[first].value.shape == fresh[first].shape
     # The classifier is new, as it has other classes. All else is as it was.
     assert found.filled.keys() | found.missing.keys() == fresh.keys()
     assert all(why.startswith("a new classifier") for why in found.missing.values())
-    assert [tensor for tensor, offer in found.filled.items() if offer.how] == [first]
+    assert [tensor for tensor, offer in found.filled.items() if offer.how] == firsts
 
 
 @pytest.mark.parametrize(
