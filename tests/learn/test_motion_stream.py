@@ -129,7 +129,7 @@ def test_features_are_those_of_each_window(dataset: FlowDataset, run: Path, tmp_
     np.testing.assert_allclose(found[0], expected[0].numpy(), atol=1e-5)
 
 
-def test_only_frames_are_extracted_for_it(dataset: FlowDataset) -> None:
+def test_only_frames_are_extracted_for_it(dataset: FlowDataset, tmp_path: Path) -> None:
     (made,), _ = plan_extractions([(dataset.config, "motion", "plain")])
     assert made.encode.keep_rgb
     assert made.flow.algorithm == "dis"
@@ -137,4 +137,4 @@ def test_only_frames_are_extracted_for_it(dataset: FlowDataset) -> None:
     encode = dataclasses.replace(dataset.config.encode, keep_rgb=False)
     dataset.config = dataclasses.replace(dataset.config, encode=encode)
     with pytest.raises(ConfigError, match="holds no RGB frames, which stream motion needs"):
-        train([dataset], "unused", CONFIG, QUIET)
+        train([dataset], tmp_path, CONFIG, QUIET)
