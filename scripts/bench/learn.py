@@ -20,7 +20,7 @@ steps  learning rate
 -----  -------------
 120    .004
 400    .002
-400    .0005
+1500   .001
 
 `seconds` are those that the CPU worked in the last training, tests included, until a test reached
 95 %. The exit code is 1 if a bar is missed.
@@ -59,7 +59,7 @@ from flowprep.learn.train import train
 from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 
 LEARNED, CHANCE_AT_MOST = 0.95, 0.6
-ATTEMPTS = ((120, 0.004), (400, 0.002), (400, 0.0005))
+ATTEMPTS = ((120, 0.004), (400, 0.002), (1500, 0.001))
 """Steps and learning rate of each training, one after the other until one is enough."""
 CROP_PX = 56
 LEAST_CROPS_PX = {"alexnet": 64, "timesformer": 64}
