@@ -46,6 +46,7 @@ Interpolation = Literal["area", "bilinear", "bicubic"]
 Quantizer = Literal["round", "floor", "centered"]
 OnDamage = Literal["fail", "cut", "conceal"]
 OnGaps = Literal["fail", "ignore"]
+CameraMotion = Literal["none", "homography"]
 ExecutorName = Literal["auto", "ray", "process", "inline"]
 
 MIN_WORKER_MEMORY_BYTES = 200_000_000
@@ -186,9 +187,14 @@ class FlowSpec:
     quantizer: Quantizer = "round"
     """How pixels become levels. `round`: as denseflow. `floor`: as MediaPipe. `centered`: 0 px
     stays exactly 0 px."""
+    camera_motion: CameraMotion = "none"
+    """What happens to the camera's motion. `none`: it is a part of the flow. `homography`: it is
+    taken out of each pair of frames before the flow is computed (warped flow). Pairs in which it
+    cannot be found are left as they are, and a note counts them."""
 
     def __post_init__(self) -> None:
         check_algorithm(self.algorithm)
+        check_choice("camera_motion", self.camera_motion, CameraMotion)
         check_choice("quantizer", self.quantizer, Quantizer)
         if not isinstance(self.step, int) or self.step < 1:
             raise ConfigError(f"step must be an integer >= 1, got {self.step}")
@@ -278,6 +284,9 @@ class ExtractConfig:
         if isinstance(self.flow.parameters, OwnParameters):
             values["flow"]["parameters"] = self.flow.parameters.values
         values["flow"]["center_level"] = self.flow.center_level
+        if self.flow.camera_motion == "none":
+            # Flow that keeps the camera's motion is stored as before there was a choice.
+            del values["flow"]["camera_motion"]
         return values
 
     @classmethod
@@ -327,6 +336,7 @@ VERSION_1_VALUES: dict[str, dict[str, Any]] = {
         "on_gaps": "ignore",
         "crop": None,
     },
+    "FlowSpec": {"camera_motion": "none"},
     "OptimizationSpec": {
         "loss": None,
         "class_weights": None,

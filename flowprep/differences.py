@@ -21,6 +21,9 @@ __all__ = [
 Differences: TypeAlias = dict[str, tuple[Any, Any]]
 """Name of a field -> both values. A side that does not have the field has None."""
 
+_UNSTORED = {"flow.camera_motion": "none"}
+"""Values that a configuration does not store."""
+
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns nested dicts as one flat dict: `{"flow.step": 1}` for `{"flow": {"step": 1}}`."""
@@ -39,7 +42,9 @@ def find_differences(
     """Returns the differences of two flat mappings, sorted by name or in the order of `names`."""
     if names is None:
         names = sorted({*one, *other})
-    pairs = {name: (one.get(name), other.get(name)) for name in names}
+    pairs = {
+        name: tuple(side.get(name, _UNSTORED.get(name)) for side in (one, other)) for name in names
+    }
     return {name: (first, second) for name, (first, second) in pairs.items() if first != second}
 
 
@@ -49,15 +54,16 @@ def find_extraction_differences(
     """Returns what two extractions, as flat mappings, give a network differently.
 
     What counts is the frame rate, size, crop and shape of the pixels. If the network sees flow, the
-    algorithm with all its parameters, step and bound count too. With `is_exact`, the interpolation
-    and the quantizer count as well, and `tvl1-opencv` is `tvl1`: both compute the same flow.
+    algorithm with all its parameters, step, bound and the camera's motion count too. With
+    `is_exact`, the interpolation and the quantizer count as well, and `tvl1-opencv` is `tvl1`: both
+    compute the same flow.
     """
     names = ["decode.fps", "decode.resize", "decode.crop", "decode.square_pixels"]
     if is_exact:
         names.append("decode.interpolation")
         other = _in_words_of(one, other)
     if sees_flow:
-        names += ["flow.algorithm", "flow.step", "flow.bound_px"]
+        names += ["flow.algorithm", "flow.step", "flow.bound_px", "flow.camera_motion"]
         names += ["flow.quantizer"] if is_exact else []
         names += sorted(name for name in {*one, *other} if name.startswith("flow.parameters."))
     return find_differences(one, other, names)

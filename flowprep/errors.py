@@ -115,6 +115,7 @@ NODE_FAILURES: dict[FailureReason, str] = {
 
 NoteCode = Literal[
     "already-trimmed",
+    "camera-unknown",
     "concealed",
     "edit-list",
     "first-flow-dropped",
@@ -138,6 +139,8 @@ NoteCode = Literal[
 VIDEO_NOTES: dict[NoteCode, str] = {
     "already-trimmed": "the file is as long as its range, so the whole file was used; correct the "
     "range if the file was not cut to it",
+    "camera-unknown": "the camera's motion could not be found in some pairs of frames, so their "
+    "flow still has it; leave the video out if that matters, or look at it with flowprep view",
     "concealed": "damaged pictures were kept, and the decoder made up what was damaged; replace "
     "the file, or extract to a new OUT with --on-damage cut",
     "edit-list": "the file's edit list hides frames, and players hide them too; convert the file "

@@ -34,6 +34,7 @@ from flowprep.local_files import partial_file
 
 __all__ = [
     "ACTIONS",
+    "CAMERAS",
     "LOOKS",
     "Action",
     "Layer",
@@ -42,6 +43,7 @@ __all__ = [
     "Shape",
     "Sway",
     "action_scene",
+    "camera_scene",
     "textured_image",
     "write_action_dataset",
     "write_video",
@@ -169,7 +171,10 @@ class Layer:
     from which flow is computed, stay as they are. None leaves the texture's colors."""
 
     def matrix(self, t: float) -> Matrix:
-        """Returns the (3, 3) float64 matrix from the layer's coordinates to the screen's at t."""
+        """Returns the (3, 3) float64 matrix from the layer's coordinates to the screen's at t.
+
+        The camera of a scene moves the screen besides.
+        """
         return _product(self.motions, t)
 
 
@@ -190,6 +195,8 @@ class Scene:
     """Standard deviation of the Gaussian noise of each frame, in gray levels."""
     seed: int = 0
     """Seed of the noise and of the flicker's phase."""
+    camera: tuple[Motion | Sway, ...] = ()
+    """The motion of the camera, which moves all layers: their product is the outermost."""
 
     def __post_init__(self) -> None:
         _check_size(self.width, self.height)
@@ -208,7 +215,7 @@ class Scene:
         """Returns the picture at time t, (H, W, 3) uint8 RGB. Equal scenes give equal pictures."""
         picture = np.empty((self.height, self.width, 3), np.uint8)
         for layer in self.layers:
-            matrix = layer.matrix(t)
+            matrix = self._matrix(layer, t)
             if (window := self._window(layer, matrix)) is None:
                 continue
             rows, columns = window
@@ -241,11 +248,26 @@ class Scene:
         result = np.empty((self.height, self.width, 2), np.float32)
         for index in np.unique(owner):
             layer = self.layers[index]
-            there = layer.matrix(t + step) @ _invert(layer.matrix(t))
+            there = self._matrix(layer, t + step) @ _invert(self._matrix(layer, t))
             y, x = np.nonzero(owner == index)
             moved_x, moved_y = _transform(there, x, y)
             result[y, x] = np.stack([moved_x - x, moved_y - y], axis=-1)
         return result
+
+    def camera_matrix(self, t: float, step: float = 1) -> Matrix:
+        """Returns the (3, 3) float64 matrix of the camera's motion on the screen, from t on."""
+        return _product(self.camera, t + step) @ _invert(_product(self.camera, t))
+
+    def own_flow(self, t: float, step: float = 1) -> NDArray[np.float32]:
+        """Returns `flow` as a camera that stands still from t on would see it: 0 on the background.
+
+        (H, W, 2) float32 in px, exact, on the grid of t.
+        """
+        flow = self.flow(t, step)
+        x, y = _grid(slice(0, self.height), slice(0, self.width))
+        back = _invert(self.camera_matrix(t, step))
+        own_x, own_y = _transform(back, x + flow[..., 0], y + flow[..., 1])
+        return np.stack([own_x - x, own_y - y], axis=-1).astype(np.float32)
 
     def backward_flow(self, t: float, step: float = 1) -> NDArray[np.float32]:
         """Returns the exact motion from t + step to t on the grid of t + step, like `flow`."""
@@ -276,7 +298,7 @@ class Scene:
             if layer.shape is None:
                 owner[:] = index
                 continue
-            matrix = layer.matrix(t)
+            matrix = self._matrix(layer, t)
             if self._window(layer, matrix) is None:
                 continue
             reach_px = _reach_px(layer.shape, matrix)
@@ -284,6 +306,10 @@ class Scene:
             local_x, local_y = _transform(_invert(matrix), x[near], y[near])
             owner[near] = np.where(layer.shape.distance(local_x, local_y) <= 0, index, owner[near])
         return owner
+
+    def _matrix(self, layer: Layer, t: float) -> Matrix:
+        matrix = layer.matrix(t)
+        return _product(self.camera, t) @ matrix if self.camera else matrix
 
     def _window(self, layer: Layer, matrix: Matrix) -> tuple[slice, slice] | None:
         """Returns the rows and columns that the layer can touch. None if it is out of the frame."""
@@ -344,6 +370,19 @@ LOOKS: dict[str, float] = {
 }
 """The angle of `Layer.tint` of each look. Only colors tell two looks apart: gray frames, and so
 flow, are the same."""
+
+
+CAMERAS: dict[str, Motion | Sway] = {
+    "still": Motion(),
+    "pan": Motion(velocity_px=(3.0, -1.2), rest_frame=4),
+    "zoom": Motion((160, 120), zoom_rate=0.02, rest_frame=4),
+    "turn": Motion((160, 120), turn_rate=0.02, rest_frame=4),
+    "all": Motion(
+        (160, 120), velocity_px=(2.0, 1.0), zoom_rate=0.012, turn_rate=-0.012, rest_frame=4
+    ),
+    "shake": Sway((160, 120), amplitude_px=(5.0, 4.0), amplitude_angle=0.02, period_frames=7),
+}
+"""Cameras for `camera_scene`, whose frames have 320x240 px."""
 
 
 def textured_image(height: int, width: int, seed: int) -> NDArray[np.uint8]:
@@ -490,6 +529,33 @@ def write_video(
             _check_frame(frame, first)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
+
+
+def camera_scene(camera: str, *, seed: int = 0, num_actors: int = 3, noise: float = 2.0) -> Scene:
+    """Returns a scene of 320x240 px with actors that move by themselves, seen by a moving camera.
+
+    Frames 0 to 8 are the clip. `Scene.own_flow` is what the actors do. Raises ConfigError for an
+    unknown camera.
+    """
+    if camera not in CAMERAS:
+        raise ConfigError(f"camera must be one of {', '.join(CAMERAS)}, got {camera!r}")
+    width, height = 320, 240
+    rng = np.random.default_rng(seed)
+    background = Motion(scale=rng.uniform(0.8, 1.6))
+    layers = [Layer(int(rng.integers(2**31)), (background,), brightness=0.75)]
+    for number in range(num_actors):
+        x = (number + 0.5) / num_actors * width + rng.uniform(-15, 15)
+        y = height / 2 + rng.uniform(-40, 40)
+        angle, speed_px = rng.uniform(0, 2 * math.pi), rng.uniform(1.5, 3.5)
+        acts = Motion(
+            (x, y),
+            velocity_px=(speed_px * math.cos(angle), speed_px * math.sin(angle)),
+            turn_rate=rng.uniform(-0.03, 0.03),
+            rest_frame=4,
+        )
+        pose = Motion(offset_px=(x, y), angle=rng.uniform(0, 2 * math.pi))
+        layers += _figure(rng, (acts, pose), int(rng.integers(2**31)), round(0.8 * height))
+    return Scene(width, height, tuple(layers), noise=noise, seed=seed, camera=(CAMERAS[camera],))
 
 
 def write_action_dataset(

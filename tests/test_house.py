@@ -72,6 +72,7 @@ ROOMS = (
     "flowprep.learn.weights",
     "flowprep.learn.clips",
     "flowprep.learn",
+    "flowprep.learn.seeing",
     "flowprep.look",
     "flowprep.doctor",
     "flowprep",

@@ -94,6 +94,8 @@ class Paper:
     class."""
     notes: tuple[str, ...] = ()
     """What differs from the paper, and rows of it that are not here."""
+    small_notes: tuple[str, ...] = ()
+    """What small networks on made clips do not show."""
 
 
 def main(paper: Paper, arguments: Sequence[str] | None = None) -> dict[str, float]:
@@ -150,17 +152,22 @@ def _read_options(paper: Paper, arguments: Sequence[str] | None) -> argparse.Nam
         "--row", action="append", dest="rows", metavar="LABEL", help="run only this row"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")
-    for command, such_as in (
-        ("extract", "--address auto"),
-        ("train", "--workers 8 --precision bf16"),
-        ("evaluate", "--precision bf16"),
-    ):
-        parser.add_argument(
-            f"--{command}",
-            default="",
-            metavar="OPTIONS",
-            help=f"more options of each `flowprep {command}`, such as '{such_as}'",
-        )
+    more = "more options of each `flowprep {}`, such as '{}'"
+    parser.add_argument(
+        "--extract", default="", metavar="OPTIONS", help=more.format("extract", "--address auto")
+    )
+    parser.add_argument(
+        "--train",
+        default="",
+        metavar="OPTIONS",
+        help=more.format("train", "--workers 8 --precision bf16"),
+    )
+    parser.add_argument(
+        "--evaluate",
+        default="",
+        metavar="OPTIONS",
+        help=more.format("evaluate", "--precision bf16"),
+    )
     options = parser.parse_args(arguments)
     if len(options.folders) != (1 if options.small else 3):
         parser.error(
@@ -323,5 +330,5 @@ def _print_table(
         ours = f"{measured[row.label]:.1f}" if row.label in measured else ""
         cells = [row.label, ours] if is_small else [row.label, row.paper, ours]
         print(f"| {' | '.join(cells)} |")
-    if not is_small and paper.notes:
-        print("\n" + "\n".join(paper.notes))
+    for note in paper.small_notes if is_small else paper.notes:
+        print(f"\n{note}")

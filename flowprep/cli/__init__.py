@@ -61,6 +61,14 @@ _COMMANDS = {
         "Fuse the scores of several networks, such as flow and RGB.",
     ),
     "predict": ("flowprep.cli.predict:predict", "Name the action in raw videos."),
+    "imagine": (
+        "flowprep.cli.imagine:imagine",
+        "Find what a network takes for a class, as a picture and a film.",
+    ),
+    "explain": (
+        "flowprep.cli.explain:explain",
+        "Show where networks look in a video, and which moments count.",
+    ),
     "features": (
         "flowprep.cli.features:features",
         "Write features of whole videos, window by window.",

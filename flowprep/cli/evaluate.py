@@ -32,35 +32,33 @@ if TYPE_CHECKING:
     from flowprep.dataset.read import FlowDataset
     from flowprep.learn.checkpoint import Checkpoint
 
-__all__ = ["evaluate", "running_options"]
+__all__ = ["device_option", "evaluate", "running_options"]
+
+
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    cls=GroupedOption,
+    group="Running",
+    help="cpu, cuda, cuda:1, ... auto uses a GPU if there is one, otherwise the CPU.",
+)
+"""Decorates a command with the device that a network runs on."""
 
 
 def running_options(command: Any) -> Any:
     """Decorates a command with the options that say how to run a network."""
-    for option in reversed(
-        (
-            click.option(
-                "--device",
-                default="auto",
-                show_default=True,
-                metavar="NAME",
-                cls=GroupedOption,
-                group="Running",
-                help="cpu, cuda, cuda:1, ... auto uses a GPU if there is one, otherwise the CPU.",
-            ),
-            click.option(
-                "--precision",
-                type=ChoiceType(get_args(PrecisionName)),
-                default="fp32",
-                show_default=True,
-                cls=GroupedOption,
-                group="Running",
-                help="Arithmetic of the network. bf16 and fp16 save time and memory.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+    precision = click.option(
+        "--precision",
+        type=ChoiceType(get_args(PrecisionName)),
+        default="fp32",
+        show_default=True,
+        cls=GroupedOption,
+        group="Running",
+        help="Arithmetic of the network. bf16 and fp16 save time and memory.",
+    )
+    return device_option(precision(command))
 
 
 @click.command(cls=GroupedCommand)

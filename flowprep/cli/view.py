@@ -146,7 +146,8 @@ def _picture_option(*names: str, **settings: Any) -> Callable[[F], F]:
     help="The panels to draw, in order. rgb: the frame. flow: Middlebury's colors. x, y: the "
     "stored gray levels. arrows: flow as arrows. consistency: how far forward and backward flow "
     "disagree, in pixels. warp: the next frame, warped by the flow, against this frame. all: all "
-    "of these. The default is rgb,flow.",
+    "of these. camera: the camera's motion that --camera-motion took out, as arrows. The default "
+    "is rgb,flow.",
 )
 @_picture_option(
     "--start", type=int, metavar="N", help="The first field to draw. The default is 0."

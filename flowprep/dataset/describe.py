@@ -98,6 +98,7 @@ class DatasetDescription:
             f"{', with RGB frames' if encode.keep_rgb else ''}",
             f"  shards      {self.num_shards}, {format_bytes(self.num_bytes)}",
             self._algorithm_line(),
+            *([] if flow.camera_motion == "none" else ["  camera      its motion is taken out"]),
             f"  quantized   {flow.quantizer}, bound {flow.bound_px:g} px, "
             f"{flow.px_per_level:.4f} px per level, {100 * self.clipped_share:.3f} % clipped",
             f"  frames      {decode.describe_size()}, {decode.interpolation}, "

@@ -31,6 +31,7 @@ from flowprep.config import (
 from flowprep.dataset.layout import FORMAT_MINOR, Count, StoredStatus
 from flowprep.dataset.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS, FlowStatistics
 from flowprep.errors import NoteCode
+from flowprep.flow.homography import Homography
 from flowprep.inputs.video import Video
 from flowprep.video.segments import EdgeDigests
 from flowprep.video.types import FrameCounts, Provenance, VideoInfo
@@ -50,6 +51,8 @@ _Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgs
 _Rate: TypeAlias = Annotated[int, msgspec.Meta(gt=0)] | Annotated[float, msgspec.Meta(gt=0)]
 _Px: TypeAlias = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 _NumBytes: TypeAlias = Annotated[int, msgspec.Meta(gt=0, lt=1 << 62)]
+_One: TypeAlias = Annotated[float, msgspec.Meta(ge=1, le=1)]
+_Homography: TypeAlias = tuple[_Px, _Px, _Px, _Px, _Px, _Px, _Px, _Px, _One]
 _Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
@@ -67,6 +70,8 @@ class Reading:
     """Name of the estimator's class."""
     damage: str | None
     """Why the video is partial. None if it is whole."""
+    homographies: Sequence[Homography | None] | None = None
+    """The camera's motion in each pair. None if the flow is not freed of it."""
 
 
 class FlowSummary(msgspec.Struct, frozen=True):
@@ -149,6 +154,9 @@ class _Metadata(msgspec.Struct, frozen=True, kw_only=True):
     status: StoredStatus
     damage: str | UnsetType = UNSET
     """Why the video is partial."""
+    homographies: list[_Homography | None] | UnsetType = UNSET
+    """For each pair whose flow is freed of the camera's motion, the rows of the matrix that takes
+    (x, y, 1) of the background from frame t to frame t + step, px. None: the flow is plain."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON values, in the order of the file."""
@@ -237,6 +245,7 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
         )
         if reading is None:
             return metadata
+        homographies = UNSET if reading.homographies is None else list(reading.homographies)
         return msgspec.structs.replace(
             metadata,
             mirrored=info.is_mirrored,
@@ -246,11 +255,12 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
             frame_counts=msgspec.structs.replace(reading.counts),
             num_irregular_stamps=reading.num_irregular_stamps,
             num_damaged=reading.num_damaged,
-            notes=_stored_notes(reading.notes, reading.num_damaged),
+            notes=_stored_notes(reading.notes, reading.num_damaged, homographies),
             device=reading.device,
             estimator=reading.estimator,
             status="complete" if reading.damage is None else "partial",
             damage=UNSET if reading.damage is None else reading.damage,
+            homographies=homographies,
         )
 
     @classmethod
@@ -281,7 +291,9 @@ class VideoMetadata(_Metadata, frozen=True, kw_only=True):
             num_damaged = sum(part.num_damaged or 0 for part in parts)
             shared["frame_counts"] = frame_counts
             shared["num_damaged"] = num_damaged
-            shared["notes"] = _stored_notes(notes, num_damaged)
+            if first.homographies is not UNSET:
+                shared["homographies"] = [one for part in parts for one in part.homographies or ()]
+            shared["notes"] = _stored_notes(notes, num_damaged, shared["homographies"])
         flow = {}
         for direction in first.flow:
             total = sum((part.flow[direction] for part in parts), FlowStatistics())
@@ -383,9 +395,16 @@ def read_stored_config(values: Mapping[str, Any], like: ExtractConfig) -> Extrac
     return ExtractConfig.from_dict(merged)
 
 
-def _stored_notes(notes: Mapping[NoteCode, str], num_damaged: int) -> dict[NoteCode, str]:
+def _stored_notes(
+    notes: Mapping[NoteCode, str],
+    num_damaged: int,
+    homographies: Sequence[Homography | None] | UnsetType,
+) -> dict[NoteCode, str]:
     """Returns a video's notes in the order in which they are stored."""
     found = dict(notes)
+    if homographies is not UNSET and (num_plain := sum(one is None for one in homographies)):
+        share = f"{num_plain:,} of {format_count(len(homographies), 'pair')}"
+        found["camera-unknown"] = f"{share} without enough matches"
     if num_damaged:
         found.setdefault("concealed", f"{format_count(num_damaged, 'picture')} damaged")
     return dict(sorted(found.items()))

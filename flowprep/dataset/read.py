@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 import cv2
 import msgspec
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from flowprep.config import Direction, ExtractConfig, check_choice
@@ -250,6 +251,19 @@ class FlowDataset:
         Levels are decoded with the data set's own FlowSpec. Raises the errors of `quantized`.
         """
         return dequantize(self.quantized(key, start, length, direction), self.config.flow)
+
+    def homographies(self, key: VideoOrKey) -> NDArray[np.float64] | None:
+        """Returns the camera's motion in each pair, (num_flows, 3, 3) float64.
+
+        The matrix of pair t takes (x, y, 1) of the background from frame t to frame t + step, in
+        px, up to a factor. It is NaN for pairs whose flow still has the camera's motion. None for
+        flow that was not freed of it (`--camera-motion`). Raises DatasetError like `metadata`.
+        """
+        stored = self.metadata(key).homographies
+        if stored is UNSET:
+            return None
+        rows = [[np.nan] * 9 if one is None else one for one in stored]
+        return np.array(rows, np.float64).reshape(-1, 3, 3)
 
     def planes(
         self,

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import IO, Protocol
 
+from msgspec import UNSET
+
 from flowprep.config import ExtractConfig
 from flowprep.dataset.jpeg_header import JPEG_BEGIN, JPEG_END, read_jpeg_header
 from flowprep.dataset.layout import RGB_STREAM, VideoRecord, stream_names
@@ -94,6 +96,7 @@ def check_video(
         if own != indexed and not (name == "source_bytes" and indexed is None):
             problems.append(f"{name} is {own} in its metadata and {indexed} in the sidecar")
     problems += _check_counts(metadata)
+    problems += _check_homographies(metadata, config)
     if video.num_flows != video.num_frames - config.flow.step:
         problems.append(
             f"{video.num_frames} frames give {video.num_frames - config.flow.step} flows at step "
@@ -129,6 +132,21 @@ def _check_counts(metadata: VideoMetadata) -> list[str]:
             f"{accounted}: {left_out} outside of the range, {metadata.num_frames} kept, "
             f"{counts.dropped} dropped and {counts.repeated} repeated by the rate"
         ]
+    return []
+
+
+def _check_homographies(metadata: VideoMetadata, config: ExtractConfig) -> list[str]:
+    """Returns the problems of the camera's motion, of which there is one homography a pair."""
+    found = metadata.homographies
+    if found is UNSET:
+        # A tree of images that was imported need not have them.
+        if config.flow.camera_motion == "none" or not metadata.format_minor:
+            return []
+        return [f"it has no homographies, which flow with {config.flow.camera_motion} has"]
+    if config.flow.camera_motion == "none":
+        return ["it has homographies, and dataset.json says that the flow has camera_motion none"]
+    if len(found) != metadata.num_flows:
+        return [f"it has {len(found)} homographies for {metadata.num_flows} flows"]
     return []
 
 

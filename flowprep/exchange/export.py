@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -213,7 +214,7 @@ def _write_videos(
     report.num_flows = sum(video.num_flows for video in there) if exporter.layout.has_flow else 0
     report.num_frames = sum(video.num_frames for video in there) if exporter.has_rgb else 0
     lines = (
-        _described(video, places[video.key] or f"{paths[video.key]}{_suffix(spec)}")
+        _described(exporter, video, places[video.key] or f"{paths[video.key]}{_suffix(spec)}")
         for video in there
     )
     write_atomic(state.file(VIDEOS_FILE), "".join(lines).encode())
@@ -440,8 +441,8 @@ def _check_lists(exporter: Exporter, lists: Mapping[str, bytes]) -> None:
             )
 
 
-def _described(video: StoredVideo, path: str) -> str:
-    values = {
+def _described(exporter: Exporter, video: StoredVideo, path: str) -> str:
+    values: dict[str, Any] = {
         "key": video.key,
         "path": path,
         "labels": list(video.labels),
@@ -453,4 +454,6 @@ def _described(video: StoredVideo, path: str) -> str:
         "fps": video.fps,
         "is_partial": video.is_partial,
     }
+    if exporter.dataset.config.flow.camera_motion != "none":
+        values["homographies"] = exporter.dataset.metadata(video).homographies or None
     return json.dumps(values, separators=(",", ":")) + "\n"

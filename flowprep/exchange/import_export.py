@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import msgspec
+
 from flowprep.config import Direction, ExtractConfig
 from flowprep.errors import DatasetError, InputError
 from flowprep.exchange.export_state import find_export
 from flowprep.exchange.import_find import Place
 from flowprep.exchange.layouts import EXPORT_FILE, VIDEOS_FILE, FormatName, Values
+from flowprep.flow.homography import Homography
 from flowprep.inputs.keys import check_key
 
 __all__ = ["KnownExport", "KnownVideo", "read_export", "read_samples"]
@@ -27,6 +30,8 @@ class KnownVideo:
     split: str | None
     num_flows: int
     fps: float | None
+    homographies: list[Homography | None] | None = None
+    """The camera's motion in each pair. None: it is in the flow, or the export does not say."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> KnownVideo:
@@ -39,7 +44,8 @@ class KnownVideo:
         split, fps = values["split"], values["fps"]
         if not isinstance(split, str | None) or not isinstance(fps, int | float | None):
             raise TypeError("split must be a text and fps a number")
-        return cls(values["key"], labels, split, int(values["num_flows"]), fps)
+        found = msgspec.convert(values.get("homographies"), list[Homography | None] | None)
+        return cls(values["key"], labels, split, int(values["num_flows"]), fps, found)
 
 
 @dataclass(frozen=True)

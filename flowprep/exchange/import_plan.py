@@ -29,6 +29,7 @@ from flowprep.exchange.import_find import ARRAY_FORMATS, FoundVideos, Place, fin
 from flowprep.exchange.import_images import ImageReader
 from flowprep.exchange.import_spec import ImportSpec
 from flowprep.exchange.layouts import LAYOUTS, VIDEOS_FILE
+from flowprep.flow.homography import Homography
 from flowprep.inputs.entries import check_split
 from flowprep.inputs.keys import escape_key
 from flowprep.inputs.video import Video
@@ -48,6 +49,8 @@ class ImportItem:
     fps: float | None = None
     place: Place | None = None
     """Where it is. None if the tree does not hold it."""
+    homographies: Sequence[Homography | None] | None = None
+    """The camera's motion in each pair, if an export of flowprep says it."""
 
 
 class ImportPlan:
@@ -193,10 +196,11 @@ class ImportPlan:
         items = []
         for path in paths:
             labels: tuple[int, ...] = ()
-            split = counts = fps = None
+            split = counts = fps = homographies = None
             key = ""
             if (one := known.get(path)) is not None:
                 key, labels, split, fps = one.key, one.labels, one.split, one.fps
+                homographies = one.homographies
                 counts = one.num_flows, VIDEOS_FILE if exported is not None else f"{key}.json"
             if (line := listed.get(path)) is not None:
                 labels, counts = line[1].labels, (line[1].count, line[1].origin)
@@ -206,7 +210,8 @@ class ImportPlan:
             key = key or escape_key(path or os.path.basename(self.top))
             place = found.places.get(path)
             source = os.path.join(self.top, path) if place is None else place.path
-            items.append(ImportItem(Video(key, source, labels, split), path, counts, fps, place))
+            video = Video(key, source, labels, split)
+            items.append(ImportItem(video, path, counts, fps, place, homographies))
         times = Counter(item.video.key for item in items)
         if repeated := [key for key, count in times.items() if count > 1]:
             raise DatasetError(f"{self.top} gives two videos the key {repeated[0]}; rename one")

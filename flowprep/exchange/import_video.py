@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,6 +75,8 @@ def import_video(plan: ImportPlan, item: ImportItem) -> tuple[VideoMetadata, dic
         sizes={name: stream.sizes for name, stream in streams.items()},
         notes=found.notes,
     )
+    if item.homographies is not None and len(item.homographies) == found.num_flows:
+        metadata = msgspec.structs.replace(metadata, homographies=list(item.homographies))
     return metadata, streams
 
 

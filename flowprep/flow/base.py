@@ -81,6 +81,9 @@ class FlowEstimator(ABC):
     reduces_fields: bool = False
     """Whether fields are far from the host, so that `reduced_pairs` copies less than `pairs`."""
 
+    batch_pixels: int = 1
+    """Pixels of all fields that it computes at once, if its fields are far from the host."""
+
     min_side_px: int = 16
     """Smaller frames are refused: no pyramid, patch or filter window fits into them."""
 

@@ -91,12 +91,14 @@ class Predictor:
         precision: PrecisionName = "fp32",
         urls: bool = True,
         follow_links: bool = True,
+        keep_frames: bool = False,
     ) -> None:
         """Raises ConfigError for options that do not fit, DatasetError for other classes.
 
         For checkpoints of several data sets, `task` names the data set whose classes to use. For
         those of several label sets, it may name one of them; by default all are predicted. `urls`
-        and `follow_links` are those of `collect_videos`.
+        and `follow_links` are those of `collect_videos`. `keep_frames` extracts the frames also for
+        networks that see flow alone.
         """
         if not checkpoints:
             raise ConfigError("checkpoint must be given once or more")
@@ -126,22 +128,27 @@ class Predictor:
         self.notes: list[str] = []
         """Sentences for the user, for example about a different flow implementation."""
         clips = [checkpoint.config.clip for checkpoint in checkpoints]
-        self.extractions, self._extraction_of = plan_extractions(
+        self.extractions, self.extraction_of = plan_extractions(
             [
                 (task.config, clip.stream, clip.stack)
                 for task, clip in zip(self.tasks, clips, strict=True)
             ]
         )
+        if keep_frames:
+            self.extractions = [
+                dataclasses.replace(one, encode=dataclasses.replace(one.encode, keep_rgb=True))
+                for one in self.extractions
+            ]
         models = [restore_model(checkpoint) for checkpoint in checkpoints]
         for model in models:
             place_model(model, self.device)
-        self._models = models
+        self.models = models
         # Finds wrong weights before any work starts.
         self._fuse(
             [_no_scores(task, clip.stream) for task, clip in zip(self.tasks, clips, strict=True)]
         )
         for checkpoint in checkpoints:
-            self._note(average_note(checkpoint))
+            self.note(average_note(checkpoint))
 
     def predict(self, video: str | os.PathLike[str]) -> Iterator[Prediction]:
         """Predicts a video file, a folder of images, or each video in a folder or list.
@@ -150,19 +157,19 @@ class Predictor:
         """
         name = os.fspath(video)
         try:
-            manifest = self._collect(name)
+            manifest = self.collect(name)
         except InputError as error:
             yield Prediction(name, error=str(error).removeprefix("VIDEO "))
             return
         for found in manifest.videos:
             yield self._predict(name if len(manifest.videos) == 1 else found.source, found)
 
-    def _collect(self, name: str) -> Manifest:
+    def collect(self, name: str) -> Manifest:
         try:
             found = collect_videos(name, urls=self._urls, follow_links=self._follow_links)
         except InputError as error:
             raise InputError(f"VIDEO {str(error).removeprefix('VIDEOS ')}") from error
-        self._note(found.notes)
+        self.note(found.notes)
         return found
 
     def timeline(self, video: str | os.PathLike[str], spec: TimelineSpec) -> Timeline:
@@ -176,7 +183,7 @@ class Predictor:
         if len(self.heads[0]) > 1:
             names = ", ".join(task.name for task in self.heads[0])
             raise ConfigError(f"task must name one of {names} for a timeline, got none")
-        for model in self._models:
+        for model in self.models:
             check_window(model.inputs, spec.window)
         rates = [_rate(task.config.decode.fps) for task in self.tasks]
         if other := next((rate for rate in rates if rate != rates[0]), None):
@@ -185,20 +192,20 @@ class Predictor:
                 f"for {rates[0]} and one for {other}; make a timeline of each alone"
             )
         name = os.fspath(video)
-        manifest = self._collect(name)
+        manifest = self.collect(name)
         if len(manifest.videos) != 1:
             raise InputError(
                 f"VIDEO must be one video for a timeline, but {name} holds "
                 f"{len(manifest.videos):,}; name one of them"
             )
         (found,) = manifest.videos
-        with self._extracted(name, found) as datasets:
+        with self.extracted(name, found) as datasets:
             stored = [dataset.videos[0] for dataset in datasets]
             streams = {checkpoint.config.clip.stream for checkpoint in self.checkpoints}
             count = min(num_positions(one.num_frames, one.num_flows, streams) for one in stored)
             windows = cut_windows(count, length=spec.window, stride=spec.stride, tail=spec.tail)
             if windows.is_short:
-                self._note(
+                self.note(
                     [
                         f"{name} has {count} frames, fewer than a window of {spec.window}; it is "
                         "one window"
@@ -219,7 +226,7 @@ class Predictor:
 
     def _predict(self, name: str, video: Video) -> Prediction:
         try:
-            with self._extracted(name, video) as datasets:
+            with self.extracted(name, video) as datasets:
                 fused = self._score_all(datasets)
         except VideoError as error:
             return Prediction(name, error=f"{error.reason}: {error.message}")
@@ -228,7 +235,7 @@ class Predictor:
         return Prediction(name, fused[0], heads=heads)
 
     @contextmanager
-    def _extracted(self, name: str, video: Video) -> Iterator[list[FlowDataset]]:
+    def extracted(self, name: str, video: Video) -> Iterator[list[FlowDataset]]:
         """Yields a data set of one video for each extraction, in a temporary folder.
 
         Raises VideoError if the video gives nothing.
@@ -242,12 +249,12 @@ class Predictor:
                 device = "cpu" if self.device.type == "cpu" else "auto"
                 options = RunOptions(executor="inline", device=device, progress=False)
                 report = run_extract(Manifest((video,), (), 0, ()), out, config, options)
-                self._note(
+                self.note(
                     f"{name}: {VIDEO_NOTES[code]} ({note.first_text})"
                     for code, note in report.video_notes.items()
                 )
                 if report.num_partial:
-                    self._note([f"{name} is damaged; only what came before the damage was seen"])
+                    self.note([f"{name} is damaged; only what came before the damage was seen"])
                 for failure in read_failures(Storage(out)).values():
                     raise VideoError(failure.reason, failure.message)
                 datasets.append(open_dataset(out))
@@ -258,7 +265,7 @@ class Predictor:
     ) -> list[Scores]:
         """Returns the fused scores of each label set, of each window if there are any."""
         streams = [
-            self._score(number, datasets[self._extraction_of[number]], windows)
+            self._score(number, datasets[self.extraction_of[number]], windows)
             for number in range(len(self.checkpoints))
         ]
         return [self._fuse(own) for own in zip(*streams, strict=True)]
@@ -271,8 +278,8 @@ class Predictor:
         clip, heads, task = checkpoint.config.clip, self.heads[number], self.tasks[number]
         for note in check_data(task, dataset, stream=clip.stream, labels=False):
             # The data set is temporary, so its path would tell the user nothing.
-            self._note([note.replace(dataset.location, "these videos")])
-        model = self._models[number]
+            self.note([note.replace(dataset.location, "these videos")])
+        model = self.models[number]
         size = group_size(model)
         tested: TestViews
         if windows is None:
@@ -284,7 +291,7 @@ class Predictor:
             tested = WindowViews(
                 dataset, key, windows, clip, model.inputs, self.views, group_size=size
             )
-        self._note(clips_notes(tested))
+        self.note(clips_notes(tested))
         scores = score_heads(
             model,
             tested,
@@ -297,7 +304,7 @@ class Predictor:
             for own, head in zip(scores, heads, strict=True)
         ]
 
-    def _note(self, notes: Iterable[str]) -> None:
+    def note(self, notes: Iterable[str]) -> None:
         self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
 
     def _fuse(self, streams: Sequence[Scores]) -> Scores:

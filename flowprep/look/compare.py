@@ -151,9 +151,9 @@ def compare_algorithms(
         for index, (first, last) in enumerate(_pairs(iter(reader), step)):
             if wanted is not None and index not in wanted:
                 continue
-            grid, target = (first, last) if direction == "forward" else (last, first)
+            grid = first if direction == "forward" else last
             flows = [
-                flow_between(estimator, spec.algorithm, grid, target)
+                flow_between(estimator, spec, first, last, direction)
                 for estimator, spec in zip(estimators, specs, strict=True)
             ]
             levels = [quantize(x, s) for x, s in zip(flows, specs, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PANELS"]
+__all__ = ["CAMERA", "PANELS"]
 
 PANELS: dict[str, str] = {
     "rgb": "the frame on whose grid the flow is",
@@ -13,4 +13,7 @@ PANELS: dict[str, str] = {
     "consistency": "how far forward and backward flow miss one another, px",
     "warp": "how far the warped next frame is from this one, gray levels",
 }
-"""The panels by name."""
+"""The panels by name that every flow can have."""
+CAMERA = "camera"
+"""One more, for flow that is freed of the camera's motion: that motion, as arrows over the frame.
+"""

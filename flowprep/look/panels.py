@@ -18,7 +18,9 @@ from flowprep.config import Direction, FlowSpec
 from flowprep.dataset.quantize import dequantize
 from flowprep.errors import ConfigError
 from flowprep.flow.consistency import consistency_error, warp_error
+from flowprep.flow.homography import Homography, inverse, with_camera_motion
 from flowprep.look.color import error_ramp, error_to_color, gray_ramp, levels_to_color
+from flowprep.look.panel_names import CAMERA
 from flowprep.look.render import RGB, Panel, Ramp, draw_arrows, fit
 from flowprep.look.sources import FlowSource
 
@@ -53,6 +55,8 @@ class Moment:
     reverse: NDArray[np.uint8] | None  # (H, W, 2)
     frame: NDArray[np.uint8] | None  # (H, W, 3), the one on whose grid the flow is
     target: NDArray[np.uint8] | None  # (H, W, 3), the one that it points into
+    camera: Homography | None = None
+    """The camera's motion of which the flow is freed, in the direction of the flow."""
 
 
 def check_panels(source: FlowSource, panels: Sequence[str], direction: Direction) -> None:
@@ -61,7 +65,12 @@ def check_panels(source: FlowSource, panels: Sequence[str], direction: Direction
             f"{source.name} has no {direction} flow; it has {', '.join(source.directions)}"
         )
     for name in panels:
-        if name in ("rgb", "arrows", "warp") and not source.has_rgb:
+        if name == CAMERA and source.homographies is None:
+            raise ConfigError(
+                f"panels camera needs flow that is freed of the camera's motion, and {source.name} "
+                "has flow with it; leave the panel out, or extract with --camera-motion homography"
+            )
+        if name in ("rgb", "arrows", "warp", CAMERA) and not source.has_rgb:
             raise ConfigError(
                 f"panels {name} needs RGB frames, and {source.name} was extracted without them; "
                 "leave the panel out, or extract with --rgb"
@@ -79,7 +88,7 @@ def moments(
     step = source.spec.step
     grid, aim = (0, step) if direction == "forward" else (step, 0)
     reverse: Direction = "backward" if direction == "forward" else "forward"
-    with_frame = not {"rgb", "arrows", "warp"}.isdisjoint(panels)
+    with_frame = not {"rgb", "arrows", "warp", CAMERA}.isdisjoint(panels)
     for begin in range(0, len(fields), _CHUNK):
         chunk = list(fields[begin : begin + _CHUNK])
         # The fields of a sheet are far apart, so they are read one by one.
@@ -91,12 +100,16 @@ def moments(
             frames = source.frames([one + grid for one in run]) if with_frame else None
             targets = source.frames([one + aim for one in run]) if "warp" in panels else None
             for number, index in enumerate(run):
+                camera = None if source.homographies is None else source.homographies[index]
+                if camera is not None and direction == "backward":
+                    camera = inverse(camera)
                 yield Moment(
                     index,
                     levels[number],
                     None if back is None else back[number],
                     None if frames is None else frames[number],
                     None if targets is None else targets[number],
+                    camera,
                 )
 
 
@@ -123,7 +136,13 @@ def paint(
         plane = fit(np.ascontiguousarray(levels[..., 0 if panel == "x" else 1]), size)
         return np.asarray(cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB), np.uint8)
     flow = dequantize(levels, spec)
-    if panel == "arrows":
+    if panel == CAMERA:
+        assert moment.frame is not None
+        if moment.camera is None:
+            gray = cv2.cvtColor(fit(moment.frame, size), cv2.COLOR_RGB2GRAY)
+            return np.asarray(cv2.cvtColor(gray // 2, cv2.COLOR_GRAY2RGB), np.uint8)
+        flow, arrows = with_camera_motion(0 * flow, moment.camera), 1.0
+    if panel in ("arrows", CAMERA):
         assert moment.frame is not None
         return draw_arrows(
             fit(moment.frame, size),
@@ -132,9 +151,14 @@ def paint(
             factor=arrows,
             spacing_px=ARROW_SPACING_PX,
         )
+    reverse = None if moment.reverse is None else dequantize(moment.reverse, spec)
+    if moment.camera is not None:
+        # The frames and the other direction know where things are, with the camera's motion.
+        flow = with_camera_motion(flow, moment.camera)
+        reverse = None if reverse is None else with_camera_motion(reverse, inverse(moment.camera))
     if panel == "consistency":
-        assert moment.reverse is not None
-        error = consistency_error(flow, dequantize(moment.reverse, spec))
+        assert reverse is not None
+        error = consistency_error(flow, reverse)
         return fit(error_to_color(error, CONSISTENCY_PX), size)
     assert moment.frame is not None
     assert moment.target is not None
@@ -154,6 +178,8 @@ def legend(panel: str, spec: FlowSpec, max_flow_px: float, arrows: float) -> Pan
     if panel == "arrows":
         note = "as long as the flow" if arrows == 1 else f"{arrows:g} times the flow"
         return Panel("arrows", note=note)
+    if panel == CAMERA:
+        return Panel("camera, taken out", note="dark, no arrows: not found, flow is plain")
     if panel == "consistency":
         ramp = Ramp(error_ramp(), "0", f"{CONSISTENCY_PX:g} px", "leaves the frame")
         return Panel("forward against backward", ramp)

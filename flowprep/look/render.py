@@ -27,7 +27,17 @@ from flowprep.frame_size import MAX_SIDE_PX
 from flowprep.look.color import OUTSIDE, color_wheel
 from flowprep.words import cut_middle
 
-__all__ = ["Page", "Panel", "Ramp", "arrow_factor", "draw_arrows", "fit", "panel_size"]
+__all__ = [
+    "Page",
+    "Panel",
+    "Ramp",
+    "arrow_factor",
+    "draw_arrows",
+    "fit",
+    "font",
+    "paled",
+    "panel_size",
+]
 
 RGB = NDArray[np.uint8]  # (H, W, 3)
 
@@ -151,7 +161,7 @@ class Page:
 
     def _draw_legend(self, paper: Image.Image, panel: Panel, left: int, top: int) -> None:
         draw = ImageDraw.Draw(paper)
-        draw.text((left, top), panel.title, INK, _font(14))
+        draw.text((left, top), panel.title, INK, font(14))
         below = top + 21
         room = self._cell
         if panel.wheel:
@@ -160,27 +170,27 @@ class Page:
             disc = color_wheel(side)
             disc_image = Image.fromarray(disc)
             paper.paste(disc_image, (x, top + 1), disc_image)
-            length = draw.textlength(panel.wheel, _font(12))
-            draw.text((x - length - 7, top + 13), panel.wheel, FAINT, _font(12))
+            length = draw.textlength(panel.wheel, font(12))
+            draw.text((x - length - 7, top + 13), panel.wheel, FAINT, font(12))
             room -= side + 7 + math.ceil(length) + 10
-        if draw.textlength(panel.note, _font(12)) <= room:
-            draw.text((left, below), panel.note, FAINT, _font(12))
+        if draw.textlength(panel.note, font(12)) <= room:
+            draw.text((left, below), panel.note, FAINT, font(12))
         if (ramp := panel.ramp) is not None:
             x = left
-            draw.text((x, below), ramp.low, FAINT, _font(12))
-            x += round(draw.textlength(ramp.low, _font(12))) + 6
+            draw.text((x, below), ramp.low, FAINT, font(12))
+            x += round(draw.textlength(ramp.low, font(12))) + 6
             side = min(96, self._cell // 3)
             places = np.linspace(0, 255, side).round().astype(int)
             strip = np.broadcast_to(ramp.colors[places], (9, side, 3))
             paper.paste(Image.fromarray(np.ascontiguousarray(strip)), (x, below + 3))
             draw.rectangle((x - 1, below + 2, x + side, below + 12), outline=RULE)
             x += side + 6
-            draw.text((x, below), ramp.high, FAINT, _font(12))
-            x += round(draw.textlength(ramp.high, _font(12))) + 14
-            length = draw.textlength(ramp.outside, _font(12))
+            draw.text((x, below), ramp.high, FAINT, font(12))
+            x += round(draw.textlength(ramp.high, font(12))) + 14
+            length = draw.textlength(ramp.outside, font(12))
             if ramp.outside and x + 14 + length <= left + self._cell:
                 draw.rectangle((x, below + 3, x + 9, below + 12), fill=OUTSIDE)
-                draw.text((x + 14, below), ramp.outside, FAINT, _font(12))
+                draw.text((x + 14, below), ramp.outside, FAINT, font(12))
 
     def _paste_text(
         self, page: RGB, texts: tuple[str, str], top: int, height: int, *, faint: bool = False
@@ -249,19 +259,30 @@ def arrow_factor(max_flow_px: float, scale: float, spacing_px: int) -> float:
     return rounded[-1] if rounded else 0.1
 
 
+def paled(frame: RGB) -> RGB:
+    """Returns a frame (H, W, 3) in light grays, on which colors stand out."""
+    gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    light = np.asarray(np.rint(gray * 0.62 + 82), np.uint8)
+    return np.asarray(cv2.cvtColor(light, cv2.COLOR_GRAY2RGB), np.uint8)
+
+
 def draw_arrows(
-    frame: RGB, flow: NDArray[np.float32], *, scale: float, factor: float, spacing_px: int
+    frame: RGB,
+    flow: NDArray[np.float32],
+    *,
+    scale: float,
+    factor: float,
+    spacing_px: int,
+    pales: bool = True,
 ) -> RGB:
     """Returns a paled frame with an arrow every `spacing_px` that shows the motion there.
 
     `frame` is (H, W, 3) uint8 RGB as drawn. `flow` is (H, W, 2) float32 px of the video. One px of
     the video is `scale` px of the drawing. Arrows are `factor` times as long as the flow. A dot
-    means a motion below .25 px.
+    means a motion below .25 px. Without `pales`, the frame keeps its colors.
     """
-    gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    paled = np.asarray(np.rint(gray * 0.62 + 82), np.uint8)
-    page = cv2.cvtColor(paled, cv2.COLOR_GRAY2RGB)
-    height, width = gray.shape
+    page = paled(frame) if pales else frame.copy()
+    height, width = page.shape[:2]
     first = spacing_px // 2
     y, x = np.mgrid[first:height:spacing_px, first:width:spacing_px]
     shift = flow[y, x] * (scale * factor)
@@ -299,7 +320,8 @@ def _columns(num_panels: int) -> int:
 
 
 @functools.cache
-def _font(size_px: int) -> Any:
+def font(size_px: int) -> Any:
+    """Returns the font of all pages in a size."""
     # Pillow's own font, so that pictures are the same on a machine without fonts.
     return ImageFont.load_default(size_px)
 
@@ -308,15 +330,15 @@ def _font(size_px: int) -> Any:
 def _text_line(left: str, right: str, width: int, height: int, faint: bool) -> RGB:
     line = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(line)
-    font = _font(12 if faint else 14)
+    letters = font(12 if faint else 14)
     room = width
     if right:
-        length = draw.textlength(right, font)
-        draw.text((width - length, 2), right, FAINT, font)
+        length = draw.textlength(right, letters)
+        draw.text((width - length, 2), right, FAINT, letters)
         room = int(width - length - 16)
     whole, most = left, len(left)
-    while most > 3 and draw.textlength(left, font) > room:
+    while most > 3 and draw.textlength(left, letters) > room:
         most -= 1
         left = cut_middle(whole, most)
-    draw.text((0, 2), left, FAINT if faint else INK, font)
+    draw.text((0, 2), left, FAINT if faint else INK, letters)
     return np.array(line)

@@ -82,7 +82,7 @@ def show(
 
     `source` is a data set or frames. Of a data set, the video `key` is drawn, or the first video if
     `key` is None. For frames, (N, H, W, 3) uint8 RGB, the flow is computed by `flow` on `device`;
-    None means FlowSpec(). `panels` are names from `flowprep.look.panels.PANELS`. `length` fields
+    None means FlowSpec(). `panels` are names from `flowprep.look.panel_names`. `length` fields
     from `start` are drawn, or all if `length` is None. `max_flow_px` is the flow at the rim of the
     wheel; None chooses a value that covers 99 % of the video. `width` is the width of a panel in
     px. Raises ConfigError for arguments that do not fit the source and DatasetError for an unknown

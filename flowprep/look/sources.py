@@ -24,6 +24,7 @@ from flowprep.dataset.layout import DATASET_FILE, FLOW_STREAMS, RGB_STREAM
 from flowprep.dataset.metadata import FlowSummary
 from flowprep.dataset.read import FlowDataset
 from flowprep.errors import VideoError
+from flowprep.flow.homography import Homography
 from flowprep.look.color import round_scale
 from flowprep.urls import as_path, is_url
 from flowprep.video.types import Frame
@@ -55,6 +56,8 @@ class FlowSource(ABC):
     spec: FlowSpec
     directions: tuple[Direction, ...]
     has_rgb: bool
+    homographies: Sequence[Homography | None] | None
+    """The camera's motion in each pair. None if the flow is not freed of it."""
 
     @abstractmethod
     def levels(self, start: int, length: int, direction: Direction) -> NDArray[np.uint8]:
@@ -85,6 +88,7 @@ class StoredFlow(FlowSource):
         self.spec = dataset.config.flow
         self.directions = dataset.config.encode.directions
         self.has_rgb = dataset.config.encode.keep_rgb
+        self.homographies = dataset.metadata(key).homographies or None
         self._dataset = dataset
 
     def levels(self, start: int, length: int, direction: Direction) -> NDArray[np.uint8]:
@@ -138,6 +142,7 @@ class ComputedFlow(FlowSource):
             self.close()
             raise
         self.width, self.height = self._computed.size
+        self.homographies = self._computed.homographies
         self._offsets = {
             stream: np.concatenate(([0], np.cumsum(file.sizes, dtype=np.int64)))
             for stream, file in self._computed.streams.items()

@@ -21,7 +21,8 @@ from flowprep.dataset.layout import DATASET_FILE
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.errors import ConfigError, DatasetError, InputError
 from flowprep.look.film import FILM_SUFFIXES, check_folder, write_film, write_picture
-from flowprep.look.panel_names import PANELS
+from flowprep.look.findings.statistics import CameraSummary
+from flowprep.look.panel_names import CAMERA, PANELS
 from flowprep.look.panels import (
     ARROW_SPACING_PX,
     Moment,
@@ -67,10 +68,11 @@ class DrawingSpec:
 
     def __post_init__(self) -> None:
         for name in self.panels or ():
-            if name not in PANELS:
-                close = get_close_matches(name, PANELS, 1)
+            names = (*PANELS, CAMERA)
+            if name not in names:
+                close = get_close_matches(name, names, 1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                raise ConfigError(f"panels must be of {', '.join(PANELS)}, got {name!r}{hint}")
+                raise ConfigError(f"panels must be of {', '.join(names)}, got {name!r}{hint}")
         if self.panels is not None and not self.panels:
             raise ConfigError(f"panels must name one or more of {', '.join(PANELS)}, got none")
         check_choice("direction", self.direction, Direction)
@@ -243,6 +245,7 @@ def view(
         else:
             _check_room(suffix, drawing)
             write_film(to, drawing.pages, drawing.fps)
+        notes += tuple(_camera_note(one) for one in sources if one.homographies is not None)
     return ViewReport(
         path=os.fspath(to),
         num_pages=drawing.num_moments,
@@ -253,6 +256,13 @@ def view(
         seconds=time.perf_counter() - began,
         notes=notes,
     )
+
+
+def _camera_note(source: FlowSource) -> str:
+    """Says how much camera motion was taken out of a video's flow, and where it was not."""
+    summary = CameraSummary.of(source.homographies, source.width, source.height)
+    assert summary is not None
+    return f"{source.name}: {summary.words()}"
 
 
 def _check_room(suffix: str, drawing: Drawing) -> None:

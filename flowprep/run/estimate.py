@@ -91,6 +91,7 @@ class RunEstimate:
             f"{decode.decoder}",
             f"  flow        {flow.algorithm}, step {flow.step}, {' and '.join(encode.directions)}",
             f"  parameters  {_parameters(self.config)}",
+            *([] if flow.camera_motion == "none" else ["  camera      its motion is taken out"]),
             f"  quantized   {flow.quantizer}, bound {flow.bound_px:g} px",
             f"  stored      JPEG quality {encode.jpeg_quality}"
             + (

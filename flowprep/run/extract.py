@@ -101,6 +101,7 @@ def extract_video(
                 device=estimator.device_name,
                 estimator=type(estimator).__name__,
                 damage=None if damage is None else damage.message,
+                homographies=streams.homographies,
             ),
         )
     except BaseException:

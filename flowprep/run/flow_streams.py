@@ -1,6 +1,7 @@
 """Frames of one video -> flow -> levels -> JPEG: the part that extract, view and compare share.
 
     FlowStreams.compute   frames -> images -> estimator.pairs -> quantize -> JPEG streams
+                          (with --camera-motion, StabilizedPairs stands before the estimator)
     flow_between          one field of two frames
 
 Fields that are on a GPU are quantized there, and only levels and counts are copied to the host.
@@ -35,6 +36,9 @@ from flowprep.words import format_count
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from flowprep.flow.homography import Homography
+    from flowprep.flow.stabilized import StabilizedPairs
+
 __all__ = ["FlowStreams", "flow_between", "no_progress"]
 
 
@@ -68,6 +72,7 @@ class FlowStreams:
         self._encode = encode
         self._estimator = estimator
         self._quantizers = {direction: FieldQuantizer(flow) for direction in encode.directions}
+        self._stabilized: StabilizedPairs | None = None
         self._shape: tuple[int, ...] = ()
         self._frame_error: Exception | None = None
 
@@ -123,6 +128,11 @@ class FlowStreams:
         """Statistics of the fields of each direction, before quantization."""
         return {name: one.statistics for name, one in self._quantizers.items()}
 
+    @property
+    def homographies(self) -> list[Homography | None] | None:
+        """The camera's motion in each pair. None if the flow is not freed of it."""
+        return None if self._stabilized is None else self._stabilized.homographies
+
     def close(self) -> None:
         """Frees memory and temporary files."""
         for stream in self.streams.values():
@@ -162,7 +172,14 @@ class FlowStreams:
         A user's own estimator is left as it is: its fields are looked at on the host.
         """
         flow, directions = self._flow, self._encode.directions
+        if flow.camera_motion == "homography":
+            # Imported here, because only this needs it.
+            from flowprep.flow.stabilized import StabilizedPairs
+
+            self._stabilized = StabilizedPairs(step=flow.step, directions=directions)
         if not estimator.reduces_fields or is_own(flow.algorithm):
+            if self._stabilized is not None:
+                return self._stabilized.pairs(estimator, images)
             return estimator.pairs(images, step=flow.step, directions=directions)
         # Only an estimator of PyTorch comes here, so PyTorch is loaded already.
         from flowprep.dataset.quantize_torch import DeviceQuantizer
@@ -175,6 +192,8 @@ class FlowStreams:
                 raise _wrong_field(flow.algorithm, self._shape, f"{dtype} of shape {shape}")
             return quantizer(fields)
 
+        if self._stabilized is not None:
+            return self._stabilized.reduced_pairs(estimator, images, reduce)
         return estimator.reduced_pairs(images, reduce, step=flow.step, directions=directions)
 
     def _next(self, pairs: Iterator[FlowPair | ReducedPair]) -> FlowPair | ReducedPair | None:
@@ -201,19 +220,30 @@ class FlowStreams:
 
 
 def flow_between(
-    estimator: FlowEstimator, algorithm: str, grid: Frame, target: Frame
+    estimator: FlowEstimator,
+    flow: FlowSpec,
+    first: Frame,
+    last: Frame,
+    direction: Direction = "forward",
 ) -> NDArray[np.float32]:
-    """Returns the flow from `grid` to `target`, (H, W, 2) float32 px, on the grid of `grid`.
+    """Returns the flow of a pair of frames, (H, W, 2) float32 px, as a run would compute it.
 
-    Raises VideoError as `FlowStreams.compute` does.
+    `backward` flow goes from `last` to `first`, on the grid of `last`. Raises VideoError as
+    `FlowStreams.compute` does.
     """
-    images = _image_of(grid, estimator), _image_of(target, estimator)
+    pair = _image_of(first, estimator), _image_of(last, estimator)
     try:
-        field = estimator(*images)
+        if flow.camera_motion == "homography":
+            from flowprep.flow.stabilized import StabilizedPairs
+
+            pair = StabilizedPairs(step=1, directions=(direction,)).sides_of(*pair)[direction]
+        elif direction == "backward":
+            pair = pair[::-1]
+        field = estimator(*pair)
     except Exception as error:
-        _raise_as_own(error, algorithm)
+        _raise_as_own(error, flow.algorithm)
         raise
-    return _checked(field, grid.gray.shape, algorithm, is_first=True)
+    return _checked(field, first.gray.shape, flow.algorithm, is_first=True)
 
 
 def _image_of(frame: Frame, estimator: FlowEstimator | None) -> NDArray[np.uint8]:

@@ -320,4 +320,8 @@ def _estimator(spec: FlowSpec, device: str) -> FlowEstimator:
     estimator = build_estimator(spec.algorithm, spec.parameters, device)
     FieldQuantizer(spec)
     encode.prepare()
+    if spec.camera_motion == "homography":
+        from flowprep.flow.stabilized import prepare
+
+        prepare()
     return estimator

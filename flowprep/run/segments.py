@@ -37,7 +37,7 @@ __all__ = [
 _MAY_DIFFER = frozenset(
     [
         *("num_frames", "num_flows", "num_frames_decoded", "num_damaged", "frame_counts", "notes"),
-        *("flow", "sizes", "edges", "device", "estimator"),
+        *("flow", "sizes", "edges", "device", "estimator", "homographies"),
     ]
 )
 

@@ -32,6 +32,7 @@ from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import DatasetHeader
 from flowprep.errors import ConfigError
 from flowprep.flow.estimators import implementation_of, libraries_of
+from flowprep.flow.homography import CAMERA_VERSION
 from flowprep.flow.parameters import is_own
 from flowprep.inputs.places import kind_of
 from flowprep.video.decord_reader import decord_is_missing
@@ -176,6 +177,9 @@ def environment(config: ExtractConfig) -> Environment:
     package = {"pyav": "av", "decord": "decord"}[config.decode.decoder]
     flow = config.flow
     implementation = implementation_of(flow.algorithm, flow.parameters)
+    if flow.camera_motion == "homography":
+        # OpenCV follows the corners and searches for the homography.
+        implementation += f", camera-{CAMERA_VERSION} of opencv-{_major(cv2.__version__)}"
     versions = {
         "flowprep": flowprep._version.__version__,
         "numpy": np.__version__,

@@ -28,6 +28,8 @@ COMMANDS = [
     "evaluate",
     "fuse",
     "predict",
+    "imagine",
+    "explain",
     "features",
     "probe",
     "weights",

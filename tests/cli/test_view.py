@@ -59,7 +59,7 @@ MISTAKES = [
     ("OUT --to a.avi", 2, "--to must end in .mp4, .webp, .gif or .png, got a.avi"),
     ("OUT --to none/a.png", 1, "the folder of none/a.png does not exist; make it first"),
     ("OUT --to a.png --panels flow,arow", 2,
-     "--panels must be of rgb, flow, x, y, arrows, consistency, warp, got 'arow'; "
+     "--panels must be of rgb, flow, x, y, arrows, consistency, warp, camera, got 'arow'; "
      "did you mean arrows?"),
     ("OUT --to a.png --start 99", 2,
      "--start must be at most 4, the last field of move_left/a, got 99"),

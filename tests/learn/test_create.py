@@ -28,7 +28,8 @@ def create(name: str, **options: Any) -> ClipModel:
     stream, inputs = next(iter(NETWORKS.get(name, NETWORKS["i3d"]).inputs.items()))
     small = {"stream": stream, "num_classes": 5, "width": 0.05, "crop_px": 64}
     if inputs[0].form == "volume":
-        small["num_frames"] = 8
+        # Representation flow computes flow of every fourth frame.
+        small["num_frames"] = 16 if name == "representation-flow" else 8
     return create_model(name, **{**small, **options})
 
 

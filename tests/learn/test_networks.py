@@ -22,7 +22,7 @@ from tests.learn.two_towers import two_towers
 
 __all__ = ["two_towers"]
 
-NO_NETWORKS = {"__init__", "base", "cost", "multitask", "per_frame"}
+NO_NETWORKS = {"__init__", "base", "cost", "motion", "multitask", "per_frame"}
 """Files of `flowprep.learn.models` that hold no network."""
 
 
@@ -103,10 +103,12 @@ def test_frames_and_stride_are_the_first_inputs(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_stream_is_one_that_the_network_takes(two_towers: str) -> None:
     assert [one.stream for one in default_config(two_towers, "both").inputs] == ["flow", "rgb"]
-    with pytest.raises(ConfigError, match="stream must be flow or rgb for i3d, got 'both'"):
+    with pytest.raises(
+        ConfigError, match="stream must be flow or rgb or motion for i3d, got 'both'"
+    ):
         TrainConfig(ModelSpec("i3d"), ClipSpec("both"))
     for stream in ("flow", "rgb"):
         with pytest.raises(
-            ConfigError, match=f"stream must be both for two-towers, got '{stream}'"
+            ConfigError, match=f"stream must be both or motion for two-towers, got '{stream}'"
         ):
             TrainConfig(ModelSpec(two_towers), ClipSpec(stream, 1))

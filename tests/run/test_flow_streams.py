@@ -117,7 +117,7 @@ def test_the_base_class_for_gpus_takes_rgb_too() -> None:
 def test_one_field_of_two_frames_is_that_of_the_streams() -> None:
     first, last = frames(2)
     estimator = create_estimator("farneback-opencv")
-    forward = flow_between(estimator, "farneback-opencv", first, last)
+    forward = flow_between(estimator, FlowSpec("farneback-opencv"), first, last)
     np.testing.assert_array_equal(forward, estimator(first.gray, last.gray))
     green = CHANNEL_MOTIONS_PX[1][0]
     assert np.sign(np.median(forward[16:-16, 16:-16, 0])) == np.sign(green)
@@ -148,7 +148,7 @@ def test_a_field_of_another_kind_is_named_and_nothing_is_stored(field: Any, got:
         f"frames of 96x64 px, got {got}"
     )
     with pytest.raises(VideoError, match=r"my_flow:MyFlow gave a wrong field"):
-        flow_between(estimator, OWN.algorithm, *frames(2))
+        flow_between(estimator, OWN, *frames(2))
 
 
 def test_a_later_field_of_another_size_is_refused_too() -> None:

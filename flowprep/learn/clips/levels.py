@@ -21,7 +21,7 @@ from flowprep.garbage import collector_paused
 from flowprep.learn.clip_inputs import ChannelOrder, ClipForm, NormalizationName
 from flowprep.learn.clips.transforms import normalize_flow
 
-__all__ = ["fill_crop", "mean_px", "prepare", "to_px"]
+__all__ = ["fill_crop", "flow_line", "mean_px", "prepare", "to_px"]
 
 _MIDDLE_LEVEL = 128
 
@@ -48,7 +48,7 @@ def fill_crop(
     """
     assert out.flags.c_contiguous
     length = len(planes)
-    zero, per_px = _line(normalization, spec.bound_px)
+    zero, per_px = flow_line(normalization, spec.bound_px)
     # Mirroring negates u.
     signs = per_px * (-1 if flip else 1, 1)
     scales = np.empty((length, 2), np.float32)
@@ -101,7 +101,7 @@ def prepare() -> None:
 
 
 @functools.cache
-def _line(
+def flow_line(
     normalization: NormalizationName, bound_px: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the values of 0 px, and the increases per px, of x and y: (2,) each."""

@@ -119,21 +119,27 @@ class TestViews(Dataset[dict[str, Any]]):
         """Returns an item. With `out`, arrays of `shapes`, it writes the views there instead."""
         if not 0 <= item < len(self):
             raise IndexError(f"item must be from 0 to {len(self) - 1}, got {item}")
-        number, place = divmod(item, self.num_clips)
-        part = self._part(number)
-        video, clip = part.video, self.clip
-        clips = test_indices(part.num_frames, part.num_flows, self.inputs, clip, self.num_clips)
+        number = item // self.num_clips
+        video, clip = self._part(number).video, self.clip
         crops = test_crops(video.width, video.height, clip, self.views.num_crops)
         views = out
         if views is None:
             views = {name: np.empty(shape, np.float32) for name, shape in self.shapes.items()}
-        chosen = [indices[self._clip_in_time(place)] + part.first for indices in clips]
         arrays = [views[one.name] for one in self.inputs]
-        fill_inputs(self.dataset, video, self.inputs, chosen, crops, clip, arrays)
+        fill_inputs(self.dataset, video, self.inputs, self.indices(item), crops, clip, arrays)
         found: dict[str, Any] = {}
         if out is None:
             found["views"] = {name: torch.from_numpy(array) for name, array in views.items()}
         return found | {"video": number, "label": int(self.labels[number])}
+
+    def indices(self, item: int) -> list[NDArray[np.int64]]:
+        """Returns which fields or frames of its video each input of an item shows, (L,) each."""
+        number, place = divmod(item, self.num_clips)
+        part = self._part(number)
+        clips = test_indices(
+            part.num_frames, part.num_flows, self.inputs, self.clip, self.num_clips
+        )
+        return [one[self._clip_in_time(place)] + part.first for one in clips]
 
     def _part(self, number: int) -> TestedPart:
         video = self.dataset.videos[int(self._positions[number])]

@@ -91,7 +91,8 @@ class TVL1Layer(nn.Module):
         images = torch.cat([first, second])
         if images.dtype != torch.float64:
             images = images.float()
-        levels = pyramid_levels(*images.shape[1:], p, images.device)
+        height, width = images.shape[1:]
+        levels = pyramid_levels(height, width, p, images.device)
         taps = self.image_taps
         prepared = prepare_levels(levels, images, lambda image: pack_frames(image, taps))
         numbers = torch.arange(2 * num_pairs, device=images.device)

@@ -79,6 +79,9 @@ class ClipModel(nn.Module, ABC):
     Each may start from a file of its own. The function makes a whole one, for names and shapes."""
     head: tuple[str, ...] = ()
     """The names of the modules behind the last maps. Empty without `extract_maps`."""
+    map_layers: tuple[str, ...] = ()
+    """The names of the modules whose outputs `flowprep explain` takes as the last maps, in place of
+    those that it finds itself: for layers that have another order of axes, or keep a state."""
     frozen_norms: tuple[nn.Module, ...] = ()
     """Batch norms that keep their statistics: `train` leaves them in eval mode."""
 
@@ -102,6 +105,14 @@ class ClipModel(nn.Module, ABC):
             f"maps are those of 2D networks, got {type(self).__name__}; choose a ResNet, VGG16, "
             "BNInception, AlexNet or GoogLeNet"
         )
+
+    def arrange_maps(self, output: torch.Tensor) -> torch.Tensor:
+        """Returns the output of one of `map_layers` as maps (B, C, h, w) or (B, C, T, h, w).
+
+        B is the number of clips, or a multiple of it with time innermost. It is taken of gradients
+        too, so it only selects and moves numbers, as from tokens to the grid of their places.
+        """
+        return output
 
     @abstractmethod
     def classify(self, features: torch.Tensor) -> torch.Tensor:

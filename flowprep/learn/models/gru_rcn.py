@@ -84,6 +84,12 @@ class GRURCN(VGG16):
         )
         self.dropout = nn.Dropout(dropout)
         self.heads = self._make_heads(num_classes)
+        # What the GRUs see, without pool1.
+        self.map_layers = tuple(
+            f"features.{number}"
+            for number, layer in enumerate(self.features)
+            if isinstance(layer, nn.MaxPool2d)
+        )[1:]
 
     def percepts(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Returns the maps of pool2 to pool5 and fc7 at every step, each (N, T, C, H, W)."""

@@ -35,6 +35,8 @@ class RecurrentCNN(ClipModel):
     """
 
     stages = tuple((f"levels.{number}",) for number in range(len(LAYERS)))
+    # What the last layer sees at each step; its own maps have time before the channels.
+    map_layers = (f"levels.{len(LAYERS) - 1}.norm",)
 
     def __init__(
         self,

@@ -38,10 +38,11 @@ STEM_FRAMES = 7
 class RepresentationFlowResNet(ClipModel):
     """A (2+1)D ResNet-50 over (N, C, T, H, W), with the flow of features behind its third stage.
 
-    T must be at least 11, or 15 for the flow of flow. H and W may be any. `width` multiplies the
+    T must be at least 11, or 15 for the flow of flow. H and W at least 23. `width` multiplies the
     channels of every layer, also those that the flow is computed of, which are 32 as published.
     """
 
+    min_side_px = 23
     stages = (("stem", "bn1"), ("res2",), ("res3", "rep_flow"), ("res4",), ("res5",))
 
     def __init__(

@@ -42,14 +42,14 @@ export class FlowColors {
   }
 
   // The distance in px from the start after following the flow and then the reverse flow. NaN if
-  // the first step leaves the frame. Like consistency_error in flow/consistency.py.
-  consistency({ x, y }, reverse, width, height) {
+  // the first step leaves the frame. Like consistency_error in flow/consistency.py. The motions of
+  // the camera, there and back, are added to flow that is freed of them.
+  consistency({ x, y }, reverse, { width, height }, [there, back]) {
     const errors = new Float32Array(width * height);
     const { px } = this;
     for (let row = 0, place = 0; row < height; row++) {
       for (let column = 0; column < width; column++, place++) {
-        const u = px[x[place]], v = px[y[place]];
-        const endX = column + u, endY = row + v;
+        const [endX, endY] = there(column + px[x[place]], row + px[y[place]]);
         if (!(endX >= 0 && endX <= width - 1 && endY >= 0 && endY <= height - 1)) {
           errors[place] = NaN;
           continue;
@@ -60,7 +60,8 @@ export class FlowColors {
         const a = top * width + left, b = top * width + right, c = bottom * width + left, d = bottom * width + right;
         const look = (levels) => (px[levels[a]] * (1 - shareX) + px[levels[b]] * shareX) * (1 - shareY)
           + (px[levels[c]] * (1 - shareX) + px[levels[d]] * shareX) * shareY;
-        errors[place] = Math.hypot(u + look(reverse.x), v + look(reverse.y));
+        const [homeX, homeY] = back(endX + look(reverse.x), endY + look(reverse.y));
+        errors[place] = Math.hypot(homeX - column, homeY - row);
       }
     }
     return errors;

@@ -40,7 +40,7 @@ from flowprep.look.browse.guard import refusal
 from flowprep.look.browse.thumbnails import Thumbnails
 from flowprep.look.color import OUTSIDE, error_ramp, wheel_hues
 from flowprep.look.findings.kinds import KINDS
-from flowprep.look.findings.statistics import describe_video
+from flowprep.look.findings.statistics import CameraSummary, describe_video
 from flowprep.look.panels import CONSISTENCY_PX
 from flowprep.look.report.survey import label_words
 from flowprep.look.sources import StoredFlow
@@ -72,6 +72,7 @@ _STATIC = {
     "/arrows.js": ("browse/arrows.js", "text/javascript"),
     "/browse.js": ("browse/browse.js", "text/javascript"),
     "/colors.js": ("browse/colors.js", "text/javascript"),
+    "/homography.js": ("browse/homography.js", "text/javascript"),
     "/controls.js": ("browse/controls.js", "text/javascript"),
     "/findings.js": ("browse/findings.js", "text/javascript"),
     "/keys.js": ("browse/keys.js", "text/javascript"),
@@ -137,7 +138,9 @@ class Pages:
         dataset = self._dataset
         video, flow = dataset.videos[key], StoredFlow(dataset, key)
         with _readable(key):
-            statistics = describe_video(dataset.metadata(key), dataset.config)
+            metadata = dataset.metadata(key)
+            statistics = describe_video(metadata, dataset.config)
+            camera = CameraSummary.of(metadata.homographies or None, video.width, video.height)
             values = {
                 "key": key,
                 "name": _name(key),
@@ -155,6 +158,9 @@ class Pages:
                 "scale_px": {
                     one: flow.suggest_scale(one) for one in dataset.config.encode.directions
                 },
+                "homographies": metadata.homographies or None,
+                "camera_px": None if camera is None else camera.corner_px,
+                "camera_words": None if camera is None else camera.words(),
                 "offsets": {name: dataset.offsets(key, name).tolist() for name in self._streams},
             }
         return _json(request, *_encoded(values))

@@ -5,6 +5,7 @@
 // other direction of the same field, on the grid of the frame at the field's other end.
 
 import { drawArrows } from "./arrows.js";
+import { motionsOf } from "./homography.js";
 import { VideoStreams } from "./streams.js";
 
 export const PANELS = {
@@ -58,6 +59,7 @@ export class View {
     if (video.fps) parts.push(`${Number(video.fps.toFixed(2))} fps`);
     parts.push(`mean ${video.mean_px.toFixed(2)} px`, `max ${video.max_px.toFixed(1)} px`);
     if (video.clipped_share > 0) parts.push(`${(100 * video.clipped_share).toPrecision(2)} % clipped`);
+    if (video.camera_words) parts.push(video.camera_words);
     if (video.is_partial) parts.push("cut short by damage");
     return parts.filter(Boolean).join(" · ");
   }
@@ -127,7 +129,8 @@ export class View {
       get("back", hasField && needs("reverse", "error") && dataset.directions.includes(reverse), () => pair(reverse)),
     ]);
     if (got.flow && got.back && names.includes("error") && !isAhead) {
-      got.error = player.colors.consistency(got.flow, got.back, video.width, video.height);
+      const found = video.homographies?.[field];
+      got.error = player.colors.consistency(got.flow, got.back, video, motionsOf(found, direction));
     }
     return () => {
       // After the view is closed, its pictures are gone.
@@ -159,6 +162,10 @@ export class View {
     const other = direction === "forward" ? frame + dataset.step : frame - dataset.step;
     panel.where.textContent = panel.name === "frame" ? `${frame}` : field === null ? ""
       : panel.name === "reverse" ? `${other} → ${frame}` : `${frame} → ${other}`;
+    if (field !== null && panel.name === "color" && video.camera_px) {
+      const px = video.camera_px[field];
+      panel.where.textContent += px === null ? " · camera not found" : ` · camera ${px.toFixed(1)} px`;
+    }
     if (t >= video.num_frames) panel.where.textContent += " · ended";
     panel.note.textContent = note;
     panel.root.classList.toggle("empty", !hasAll);

@@ -175,7 +175,8 @@ KINDS: dict[str, FindingKind] = {
         "note",
         "Most of the picture moves together.",
         "The network may learn the motion of the camera instead of the action.",
-        "Do nothing if the camera will also move when the network is used. Otherwise subtract the "
+        "Do nothing if the camera will also move when the network is used. Otherwise extract "
+        "with `--camera-motion homography`, which also removes turns and zooms, or subtract the "
         "mean flow in training (`--subtract-mean-flow`).",
     ),
     "noted": FindingKind(

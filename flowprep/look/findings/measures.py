@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprep.config import FlowSpec
+from flowprep.flow.homography import Homography, inverse, with_camera_motion
 from flowprep.look.findings.statistics import MOVING_PX
 
 __all__ = [
@@ -87,20 +88,29 @@ def measure_pair(
     forward: NDArray[np.float32],
     backward: NDArray[np.float32] | None,
     spec: FlowSpec,
+    homography: Homography | None = None,
 ) -> PairMeasures:
     """Compares a field with the two frames that it joins.
 
     `frames` is (2, H, W, 3) uint8 RGB or None. `forward` is (H, W, 2) float32 px on the grid of the
-    first frame. `backward` is the same on the grid of the second frame, or None.
+    first frame. `backward` is the same on the grid of the second frame, or None. `homography` is
+    the camera's motion that the flow was freed of, from the first frame to the second.
     """
     levels = spec.px_per_level
-    greatest = float(np.abs(forward).max())
+    freed = forward
+    if homography is not None:
+        # The frames and the other direction know where things are, with the camera's motion.
+        forward = with_camera_motion(forward, homography)
+        if backward is not None:
+            backward = with_camera_motion(backward, inverse(homography))
+    greatest = float(np.abs(freed).max())
     is_blank = greatest <= 1.01 * levels
     scale = min(1.0, _MAX_SIDE_PX / max(forward.shape[:2]))
     if scale < 1:
         size = (round(forward.shape[1] * scale), round(forward.shape[0] * scale))
         ratio = np.array([size[0] / forward.shape[1], size[1] / forward.shape[0]], np.float32)
         forward = cv2.resize(forward, size, interpolation=cv2.INTER_AREA) * ratio
+        freed = cv2.resize(freed, size, interpolation=cv2.INTER_AREA) * ratio
         if backward is not None:
             backward = cv2.resize(backward, size, interpolation=cv2.INTER_AREA) * ratio
         if frames is not None:
@@ -115,9 +125,11 @@ def measure_pair(
     if backward is not None:
         inconsistent = _inconsistent_share(u, v, backward, end_x, end_y, inside, levels)
     border = _border(height, width)
-    shift = float(np.median(u[border])), float(np.median(v[border]))
+    own_u, own_v = np.ascontiguousarray(freed[..., 0]), np.ascontiguousarray(freed[..., 1])
+    shift = float(np.median(own_u[border])), float(np.median(own_v[border]))
     camera_px = float(np.hypot(*shift))
-    apart = cv2.magnitude(u - np.float32(shift[0]), v - np.float32(shift[1]))
+    apart = cv2.magnitude(own_u - np.float32(shift[0]), own_v - np.float32(shift[1]))
+    own_length = cv2.magnitude(own_u, own_v)
     camera_share = float((apart < 0.5 * camera_px + 0.1).mean())
     errors: dict[str, float] = {}
     num_moving = 0
@@ -148,8 +160,8 @@ def measure_pair(
         num_moving=num_moving,
         errors=errors,
         inconsistent=inconsistent,
-        mean_px=float(length.mean()) / scale,
-        median_px=float(np.median(length)) / scale,
+        mean_px=float(own_length.mean()) / scale,
+        median_px=float(np.median(own_length)) / scale,
         camera_px=camera_px / scale,
         camera_share=camera_share,
         is_blank=is_blank,

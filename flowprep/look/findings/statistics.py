@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,10 +20,13 @@ from flowprep.config import ExtractConfig
 from flowprep.dataset.layout import FLOW_STREAMS, RGB_STREAM
 from flowprep.dataset.metadata import VideoMetadata
 from flowprep.errors import NoteCode
+from flowprep.flow.homography import Homography, corner_motion_px
+from flowprep.words import format_count
 
 __all__ = [
     "MOVING_PX",
     "REPEATED_SHARE",
+    "CameraSummary",
     "VideoStatistics",
     "busiest_run",
     "describe_video",
@@ -77,6 +80,54 @@ class VideoStatistics:
     def clipped_share(self) -> float:
         """Share of the components that were beyond the bound."""
         return self.num_clipped / max(1, self.num_values)
+
+
+@dataclass(frozen=True)
+class CameraSummary:
+    """The motion of the camera that a video's flow was freed of."""
+
+    corner_px: tuple[float | None, ...]
+    """For each pair, the motion of the corner of the frame that moves farthest. None: the pair is
+    plain, because the camera's motion was not found."""
+
+    @classmethod
+    def of(
+        cls, homographies: Sequence[Homography | None] | None, width: int, height: int
+    ) -> CameraSummary | None:
+        """Returns the summary of a video. None if its flow still has the camera's motion."""
+        if homographies is None:
+            return None
+        return cls(
+            tuple(
+                None if one is None else corner_motion_px(one, width, height)
+                for one in homographies
+            )
+        )
+
+    @property
+    def num_plain(self) -> int:
+        """Number of pairs that still have the camera's motion."""
+        return self.corner_px.count(None)
+
+    @property
+    def median_px(self) -> float | None:
+        """The median over the other pairs. None if there are none."""
+        known = [one for one in self.corner_px if one is not None]
+        return float(np.median(known)) if known else None
+
+    def words(self) -> str:
+        """Returns a clause for people, with the motion of the corner that moves farthest."""
+        parts = []
+        if self.median_px is not None:
+            greatest = max(one for one in self.corner_px if one is not None)
+            parts.append(
+                f"camera motion of {self.median_px:.1f} px was taken out (median; at most "
+                f"{greatest:.1f} px)"
+            )
+        if self.num_plain:
+            pairs = format_count(len(self.corner_px), "pair")
+            parts.append(f"it was not found in {self.num_plain:,} of {pairs}, whose flow has it")
+        return "; ".join(parts)
 
 
 def describe_video(metadata: VideoMetadata, config: ExtractConfig) -> VideoStatistics:

@@ -121,6 +121,12 @@ def _verdict(report: Report) -> str:
             f" The bound of {bound.current_px:g} px clips {percent(bound.current_share)} of the "
             f"flow. A bound of {bound.recommended_px:g} px would be enough."
         )
+    if _is_freed(report):
+        known = [row.camera_px for row in report.rows if row.camera_px is not None]
+        size = f" of {np.median(known):.2f} px" if known else ""
+        num_plain = sum(row.num_plain for row in report.rows)
+        plain = f"{format_count(num_plain, 'pair')} {'was' if num_plain == 1 else 'were'}"
+        text += f" Camera motion{size} was taken out of the flow; {plain} left plain."
     missing = report.description.num_videos - report.description.num_stored
     missing -= report.description.num_failed
     if missing:
@@ -152,6 +158,11 @@ def _tiles(report: Report) -> str:
     )
 
 
+def _is_freed(report: Report) -> bool:
+    """Whether the flow is freed of the camera's motion."""
+    return report.description.header.config.flow.camera_motion != "none"
+
+
 def _sample_note(report: Report) -> str:
     config = report.description.header.config
     text = (
@@ -167,6 +178,12 @@ def _sample_note(report: Report) -> str:
         )
     if len(config.encode.directions) < 2:
         text += " It holds one direction, so forward and backward could not be compared."
+    if _is_freed(report):
+        text += (
+            " The camera's motion was taken out of the flow. Its size is how far it moves the "
+            "corner of the frame that it moves farthest, in the middle pair of the middle video. "
+            "Plain pairs are those in which it was not found, so that their flow still has it."
+        )
     text += "".join(f" {note}." for note in report.notes)
     return escape(text)
 
@@ -364,6 +381,10 @@ def _table_data(report: Report) -> str:
         bits[key] += 1 << order[kind]
     sizes = [f"{row.width}x{row.height}" for row in rows]
 
+    camera = [
+        number_column("Camera px", (row.camera_px for row in rows), 2, "6.2em"),
+        number_column("Plain", (row.num_plain for row in rows), 0, "4.4em"),
+    ]
     columns = [
         key_column([row.key for row in rows], "21em"),
         findings_column([bits[row.key] for row in rows], "10.5em"),
@@ -377,6 +398,7 @@ def _table_data(report: Report) -> str:
         number_column("Clipped %", (100 * row.clipped_share for row in rows), 3, "6.4em"),
         number_column("Blank %", (100 * row.blank_share for row in rows), 1, "5.6em"),
         number_column("kB", (row.num_bytes / 1000 for row in rows), 0, "4.9em"),
+        *(camera if _is_freed(report) else ()),
     ]
     data = {
         "count": len(rows),

@@ -16,6 +16,7 @@ from flowprep.dataset.quantize import HISTOGRAM_BIN_PX, HISTOGRAM_NUM_BINS
 from flowprep.dataset.read import FlowDataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import DatasetError, StorageError
+from flowprep.flow.homography import inverse
 from flowprep.look.color import flow_to_color
 from flowprep.look.film import webp_picture
 from flowprep.look.findings.across import find_upside_down, find_wrong_labels
@@ -29,6 +30,7 @@ from flowprep.look.findings.measures import (
     plateau,
 )
 from flowprep.look.findings.statistics import (
+    CameraSummary,
     VideoStatistics,
     busiest_run,
     describe_video,
@@ -92,6 +94,10 @@ class VideoRow:
     clipped_share: float
     blank_share: float
     num_bytes: int
+    camera_px: float | None = None
+    """Median over the pairs of the camera's motion that was taken out: see `CameraSummary`."""
+    num_plain: int = 0
+    """Number of pairs that still have the camera's motion."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +198,7 @@ class DatasetSurvey:
             one.most += most
         self.findings += find_in_statistics(statistics, self.clipped_share)
         blank_share = float(statistics.flat.mean())
+        camera = CameraSummary.of(metadata.homographies or None, video.width, video.height)
         self.rows.append(
             VideoRow(
                 key=video.key,
@@ -207,6 +214,8 @@ class DatasetSurvey:
                 clipped_share=statistics.clipped_share,
                 blank_share=blank_share,
                 num_bytes=sum(size for _, size in video.members.values()),
+                camera_px=None if camera is None else camera.median_px,
+                num_plain=0 if camera is None else camera.num_plain,
             )
         )
         self._readable.append(video.key)
@@ -311,6 +320,7 @@ def _read_sample(
     probes = [t for t in suspicious_pairs(statistics, spec.step) if t not in regular]
     first_direction = config.encode.directions[0]
     has_backward = len(config.encode.directions) == 2
+    homographies = dataset.metadata(video.key).homographies or [None] * n
     measured = {}
     flows, pictures = [], []
     for t in (*regular, *probes):
@@ -323,7 +333,10 @@ def _read_sample(
         if frames is not None and first_direction == "backward":
             frames = frames[::-1]
         backward = dataset.flow(video.key, t, 1, "backward")[0] if has_backward else None
-        measured[t] = measure_pair(t, frames, forward, backward, spec)
+        homography = homographies[t]
+        if homography is not None and first_direction == "backward":
+            homography = inverse(homography)
+        measured[t] = measure_pair(t, frames, forward, backward, spec, homography)
         if t in regular:
             flows.append(cv2.resize(forward, (80, 60), interpolation=cv2.INTER_AREA))
             if frames is not None:

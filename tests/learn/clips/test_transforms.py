@@ -477,6 +477,7 @@ FLOW_FORMULAS = {
     "c3d": lambda q: q / 127.5 - 1,
     "mmaction2-c3d": lambda q: q / 127.5 - 1,
     "deepvideo": lambda q: q / 127.5 - 1,
+    "timesformer-ssv2": lambda q: q / 127.5 - 1,
 }
 RGB_FORMULAS = {
     "unit": lambda q: q / 127.5 - 1,
@@ -496,6 +497,7 @@ RGB_FORMULAS = {
     "c3d": lambda q: q[..., ::-1] - [90, 98, 102],
     "mmaction2-c3d": lambda q: q - [104, 117, 128],
     "deepvideo": lambda q: q - 117,
+    "timesformer-ssv2": lambda q: (q[..., ::-1] / 255 - 0.45) / 0.225,
 }
 
 

@@ -82,7 +82,7 @@ def sparse_gmacs(steps: int, *neighbors: int) -> float:
     return embedding + block_gmacs(steps, pairs) + CHANNELS * 400 / 1e9
 
 
-SHAPES = {
+TIMESFORMER_SHAPES = {
     "cls_token": (1, 1, 768),
     "pos_embed": (1, 197, 768),
     "time_embed": (1, 8, 768),
@@ -217,7 +217,7 @@ RECENT = [
         parameters=121_566_352,
         gmacs=195.83,
         tensors=(249, 249),
-        shapes=SHAPES,
+        shapes=TIMESFORMER_SHAPES,
     ),
     Row("timesformer", "rgb", 174, millions=121.4, digits=1),
     Row(

@@ -19,6 +19,7 @@ ENDPOINTS = [
     "/arrows.js",
     "/browse.js",
     "/colors.js",
+    "/homography.js",
     "/controls.js",
     "/findings.js",
     "/keys.js",

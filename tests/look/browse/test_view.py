@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowprep.config import Direction, EncodeSpec, FlowSpec
+import flowprep
+from flowprep.config import Direction, EncodeSpec, ExtractConfig, FlowSpec
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.flow.consistency import consistency_error
+from flowprep.flow.homography import corner_motion_px, inverse, with_camera_motion
 from flowprep.inputs.keys import escape_key
 from flowprep.look.color import error_to_color, flow_to_color
 from flowprep.look.panels import CONSISTENCY_PX
 from flowprep.look.sources import StoredFlow
+from flowprep.synthetic import camera_scene, write_video
 from tests.look.browse.asking import KEY
 from tests.look.browse.browsing import CLIPS, CONFIG, Clip, make_dataset
 from tests.look.browse.opening import (
@@ -190,3 +193,41 @@ def test_a_damaged_picture_stops_nothing(
     # That is what Chromium writes for a status of 500.
     assert all("500" in line for line in opened.said)
     opened.said.clear()
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_the_cameras_motion_that_was_taken_out(
+    opened: Opened, tmp_path: Path, direction: Direction
+) -> None:
+    scenes = camera_scene("pan", seed=2), camera_scene("zoom", seed=3)
+    write_video(tmp_path / "cut.mp4", (scenes[t > 1].frame(t) for t in range(4)))
+    config = ExtractConfig(flow=FlowSpec("dis", camera_motion="homography"))
+    flowprep.extract(tmp_path / "cut.mp4", tmp_path / "out", config, executor="inline")
+    dataset = open_dataset(tmp_path / "out")
+    homographies = dataset.metadata("cut").homographies
+    assert homographies
+    assert homographies[1] is None
+    assert homographies[2] is not None
+    frame = 2 if direction == "forward" else 3
+    with opened.serving(dataset) as url:
+        panels = "color.error"
+        page = opened(url + address("cut", t=frame, panels=panels, direction=direction))
+        settled(page, frame)
+        where = page.text_content('.panel[data-panel="color"] .where')
+        px = corner_motion_px(homographies[2], 320, 240)
+        assert where.endswith(f" · camera {px:.1f} px")
+        there, back = homographies[2], inverse(homographies[2])
+        other: Direction = "backward" if direction == "forward" else "forward"
+        if direction == "backward":
+            there, back = back, there
+        error = consistency_error(
+            with_camera_motion(dataset.flow("cut", 2, 1, direction)[0], there),
+            with_camera_motion(dataset.flow("cut", 2, 1, other)[0], back),
+        )
+        shown, drawn = pixels(page, "error"), error_to_color(error, CONSISTENCY_PX)
+        assert np.nanmedian(error) < 0.3
+        assert np.mean(np.abs(shown.astype(int) - drawn).max(axis=-1) > 12) < 0.02
+        page = opened(url + address("cut", t=frame - 1, panels=panels, direction=direction))
+        settled(page, frame - 1)
+        where = page.text_content('.panel[data-panel="color"] .where')
+        assert where.endswith(" · camera not found")

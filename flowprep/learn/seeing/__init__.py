@@ -1,0 +1,1 @@
+"""What a network learned: inputs that please a class, and what in a video speaks for a class."""
