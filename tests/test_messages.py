@@ -67,6 +67,8 @@ WITHOUT_REMEDY = {
         "a process cannot start processes while it is starting: {}",
         "the worker processes ended while they were starting: {}",
     ],
+    # How much the camera moved.
+    "look/view.py": ["{}: {}"],
     "learn/predict.py": ["VIDEO {}"],
     # The remedy is chosen above.
     "dataset/foreign.py": ["{} in {} {}: {}"],

@@ -333,7 +333,8 @@ def given_config(
     """
     decode = given_values(ctx, [item.name for item in dataclasses.fields(DecodeSpec)])
     encode = given_values(ctx, [item.name for item in dataclasses.fields(EncodeSpec)])
-    flow = given_values(ctx, ["algorithm", "step", "bound_px", "quantizer"])
+    names = [item.name for item in dataclasses.fields(FlowSpec) if item.name != "parameters"]
+    flow = given_values(ctx, names)
     own = given_values(ctx, ["estimator", "estimator_options"])
     if "estimator" in own and "algorithm" in flow:
         raise ConfigError(

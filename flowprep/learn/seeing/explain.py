@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -342,7 +343,7 @@ class _HeatSum:
         )
         size = (len(when), bottom - top, right - left)
         large = F.interpolate(heat[None, None], size, mode="trilinear", align_corners=False)
-        place = (when, slice(top, bottom), slice(left, right))
+        place: Any = (when, slice(top, bottom), slice(left, right))
         np.add.at(self._sum, place, large[0, 0].numpy())
         np.add.at(self._count, place, 1)
 

@@ -191,7 +191,7 @@ class _Ascent:
                 cost = variation_gradient(
                     values.detach(), _SPACE_WEIGHT * self._spec.smoothness, time_weight
                 )
-                values.backward(cost - gradient / size)
+                values.grad = cost - gradient / size
             optimizer.step()
         found = {stream: _sum(own).detach().clamp(-1, 1) for stream, own in layers.items()}
         return found, self._logits(found).detach().float().cpu()

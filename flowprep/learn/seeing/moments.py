@@ -102,7 +102,7 @@ def _by_time(x: torch.Tensor, one: ClipInput, clip: ClipSpec) -> torch.Tensor:
     length = one.num_frames if one.form == "stack" else one.stack_length
     channels = x.shape[2] // length
     if clip.channel_order == "grouped" and one.stream == "flow":
-        stacks = x.unflatten(2, (channels, length)).transpose(2, 3)
+        stacks = torch.unflatten(x, 2, (channels, length)).transpose(2, 3)
     else:
-        stacks = x.unflatten(2, (length, channels))  # (N, S, k, c, T, H, W)
+        stacks = torch.unflatten(x, 2, (length, channels))  # (N, S, k, c, T, H, W)
     return stacks.permute(0, 1, 4, 2, 3, 5, 6)

@@ -8,8 +8,9 @@ from typing import Literal, get_args
 from flowprep.config import check_at_least, check_choice
 from flowprep.errors import ConfigError
 
-__all__ = ["ExplainSpec", "FilmName", "ImagineSpec", "MotionName"]
+__all__ = ["ExplainSpec", "FilmName", "ImagineSpec", "MotionChoice", "MotionName"]
 
+MotionChoice = Literal["slow", "fast", "both"]
 MotionName = Literal["slow", "fast"]
 """`slow`: changes over time cost much. `fast`: they cost little."""
 FilmName = Literal["mp4", "gif", "webp"]
@@ -19,7 +20,7 @@ FilmName = Literal["mp4", "gif", "webp"]
 class ImagineSpec:
     """How inputs are found that please a class."""
 
-    motion: Literal["slow", "fast", "both"] = "both"
+    motion: MotionChoice = "both"
     """`slow`: changes over time cost much. `fast`: they cost little. `both`: one after the
     other."""
     steps: int = 100
@@ -30,7 +31,7 @@ class ImagineSpec:
     """Seed of the noise from which the pictures begin."""
 
     def __post_init__(self) -> None:
-        check_choice("motion", self.motion, Literal["slow", "fast", "both"])
+        check_choice("motion", self.motion, MotionChoice)
         check_at_least(self, 1, "steps")
         if not 0 <= self.smoothness <= 1000:
             raise ConfigError(f"smoothness must be from 0 to 1000, got {self.smoothness:g}")
