@@ -73,6 +73,7 @@ ROOMS = (
     "flowprep.learn.clips",
     "flowprep.learn",
     "flowprep.learn.seeing",
+    "flowprep.learn.seeing",
     "flowprep.look",
     "flowprep.doctor",
     "flowprep",

@@ -332,7 +332,7 @@ def average_note(checkpoint: Checkpoint) -> list[str]:
         return []
     return [
         f"the weights of the checkpoint are their average over the training (--ema-decay "
-        f"{ema_decay:g}), not those of step {checkpoint.step:,} alone"
+        f"{ema_decay:g}); for those of step {checkpoint.step:,} alone, train without it"
     ]
 
 

@@ -314,17 +314,19 @@ def check_losses(
 def set_drop_path(network: ClipModel | MultiTask, rate: float | None) -> None:
     """Lets residual blocks be skipped: not at all at the first, up to `rate` at the last.
 
-    The blocks are counted in each tower of a network by itself. None keeps the rates that the
+    The blocks are counted in each tower or path of a network by itself: the names of its stages say
+    where they are, such as slow.layer1 and fast.layer1. None keeps the rates that the
     network was built with. Raises ConfigError for a network without residual blocks.
     """
     if rate is None:
         return
     model = network.model if isinstance(network, MultiTask) else network
+    parts = [part for stage in model.stages for part in stage]
     towers: dict[str, list[DropPath]] = {}
     for name, module in model.named_modules():
         if isinstance(module, DropPath):
-            tower = next((one for one in model.whole_towers if name.startswith(f"{one}.")), "")
-            towers.setdefault(tower, []).append(module)
+            part = next((one for one in parts if name.startswith(f"{one}.")), "")
+            towers.setdefault(part.rpartition(".")[0], []).append(module)
     if not towers:
         raise ConfigError(
             f"drop_path is for networks with residual blocks, got {rate:g} and "

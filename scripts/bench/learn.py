@@ -20,7 +20,7 @@ steps  learning rate
 -----  -------------
 120    .004
 400    .002
-400    .0005
+1500   .001
 
 `seconds` are those that the CPU worked in the last training, tests included, until a test reached
 95 %. The exit code is 1 if a bar is missed.
@@ -59,11 +59,11 @@ from flowprep.learn.train import train
 from flowprep.learn.training_specs import AugmentSpec, OptimizationSpec
 
 LEARNED, CHANCE_AT_MOST = 0.95, 0.6
-ATTEMPTS = ((120, 0.004), (400, 0.002), (400, 0.0005))
+ATTEMPTS = ((120, 0.004), (400, 0.002), (1500, 0.001))
 """Steps and learning rate of each training, one after the other until one is enough."""
 CROP_PX = 56
-LEAST_CROPS_PX = {"alexnet": 64}
-"""Of networks that pool the maps of a smaller crop away."""
+LEAST_CROPS_PX = {"alexnet": 64, "timesformer": 64}
+"""Of networks that pool the maps of a smaller crop away, or see whole patches of 16 px alone."""
 MAX_FRAMES, MAX_SEGMENTS = 12, 4
 MAX_SPAN = 16
 """Of clips; the videos have 20 frames."""
@@ -73,6 +73,7 @@ WIDTHS = {
     "tsn-bn-inception": 0.125,
     "gsm-bn-inception": 0.125,
     "inception-v3": 0.125,
+    "timesformer": 1 / 12,
     "gsm-inception-v3": 0.125,
 }
 DEFAULT_WIDTH = 0.25
@@ -131,8 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"| {' | '.join(COLUMNS)} | |")
         print("|---" * len(COLUMNS) + "|---|", flush=True)
         for model in options.models or NETWORKS:
-            for stream in NETWORKS[model].inputs:
-                if options.streams and stream not in options.streams:
+            for stream in NETWORKS[model].streams:
+                if stream not in (options.streams or NETWORKS[model].inputs):
                     continue
                 result = learn(dataset, model, stream, Path(folder))
                 print(f"| {' | '.join(result.cells())} |", flush=True)

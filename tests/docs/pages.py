@@ -51,6 +51,7 @@ REASONS = {
     "needs namespaces": 1,
     "needs systemd": 1,
     "needs the weights of C3D": 1,
+    "needs the weights of a ViT": 1,
     "needs the weights of VGG-16": 1,
     "needs weights": 1,
     "needs weights of others": 5,

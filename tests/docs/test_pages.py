@@ -20,15 +20,20 @@ OTHER_OPTIONS = frozenset(
     (
         "--against",
         "--end-to-end",
+        "--evaluate",
+        "--extract",
         "--features",
         "--list",
         "--no-deps",
         "--nproc-per-node",
         "--num-cpus",
         "--num-gpus",
+        "--other",
         "--row",
+        "--scenes",
         "--size",
         "--small",
+        "--train",
     )
 )
 """Options of scripts, of pip, of Ray and of torchrun that a page names."""

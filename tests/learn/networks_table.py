@@ -78,10 +78,12 @@ SYSTEMS = (
     System("R(2+1)D", "r2plus1d-34", "flow"),
     System("Non-local networks", "i3d-resnet50", "rgb", {"non_local": True}),
     System("TSM", "tsm-resnet50", "rgb"),
+    System("Representation flow", "representation-flow", "rgb"),
     System("MARS", "resnext101-3d", "rgb"),
     System("SlowOnly", "slow-8x8", "rgb"),
     System("SlowFast", "slowfast-8x8", "rgb"),
     System("GSM", "gsm-inception-v3", "rgb"),
+    System("TimeSformer", "timesformer", "rgb"),
 )
 """The systems that `docs/networks.md` and the README name, from the oldest on."""
 
@@ -179,7 +181,8 @@ def _input(one: ClipInput) -> str:
     if one.frame_stride == 1:
         return count
     about = "about " if one.rate_ratio > 1 else ""
-    return f"{count}, {about}every {'2nd' if one.frame_stride == 2 else f'{one.frame_stride}th'}"
+    ordinal = {2: "2nd", 3: "3rd"}.get(one.frame_stride, f"{one.frame_stride}th")
+    return f"{count}, {about}every {ordinal}"
 
 
 def _options(kind: type[NetworkOptions]) -> str:

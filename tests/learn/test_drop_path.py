@@ -53,17 +53,17 @@ def test_residual_networks_rise_to_the_rate(name: str, num_blocks: int) -> None:
 def test_towers_rise_by_themselves_own_rates_stay_and_others_are_refused() -> None:
     with torch.device("meta"):
         towers = small("two-stream-fusion", "both", backbone="resnet50")
+        paths = small("slowfast-4x16", "rgb")
         plain = small("cnn-m-2048")
         timesformer = small("timesformer")
     published = torch.linspace(0, 0.1, 12).tolist()
     for rate, expected in ((None, published), (0.0, [0.0] * 12)):
         set_drop_path(timesformer, rate)
         assert rates(timesformer) == pytest.approx(expected)
-    set_drop_path(towers, 0.3)
-    found = rates(towers)
-    half = len(found) // 2
-    assert half > 8
-    assert found[:half] == found[half:] == pytest.approx(torch.linspace(0, 0.3, half).tolist())
+    for network in (towers, paths):
+        set_drop_path(network, 0.3)
+        expected = torch.linspace(0, 0.3, 16).tolist()
+        assert rates(network) == pytest.approx([*expected, *expected])
     with pytest.raises(ConfigError, match="drop_path is for networks with residual blocks, got"):
         set_drop_path(plain, 0.1)
 

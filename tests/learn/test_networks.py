@@ -109,6 +109,6 @@ def test_a_stream_is_one_that_the_network_takes(two_towers: str) -> None:
         TrainConfig(ModelSpec("i3d"), ClipSpec("both"))
     for stream in ("flow", "rgb"):
         with pytest.raises(
-            ConfigError, match=f"stream must be both for two-towers, got '{stream}'"
+            ConfigError, match=f"stream must be both or motion for two-towers, got '{stream}'"
         ):
             TrainConfig(ModelSpec(two_towers), ClipSpec(stream, 1))

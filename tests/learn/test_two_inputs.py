@@ -152,7 +152,9 @@ def test_what_both_cannot_be_made_of_is_refused(
     dataset = open_dataset(motion)
     with pytest.raises(ConfigError, match="stream must be both for two-towers, got 'flow'"):
         dataclasses.replace(config, clip=dataclasses.replace(CLIP, stream="flow"))
-    with pytest.raises(ConfigError, match="normalization px is for stream flow; with stream both"):
+    with pytest.raises(
+        ConfigError, match="normalization px is for stream flow or motion; with stream both"
+    ):
         dataclasses.replace(CLIP, normalization="px")
     odd = dataclasses.replace(CLIP, num_frames=5, stack="bidirectional")
     with pytest.raises(ConfigError, match="num_frames must be even for stack bidirectional, got 5"):

@@ -61,8 +61,8 @@ class FeatureFlow(nn.Module):
             levels = self._levels(x if x.dtype == torch.float64 else x.float())
             frames = levels.transpose(1, 2)  # (N, T, C, H, W)
             first, second = (part.flatten(0, 1) for part in (frames[:, :-1], frames[:, 1:]))
-            flow = self.flow(first, second).flatten(1, 2)  # (N (T - 1), 2 C, H, W)
-            return torch.unflatten(flow, 0, (len(x), -1)).transpose(1, 2)
+            flow = self.flow(first, second)  # (N (T - 1), 2, C, H, W)
+            return flow.reshape(len(x), -1, 2 * x.shape[1], *x.shape[3:]).transpose(1, 2)
 
     @abstractmethod
     def flow(self, first: Tensor, second: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class TVL1Flow(FeatureFlow):
 
     def flow(self, first: Tensor, second: Tensor) -> Tensor:
         flow: Tensor = self.tvl1(first.flatten(0, 1), second.flatten(0, 1))  # (N C, 2, H, W)
-        return torch.unflatten(flow, 0, first.shape[:2]).transpose(1, 2)
+        return flow.view(*first.shape[:2], 2, *first.shape[2:]).transpose(1, 2)
 
 
 class ReleasedFlow(FeatureFlow):

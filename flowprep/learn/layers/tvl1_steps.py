@@ -78,8 +78,8 @@ class TapDifferences:
     def divergence(self, x: Tensor, y: Tensor) -> Tensor:
         (left, right), (upper, lower) = self._divergence
         before_x, before_y = F.pad(x[..., :-1], (1, 0)), F.pad(y[..., :-1, :], (0, 0, 1, 0))
-        total: Tensor = x * right + before_x * left + y * lower + before_y * upper
-        return total
+        found: Tensor = x * right + before_x * left + y * lower + before_y * upper
+        return found
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class State:
     @classmethod
     def of(cls, u: Tensor, dual: Tensor, *, stops: bool = False) -> State:
         """Returns the state of a flow (B, 2, H, W) and its dual variables (B, 4, H, W)."""
-        parts = torch.unflatten(dual, 1, (2, 2))
+        parts = dual.view(len(u), 2, 2, *dual.shape[2:])
         active = torch.ones(len(u), dtype=torch.bool, device=u.device) if stops else None
         return cls(u, parts[:, :, 0], parts[:, :, 1], active)
 
@@ -216,6 +216,8 @@ def _kept(state: State, new: State) -> State:
     if active is None or bool(active.all()):
         return State(new.u, new.dual_x, new.dual_y, active)
     chosen = active.view(-1, *[1] * (state.u.dim() - 1))
-    pairs = (state.u, new.u), (state.dual_x, new.dual_x), (state.dual_y, new.dual_y)
-    u, dual_x, dual_y = (torch.where(chosen, after, before) for before, after in pairs)
+    u, dual_x, dual_y = (
+        torch.where(chosen, after, before)
+        for before, after in zip(_tensors(state)[:3], _tensors(new)[:3], strict=True)
+    )
     return State(u, dual_x, dual_y, active)

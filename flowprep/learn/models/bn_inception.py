@@ -20,7 +20,11 @@ from flowprep.learn.layers.gate_shift import CHANNEL_MULTIPLE, GateShift
 from flowprep.learn.layers.temporal_shift import TemporalShift
 from flowprep.learn.models.base import ClipModel
 
-__all__ = ["BNInception", "GatedNetwork"]
+__all__ = ["BNInception", "GatedNetwork", "PoolName"]
+
+
+PoolName = Literal["average", "max"]
+"""How a block's last branch pools its input."""
 
 
 class Branches(NamedTuple):
@@ -32,7 +36,7 @@ class Branches(NamedTuple):
     """1x1, then 3x3."""
     double: tuple[int, int]
     """1x1, then 3x3 twice with the same channels."""
-    pool: Literal["average", "max"]
+    pool: PoolName
     projection: int
     """1x1 after the pooling; 0 for none, where the block halves the map."""
 
@@ -93,6 +97,9 @@ class GatedNetwork(ClipModel):
             assert isinstance(conv, nn.Conv2d)
             gates[name] = GateShift(conv.out_channels, num_segments)
         self.gates = nn.ModuleDict(gates)
+        self.stages = tuple(
+            (*stage, *(f"gates.{name}" for name in stage if name in gates)) for stage in self.stages
+        )
 
     def _add_unit(
         self,

@@ -33,6 +33,7 @@ class GSM(TSN):
         self.num_segments: int = num_segments
         # After partial_bn, which leaves the gates' batch norms free as in the release.
         base.insert_gates(num_segments)
+        self.name_stages()
 
 
 def gsm_over(base: Callable[..., GatedNetwork]) -> Callable[..., GSM]:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.models.bn_inception import GatedNetwork
+from flowprep.learn.models.bn_inception import GatedNetwork, PoolName
 
 __all__ = ["InceptionV3"]
 
@@ -89,7 +89,7 @@ def _factorized(channels: int) -> tuple[Branch, ...]:
     )
 
 
-def _expanded(pool: Literal["average", "max"]) -> tuple[Branch, ...]:
+def _expanded(pool: PoolName) -> tuple[Branch, ...]:
     def ends(tower: str) -> tuple[Unit, ...]:
         name = f"{tower}_mixed_conv"
         return Unit(name, 384, (3, 1)), Unit(f"{name}_1", 384, (1, 3))

@@ -100,11 +100,11 @@ class MotionNetwork(ClipModel):
         """Returns fields (..., C L, H, W) or (..., C, L, H, W) from pairs of the same form."""
         # Each pair's six channels beside each other, whatever else is in the channels.
         places = clip if one.form == "stack" else clip.transpose(-4, -3)
-        pairs = torch.unflatten(places, -3, (-1, 6))  # (..., pairs, 6, H, W)
-        levels = pairs.flatten(0, -4)
+        lead, (height, width) = places.shape[:-3], places.shape[-2:]
+        levels = places.reshape(-1, 6, height, width)
         flow = self.motion(gray_levels(levels[:, :3]), gray_levels(levels[:, 3:]))
         fields = self._normalized(flow.clamp(-self.bound_px, self.bound_px), one)
-        stacks = torch.unflatten(fields, 0, pairs.shape[:-3]).flatten(-4, -3)
+        stacks = fields.reshape(*lead, -1, height, width)
         return stacks if one.form == "stack" else stacks.transpose(-4, -3)
 
     def _normalized(self, flow: torch.Tensor, one: ClipInput) -> torch.Tensor:

@@ -108,6 +108,8 @@ class TimeSformer(ClipModel):
             *((block,) for block in blocks),
             (last, "norm"),
         )
+        # What the class token attends to at last.
+        self.map_layers = (f"{last}.norm1",)
         # facebookresearch/TimeSformer, models/helpers.py, load_pretrained.
         self.begins_as = {
             name: name.replace(f"{step}_", "")
@@ -136,32 +138,28 @@ class TimeSformer(ClipModel):
         x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (N T, H W, D)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
         if self.attention != "space":
-            patches = torch.unflatten(x[:, 1:], 0, (num_clips, frames)) + self.time_embed.unsqueeze(
-                2
-            )
+            patches = x[:, 1:].reshape(num_clips, frames, -1, x.shape[2])
+            patches = patches + self.time_embed.unsqueeze(2)
             # The class tokens of all frames are equal.
             x = torch.cat([x[::frames, :1], patches.flatten(1, 2)], 1)  # (N, 1 + T H W, D)
         near = self._neighborhoods(x.device)
         for block in self.blocks:
             x = block(x, frames, near)
         if self.attention == "space":
-            x = torch.unflatten(x, 0, (num_clips, frames)).mean(1)
+            x = x.view(num_clips, frames, *x.shape[1:]).mean(1)
         features: torch.Tensor = self.norm(x[:, 0])
         return features
 
     def _neighborhoods(self, device: torch.device) -> tuple[Neighborhood | None, ...]:
         """Returns what the patches attend to in each step of a block; None for all tokens."""
         _, height, width = self.grid
+        near: Sequence[Neighborhood] = ()
         if self.attention == "local-global":
-            near: tuple[Neighborhood, ...] = (
-                windows(self.grid, (-(-height // 2), -(-width // 2))),
-                lattices(self.grid, (2, 2, 2)),
-            )
+            half = (-(-height // 2), -(-width // 2))
+            near = (windows(self.grid, half), lattices(self.grid, (2, 2, 2)))
         elif self.attention == "axial":
-            near = tuple(lines(self.grid, axis) for axis in (0, 2, 1))
-        else:
-            return (None,)
-        return tuple(one.to(device) for one in near)
+            near = [lines(self.grid, axis) for axis in (0, 2, 1)]
+        return tuple(one.to(device) for one in near) or (None,)
 
     def resize(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
         """Returns embeddings for other places or frames: those of the nearest ones.
@@ -176,7 +174,7 @@ class TimeSformer(ClipModel):
         side = math.isqrt(max(0, value.shape[1] - 1))
         if name != "pos_embed" or side in (0, self.grid[1]) or 1 + side**2 != value.shape[1]:
             return None
-        square = torch.unflatten(value[:, 1:].mT.float(), 2, (side, side))
+        square = value[:, 1:].mT.float().reshape(1, -1, side, side)
         places = F.interpolate(square, self.grid[1:], mode="nearest").flatten(2).mT
         return torch.cat([value[:, :1].float(), places], 1)
 
@@ -260,7 +258,8 @@ class DividedBlock(Block):
         self, x: torch.Tensor, num_frames: int, near: Sequence[Neighborhood | None]
     ) -> torch.Tensor:
         """Returns the tokens after both attentions."""
-        token, patches = x[:, :1], torch.unflatten(x[:, 1:], 1, (num_frames, -1))  # (N, T, H W, D)
+        token = x[:, :1]
+        patches = x[:, 1:].reshape(len(x), num_frames, -1, x.shape[2])  # (N, T, H W, D)
         along_time = patches.transpose(1, 2)  # (N, H W, T, D)
         branch = self.before_last("temporal", along_time.flatten(0, 1))
         patches = patches + branch.view_as(along_time).transpose(1, 2)

@@ -56,12 +56,16 @@ class TSN(ClipModel):
         self.partial_bn = partial_bn
         if consensus == "weighted":
             self.segment_weight = nn.Parameter(torch.zeros(num_segments))
-        self.stages = tuple(tuple(f"base.{name}" for name in stage) for stage in base.stages)
+        self.name_stages()
         if partial_bn:
             self.frozen_norms = tuple(batch_norms(self)[1:])
         for norm in self.frozen_norms:
             norm.requires_grad_(False)
         self.train(self.training)
+
+    def name_stages(self) -> None:
+        """Takes the base network's stages."""
+        self.stages = tuple(tuple(f"base.{name}" for name in stage) for stage in self.base.stages)
 
     def extract_features(self, x: torch.Tensor) -> torch.Tensor:
         """Returns (N, S, F), the base network's features of each snippet.

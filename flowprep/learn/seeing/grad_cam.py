@@ -44,7 +44,6 @@ def grad_cam(
     `score_of` makes (N or N S,) scores of the network's output. Raises ConfigError for a network
     without maps.
     """
-    network = model.model if isinstance(model, MultiTask) else model
     num_items, num_clips = clips[0].shape[:2]
     taken = [one.detach().requires_grad_(True) for one in clips]
     with traceable(model):
@@ -55,7 +54,7 @@ def grad_cam(
     # Maps that come from the same inputs are one picture, as if their channels stood side by side.
     joined: dict[tuple[int, ...], list[torch.Tensor]] = {}
     for one, gradient in zip(maps, gradients, strict=True):
-        values, slopes = (network.arrange_maps(x).detach().float() for x in (one.values, gradient))
+        values, slopes = (one.arrange(x).detach().float() for x in (one.values, gradient))
         weights = slopes.mean((-2, -1), keepdim=True)
         raw = (weights * values).sum(1)  # (B, h, w) or (B, T, h, w)
         height, width = raw.shape[-2:]

@@ -28,10 +28,12 @@ class LastMap:
     """An output with a height and a width behind which there is none."""
 
     values: torch.Tensor
-    """A module's output, part of the graph. The network's `arrange_maps` makes (B, C, h, w) or
-    (B, C, T, h, w) of it, and of its gradient."""
+    """A module's output, part of the graph. `arrange` makes (B, C, h, w) or (B, C, T, h, w) of it,
+    and of its gradient."""
     inputs: tuple[int, ...]
     """The numbers of the network's inputs that it depends on."""
+    arrange: Callable[[torch.Tensor], torch.Tensor]
+    """The `arrange_maps` of the network that it belongs to."""
 
 
 @contextmanager
@@ -55,19 +57,22 @@ def last_maps(
     ConfigError for a network without maps.
     """
     network = model.model if isinstance(model, MultiTask) else model
-    names = set(network.map_layers)
-    outputs: list[torch.Tensor] = []
+    owners = _owners(network)
+    outputs: list[tuple[torch.Tensor, ClipModel]] = []
 
-    def watch(module: nn.Module, taken: Any, given: Any) -> None:
-        if isinstance(given, torch.Tensor):
-            shape = (network.arrange_maps(given) if names else given).shape
-            if given.requires_grad and len(shape) in (4, 5) and min(shape[-2:]) > 1:
-                outputs.append(given)
+    def watch(owner: ClipModel) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(module: nn.Module, taken: Any, given: Any) -> None:
+            if isinstance(given, torch.Tensor) and given.requires_grad:
+                shape = owner.arrange_maps(given).shape if owners else given.shape
+                if len(shape) in (4, 5) and min(shape[-2:]) > 1:
+                    outputs.append((given, owner))
+
+        return keep
 
     watched = [
-        module.register_forward_hook(watch)
+        module.register_forward_hook(watch(owners.get(name, network)))
         for name, module in network.named_modules()
-        if (name in names if names else name)
+        if (name in owners if owners else name)
     ]
     try:
         score = run()
@@ -76,7 +81,7 @@ def last_maps(
             hook.remove()
     # A later layer that works in place changes which node an output belongs to: only now is it
     # known.
-    nodes = {one.grad_fn: one for one in outputs if one.grad_fn is not None}
+    nodes = {one.grad_fn: (one, owner) for one, owner in outputs if one.grad_fn is not None}
     found = [nodes[node] for node in _first_nodes(score, set(nodes))]
     if not found:
         raise ConfigError(
@@ -84,7 +89,19 @@ def last_maps(
             f"{type(network).__name__} for a crop of {inputs[0].shape[-1]} px; choose a network of "
             "convolutions, or a larger crop"
         )
-    return score, [LastMap(one, _inputs_of(one, inputs)) for one in found]
+    return score, [
+        LastMap(one, _inputs_of(one, inputs), owner.arrange_maps) for one, owner in found
+    ]
+
+
+def _owners(network: ClipModel) -> dict[str, ClipModel]:
+    """Returns the modules that networks name as their last maps, also networks inside of others."""
+    return {
+        f"{prefix}.{name}" if prefix else name: module
+        for prefix, module in network.named_modules()
+        if isinstance(module, ClipModel)
+        for name in module.map_layers
+    }
 
 
 def _first_nodes(score: torch.Tensor, wanted: set[Any]) -> list[Any]:

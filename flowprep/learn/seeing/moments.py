@@ -25,6 +25,7 @@ from flowprep.learn.forward import arrange_clips
 from flowprep.learn.models.base import ClipModel
 from flowprep.learn.models.multitask import MultiTask
 from flowprep.learn.seeing.last_maps import traceable
+from flowprep.learn.seeing.video_inputs import MIDDLE_LEVEL
 
 __all__ = ["blank_clips", "time_weights", "times_of"]
 
@@ -44,6 +45,8 @@ def blank_clips(
             places = _by_time(blank, one, clip)
             # In place: the view by time shares the memory of the clip.
             places += values[:, None, None]
+        elif one.stream == "rgb-pair":
+            blank += MIDDLE_LEVEL  # of levels, which no mean is taken from
         blanks.append(blank)
     return blanks
 

@@ -56,7 +56,7 @@ class VideoInputs:
                 fields.update(places.tolist())
             else:
                 frames.update(places.tolist())
-            if one.stream == "rgb-difference":
+            if one.stream in ("rgb-difference", "rgb-pair"):
                 frames.update((places + 1).tolist())
         self.fields, self.frames = sorted(fields), sorted(frames)
 
@@ -115,7 +115,17 @@ class VideoInputs:
     def _frames(
         self, one: ClipInput, places: NDArray[np.int64], video: torch.Tensor
     ) -> torch.Tensor:
-        """Returns the frames or differences of an input, (S, L, 3, H, W), normalized."""
+        """Returns the frames, differences or pairs of an input, (S, L, 3 or 6, H, W), normalized.
+
+        Pairs are levels, whatever the normalization.
+        """
+        if one.stream == "rgb-pair":
+            at = {place: number for number, place in enumerate(self.frames)}
+            first, second = (
+                self._view(one, video[:, [at[place + step] for place in places.tolist()]])
+                for step in (0, 1)
+            )
+            return torch.cat([first, second], 2) * MIDDLE_LEVEL + MIDDLE_LEVEL
         numbers = find_normalization(self.clip.normalization)
         assert numbers is not None  # `px` is for flow alone
         at = {place: number for number, place in enumerate(self.frames)}

@@ -97,6 +97,8 @@ def test_a_network_without_maps_is_refused() -> None:
         ("recurrent-cnn", "flow", 64, [((0,), 16, 4)]),
         ("gru-rcn", "rgb", 64, [((0,), 16, 16)]),
         ("cnn-lstm", "rgb", 64, [((0,), 16, 2)]),
+        ("timesformer", "rgb", 64, [((0,), 8, 4)]),
+        ("slowfast-4x16", "rgb", 64, [((0, 1), 4, 2), ((1,), 32, 2)]),
         ("two-stream-fusion", "both", 64, [((0, 1), 1, 7), ((1,), 1, 7)]),
     ],
 )

@@ -40,6 +40,8 @@ RGB = ClipSpec("rgb", 4, crop_px=SIDE, normalization="tsn")
         (ClipInput("x", "rgb", "volume", 3, 2), RGB),
         (ClipInput("x", "rgb", "stack", 2, view="fovea"), RGB),
         (ClipInput("x", "rgb", "stack", 2, view="context"), RGB),
+        (ClipInput("x", "rgb-pair", "volume", 2, 2), RGB),
+        (ClipInput("x", "rgb", "volume", 2, 4, rate_ratio=2), RGB),
         (
             ClipInput("x", "rgb-difference", "stack", 3),
             ClipSpec("rgb-difference", 3, crop_px=SIDE, normalization="tsn-resnet"),
