@@ -61,7 +61,7 @@ def test_notes_of_an_import_are_at_the_end(made_once: Path) -> None:
 
 def test_what_a_later_version_adds_is_passed_over(made_once: Path) -> None:
     content = next(contents(made_once))
-    values = json.loads(content) | {"homographies": [1, 2]}
+    values = json.loads(content) | {"not_yet_known": [1, 2]}
     assert VideoMetadata.from_json(json.dumps(values).encode()).to_json() == content
 
 
