@@ -73,7 +73,6 @@ ROOMS = (
     "flowprep.learn.clips",
     "flowprep.learn",
     "flowprep.learn.seeing",
-    "flowprep.learn.seeing",
     "flowprep.look",
     "flowprep.doctor",
     "flowprep",

@@ -45,6 +45,7 @@ OPTIONS: list[tuple[str, str, str, Any]] = [
     ("dis", "--step 2", "flow.step", 2),
     ("dis", "--bound 12.5", "flow.bound_px", 12.5),
     ("dis", "--quantizer floor", "flow.quantizer", "floor"),
+    ("dis", "--camera-motion homography", "flow.camera_motion", "homography"),
     ("tvl1", "--tau 0.2", "flow.parameters.tau", 0.2),
     ("tvl1", "--lambda 0.1", "flow.parameters.lambda_", 0.1),
     ("tvl1", "--theta 0.2", "flow.parameters.theta", 0.2),
