@@ -91,9 +91,9 @@ def test_explain_two_networks_side_by_side(flowprep: Command, root: Path, tmp_pa
     [
         ("imagine", ("--class", "x"), 2, "--class must be one of move_left, "),
         ("imagine", ("--class", "zoom_in", "--steps", 0), 2, "--steps must be >= 1, got 0"),
-        ("explain", ("motion", "x"), 1, "no video of motion has the key"),
-        ("explain", ("motion",), 1, "Error: "),
-        ("explain", ("no.mp4",), 1, "VIDEO does not exist"),
+        ("explain", ("motion", "x"), 1, "no video has the key 'x'"),
+        ("explain", ("motion",), 2, "KEY must name a video of the data set motion, got none"),
+        ("explain", ("no.mp4",), 2, "VIDEO does not exist"),
         ("explain", ("bad.mp4",), 1, "bad.mp4: unreadable: "),
     ],
 )

@@ -178,6 +178,14 @@ class TimeSformer(ClipModel):
         places = F.interpolate(square, self.grid[1:], mode="nearest").flatten(2).mT
         return torch.cat([value[:, :1].float(), places], 1)
 
+    def arrange_maps(self, output: torch.Tensor) -> torch.Tensor:
+        """Returns the patches among tokens (B, 1 + L, D) as maps (B, D, h, w) or (B, D, T, h, w).
+
+        Some attentions see each frame by itself, and others a whole clip.
+        """
+        places = output[:, 1:].mT.unflatten(2, (-1, *self.grid[1:]))  # (B, D, T, h, w)
+        return places[:, :, 0] if places.shape[2] == 1 else places
+
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Returns (N, num_classes) logits."""
         logits: torch.Tensor = self.fc(self.dropout(features))

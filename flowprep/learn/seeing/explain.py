@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812
 
+from flowprep.dataset.layout import DATASET_FILE
 from flowprep.dataset.read import FlowDataset, open_dataset
 from flowprep.dataset.video_list import StoredVideo
 from flowprep.errors import ConfigError, InputError
@@ -166,6 +167,11 @@ class Explainer:
                 datasets = [dataset] * len(self._predictor.checkpoints)
                 yield self._explain(f"{name} {key}", datasets, key)
             return
+        if os.path.isfile(os.path.join(name, DATASET_FILE)):
+            raise InputError(
+                f"KEY must name a video of the data set {name}, got none; choose one that "
+                f"`flowprep info {name} --videos` lists"
+            )
         manifest = self._predictor.collect(name)
         if len(manifest.videos) != 1:
             raise InputError(
