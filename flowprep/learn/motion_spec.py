@@ -22,7 +22,7 @@ class MotionSpec:
     """TV-L1 as the first layer of a network; defaults of TVNet (Fan et al. 2018)."""
 
     motion_learns: MotionLearning = "none"
-    """What the motion layer learns, for --stream motion. `none`: nothing, it is TV-L1. `shared`:
+    """What the motion layer of stream motion learns. `none`: nothing, it is TV-L1. `shared`:
     its constants and finite differences. `each`: the same, with differences of its own for each
     iteration."""
     motion_iterations: int = 50

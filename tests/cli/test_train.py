@@ -175,7 +175,7 @@ def test_differences_and_a_part_that_learns_later_through_all_commands(
     assert "zoom_in" in result.stdout
     refused = train("--model", "i3d", "--stream", "rgb-difference")
     assert refused.code == 2
-    assert "stream must be flow or rgb for i3d" in refused.error
+    assert "stream must be flow or rgb or motion for i3d" in refused.error
 
 
 def test_epochs_count_where_the_recipe_has_steps(

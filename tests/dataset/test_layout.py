@@ -141,7 +141,7 @@ def test_another_programs_header_is_refused(storage: Storage) -> None:
         ),
         (
             edited(lambda v: v["config"]["flow"].update(subtract_mean=True)),
-            "FlowSpec has no field subtract_mean; it has algorithm, bound_px, parameters, ",
+            "FlowSpec has no field subtract_mean; it has algorithm, bound_px, camera_motion, ",
         ),
         (
             edited(lambda v: v["config"]["flow"]["parameters"].update(x=1)),

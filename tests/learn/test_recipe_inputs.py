@@ -287,6 +287,7 @@ MINUS_128 = by_levels(lambda v: v - 128)
 TSN_RESNET = by_levels(lambda v: (v / 255 - 0.5) / 0.226)
 MMACTION2 = by_levels(lambda v: (v - 128) / 128)
 # Level 127 is 0 px where levels are truncated, and 127.5 where they are rounded.
+SLOWFAST = by_colors((0.45 * 255,) * 3, (0.225 * 255,) * 3)
 I3D = by_levels(lambda v: np.minimum(v - 127, 127.5) / 127.5)
 
 INPUTS: dict[tuple[RecipeName, StreamName], tuple[Callable[[Made], Array], int, int, int, str]] = {
@@ -333,16 +334,33 @@ INPUTS: dict[tuple[RecipeName, StreamName], tuple[Callable[[Made], Array], int, 
     # jfzhang95/pytorch-video-recognition: 90, 98, 102 of OpenCV's BGR.
     ("c3d", "rgb"): (lambda made: by_colors((102, 98, 90))(made)[:, ::-1], 16, 1, 112, "volume"),
     ("mmaction2-c3d", "rgb"): (by_colors((104, 117, 128)), 16, 1, 112, "volume"),
+    ("gsm", "rgb"): (by_colors((128, 117, 104)), 1, 1, 224, "stack"),
+    ("gsm-inception-v3", "rgb"): (by_colors((128, 117, 104)), 1, 1, 229, "stack"),
+    ("timesformer", "rgb"): (SLOWFAST, 8, 32, 224, "volume"),
+    ("timesformer-hr", "rgb"): (SLOWFAST, 16, 16, 448, "volume"),
+    ("timesformer-long", "rgb"): (SLOWFAST, 96, 4, 224, "volume"),
+    ("mmaction2-timesformer", "rgb"): (UNIT_RANGE, 8, 32, 224, "volume"),
     ("deepvideo", "rgb"): (by_colors((117, 117, 117)), 1, 1, 170, "stack"),
 }  # fmt: skip
 
-RESIZED: dict[str, tuple[int, int]] = {"mars": (149, 112), "mmaction2": (341, 256)}
-"""Size of the pictures that the network sees, where it is not the stored one, by preset."""
+ELSEWHERE: set[tuple[RecipeName, StreamName]] = {
+    # Stacks along time, below.
+    *(("two-stream-fusion", "both"), ("i3d-fused", "both"), ("gru-rcn", "flow")),
+    # Two rates of one clip: tests/learn/clips/test_two_rates.py.
+    *((name, "rgb") for name in RECIPES if "slowfast-" in name),
+    # Frames over the whole video: tests/learn/clips/test_indices.py.
+    *((name, "rgb") for name in RECIPES if "ssv2" in name),
+}  # fmt: skip
+
+
+def resized(stored: tuple[int, int], short_px: int | None) -> tuple[int, int] | None:
+    """Returns the size of the pictures that the network sees; None if it is the stored one."""
+    width, height = stored
+    return None if short_px in (None, height) else (round(width * short_px / height), short_px)
 
 
 def test_every_stream_of_every_recipe_is_here() -> None:
-    with_stacks = {("two-stream-fusion", "both"), ("i3d-fused", "both"), ("gru-rcn", "flow")}
-    assert {*INPUTS, *with_stacks} == {
+    assert {*INPUTS, *ELSEWHERE} == {
         (name, one) for name in RECIPES for one in RECIPES[name].streams
     }
     assert set(EXTRACTIONS) == {
@@ -358,7 +376,7 @@ def test_the_tensor_is_that_of_the_definition(
     recipe = RECIPES[name].streams[stream]
     data = made(recipe.preset)
     pictures = numbers(data)
-    size = RESIZED.get(recipe.preset.removesuffix("-320p"))
+    size = resized(EXTRACTIONS[recipe.preset].size, recipe.clip.resize_short_px)
     if size is not None:
         pictures = np.stack([[_resized(plane, size) for plane in one] for one in pictures])
     # A short video is repeated. A single frame is its middle one.

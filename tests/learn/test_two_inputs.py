@@ -150,7 +150,9 @@ def test_what_both_cannot_be_made_of_is_refused(
     motion: Path, config: TrainConfig, tmp_path: Path
 ) -> None:
     dataset = open_dataset(motion)
-    with pytest.raises(ConfigError, match="stream must be both for two-towers, got 'flow'"):
+    with pytest.raises(
+        ConfigError, match="stream must be both or motion for two-towers, got 'flow'"
+    ):
         dataclasses.replace(config, clip=dataclasses.replace(CLIP, stream="flow"))
     with pytest.raises(
         ConfigError, match="normalization px is for stream flow or motion; with stream both"

@@ -50,7 +50,7 @@ def learn() -> ModuleType:
 def test_a_network_is_blind_to_order_or_not(
     learn: ModuleType, model: str, stream: str, expected: bool
 ) -> None:
-    assert learn.is_blind(learn.small_config(model, stream, 1, 1, 0.0625)) is expected
+    assert learn.is_blind(learn.small_config(model, stream, 1, 0.1)) is expected
 
 
 def test_pairs_are_counted(learn: ModuleType) -> None:
@@ -64,8 +64,8 @@ def test_pairs_are_counted(learn: ModuleType) -> None:
 def test_the_table_says_who_misses_a_bar(
     learn: ModuleType, motion: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--data", str(motion), "--steps", "2", "--width", "0.0625", "--stream", "flow"]
-    learn.CROP_PX = 40
+    options = ["--data", str(motion), "--stream", "flow"]
+    learn.CROP_PX, learn.DEFAULT_WIDTH, learn.ATTEMPTS = 40, 0.0625, ((2, 0.004),)
     assert learn.main(["resnet18", *options]) == 1
     header, _, row = capsys.readouterr().out.splitlines()[1:]
     assert header.startswith("| network | stream | sees the order | top-1 |")
@@ -75,7 +75,7 @@ def test_the_table_says_who_misses_a_bar(
 
 def test_a_bar_is_of_what_the_network_sees(learn: ModuleType) -> None:
     def result(is_blind: bool, top1: float, within_pairs: float) -> bool:
-        one = learn.Result("resnet18", "rgb", is_blind, top1, within_pairs, 10, None)
+        one = learn.Result("resnet18", "rgb", is_blind, top1, within_pairs, 10, 0.1, None)
         return bool(one.is_as_expected)
 
     assert result(False, 0.95, 0.95)

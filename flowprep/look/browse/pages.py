@@ -136,9 +136,9 @@ class Pages:
     def video(self, request: Request) -> Response:
         key = self._key(request)
         dataset = self._dataset
-        video, flow = dataset.videos[key], StoredFlow(dataset, key)
+        video = dataset.videos[key]
         with _readable(key):
-            metadata = dataset.metadata(key)
+            flow, metadata = StoredFlow(dataset, key), dataset.metadata(key)
             statistics = describe_video(metadata, dataset.config)
             camera = CameraSummary.of(metadata.homographies or None, video.width, video.height)
             values = {
