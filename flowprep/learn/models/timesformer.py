@@ -183,7 +183,8 @@ class TimeSformer(ClipModel):
 
         Some attentions see each frame by itself, and others a whole clip.
         """
-        places = output[:, 1:].mT.unflatten(2, (-1, *self.grid[1:]))  # (B, D, T, h, w)
+        # (B, D, T, h, w)
+        places = torch.unflatten(output[:, 1:].mT, 2, (-1, *self.grid[1:]))
         return places[:, :, 0] if places.shape[2] == 1 else places
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
