@@ -47,11 +47,9 @@ __all__ = [
     "variation_gradient",
 ]
 
-_SPACE_WEIGHT = 20.0
+_SPACE_WEIGHT = 100.0
 _TIME_WEIGHTS: dict[MotionName, float] = {"slow": 20.0, "fast": 1.0}
-# At the first step; it falls to zero along half a cosine, because one step may be as large as all
-# motion in the data.
-_LEARNING_RATE = 0.003
+_LEARNING_RATE = 0.005
 # Of the noise from which a video begins, and the largest shift, as a share of its side.
 _NOISE = 0.002
 _SHIFT = 1 / 16
@@ -173,7 +171,6 @@ class _Ascent:
             for stream, shape in self._inputs.shapes.items()
         }
         optimizer = torch.optim.Adam(itertools.chain(*layers.values()), lr=_LEARNING_RATE)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self._spec.steps)
         most = round(self._inputs.clip.crop_px * _SHIFT)
         for _ in range(self._spec.steps):
             shift = torch.randint(-most, most + 1, (2,), generator=random).tolist()
@@ -194,9 +191,9 @@ class _Ascent:
                 cost = variation_gradient(
                     values.detach(), _SPACE_WEIGHT * self._spec.smoothness, time_weight
                 )
-                values.grad = cost - gradient / size
+                # On to the pictures that these values are the sum of.
+                torch.autograd.backward(values, cost - gradient / size)
             optimizer.step()
-            schedule.step()
         found = {stream: _sum(own).detach().clamp(-1, 1) for stream, own in layers.items()}
         return found, self._logits(found).detach().float().cpu()
 

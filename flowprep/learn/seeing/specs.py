@@ -23,7 +23,7 @@ class ImagineSpec:
     motion: MotionChoice = "both"
     """`slow`: changes over time cost much. `fast`: they cost little. `both`: one after the
     other."""
-    steps: int = 100
+    steps: int = 60
     """Steps of gradient ascent. More steps make clearer pictures."""
     smoothness: float = 1.0
     """How much changes from pixel to pixel cost. Higher makes smoother pictures."""
