@@ -6,7 +6,7 @@ import dataclasses
 
 from flowprep.learn import network_builders as builders
 from flowprep.learn.clip_inputs import ClipInput, InputStream
-from flowprep.learn.network_entry import Network, volumes
+from flowprep.learn.network_entry import Network, frames_and_fields, volumes
 from flowprep.learn.network_options import (
     C3DOptions,
     DeepVideoOptions,
@@ -91,12 +91,7 @@ HISTORY_NETWORKS: dict[str, Network] = {
         builders.two_stream_fusion,
         # Five frames, and the ten fields around each (cnn_ucf101_fusion.m). 10 is the middle of the
         # strides that a training draws there, 5 to 15.
-        {
-            "both": (
-                ClipInput("rgb", "rgb", "volume", 5, 10),
-                ClipInput("flow", "flow", "volume", 5, 10, stack_length=10),
-            )
-        },
+        frames_and_fields(),
         "Feichtenhofer et al., Convolutional Two-Stream Network Fusion (CVPR 2016)",
         "A tower over frames and one over the flow around them. Their maps become one at a layer.",
         "UCF101: 92.5, HMDB51: 65.4 (the paper)",

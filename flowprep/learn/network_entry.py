@@ -14,7 +14,7 @@ from flowprep.learn.network_options import NetworkOptions, NonLocalOptions
 if TYPE_CHECKING:
     from flowprep.learn.models.base import ClipModel
 
-__all__ = ["Builder", "Network", "stacks", "volumes"]
+__all__ = ["Builder", "Network", "frames_and_fields", "stacks", "volumes"]
 
 Builder = Callable[..., "ClipModel"]
 """Makes a network. It takes the inputs and the number of classes, and these by name:
@@ -139,6 +139,19 @@ def stacks(num_fields: int = 10) -> dict[StreamName, tuple[ClipInput, ...]]:
         "flow": (ClipInput("flow", "flow", "stack", num_fields),),
         "rgb": (ClipInput("rgb", "rgb", "stack", 1),),
         "rgb-difference": (ClipInput("rgb-difference", "rgb-difference", "stack", 5),),
+    }
+
+
+def frames_and_fields() -> dict[StreamName, tuple[ClipInput, ...]]:
+    """Returns the inputs of two towers: 5 frames, every 10th, and the 10 fields around each.
+
+    Feichtenhofer et al. (CVPR 2016), and the fused streams of Carreira and Zisserman (CVPR 2017).
+    """
+    return {
+        "both": (
+            ClipInput("rgb", "rgb", "volume", 5, 10),
+            ClipInput("flow", "flow", "volume", 5, 10, stack_length=10),
+        )
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from flowprep.learn import network_builders as builders
 from flowprep.learn.clip_inputs import ClipInput
-from flowprep.learn.network_entry import Network, stacks, volumes
+from flowprep.learn.network_entry import Network, frames_and_fields, stacks, volumes
 from flowprep.learn.network_options import (
     CNNLSTMOptions,
     FramePoolingOptions,
@@ -91,12 +91,7 @@ RECURRENT_NETWORKS: dict[str, Network] = {
     ),
     "i3d-fused": Network(
         builders.i3d_fused,
-        {
-            "both": (
-                ClipInput("rgb", "rgb", "volume", 5, 10),
-                ClipInput("flow", "flow", "volume", 5, 10, stack_length=10),
-            )
-        },
+        frames_and_fields(),
         _QUO_VADIS,
         "`inception-v1` over frames, another over the flow around them, and a 3D convolution over "
         "the maps of both.",
